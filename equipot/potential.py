@@ -1,0 +1,218 @@
+"""A potential: a term, its variables and where they come from; energy and everything derived from it in one backward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph, edge_vectors, sum_graphs, volume
+
+WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
+
+
+class Atomic(NamedTuple):
+    """What a term says about each atom."""
+
+    energy: Float[Array, "atoms"]
+    """eV, without the energy of the free atom."""
+    charges: Float[Array, "atoms"] | None = None
+    """e."""
+    latent: Float[Array, "atoms features"] | None = None
+    """Invariant descriptor, for uncertainty."""
+
+
+class Term(nn.Module):
+    """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
+
+    A term sees distances only through ``vectors``; ``graph.positions`` is None while it runs, so that no dependence can escape the
+    one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
+    """
+
+    cutoff: float
+    """Å."""
+
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a potential is for and where it comes from. Hashable: it is static under jit."""
+
+    atomic_energies: tuple[tuple[int, float], ...] = ()
+    """Energy of the free atom of each element it knows, (Z, eV), kept in double precision."""
+    level_of_theory: str = ""
+    citation: str = ""
+    licence: str = ""
+    training_data: str = ""
+    """SHA-256 of the training set."""
+    version: str = ""
+    """equipot version that wrote it."""
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+        return tuple(sorted(z for z, _ in self.atomic_energies))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["term", "metadata"])
+@dataclasses.dataclass(frozen=True)
+class Potential:
+    """A term with its variables (a pytree: the variables are the leaves, the rest is static)."""
+
+    term: Term
+    variables: Any
+    metadata: Metadata = Metadata()
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.term.cutoff
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        return self.metadata.elements
+
+    @property
+    def dtype(self) -> Any:
+        """Precision of the variables and of everything computed with them."""
+        leaves = [leaf for leaf in jax.tree.leaves(self.variables) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        return leaves[0].dtype if leaves else jnp.zeros(0).dtype
+
+    def astype(self, dtype: Any) -> Potential:
+        """The same potential in ``"float32"`` or ``"float64"``; the latter switches JAX to 64 bits."""
+        dtype = jnp.dtype(dtype)
+        if dtype == jnp.float64:
+            jax.config.update("jax_enable_x64", True)
+        elif dtype != jnp.float32:
+            raise ValueError(f"dtype {dtype} is not supported; use float32 or float64")
+        cast = lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) else jnp.asarray(x)
+        return dataclasses.replace(self, variables=jax.tree.map(cast, self.variables))
+
+    def replace(self, **changes: Any) -> Potential:
+        return dataclasses.replace(self, **changes)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["interaction", "energy", "forces", "stress", "energies", "virials", "charges", "latent"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Observables:
+    """Predictions or references. What was not asked for, or is not known, is None."""
+
+    interaction: Any = None
+    """(graphs,) eV: the energy less the free atoms'. Use it in float32, where a total energy of -1e4 eV resolves only 1 meV."""
+    energy: Any = None
+    """(graphs,) total energy, eV."""
+    forces: Any = None
+    """(atoms, 3) eV/Å."""
+    stress: Any = None
+    """(graphs, 3, 3) eV/Å^3, positive under tension; NaN for a graph without a volume."""
+    energies: Any = None
+    """(atoms,) eV; they sum to ``energy``."""
+    virials: Any = None
+    """(atoms, 3, 3) eV; they sum to the stress times the volume."""
+    charges: Any = None
+    """(atoms,) e."""
+    latent: Any = None
+    """(atoms, features)."""
+
+
+def free_atoms(metadata: Metadata, numbers: Any) -> Array:
+    """Energy of each free atom (eV), in double precision on the host, in the working precision on the device."""
+    table = np.full(120, np.nan)
+    table[0] = 0.0
+    for z, value in metadata.atomic_energies:
+        table[z] = value
+    return table[numbers] if isinstance(numbers, np.ndarray) else jnp.asarray(table, jnp.zeros(0).dtype)[numbers]
+
+
+def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+    """The term's answer for given edge vectors."""
+    return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
+
+
+def energy(potential: Potential, graph: Graph) -> Float[Array, "graphs"]:
+    """Total energy of each graph (eV); NaN where an element is unknown."""
+    per_atom = atomic(potential, graph, edge_vectors(graph)).energy
+    return sum_graphs(per_atom + free_atoms(potential.metadata, graph.numbers).astype(per_atom.dtype), graph)
+
+
+def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
+    """Everything asked for, from one forward and at most one backward pass.
+
+    The energy is differentiated once, with respect to the edge vectors v. With g = dE/dv, the force on an atom is the sum of g over its
+    slots less the sum over the slots that point to it, and the virial is the sum of v (x) g.
+
+    Raises:
+        ValueError: ``want`` names something unknown, or that this term does not provide.
+    """
+    unknown = [name for name in want if name not in WANTS]
+    if unknown:
+        raise ValueError(f"cannot evaluate {unknown[0]!r}; choose from {', '.join(WANTS)}")
+    vectors, pull = jax.vjp(lambda r: edge_vectors(graph.replace(positions=r)), graph.positions)
+
+    def interaction(v: Array) -> tuple[Array, Atomic]:
+        answer = atomic(potential, graph, v)
+        return jnp.sum(jnp.where(graph.node_mask, answer.energy, 0)), answer
+
+    if {"forces", "stress", "virials"} & set(want):
+        (_, answer), slope = jax.value_and_grad(interaction, has_aux=True)(vectors)
+    else:
+        (_, answer), slope = interaction(vectors), None
+    for name in ("charges", "latent"):
+        if name in want and getattr(answer, name) is None:
+            raise ValueError(f"{type(potential.term).__name__} does not provide {name}")
+
+    free = free_atoms(potential.metadata, graph.numbers).astype(answer.energy.dtype)
+    out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
+    if "energy" in want:
+        out["energy"] = sum_graphs(answer.energy + free, graph)
+    if "energies" in want:
+        out["energies"] = jnp.where(graph.node_mask, answer.energy + free, 0)
+    if "forces" in want:
+        out["forces"] = -pull(slope)[0]
+    if {"stress", "virials"} & set(want):
+        per_atom = jnp.einsum("nki,nkj->nij", jnp.where(graph.slot_mask[..., None], vectors, 0), slope)
+        per_atom = (per_atom + jnp.swapaxes(per_atom, 1, 2)) / 2
+        if "virials" in want:
+            out["virials"] = per_atom
+        if "stress" in want:
+            v = volume(graph)[:, None, None]
+            # A padding graph gets zero, a real one without a volume NaN: there is no stress to report.
+            safe = jnp.where(v > 0, v, 1)
+            empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
+            out["stress"] = jnp.where(v > 0, sum_graphs(per_atom, graph) / safe, empty)
+    out |= {name: getattr(answer, name) for name in ("charges", "latent") if name in want}
+    return Observables(**out)
+
+
+def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+    """Forces (eV/Å) with the graph's neighbours but other positions (Å)."""
+    return evaluate(potential, graph.replace(positions=positions), ("forces",)).forces
+
+
+def hessian_vector_product(
+    potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]
+) -> Float[Array, "atoms 3"]:
+    """H . direction in eV/Å^2 times the direction's unit, by a forward derivative of the forces."""
+    _, tangent = jax.jvp(lambda r: -forces_at(potential, graph, r), (graph.positions,), (direction,))
+    return tangent
+
+
+def hessian(potential: Potential, graph: Graph, batch_size: int = 32) -> Float[Array, "atoms 3 atoms 3"]:
+    """d^2E/dr dr (eV/Å^2) over all rows of the graph, ``batch_size`` columns at a time."""
+    n = graph.num_atoms
+    units = jnp.eye(3 * n, dtype=graph.positions.dtype).reshape(3 * n, n, 3)
+    columns = jax.lax.map(lambda d: hessian_vector_product(potential, graph, d), units, batch_size=batch_size)
+    return columns.reshape(n, 3, n, 3)

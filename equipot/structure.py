@@ -1,0 +1,114 @@
+"""One atomic system on the host: numpy, no JAX, with optional reference labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Atoms, cell and, where known, what quantum mechanics says about them.
+
+    Units are eV, Å and e. ``cell`` has lattice vectors as rows; a row whose ``pbc`` is False does not repeat. ``stress`` is
+    (1/V) dE/d(strain) in eV/Å^3: positive under tension, as in ASE. Labels that are not known are None. The weights multiply
+    this structure's terms of the training loss.
+
+    Raises:
+        ValueError: a wrong shape, with the name of the field and of the source.
+    """
+
+    numbers: np.ndarray
+    """(n,) atomic numbers Z."""
+    positions: np.ndarray
+    """(n, 3) Å."""
+    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
+    """(3, 3) Å, rows are lattice vectors."""
+    pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, bool))
+    """(3,) whether each lattice vector repeats."""
+    energy: float | None = None
+    """Total energy, eV."""
+    forces: np.ndarray | None = None
+    """(n, 3) eV/Å."""
+    stress: np.ndarray | None = None
+    """(3, 3) eV/Å^3."""
+    charge: float = 0.0
+    """Total charge, e."""
+    spin: float = 0.0
+    """Number of unpaired electrons."""
+    weight: float = 1.0
+    energy_weight: float = 1.0
+    forces_weight: float = 1.0
+    stress_weight: float = 1.0
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the file said about this frame."""
+    source: str = ""
+    """Where it came from, such as ``train.xyz, frame 12``; used in messages."""
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)
+        put("numbers", np.asarray(self.numbers, np.int32).reshape(-1))
+        put("positions", np.asarray(self.positions, np.float64))
+        put("cell", np.asarray(self.cell, np.float64))
+        put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
+        n = len(self.numbers)
+        shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3)}
+        for name in ("forces", "stress"):
+            if getattr(self, name) is not None:
+                put(name, np.asarray(getattr(self, name), np.float64))
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{self.source or 'structure'}: {name} has shape {value.shape}, but {n} atoms need {shape}")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float:
+        """|det cell| in Å^3; zero for a system that is open along a missing lattice vector."""
+        return float(abs(np.linalg.det(self.cell)))
+
+    @property
+    def name(self) -> str:
+        """How messages call this structure."""
+        return self.source or f"a structure of {len(self)} atoms"
+
+    def replace(self, **changes: Any) -> Structure:
+        return replace(self, **changes)
+
+    def without_labels(self) -> Structure:
+        return replace(self, energy=None, forces=None, stress=None)
+
+    @classmethod
+    def from_ase(cls, atoms: Any, source: str = "") -> Structure:
+        """Geometry, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``; labels are read by ``data.read``."""
+        return cls(
+            numbers=atoms.numbers,
+            positions=atoms.positions,
+            cell=np.array(atoms.cell[:]),
+            pbc=atoms.pbc,
+            charge=float(atoms.info.get("charge", 0.0)),
+            spin=float(atoms.info.get("spin", 0.0)),
+            info={key: value for key, value in atoms.info.items() if key not in ("charge", "spin")},
+            source=source,
+        )
+
+    def to_ase(self) -> Any:
+        """An ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order)."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.stress import full_3x3_to_voigt_6_stress
+
+        atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.info))
+        labels = {"energy": self.energy, "forces": self.forces}
+        if self.stress is not None:
+            labels["stress"] = full_3x3_to_voigt_6_stress(self.stress)
+        labels = {key: value for key, value in labels.items() if value is not None}
+        if labels:
+            atoms.calc = SinglePointCalculator(atoms, **labels)
+        return atoms
