@@ -1,0 +1,324 @@
+"""Strict YAML to typed sections and back.
+
+A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
+accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
+field's default. Every error names the file, the line and the path of the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from equipot.yamltext import ConfigError, Dumper, Item, from_python, override, parse, scalar, to_python
+
+__all__ = ["TERMS", "ConfigError", "build", "dump", "load", "to_yaml"]
+
+TERMS = {
+    "MACE": "equipot.models.mace:MACE",
+    "NequIP": "equipot.models.nequip:NequIP",
+}
+"""What ``kind`` may say where a field holds a Term; anybody else's is named as ``package.module:Class``."""
+
+KIND = "kind"
+
+
+def load(path: str | Path, cls: type, overrides: Sequence[str] = ()) -> Any:
+    """Reads a YAML file as an instance of ``cls``, with ``a.b.c=value`` overrides applied.
+
+    Raises:
+        ConfigError: the file is not what ``cls`` needs.
+        OSError: the file cannot be read.
+    """
+    root = parse(path)
+    for text in overrides:
+        root = override(root, text)
+    return convert(root, cls, "")
+
+
+def build(cls: type, mapping: Mapping[str, Any], path: str = "") -> Any:
+    """An instance of ``cls`` from plain Python values, under the same rules as a file; ``path`` prefixes messages.
+
+    Raises:
+        ConfigError: the values are not what ``cls`` needs.
+    """
+    return convert(from_python(mapping), cls, path)
+
+
+def dump(section: Any) -> dict[str, Any]:
+    """Plain Python values that ``build`` turns into an equal section; ``kind`` is there wherever a choice exists."""
+    return to_plain(section, base_term(type(section)) or type(section))
+
+
+def to_yaml(section: Any) -> str:
+    """YAML text that ``load`` turns into an equal section; floats are exact."""
+    return yaml.dump(dump(section), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+# Converting items to what the annotations ask for
+
+
+def fail(item: Item, path: str, message: str) -> typing.NoReturn:
+    raise ConfigError(": ".join(part for part in (item.where, path, message) if part))
+
+
+def expected(item: Item, path: str, what: str) -> typing.NoReturn:
+    shown = {dict: "a section", list: "a list", type(None): "nothing"}.get(type(item.value), repr(item.value))
+    fail(item, path, f"expected {what}, got {shown}")
+
+
+def convert(item: Item, kind: Any, path: str, default: Any = None) -> Any:
+    """The value of an item as the annotation ``kind`` has it."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return to_python(item)
+    if origin is typing.Union or isinstance(kind, types.UnionType):
+        return convert_union(item, args, path, default)
+    if origin is typing.Annotated:
+        return convert(item, args[0], path, default)
+    if dataclasses.is_dataclass(kind):
+        return convert_section(item, (kind,), path, default)
+    if origin is typing.Literal:
+        if any(type(item.value) is type(choice) and item.value == choice for choice in args):
+            return item.value
+        expected(item, path, " or ".join(map(repr, args)))
+    if origin in (tuple, list, Sequence) or kind in (tuple, list):
+        return convert_list(item, origin or kind, args, path)
+    if origin in (dict, Mapping) or kind is dict:
+        return convert_dict(item, args, path)
+    return convert_leaf(item, kind, path)
+
+
+def convert_leaf(item: Item, kind: Any, path: str) -> Any:
+    """A single value. An int is a float too; a bool is never a number."""
+    value = item.value
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        expected(item, path, f"int (write {int(value)})")
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind in (None, type(None)):
+        kind = type(None)
+    if kind in (int, float, bool, str, type(None)):
+        if type(value) is kind:
+            return value
+        expected(item, path, {bool: "true or false", type(None): "nothing"}.get(kind, describe(kind)))
+    fail(item, path, f"cannot be set from a config: it holds {describe(kind)}")
+
+
+def convert_list(item: Item, origin: Any, args: tuple, path: str) -> Any:
+    """A list, tuple[x, ...] or tuple of fixed length."""
+    if not isinstance(item.value, list):
+        expected(item, path, f"a list such as [{', '.join(describe(a) for a in args) or '...'}]")
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        if len(args) != len(item.value):
+            fail(item, path, f"expected {len(args)} entries, got {len(item.value)}")
+        kinds = args
+    else:
+        kinds = (args[0] if args else Any,) * len(item.value)
+    values = [convert(x, kind, f"{path}.{k}") for k, (x, kind) in enumerate(zip(item.value, kinds, strict=True))]
+    return values if origin is list else tuple(values)
+
+
+def convert_dict(item: Item, args: tuple, path: str) -> dict:
+    """A mapping from names, or from numbers, to values."""
+    if not isinstance(item.value, dict):
+        expected(item, path, "a mapping such as {key: value}")
+    of_key, of_value = args or (Any, Any)
+    key = lambda text, x: text if of_key in (str, Any) else convert(Item(scalar(text), x.where), of_key, f"{path}.{text}")
+    return {key(text, x): convert(x, of_value, f"{path}.{text}") for text, x in item.value.items()}
+
+
+def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
+    """The option that fits: nothing, a section chosen by its kind, or the first simple type without an error."""
+    if item.value is None and type(None) in options:
+        return None
+    sections = tuple(option for option in options if dataclasses.is_dataclass(option))
+    simple = [option for option in options if option not in sections and option is not type(None)]
+    mappings = [option for option in simple if typing.get_origin(option) in (dict, Mapping)]
+    names = [option.__name__ for option in sections]
+    if isinstance(item.value, dict) and sections and (KIND in item.value or not mappings):
+        return convert_section(item, sections, path, default)
+    if isinstance(item.value, str) and sections and (item.value in names or not simple):
+        return convert_section(item, sections, path, default)
+    if len(simple) == 1 and not sections:
+        return convert(item, simple[0], path)
+    for option in sorted(simple, key=lambda option: option is not type(item.value)):
+        try:
+            return convert(item, option, path)
+        except ConfigError:
+            # Where only one option is a list (or a mapping), its message about the entry helps more than one about the whole.
+            if fits(item.value, option) and sum(fits(item.value, other) for other in simple) == 1:
+                raise
+    expected(item, path, " or ".join(describe(option) for option in (*names, *simple)))
+
+
+def fits(value: Any, option: Any) -> bool:
+    """Whether the value is a list or a mapping, and the option too."""
+    wanted = {dict: (dict, Mapping), list: (list, tuple, Sequence)}.get(type(value), ())
+    return (typing.get_origin(option) or option) in wanted
+
+
+def convert_section(item: Item, options: tuple[type, ...], path: str, default: Any) -> Any:
+    """An instance of one of the classes; what is left out keeps the value of ``default`` where that is of the same class."""
+    if isinstance(item.value, str) and (len(options) > 1 or base_term(options[0])):
+        item = Item({KIND: item}, item.where)
+    if item.value is None:
+        item = Item({}, item.where)
+    if not isinstance(item.value, dict):
+        expected(item, path, f"a section ({' or '.join(option.__name__ for option in options)})")
+    cls = choose(item, options, path, default)
+    hints, names = annotations(cls), fields(cls)
+    start = {name: getattr(default, name) for name in names} if type(default) is cls else {}
+    for key, child in item.value.items():
+        if key != KIND and key not in names:
+            fail(child, join(path, key), f"{cls.__name__} has no such field; {suggest(key, list(names))}")
+    values = dict(start)
+    for name, field in names.items():
+        if name in item.value:
+            before = start.get(name, default_of(field))
+            values[name] = convert(item.value[name], hints(name), join(path, name), before)
+        elif name not in start and default_of(field) is dataclasses.MISSING:
+            fail(item, join(path, name), f"{cls.__name__} needs this field ({describe(hints(name))})")
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        # The line of the field that the message speaks of, where it names one.
+        named = [child for key, child in item.value.items() if re.search(rf"\b{re.escape(key)}\b", str(error))]
+        fail(named[0] if named else item, path, str(error))
+
+
+def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
+    """The class that ``kind`` names, or the only one, or that of the default."""
+    named = {option.__name__: option for option in options}
+    is_open = [option for option in options if base_term(option) is option]
+    if KIND not in item.value:
+        if type(default) in options or (is_open and isinstance(default, is_open[0])):
+            return type(default)
+        if len(options) == 1 and not is_open:
+            return options[0]
+        fail(item, path, f"needs `kind`: one of {', '.join(TERMS if is_open else named)}")
+    chosen = item.value[KIND]
+    name = chosen.value
+    if not isinstance(name, str):
+        expected(chosen, join(path, KIND), "the name of a class")
+    if name in named and not is_open:
+        return named[name]
+    target = TERMS.get(name, name) if is_open else name
+    if ":" not in target:
+        known = [*TERMS, "package.module:Class"] if is_open else list(named)
+        fail(chosen, join(path, KIND), f"no such kind {name!r}; {suggest(name, known)}")
+    cls = import_class(target, chosen, join(path, KIND))
+    if not issubclass(cls, options):
+        fail(chosen, join(path, KIND), f"{name} is not a {' or '.join(named)}")
+    return cls
+
+
+def import_class(target: str, item: Item, path: str) -> type:
+    """The class at ``package.module:Class``."""
+    module, _, name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        fail(item, path, f"cannot import {target}: {error}")
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        fail(item, path, f"{target} is not a dataclass or a linen module")
+    return cls
+
+
+def base_term(cls: type) -> type | None:
+    """The class Term that ``cls`` is or comes from: found by its name, since this module imports nothing of the package."""
+    return next((base for base in cls.__mro__ if base.__name__ == "Term"), None)
+
+
+# What a class declares
+
+
+@functools.cache
+def fields(cls: type) -> dict[str, dataclasses.Field]:
+    """The fields that a config may set; linen's own two are not hyper-parameters."""
+    module = any(base.__module__.startswith("flax.linen") for base in cls.__mro__)
+    return {f.name: f for f in dataclasses.fields(cls) if f.init and not (module and f.name in ("parent", "name"))}
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+@functools.cache
+def annotations(cls: type) -> typing.Callable[[str], Any]:
+    """The type of each field; one that cannot be resolved stays text, and cannot be set from a config."""
+    found = {name: (kind, base) for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
+
+    def resolve(name: str) -> Any:
+        kind, base = found[name]
+        try:
+            return eval(kind, vars(sys.modules[base.__module__]), dict(vars(base))) if isinstance(kind, str) else kind
+        except (NameError, SyntaxError):
+            return kind
+
+    return functools.cache(resolve)
+
+
+def describe(kind: Any) -> str:
+    """A type as a reader of YAML would call it."""
+    if isinstance(kind, str):
+        return kind
+    if kind is Ellipsis:
+        return "..."
+    return {str: "text"}.get(kind, kind.__name__) if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+
+
+def suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(known)}"
+
+
+def join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+# Writing
+
+
+def to_plain(value: Any, kind: Any) -> Any:
+    """Plain values of what a field with the annotation ``kind`` holds."""
+    if dataclasses.is_dataclass(value):
+        cls = type(value)
+        options = [x for x in (typing.get_args(kind) or (kind,)) if dataclasses.is_dataclass(x)]
+        named = {} if options == [cls] else {KIND: kind_name(cls, options)}
+        kinds = {name: annotations(cls)(name) for name in fields(cls)}
+        # What a config cannot set is left out where it has its default; elsewhere it fails in the writer or in the reader.
+        unset = [n for n, f in fields(cls).items() if isinstance(kinds[n], str) and getattr(value, n) is default_of(f)]
+        return named | {name: to_plain(getattr(value, name), kinds[name]) for name in kinds if name not in unset}
+    args = typing.get_args(kind)
+    if isinstance(value, Mapping):
+        inner = args[1] if len(args) == 2 else Any
+        return {key: to_plain(child, inner) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        lists = [a for a in (kind, *args) if typing.get_origin(a) in (tuple, list, Sequence)]
+        inner = typing.get_args(lists[0]) if lists else (Any,)
+        each = inner if len(inner) == len(value) and inner[-1] is not Ellipsis else (inner[0],) * len(value)
+        return [to_plain(child, k) for child, k in zip(value, each, strict=True)]
+    return str(value) if isinstance(value, Path) else value
+
+
+def kind_name(cls: type, options: list[type]) -> str:
+    """What ``kind`` says for a class."""
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    return next((name for name, known in TERMS.items() if known == target), cls.__name__ if cls in options else target)
