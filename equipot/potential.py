@@ -31,8 +31,8 @@ class Atomic(NamedTuple):
 class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
 
-    A term sees distances only through ``vectors``; ``graph.positions`` is None while it runs, so that no dependence can escape the
-    one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
+    A term sees distances only through ``vectors``; ``graph.positions`` is None while it runs, so that no dependence can escape
+    the one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
     """
 
     cutoff: float
@@ -139,7 +139,9 @@ def free_atoms(metadata: Metadata, numbers: Any) -> Array:
 
 def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
     """The term's answer for given edge vectors."""
-    return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
+    # Accelerators may round matrix products of float32 to 19 bits unless told not to.
+    with jax.default_matmul_precision("highest"):
+        return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
 
 
 def energy(potential: Potential, graph: Graph) -> Float[Array, "graphs"]:
@@ -151,8 +153,8 @@ def energy(potential: Potential, graph: Graph) -> Float[Array, "graphs"]:
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
     """Everything asked for, from one forward and at most one backward pass.
 
-    The energy is differentiated once, with respect to the edge vectors v. With g = dE/dv, the force on an atom is the sum of g over its
-    slots less the sum over the slots that point to it, and the virial is the sum of v (x) g.
+    The energy is differentiated once, with respect to the edge vectors v. With g = dE/dv, the force on an atom is the sum of g
+    over its slots less the sum over the slots that point to it, and the virial is the sum of v (x) g.
 
     Raises:
         ValueError: ``want`` names something unknown, or that this term does not provide.
@@ -202,9 +204,7 @@ def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms
     return evaluate(potential, graph.replace(positions=positions), ("forces",)).forces
 
 
-def hessian_vector_product(
-    potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]
-) -> Float[Array, "atoms 3"]:
+def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
     """H . direction in eV/Å^2 times the direction's unit, by a forward derivative of the forces."""
     _, tangent = jax.jvp(lambda r: -forces_at(potential, graph, r), (graph.positions,), (direction,))
     return tangent

@@ -1,0 +1,103 @@
+"""NequIP: gated equivariant convolutions (Batzner et al., Nat. Commun. 13, 2453 (2022), arXiv:2101.03164)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import e3nn_jax as e3nn
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.nn.features import Features, Linear, SpeciesLinear, add, regroup, scalars
+from equipot.nn.gate import gate, gated_irreps
+from equipot.nn.interaction import MeanNeighbors
+from equipot.nn.radial import MLP, Radial
+from equipot.nn.readout import Edges, Embedding, embed_edges, finish
+from equipot.nn.tensor_product import convolve, find_paths
+from equipot.potential import Atomic, Term
+
+
+@dataclasses.dataclass(frozen=True)
+class PerSpecies:
+    """Self-connection with weights of its own for every species."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Self-connection with the same weights for all species."""
+
+
+class NequIP(Term):
+    """Layers of tensor-product convolution, self-connection and gate; the last layer's invariants give the energy."""
+
+    elements: tuple[int, ...] = ()
+    """Atomic numbers it knows; taken from the data where left out."""
+    channels: int = 32
+    """Width of every irrep."""
+    l_max: int = 2
+    """Highest l of features and spherical harmonics."""
+    parity: bool = True
+    """Also carry pseudo-scalars, pseudo-vectors and so on."""
+    layers: int = 4
+    radial: Radial = Radial(mlp=(64, 64))
+    self_connection: PerSpecies | Shared | None = PerSpecies()
+    normalization: MeanNeighbors = MeanNeighbors(0.5)
+    readout: int = 16
+    """Width of the last hidden layer."""
+
+    @nn.compact
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        count = len(self.elements)
+        edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
+        mean = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value ** self.normalization.exponent
+        x = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")(edges.species)[:, None]}
+        for layer in range(self.layers):
+            irreps = "0e" if layer == self.layers - 1 else self._irreps()
+            wanted = reachable(x, self.l_max, f"{self.channels}x0e" if irreps == "0e" else irreps)
+            x = Layer(
+                wanted, self.self_connection, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
+            )(x, edges, mean, graph)  # fmt: skip
+        hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
+        return finish(self, MLP((1,), name="readout")(hidden)[:, 0], scalars(x), edges)
+
+    def _irreps(self) -> str:
+        return str(
+            e3nn.Irreps([
+                (self.channels, (l, p)) for l in range(self.l_max + 1) for p in ((1, -1) if self.parity else ((-1) ** l,))
+            ])
+        )  # fmt: skip
+
+
+def reachable(x: Features, l_max: int, irreps: str) -> str:
+    """The part of ``irreps`` that a convolution of ``x`` can produce."""
+    wanted = regroup(irreps)
+    found = {path.ir_out for path in find_paths(x, l_max, wanted)}
+    return str(e3nn.Irreps([(mul, ir) for ir, mul in wanted.items() if ir in found]))
+
+
+class Layer(nn.Module):
+    """One interaction: linear, convolution, linear, plus self-connection, then the gate. Features in ``irreps`` come out."""
+
+    irreps: str
+    self_connection: PerSpecies | Shared | None
+    l_max: int
+    mlp: tuple[int, ...]
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def __call__(self, x: Features, edges: Edges, mean: Float[Array, ""], graph: Graph) -> Features:
+        irreps = gated_irreps(self.irreps)
+        same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
+        paths = find_paths(x, self.l_max, regroup(irreps))
+        numel = sum(x[path.ir_in].shape[-1] for path in paths)
+        weights = MLP((*self.mlp, numel), name="radial")(edges.radial)
+        message = convolve(Linear(same, name="up")(x), edges.harmonics, weights, paths, graph)
+        out = Linear(irreps, name="down")({ir: value / mean for ir, value in message.items()})
+        if isinstance(self.self_connection, PerSpecies):
+            out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))
+        elif isinstance(self.self_connection, Shared):
+            out = add(out, Linear(irreps, name="self")(x))
+        return gate(out, self.irreps)

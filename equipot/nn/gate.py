@@ -1,0 +1,39 @@
+"""Gated nonlinearity: scalars through an activation, higher irreps times a gate (NequIP, arXiv:2101.03164)."""
+
+from __future__ import annotations
+
+import e3nn_jax as e3nn
+import jax.numpy as jnp
+
+from equipot.nn.features import Features, regroup
+from equipot.nn.radial import silu
+
+TANH_SCALE = 1.5925374197228312
+"""1 / sqrt(E[tanh(x)^2]) for x ~ N(0, 1)."""
+
+
+def gated_irreps(irreps: str) -> str:
+    """What must enter the gate for ``irreps`` to come out: one more invariant for every channel that is not a scalar."""
+    gates = sum(mul for ir, mul in regroup(irreps).items() if ir.l > 0)
+    return str((e3nn.Irreps(irreps) + e3nn.Irreps(f"{gates}x0e")).sort().irreps.simplify()) if gates else irreps
+
+
+def gate(x: Features, irreps: str) -> Features:
+    """SiLU on even scalars, tanh on odd ones (an even function of an odd scalar would change its parity), gates on the rest."""
+    wanted = regroup(irreps)
+    even = e3nn.Irrep("0e")
+    kept = wanted.get(even, 0)
+    gates = silu(x[even][..., kept:])
+    out: Features = {}
+    start = 0
+    for ir, mul in wanted.items():
+        if ir == even:
+            out[ir] = silu(x[ir][..., :kept])
+        elif ir.l == 0:
+            if ir in x:
+                out[ir] = TANH_SCALE * jnp.tanh(x[ir])
+        else:
+            if ir in x:
+                out[ir] = x[ir] * gates[..., start : start + mul]
+            start += mul
+    return out

@@ -1,0 +1,91 @@
+"""Interaction block of MACE: neighbours' features gathered into the atomic basis A (arXiv:2206.07697, eqs. 8-9)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import e3nn_jax as e3nn
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.nn.features import Features, Linear, SpeciesLinear
+from equipot.nn.radial import MLP
+from equipot.nn.readout import Edges
+from equipot.nn.tensor_product import convolve, find_paths
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanNeighbors:
+    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
+
+    exponent: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Density:
+    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Species act on the message; nothing bypasses the block (MACE's RealAgnostic)."""
+
+    normalization: MeanNeighbors | Density = MeanNeighbors()
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """The atom's own features bypass the block through a species-dependent linear map (MACE's RealAgnosticResidual)."""
+
+    normalization: MeanNeighbors | Density = MeanNeighbors()
+
+
+class Interaction(nn.Module):
+    """Node features to the atomic basis with ``channels`` of each l <= l_max, and what bypasses the block."""
+
+    choice: Plain | Residual
+    irreps_skip: str
+    """Irreps of the bypass."""
+    channels: int
+    l_max: int
+    mlp: tuple[int, ...]
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Features,
+        edges: Edges,
+        avg_num_neighbors: Float[Array, ""],
+        graph: Graph,
+    ) -> tuple[Features, Features]:
+        target = e3nn.Irreps.spherical_harmonics(self.l_max)
+        basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in target]))
+        skip = {}
+        if isinstance(self.choice, Residual):
+            skip = SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
+        up = Linear(_same(x), name="up")(x)
+        paths = find_paths(x, self.l_max, [ir for _, ir in target])
+        numel = sum(x[path.ir_in].shape[-1] for path in paths)
+        weights = MLP((*self.mlp, numel), name="radial")(edges.radial)
+        message = convolve(up, edges.harmonics, weights, paths, graph)
+        message = self._normalize(message, edges, avg_num_neighbors)
+        a = Linear(basis, name="down")(message)
+        if isinstance(self.choice, Plain):
+            a = SpeciesLinear(basis, self.count, name="skip")(a, edges.species)
+        return a, skip
+
+    def _normalize(self, message: Features, edges: Edges, avg_num_neighbors: Array) -> Features:
+        if isinstance(self.choice.normalization, Density):
+            w = MLP((1,), name="density")(edges.radial)[..., 0]
+            scale = 1 + jnp.sum(jnp.tanh(w**2), axis=1)[:, None, None]
+        else:
+            scale = avg_num_neighbors**self.choice.normalization.exponent
+        return {ir: value / scale for ir, value in message.items()}
+
+
+def _same(x: Features) -> str:
+    return str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))

@@ -1,0 +1,152 @@
+"""Radial functions: bases, the envelope that makes everything vanish at the cutoff, distance transforms, and the radial MLP."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+SILU_SCALE = 1.6765324703310907
+"""1 / sqrt(E[silu(x)^2]) for x ~ N(0, 1): keeps the second moment of activations at one."""
+
+
+def silu(x: Array) -> Array:
+    """SiLU with unit second moment for normally distributed input."""
+    return SILU_SCALE * jax.nn.silu(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bessel:
+    """Radial Bessel functions, eq. 7 of Gasteiger et al., arXiv:2003.03123.
+
+    b_k(r) = sqrt(2/c) sin(k pi r / c) / r for k = 1..n, with its finite limit at r = 0. It vanishes at the cutoff but its
+    slope does not: multiply by an envelope.
+    """
+
+    n: int = 8
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+        k = jnp.arange(1, self.n + 1, dtype=r.dtype) * (np.pi / cutoff)
+        r = jnp.maximum(r, 1e-6)[..., None]
+        return np.sqrt(2 / cutoff) * jnp.sin(k * r) / r
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """exp(-(r - mu_k)^2 / 2 sigma^2) with n centres from 0 to the cutoff, sigma their spacing."""
+
+    n: int = 16
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+        centers, step = np.linspace(0, cutoff, self.n, retstep=True)
+        return jnp.exp(-0.5 * ((r[..., None] - centers.astype(r.dtype)) / float(step)) ** 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chebyshev:
+    """Chebyshev polynomials of the first kind T_k(2 r / c - 1) for k = 1..n."""
+
+    n: int = 8
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+        x = jnp.clip(2 * r / cutoff - 1, -1, 1)
+        terms = [jnp.ones_like(x), x]
+        while len(terms) <= self.n:
+            terms.append(2 * x * terms[-1] - terms[-2])
+        return jnp.stack(terms[1 : self.n + 1], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolynomialEnvelope:
+    """u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), x = r/c; eq. 8 of arXiv:2003.03123.
+
+    The value and the first two derivatives vanish at the cutoff.
+    """
+
+    p: int = 5
+
+    def __post_init__(self) -> None:
+        if self.p < 2:
+            raise ValueError(f"envelope exponent p = {self.p} is too small for smooth forces; use p >= 2")
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
+        p = self.p
+        x = jnp.minimum(r / cutoff, 1)
+        u = 1 - x**p * ((p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x)
+        return jnp.where(r < cutoff, u, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agnesi:
+    """T(r) = 1 / (1 + a y^q / (1 + y^(q-p))), y = r/r0: resolves short distances; eq. 2 of Witt et al., arXiv:2309.03161.
+
+    r0 is half the sum of the two covalent radii. The basis is evaluated at T(r), the envelope at r.
+    """
+
+    a: float = 1.0805
+    q: float = 0.9183
+    p: float = 4.5791
+
+    def __call__(self, r: Float[Array, "*edges"], radii: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
+        y = jnp.maximum(r, 1e-3) / (radii / 2)
+        return 1 / (1 + self.a * y**self.q / (1 + y ** (self.q - self.p)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft:
+    """T(r) = p0 + (r - p0) (1 + tanh(alpha (r - m) / (p1 - p0))) / 2: flat below the bond length, r beyond it.
+
+    p0 and p1 are 3/4 and 4/3 of the sum of the covalent radii, m their mean.
+    """
+
+    alpha: float = 4.0
+
+    def __call__(self, r: Float[Array, "*edges"], radii: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
+        p0, p1 = 0.75 * radii, 4 / 3 * radii
+        return p0 + (r - p0) * (1 + jnp.tanh(self.alpha * (r - (p0 + p1) / 2) / (p1 - p0))) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Radial:
+    """Distance to radial features: basis(transform(r)) x envelope(r)."""
+
+    basis: Bessel | Gaussian | Chebyshev = Bessel()
+    envelope: PolynomialEnvelope = PolynomialEnvelope()
+    transform: Agnesi | Soft | None = None
+    mlp: tuple[int, ...] = (64, 64, 64)
+    """Hidden widths of the radial MLP."""
+
+    def __call__(
+        self, r: Float[Array, "*edges"], cutoff: float, radii: Float[Array, "*edges"] | None
+    ) -> Float[Array, "*edges n"]:
+        """``radii`` is the sum of the covalent radii of each pair (Å); a radial without a transform does not need it."""
+        x = r if self.transform is None else self.transform(r, radii)
+        return self.basis(x, cutoff) * self.envelope(r, cutoff)[..., None]
+
+
+class MLP(nn.Module):
+    """Layers of x @ W / sqrt(fan_in), W ~ N(0, 1), without bias; SiLU between, none after the last unless ``final``."""
+
+    widths: Sequence[int]
+    final: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        for k, width in enumerate(self.widths):
+            w = self.param(f"w{k}", nn.initializers.normal(1.0), (x.shape[-1], width))
+            x = x @ (w / np.sqrt(x.shape[-1])).astype(x.dtype)
+            if k < len(self.widths) - 1 or self.final:
+                x = silu(x)
+        return x
+
+
+def covalent_radii(elements: Sequence[int]) -> np.ndarray:
+    """Covalent radii in Å, Cordero et al. 2008, as tabulated by ASE."""
+    from ase.data import covalent_radii as table
+
+    return np.asarray([table[z] for z in elements])
