@@ -281,7 +281,9 @@ def describe(kind: Any) -> str:
         return kind
     if kind is Ellipsis:
         return "..."
-    return {str: "text"}.get(kind, kind.__name__) if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
+    if isinstance(kind, type) and not typing.get_args(kind):
+        return {str: "text"}.get(kind, kind.__name__)
+    return str(kind).replace("typing.", "")
 
 
 def suggest(word: str, known: list[str]) -> str:

@@ -1,0 +1,93 @@
+"""The command line: ``main(argv)`` runs one command and returns its exit code.
+
+Exit codes: 0 done; 1 the run failed (for instance, a simulation exploded); 2 the user has something to mend; 130 interrupted.
+Importing this package is light: a command's modules, and JAX with them, are imported when it runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from equipot.cli.parser import parser
+
+REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space, then continue with --resume",
+    errno.EDQUOT: "your disk quota is used up: free some space, then continue with --resume",
+    errno.EACCES: "check its permissions",
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "give a file, not a folder",
+}
+
+DEFECT = "this is a defect of equipot; please report it with the lines above"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``equipot ARGV`` and returns the exit code; errors become one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser().parse_args(argv)
+    except SystemExit as done:
+        return int(done.code or 0)
+    debug = args.debug or bool(os.environ.get("EQUIPOT_DEBUG"))
+    try:
+        command = importlib.import_module(f"equipot.cli.{args.module}")
+        command.run(args)
+        return 0
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"\nequipot: interrupted{remedy_of_interrupt(args, argv)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (as `| head` does): stop without a word, and keep Python's last flush from failing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        line, code = explain(error)
+        if debug or line is None:
+            traceback.print_exc()
+        print(f"equipot: error: {line or DEFECT}", file=sys.stderr)
+        return code
+
+
+def entry() -> None:
+    """The program ``equipot``: a termination request stops it as Ctrl-C does, at the next safe point."""
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.exit(main())
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def remedy_of_interrupt(args: object, argv: list[str]) -> str:
+    """The command that takes up the work again, for commands that can."""
+    if "resume" not in vars(args):
+        return ""
+    again = argv if vars(args)["resume"] else [*argv, "--resume"]
+    return f"; continue with: {shlex.join(['equipot', *again])}"
+
+
+def explain(error: Exception) -> tuple[str | None, int]:
+    """One line for the user and the exit code; no line for what must be our own mistake."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory; use smaller batches (--set training.batch_size=1), fewer atoms or a smaller model", 1
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("equipot"):
+        return f"this needs the package {error.name}: pip install {error.name}", 2
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename}" if error.filename else ""
+        remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+        return f"{error.strerror}{where}{remedy}", 2
+    if isinstance(error, ValueError | OSError):
+        return " ".join(str(error).split()) or type(error).__name__, 2
+    if isinstance(error, RuntimeError) and type(error).__module__.startswith("equipot."):
+        return " ".join(str(error).split()), 1
+    return None, 1

@@ -1,0 +1,92 @@
+"""What ``equipot`` understands; nothing heavy is imported here, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  equipot quickstart                               train, evaluate and run MD on bundled data
+  equipot data train.xyz                           look for problems before training
+  equipot train configs/mace-molecules.yaml --set data.train=train.xyz --out runs/mine
+  equipot train configs/mace-molecules.yaml --set data.train=train.xyz --out runs/mine --resume
+  equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
+  equipot md configs/md-nvt-langevin.yaml --set model=runs/mine/best.eqp --set structure=start.xyz
+
+exit codes: 0 done; 1 the run failed; 2 something to mend in the input; 130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; ``args.module`` names the module of ``equipot.cli`` that runs the command."""
+    top = argparse.ArgumentParser(
+        prog="equipot",
+        description="E(3)-equivariant interatomic potentials in JAX: from quantum-mechanical data to molecular dynamics.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    train = command(commands, "train", "fit a potential to reference data, as a config says")
+    add_config(train, "training config (YAML); see configs/")
+    add_out(train, "folder of the run (default: runs/NAME-OF-CONFIG)")
+    add_resume(train)
+
+    evaluate = command(commands, "evaluate", "errors of a potential on labelled data")
+    evaluate.add_argument("model", metavar="MODEL", type=Path, help="a potential, NAME.eqp")
+    evaluate.add_argument("data", metavar="DATA", help="a file that training reads too, or bundled:NAME")
+    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the error table here (eV, Å)")
+    add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
+    evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
+    add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
+
+    md = command(commands, "md", "molecular dynamics with a potential, as a config says")
+    add_config(md, "MD config (YAML); see configs/md-*.yaml")
+    add_out(md, "folder of the run (default: runs/NAME-OF-CONFIG)")
+    add_resume(md)
+
+    data = command(commands, "data", "look at reference data: what is in it, and what is wrong with it")
+    data.add_argument("data", metavar="DATA", nargs="+", help="files that training reads, or bundled:NAME")
+    add_set(data, "a key of the data section, such as keys.energy=REF_energy")
+
+    quickstart = command(commands, "quickstart", "train, evaluate and run MD on bundled data: a tour of some minutes")
+    add_set(quickstart, "a key of configs/quickstart.yaml")
+    add_out(quickstart, "folder of the runs (default: runs/quickstart)")
+    add_resume(quickstart)
+    return top
+
+
+class Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from importlib.metadata import version
+
+        print(f"equipot {version('equipot')}")
+        parser.exit()
+
+
+def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    sub = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    sub.add_argument("--debug", action="store_true", help="show the traceback of an error (also: EQUIPOT_DEBUG=1)")
+    sub.set_defaults(module=name)
+    return sub
+
+
+def add_config(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("config", metavar="CONFIG", type=Path, help=what)
+    add_set(sub, "any key of the config, such as training.epochs=100 (repeatable; the value is YAML)")
+
+
+def add_set(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=what)
+
+
+def add_out(sub: argparse.ArgumentParser, what: str) -> None:
+    sub.add_argument("--out", metavar="DIR", type=Path, help=what)
+
+
+def add_resume(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--resume", action="store_true", help="continue the run in this folder where it stopped")

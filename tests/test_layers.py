@@ -1,0 +1,120 @@
+"""The shape of the package: imports point one way, importing changes nothing, and what is imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "equipot"
+
+LAYERS = [
+    {"units", "yamltext", "config"},
+    {"structure", "graph", "neighbors"},
+    {"data", "nn"},
+    {"potential", "eqp", "systems"},
+    {"models", "physics"},
+    {"training", "uncertainty"},
+    {"md", "workflows", "interfaces", "convert"},
+    {"active"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# Methods of the public surface that are made by a layer above, when they are called.
+FACADES = {("potential.py", "equipot.interfaces.ase")}
+# The front door offers names of the layers below it, lazily; nothing inside comes in through it.
+FRONT = "__init__"
+
+NAMES = {"yaml": "pyyaml", "e3nn_jax": "e3nn-jax", "jax_md": "jax-md", "orbax": "flax"}
+"""Imports whose distribution is called otherwise."""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def unit(path: Path) -> str:
+    """The layer's member that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+MEMBERS = {unit(path) for path in modules()} - {FRONT}
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Every import of a file, lazy ones included, as (line, dotted name)."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            # `from equipot import config` names a module, not an attribute.
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    if unit(path) == FRONT:
+        return
+    assert unit(path) in LEVEL, f"{path.name} has no layer; name it in LAYERS"
+    for line, name in imports(path):
+        parts = name.split(".")
+        facade = (str(path.relative_to(PACKAGE)), ".".join(parts[:3])) in FACADES
+        if parts[0] == "equipot" and len(parts) > 1 and parts[1] in MEMBERS and not facade:
+            assert LEVEL[parts[1]] <= LEVEL[unit(path)], f"{path.relative_to(ROOT)}:{line} imports {name} from a layer above"
+
+
+def test_every_layer_member_is_found_by_the_rule():
+    assert MEMBERS <= set(LEVEL)
+
+
+def test_third_party_imports_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
+    known = {re.split(r"[\[<>=! ]", name)[0].lower() for name in declared}
+    for path in modules():
+        for line, name in imports(path):
+            top = name.split(".")[0]
+            if top != "equipot" and top not in sys.stdlib_module_names and top != "__future__":
+                assert NAMES.get(top, top).lower() in known, f"{path.relative_to(ROOT)}:{line}: {top} is not in pyproject.toml"
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_is_light_and_changes_nothing():
+    code = """
+import os, sys, warnings, json
+import jax
+before = dict(os.environ), list(warnings.filters)
+import equipot
+loaded = [name for name in ("jax_md", "ase", "matplotlib", "tqdm", "h5py", "flax", "e3nn_jax") if name in sys.modules]
+print(json.dumps([loaded, before == (dict(os.environ), list(warnings.filters)), jax.config.jax_enable_x64,
+                  jax.config.jax_default_matmul_precision, jax.config.jax_compilation_cache_dir]))
+"""
+    loaded, same, x64, precision, cache = json.loads(run_python(code))
+    assert loaded == [] and same
+    assert (x64, precision, cache) == (False, None, None)
+
+
+def test_help_needs_no_jax():
+    code = """
+import sys
+from equipot.cli import main
+for argv in (["--help"], ["train", "--help"], ["train"]):
+    main(argv)
+print(sorted({"jax", "numpy", "flax", "yaml"} & set(sys.modules)), file=sys.stdout)
+"""
+    assert run_python(code).splitlines()[-1] == "[]"
