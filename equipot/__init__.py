@@ -1,0 +1,48 @@
+"""E(3)-equivariant interatomic potentials in JAX: from quantum-mechanical data to molecular dynamics.
+
+>>> import equipot
+>>> potential = equipot.load("model.eqp")
+>>> equipot.evaluate(potential, atoms).forces
+>>> atoms.calc = potential.calculator()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equipot.eqp import load, save
+    from equipot.potential import Metadata, Observables, Potential, Term
+    from equipot.structure import Structure
+    from equipot.systems import evaluate, hessian_of
+
+__version__ = "0.1.0"
+
+# Imported when first used: `import equipot` itself stays light.
+_HOMES = {
+    "Metadata": "potential",
+    "Observables": "potential",
+    "Potential": "potential",
+    "Structure": "structure",
+    "Term": "potential",
+    "evaluate": "systems",
+    "hessian_of": "systems",
+    "load": "eqp",
+    "save": "eqp",
+}
+_MODULES = ("config", "data", "interfaces", "md", "models", "nn", "training", "units")
+
+__all__ = ["Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"equipot.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"equipot.{name}")
+    raise AttributeError(f"module 'equipot' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES, *_MODULES])

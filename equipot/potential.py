@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph, edge_vectors, sum_graphs, volume
+from equipot.structure import Structure
 
 WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
 
@@ -100,6 +102,33 @@ class Potential:
     def replace(self, **changes: Any) -> Potential:
         return dataclasses.replace(self, **changes)
 
+    def check(self, structures: Iterable[Structure]) -> None:
+        """Raise where a structure has an element that this potential does not know.
+
+        Raises:
+            ValueError: naming the structure, the element and what is known.
+        """
+        for structure in structures:
+            unknown = sorted(set(structure.numbers.tolist()) - set(self.elements))
+            if unknown:
+                raise ValueError(
+                    f"{structure.name}: the potential does not know {symbols(unknown)}; "
+                    f"it was trained on {symbols(self.elements) or 'no element'}"
+                )
+
+    def calculator(self, **options: Any) -> Any:
+        """An ASE calculator: energy, free_energy, forces, stress, energies, stresses (see ``interfaces.ase``)."""
+        from equipot.interfaces.ase import EquipotCalculator
+
+        return EquipotCalculator(self, **options)
+
+
+def symbols(numbers: Iterable[int]) -> str:
+    """Chemical symbols, for messages."""
+    from ase.data import chemical_symbols
+
+    return ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else f"Z={z}" for z in numbers)
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -126,6 +155,9 @@ class Observables:
     """(atoms,) e."""
     latent: Any = None
     """(atoms, features)."""
+
+    def replace(self, **changes: Any) -> Observables:
+        return dataclasses.replace(self, **changes)
 
 
 def free_atoms(metadata: Metadata, numbers: Any) -> Array:

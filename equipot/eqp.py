@@ -1,0 +1,122 @@
+"""One file a potential: ``NAME.eqp``, safetensors with a JSON header. Nothing in it is executed when it is read.
+
+The header (safetensors ``__metadata__``) holds under ``equipot`` the format version, the term's configuration and the potential's
+metadata as JSON, and under ``sha256`` the digest of that text and the tensors. Any safetensors reader can open the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from equipot import config
+from equipot.potential import Metadata, Potential, Term
+
+FORMAT = 1
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file so that a kill or a full disk leaves either the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save(potential: Potential, path: str | Path) -> None:
+    """Write a potential to one ``.eqp`` file.
+
+    Raises:
+        OSError: the disk is full or the folder is missing; an older file of that name is left as it was.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {name: np.ascontiguousarray(value) for name, value in _flatten(potential.variables).items()}
+    header = {
+        "format": FORMAT,
+        "term": config.dump(potential.term),
+        "metadata": dataclasses.asdict(potential.metadata),
+    }
+    text = json.dumps(header, sort_keys=True)
+    write_atomically(path, to_bytes(tensors, metadata={"equipot": text, "sha256": _digest(text, tensors)}))
+
+
+def load(path: str | Path, dtype: Any = None) -> Potential:
+    """Read a potential; in ``dtype`` ("float32" or "float64", which switches JAX to 64 bits), else as stored.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an ``.eqp`` file, cut short, altered, or written by a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the .eqp file of a potential, such as RUN/best.eqp")
+    try:
+        with safe_open(path, "numpy") as file:
+            stored = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable .eqp file, or cut short ({error}); copy or write it again") from None
+    if not {"equipot", "sha256"} <= stored.keys():
+        raise ValueError(f"{path}: a safetensors file, but not an undamaged potential written by equipot")
+    if stored["sha256"] != _digest(stored["equipot"], tensors):
+        raise ValueError(f"{path}: the content does not match its SHA-256: the file is damaged; copy or write it again")
+    header = json.loads(stored["equipot"])
+    if header["format"] > FORMAT:
+        raise ValueError(f"{path}: format {header['format']} is newer than this equipot reads ({FORMAT}); upgrade equipot")
+    potential = Potential(config.build(Term, header["term"], str(path)), _unflatten(tensors), _metadata(header["metadata"]))
+    double = any(value.dtype == np.float64 for value in tensors.values())
+    return potential.astype(dtype or ("float64" if double else "float32"))
+
+
+def _metadata(fields: dict[str, Any]) -> Metadata:
+    pairs = {
+        "atomic_energies": tuple((int(z), float(e)) for z, e in fields["atomic_energies"]),
+        "extra": tuple((str(key), str(value)) for key, value in fields["extra"]),
+    }
+    return Metadata(**{**fields, **pairs})
+
+
+def _digest(header: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    if not hasattr(tree, "items"):
+        return {prefix: np.asarray(tree)}
+    out: dict[str, np.ndarray] = {}
+    for key, value in tree.items():
+        out |= _flatten(value, f"{prefix}/{key}" if prefix else key)
+    return out
+
+
+def _unflatten(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in tensors.items():
+        *folders, leaf = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = jnp.asarray(value)
+    return tree
