@@ -84,7 +84,9 @@ def explain(error: Exception) -> tuple[str | None, int]:
         return f"this needs the package {error.name}: pip install {error.name}", 2
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
-        remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+        # A message of our own, instead of the system's, brings its remedy.
+        system = error.strerror == os.strerror(error.errno)
+        remedy = f"; {REMEDIES[error.errno]}" if system and error.errno in REMEDIES else ""
         return f"{error.strerror}{where}{remedy}", 2
     if isinstance(error, ValueError | OSError):
         return " ".join(str(error).split()) or type(error).__name__, 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from equipot import __version__
+
 EPILOG = """\
 examples:
   equipot quickstart                               train, evaluate and run MD on bundled data
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    top.add_argument("--version", action="version", version=f"equipot {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     train = command(commands, "train", "fit a potential to reference data, as a config says")
@@ -56,16 +58,6 @@ def parser() -> argparse.ArgumentParser:
     add_out(quickstart, "folder of the runs (default: runs/quickstart)")
     add_resume(quickstart)
     return top
-
-
-class Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
-        from importlib.metadata import version
-
-        print(f"equipot {version('equipot')}")
-        parser.exit()
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:

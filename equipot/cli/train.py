@@ -1,0 +1,27 @@
+"""``equipot train CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from equipot.cli.recipes import find, run_folder
+from equipot.cli.runtime import cores, prepare
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains as the config says and names the result."""
+    path = find(args.config)
+    fit(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
+
+
+def fit(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
+    """One training run; returns the best potential's file."""
+    from equipot import config
+    from equipot.training import TrainConfig, train
+
+    settings = config.load(path, TrainConfig, overrides)
+    prepare(settings.dtype, cores())
+    best = train(settings, out, resume=resume)
+    print(f"potential: {best}")
+    return best

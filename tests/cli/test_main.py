@@ -1,0 +1,188 @@
+"""The frame of the command line: help, exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from equipot import cli
+from equipot.cli import recipes, runtime
+
+
+class Exploded(RuntimeError):
+    """Stands for a failure that a module of the package declares."""
+
+
+Exploded.__module__ = "equipot.md.somewhere"
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Makes ``equipot train x.yaml`` raise something."""
+
+    def install(error: BaseException) -> None:
+        def run(args):
+            raise error
+
+        monkeypatch.setitem(sys.modules, "equipot.cli.train", types.SimpleNamespace(run=run))
+
+    return install
+
+
+def one_line(capsys) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("cutoff 0.0 Å\n must be positive"), 2, "cutoff 0.0 Å must be positive"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), 2, "No such file or directory: a; check the path"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            2,
+            "No space left on device; the disk is full: free some space, then continue with --resume",
+        ),
+        (OSError(errno.ENOSPC, "cannot write x; free space"), 2, "cannot write x; free space"),
+        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), 2, "this needs the package h5py: pip install h5py"),
+        (Exploded("T = 1e9 K in step 12"), 1, "T = 1e9 K in step 12"),
+        (
+            MemoryError(),
+            1,
+            "out of memory; use smaller batches (--set training.batch_size=1), fewer atoms or a smaller model",
+        ),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, Exception) else "",
+)
+def test_errors_are_one_line_with_the_right_code(command, capsys, monkeypatch, error, code, line):
+    monkeypatch.delenv("EQUIPOT_DEBUG", raising=False)
+    command(error)
+    assert cli.main(["train", "x.yaml"]) == code
+    assert one_line(capsys) == f"equipot: error: {line}"
+
+
+def test_a_defect_of_ours_shows_where(command, capsys):
+    command(KeyError("x"))
+    assert cli.main(["train", "x.yaml"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.strip().splitlines()[-1].startswith("equipot: error: this is a defect of equipot")
+
+
+@pytest.mark.parametrize("way", ["--debug", "EQUIPOT_DEBUG"])
+def test_debug_shows_the_traceback(command, capsys, monkeypatch, way):
+    command(ValueError("wrong"))
+    monkeypatch.delenv("EQUIPOT_DEBUG", raising=False)
+    if way != "--debug":
+        monkeypatch.setenv(way, "1")
+    assert cli.main(["train", "x.yaml", *([way] if way == "--debug" else [])]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.strip().endswith("equipot: error: wrong")
+
+
+def test_interrupt_names_the_command_that_resumes(command, capsys):
+    command(KeyboardInterrupt())
+    assert cli.main(["train", "my config.yaml", "--out", "o"]) == 130
+    expected = "equipot: interrupted; continue with: equipot train 'my config.yaml' --out o --resume"
+    assert one_line(capsys) == expected
+    assert cli.main(["train", "c.yaml", "--resume"]) == 130
+    assert one_line(capsys) == "equipot: interrupted; continue with: equipot train c.yaml --resume"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["--help"], 0), (["train", "--help"], 0), (["--version"], 0), ([], 2), (["trian"], 2), (["train"], 2)],
+)
+def test_exit_codes_of_the_parser(capsys, argv, code):
+    assert cli.main(argv) == code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    assert (captured.out if code == 0 else captured.err).strip()
+
+
+def test_every_command_has_its_module():
+    choices = next(a for a in cli.parser()._actions if getattr(a, "choices", None)).choices
+    folder = Path(cli.__file__).parent
+    assert set(choices) == {"train", "evaluate", "md", "data", "quickstart"}
+    assert all((folder / f"{name}.py").exists() for name in choices)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    assert recipes.run_folder(None, "x", False) == Path("runs/x")
+    assert recipes.run_folder(tmp_path, "x", False) == tmp_path
+    (tmp_path / "config.yaml").write_text("{}")
+    assert recipes.run_folder(tmp_path, "x", True) == tmp_path
+    with pytest.raises(ValueError, match="holds a run already; continue it with --resume, or choose another folder with --out"):
+        recipes.run_folder(tmp_path, "x", False)
+    with pytest.raises(ValueError, match="is a file"):
+        recipes.run_folder(tmp_path / "config.yaml", "x", False)
+
+
+def test_recipes_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "quickstart.yaml", "configs/quickstart.yaml"):
+        assert recipes.find(Path(name)).read_text()
+    Path("quickstart").mkdir()
+    assert recipes.find(Path("quickstart")).read_text()
+    Path("quickstart").rmdir()
+    Path("quickstart").write_text("mine")
+    assert recipes.find(Path("quickstart")) == Path("quickstart")
+    with pytest.raises(ValueError, match="no such file, and no recipe of this name; there are .*quickstart"):
+        recipes.find(Path("elsewhere/quickstart.yaml"))
+
+
+def test_the_cache_is_where_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path / "c"))
+    assert runtime.cache_folder().is_relative_to(tmp_path / "c")
+    monkeypatch.setenv("EQUIPOT_CACHE", "off")
+    assert runtime.cache_folder() is None
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path / "file"))
+    assert runtime.cache_folder() is None
+
+
+def test_runtime_sets_precision_devices_and_cache(tmp_path):
+    code = """
+from equipot.cli.runtime import prepare
+import equipot.models.mace
+prepare("float64", 3)
+import jax, jax.numpy as jnp
+print(jnp.zeros(()).dtype, len(jax.devices("cpu")), jax.config.jax_compilation_cache_dir)
+prepare("float32", 2)
+print(jnp.zeros(()).dtype, len(jax.devices("cpu")))
+"""
+    env = os.environ | {"EQUIPOT_CACHE": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"float64 3 {tmp_path}") and second == "float32 3"
+
+
+def test_a_termination_request_stops_as_an_interrupt_does(tmp_path):
+    code = """
+import sys, time, types
+def run(args):
+    print("running", flush=True)
+    time.sleep(60)
+sys.modules["equipot.cli.train"] = types.SimpleNamespace(run=run)
+sys.argv = ["equipot", "train", "c.yaml"]
+from equipot.cli import entry
+entry()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "running\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip() == "equipot: interrupted; continue with: equipot train c.yaml --resume"
