@@ -1,0 +1,126 @@
+"""Unit conversions of one CODATA set (2014, the one that ASE uses by default). Inside the package everything is eV, Å, amu and e.
+
+A name ``X`` is the value of one X in the package's units: multiply by it on the way in, divide on the way out. Time inside is
+Å sqrt(amu/eV); users see fs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+
+_E = 1.6021766208e-19
+"""Elementary charge, C."""
+_AMU = 1.660539040e-27
+"""kg."""
+_AVOGADRO = 6.022140857e23
+_BOLTZMANN = 1.38064852e-23
+"""J/K."""
+_PLANCK = 6.626070040e-34
+"""J s."""
+_ELECTRON_MASS = 9.10938356e-31
+"""kg."""
+_LIGHT = 299792458.0
+"""m/s."""
+_MU0 = 4.0e-7 * math.pi
+_EPS0 = 1.0 / (_MU0 * _LIGHT**2)
+_HBAR = _PLANCK / (2 * math.pi)
+
+eV = 1.0
+angstrom = 1.0
+amu = 1.0
+kB = _BOLTZMANN / _E
+"""eV/K."""
+bohr = 1e10 * 4 * math.pi * _EPS0 * _HBAR**2 / (_ELECTRON_MASS * _E**2)
+"""Å."""
+hartree = _ELECTRON_MASS * _E**3 / (16 * math.pi**2 * _EPS0**2 * _HBAR**2)
+"""eV."""
+rydberg = hartree / 2
+"""eV."""
+kJ_per_mol = 1000.0 / _E / _AVOGADRO
+"""eV."""
+kcal_per_mol = 4.184 * kJ_per_mol
+"""eV."""
+GPa = 1e9 / (1e30 * _E)
+"""eV/Å^3; 1 eV/Å^3 is 160.2 GPa."""
+kbar = 0.1 * GPa
+"""eV/Å^3."""
+bar = 1e-3 * kbar
+"""eV/Å^3."""
+fs = 1e-5 * math.sqrt(_E / _AMU)
+"""Å sqrt(amu/eV); about 0.0982."""
+ps = 1e3 * fs
+g_per_cm3 = 1e-27 / _AMU
+"""amu/Å^3."""
+per_cm = 100.0 * _PLANCK * _LIGHT / _E
+"""eV of a quantum of one inverse centimetre."""
+coulomb = _E * 1e10 / (4 * math.pi * _EPS0)
+"""e^2/(4 pi eps0) in eV Å."""
+
+ENERGY = {
+    "eV": eV,
+    "meV": 1e-3,
+    "Hartree": hartree,
+    "Ha": hartree,
+    "Ry": rydberg,
+    "kcal/mol": kcal_per_mol,
+    "kJ/mol": kJ_per_mol,
+}
+"""What a stated energy unit may be, in eV."""
+LENGTH = {"Å": angstrom, "Angstrom": angstrom, "A": angstrom, "bohr": bohr, "nm": 10.0, "pm": 0.01}
+"""What a stated length unit may be, in Å."""
+PRESSURE = {"GPa": GPa, "kbar": kbar, "bar": bar, "Pa": 1e-9 * GPa, "atm": 1.01325 * bar}
+"""What a stated stress unit may be besides energy/length^3, in eV/Å^3."""
+
+
+def energy(name: str) -> float:
+    """One ``name`` in eV.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    return _look_up(name, ENERGY, "energy")
+
+
+def length(name: str) -> float:
+    """One ``name`` in Å.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    return _look_up(name, LENGTH, "length")
+
+
+def force(name: str) -> float:
+    """One ``name``, such as ``Hartree/bohr``, in eV/Å.
+
+    Raises:
+        ValueError: an unknown name, with what a force unit looks like.
+    """
+    above, _, below = name.rpartition("/")
+    if above not in ENERGY or below not in LENGTH:
+        raise ValueError(f"unknown force unit {name!r}; write energy/length, such as eV/Å, Hartree/bohr or kcal/mol/Å")
+    return ENERGY[above] / LENGTH[below]
+
+
+def stress(name: str) -> float:
+    """One ``name``, a pressure or an energy per volume such as ``eV/Å^3``, in eV/Å^3.
+
+    Raises:
+        ValueError: an unknown name, with the choices.
+    """
+    above, _, below = name.rpartition("/")
+    if below.endswith("^3") and above in ENERGY and below[:-2] in LENGTH:
+        return ENERGY[above] / LENGTH[below[:-2]] ** 3
+    if name in PRESSURE:
+        return PRESSURE[name]
+    raise ValueError(f"unknown stress unit {name!r}; choose from {', '.join(PRESSURE)}, or write energy/length^3, such as eV/Å^3")
+
+
+def _look_up(name: str, table: dict[str, float], what: str) -> float:
+    lower = {key.lower(): key for key in table}
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(name.lower(), lower, 1, 0.5)
+    remedy = f"did you mean {lower[close[0]]}?" if close else f"choose from {', '.join(table)}"
+    raise ValueError(f"unknown {what} unit {name!r}; {remedy}")
