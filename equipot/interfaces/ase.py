@@ -1,0 +1,123 @@
+"""A potential as an ASE calculator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from equipot.data.batch import Shape, find_slots, pad
+from equipot.graph import Graph
+from equipot.neighbors import Slots
+from equipot.potential import Observables, Potential, evaluate, free_atoms
+from equipot.structure import Structure
+from equipot.systems import without_free_atoms
+
+
+class EquipotCalculator(Calculator):
+    """Energy, forces and stress of a potential for ASE; per-atom energies and stresses as well.
+
+    One pass of the model gives all of them, whatever is asked for. The neighbour list reaches ``skin`` beyond the cutoff and is
+    built anew only when a pair may have come within the cutoff unseen; its width has some slack, so that the model is compiled
+    once for each number of atoms and again only where a structure becomes so much denser that the width must grow.
+
+    Energies include those of the free atoms and are summed in double precision. ``stresses`` are the atoms' virials over the
+    volume of the cell: they sum to ``stress``.
+
+    Raises:
+        ValueError: an element that the potential does not know, when something is calculated.
+        PropertyNotImplementedError: the stress of a system without a periodic cell of non-zero volume.
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
+
+    def __init__(self, potential: Potential, *, skin: float = 0.5, slack: float = 1.2, dtype: str | None = None) -> None:
+        """``skin`` is in Å, ``slack`` the factor of spare neighbour slots, ``dtype`` float32, float64 or the potential's."""
+        if skin < 0 or slack < 1:
+            raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
+        super().__init__()
+        self.potential = potential if dtype is None else potential.astype(dtype)
+        self.skin = skin
+        self.slack = slack
+        self.builds = 0
+        """How many times the neighbour list was built."""
+        self._interaction = without_free_atoms(self.potential)
+        self._reference: Structure | None = None
+        self._graph: Graph | None = None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, list(properties), list(system_changes))
+        structure = Structure.from_ase(self.atoms, source=self.atoms.get_chemical_formula())
+        self.potential.check([structure])
+        periodic = bool(structure.pbc.any()) and structure.volume > 0
+        if not periodic and {"stress", "stresses"} & set(properties):
+            raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
+        out = jax.tree.map(lambda x: np.asarray(x, np.float64), _observe(self._interaction, self._neighbors(structure)))
+        energies = out.energies + free_atoms(self.potential.metadata, structure.numbers)
+        energy = float(energies.sum())
+        self.results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": out.forces}
+        if periodic:
+            stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
+            self.results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
+
+    def _neighbors(self, structure: Structure) -> Graph:
+        """The graph of this structure: the last one with other positions and cell, or one with a new list."""
+        if self._graph is None or not still_complete(self._reference, structure, self.potential.cutoff, self.skin):
+            found = find_slots(structure, self.potential.cutoff + self.skin)
+            self._graph = jax.device_put(self._padded(structure, found))
+            self._reference = structure
+            self.builds += 1
+        dtype = self.potential.dtype
+        cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
+        real = lambda x: jnp.asarray(x, dtype)
+        return self._graph.replace(
+            positions=real(structure.positions),
+            cell=real(cell)[None],
+            charge=real([structure.charge]),
+            spin=real([structure.spin]),
+        )
+
+    def _padded(self, structure: Structure, found: Slots) -> Graph:
+        width = found.mask.shape[1]
+        same = self._graph is not None and self._graph.num_atoms == len(structure) and width <= self._graph.num_slots
+        capacity = self._graph.num_slots if same else 4 * math.ceil(self.slack * width / 4)
+        shape = Shape(len(structure), capacity, 1)
+        return pad([structure], self.potential.cutoff, shape=shape, dtype=self.potential.dtype, found=[found])
+
+
+@jax.jit
+def _observe(potential: Potential, graph: Graph) -> Observables:
+    return evaluate(potential, graph, ("energies", "forces", "virials"))
+
+
+def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:
+    """Whether a list of ``old`` out to cutoff + skin still holds every pair of ``new`` within the cutoff.
+
+    With F the deformation of the cell and u the displacement beyond it, r' = r F + u, a pair at a distance d is afterwards at
+    least at sigma_min(F) d - 2 max|u|, sigma_min being the smallest singular value. All lengths in Å.
+    """
+    if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
+        return False
+    deformation = np.eye(3)
+    if new.pbc.any() and (old.cell != new.cell).any():
+        if old.volume == 0:
+            return False
+        deformation = np.linalg.solve(old.cell, new.cell)
+    moved = new.positions - old.positions @ deformation
+    moved = moved - moved.mean(axis=0)
+    farthest = float(np.sqrt((moved**2).sum(axis=1).max(initial=0.0)))
+    smallest = float(np.linalg.svd(deformation, compute_uv=False).min())
+    # The margin covers float32 positions on the device.
+    return smallest * (cutoff + skin) - 2 * farthest >= cutoff + 1e-5

@@ -1,0 +1,41 @@
+"""The Lennard-Jones potential: a closed form to check every driver against, and a cheap stand-in for a trained model."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.potential import Atomic, Term
+
+
+class LennardJones(Term):
+    """4 epsilon ((sigma/r)^12 - (sigma/r)^6), brought smoothly to zero between the onset and the cutoff.
+
+    The switch is that of HOOMD-blue, (c - x)^2 (c + 2x - 3o) / (c - o)^3 in x = r^2, c = cutoff^2, o = onset^2, as in
+    ``ase.calculators.lj.LennardJones(smooth=True)``: energy and forces are continuous. All elements are alike.
+    """
+
+    epsilon: float = 0.0104
+    """Depth of the well, eV (argon)."""
+    sigma: float = 3.40
+    """Å (argon)."""
+    onset: float = 0.66
+    """Where the switch begins, in cutoffs."""
+
+    def constant(self, name: str) -> Array:
+        return self.variable("constants", name, lambda: jnp.asarray(getattr(self, name))).value
+
+    def setup(self) -> None:
+        self.depth, self.size = self.constant("epsilon"), self.constant("sigma")
+
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        squared = jnp.sum(vectors**2, axis=-1)
+        c, o = self.cutoff**2, (self.onset * self.cutoff) ** 2
+        inside = graph.slot_mask & (squared < c)
+        x = jnp.where(inside, squared, c)
+        sixth = (self.size.astype(x.dtype) ** 2 / x) ** 3
+        switch = jnp.where(x < o, 1.0, (c - x) ** 2 * (c + 2 * x - 3 * o) / (c - o) ** 3)
+        pairs = 4 * self.depth.astype(x.dtype) * (sixth**2 - sixth) * switch
+        # Each pair stands in two slots and belongs half to either atom.
+        return Atomic(0.5 * jnp.sum(jnp.where(inside, pairs, 0), axis=-1))

@@ -1,0 +1,11 @@
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """These tests compare in float64; what they switch on they switch off."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

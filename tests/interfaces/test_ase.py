@@ -1,0 +1,134 @@
+"""The ASE calculator against ASE's own Lennard-Jones calculator, which is a different code for the same formula."""
+
+import jax
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.lj import LennardJones as ReferenceLJ
+from ase.md.verlet import VelocityVerlet
+from ase.units import fs
+
+from equipot.data.batch import pad
+from equipot.interfaces.ase import EquipotCalculator
+from equipot.physics.lennard_jones import LennardJones
+from equipot.potential import Metadata, Potential
+from equipot.structure import Structure
+
+CUTOFF = 5.0
+
+
+def argon(dtype="float64", free=0.0, cutoff=CUTOFF):
+    term = LennardJones(cutoff=cutoff, epsilon=0.05, sigma=2.2)
+    structure = Structure.from_ase(Atoms("Ar2", positions=[[0, 0, 0], [2.5, 0, 0]]))
+    variables = term.init(jax.random.key(0), pad([structure], cutoff), np.ones((2, 1, 3)))
+    return Potential(term, variables, Metadata(atomic_energies=((18, free),))).astype(dtype)
+
+
+def reference():
+    return ReferenceLJ(sigma=2.2, epsilon=0.05, rc=CUTOFF, ro=0.66 * CUTOFF, smooth=True)
+
+
+def crystal(seed=0, rattle=0.15):
+    """A skewed, rattled cell in which the cutoff reaches several images."""
+    atoms = bulk("Ar", "fcc", a=3.6, cubic=True)
+    atoms.rattle(rattle, seed=seed)
+    atoms.set_cell(atoms.cell[:] + np.array([[0, 0.2, 0], [0.1, 0, 0.3], [0, 0, 0.2]]), scale_atoms=True)
+    return atoms
+
+
+def slab():
+    atoms = crystal() * (2, 1, 1)
+    atoms.pbc = (True, True, False)
+    atoms.center(6.0, axis=2)
+    return atoms
+
+
+@pytest.mark.parametrize("atoms", [crystal(), slab(), Atoms("Ar3", [[0, 0, 0], [2.4, 0, 0], [0, 2.6, 0.3]])], ids=str)
+def test_agrees_with_ase(atoms):
+    mine, other = atoms.copy(), atoms.copy()
+    mine.calc, other.calc = argon().calculator(), reference()
+    assert mine.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-12)
+    assert mine.get_potential_energy(force_consistent=True) == mine.get_potential_energy()
+    np.testing.assert_allclose(mine.get_potential_energies(), other.get_potential_energies(), atol=1e-12)
+    np.testing.assert_allclose(mine.get_forces(), other.get_forces(), atol=1e-11)
+    if atoms.cell.rank == 3:
+        np.testing.assert_allclose(mine.get_stress(), other.get_stress(), atol=1e-13)
+        np.testing.assert_allclose(mine.get_stresses(), other.get_stresses(), atol=1e-13)
+        assert np.abs(mine.get_stresses() - mine.get_stresses().mean(0)).max() > 1e-4  # the rattle shows
+
+
+def test_list_is_reused_and_always_complete():
+    """A trajectory with an affine deformation of the cell on top: every step agrees with a list built for it alone."""
+    atoms = crystal(rattle=0.05) * (2, 2, 2)
+    calculator = argon().calculator(skin=1.0)
+    atoms.calc = calculator
+    atoms.set_momenta(np.random.default_rng(1).normal(0, 1.5, (len(atoms), 3)))
+    run = VelocityVerlet(atoms, 4 * fs)
+    for step in range(30):
+        run.run(1)
+        atoms.set_cell(atoms.cell[:] * (1 + 0.004 * np.sin(step)), scale_atoms=True)
+        fresh = atoms.copy()
+        fresh.calc = argon().calculator(skin=0.0)
+        np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-12)
+    assert 1 < calculator.builds < 15
+
+
+def test_nothing_is_compiled_again_while_atoms_move():
+    from equipot.interfaces.ase import _observe
+
+    atoms = crystal(rattle=0.02)
+    atoms.calc = argon().calculator(skin=0.3)
+    atoms.get_forces()
+    compiled = _observe._cache_size()
+    for seed in range(5):
+        atoms.rattle(0.05, seed=seed)
+        atoms.get_forces()
+    assert _observe._cache_size() == compiled
+    assert atoms.calc.builds > 1
+    atoms.set_cell(atoms.cell[:] * 0.8, scale_atoms=True)  # much denser: the width must grow, and the answer is still right
+    other = atoms.copy()
+    other.calc = reference()
+    np.testing.assert_allclose(atoms.get_forces(), other.get_forces(), rtol=1e-10, atol=1e-10)
+
+
+def test_changed_elements_and_sizes():
+    calculator = argon().calculator()
+    for atoms in (crystal(), crystal(seed=2), crystal() * (2, 1, 1), Atoms("Ar")):
+        atoms.calc, other = calculator, atoms.copy()
+        other.calc = reference()
+        assert atoms.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-12)
+
+
+def test_isolated_system_has_no_stress():
+    atoms = Atoms("Ar2", [[0, 0, 0], [2.4, 0, 0]])
+    atoms.calc = argon().calculator()
+    atoms.get_forces()
+    for ask in (atoms.get_stress, atoms.get_stresses):
+        with pytest.raises(PropertyNotImplementedError, match="no periodic cell"):
+            ask()
+
+
+def test_unknown_element_is_named():
+    atoms = molecule("H2O")
+    atoms.calc = EquipotCalculator(argon())
+    with pytest.raises(ValueError, match="does not know H, O"):
+        atoms.get_potential_energy()
+
+
+def test_free_atoms_are_added_in_double_precision():
+    """A float32 model with huge free-atom energies resolves the interaction all the same."""
+    atoms = crystal()
+    exact, single = atoms.copy(), atoms.copy()
+    exact.calc = argon().calculator()
+    single.calc = argon(free=-27123.456789).calculator(dtype="float32")
+    interaction = single.get_potential_energy() + 4 * 27123.456789
+    assert interaction == pytest.approx(exact.get_potential_energy(), rel=1e-5)
+    assert single.calc.results["forces"].dtype == np.float64
+    assert single.get_potential_energies().sum() == pytest.approx(single.get_potential_energy(), rel=1e-14)
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="skin"):
+        argon().calculator(skin=-1.0)
