@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph
 from equipot.neighbors import Slots, neighbor_list, slots
@@ -82,3 +86,93 @@ def pad(
 def complete(structure: Structure) -> np.ndarray:
     """Rows of the cell that do not repeat: kept where any direction repeats (they give a slab its volume), else zero."""
     return structure.cell if structure.pbc.any() else np.zeros((3, 3))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "interaction", "forces", "stress", "energy_weight", "forces_weight", "stress_weight", "has_energy", "has_forces",
+        "has_stress", "atoms", "frame",
+    ],
+    meta_fields=[],
+)  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """Reference labels of a padded batch; zero where a label is missing or a row is padding."""
+
+    interaction: Float[Array, "graphs"]
+    """eV: the label less the free atoms, subtracted in double precision on the host."""
+    forces: Float[Array, "atoms 3"]
+    """eV/Å."""
+    stress: Float[Array, "graphs 3 3"]
+    """eV/Å^3."""
+    energy_weight: Float[Array, "graphs"]
+    forces_weight: Float[Array, "graphs"]
+    stress_weight: Float[Array, "graphs"]
+    has_energy: Bool[Array, "graphs"]
+    has_forces: Bool[Array, "graphs"]
+    has_stress: Bool[Array, "graphs"]
+    atoms: Int[Array, "graphs"]
+    """Number of atoms; 1 for padding, so that it may divide."""
+    frame: Int[Array, "graphs"]
+    """Place of the structure in its set; -1 for padding."""
+
+
+class Batch(NamedTuple):
+    """A padded graph with its reference labels."""
+
+    graph: Graph
+    targets: Targets
+
+
+def pad_targets(
+    structures: Sequence[Structure],
+    shape: Shape,
+    atomic_energies: Mapping[int, float],
+    frames: Sequence[int],
+    dtype: Any = np.float32,
+) -> Targets:
+    """Labels of several structures, laid out as ``pad`` lays out their atoms.
+
+    ``frames`` are the places of the structures in their set; ``atomic_energies`` the free atoms' energies by Z (eV).
+
+    Raises:
+        ValueError: an element without a free-atom energy.
+    """
+    atoms, _, graphs = shape
+    forces, stress = np.zeros((atoms, 3), dtype), np.zeros((graphs, 3, 3), dtype)
+    interaction, size = np.zeros(graphs, dtype), np.ones(graphs, np.int32)
+    weights = {name: np.zeros(graphs, dtype) for name in ("energy", "forces", "stress")}
+    has = {name: np.zeros(graphs, bool) for name in weights}
+    frame = np.full(graphs, -1, np.int32)
+    first = 0
+    for k, s in enumerate(structures):
+        rows = slice(first, first + len(s))
+        first += len(s)
+        size[k], frame[k] = len(s), frames[k]
+        for name in weights:
+            has[name][k] = getattr(s, name) is not None
+            weights[name][k] = s.weight * getattr(s, f"{name}_weight")
+        if s.energy is not None:
+            interaction[k] = s.energy - free_energy(s, atomic_energies)
+        if s.forces is not None:
+            forces[rows] = s.forces
+        if s.stress is not None:
+            stress[k] = s.stress
+    return Targets(
+        interaction, forces, stress, weights["energy"], weights["forces"], weights["stress"],
+        has["energy"], has["forces"], has["stress"], size, frame,
+    )  # fmt: skip
+
+
+def free_energy(structure: Structure, atomic_energies: Mapping[int, float]) -> float:
+    """Sum of the free atoms' energies (eV) in double precision.
+
+    Raises:
+        ValueError: an element without a free-atom energy.
+    """
+    counts = zip(*np.unique(structure.numbers, return_counts=True), strict=True)
+    try:
+        return float(sum(int(n) * atomic_energies[int(z)] for z, n in counts))
+    except KeyError as error:
+        raise ValueError(f"{structure.name}: no free-atom energy for the element with Z = {error.args[0]}") from None

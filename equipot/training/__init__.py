@@ -1,0 +1,11 @@
+"""Fitting a potential to reference data, and measuring how well it does.
+
+>>> from equipot import config
+>>> from equipot.training import TrainConfig, train
+>>> best = train(config.load("configs/quickstart.yaml", TrainConfig), "runs/quickstart")
+"""
+
+from equipot.training.evaluate import evaluate_set
+from equipot.training.run import TrainConfig, train
+
+__all__ = ["TrainConfig", "evaluate_set", "train"]

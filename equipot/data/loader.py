@@ -1,0 +1,243 @@
+"""Batches for training and evaluation: which frames go together, in which padded shape, on which device, built ahead.
+
+JAX compiles once per shape, so the shapes are planned: a short ladder is chosen from batches that the run will see, such
+that little of a batch is padding; its last rung holds any batch. Everything random follows from (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
+from equipot.neighbors import Slots
+from equipot.structure import Structure
+
+T = TypeVar("T")
+Shards = tuple[tuple[int, ...], ...]
+"""The frames of one batch, for each device."""
+
+NODE_COST = 8
+"""What an atom costs besides its slots, in slots: the work of a batch is taken as atoms x (slots + NODE_COST)."""
+WORTH = 0.05
+"""A further shape must save this share of the work, since it costs a compilation."""
+SAMPLE = 2000
+"""Batches looked at when shapes are chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Structures with their neighbour slots, found once and kept as far as memory allows."""
+
+    structures: Sequence[Structure]
+    """Anything with a length and an index: a list, or a file read frame by frame."""
+    cutoff: float
+    """Å."""
+    found: tuple[Slots | None, ...]
+    sizes: np.ndarray
+    """(frames, 2) atoms and slots of each."""
+    labels: frozenset[str]
+    """Which of energy, forces and stress any frame has."""
+    sha256: str
+    """Of every number in every frame."""
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def slots(self, index: int, structure: Structure) -> Slots:
+        return self.found[index] or find_slots(structure, self.cutoff)
+
+
+def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
+    """One pass over a set: neighbour slots (kept until they fill ``memory`` GiB, else found again), sizes and hash."""
+    found: list[Slots | None] = []
+    sizes, labels, used, digest = [], set(), 0.0, hashlib.sha256()
+    for k in range(len(structures)):
+        structure = structures[k]
+        s = find_slots(structure, cutoff)
+        sizes.append(s.mask.shape)
+        used += sum(array.nbytes for array in s) / 2**30
+        found.append(s if used < memory else None)
+        labels |= {name for name in ("energy", "forces", "stress") if getattr(structure, name) is not None}
+        _update(digest, structure)
+    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), frozenset(labels), digest.hexdigest())
+
+
+def _update(digest: Any, s: Structure) -> None:
+    scalars = [s.charge, s.spin, s.weight, s.energy_weight, s.forces_weight, s.stress_weight]
+    for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, scalars):
+        digest.update(b"none" if value is None else np.asarray(value).tobytes())
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Frames of each batch of an epoch: shuffled by (seed, epoch), in batches whose sizes differ by at most one."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return np.array_split(order, math.ceil(count / batch_size))
+
+
+def sorted_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Every frame once, like sizes together: for evaluation, where the order does not matter."""
+    order = np.lexsort((sizes[:, 0], sizes[:, 1]))
+    return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
+
+
+def deal(frames: np.ndarray, sizes: np.ndarray, devices: int) -> Shards:
+    """The frames of a batch over the devices, the largest first, to and fro, so that atoms are shared evenly."""
+    order = frames[np.argsort(-sizes[frames, 0], kind="stable")]
+    turn = np.arange(len(order)) % (2 * devices)
+    device = np.where(turn < devices, turn, 2 * devices - 1 - turn)
+    return tuple(tuple(int(i) for i in order[device == d]) for d in range(devices))
+
+
+def need(shards: Shards, sizes: np.ndarray) -> tuple[int, int]:
+    """Atoms and slots that the fullest device needs."""
+    atoms = max(int(sizes[list(s), 0].sum()) for s in shards)
+    return max(atoms, 1), max((int(sizes[list(s), 1].max()) for s in shards if s), default=1)
+
+
+def cost(atoms: Any, slots: Any) -> Any:
+    """Work of a shape, in slots."""
+    return atoms * (slots + NODE_COST)
+
+
+def choose_shapes(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+    """At most ``limit`` pairs of (atoms, slots), cheapest first, that hold (batches, 2) ``needs`` with little padding.
+
+    Greedy: beginning with ``cover``, the pair that saves most is added while it saves a share of ``WORTH``.
+    """
+    chosen = [cover]
+    worst = lambda pair: np.where((needs <= np.array(pair)).all(1), cost(*pair), np.inf)
+    best = worst(cover)
+    ranks = np.linspace(0, 1, 17)[1:]
+    candidates = {
+        (int(np.quantile(needs[:, 0], a, method="higher")), int(np.quantile(needs[:, 1], s, method="higher")))
+        for a in ranks
+        for s in ranks
+    }
+    while len(chosen) < limit:
+        totals = {pair: np.minimum(best, worst(pair)).sum() for pair in sorted(candidates)}
+        pair = min(totals, key=totals.__getitem__)
+        if totals[pair] > (1 - WORTH) * best.sum():
+            break
+        chosen.append(pair)
+        best = np.minimum(best, worst(pair))
+    return sorted(chosen, key=lambda pair: cost(*pair))
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """How a set becomes batches: the frames, the free atoms' energies, the ladder of shapes and the devices."""
+
+    frames: Frames
+    atomic_energies: Mapping[int, float]
+    shapes: tuple[Shape, ...]
+    batch_size: int
+    """Frames of a whole batch, over all devices."""
+    devices: int
+    dtype: Any
+
+    def shards(self, frames: np.ndarray) -> Shards:
+        return deal(frames, self.frames.sizes, self.devices)
+
+    def shape(self, shards: Shards) -> Shape:
+        """The cheapest rung that holds the batch."""
+        atoms, slots = need(shards, self.frames.sizes)
+        return next(s for s in self.shapes if s.atoms >= atoms and s.slots >= slots)
+
+    def build(self, shards: Shards, shape: Shape | None = None) -> Batch:
+        """The padded batch on the host, with a leading axis of devices."""
+        shape = shape or self.shape(shards)
+        parts = [self._shard(list(indices), shape) for indices in shards]
+        return jax.tree.map(lambda *x: np.stack(x), *parts)
+
+    def _shard(self, indices: list[int], shape: Shape) -> Batch:
+        structures = [self.frames.structures[i] for i in indices]
+        found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
+        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found)
+        return Batch(graph, pad_targets(structures, shape, self.atomic_energies, indices, self.dtype))
+
+    def padding(self, batches: Sequence[np.ndarray]) -> float:
+        """Share of the slots of these batches that hold no atom's neighbour row of its own frame: padding of both kinds."""
+        sizes = self.frames.sizes
+        used = sum(int((sizes[b, 0] * sizes[b, 1]).sum()) for b in batches)
+        shapes = [self.shape(self.shards(b)) for b in batches]
+        return 1 - used / max(1, sum(self.devices * s.atoms * s.slots for s in shapes))
+
+
+def plan(
+    frames: Frames,
+    atomic_energies: Mapping[int, float],
+    batch_size: int,
+    devices: int,
+    dtype: Any,
+    batches: Iterable[np.ndarray],
+    limit: int = 4,
+) -> Loader:
+    """A loader whose shapes suit ``batches`` (as many as are looked at) and hold any other batch of as many frames."""
+    sizes = frames.sizes
+    graphs = math.ceil(batch_size / devices)
+    sample = [b for b, _ in zip(batches, range(SAMPLE), strict=False)]
+    needs = np.array([need(deal(b, sizes, devices), sizes) for b in sample])
+    cover = (max(1, int(np.sort(sizes[:, 0])[-graphs:].sum())), max(1, int(sizes[:, 1].max())))
+    shapes = tuple(Shape(atoms, slots, graphs) for atoms, slots in choose_shapes(needs, cover, limit))
+    return Loader(frames, atomic_energies, shapes, batch_size, devices, dtype)
+
+
+def plan_training(
+    frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any, seed: int
+) -> Loader:
+    """A loader for shuffled epochs."""
+    ahead = (b for epoch in range(SAMPLE) for b in epoch_batches(len(frames), batch_size, seed, epoch))
+    return plan(frames, atomic_energies, batch_size, devices, dtype, ahead)
+
+
+def plan_evaluation(
+    frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any
+) -> Loader:
+    """A loader for one pass in ``sorted_batches``."""
+    return plan(frames, atomic_energies, batch_size, devices, dtype, sorted_batches(frames.sizes, batch_size))
+
+
+def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Iterator[tuple[T, Any]]:
+    """Each item with ``build(item)``, built up to ``depth`` ahead in a thread; an error there is raised here."""
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(value: Any) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(value, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                put((item, build(item), None))
+            put((None, None, StopIteration()))
+        except BaseException as error:
+            put((None, None, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, built, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item, built
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,72 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+UNITS = {"energy": ("E", "meV/atom"), "forces": ("F", "meV/Å"), "stress": ("S", "meV/Å³")}
+QUIET_SECONDS = 5.0
+"""Least time between two plain lines about epochs."""
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def errors_text(row: Mapping[str, Any], prefix: str = "valid_") -> str:
+    """Mean absolute errors in thousandths: ``E 1.2 meV/atom  F 34.5 meV/Å``."""
+    parts = []
+    for name, (symbol, unit) in UNITS.items():
+        key = f"{prefix}{name}_mae" + ("_per_atom" if name == "energy" else "")
+        if key in row:
+            parts.append(f"{symbol} {1000 * row[key]:.3g} {unit}")
+    return "  ".join(parts)
+
+
+class Console:
+    """Writes to a stream; with None it keeps silent."""
+
+    def __init__(self, stream: TextIO | None):
+        self.stream, self.last, self.bar = stream, 0.0, None
+
+    def open(self, steps: int, done: int) -> None:
+        """Shows the bar, where there is a terminal for it."""
+        if self.stream is not None and self.stream.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=steps, initial=done, file=self.stream, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self.stream is None:
+            return
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def step(self) -> None:
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def epoch(self, row: Mapping[str, Any], epochs: int, left: float, always: bool) -> None:
+        """The figures of an epoch; plain lines come at most every ``QUIET_SECONDS`` unless ``always``."""
+        figures = f"loss {row['loss']:.4g}"
+        if "valid_loss" in row:
+            figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row)}"
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"epoch {row['epoch']}/{epochs}  {figures}")
+        elif always or time.monotonic() - self.last > QUIET_SECONDS:
+            self.last = time.monotonic()
+            rate = f"lr {row['learning_rate']:.2g}"
+            self.say(f"epoch {row['epoch']:4d}/{epochs}  {figures}  {rate}  {duration(left)} left")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,167 @@
+"""How good a potential is: mean errors over labelled structures, predictions beside the labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from equipot.data.batch import free_energy
+from equipot.data.loader import Shards, plan_evaluation, prefetch, prepare, sorted_batches
+from equipot.eqp import write_atomically
+from equipot.potential import Observables, Potential
+from equipot.structure import Structure
+from equipot.training.step import make_predict, mesh_of, place
+
+Table = dict[str, float]
+
+
+def evaluate_set(
+    potential: Potential, structures: Sequence[Structure], batch_size: int = 16, devices: int | None = None
+) -> tuple[Table, list[Structure]]:
+    """Mean errors against the labels, and the structures with predicted labels in place of their own.
+
+    The table has, in eV and Å, ``energy_mae``, ``energy_rmse`` (of whole structures), ``energy_mae_per_atom``,
+    ``energy_rmse_per_atom``, ``forces_mae``, ``forces_rmse`` (over Cartesian components; also for each element, such as
+    ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components); and ``frames`` and ``atoms``. What no
+    structure has a label for is left out.
+
+    Raises:
+        ValueError: no structures, or an element that the potential does not know.
+    """
+    predictions = predict(potential, structures, batch_size, devices)
+    return error_table(structures, predictions), predictions
+
+
+def predict(
+    potential: Potential, structures: Sequence[Structure], batch_size: int = 16, devices: int | None = None
+) -> list[Structure]:
+    """The structures with predicted energy, forces and, where the cell has a volume, stress as their labels.
+
+    Raises:
+        ValueError: no structures, or an element that the potential does not know.
+    """
+    if not len(structures):
+        raise ValueError("there are no structures to evaluate")
+    potential.check(structures)
+    count = min(devices or jax.local_device_count(), batch_size, len(structures))
+    frames = prepare(structures, potential.cutoff)
+    energies = dict(potential.metadata.atomic_energies)
+    loader = plan_evaluation(frames, energies, batch_size, count, np.dtype(potential.dtype))
+    periodic = any(structures[k].pbc.any() for k in range(len(structures)))
+    mesh = mesh_of(count)
+    run = make_predict(potential, ("forces", "stress") if periodic else ("forces",), mesh)
+    items = [loader.shards(batch) for batch in sorted_batches(frames.sizes, batch_size)]
+    out: dict[int, Structure] = {}
+    for shards, batch in prefetch(items, lambda s: place(mesh, loader.build(s))):
+        out |= unpack(structures, shards, jax.device_get(run(batch)), energies)
+    return [out[k] for k in range(len(structures))]
+
+
+def unpack(
+    structures: Sequence[Structure], shards: Shards, found: Observables, energies: Mapping[int, float]
+) -> dict[int, Structure]:
+    """Predictions of a stacked batch by frame; the free atoms' energies are added in double precision."""
+    out = {}
+    for device, indices in enumerate(shards):
+        first = 0
+        for k, i in enumerate(indices):
+            structure = structures[i]
+            rows = slice(first, first + len(structure))
+            first += len(structure)
+            stress = None if found.stress is None else np.asarray(found.stress[device, k], np.float64)
+            out[i] = structure.replace(
+                energy=float(found.interaction[device, k]) + free_energy(structure, energies),
+                forces=np.asarray(found.forces[device, rows], np.float64),
+                stress=stress if stress is not None and structure.pbc.any() and np.isfinite(stress).all() else None,
+            )
+    return out
+
+
+def error_table(references: Sequence[Structure], predictions: Sequence[Structure]) -> Table:
+    """Mean errors of predictions, in eV and Å (see ``evaluate_set``)."""
+    from ase.data import chemical_symbols
+
+    errors: dict[str, list[np.ndarray]] = {}
+    add = lambda name, value: errors.setdefault(name, []).append(np.ravel(value))
+    pairs = [(references[k], predicted) for k, predicted in enumerate(predictions)]
+    for reference, predicted in pairs:
+        if reference.energy is not None:
+            add("energy", predicted.energy - reference.energy)
+            add("energy_per_atom", (predicted.energy - reference.energy) / len(reference))
+        if reference.forces is not None:
+            difference = predicted.forces - reference.forces
+            add("forces", difference)
+            for z in np.unique(reference.numbers):
+                add(f"forces_{chemical_symbols[z]}", difference[reference.numbers == z])
+        if reference.stress is not None and predicted.stress is not None:
+            add("stress", predicted.stress - reference.stress)
+    table: Table = {"frames": len(pairs), "atoms": sum(len(reference) for reference, _ in pairs)}
+    for name, parts in errors.items():
+        label, _, rest = name.partition("_")
+        values = np.concatenate(parts)
+        suffix = f"_{rest}" if rest else ""
+        table[f"{label}_mae{suffix}"] = float(np.mean(np.abs(values)))
+        table[f"{label}_rmse{suffix}"] = float(np.sqrt(np.mean(values**2)))
+    return table
+
+
+ROWS = (
+    ("energy per atom", "energy_{}_per_atom", 1e3, "meV/atom"),
+    ("energy", "energy_{}", 1e3, "meV"),
+    ("forces", "forces_{}", 1e3, "meV/Å"),
+    ("stress", "stress_{}", 160.21766208, "GPa"),
+)
+
+
+def table_text(tables: Mapping[str, Table]) -> str:
+    """The tables of several sets as one in Markdown: one line a quantity, MAE and RMSE of each set."""
+    sets = list(tables)
+    elements = sorted({key[len("forces_mae_") :] for t in tables.values() for key in t if key.startswith("forces_mae_")})
+    rows = list(ROWS)
+    if len(elements) > 1:
+        rows[3:3] = [(f"forces on {symbol}", "forces_{}_" + symbol, 1e3, "meV/Å") for symbol in elements]
+    header = ["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]
+    lines = []
+    for label, key, factor, unit in rows:
+        cells = [tables[name].get(key.format(kind)) for name in sets for kind in ("mae", "rmse")]
+        if any(cell is not None for cell in cells):
+            lines.append([label, *("" if cell is None else f"{cell * factor:.4g}" for cell in cells), unit])
+    widths = [max(len(line[k]) for line in [header, *lines]) for k in range(len(header))]
+    is_text = lambda k: k in (0, len(header) - 1)
+    place_cell = lambda k, cell: cell.ljust(widths[k]) if is_text(k) else cell.rjust(widths[k])
+    row = lambda line: "| " + " | ".join(place_cell(k, cell) for k, cell in enumerate(line)) + " |"
+    rule = "|".join("-" * (width + 1) + ("-" if is_text(k) else ":") for k, width in enumerate(widths))
+    return "\n".join([row(header), f"|{rule}|", *map(row, lines)])
+
+
+def write_json(table: Mapping[str, Any], path: str | Path) -> None:
+    """The table as a JSON file."""
+    write_atomically(path, (json.dumps(table, indent=2) + "\n").encode())
+
+
+def write_predictions(references: Sequence[Structure], predictions: Sequence[Structure], path: str | Path) -> None:
+    """Extended XYZ with ``REF_energy``, ``REF_forces``, ``REF_stress`` and ``predicted_energy``, ... of each structure."""
+    import io
+
+    from ase.io import write
+
+    frames = []
+    for k, predicted in enumerate(predictions):
+        atoms = predicted.without_labels().to_ase()
+        # What the file said under these names, before it was read into labels, would contradict them.
+        for source, prefix in ((references[k], "REF_"), (predicted, "predicted_")):
+            if source.energy is not None:
+                atoms.info[f"{prefix}energy"] = source.energy
+            if source.forces is not None:
+                atoms.arrays[f"{prefix}forces"] = source.forces
+            if source.stress is not None:
+                atoms.info[f"{prefix}stress"] = source.stress
+        frames.append(atoms)
+    text = io.StringIO()
+    write(text, frames, format="extxyz")
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,144 @@
+"""The optimiser: optax transformations, learning-rate schedules as functions of the step, and the average of the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay, Loshchilov & Hutter, arXiv:1711.05101."""
+
+    learning_rate: float = 5e-3
+    """At the top of the schedule."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-6
+    """Pull towards zero of every weight that is a matrix; biases and scalars are left alone."""
+
+    def __post_init__(self) -> None:
+        check_rates(self)
+
+    def scale(self) -> optax.GradientTransformation:
+        return optax.scale_by_adam(self.beta1, self.beta2, self.epsilon)
+
+
+@dataclass(frozen=True)
+class AMSGrad:
+    """AdamW whose second moment never falls, Reddi et al., arXiv:1904.09237."""
+
+    learning_rate: float = 5e-3
+    """At the top of the schedule."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-6
+    """Pull towards zero of every weight that is a matrix; biases and scalars are left alone."""
+
+    def __post_init__(self) -> None:
+        check_rates(self)
+
+    def scale(self) -> optax.GradientTransformation:
+        return optax.scale_by_amsgrad(self.beta1, self.beta2, self.epsilon)
+
+
+def check_rates(optimizer: Any) -> None:
+    """ValueError for a rate that cannot train."""
+    if not optimizer.learning_rate > 0:
+        raise ValueError(f"learning_rate {optimizer.learning_rate} must be positive")
+    if optimizer.weight_decay < 0:
+        raise ValueError(f"weight_decay {optimizer.weight_decay} is negative")
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The learning rate stays where it is after the warm-up."""
+
+    warmup: float = 0.01
+    """Share of the run in which the learning rate rises from zero."""
+
+    def curve(self, steps: int) -> optax.Schedule:
+        return optax.constant_schedule(1.0)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the learning rate to a share ``final`` of it, Loshchilov & Hutter, arXiv:1608.03983."""
+
+    warmup: float = 0.01
+    """Share of the run in which the learning rate rises from zero."""
+    final: float = 0.01
+    """Last learning rate, as a share of the highest."""
+
+    def curve(self, steps: int) -> optax.Schedule:
+        return optax.cosine_decay_schedule(1.0, max(1, steps), self.final)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """A geometric fall from the learning rate to a share ``final`` of it."""
+
+    warmup: float = 0.01
+    """Share of the run in which the learning rate rises from zero."""
+    final: float = 0.01
+    """Last learning rate, as a share of the highest."""
+
+    def __post_init__(self) -> None:
+        if not self.final > 0:
+            raise ValueError(f"final {self.final} must be positive: a geometric fall never reaches 0; use Cosine")
+
+    def curve(self, steps: int) -> optax.Schedule:
+        return optax.exponential_decay(1.0, max(1, steps), self.final)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The learning rate is multiplied by ``factor`` when the validation loss has not improved for ``patience`` validations."""
+
+    warmup: float = 0.01
+    """Share of the run in which the learning rate rises from zero."""
+    factor: float = 0.8
+    patience: int = 10
+    """Validations."""
+    final: float = 0.01
+    """Lowest learning rate, as a share of the highest."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < 1:
+            raise ValueError(f"factor {self.factor} must lie between 0 and 1")
+
+    def curve(self, steps: int) -> optax.Schedule:
+        return optax.constant_schedule(1.0)
+
+
+Schedule = Cosine | Exponential | Plateau | Flat
+
+
+def shape(schedule: Schedule, steps: int) -> optax.Schedule:
+    """Learning rate as a share of the highest, after ``step`` of ``steps`` steps: a linear warm-up, then the curve."""
+    warm = round(schedule.warmup * steps)
+    # The first step is taken at 1/warm of the rate, not at zero.
+    rise = lambda step: (step + 1) / max(1, warm)
+    return optax.join_schedules([rise, schedule.curve(steps - warm)], [warm])
+
+
+def transformation(optimizer: AdamW | AMSGrad, clip: float | None) -> optax.GradientTransformation:
+    """Descent direction for a learning rate of one: clip by the global norm, scale, decay the matrices."""
+    matrices = lambda params: jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
+    return optax.chain(
+        optax.identity() if clip is None else optax.clip_by_global_norm(clip),
+        optimizer.scale(),
+        optax.add_decayed_weights(optimizer.weight_decay, matrices),
+    )
+
+
+def average(ema: Any, params: Any, decay: float, step: Any) -> Any:
+    """Exponential moving average of the parameters; early on it forgets faster, so that the start leaves no trace."""
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, ema, 1.0 - kept)

@@ -1,0 +1,149 @@
+"""What a finished run leaves to look at: an error table, learning curves and parity plots."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipot.eqp import write_atomically
+from equipot.structure import Structure
+from equipot.training.evaluate import Table, table_text
+
+BLUE, ORANGE, GREY = "#20639b", "#d1603d", "#8a8f98"
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+}
+MOST_POINTS = 20000
+"""Points of a parity plot; of more, an even selection is drawn."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def new_figure(width: float, height: float, columns: int) -> tuple[Any, Any]:
+    """A figure that needs no screen, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    write_atomically(path, image.getvalue())
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss and mean absolute errors against the epoch, training and validation."""
+    import matplotlib
+
+    panels = [("loss", "loss", 1.0)]
+    for name, label, factor in (
+        ("energy_mae_per_atom", "energy MAE (meV/atom)", 1e3),
+        ("forces_mae", "force MAE (meV/Å)", 1e3),
+        ("stress_mae", "stress MAE (GPa)", 160.21766208),
+    ):
+        if any(f"{prefix}_{name}" in row for row in rows for prefix in ("train", "valid")):
+            panels.append((name, label, factor))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.1 * len(panels), 2.7, len(panels))
+        for axis, (name, label, factor) in zip(axes, panels, strict=True):
+            train = "loss" if name == "loss" else f"train_{name}"
+            for key, colour, legend in ((train, GREY, "training"), (f"valid_{name}", BLUE, "validation")):
+                points = [(row["epoch"], factor * row[key]) for row in rows if key in row and row[key] > 0]
+                if points:
+                    marker = "." if len(points) < 3 else ""
+                    axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=legend, marker=marker)
+            if len(axis.lines):
+                axis.set_yscale("log")
+            axis.set(xlabel="epoch", title=label)
+        axes[0].legend()
+        save_figure(figure, path)
+
+
+def parity(references: Sequence[Structure], predictions: Sequence[Structure], path: Path, title: str = "") -> None:
+    """Predicted against reference energies per atom, forces and stresses."""
+    import matplotlib
+
+    panels = [panel for panel in parity_data(references, predictions) if len(panel[1])]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.2 * max(1, len(panels)), 3.2, max(1, len(panels)))
+        for axis, (label, reference, predicted, unit, unit_text, factor) in zip(axes, panels, strict=False):
+            error = predicted - reference
+            mae, rmse = np.mean(np.abs(error)), np.sqrt(np.mean(error**2))
+            low, high = min(reference.min(), predicted.min()), max(reference.max(), predicted.max())
+            margin = 0.04 * (high - low) or 0.1
+            limits = (low - margin, high + margin)
+            axis.plot(limits, limits, color=GREY, lw=0.8, zorder=1)
+            step = -(-len(reference) // MOST_POINTS)
+            size, alpha = (4, 0.35) if len(reference) > 500 else (12, 0.7)
+            axis.scatter(reference[::step], predicted[::step], s=size, alpha=alpha, color=BLUE, lw=0, zorder=2)
+            axis.set(xlim=limits, ylim=limits, aspect="equal", title=label)
+            axis.set(xlabel=f"reference ({unit})", ylabel=f"predicted ({unit})")
+            axis.text(
+                0.04, 0.96, f"MAE {mae * factor:.3g} {unit_text}\nRMSE {rmse * factor:.3g} {unit_text}",
+                transform=axis.transAxes, va="top",
+            )  # fmt: skip
+            axis.locator_params(nbins=5)
+        if title:
+            figure.suptitle(title)
+        save_figure(figure, path)
+
+
+def parity_data(references: Sequence[Structure], predictions: Sequence[Structure]) -> list[tuple]:
+    """(title, reference, predicted, unit of the axes, unit of the errors, factor between them) for each quantity."""
+    pairs = [(references[k], p) for k, p in enumerate(predictions)]
+    collect = lambda pick, name: np.concatenate(
+        [np.zeros(0), *(np.ravel(pick(s)) for r, p in pairs for s in [p if name else r] if known(r, p))]
+    )
+    out = []
+    for quantity, title, unit, unit_text, factor, pick in (
+        ("energy", "energy per atom", "eV/atom", "meV/atom", 1e3, lambda s: s.energy / len(s)),
+        ("forces", "force components", "eV/Å", "meV/Å", 1e3, lambda s: s.forces),
+        ("stress", "stress components", "GPa", "GPa", 1.0, lambda s: 160.21766208 * s.stress),
+    ):
+        known = lambda r, p, q=quantity: getattr(r, q) is not None and getattr(p, q) is not None
+        out.append((title, collect(pick, False), collect(pick, True), unit, unit_text, factor))
+    return out
+
+
+def write_report(
+    out: Path,
+    facts: Mapping[str, str],
+    sets: Mapping[str, tuple[Table, Sequence[Structure], Sequence[Structure]]],
+) -> str:
+    """Writes report.md with its plots into the folder of a run; returns the error table as text.
+
+    ``sets`` holds the table, the references and the predictions of each set by its name.
+    """
+    rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
+    lines = ["# Training report", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    text = table_text({name: table for name, (table, _, _) in sets.items()}) if sets else ""
+    if text:
+        lines += ["## Errors of best.eqp", "", text, ""]
+    if rows:
+        learning_curves(rows, out / "learning.png")
+        lines += ["## Learning curves", "", "![learning curves](learning.png)", ""]
+    for name, (_, references, predictions) in sets.items():
+        parity(references, predictions, out / f"parity-{name}.png", name)
+        lines += [f"## Parity, {name}", "", f"![parity](parity-{name}.png)", ""]
+    write_atomically(out / "report.md", "\n".join(lines).encode())
+    return text

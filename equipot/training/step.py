@@ -1,0 +1,178 @@
+"""One step of training and of validation over all local devices: each takes a slice of the batch along the leading axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from equipot.data.batch import Batch
+from equipot.potential import Observables, Potential, evaluate
+from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
+from equipot.training.optimizer import average
+
+AXIS = "devices"
+
+
+class State(NamedTuple):
+    """Everything that a step changes."""
+
+    params: Any
+    moments: Any
+    """State of the optimiser."""
+    ema: Any
+    """Moving average of the parameters: what is evaluated and saved."""
+    step: Any
+    """Number of steps taken."""
+    ok: Any
+    """False once a loss or gradient was not finite: from there on nothing changes any more."""
+
+
+class Rates(NamedTuple):
+    """How far a step goes, fixed for a run."""
+
+    transformation: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    decay: float
+    """Of the moving average; 0 means none."""
+    steps: int
+    """Of the whole run."""
+
+
+def mesh_of(devices: int) -> Mesh:
+    """The first local devices in a row."""
+    return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
+
+
+def place(mesh: Mesh, batch: Any) -> Any:
+    """A stacked batch, each device its own slice."""
+    return jax.device_put(batch, NamedSharding(mesh, P(AXIS)))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def start(params: Any, rates: Rates) -> State:
+    """The state before the first step."""
+    copy = lambda tree: jax.tree.map(jnp.array, tree)
+    return State(copy(params), rates.transformation.init(params), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
+
+
+def with_params(potential: Potential, params: Any) -> Potential:
+    return potential.replace(variables={**potential.variables, "params": params})
+
+
+def figures(errors: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """Sums that mean errors are made of: number of labelled values, absolute and squared errors."""
+    numbers = counts(batch, tuple(errors))
+    width = {"energy": 1, "forces": 3, "stress": 9}
+    out = {}
+    for name, error in errors.items():
+        out[f"{name}_n"] = numbers[name] * width[name]
+        out[f"{name}_abs"] = jnp.sum(jnp.abs(error))
+        out[f"{name}_sq"] = jnp.sum(error**2)
+    return out
+
+
+def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], rates: Rates, mesh: Mesh) -> Callable:
+    """``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
+
+    A step whose loss or gradient is not finite changes nothing, says so in ``report["finite"]``, and holds up every step after
+    it. The state passed in is donated.
+    """
+
+    def body(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
+        batch = jax.tree.map(lambda x: x[0], batch)
+        numbers = jax.lax.psum(counts(batch, wants), AXIS)
+        weights = loss.weights(state.step / rates.steps)
+
+        def share(params: Any) -> tuple[Any, Any]:
+            model = potential.replace(variables={**variables, "params": params})
+            errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
+            sums = term_sums(loss, errors, batch)
+            return total(weights, sums, numbers), (sums, figures(errors, batch))
+
+        # Each device differentiates its own share of the loss, in which the counts of the whole batch are constants; the
+        # shares add up. A psum inside what is differentiated would count every device's gradient once per device.
+        (value, (sums, seen)), gradient = jax.value_and_grad(share, has_aux=True)(state.params)
+        value, sums, seen, gradient = jax.lax.psum((value, sums, seen, gradient), AXIS)
+        norm = optax.global_norm(gradient)
+        finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
+        new = advance(state, gradient, factor, rates)
+        state = jax.tree.map(partial(jnp.where, finite), new, state)._replace(ok=finite)
+        terms = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
+        return state, {"loss": value, "gradient_norm": norm, "finite": finite, **terms, **seen}
+
+    mapped = jax.shard_map(
+        body, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False
+    )
+    constants = replicate(mesh, {name: value for name, value in potential.variables.items() if name != "params"})
+    compiled = jax.jit(mapped, donate_argnums=0)
+    return lambda state, batch, factor: compiled(state, constants, batch, jnp.asarray(factor, potential.dtype))
+
+
+def advance(state: State, gradient: Any, factor: Any, rates: Rates) -> State:
+    """The state one step further along a gradient."""
+    direction, moments = rates.transformation.update(gradient, state.moments, state.params)
+    rate = rates.learning_rate(state.step) * factor
+    params = optax.apply_updates(state.params, jax.tree.map(lambda x: (-rate * x).astype(x.dtype), direction))
+    ema = average(state.ema, params, rates.decay, state.step)
+    ema = jax.tree.map(lambda x, old: x.astype(old.dtype), ema, state.ema)
+    return State(params, moments, ema, state.step + 1, state.ok)
+
+
+def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> Callable:
+    """``step(params, batch) -> report`` with the sums that a loss and mean errors over many batches are made of."""
+
+    def body(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
+        batch = jax.tree.map(lambda x: x[0], batch)
+        model = potential.replace(variables={**variables, "params": params})
+        errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
+        terms = {f"{name}_sum": x for name, x in term_sums(loss, errors, batch).items()}
+        terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
+        return jax.lax.psum({**terms, **figures(errors, batch)}, AXIS)
+
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
+    constants = replicate(mesh, {name: value for name, value in potential.variables.items() if name != "params"})
+    compiled = jax.jit(mapped)
+    return lambda params, batch: compiled(params, constants, batch)
+
+
+def make_predict(potential: Potential, want: tuple[str, ...], mesh: Mesh) -> Callable:
+    """``predict(batch) -> Observables`` stacked along the leading axis of devices."""
+
+    def body(model: Potential, batch: Batch) -> Observables:
+        out = evaluate(model, jax.tree.map(lambda x: x[0], batch).graph, want)
+        return jax.tree.map(lambda x: x[None], out)
+
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+    compiled = jax.jit(mapped)
+    model = replicate(mesh, potential)
+    return lambda batch: compiled(model, batch)
+
+
+def mean_errors(sums: dict[str, float]) -> dict[str, float]:
+    """MAE and RMSE (eV per atom, eV/Å, eV/Å^3) from ``figures`` summed over batches."""
+    out = {}
+    for name in TERMS:
+        n = sums.get(f"{name}_n", 0)
+        if n:
+            suffix = "_per_atom" if name == "energy" else ""
+            out[f"{name}_mae{suffix}"] = sums[f"{name}_abs"] / n
+            out[f"{name}_rmse{suffix}"] = (sums[f"{name}_sq"] / n) ** 0.5
+    return out
+
+
+def mean_loss(loss: Loss, sums: dict[str, float], fraction: float = 1.0) -> float:
+    """The loss over many batches, with the weights of the end of the run: comparable from first epoch to last."""
+    weights = loss.weights(fraction)
+    found = [name for name in TERMS if f"{name}_sum" in sums]
+    return float(sum(weights[n] * sums[f"{n}_sum"] / max(sums[f"{n}_count"], 1) for n in found))
