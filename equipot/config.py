@@ -48,13 +48,16 @@ def load(path: str | Path, cls: type, overrides: Sequence[str] = ()) -> Any:
     return convert(root, cls, "")
 
 
-def build(cls: type, mapping: Mapping[str, Any], path: str = "") -> Any:
+def build(cls: type, mapping: Mapping[str, Any], path: str = "", overrides: Sequence[str] = ()) -> Any:
     """An instance of ``cls`` from plain Python values, under the same rules as a file; ``path`` prefixes messages.
 
     Raises:
         ConfigError: the values are not what ``cls`` needs.
     """
-    return convert(from_python(mapping), cls, path)
+    root = from_python(mapping)
+    for text in overrides:
+        root = override(root, text)
+    return convert(root, cls, path)
 
 
 def dump(section: Any) -> dict[str, Any]:

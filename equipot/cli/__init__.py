@@ -1,6 +1,7 @@
 """The command line: ``main(argv)`` runs one command and returns its exit code.
 
-Exit codes: 0 done; 1 the run failed (for instance, a simulation exploded); 2 the user has something to mend; 130 interrupted.
+Exit codes: 0 done; 1 the run failed (for instance, a simulation exploded); 2 the user has something to mend; 130 interrupted by
+Ctrl-C, 143 by a request to terminate.
 Importing this package is light: a command's modules, and JAX with them, are imported when it runs.
 """
 
@@ -41,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"equipot.cli.{args.module}")
         command.run(args)
         return 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         if debug:
             traceback.print_exc()
         print(f"\nequipot: interrupted{remedy_of_interrupt(args, argv)}", file=sys.stderr)
-        return 130
+        return stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
     except BrokenPipeError:
         # The reader of our output left (as `| head` does): stop without a word, and keep Python's last flush from failing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,7 +66,7 @@ def entry() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 def remedy_of_interrupt(args: object, argv: list[str]) -> str:

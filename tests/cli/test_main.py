@@ -184,5 +184,5 @@ entry()
         time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert err.strip() == "equipot: interrupted; continue with: equipot train c.yaml --resume"

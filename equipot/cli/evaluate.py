@@ -1,0 +1,50 @@
+"""``equipot evaluate MODEL DATA``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from equipot.cli.runtime import cores, prepare
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the error table; writes it, the predictions and the plots where asked to."""
+    measure(args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype)
+
+
+def measure(
+    model: Path, data: str, overrides: Sequence[str], json: Path | None, out: Path | None, dtype: str | None
+) -> dict[str, float]:
+    """The error table of a potential on labelled data."""
+    from equipot import config, eqp
+    from equipot.data.check import check
+    from equipot.data.read import DataConfig, read
+    from equipot.data.stats import is_free_atom
+    from equipot.training.evaluate import evaluate_set, table_text, write_json, write_predictions
+    from equipot.training.report import parity
+
+    settings = config.build(DataConfig, {"train": data}, overrides=overrides)
+    prepare(dtype or "float32", cores())
+    potential = eqp.load(model, dtype)
+    frames = read(data, settings.keys, settings.units)
+    # Free atoms are where energies are counted from, not something to predict.
+    structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
+    report = check(
+        {"data": structures}, potential.cutoff, max_force=settings.max_force, min_distance=settings.min_distance, labelled=False
+    )
+    report.raise_errors()
+    table, predictions = evaluate_set(potential, structures)
+    left_out = len(frames) - len(structures)
+    print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
+    print(table_text({Path(data).name: table}))
+    if json is not None:
+        json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(table, json)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_predictions(structures, predictions, out / "predictions.xyz")
+        parity(structures, predictions, out / "parity.png")
+        print(f"predictions and plots: {out}")
+    return table

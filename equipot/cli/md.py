@@ -1,0 +1,26 @@
+"""``equipot md CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from equipot.cli.recipes import find, run_folder
+from equipot.cli.runtime import prepare
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs molecular dynamics as the config says."""
+    path = find(args.config)
+    simulate(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
+
+
+def simulate(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
+    """One simulation."""
+    from equipot import config, md
+    from equipot.md.config import MDConfig
+
+    settings = config.load(path, MDConfig, overrides)
+    prepare(settings.dtype)
+    md.run(settings, out, resume=resume)
+    print(f"simulation: {out}")
