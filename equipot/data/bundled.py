@@ -1,0 +1,36 @@
+"""Reference sets that come with the package; ``sets/README.md`` says how they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from equipot.structure import Structure
+
+PREFIX = "bundled:"
+FOLDER = Path(__file__).parent / "sets"
+ENDING = ".xyz.xz"
+
+
+def names() -> list[str]:
+    """What ``load`` takes, without the part after a slash."""
+    return sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}"))
+
+
+def load(name: str) -> list[Structure]:
+    """A set with its free atoms, or one part of it: ``ethanol``, ``ethanol/train`` (with the free atoms), ``ethanol/test``.
+
+    Raises:
+        ValueError: no such set or part.
+    """
+    from equipot.data.labels import Keys, Units
+    from equipot.data.read import read_extxyz
+
+    name, _, part = name.removeprefix(PREFIX).partition("/")
+    if name not in names():
+        raise ValueError(f"there is no bundled set {name!r}; choose from {', '.join(names())}")
+    frames = read_extxyz(FOLDER / f"{name}{ENDING}", Keys(), Units(), ":", label=f"{PREFIX}{name}")
+    chosen = [frame for frame in frames if part in ("", frame.info["split"])]
+    if not chosen:
+        parts = sorted({frame.info["split"] for frame in frames})
+        raise ValueError(f"the bundled set {name!r} has no part {part!r}; choose from {', '.join(parts)}")
+    return chosen

@@ -1,0 +1,123 @@
+"""Extended XYZ, frame by frame: ASE parses, and what is wrong is named with its file, frame and line."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SUFFIXES = (".xyz", ".extxyz")
+OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+
+
+class Chunk(NamedTuple):
+    """The text of one frame."""
+
+    frame: int
+    line: int
+    """Number of its first line, from 1."""
+    lines: list[str]
+
+
+def is_extxyz(path: Path) -> bool:
+    """Whether the name ends in .xyz or .extxyz, perhaps compressed by gzip or xz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in OPENERS:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def chunks(path: Path) -> Iterator[Chunk]:
+    """The text of each frame, without reading more than one at a time.
+
+    Raises:
+        ValueError: the file is cut short, or a frame does not begin with its number of atoms.
+    """
+    opener = OPENERS.get(path.suffix.lower(), open)
+    frame, line = 0, 1
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            while header := stream.readline():
+                if not header.strip():
+                    line += 1
+                    continue
+                atoms = _count(header, path, frame, line)
+                lines = [header, *(stream.readline() for _ in range(atoms + 1))]
+                _check_complete(lines, atoms, path, frame)
+                yield Chunk(frame, line, lines)
+                frame, line = frame + 1, line + len(lines)
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}, frame {frame}: cannot be read ({error}); fetch or write the file again") from None
+
+
+def parse(chunk: Chunk, path: Path) -> Any:
+    """One frame as ``ase.Atoms``.
+
+    Raises:
+        ValueError: what is wrong with it, and where.
+    """
+    from ase.io.extxyz import read_xyz
+
+    try:
+        return next(read_xyz(StringIO("".join(chunk.lines)), index=0))
+    except Exception as error:
+        # Whatever ASE's parser raises, from KeyError to TypeError, the user needs the place in the file.
+        raise ValueError(_diagnose(chunk, path) or f"{path}, frame {chunk.frame} (line {chunk.line}): {_first_line(error)}") from None
+
+
+def _count(header: str, path: Path, frame: int, line: int) -> int:
+    try:
+        atoms = int(header)
+    except ValueError:
+        before = "; the frame before may state too few atoms" if frame else "; is this an extended XYZ file?"
+        raise ValueError(
+            f"{path}, frame {frame} (line {line}): expected the number of atoms, got {header.strip()[:40]!r}{before}"
+        ) from None
+    if atoms < 1:
+        raise ValueError(f"{path}, frame {frame} (line {line}): states {atoms} atoms")
+    return atoms
+
+
+def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> None:
+    """Whether the file ended inside this frame, be it inside the last number."""
+    remedy = f"it was cut short: fetch or write it again, or read only what is whole with {path.name}@:{frame}"
+    if not lines[-1].strip():
+        have = max(0, sum(bool(text.strip()) for text in lines[2:]))
+        if lines[-1] == "":
+            raise ValueError(f"{path}, frame {frame}: the file ends after {have} of {atoms} atoms; {remedy}")
+        raise ValueError(f"{path}, frame {frame}: states {atoms} atoms but has {have} before an empty line")
+    if not lines[-1].endswith("\n"):
+        decimals = [len(text.split()[-1].partition(".")[2]) for text in lines[2:] if text.strip()]
+        columns = [len(text.split()) for text in lines[2:]]
+        fixed = len(decimals) > 1 and len(set(decimals[:-1])) == 1
+        if columns[-1] < columns[0] or (fixed and decimals[-1] < decimals[0]):
+            raise ValueError(f"{path}, frame {frame}: the file ends inside the line of its last atom; {remedy}")
+
+
+def _diagnose(chunk: Chunk, path: Path) -> str | None:
+    """Which line of a frame has too few columns or a word in place of a number."""
+    from ase.io.extxyz import key_val_str_to_dict, parse_properties
+
+    where = lambda k: f"{path}, frame {chunk.frame} (line {chunk.line + k})"
+    try:
+        stated = key_val_str_to_dict(chunk.lines[1].strip()).get("Properties", "species:S:1:pos:R:3")
+        _, _, dtype, convert = parse_properties(stated)
+    except Exception as error:
+        return f"{where(1)}: the comment line cannot be understood ({_first_line(error)})"
+    for k, text in enumerate(chunk.lines[2:], 2):
+        words = text.split()
+        if len(words) < len(convert):
+            return f"{where(k)}: has {len(words)} columns, but Properties states {len(convert)}"
+        for name, turn, word in zip(dtype.names, convert, words, strict=False):
+            try:
+                turn(word)
+            except ValueError:
+                return f"{where(k)}: {word!r} in column {name!r} is not a number"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

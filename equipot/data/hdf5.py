@@ -1,0 +1,158 @@
+"""Structures in one HDF5 file, read frame by frame: for sets larger than memory.
+
+Layout (format version 1; eV, Å, e), with N atoms in F frames:
+    attributes           format = "equipot structures", version = 1
+    offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
+    numbers  (N,)        positions (N, 3)   forces (N, 3)
+    cell     (F, 3, 3)   stress (F, 3, 3)   pbc (F, 3)
+    energy, charge, spin, weight, energy_weight, forces_weight, stress_weight  (F,)
+    has      (F, 3)      whether the frame has an energy, forces, a stress; what it lacks is zero
+    info     (F,)        JSON of everything else
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equipot.structure import Structure
+
+FORMAT, VERSION = "equipot structures", 1
+SUFFIXES = (".h5", ".hdf5")
+BLOCK = 256
+"""Frames written at once."""
+PER_ATOM = {"numbers": ((), np.int32), "positions": ((3,), np.float64), "forces": ((3,), np.float64)}
+PER_FRAME = {
+    "cell": ((3, 3), np.float64),
+    "stress": ((3, 3), np.float64),
+    "pbc": ((3,), bool),
+    "has": ((3,), bool),
+    **{name: ((), np.float64) for name in ("energy", "charge", "spin", "weight")},
+    **{name: ((), np.float64) for name in ("energy_weight", "forces_weight", "stress_weight")},
+}
+SCALARS = ("charge", "spin", "weight", "energy_weight", "forces_weight", "stress_weight")
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise ValueError('HDF5 files need h5py: pip install "equipot[hdf5]"') from None
+    return h5py
+
+
+def is_hdf5(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
+    """Writes structures (an iterator will do), block by block, and puts the file in its place when it is whole."""
+    h5py, path = _h5py(), Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+            for name, (shape, dtype) in {**PER_ATOM, **PER_FRAME}.items():
+                rows = 4096 if name in PER_ATOM else BLOCK
+                file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+            file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
+            file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
+            frames = iter(structures)
+            while block := list(islice(frames, BLOCK)):
+                _append(file, block)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _append(file: Any, block: list[Structure]) -> None:
+    sizes = np.cumsum([len(s) for s in block])
+    columns = {
+        "numbers": np.concatenate([s.numbers for s in block]),
+        "positions": np.concatenate([s.positions for s in block]),
+        "forces": np.concatenate([np.zeros((len(s), 3)) if s.forces is None else s.forces for s in block]),
+        "cell": np.stack([s.cell for s in block]),
+        "pbc": np.stack([s.pbc for s in block]),
+        "energy": np.array([s.energy or 0.0 for s in block]),
+        "stress": np.stack([np.zeros((3, 3)) if s.stress is None else s.stress for s in block]),
+        "has": np.array([[label is not None for label in (s.energy, s.forces, s.stress)] for s in block]),
+        "info": [json.dumps(dict(s.info), default=_plain) for s in block],
+        "offsets": file["offsets"][-1] + sizes,
+        **{name: np.array([getattr(s, name) for s in block]) for name in SCALARS},
+    }
+    for name, values in columns.items():
+        data = file[name]
+        start = data.shape[0]
+        data.resize(start + len(values), axis=0)
+        data[start:] = values
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+class HDF5Dataset(Sequence):
+    """The structures of a file written by ``write_hdf5``: a sequence that reads a frame when it is asked for.
+
+    Raises:
+        ValueError: not such a file, or cut short.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        h5py = _h5py()
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such file")
+        try:
+            self._file = h5py.File(self.path, "r")
+            attributes = dict(self._file.attrs)
+            if attributes.get("format") != FORMAT:
+                raise ValueError(f"{self.path}: not written by equipot.data.hdf5.write_hdf5; convert it with that")
+            if attributes["version"] > VERSION:
+                raise ValueError(f"{self.path}: has format version {attributes['version']}, newer than {VERSION}; update equipot")
+            self._offsets = self._file["offsets"][:]
+        except (OSError, KeyError) as error:
+            first = str(error).splitlines()[0]
+            raise ValueError(f"{self.path}: not a whole HDF5 file ({first}); fetch or write it again") from None
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, k: Any) -> Any:
+        from equipot.data.split import Subset
+
+        if isinstance(k, slice):
+            return Subset(self, np.arange(len(self))[k])
+        if not -len(self) <= k < len(self):
+            raise IndexError(f"frame {k} of {len(self)} in {self.path}")
+        k = int(k) % len(self)
+        rows, file = slice(self._offsets[k], self._offsets[k + 1]), self._file
+        energy, forces, stress = file["has"][k]
+        return Structure(
+            numbers=file["numbers"][rows],
+            positions=file["positions"][rows],
+            cell=file["cell"][k],
+            pbc=file["pbc"][k],
+            energy=float(file["energy"][k]) if energy else None,
+            forces=file["forces"][rows] if forces else None,
+            stress=file["stress"][k] if stress else None,
+            info=json.loads(file["info"][k]),
+            source=f"{self.path}, frame {k}",
+            **{name: float(file[name][k]) for name in SCALARS},
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> HDF5Dataset:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,252 @@
+"""From files to structures: every format in one call, and the sets of a training run from one config section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from equipot.data import bundled, extxyz
+from equipot.data.check import Report, check
+from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
+from equipot.data.labels import Keys, Units, choose, frame, structure
+from equipot.data.split import Chain, Subset, split
+from equipot.data.stats import AtomicEnergies, atomic_energies, is_free_atom, isolated_energies
+from equipot.structure import Structure
+
+__all__ = ["DataConfig", "Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
+
+CHOICES = ("auto", "isolated", "fit")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Reference data of a run. A source is a file, ``file@0:100`` (ASE's frame slices) or ``bundled:NAME``."""
+
+    train: str | tuple[str, ...]
+    """Source or sources to train on; isolated atoms among them give E0 and are not trained on."""
+    valid: float | int | str | tuple[str, ...] = 0.1
+    """Share (below 1) or number of the training frames to hold out for validation, or sources of its own."""
+    test: str | tuple[str, ...] | None = None
+    """Source or sources to evaluate on at the end."""
+    limit: int | None = None
+    """Train on this many frames only; a share in valid is then one of this number."""
+    limit_by: Literal["random", "first"] = "random"
+    """Which frames a limit keeps: drawn with the seed, or the first in the files."""
+    keys: Keys = field(default_factory=Keys)
+    """Names of the labels in the files, where they are not the usual ones."""
+    units: Units = field(default_factory=Units)
+    """Units of the files."""
+    atomic_energies: str | dict[str, float] = "auto"
+    """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factor on the weight of training frames, by their config_type."""
+    max_force: float = 200.0
+    """A larger force component in the data (eV/Å) is an error."""
+    min_distance: float = 0.3
+    """A pair of atoms in the data that is closer (Å) is an error."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit = {self.limit} leaves nothing to train on; give 1 or more, or leave it out")
+        for name, factor in self.weights.items():
+            if factor < 0:
+                raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The sets of a run, checked, with E0."""
+
+    train: Sequence[Structure]
+    valid: Sequence[Structure]
+    test: Sequence[Structure]
+    atomic_energies: Mapping[int, float]
+    """E0, eV by Z."""
+    origin: str
+    """Where E0 comes from: isolated, fit or config."""
+    report: Report
+    """What the checks found; its ``str`` is for the user."""
+
+
+def read(source: str | Path, keys: Keys | None = None, units: Units | None = None) -> Sequence[Structure]:
+    """The structures of one source: extended XYZ (also .gz, .xz), HDF5 of our own, ``bundled:NAME``, or anything that ASE reads.
+
+    ``file@0:100`` reads a slice. A list, but for HDF5 a sequence that reads frames when they are asked for. Label names and units
+    apply to extended XYZ and ASE databases; everything else comes in eV and Å already.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is wrong, with file and frame.
+    """
+    keys, units = keys or Keys(), units or Units()
+    if str(source).startswith(bundled.PREFIX):
+        return bundled.load(str(source))
+    path, index = _split_index(str(source))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
+    if is_hdf5(path):
+        frames = HDF5Dataset(path)
+        return frames if index == ":" else frames[_slice(index, str(source))]
+    if extxyz.is_extxyz(path):
+        return read_extxyz(path, keys, units, index)
+    return _read_ase(path, keys, units, index)
+
+
+def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
+    """Frames of an extended XYZ file; ``label`` is what messages call it."""
+    label, factors = label or str(path), units.factors()
+    wanted = _slice(index, label)
+    chunks = list(extxyz.chunks(path)) if (wanted.start or 0) < 0 or (wanted.stop or -1) < 0 else _first(path, wanted.stop)
+    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}") for chunk in chunks[wanted]]
+    if not frames:
+        raise ValueError(f"{label}: no frames" + ("" if index == ":" else f" in @{index}"))
+    chosen = choose(frames, keys, label)
+    return [structure(f, chosen, factors) for f in frames]
+
+
+def _first(path: Path, stop: int) -> list[extxyz.Chunk]:
+    """The frames before ``stop``; what follows may be cut short."""
+    chunks = []
+    for chunk in extxyz.chunks(path):
+        if chunk.frame >= stop:
+            break
+        chunks.append(chunk)
+        if chunk.frame == stop - 1:
+            break
+    return chunks
+
+
+def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structure]:
+    """Frames of any other format, through ASE."""
+    import ase.io
+
+    wanted = _slice(index, str(path))
+    database = path.suffix.lower() in (".db", ".json")
+    if not database and units != Units():
+        raise ValueError(f"{path}: ASE gives this format in eV and Å, so data.units cannot be {units.energy} and {units.length}")
+    try:
+        if path.suffix.lower() == ".db":
+            from ase.db import connect
+
+            images = [row.toatoms(add_additional_information=True) for row in connect(str(path)).select()]
+        else:
+            images = ase.io.read(path, ":")
+    except Exception as error:
+        # Every format has its own exceptions; the user needs the file and the reason.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: ASE cannot read it ({reason})") from None
+    numbers = range(len(images))[wanted]
+    frames = [frame(images[k], f"{path}, frame {k}") for k in numbers]
+    if not frames:
+        raise ValueError(f"{path}: no frames" + ("" if index == ":" else f" in @{index}"))
+    chosen = choose(frames, keys, str(path))
+    return [structure(f, chosen, units.factors()) for f in frames]
+
+
+def _split_index(source: str) -> tuple[Path, str]:
+    """A path and ASE's frame index after the last @; a file that has the whole name wins."""
+    if "@" in source and not Path(source).exists():
+        path, _, index = source.rpartition("@")
+        return Path(path), index
+    return Path(source), ":"
+
+
+def _slice(index: str, source: str) -> slice:
+    try:
+        if ":" not in index:
+            k = int(index)
+            return slice(k, k + 1 or None)
+        return slice(*(int(part) if part else None for part in index.split(":")))
+    except (ValueError, TypeError):
+        raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
+
+
+def load_data(config: DataConfig, seed: int, cutoff: float = 5.0) -> Dataset:
+    """Everything a run reads, split, checked and with E0. ``cutoff`` (Å) is for the search for atoms without neighbours.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be understood, an element without E0, or (``DataError``) what the checks found.
+    """
+    pool, free = _training_frames(config)
+    held: Sequence[Structure] = ()
+    if isinstance(config.valid, float | int):
+        train_index, valid_index = split(len(pool), config.valid, config.limit, seed, config.limit_by == "first")
+        train, held = Subset(pool, train_index), Subset(pool, valid_index)
+    else:
+        train_index, _ = split(len(pool), 0, config.limit, seed, config.limit_by == "first")
+        train, held = Subset(pool, train_index), _without_free_atoms(_sources(config.valid, config))
+    test = _without_free_atoms(_sources(config.test, config)) if config.test else ()
+    train = _weighted(train, config.weights)
+    sets = {"train": train, "valid": held, "test": test}
+    report = check(sets, cutoff, max_force=config.max_force, min_distance=config.min_distance)
+    report.raise_errors()
+    energies = _energies(config, train, free, {z for part in (held, test) for s in part for z in np.unique(s.numbers)})
+    report = report.with_warnings(energies.warnings)
+    return Dataset(train, held, test, energies.energies, energies.origin, report)
+
+
+def _training_frames(config: DataConfig) -> tuple[Sequence[Structure], dict[int, float]]:
+    """The frames to train on, and E0 of the free atoms among them."""
+    everything = _sources(config.train, config)
+    alone = np.array([is_free_atom(s) for s in everything], bool)
+    free = isolated_energies(Subset(everything, np.flatnonzero(alone)))
+    if alone.all():
+        raise ValueError(f"{config.train}: nothing but isolated atoms; add frames to train on")
+    return Subset(everything, np.flatnonzero(~alone)), free
+
+
+def _sources(sources: str | tuple[str, ...], config: DataConfig) -> Sequence[Structure]:
+    listed = (sources,) if isinstance(sources, str) else sources
+    if not listed:
+        raise ValueError("data: an empty list of files")
+    parts = tuple(read(source, config.keys, config.units) for source in listed)
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def _without_free_atoms(structures: Sequence[Structure]) -> Sequence[Structure]:
+    return Subset(structures, np.array([k for k, s in enumerate(structures) if not is_free_atom(s)], int))
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Sequence):
+    """Structures whose weight is multiplied by a factor of their config_type."""
+
+    parent: Sequence[Structure]
+    factors: Mapping[str, float]
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, k: Any) -> Any:
+        if isinstance(k, slice):
+            return Weighted(self.parent[k], self.factors)
+        s = self.parent[k]
+        return s.replace(weight=s.weight * self.factors.get(str(s.info.get("config_type")), 1.0))
+
+
+def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Sequence[Structure]:
+    if not factors:
+        return train
+    kinds = {str(s.info.get("config_type")) for s in train}
+    for name in factors:
+        if name not in kinds:
+            raise ValueError(f"data.weights: no training frame has config_type {name!r}; there is {', '.join(sorted(kinds))}")
+    return Weighted(train, factors)
+
+
+def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, float], others: set[int]) -> AtomicEnergies:
+    choice = config.atomic_energies
+    if isinstance(choice, str) and choice not in CHOICES:
+        try:
+            source = read(choice, config.keys, config.units)
+        except FileNotFoundError:
+            raise ValueError(
+                f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, or a file of isolated atoms"
+            ) from None
+        free, choice = isolated_energies(source), "isolated"
+    return atomic_energies(train, free, choice, {int(z) for z in others})

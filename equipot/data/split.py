@@ -1,0 +1,72 @@
+"""Training, validation and limit: index sets that depend on the seed and the number of frames only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from equipot.structure import Structure
+
+
+@dataclass(frozen=True, eq=False)
+class Subset(Sequence):
+    """Some frames of a sequence, in a given order, read when they are asked for."""
+
+    parent: Sequence[Structure]
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Subset(self.parent, self.indices[k])
+        return self.parent[int(self.indices[k])]
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Sequence):
+    """Several sequences one after the other."""
+
+    parts: tuple[Sequence[Structure], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Subset(self, np.arange(len(self))[k])
+        index = k + len(self) if k < 0 else k
+        for part in self.parts:
+            if 0 <= index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(f"frame {k} of {len(self)}")
+
+
+def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation indices, each ascending.
+
+    ``valid`` below one is a share, from one on a number of frames. ``limit`` is the number of training frames: drawn at random
+    (of one seed, the frames for a smaller limit are among those for a larger one), or the first of those not held out. With a
+    limit, a share is one of the limit, so that a run on few frames does not select its model on many.
+
+    Raises:
+        ValueError: too few frames.
+    """
+    if valid < 0 or (isinstance(valid, float) and not (valid < 1 or valid.is_integer())):
+        raise ValueError(f"valid = {valid:g} is neither a share below 1 nor a number of frames")
+    base = count if limit is None else min(limit, count)
+    held = int(valid) if valid >= 1 else (max(1, round(valid * base)) if valid > 0 else 0)
+    train = count - held if limit is None else limit
+    if train < 1 or held + train > count:
+        raise ValueError(
+            f"{count} frames are too few for {train} to train on and {held} to validate; lower data.valid or data.limit"
+            if limit is not None or held < count
+            else f"valid = {held} leaves no frame of {count} to train on; lower data.valid"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
+    rest = np.sort(order[held:]) if first else order[held:]
+    return np.sort(rest[:train]), np.sort(order[:held])

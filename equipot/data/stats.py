@@ -1,0 +1,268 @@
+"""What a model takes from the training set before it learns: free atoms' energies, scale, shift, mean number of neighbours.
+
+The model is E = sum_i E0[s_i] + sum_i (scale[s_i] net_i + shift[s_i]). E0 comes from isolated atoms, from the config, or from
+least squares over compositions. The scale is the force RMS, the shift what is left of the energies per atom, by least squares.
+Compositions need not determine every element's energy: what they leave open is named, and chosen as close as possible to one
+energy shared by all atoms, which predicts every composition in the data equally well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import scipy.linalg
+from ase.data import atomic_numbers, chemical_symbols
+
+from equipot.neighbors import Slots, neighbor_list
+from equipot.structure import Structure
+
+RANK_TOLERANCE = 1e-6
+"""Singular values of the matrix of atomic fractions below this share of the largest count as zero."""
+FREE_LENGTH = 8.0
+"""An atom whose images are further than this (Å) is free even in a periodic cell."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Energies per element by least squares."""
+
+    energies: Mapping[int, float]
+    """eV by Z."""
+    rms: float
+    """Of what is left, eV/atom."""
+    undetermined: tuple[str, ...]
+    """Changes of the energies that no composition in the data notices, such as ``C +1 eV with H -0.25 eV``."""
+
+
+@dataclass(frozen=True)
+class AtomicEnergies:
+    """E0 and where it comes from."""
+
+    energies: Mapping[int, float]
+    """eV by Z."""
+    origin: str
+    """isolated, fit or config."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What the training set says about the constants of a model; arrays follow ``elements``."""
+
+    elements: tuple[int, ...]
+    """Z, ascending."""
+    avg_num_neighbors: float
+    scale: np.ndarray
+    """(elements,) eV: the RMS force component times 1 Å, the same for every element."""
+    shift: np.ndarray
+    """(elements,) eV: energies per atom beyond E0, by least squares."""
+    force_rms: float
+    """eV/Å, of all components; NaN without forces."""
+    force_rms_per_element: np.ndarray
+    """(elements,) eV/Å; NaN where an element has no forces."""
+    energy_rms: float
+    """eV/atom: spread of the energies beyond E0 and shift; NaN without energies."""
+
+
+def symbol(z: int) -> str:
+    return chemical_symbols[z]
+
+
+def is_free_atom(structure: Structure) -> bool:
+    """Whether the frame is a neutral atom by itself: said so by config_type, or alone and without close images."""
+    kind = str(structure.info.get("config_type", "")).replace("_", "").lower()
+    if len(structure) != 1 or structure.charge != 0:
+        return False
+    lengths = np.linalg.norm(structure.cell[structure.pbc], axis=1)
+    return kind in ("isolatedatom", "isolated") or bool(np.all(lengths > FREE_LENGTH))
+
+
+def compositions(structures: Iterable[Structure]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """(frames, elements) atom counts and (frames,) energies of the frames that have one, and the elements."""
+    counts, energies = [], []
+    for s in structures:
+        if s.energy is not None:
+            counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
+            energies.append(s.energy)
+    elements = tuple(sorted({int(z) for row in counts for z in row}))
+    matrix = np.array([[row.get(z, 0) for z in elements] for row in counts], float).reshape(len(counts), len(elements))
+    return matrix, np.array(energies), elements
+
+
+def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int]) -> Fit:
+    """Least squares of energy per atom over atomic fractions, with what they leave undetermined.
+
+    Where the fractions do not determine every energy, the answer is the one closest to a single energy for all atoms.
+
+    Raises:
+        ValueError: no energies.
+    """
+    if len(energies) == 0:
+        raise ValueError("no frame has an energy to fit E0 to; give data.atomic_energies, or check data.keys.energy")
+    atoms = counts.sum(1, keepdims=True)
+    fractions, per_atom = counts / atoms, energies / atoms[:, 0]
+    common = per_atom.mean()
+    deviation = np.linalg.lstsq(fractions, per_atom - common, rcond=RANK_TOLERANCE)[0]
+    left = per_atom - common - fractions @ deviation
+    values = {int(z): float(common + d) for z, d in zip(elements, deviation, strict=True)}
+    return Fit(values, float(np.sqrt(np.mean(left**2))), undetermined(counts, elements))
+
+
+def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
+    """Combinations of element energies that no composition notices, exactly, each as a sentence part.
+
+    The null space of the counts in reduced form: one combination for each element beyond the rank.
+    """
+    rows = np.unique(counts.astype(int), axis=0)
+    # Independent rows by pivoted QR, so that the exact elimination works on few of them.
+    _, r, order = scipy.linalg.qr((rows / rows.sum(1, keepdims=True)).T, pivoting=True, mode="economic")
+    diagonal = np.abs(np.diag(r))
+    rank = int(np.sum(diagonal > RANK_TOLERANCE * diagonal[0]))
+    matrix = [[Fraction(int(x)) for x in rows[k]] for k in order[:rank]]
+    pivots: list[int] = []
+    for column in range(len(elements)):
+        row = next((k for k in range(len(pivots), rank) if matrix[k][column] != 0), None)
+        if row is None:
+            continue
+        place = len(pivots)
+        matrix[place], matrix[row] = matrix[row], matrix[place]
+        matrix[place] = [x / matrix[place][column] for x in matrix[place]]
+        for k in range(rank):
+            if k != place and matrix[k][column] != 0:
+                factor = matrix[k][column]
+                matrix[k] = [x - factor * y for x, y in zip(matrix[k], matrix[place], strict=True)]
+        pivots.append(column)
+    names = [symbol(int(z)) for z in elements]
+    found = []
+    for column in (c for c in range(len(elements)) if c not in pivots):
+        partners = [(names[p], -matrix[k][column]) for k, p in enumerate(pivots) if matrix[k][column] != 0]
+        found.append(" with ".join([f"{names[column]} +1 eV", *(f"{name} {float(x):+.3g} eV" for name, x in partners)]))
+    return tuple(found)
+
+
+def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
+    """Energies (eV) of the frames that are free atoms.
+
+    Raises:
+        ValueError: one without an energy, or two that disagree.
+    """
+    found: dict[int, tuple[float, str]] = {}
+    for s in structures:
+        if not is_free_atom(s):
+            continue
+        z = int(s.numbers[0])
+        if s.energy is None:
+            raise ValueError(f"{s.name}: an isolated {symbol(z)} atom without an energy; label it or remove the frame")
+        if z in found and abs(found[z][0] - s.energy) > 1e-3:
+            raise ValueError(
+                f"{s.name}: the isolated {symbol(z)} atom has {s.energy:.4f} eV, but {found[z][0]:.4f} eV in {found[z][1]}; "
+                "keep the one of the theory and spin state that the data have"
+            )
+        found.setdefault(z, (s.energy, s.name))
+    return {z: energy for z, (energy, _) in sorted(found.items())}
+
+
+def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
+    """E0 by Z from a config's E0 by symbol.
+
+    Raises:
+        ValueError: an unknown symbol.
+    """
+    for name in given:
+        if name not in atomic_numbers or name == "X":
+            raise ValueError(f"data.atomic_energies: {name!r} is not the symbol of an element")
+    return {atomic_numbers[name]: float(energy) for name, energy in given.items()}
+
+
+def atomic_energies(
+    structures: Sequence[Structure], free: Mapping[int, float], choice: str | Mapping[str, float], needed: Iterable[int] = ()
+) -> AtomicEnergies:
+    """E0 of every element in ``structures`` and ``needed``.
+
+    ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated where
+    they cover all elements, else fit) or E0 by symbol.
+
+    Raises:
+        ValueError: an element without E0.
+    """
+    counts, energies, elements = compositions(structures)
+    wanted = sorted({int(z) for s in structures for z in np.unique(s.numbers)} | set(needed))
+    given = free if isinstance(choice, str) else from_symbols(choice)
+    missing = ", ".join(symbol(z) for z in wanted if z not in given)
+    if not isinstance(choice, str):
+        if missing:
+            raise ValueError(f"data.atomic_energies has no E0 for {missing}; add it (eV)")
+        return AtomicEnergies({z: given[z] for z in wanted}, "config")
+    if choice not in ("auto", "isolated", "fit"):
+        raise ValueError(f"data.atomic_energies: {choice!r} is none of auto, isolated, fit, or energies by symbol")
+    if choice == "isolated" and missing:
+        raise ValueError(
+            f"no isolated-atom frame for {missing}: add single-atom frames with config_type=isolated_atom to data.train, "
+            "or set data.atomic_energies to fit or to energies by symbol"
+        )
+    if choice != "fit" and not missing:
+        return AtomicEnergies({z: free[z] for z in wanted}, "isolated")
+    fit = fit_energies(counts, energies, elements)
+    unseen = [z for z in wanted if z not in fit.energies]
+    if unseen:
+        raise ValueError(
+            f"no training frame with an energy contains {', '.join(map(symbol, unseen))}, so its E0 cannot be fitted; "
+            "give data.atomic_energies by symbol, or leave out the frames that contain it"
+        )
+    notes = []
+    if choice == "auto" and free:
+        notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
+    return AtomicEnergies(dict(fit.energies), "fit", (*notes, *_rank_warning(fit, len(elements))))
+
+
+def _rank_warning(fit: Fit, elements: int) -> tuple[str, ...]:
+    if not fit.undetermined:
+        return ()
+    return (
+        f"E0 by least squares: the compositions determine {elements - len(fit.undetermined)} of {elements} combinations; nothing "
+        f"in the data notices {'; or '.join(fit.undetermined)}. The E0 closest to one energy per atom are used: energies of other "
+        "compositions, and of reactions between them, will be meaningless. Add isolated atoms or give data.atomic_energies",
+    )
+
+
+def statistics(
+    structures: Sequence[Structure],
+    found: Sequence[Slots | None] | None,
+    cutoff: float,
+    atomic_energies: Mapping[int, float],
+) -> Statistics:
+    """Constants of a model from its training set, in one pass; ``found`` are neighbour slots where they are known already."""
+    elements = tuple(sorted(int(z) for z in atomic_energies))
+    place = np.full(max(elements, default=0) + 1, -1)
+    place[list(elements)] = np.arange(len(elements))
+    squares, components = np.zeros(len(elements)), np.zeros(len(elements))
+    edges, atoms, counts, residuals = 0, 0, [], []
+    for k in range(len(structures)):
+        s, slots = structures[k], found[k] if found is not None else None
+        edges += len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
+        atoms += len(s)
+        species = place[s.numbers]
+        if s.forces is not None:
+            np.add.at(squares, species, np.sum(s.forces**2, axis=1))
+            np.add.at(components, species, 3)
+        if s.energy is not None:
+            counts.append(np.bincount(species, minlength=len(elements)))
+            residuals.append(s.energy - sum(atomic_energies[int(z)] for z in s.numbers))
+    with np.errstate(invalid="ignore"):
+        force_rms = float(np.sqrt(squares.sum() / components.sum()))
+        per_element = np.sqrt(squares / components)
+    shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements)
+    spread = next((x for x in (force_rms, energy_rms) if np.isfinite(x) and x > 0), 1.0)
+    return Statistics(
+        elements, edges / max(atoms, 1), np.full(len(elements), spread), shift, force_rms, per_element, energy_rms
+    )
+
+
+def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int]) -> tuple[np.ndarray, float]:
+    if len(residuals) == 0:
+        return np.zeros(len(elements)), float("nan")
+    fit = fit_energies(counts, residuals, elements)
+    return np.array([fit.energies[z] for z in elements]), fit.rms
