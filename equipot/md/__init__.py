@@ -1,0 +1,23 @@
+"""Molecular dynamics on the integrators of jax-md, in whole chunks on the device.
+
+>>> from equipot import md
+>>> md.run(md.MDConfig(model="model.eqp", structure="start.xyz", ensemble=md.NVTCSVR(), steps=10_000), "runs/md")
+"""
+
+from equipot.md.config import (
+    H5MD,
+    NVE,
+    NVTCSVR,
+    ExtXYZ,
+    MDConfig,
+    NPTFlexible,
+    NPTIsotropic,
+    NVTLangevin,
+    NVTNoseHoover,
+)
+from equipot.md.run import Explosion, Summary, run, simulate
+
+__all__ = [
+    "H5MD", "NVE", "NVTCSVR", "Explosion", "ExtXYZ", "MDConfig", "NPTFlexible", "NPTIsotropic", "NVTLangevin", "NVTNoseHoover",
+    "Summary", "run", "simulate",
+]  # fmt: skip

@@ -1,0 +1,218 @@
+"""A chunk of a run as one compiled function: steps, updates of the neighbour list, lines of the log and frames.
+
+A chunk begins by taking whole lattice vectors off atoms that have gone far and by building the list, so that it is a function of
+the state alone: a run that is cut between two chunks goes on as if it had not been. It ends early where the list overflows, to
+be repeated from its beginning with a larger one, or where the system falls apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from equipot.graph import edge_vectors
+from equipot.md.field import Field
+from equipot.md.integrators import Integrator, integrator
+from equipot.md.state import Observation, Setup, State, kinetic_energy
+from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell, update
+from equipot.potential import Potential, evaluate
+from equipot.units import kB
+
+FAR = 1.5
+"""Cells from the middle of the cell beyond which lattice vectors are taken off."""
+
+
+class Plan(NamedTuple):
+    """What a chunk consists of; hashable, since it is compiled in."""
+
+    ensemble: Any
+    steps_per_line: int
+    lines: int
+    """Lines of the log in a full chunk."""
+    lines_per_frame: int
+    """Zero where no frames are kept."""
+    max_kinetic: float
+    """eV; above it the run counts as exploded."""
+    min_distance: float
+    """Å; atoms closer than this count as fused."""
+
+
+class Frames(NamedTuple):
+    """What is kept of the frames of a chunk."""
+
+    position: Float[Array, "frames atoms 3"]
+    """Å, continuous in time."""
+    momentum: Float[Array, "frames atoms 3"]
+    force: Float[Array, "frames atoms 3"]
+    cell: Float[Array, "frames 3 3"]
+
+
+class Result(NamedTuple):
+    """What comes out of a chunk. Rows of ``log`` and ``frames`` beyond ``done`` lines are zeros."""
+
+    state: State
+    log: Observation
+    frames: Frames
+    done: Int[Array, ""]
+    """Lines of the log that were reached."""
+    steps: Int[Array, ""]
+    """Steps that were made, the last one of an overflow or an explosion included."""
+    overflow: Bool[Array, ""]
+    """The list was too small: nothing of this chunk is to be used, but for the place where it happened."""
+    exploded: Bool[Array, ""]
+    """The last line is of a system that has fallen apart."""
+
+
+def begin(
+    potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Any, state: State
+) -> tuple[State, Observation, Array]:
+    """The state at step zero with its forces and whatever the ensemble needs, what there is to say of it, and the overflow flag."""
+    return _begin(potential, frozen.arrays, state, spec, frozen.fixed, ensemble)
+
+
+def run_chunk(potential: Potential, spec: ListSpec, frozen: Frozen, plan: Plan, state: State, lines: int) -> Result:
+    """``lines`` lines of the log further. Compiled once for each list size, whatever the number of lines."""
+    return _run(potential, frozen.arrays, state, jnp.int32(lines), spec, frozen.fixed, plan)
+
+
+class Frozen(NamedTuple):
+    """A ``Setup`` split into what is traced and what is compiled in."""
+
+    arrays: tuple
+    fixed: tuple
+
+    @classmethod
+    def of(cls, setup: Setup) -> Frozen:
+        return cls((setup.mass, setup.numbers), tuple(x for x in setup if not isinstance(x, np.ndarray)))
+
+    @staticmethod
+    def setup(arrays: tuple, fixed: tuple) -> Setup:
+        dt, kT, pressure, dof, pbc, charge, spin = fixed
+        return Setup(dt, kT, pressure, dof, *arrays, pbc, charge, spin)
+
+
+@partial(jax.jit, static_argnames=("spec", "fixed", "ensemble"))
+def _begin(
+    potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, ensemble: Any
+) -> tuple[State, Observation, Array]:
+    setup = Frozen.setup(arrays, fixed)
+    with jax.default_matmul_precision("highest"), quiet():
+        field = Field(potential, spec, setup)
+        moves = integrator(ensemble, setup, field)
+        neighbor = allocate(spec, state.position, state.cell)
+        want = ("forces", "stress") if all(setup.pbc) else ("forces",)
+        out = evaluate(potential, field.graph(state.position, state.cell, neighbor), want)
+        virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if all(setup.pbc) else jnp.zeros((3, 3))
+        state = moves.start(state.replace(force=out.forces), virial.astype(state.position.dtype))
+        return state, observe(field, moves, state, neighbor), neighbor.overflow
+
+
+@partial(jax.jit, static_argnames=("spec", "fixed", "plan"))
+def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: ListSpec, fixed: tuple, plan: Plan) -> Result:
+    setup = Frozen.setup(arrays, fixed)
+    with jax.default_matmul_precision("highest"), quiet():
+        field = Field(potential, spec, setup)
+        moves = integrator(plan.ensemble, setup, field)
+        state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
+        neighbor = allocate(spec, state.position, state.cell)
+        log, frames = empty(plan, state)
+        result = Result(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
+
+        def line(carry: tuple[Result, DeviceList]) -> tuple[Result, DeviceList]:
+            before, neighbor = carry
+            state, neighbor, made = advance(plan, field, moves, before.state, neighbor)
+            seen = observe(field, moves, state, neighbor)
+            log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
+            frames = keep_frame(plan, before.frames, state, before.done + 1)
+            fine = (seen.kinetic <= plan.max_kinetic) & (seen.closest >= plan.min_distance) & jnp.isfinite(seen.interaction)
+            after = Result(
+                state, log, frames, before.done + 1, before.steps + made, neighbor.overflow, ~fine & ~neighbor.overflow
+            )
+            return after, neighbor
+
+        going = lambda carry: (carry[0].done < lines) & ~carry[0].overflow & ~carry[0].exploded
+        return jax.lax.while_loop(going, line, (result, neighbor))[0]
+
+
+def advance(plan: Plan, field: Field, moves: Integrator, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
+    """The steps up to the next line of the log, or up to an overflow of the list."""
+
+    def one(carry: tuple[State, DeviceList, Array]) -> tuple[State, DeviceList, Array]:
+        state, neighbor, made = carry
+        state = moves.step(state, neighbor)
+        return state, update(field.spec, neighbor, state.position, state.cell), made + 1
+
+    going = lambda carry: (carry[2] < plan.steps_per_line) & ~carry[1].overflow
+    return jax.lax.while_loop(going, one, (state, neighbor, jnp.int32(0)))
+
+
+def observe(field: Field, moves: Integrator, state: State, neighbor: DeviceList) -> Observation:
+    """What a line of the log says of a state; the list is complete at its positions."""
+    setup = field.setup
+    periodic = all(setup.pbc)
+    graph = field.graph(state.position, state.cell, neighbor)
+    out = evaluate(field.potential, graph, ("stress",) if periodic else ())
+    distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
+    nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
+    return Observation(
+        interaction=out.interaction[0],
+        kinetic=kinetic_energy(state.momentum, jnp.asarray(setup.mass, state.position.dtype)),
+        reservoir=moves.reservoir(state),
+        stress=out.stress[0] if periodic else nothing,
+        volume=jnp.abs(jnp.linalg.det(state.cell)) if periodic else nothing[0, 0],
+        closest=jnp.min(distance),
+    )
+
+
+def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
+    """Takes whole lattice vectors off atoms that have gone far, for the sake of float32; ``images`` keeps count."""
+    if not any(pbc):
+        return state
+    cell = complete_cell(state.cell, pbc)
+    fraction = state.position @ jnp.linalg.inv(cell)
+    far = (jnp.abs(fraction - 0.5) > FAR) & jnp.asarray(pbc)
+    whole = jnp.where(far, jnp.floor(fraction), 0)
+    return state.replace(position=state.position - whole @ cell, images=state.images + whole.astype(jnp.int32))
+
+
+def empty(plan: Plan, state: State) -> tuple[Observation, Frames]:
+    """Room for the lines and frames of a full chunk."""
+    dtype, atoms = state.position.dtype, state.position.shape
+    room = lambda *shape: jnp.zeros(shape, dtype)
+    n = plan.lines // plan.lines_per_frame if plan.lines_per_frame else 0
+    log = Observation(*(room(plan.lines, *((3, 3) if name == "stress" else ())) for name in Observation._fields))
+    return log, Frames(*(room(n, *atoms) for _ in range(3)), room(n, 3, 3))
+
+
+def keep_frame(plan: Plan, frames: Frames, state: State, done: Array) -> Frames:
+    """``frames`` with this state in its place, where ``done`` lines make whole frames."""
+    if not plan.lines_per_frame:
+        return frames
+    place = jnp.where(done % plan.lines_per_frame == 0, done // plan.lines_per_frame - 1, plan.lines)
+    now = frame_of(state)
+    return jax.tree.map(lambda rows, row: rows.at[place].set(row, mode="drop"), frames, now)
+
+
+def frame_of(state: State) -> Frames:
+    """One frame, without the leading axis."""
+    position = state.position + state.images.astype(state.position.dtype) @ state.cell
+    return Frames(position, state.momentum, state.force, state.cell)
+
+
+def max_kinetic(temperature: float, atoms: int) -> float:
+    """Kinetic energy (eV) of so many atoms at a temperature (K)."""
+    return 1.5 * atoms * kB * temperature
+
+
+class quiet(warnings.catch_warnings):
+    """Without the warning of jax-md's sums, which ask for float64 and say so where JAX is set to float32."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", message="Explicitly requested dtype")

@@ -1,0 +1,164 @@
+"""What a molecular-dynamics run can be told: the section that ``equipot md`` reads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class NVE:
+    """Constant energy: velocity Verlet."""
+
+
+@dataclass(frozen=True)
+class NVTNoseHoover:
+    """Constant temperature: Nosé-Hoover chains (Martyna et al. 1992), deterministic; for systems that are not small or stiff."""
+
+    thermostat_fs: float = 100.0
+    """Period of the chain, fs."""
+    chain_length: int = 3
+    """Links of the chain."""
+
+
+@dataclass(frozen=True)
+class NVTLangevin:
+    """Constant temperature: Langevin dynamics, BAOAB splitting; ergodic, damps diffusion."""
+
+    friction_per_ps: float = 10.0
+    """Friction, 1/ps."""
+
+
+@dataclass(frozen=True)
+class NVTCSVR:
+    """Constant temperature: canonical sampling through velocity rescaling (Bussi et al. 2007); hardly disturbs dynamics."""
+
+    thermostat_fs: float = 100.0
+    """Relaxation time of the kinetic energy, fs."""
+
+
+@dataclass(frozen=True)
+class NPTIsotropic:
+    """Constant temperature and pressure, cell of fixed shape: Martyna-Tobias-Klein with Nosé-Hoover chains."""
+
+    thermostat_fs: float = 100.0
+    """Period of the chain on the atoms, fs."""
+    barostat_fs: float = 1000.0
+    """Period of the cell and of the chain on it, fs."""
+    chain_length: int = 3
+    """Links of either chain."""
+
+
+@dataclass(frozen=True)
+class NPTFlexible:
+    """Constant temperature and pressure, all six strains of the cell free: Langevin dynamics of atoms and cell."""
+
+    friction_per_ps: float = 10.0
+    """Friction of the atoms, 1/ps."""
+    barostat_fs: float = 1000.0
+    """Period of the cell, fs."""
+    barostat_friction_per_ps: float = 2.0
+    """Friction of the cell, 1/ps."""
+
+
+NPT = (NPTIsotropic, NPTFlexible)
+"""Ensembles with a pressure."""
+
+
+@dataclass(frozen=True)
+class ExtXYZ:
+    """Frames as extended XYZ text: for small systems and short runs; every tool reads it."""
+
+    every: int = 100
+    """Steps between frames."""
+
+
+@dataclass(frozen=True)
+class H5MD:
+    """Frames as H5MD (HDF5): compact, for long runs; MDAnalysis reads it. Needs h5py."""
+
+    every: int = 100
+    """Steps between frames."""
+
+
+@dataclass(frozen=True)
+class MDConfig:
+    """Molecular dynamics of one structure with one potential.
+
+    Raises:
+        ValueError: a value that makes no sense, with the remedy.
+    """
+
+    model: str
+    """Potential, a .eqp file."""
+    structure: str
+    """Starting structure: a file that ASE reads, or bundled:NAME."""
+    ensemble: NVE | NVTNoseHoover | NVTLangevin | NVTCSVR | NPTIsotropic | NPTFlexible = NVTLangevin()
+    """What is kept constant, and how."""
+    steps: int = 10_000
+    """Length of the run, a multiple of log_every."""
+    timestep_fs: float = 0.5
+    """Time step, fs: at most about 1 with hydrogen, 2 to 5 without."""
+    temperature_K: float = 300.0
+    """Temperature, K; for NVE that of the initial velocities."""
+    initial_temperature_K: float | None = None
+    """Temperature of the initial velocities where it differs, K."""
+    pressure_GPa: float = 0.0
+    """Pressure of the NPT ensembles, GPa."""
+    repeat: tuple[int, int, int] = (1, 1, 1)
+    """Copies of the structure along each cell vector."""
+    frame: int = 0
+    """Which frame of the structure file; -1 is the last."""
+    log_every: int = 10
+    """Steps between lines of the log."""
+    trajectory: ExtXYZ | H5MD | None = ExtXYZ()
+    """How frames are kept; their interval is a multiple of log_every."""
+    chunk_steps: int = 200
+    """Steps between checkpoints, rounded up to whole frames: what a kill can lose, and how long Ctrl-C waits."""
+    skin: float = 0.5
+    """Margin of the neighbour list, Å: wider is rebuilt less often but costs more a step."""
+    seed: int = 0
+    """Of initial velocities and of the stochastic ensembles."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the integrator."""
+    max_temperature_K: float = 20_000.0
+    """Above it the run counts as exploded and stops, K."""
+    min_distance: float = 0.3
+    """Two atoms closer than this count as fused: the run stops, Å."""
+
+    def __post_init__(self) -> None:
+        positive = ("timestep_fs", "temperature_K", "log_every", "chunk_steps", "max_temperature_K")
+        for name in positive:
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number above zero")
+        for name in ("steps", "skin", "min_distance", "initial_temperature_K"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number that is not negative")
+        for name, value in vars(self.ensemble).items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"ensemble: {name} is {value}; give a number above zero")
+        if min(self.repeat) < 1:
+            raise ValueError(f"repeat is {self.repeat}; give three numbers of at least 1")
+        if self.timestep_fs > LONGEST_STEP:
+            raise ValueError(f"timestep_fs is {self.timestep_fs}: no atomic vibration survives that; 0.5 to 5 fs are usual")
+        if self.steps % self.log_every:
+            near = max(1, round(self.steps / self.log_every)) * self.log_every
+            raise ValueError(f"steps ({self.steps}) is not a multiple of log_every ({self.log_every}); {near} would be")
+        if self.trajectory is not None and (self.trajectory.every < 1 or self.trajectory.every % self.log_every):
+            raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
+        if self.pressure_GPa and not isinstance(self.ensemble, NPT):
+            kind = type(self.ensemble).__name__
+            raise ValueError(
+                f"pressure_GPa is {self.pressure_GPa}, but {kind} has no pressure; choose NPTIsotropic or NPTFlexible"
+            )
+
+    @property
+    def chunk(self) -> int:
+        """Steps of a chunk: whole frames, or whole lines of the log where no frames are kept."""
+        unit = self.log_every if self.trajectory is None else self.trajectory.every
+        return unit * math.ceil(self.chunk_steps / unit)
+
+
+LONGEST_STEP = 20.0
+"""fs; a longer time step is a mistake of units."""

@@ -1,0 +1,144 @@
+"""From a config to what a run starts with, and the checks before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from equipot.md.config import NPT, MDConfig
+from equipot.md.integrators import conserves_momentum
+from equipot.md.state import Setup, State, degrees_of_freedom, masses, thermal_momenta
+from equipot.neighbors import ListSpec, neighbor_list, plan
+from equipot.potential import Potential, symbols
+from equipot.structure import Structure
+from equipot.units import GPa, fs, kB
+
+LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
+"""For the lightest atom's mass up to the first number (amu), time steps beyond the second (fs) deserve a warning."""
+
+
+def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Structure:
+    """The starting structure.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file or frame that cannot be read, or copies along a direction that does not repeat.
+    """
+    if source.startswith("bundled:"):
+        from equipot.data.bundled import load
+
+        frames = load(source)
+        if not -len(frames) <= frame < len(frames):
+            raise ValueError(f"{source} has {len(frames)} frames; there is no frame {frame}")
+        structure = frames[frame]
+    else:
+        structure = _read_file(Path(source), frame)
+    open_ones = [axis for axis in range(3) if repeat[axis] > 1 and not structure.pbc[axis]]
+    if open_ones:
+        raise ValueError(f"repeat is {repeat}, but {source} does not repeat along {'abc'[open_ones[0]]}")
+    return repeated(structure.without_labels(), repeat)
+
+
+def _read_file(path: Path, frame: int) -> Structure:
+    import ase.io
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
+    try:
+        atoms = ase.io.read(path, index=frame)
+    except IndexError:
+        raise ValueError(f"{path}: there is no frame {frame}") from None
+    except Exception as error:  # ASE's readers raise whatever their format runs into
+        raise ValueError(f"{path}: not a structure that ASE can read ({type(error).__name__}: {error})") from error
+    return Structure.from_ase(atoms, source=f"{path}, frame {frame}")
+
+
+def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
+    """A supercell."""
+    if tuple(repeat) == (1, 1, 1):
+        return structure
+    images = np.array([[i, j, k] for i in range(repeat[0]) for j in range(repeat[1]) for k in range(repeat[2])])
+    return structure.replace(
+        numbers=np.tile(structure.numbers, len(images)),
+        positions=(structure.positions + (images @ structure.cell)[:, None]).reshape(-1, 3),
+        cell=structure.cell * np.array(repeat)[:, None],
+        charge=structure.charge * len(images),
+        spin=structure.spin * len(images),
+    )
+
+
+def check(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
+    """Raises where a run could not mean anything; says what looks unwise.
+
+    Raises:
+        ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
+            place, a pressure without a periodic cell.
+    """
+    if not len(structure):
+        raise ValueError(f"{structure.name} has no atoms")
+    potential.check([structure])
+    if isinstance(config.ensemble, NPT) and not structure.pbc.all():
+        open_ones = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])
+        kind = type(config.ensemble).__name__
+        raise ValueError(
+            f"{structure.name} does not repeat along {open_ones}: {kind} needs a periodic cell; choose an NVT ensemble"
+        )
+    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, max(config.min_distance, 1e-3))
+    if len(edges.centers):
+        i, j = int(edges.centers[0]), int(edges.neighbors[0])
+        shift = edges.shifts[0] @ structure.cell
+        distance = np.linalg.norm(structure.positions[j] + shift - structure.positions[i])
+        raise ValueError(
+            f"{structure.name}: atoms {i} and {j} ({symbols(structure.numbers[[i, j]].tolist())}) are {distance:.3f} Å apart, "
+            f"less than min_distance ({config.min_distance} Å): correct the structure"
+        )
+    lightest = float(masses(structure.numbers).min())
+    limit = next(step for mass, step in LONG_STEP if lightest <= mass)
+    if config.timestep_fs > limit:
+        say(
+            f"warning: timestep_fs is {config.timestep_fs}, long for atoms of {lightest:.1f} amu: above {limit} fs "
+            "the energy of fast vibrations is not conserved"
+        )
+
+
+def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
+    """What stays fixed, in internal units."""
+    return Setup(
+        dt=config.timestep_fs * fs,
+        kT=kB * config.temperature_K,
+        pressure=config.pressure_GPa * GPa,
+        dof=degrees_of_freedom(structure, conserves_momentum(config.ensemble)),
+        mass=masses(structure.numbers).astype(dtype),
+        numbers=structure.numbers,
+        pbc=tuple(map(bool, structure.pbc)),
+        charge=structure.charge,
+        spin=structure.spin,
+    )
+
+
+def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
+    """Positions of the structure and momenta drawn from its seed; forces are not known yet."""
+    temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
+    momentum = thermal_momenta(structure, temperature, config.seed)
+    real = lambda x: jnp.asarray(x, dtype)
+    return State(
+        position=real(structure.positions),
+        momentum=real(momentum),
+        force=real(np.zeros_like(momentum)),
+        cell=real(structure.cell if structure.pbc.any() else np.zeros((3, 3))),
+        images=jnp.zeros(momentum.shape, jnp.int32),
+        key=jax.random.PRNGKey(config.seed),
+        heat=real(0.0),
+        extra=(),
+    )
+
+
+def start_list(config: MDConfig, structure: Structure, cutoff: float) -> ListSpec:
+    """Sizes of the neighbour list. The cell may breathe in NPT, so that some more room is left there."""
+    slack = 1.4 if isinstance(config.ensemble, NPT) else 1.25
+    return plan(structure.positions, structure.cell, structure.pbc, cutoff, config.skin, slack)

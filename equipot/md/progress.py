@@ -1,0 +1,94 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import numpy as np
+
+from equipot.md.config import NPT, MDConfig
+from equipot.md.log import Line
+
+QUIET_SECONDS = 10.0
+"""Least time between two plain lines."""
+
+
+class Progress:
+    """Writes to a stream; with None it keeps silent."""
+
+    def __init__(self, stream: TextIO | None, config: MDConfig):
+        self.stream = stream
+        self.config = config
+        self.bar: Any = None
+        self.last = 0.0
+        self.chunks = 0
+        self.timed_steps = 0
+        self.seconds = 0.0
+
+    @property
+    def ns_per_day(self) -> float:
+        """Speed without the first chunk, which compiles; NaN before there is a second one."""
+        return 1e-6 * self.config.timestep_fs * self.timed_steps / self.seconds * 86400 if self.timed_steps else float("nan")
+
+    def open(self, step: int, atoms: int) -> None:
+        config = self.config
+        kind = type(config.ensemble).__name__
+        pressure = f", {config.pressure_GPa:g} GPa" if isinstance(config.ensemble, NPT) else ""
+        self.say(
+            f"{kind}: {atoms} atoms, {config.temperature_K:g} K{pressure}, {config.steps} steps of {config.timestep_fs:g} fs"
+        )
+        if self.stream is not None and self.stream.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=config.steps, initial=step, file=self.stream, unit="step", dynamic_ncols=True)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self.stream is None:
+            return
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def advance(self, step: int, made: int, line: Line, seconds: float) -> None:
+        """After a chunk of ``made`` steps that took so many seconds."""
+        self.chunks += 1
+        if self.chunks > 1:
+            self.timed_steps += made
+            self.seconds += seconds
+        figures = f"T {line.temperature_K:.0f} K  E {line.total_eV:.4f} eV"
+        if not np.isnan(line.pressure_GPa):
+            figures += f"  P {line.pressure_GPa:.3g} GPa  V {line.volume_A3:.1f} Å³"
+        if self.timed_steps:
+            figures += f"  {self.ns_per_day:.3g} ns/day"
+        if self.bar is not None:
+            self.bar.set_postfix_str(figures, refresh=False)
+            self.bar.update(made)
+        elif time.monotonic() - self.last > QUIET_SECONDS or step == self.config.steps:
+            self.last = time.monotonic()
+            left = ""
+            if self.timed_steps:
+                left = f"  {duration((self.config.steps - step) * self.seconds / self.timed_steps)} left"
+            self.say(f"step {step:>8d}/{self.config.steps}  {figures}{left}")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def finish(self, summary: Any, half: Mapping[str, np.ndarray]) -> None:
+        """The figures of the whole run."""
+        text = f"second half: T {summary.temperature_K:.1f} K"
+        if not np.isnan(half["pressure_GPa"]).all():
+            text += f"  P {half['pressure_GPa'].mean():.4g} GPa  V {half['volume_A3'].mean():.2f} Å³"
+        self.say(f"{text}  drift of the conserved energy {summary.drift_meV_per_atom_per_ns:.3g} meV/atom/ns")
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,319 @@
+"""A run of molecular dynamics: chunks on the device, and on the host the files, the progress, and the way out of trouble.
+
+A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every chunk the
+log and the frames are added and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed run cuts the
+files back to the checkpoint and continues bit for bit as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import numpy as np
+
+from equipot import config as yaml
+from equipot.eqp import load as load_potential
+from equipot.eqp import write_atomically
+from equipot.md import chunk, log
+from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spec_to_record
+from equipot.md.config import MDConfig
+from equipot.md.prepare import check, read_structure, start_list, start_setup, start_state
+from equipot.md.progress import Progress
+from equipot.md.state import Setup, State
+from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
+from equipot.neighbors import ListSpec, grow
+from equipot.potential import Potential, free_atoms
+from equipot.structure import Structure
+
+MOST_GROWTHS = 20
+"""How often one chunk may be repeated with a larger neighbour list."""
+
+
+class Explosion(RuntimeError):
+    """The system fell apart: a coordinate that is not finite, a temperature beyond all bounds, or atoms that fused."""
+
+
+class Summary(NamedTuple):
+    """What a finished run has to say."""
+
+    steps: int
+    temperature_K: float
+    """Mean of the second half."""
+    drift_meV_per_atom_per_ns: float
+    """Slope of the conserved energy, by a straight line through the second half."""
+    ns_per_day: float
+    builds: int
+    """How many sizes of neighbour list were needed, the first included."""
+
+
+class Position(NamedTuple):
+    """Where a run is, between two chunks."""
+
+    step: int
+    state: State
+    spec: ListSpec
+    heat: float
+    """Energy from stochastic forces in earlier chunks, eV."""
+
+
+def run(config: MDConfig, out: str | Path, resume: bool = False, stream: TextIO | None = sys.stdout) -> Summary:
+    """Runs what the config says into the folder ``out``.
+
+    Raises:
+        ValueError: something to mend in the config or in the files it names.
+        Explosion: the system fell apart; the last frames are in the trajectory.
+        KeyboardInterrupt: after Ctrl-C, once the chunk is done and safe.
+    """
+    potential = load_potential(config.model, dtype=config.dtype)
+    structure = read_structure(config.structure, config.frame, config.repeat)
+    return simulate(potential, structure, config, out, resume, stream)
+
+
+def simulate(
+    potential: Potential,
+    structure: Structure,
+    config: MDConfig,
+    out: str | Path,
+    resume: bool = False,
+    stream: TextIO | None = sys.stdout,
+) -> Summary:
+    """The same for a potential and a structure at hand; ``model``, ``structure``, ``frame`` and ``repeat`` of the config are not used.
+
+    Raises:
+        as ``run``.
+    """
+    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(stream, config)).go(resume)
+
+
+class Run:
+    """The host's side of one run."""
+
+    def __init__(self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress):
+        check(config, potential, structure, progress.say)
+        dtype = potential.dtype
+        self.potential = potential
+        self.structure = structure
+        self.config = config
+        self.out = out
+        self.progress = progress
+        self.setup: Setup = start_setup(config, structure, dtype)
+        self.frozen = chunk.Frozen.of(self.setup)
+        lines_per_frame = 0 if config.trajectory is None else config.trajectory.every // config.log_every
+        limit = chunk.max_kinetic(config.max_temperature_K, len(structure))
+        lines = config.chunk // config.log_every
+        self.plan = chunk.Plan(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
+        free = float(free_atoms(potential.metadata, structure.numbers).sum())
+        self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
+        self.log = TextFile(out / "log.csv")
+        system = System(structure.numbers, np.asarray(self.setup.mass, np.float64), self.setup.pbc)
+        self.frames: Writer | None = writer(config.trajectory, out, system)
+        self.identity = fingerprint(
+            potential.variables, (structure.numbers, structure.positions, structure.cell, structure.pbc)
+        )
+        self.builds = 1
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.safetensors"
+
+    def go(self, resume: bool) -> Summary:
+        """From the start, or from the checkpoint, to the end."""
+        at = self.resume() if resume else self.start()
+        self.progress.open(at.step, len(self.structure))
+        try:
+            with finish_chunk_on_interrupt(self.progress.say) as interrupted:
+                while at.step < self.config.steps:
+                    at = self.chunk(at)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt(f"stopped at step {at.step} of {self.config.steps}; continue with resume")
+        finally:
+            self.progress.close()
+        return self.finish()
+
+    def start(self) -> Position:
+        """Step zero: forces, the first line and the first frame."""
+        if self.checkpoint.exists() or self.log.mark():
+            raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
+        state, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
+        state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
+        while bool(overflow):
+            spec = grow(spec, self.structure.positions, self.structure.cell)
+            state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
+        if not (np.isfinite(seen.interaction) and np.isfinite(state.force).all()):
+            raise ValueError(
+                f"{self.structure.name}: the potential's energy or forces are not finite there; correct the structure"
+            )
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
+        line = self.ledger.line(0, seen, 0.0)
+        self.log.append(log.HEADER + log.text(line))
+        if self.frames is not None:
+            self.frames.append([self.frame(chunk.frame_of(state), line)])
+        at = Position(0, state, spec, 0.0)
+        self.save(at)
+        return at
+
+    def first_list(self) -> ListSpec:
+        return start_list(self.config, self.structure, self.potential.cutoff)
+
+    def resume(self) -> Position:
+        """Where the checkpoint was written, with the files cut back to it."""
+        if not self.checkpoint.exists():
+            return self.start()
+        state = start_state(self.config, self.structure, self.potential.dtype)
+        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
+        state, record = load(self.checkpoint, jax.eval_shape(begin, state))
+        if record["identity"] != self.identity:
+            raise ValueError(f"{self.checkpoint} was written with another potential or another structure; use the same ones")
+        now, then = yaml.dump(self.config), record["config"]
+        changed = [key for key in now if key not in MAY_CHANGE and now[key] != then.get(key)]
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"{key} was {then.get(key)} and is {now[key]}: a resumed run may only change {' and '.join(MAY_CHANGE)}"
+            )
+        if record["step"] > self.config.steps:
+            raise ValueError(f"steps is {self.config.steps}, but {record['step']} are done already")
+        self.log.cut(record["log"])
+        if self.frames is not None:
+            self.frames.cut(record["frames"])
+        write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
+        self.progress.say(f"resuming at step {record['step']} of {self.config.steps}")
+        return Position(record["step"], state, spec_from_record(record["spec"]), record["heat"])
+
+    def save(self, at: Position) -> None:
+        """Replaces the checkpoint."""
+        record = {
+            "step": at.step,
+            "heat": at.heat,
+            "spec": spec_to_record(at.spec),
+            "log": self.log.mark(),
+            "frames": 0 if self.frames is None else self.frames.mark(),
+            "identity": self.identity,
+            "config": yaml.dump(self.config),
+        }
+        save(self.checkpoint, at.state, record)
+
+    def chunk(self, at: Position) -> Position:
+        """One chunk further: computed, written, and safe."""
+        begun = time.perf_counter()
+        every = self.config.log_every
+        lines = min(self.plan.lines, (self.config.steps - at.step) // every)
+        result, spec = self.compute(at, lines)
+        done = int(result.done)
+        rows = [jax.tree.map(lambda x, k=k: x[k], result.log) for k in range(done)]
+        table = [self.ledger.line(at.step + (k + 1) * every, row, at.heat) for k, row in enumerate(rows)]
+        frames = self.new_frames(result, table)
+        if bool(result.exploded):
+            self.explode(result, table, frames)
+        self.log.append("".join(map(log.text, table)))
+        if self.frames is not None:
+            self.frames.append(frames)
+        at = Position(at.step + done * every, result.state, spec, at.heat + float(result.state.heat))
+        self.save(at)
+        self.progress.advance(at.step, done * every, table[-1], time.perf_counter() - begun)
+        return at
+
+    def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
+        """The chunk on the device. Where the list overflows, all is done again from the start of the chunk with a larger one."""
+        spec = at.spec
+        for _ in range(MOST_GROWTHS):
+            result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.plan, at.state, lines))
+            if not bool(result.overflow):
+                return result, spec
+            position, cell = np.asarray(result.state.position, np.float64), np.asarray(result.state.cell, np.float64)
+            step = at.step + int(result.steps)
+            if not (np.isfinite(position).all() and np.isfinite(cell).all()):
+                raise Explosion(f"step {step}: a coordinate is not finite; {REMEDY} The last good state is step {at.step}.")
+            try:
+                spec = grow(spec, position, cell)
+            except ValueError as error:
+                raise Explosion(f"step {step}: {error}; {REMEDY} The last good state is step {at.step}.") from error
+            self.builds += 1
+            self.progress.say(
+                f"step {step}: the neighbour list was too small; repeating from step {at.step} with {spec.slots} slots an atom"
+            )
+        raise Explosion(f"step {step}: the neighbour list grows without end; {REMEDY} The last good state is step {at.step}.")
+
+    def new_frames(self, result: chunk.Result, table: list[log.Line]) -> list[Frame]:
+        """The frames of a chunk that were reached."""
+        per = self.plan.lines_per_frame
+        count = len(table) // per if per else 0
+        pick = lambda k: jax.tree.map(lambda x: x[k], result.frames)
+        return [self.frame(pick(k), table[(k + 1) * per - 1]) for k in range(count)]
+
+    def frame(self, kept: chunk.Frames, line: log.Line) -> Frame:
+        double = [np.asarray(x, np.float64) for x in kept]
+        return Frame(line.step, line.step * self.config.timestep_fs, *double, line.potential_eV)
+
+    def explode(self, result: chunk.Result, table: list[log.Line], frames: list[Frame]) -> None:
+        """Writes what there is, the broken state last, and raises. The checkpoint stays at the last chunk."""
+        last, seen = table[-1], jax.tree.map(lambda x: x[int(result.done) - 1], result.log)
+        if not np.isfinite(seen.interaction) or not np.isfinite(seen.kinetic):
+            reason = "the energy is not finite"
+        elif seen.closest < self.config.min_distance:
+            reason = f"two atoms are {float(seen.closest):.3f} Å apart (min_distance is {self.config.min_distance} Å)"
+        else:
+            reason = f"the temperature is {last.temperature_K:.3g} K (max_temperature_K is {self.config.max_temperature_K:g})"
+        self.log.append("".join(map(log.text, table)))
+        if self.frames is not None:
+            broken = jax.device_get(chunk.frame_of(result.state))
+            if np.isfinite(broken.position).all() and (not frames or frames[-1].step < last.step):
+                frames = [*frames, self.frame(broken, last)]
+            self.frames.append(frames)
+        where = "" if self.frames is None else " The last frames are in the trajectory."
+        raise Explosion(f"step {last.step}: {reason}; {REMEDY}{where}")
+
+    def finish(self) -> Summary:
+        """The plot and the figures of the whole run."""
+        from equipot.md.plot import plot
+
+        table = log.read(self.log.path)
+        plot(table, self.out / "md.png")
+        half = {name: column[len(column) // 2 :] for name, column in table.items()}
+        drift = np.polyfit(half["time_ps"], half["conserved_eV"], 1)[0] if len(half["step"]) > 2 else np.nan
+        summary = Summary(
+            steps=self.config.steps,
+            temperature_K=float(half["temperature_K"].mean()),
+            drift_meV_per_atom_per_ns=float(drift) * 1e6 / len(self.structure),
+            ns_per_day=self.progress.ns_per_day,
+            builds=self.builds,
+        )
+        self.progress.finish(summary, half)
+        return summary
+
+
+MAY_CHANGE = ("steps", "model", "structure")
+"""What a resumed run may say otherwise; the files may have moved, but they must hold the same."""
+REMEDY = "look at the last frames; use a shorter time step, a relaxed start, or a potential that knows such structures."
+
+
+@contextlib.contextmanager
+def finish_chunk_on_interrupt(say: Any) -> Iterator[threading.Event]:
+    """Ctrl-C, or a request to terminate, sets the event; a second one raises at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("stopping after this chunk; once more to stop at once, at the cost of this chunk")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

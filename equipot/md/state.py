@@ -1,0 +1,135 @@
+"""What moves: the state that every ensemble shares, initial velocities, and what is measured on it.
+
+Units are eV, Å, amu, and the time that follows from them, Å sqrt(amu/eV): about 10.18 fs, the same as ASE's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from equipot.structure import Structure
+from equipot.units import kB
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["position", "momentum", "force", "cell", "images", "key", "heat", "extra"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Everything that the next step depends on; the neighbour list is not part of it but follows from it."""
+
+    position: Float[Array, "atoms 3"]
+    """Å. May lie outside of the cell, but never far: a chunk begins by taking whole lattice vectors off."""
+    momentum: Float[Array, "atoms 3"]
+    """sqrt(eV amu)."""
+    force: Float[Array, "atoms 3"]
+    """eV/Å."""
+    cell: Float[Array, "3 3"]
+    """Å, rows; zeros for an isolated system."""
+    images: Int[Array, "atoms 3"]
+    """Lattice vectors taken off so far: position + images . cell is continuous in time."""
+    key: Any
+    """Random key of the stochastic ensembles."""
+    heat: Float[Array, ""]
+    """Energy that stochastic forces have put in since the chunk began, eV."""
+    extra: Any
+    """What the ensemble needs besides: thermostat chains, momentum of the cell."""
+
+    def replace(self, **changes: Any) -> State:
+        return dataclasses.replace(self, **changes)
+
+
+class Setup(NamedTuple):
+    """What stays fixed during a run."""
+
+    dt: float
+    """Time step, Å sqrt(amu/eV)."""
+    kT: float
+    """eV."""
+    pressure: float
+    """eV/Å^3."""
+    dof: int
+    """Degrees of freedom that the thermostat acts on."""
+    mass: Float[np.ndarray, "atoms 1"]
+    """amu."""
+    numbers: Int[np.ndarray, "atoms"]
+    pbc: tuple[bool, bool, bool]
+    charge: float
+    spin: float
+
+
+class Observation(NamedTuple):
+    """What a line of the log is made of, as measured on the device."""
+
+    interaction: Float[Array, ""]
+    """eV, without the free atoms."""
+    kinetic: Float[Array, ""]
+    """eV."""
+    reservoir: Float[Array, ""]
+    """Energy in the thermostat, in the barostat and in p V, less the heat taken from stochastic forces, eV."""
+    stress: Float[Array, "3 3"]
+    """(1/V) dE/d(strain), without the kinetic part, eV/Å^3; NaN where there is no volume."""
+    volume: Float[Array, ""]
+    """Å^3."""
+    closest: Float[Array, ""]
+    """Shortest distance between two atoms, Å."""
+
+
+def masses(numbers: Int[np.ndarray, "atoms"]) -> Float[np.ndarray, "atoms 1"]:
+    """Standard atomic masses, amu."""
+    from ase.data import atomic_masses
+
+    return atomic_masses[numbers][:, None]
+
+
+def kinetic_energy(momentum: Array, mass: Array) -> Array:
+    """sum p^2 / 2m in eV."""
+    return 0.5 * jnp.sum(momentum**2 / mass)
+
+
+def degrees_of_freedom(structure: Structure, conserves_momentum: bool) -> int:
+    """Number of independent momenta: less three where the total momentum is conserved, less the rotations of an isolated
+    system besides. A single atom keeps its three."""
+    n = len(structure)
+    if not conserves_momentum or n == 1:
+        return 3 * n
+    return 3 * n - 3 - (0 if structure.pbc.any() else rotations(structure))
+
+
+def rotations(structure: Structure) -> int:
+    """Rotational degrees of freedom of an isolated system: 3, 2 if it is linear, 0 for an atom."""
+    moments = np.linalg.eigvalsh(_inertia(structure.positions, masses(structure.numbers)))
+    return int((moments > 1e-6 * max(moments.max(), 1e-12)).sum()) if len(structure) > 1 else 0
+
+
+def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Float[np.ndarray, "atoms 3"]:
+    """Maxwell-Boltzmann momenta, sqrt(eV amu), without total momentum and, if isolated, without angular momentum.
+
+    They are scaled so that the temperature (K) is exact. A single atom keeps what it draws.
+    """
+    mass = masses(structure.numbers)
+    momentum = np.random.default_rng(seed).normal(size=(len(structure), 3)) * np.sqrt(kB * temperature * mass)
+    if len(structure) == 1 or temperature == 0:
+        return momentum
+    momentum -= mass * momentum.sum(axis=0) / mass.sum()
+    if not structure.pbc.any():
+        arm = structure.positions - (mass * structure.positions).sum(axis=0) / mass.sum()
+        spin = np.linalg.pinv(_inertia(structure.positions, mass), rcond=1e-6) @ np.cross(arm, momentum).sum(axis=0)
+        momentum -= mass * np.cross(spin, arm)
+    wanted = 0.5 * degrees_of_freedom(structure, True) * kB * temperature
+    found = 0.5 * (momentum**2 / mass).sum()
+    return momentum * np.sqrt(wanted / found) if found > 0 else momentum
+
+
+def _inertia(positions: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    arm = positions - (mass * positions).sum(axis=0) / mass.sum()
+    return (mass * arm**2).sum() * np.eye(3) - (mass * arm).T @ arm

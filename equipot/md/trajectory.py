@@ -1,0 +1,240 @@
+"""Files that grow by a chunk at a time and can be cut back to where a checkpoint was written.
+
+Every file answers ``mark()``, a number that says how much is in it, and ``cut(mark)``. What a kill leaves behind the last mark is cut
+off when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from equipot.eqp import write_atomically
+from equipot.md.config import H5MD, ExtXYZ
+from equipot.units import fs
+
+
+class Frame(NamedTuple):
+    """One frame, on the host, in eV, Å, amu and the time that follows from them."""
+
+    step: int
+    time_fs: float
+    position: Float[np.ndarray, "atoms 3"]
+    momentum: Float[np.ndarray, "atoms 3"]
+    force: Float[np.ndarray, "atoms 3"]
+    cell: Float[np.ndarray, "3 3"]
+    energy: float
+
+
+class Writer(Protocol):
+    """A file that frames are added to."""
+
+    def append(self, frames: Sequence[Frame]) -> None: ...
+    def mark(self) -> int: ...
+    def cut(self, mark: int) -> None: ...
+
+
+class System(NamedTuple):
+    """What all frames have in common."""
+
+    numbers: Int[np.ndarray, "atoms"]
+    mass: Float[np.ndarray, "atoms 1"]
+    pbc: tuple[bool, bool, bool]
+
+
+def writer(trajectory: ExtXYZ | H5MD | None, out: Path, system: System) -> Writer | None:
+    """The writer of a kind of trajectory, into the folder ``out``."""
+    match trajectory:
+        case ExtXYZ():
+            return ExtXYZWriter(out / "trajectory.xyz", system)
+        case H5MD():
+            return H5MDWriter(out / "trajectory.h5", system)
+    return None
+
+
+class TextFile:
+    """Text that is only ever added to, and safe on the disk when ``append`` returns."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, text: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def mark(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, mark: int) -> None:
+        """Cuts back to ``mark`` bytes.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if self.mark() < mark:
+            raise ValueError(f"{self.path} is shorter than when the checkpoint was written; it was changed: cannot resume")
+        if self.path.exists():
+            os.truncate(self.path, mark)
+
+
+class ExtXYZWriter:
+    """Extended XYZ with positions, momenta and forces of every atom; energy, step and time of every frame."""
+
+    def __init__(self, path: Path, system: System):
+        self.file = TextFile(path)
+        self.system = system
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        from ase.io.extxyz import write_extxyz
+
+        text = io.StringIO()
+        write_extxyz(text, [self.atoms(frame) for frame in frames])
+        self.file.append(text.getvalue())
+
+    def atoms(self, frame: Frame) -> Any:
+        """The frame as ``ase.Atoms``, with energy and forces."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        system = self.system
+        cell = frame.cell if any(system.pbc) else None
+        atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
+        atoms.info |= {"step": frame.step, "time_fs": frame.time_fs}
+        atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
+        return atoms
+
+    def mark(self) -> int:
+        return self.file.mark()
+
+    def cut(self, mark: int) -> None:
+        self.file.cut(mark)
+
+
+class H5MDWriter:
+    """H5MD 1.1 (de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546, 2014), group ``particles/trajectory``.
+
+    The file is open only while a chunk is added, and then in HDF5's single-writer mode, which keeps it readable at every moment:
+    a kill cannot spoil what it held. Lengths are in Å, times in fs, energies in eV; numbers are float32 but for cell and energy.
+    """
+
+    GROUP = "particles/trajectory"
+
+    def __init__(self, path: Path, system: System):
+        self.path = path
+        self.system = system
+
+    def append(self, frames: Sequence[Frame]) -> None:
+        import h5py
+
+        if not frames:
+            return
+        if not self.path.exists():
+            self._create()
+        velocity = lambda frame: frame.momentum / self.system.mass * fs
+        with h5py.File(self.path, "r+", libver="latest") as file:
+            file.swmr_mode = True
+            group = file[self.GROUP]
+            start = len(group["position/step"])
+            rows = {
+                "position/value": [frame.position for frame in frames],
+                "velocity/value": [velocity(frame) for frame in frames],
+                "force/value": [frame.force for frame in frames],
+                "box/edges/value": [frame.cell for frame in frames],
+                "observables/potential_energy/value": [frame.energy for frame in frames],
+            }
+            for name in ("position", "velocity", "force", "box/edges", "observables/potential_energy"):
+                rows[f"{name}/time"] = [frame.time_fs for frame in frames]
+                # The steps of the positions count the frames, so they come last of all.
+                rows[f"{name}/step"] = [frame.step for frame in frames]
+            rows["position/step"] = rows.pop("position/step")
+            for name, values in rows.items():
+                data = group[name]
+                data.resize(start + len(frames), axis=0)
+                data[start:] = np.asarray(values, data.dtype)
+                data.flush()
+
+    def mark(self) -> int:
+        """Frames."""
+        import h5py
+
+        if not self.path.exists():
+            return 0
+        with h5py.File(self.path, "r", libver="latest", swmr=True) as file:
+            return len(file[self.GROUP]["position/step"])
+
+    def cut(self, mark: int) -> None:
+        """Cuts back to ``mark`` frames. A file that a kill left open is copied into one that is closed.
+
+        Raises:
+            ValueError: there are fewer frames.
+        """
+        import h5py
+
+        if self.mark() < mark:
+            raise ValueError(f"{self.path} has fewer frames than when the checkpoint was written: cannot resume")
+        if not self.path.exists():
+            return
+        try:
+            with h5py.File(self.path, "r+", libver="latest") as file:
+                self._resize(file, mark)
+        except OSError:
+            fresh = io.BytesIO()
+            with h5py.File(self.path, "r", libver="latest", swmr=True) as old, h5py.File(fresh, "w", libver="latest") as new:
+                for name in old:
+                    old.copy(name, new)
+                self._resize(new, mark)
+            write_atomically(self.path, fresh.getvalue())
+
+    def _resize(self, file: Any, mark: int) -> None:
+        import h5py
+
+        # Datasets of fixed size, such as the species, are not a series in time.
+        series = lambda name, item: (
+            item.resize(mark, axis=0) if isinstance(item, h5py.Dataset) and item.maxshape[:1] == (None,) else None
+        )
+        file[self.GROUP].visititems(series)
+
+    def _create(self) -> None:
+        import h5py
+
+        from equipot import __version__
+
+        content = io.BytesIO()
+        n = len(self.system.numbers)
+        with h5py.File(content, "w", libver="latest") as file:
+            head = file.create_group("h5md")
+            head.attrs["version"] = np.array([1, 1], np.int32)
+            head.create_group("author").attrs["name"] = "unknown"
+            head.create_group("creator").attrs.update({"name": "equipot", "version": __version__})
+            group = file.create_group(self.GROUP)
+            group["species"] = self.system.numbers.astype(np.int32)
+            group["mass"] = self.system.mass[:, 0]
+            group["mass"].attrs["unit"] = "u"
+            box = group.create_group("box")
+            box.attrs["dimension"] = 3
+            box.attrs["boundary"] = np.array(["periodic" if p else "none" for p in self.system.pbc], dtype="S8")
+            self._series(group, "position", (n, 3), np.float32, "Angstrom")
+            self._series(group, "velocity", (n, 3), np.float32, "Angstrom fs-1")
+            self._series(group, "force", (n, 3), np.float32, "eV Angstrom-1")
+            self._series(group, "box/edges", (3, 3), np.float64, "Angstrom")
+            self._series(group, "observables/potential_energy", (), np.float64, "eV")
+        write_atomically(self.path, content.getvalue())
+
+    def _series(self, group: Any, name: str, shape: tuple[int, ...], dtype: Any, unit: str) -> None:
+        part = group.create_group(name)
+        rows = max(1, min(1024, 2**18 // max(1, int(np.prod(shape)))))
+        make = lambda key, shape, dtype, rows: part.create_dataset(
+            key, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape)
+        )
+        make("value", shape, dtype, rows).attrs["unit"] = unit
+        make("step", (), np.int64, 1024)
+        make("time", (), np.float64, 1024).attrs["unit"] = "fs"
