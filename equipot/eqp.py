@@ -45,7 +45,8 @@ def save(potential: Potential, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    tensors = {name: np.ascontiguousarray(value) for name, value in _flatten(potential.variables).items()}
+    # Not ascontiguousarray, which turns a number into an array of one.
+    tensors = {name: np.array(value, order="C") for name, value in _flatten(potential.variables).items()}
     header = {
         "format": FORMAT,
         "term": config.dump(potential.term),
