@@ -14,7 +14,7 @@ class NVE:
 
 @dataclass(frozen=True)
 class NVTNoseHoover:
-    """Constant temperature: Nosé-Hoover chains (Martyna et al. 1992), deterministic; for systems that are not small or stiff."""
+    """Constant temperature: Nosé-Hoover chains (Martyna et al. 1992); deterministic, not for small or stiff systems."""
 
     thermostat_fs: float = 100.0
     """Period of the chain, fs."""
@@ -138,6 +138,8 @@ class MDConfig:
         for name, value in vars(self.ensemble).items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"ensemble: {name} is {value}; give a number above zero")
+        if getattr(self.ensemble, "chain_length", 2) < 2:
+            raise ValueError("ensemble: chain_length is 1; a chain needs at least 2 links to be ergodic")
         if min(self.repeat) < 1:
             raise ValueError(f"repeat is {self.repeat}; give three numbers of at least 1")
         if self.timestep_fs > LONGEST_STEP:
@@ -149,9 +151,7 @@ class MDConfig:
             raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
         if self.pressure_GPa and not isinstance(self.ensemble, NPT):
             kind = type(self.ensemble).__name__
-            raise ValueError(
-                f"pressure_GPa is {self.pressure_GPa}, but {kind} has no pressure; choose NPTIsotropic or NPTFlexible"
-            )
+            raise ValueError(f"pressure_GPa is {self.pressure_GPa}, but {kind} has none; choose NPTIsotropic or NPTFlexible")
 
     @property
     def chunk(self) -> int:

@@ -1,8 +1,8 @@
 """One step of each ensemble: the integrators of ``jax_md.simulate``, and what they leave out.
 
-An integrator is three functions. ``start`` fills ``State.extra``, given the virial (eV); ``step`` advances by one time step, with a neighbour list that is
-complete at its start; ``reservoir`` is the energy that is not in the atoms, such that potential + kinetic + reservoir is conserved.
-They are made inside of the compiled chunk, since they close over the potential.
+An integrator is three functions. ``start`` fills ``State.extra``, given the virial (eV); ``step`` advances by one time step,
+with a neighbour list that is complete at its start; ``reservoir`` is the energy that is not in the atoms, such that potential +
+kinetic + reservoir is conserved. They are made inside of the compiled chunk, since they close over the potential.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def csvr(ensemble: NVTCSVR, setup: Setup, field: Field) -> tuple:
 def rescaling(key: Array, kinetic: Float[Array, ""], setup: Setup, interval: float) -> Float[Array, ""]:
     """Factor of the momenta, eq. A7 of Bussi et al. 2007, after ``interval`` relaxation times.
 
-    alpha^2 = c + (1 - c) K0 / (Nf K) (R1^2 + S) + 2 R1 sqrt(c (1 - c) K0 / (Nf K)), c = exp(-interval), K0 = Nf kT / 2, R1 normal
-    and S a sum of Nf - 1 squared normals; the sign of alpha is that of R1 + sqrt(c Nf K / ((1 - c) K0)).
+    alpha^2 = c + (1 - c) K0 / (Nf K) (R1^2 + S) + 2 R1 sqrt(c (1 - c) K0 / (Nf K)) with c = exp(-interval), K0 = Nf kT / 2,
+    R1 normal and S a sum of Nf - 1 squared normals; the sign of alpha is that of R1 + sqrt(c Nf K / ((1 - c) K0)).
     """
     first, rest = jax.random.split(key)
     dtype = kinetic.dtype

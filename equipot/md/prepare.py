@@ -85,9 +85,7 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
     if isinstance(config.ensemble, NPT) and not structure.pbc.all():
         open_ones = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])
         kind = type(config.ensemble).__name__
-        raise ValueError(
-            f"{structure.name} does not repeat along {open_ones}: {kind} needs a periodic cell; choose an NVT ensemble"
-        )
+        raise ValueError(f"{structure.name} is open along {open_ones}: {kind} needs a periodic cell; choose an NVT ensemble")
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, max(config.min_distance, 1e-3))
     if len(edges.centers):
         i, j = int(edges.centers[0]), int(edges.neighbors[0])

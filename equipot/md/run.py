@@ -1,14 +1,13 @@
 """A run of molecular dynamics: chunks on the device, and on the host the files, the progress, and the way out of trouble.
 
-A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every chunk the
-log and the frames are added and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed run cuts the
-files back to the checkpoint and continues bit for bit as if it had never stopped.
+A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every
+chunk the log and the frames are added to and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed
+run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import sys
 import threading
@@ -86,7 +85,7 @@ def simulate(
     resume: bool = False,
     stream: TextIO | None = sys.stdout,
 ) -> Summary:
-    """The same for a potential and a structure at hand; ``model``, ``structure``, ``frame`` and ``repeat`` of the config are not used.
+    """The same for a potential and a structure at hand: what the config says of them, copies included, does not count.
 
     Raises:
         as ``run``.
@@ -224,7 +223,7 @@ class Run:
         return at
 
     def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
-        """The chunk on the device. Where the list overflows, all is done again from the start of the chunk with a larger one."""
+        """The chunk on the device. Where the list overflows, it is done again from its beginning with a larger one."""
         spec = at.spec
         for _ in range(MOST_GROWTHS):
             result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.plan, at.state, lines))

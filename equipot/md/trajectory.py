@@ -1,7 +1,7 @@
 """Files that grow by a chunk at a time and can be cut back to where a checkpoint was written.
 
-Every file answers ``mark()``, a number that says how much is in it, and ``cut(mark)``. What a kill leaves behind the last mark is cut
-off when the run is resumed.
+Every file answers ``mark()``, a number that says how much is in it, and ``cut(mark)``. What a kill leaves behind the last mark
+is cut off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -122,8 +122,9 @@ class ExtXYZWriter:
 class H5MDWriter:
     """H5MD 1.1 (de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546, 2014), group ``particles/trajectory``.
 
-    The file is open only while a chunk is added, and then in HDF5's single-writer mode, which keeps it readable at every moment:
-    a kill cannot spoil what it held. Lengths are in Å, times in fs, energies in eV; numbers are float32 but for cell and energy.
+    The file is open only while a chunk is added, and then in HDF5's single-writer mode, which keeps it readable at every
+    moment: a kill cannot spoil what it held. Lengths are in Å, times in fs, energies in eV; positions, velocities and
+    forces are float32, cell and energy float64.
     """
 
     GROUP = "particles/trajectory"
@@ -197,11 +198,12 @@ class H5MDWriter:
     def _resize(self, file: Any, mark: int) -> None:
         import h5py
 
-        # Datasets of fixed size, such as the species, are not a series in time.
-        series = lambda name, item: (
-            item.resize(mark, axis=0) if isinstance(item, h5py.Dataset) and item.maxshape[:1] == (None,) else None
-        )
-        file[self.GROUP].visititems(series)
+        def shorten(name: str, item: Any) -> None:
+            # Datasets of fixed size, such as the species, are not a series in time.
+            if isinstance(item, h5py.Dataset) and item.maxshape[:1] == (None,):
+                item.resize(mark, axis=0)
+
+        file[self.GROUP].visititems(shorten)
 
     def _create(self) -> None:
         import h5py
