@@ -6,7 +6,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-UNITS = {"energy": ("E", "meV/atom"), "forces": ("F", "meV/Å"), "stress": ("S", "meV/Å³")}
+from equipot.units import GPa
+
+FIGURES = (
+    ("E", "energy_mae_per_atom", 1e3, "meV/atom"),
+    ("F", "forces_mae", 1e3, "meV/Å"),
+    ("S", "stress_mae", 1 / GPa, "GPa"),
+)
 QUIET_SECONDS = 5.0
 """Least time between two plain lines about epochs."""
 
@@ -19,13 +25,9 @@ def duration(seconds: float) -> str:
 
 
 def errors_text(row: Mapping[str, Any], prefix: str = "valid_") -> str:
-    """Mean absolute errors in thousandths: ``E 1.2 meV/atom  F 34.5 meV/Å``."""
-    parts = []
-    for name, (symbol, unit) in UNITS.items():
-        key = f"{prefix}{name}_mae" + ("_per_atom" if name == "energy" else "")
-        if key in row:
-            parts.append(f"{symbol} {1000 * row[key]:.3g} {unit}")
-    return "  ".join(parts)
+    """Mean absolute errors, such as ``E 1.2 meV/atom  F 34.5 meV/Å``."""
+    found = [(symbol, row[prefix + key] * factor, unit) for symbol, key, factor, unit in FIGURES if prefix + key in row]
+    return "  ".join(f"{symbol} {value:.3g} {unit}" for symbol, value, unit in found)
 
 
 class Console:

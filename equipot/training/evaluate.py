@@ -16,6 +16,7 @@ from equipot.eqp import write_atomically
 from equipot.potential import Observables, Potential
 from equipot.structure import Structure
 from equipot.training.step import make_predict, mesh_of, place
+from equipot.units import GPa
 
 Table = dict[str, float]
 
@@ -114,7 +115,7 @@ ROWS = (
     ("energy per atom", "energy_{}_per_atom", 1e3, "meV/atom"),
     ("energy", "energy_{}", 1e3, "meV"),
     ("forces", "forces_{}", 1e3, "meV/Å"),
-    ("stress", "stress_{}", 160.21766208, "GPa"),
+    ("stress", "stress_{}", 1 / GPa, "GPa"),
 )
 
 

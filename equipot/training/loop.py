@@ -169,7 +169,7 @@ def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, 
 
 def settle(run: Run, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
     """Adds a step's report to the sums of its epoch."""
-    values = {name: float(value) for name, value in report.items()}
+    values = {name: float(value) for name, value in jax.device_get(report).items()}
     if not values["finite"]:
         good = state._replace(ok=jnp.array(True))
         save(run, good, cursor)
@@ -209,7 +209,7 @@ def validate(run: Run, params: Any, validation: Callable) -> tuple[float, dict[s
     """Loss, with the weights of the end of the run, and mean errors over the validation set."""
     sums: dict[str, float] = {}
     for shards, batch in validation():
-        report = {name: float(value) for name, value in run.valid_step(params, batch).items()}
+        report = {name: float(value) for name, value in jax.device_get(run.valid_step(params, batch)).items()}
         if not all(abs(value) < float("inf") for value in report.values()):
             finite = lambda b: all(abs(float(v)) < float("inf") for v in run.valid_step(params, b).values())
             raise NotFiniteError(blame(run.valid, run.mesh, shards, finite, "validation"))

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from equipot.data.batch import free_energy
 from equipot.eqp import write_atomically
 from equipot.structure import Structure
 from equipot.training.evaluate import Table, table_text
+from equipot.units import GPa
 
 BLUE, ORANGE, GREY = "#20639b", "#d1603d", "#8a8f98"
 STYLE = {
@@ -51,6 +53,16 @@ def save_figure(figure: Any, path: Path) -> None:
     write_atomically(path, image.getvalue())
 
 
+def plain_log_scale(axis: Any) -> None:
+    """A logarithmic y axis with ordinary numbers at 1, 2 and 5."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss and mean absolute errors against the epoch, training and validation."""
     import matplotlib
@@ -59,7 +71,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for name, label, factor in (
         ("energy_mae_per_atom", "energy MAE (meV/atom)", 1e3),
         ("forces_mae", "force MAE (meV/Å)", 1e3),
-        ("stress_mae", "stress MAE (GPa)", 160.21766208),
+        ("stress_mae", "stress MAE (GPa)", 1 / GPa),
     ):
         if any(f"{prefix}_{name}" in row for row in rows for prefix in ("train", "valid")):
             panels.append((name, label, factor))
@@ -73,17 +85,26 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                     marker = "." if len(points) < 3 else ""
                     axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=legend, marker=marker)
             if len(axis.lines):
-                axis.set_yscale("log")
+                plain_log_scale(axis)
             axis.set(xlabel="epoch", title=label)
         axes[0].legend()
         save_figure(figure, path)
 
 
-def parity(references: Sequence[Structure], predictions: Sequence[Structure], path: Path, title: str = "") -> None:
-    """Predicted against reference energies per atom, forces and stresses."""
+def parity(
+    references: Sequence[Structure],
+    predictions: Sequence[Structure],
+    path: Path,
+    title: str = "",
+    atomic_energies: Mapping[int, float] | None = None,
+) -> None:
+    """Predicted against reference energies per atom, forces and stresses.
+
+    With ``atomic_energies`` (eV by Z), energies are drawn less the free atoms': else elements hide everything there is to see.
+    """
     import matplotlib
 
-    panels = [panel for panel in parity_data(references, predictions) if len(panel[1])]
+    panels = [panel for panel in parity_data(references, predictions, atomic_energies) if len(panel[1])]
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.2 * max(1, len(panels)), 3.2, max(1, len(panels)))
         for axis, (label, reference, predicted, unit, unit_text, factor) in zip(axes, panels, strict=False):
@@ -108,20 +129,22 @@ def parity(references: Sequence[Structure], predictions: Sequence[Structure], pa
         save_figure(figure, path)
 
 
-def parity_data(references: Sequence[Structure], predictions: Sequence[Structure]) -> list[tuple]:
+def parity_data(
+    references: Sequence[Structure], predictions: Sequence[Structure], atomic_energies: Mapping[int, float] | None
+) -> list[tuple]:
     """(title, reference, predicted, unit of the axes, unit of the errors, factor between them) for each quantity."""
-    pairs = [(references[k], p) for k, p in enumerate(predictions)]
-    collect = lambda pick, name: np.concatenate(
-        [np.zeros(0), *(np.ravel(pick(s)) for r, p in pairs for s in [p if name else r] if known(r, p))]
-    )
+    free = lambda s: 0.0 if atomic_energies is None else free_energy(s, atomic_energies)
+    less = "" if atomic_energies is None else ", less free atoms"
     out = []
     for quantity, title, unit, unit_text, factor, pick in (
-        ("energy", "energy per atom", "eV/atom", "meV/atom", 1e3, lambda s: s.energy / len(s)),
+        ("energy", f"energy per atom{less}", "eV/atom", "meV/atom", 1e3, lambda s: (s.energy - free(s)) / len(s)),
         ("forces", "force components", "eV/Å", "meV/Å", 1e3, lambda s: s.forces),
-        ("stress", "stress components", "GPa", "GPa", 1.0, lambda s: 160.21766208 * s.stress),
+        ("stress", "stress components", "GPa", "GPa", 1.0, lambda s: s.stress / GPa),
     ):
-        known = lambda r, p, q=quantity: getattr(r, q) is not None and getattr(p, q) is not None
-        out.append((title, collect(pick, False), collect(pick, True), unit, unit_text, factor))
+        pairs = [(references[k], p) for k, p in enumerate(predictions)]
+        pairs = [pair for pair in pairs if all(getattr(s, quantity) is not None for s in pair)]
+        columns = [np.concatenate([np.zeros(0), *(np.ravel(pick(pair[side])) for pair in pairs)]) for side in (0, 1)]
+        out.append((title, *columns, unit, unit_text, factor))
     return out
 
 
@@ -129,6 +152,7 @@ def write_report(
     out: Path,
     facts: Mapping[str, str],
     sets: Mapping[str, tuple[Table, Sequence[Structure], Sequence[Structure]]],
+    atomic_energies: Mapping[int, float] | None = None,
 ) -> str:
     """Writes report.md with its plots into the folder of a run; returns the error table as text.
 
@@ -143,7 +167,7 @@ def write_report(
         learning_curves(rows, out / "learning.png")
         lines += ["## Learning curves", "", "![learning curves](learning.png)", ""]
     for name, (_, references, predictions) in sets.items():
-        parity(references, predictions, out / f"parity-{name}.png", name)
+        parity(references, predictions, out / f"parity-{name}.png", name, atomic_energies)
         lines += [f"## Parity, {name}", "", f"![parity](parity-{name}.png)", ""]
     write_atomically(out / "report.md", "\n".join(lines).encode())
     return text

@@ -67,11 +67,13 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
         raise ValueError(f"{out} holds a run already; go on with --resume, or choose another folder with --out")
-    dataset = load_data(config.data, config.seed)
+    dataset = load_data(config.data, config.seed, config.model.cutoff)
     config = with_elements(config, dataset)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(progress)
     sets = {"train": prepare(dataset.train, config.model.cutoff), "valid": prepare(dataset.valid, config.model.cutoff)}
+    if not len(sets["train"]):
+        raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
     potential = first_potential(config, dataset, sets["train"])
     watch = Watch(config.training.checkpoint.seconds, config.training.max_minutes, began)
     run = set_up(config, out, potential, sets, dataset, console, watch)
@@ -94,9 +96,9 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
 
 def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The config with the model's elements filled in from the data where it leaves them out."""
-    present = tuple(sorted(int(z) for z in dataset.atomic_energies))
-    if "elements" not in {f.name for f in dataclasses.fields(config.model)}:
+    if not has_elements(config.model):
         return config
+    present = tuple(sorted(int(z) for z in dataset.atomic_energies))
     elements = tuple(config.model.elements) or present
     missing = sorted(set(present) - set(elements))
     if missing:
@@ -104,23 +106,33 @@ def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return dataclasses.replace(config, model=config.model.clone(elements=elements))
 
 
+def has_elements(term: Term) -> bool:
+    """Whether a model has a table of elements."""
+    return any(f.name == "elements" for f in dataclasses.fields(term))
+
+
 def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames) -> Potential:
     """Random parameters, and the constants that the training set sets."""
-    structures = [frames.structures[k] for k in range(len(frames))]
-    found = [frames.slots(k, s) for k, s in enumerate(structures)]
-    stats = statistics(structures, found, config.model.cutoff, dataset.atomic_energies)
-    graph = pad(structures[:1], config.model.cutoff, dtype=np.float32, found=found[:1])
+    stats = statistics(frames.structures, frames.found, config.model.cutoff, dataset.atomic_energies)
+    graph = pad([frames.structures[0]], config.model.cutoff)
     metadata = Metadata(
         atomic_energies=tuple(sorted((int(z), float(e)) for z, e in dataset.atomic_energies.items())),
         training_data=frames.sha256,
         version=equipot.__version__,
     )
-    elements = getattr(config.model, "elements", metadata.elements)
-    per_element = lambda values: np.array([values[z] for z in elements])
+    # A model may be made for more elements than the data have; those are never asked for.
+    elements = config.model.elements if has_elements(config.model) else stats.elements
+    place = {z: k for k, z in enumerate(stats.elements)}
+    per_element = lambda values, other: np.array([values[place[z]] if z in place else other for z in elements])
     potential = fresh(
-        config.model, graph, jax.random.key(config.seed), metadata,
-        scale=per_element(stats.scale), shift=per_element(stats.shift), avg_num_neighbors=stats.avg_num_neighbors,
-    )  # fmt: skip
+        config.model,
+        graph,
+        jax.random.key(config.seed),
+        metadata,
+        scale=per_element(stats.scale, 1.0),
+        shift=per_element(stats.shift, 0.0),
+        avg_num_neighbors=stats.avg_num_neighbors,
+    )
     return potential.astype(config.dtype)
 
 
@@ -135,8 +147,6 @@ def set_up(
 ) -> Run:
     """Batches, compiled steps and whatever else a run needs."""
     settings, frames = config.training, sets["train"]
-    if not len(frames):
-        raise ValueError("the training set is empty")
     devices = device_count(settings, len(frames))
     mesh, energies = mesh_of(devices), dataset.atomic_energies
     dtype = np.dtype(config.dtype)
@@ -253,7 +263,7 @@ def report(run: Run, cursor: Cursor, dataset: Dataset, ending: str) -> None:
         "padding": f"{padding(run.train, run.seed):.1%}",
         "devices": str(run.mesh.size),
     }
-    text = write_report(run.out, facts, results)
+    text = write_report(run.out, facts, results, dataset.atomic_energies)
     run.console.say(f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']})")
     if text:
         run.console.say(text)

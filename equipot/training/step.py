@@ -104,7 +104,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         # shares add up. A psum inside what is differentiated would count every device's gradient once per device.
         (value, (sums, seen)), gradient = jax.value_and_grad(share, has_aux=True)(state.params)
         value, sums, seen, gradient = jax.lax.psum((value, sums, seen, gradient), AXIS)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
         new = advance(state, gradient, factor, rates)
         state = jax.tree.map(partial(jnp.where, finite), new, state)._replace(ok=finite)

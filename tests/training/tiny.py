@@ -1,10 +1,17 @@
-"""A potential small enough to train in a test: radial Gaussians by element, summed over neighbours, into a small network."""
+"""A potential small enough to train in a test: radial Gaussians by element, summed over neighbours, into a small network.
+
+Run as a script, it trains one: ``tiny.py OUT DEVICES new|resume [key=value ...]``.
+"""
+
+import sys
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.potential import Atomic, Term
+from equipot.models import fresh
+from equipot.potential import Atomic, Metadata, Term
 from equipot.structure import Structure
 
 ENERGIES = {1: -13.6, 8: -432.1}
@@ -47,15 +54,15 @@ def pair_energy(positions, cell, pbc):
     return e.sum(), forces, v.T @ g
 
 
-def structures(count, seed=0, periodic=True):
-    """Random little molecules and cells with labels of a pair potential."""
+def structures(count, seed=0, sizes=(2, 5), periodic=True):
+    """Random little molecules and cells, of so many atoms from least to most, with labels of a pair potential."""
     rng = np.random.default_rng(seed)
     out = []
     for k in range(count):
-        n = int(rng.integers(2, 6))
+        n = int(rng.integers(sizes[0], sizes[1] + 1))
         pbc = np.full(3, periodic and k % 2 == 0)
         cell = np.eye(3) * 4.0 + rng.normal(0, 0.2, (3, 3)) if pbc.any() else np.zeros((3, 3))
-        grid = np.array([[i, j, l] for i in range(2) for j in range(2) for l in range(2)]) * 2.0
+        grid = np.array([[i, j, k] for i in range(2) for j in range(2) for k in range(2)]) * 2.0
         positions = grid[rng.permutation(8)[:n]] + rng.normal(0, 0.2, (n, 3))
         numbers = rng.choice([1, 8], n)
         energy, forces, virial = pair_energy(positions, cell, pbc)
@@ -63,3 +70,45 @@ def structures(count, seed=0, periodic=True):
         total = energy + sum(ENERGIES[z] for z in numbers)
         out.append(Structure(numbers, positions, cell, pbc, total, forces, stress, source=f"made, frame {k}"))
     return out
+
+
+def potential(frames, seed=0):
+    """A fresh Tiny for the two elements."""
+    from equipot.data.batch import pad
+
+    term = Tiny(cutoff=3.5, elements=(1, 8))
+    metadata = Metadata(atomic_energies=tuple(ENERGIES.items()))
+    return fresh(term, pad(frames[:1], 3.5), jax.random.key(seed), metadata, scale=0.3, avg_num_neighbors=4.0)
+
+
+def dataset(train=None):
+    """Sets for a run; every frame has four atoms, so that one shape does."""
+    from equipot.data.read import Dataset
+
+    train = structures(12, 0, (4, 4)) if train is None else train
+    return Dataset(train, structures(4, 1, (4, 4)), structures(3, 2, (4, 4)), ENERGIES, "config", "")
+
+
+def run(out, changes=None, resume=False, train=None, progress=None, model=None):
+    """A training run on ``dataset`` with some settings changed."""
+    import equipot.training.run as module
+    from equipot import config
+    from equipot.data.read import DataConfig
+    from equipot.training.loop import TrainingConfig
+
+    settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(changes or {})}
+    whole = module.TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))
+    original, module.load_data = module.load_data, lambda *_: dataset(train)
+    try:
+        return module.train(whole, out, resume, progress)
+    finally:
+        module.load_data = original
+
+
+if __name__ == "__main__":
+    import tiny
+    import yaml
+
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
+    changes = dict((key, yaml.safe_load(value)) for key, value in (text.split("=") for text in sys.argv[4:]))
+    tiny.run(sys.argv[1], changes, sys.argv[3] == "resume", progress=sys.stdout)

@@ -1,0 +1,115 @@
+"""The loss: hand-computed numbers, independence of padding, batching and devices, schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets, smallest_shape
+from equipot.potential import Observables, evaluate
+from equipot.training.loss import MSE, TERMS, Constant, Huber, Loss, Ramp, Switch, counts, residuals, term_sums, total
+
+
+@pytest.fixture(autouse=True)
+def double():
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+def batch_of(structures, extra=(0, 0, 0)):
+    found = [find_slots(s, 3.5) for s in structures]
+    shape = Shape(*(n + m for n, m in zip(smallest_shape(found), extra, strict=True)))
+    targets = pad_targets(structures, shape, tiny.ENERGIES, range(len(structures)), np.float64)
+    return Batch(pad(structures, 3.5, shape, np.float64, found), targets)
+
+
+def sums_of(loss, predicted, batch):
+    return term_sums(loss, residuals(predicted, batch, TERMS), batch), counts(batch, TERMS)
+
+
+def test_numbers_by_hand():
+    """Errors of 0.3 eV on 3 atoms, (0.3, 0, 0) eV/Å on each, 0.09 eV/Å^3 on one of nine components; frame weight 2."""
+    s = tiny.structures(1, 0, (3, 3))[0].replace(weight=2.0)
+    batch = batch_of([s], (2, 1, 1))
+    error = np.zeros((5, 3))
+    error[:3, 0] = 0.3
+    stress = np.zeros((2, 3, 3))
+    stress[0, 1, 1] = 0.09
+    t = batch.targets
+    predicted = Observables(t.interaction + np.array([0.3, 7.0]), forces=t.forces + error, stress=t.stress + stress)
+    loss = Loss(MSE(scale=0.1), MSE(scale=0.1), MSE(scale=0.01))
+    sums, numbers = sums_of(loss, predicted, batch)
+    assert {k: float(v) for k, v in numbers.items()} == {"energy": 1, "forces": 3, "stress": 1}
+    np.testing.assert_allclose(sums["energy"], 2 * (0.1 / 0.1) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(sums["forces"], 2 * 3 * (0.3 / 0.1) ** 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(sums["stress"], 2 * (0.09 / 0.01) ** 2 / 9, rtol=1e-6)
+    np.testing.assert_allclose(total(loss.weights(0.0), sums, numbers), 2 * (1 + 3 + 9), rtol=1e-6)
+
+
+def test_huber_is_mse_below_delta_and_straight_above():
+    huber, x = Huber(delta=2.0), jnp.array([0.0, 1.0, 2.0, 5.0])
+    np.testing.assert_allclose(huber.rho(x**2), [0, 1, 4, 2 * 2 * 5 - 4])
+    slope = jax.vmap(jax.grad(lambda x: huber.rho(x**2)))(x)
+    np.testing.assert_allclose(slope, [0, 2, 4, 4])
+
+
+def test_missing_labels_count_for_nothing():
+    full = tiny.structures(4)
+    bare = [full[0], full[1].replace(energy=None), full[2].replace(forces=None, stress=None), full[3].replace(energy=None)]
+    potential = tiny.potential(full)
+    batch = batch_of(bare)
+    sums, numbers = sums_of(Loss(), evaluate(potential, batch.graph), batch)
+    assert float(numbers["energy"]) == 2 and float(numbers["stress"]) == 1
+    assert float(numbers["forces"]) == sum(len(s) for s in bare if s.forces is not None)
+    assert all(np.isfinite(float(x)) for x in sums.values())
+
+
+def gradient(structures, potential, extra):
+    """Loss and gradient from the sums of several batches."""
+    loss = Loss()
+    batches = [batch_of(part, extra) for part in structures]
+    numbers = {name: sum(counts(b, TERMS)[name] for b in batches) for name in TERMS}
+
+    def value(params):
+        model = potential.replace(variables={**potential.variables, "params": params})
+        parts = [term_sums(loss, residuals(evaluate(model, b.graph), b, TERMS), b) for b in batches]
+        return total(loss.weights(0.0), {name: sum(p[name] for p in parts) for name in TERMS}, numbers)
+
+    return jax.jit(jax.value_and_grad(value))(potential.variables["params"])
+
+
+@pytest.mark.parametrize("cuts, extra", [((6,), (7, 3, 2)), ((2, 4), (0, 0, 0)), ((1, 5), (3, 0, 1))])
+def test_padding_and_batching_change_nothing(cuts, extra):
+    structures = tiny.structures(6)
+    potential = tiny.potential(structures).astype("float64")
+    whole, slope = gradient([structures], potential, (0, 0, 0))
+    parts = np.split(np.arange(6), np.cumsum(cuts)[:-1])
+    other, other_slope = gradient([[structures[i] for i in part] for part in parts], potential, extra)
+    np.testing.assert_allclose(other, whole, rtol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), slope, other_slope)
+
+
+@pytest.mark.parametrize(
+    "schedule, fractions, factors",
+    [
+        (Constant(), (0.0, 1.0), (1, 1)),
+        (Switch(at=0.75, factor=10), (0.0, 0.74, 0.75, 1.0), (1, 1, 10, 10)),
+        (Ramp(start=0.2, stop=0.6, first=1, last=5), (0.0, 0.2, 0.4, 0.6, 1.0), (1, 1, 3, 5, 5)),
+    ],
+)
+def test_schedules_of_weights(schedule, fractions, factors):
+    weights = [Loss(energy=MSE(weight=3.0, schedule=schedule)).weights(jnp.asarray(f))["energy"] for f in fractions]
+    np.testing.assert_allclose(weights, 3 * np.array(factors), rtol=1e-6)
+
+
+def test_terms_without_weight_or_label_are_left_out():
+    assert Loss(energy=MSE(weight=0.0)).wants(frozenset(TERMS)) == ("forces", "stress")
+    assert Loss().wants(frozenset(["energy"])) == ("energy",)
+    with pytest.raises(ValueError, match="no labels"):
+        Loss().wants(frozenset())
+    with pytest.raises(ValueError, match="every weight"):
+        Loss(MSE(weight=0.0), MSE(weight=0.0), MSE(weight=0.0))
+    with pytest.raises(ValueError, match="delta"):
+        Huber(delta=0.0)

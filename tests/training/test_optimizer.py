@@ -1,0 +1,63 @@
+"""Learning rates, clipping, decay and the moving average."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equipot.training.loop import TrainingConfig, judge
+from equipot.training.optimizer import AdamW, AMSGrad, Cosine, Exponential, Flat, Plateau, average, shape, transformation
+from equipot.training.session import Cursor
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        (Cosine(warmup=0.1, final=0.02), {0: 0.1, 9: 1.0, 55: 0.51, 100: 0.02}),
+        (Exponential(warmup=0.1, final=0.01), {4: 0.5, 10: 1.0, 55: 0.1, 100: 0.01}),
+        (Flat(warmup=0.0), {0: 1.0, 99: 1.0}),
+        (Plateau(warmup=0.2), {9: 0.5, 50: 1.0}),
+    ],
+)
+def test_shapes_of_the_learning_rate(schedule, expected):
+    curve = shape(schedule, 100)
+    for step, value in expected.items():
+        np.testing.assert_allclose(curve(step), value, rtol=1e-5)
+
+
+def test_plateau_lowers_the_rate_after_its_patience_and_not_below_its_end():
+    config = TrainingConfig(schedule=Plateau(factor=0.5, patience=2, final=0.2))
+    cursor, factors = Cursor(), []
+    for loss in [1.0, 2, 2, 2, 2, 2, 2, 0.5, 2, 2, 2, 2]:
+        cursor, improved = judge(config, cursor, loss)
+        assert improved == (loss in (1.0, 0.5))
+        factors.append(cursor.factor)
+    assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2]
+    assert cursor.best == 0.5 and cursor.stale == 4
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.1), AMSGrad(weight_decay=0.1)])
+def test_only_matrices_decay(optimizer):
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+    rule = transformation(optimizer, None)
+    direction, _ = rule.update({"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}, rule.init(params), params)
+    np.testing.assert_allclose(direction["w"], 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(direction["b"], 0)
+
+
+def test_first_step_has_unit_length_and_long_gradients_are_clipped():
+    params = {"b": jnp.zeros(3)}
+    gradient = {"b": jnp.array([3e3, -4e3, 0.0])}
+    for clip in (None, 1.0):
+        rule = transformation(AdamW(weight_decay=0.0), clip)
+        direction, moments = rule.update(gradient, rule.init(params), params)
+        np.testing.assert_allclose(direction["b"], [1, -1, 0], rtol=1e-4)
+        mu = next(m.mu for m in moments if hasattr(m, "mu"))["b"]
+        np.testing.assert_allclose(jnp.linalg.norm(mu), 0.1 * (1.0 if clip else 5e3), rtol=1e-5)
+
+
+def test_the_average_forgets_its_start():
+    ema = jnp.array(100.0)
+    for step in range(200):
+        ema = average(ema, jnp.array(1.0), 0.99, step)
+    assert abs(float(ema) - 1) < 1e-3
+    np.testing.assert_allclose(average(jnp.array(0.0), jnp.array(1.0), 0.9, 10_000), 0.1, rtol=1e-5)

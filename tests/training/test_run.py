@@ -1,0 +1,194 @@
+"""Whole runs with a tiny potential: killed, resumed, spread over devices, and everything that may go wrong."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from equipot import eqp
+from equipot.training import checkpoint
+
+HERE = Path(__file__).parent
+
+
+def rows(out):
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "elapsed"} for row in found]
+
+
+def final(out):
+    """Arrays of the last checkpoint, and those of the best potential."""
+    return checkpoint.newest(out / "checkpoints")[1], checkpoint.named_leaves(eqp.load(out / "best.eqp").variables)
+
+
+def assert_same_run(one, other):
+    for arrays, expected in zip(final(one), final(other), strict=True):
+        assert arrays.keys() == expected.keys()
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], expected[name], name)
+    assert rows(one) == rows(other)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run from beginning to end."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    stream = io.StringIO()
+    tiny.run(out, progress=stream)
+    return out, stream.getvalue()
+
+
+def test_a_run_learns_and_leaves_its_folder(whole):
+    out, said = whole
+    found = rows(out)
+    assert [row["epoch"] for row in found] == list(range(1, 7)) and found[-1]["step"] == 18
+    assert found[-1]["loss"] < found[0]["loss"]
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "best.eqp", "report.md", "learning.png"} <= set(os.listdir(out))
+    potential = eqp.load(out / "best.eqp")
+    assert potential.elements == (1, 8) and dict(potential.metadata.atomic_energies) == tiny.ENERGIES
+    assert "meV/atom" in said and "energy per atom" in (out / "report.md").read_text()
+    assert json.loads((out / "errors.json").read_text())["test"]["frames"] == 3
+
+
+def start(out, mode, devices=1, *settings):
+    cache = str(out.parent / "cache")
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache}
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(HERE / "tiny.py"), str(out), str(devices), mode, *settings]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_killed_and_resumed_is_not_killed(whole, tmp_path):
+    out = tmp_path / "run"
+    for mode, steps in (("new", 4), ("resume", 11)):
+        process = start(out, mode)
+        while process.poll() is None and not any(int(p.stem[5:]) >= steps for p in checkpoint.paths(out / "checkpoints")):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL, process.stdout.read()
+    process = start(out, "resume")
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "resumed from" in said
+    assert_same_run(out, whole[0])
+
+
+def test_two_devices_train_as_one(whole, tmp_path):
+    process = start(tmp_path / "two", "new", 2)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "2 cpu device" in said
+    for row, expected in zip(rows(tmp_path / "two"), rows(whole[0]), strict=True):
+        for key in row:
+            np.testing.assert_allclose(row[key], expected[key], rtol=2e-4, err_msg=key)
+    arrays, expected = final(tmp_path / "two")[0], final(whole[0])[0]
+    for name in arrays:
+        np.testing.assert_allclose(arrays[name], expected[name], rtol=2e-3, atol=1e-5, err_msg=name)
+
+
+def test_time_limit_stops_cleanly_and_resumes_exactly(whole, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    best = tiny.run(out, {"max_minutes": 0.0})
+    assert best.exists() and len(checkpoint.paths(out / "checkpoints")) == 1
+    assert "stopped by training.max_minutes" in (out / "report.md").read_text()
+    tiny.run(out, {"max_minutes": None}, resume=True)
+    assert_same_run(out, whole[0])
+
+
+def test_ctrl_c_leaves_a_state_to_resume_from(whole, tmp_path, monkeypatch):
+    from equipot.training import loop
+
+    out, settle = tmp_path / "run", loop.settle
+
+    def interrupted(run, state, cursor, *rest):
+        if cursor.epoch == 2 and not (out / "pressed").exists():
+            (out / "pressed").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return settle(run, state, cursor, *rest)
+
+    monkeypatch.setattr(loop, "settle", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run(out, {"checkpoint": {"seconds": 1e9}})
+    tiny.run(out, {"checkpoint": {"seconds": 1e9}}, resume=True)
+    assert_same_run(out, whole[0])
+
+
+def test_resume_refuses_another_config_or_other_data(whole, tmp_path):
+    out = whole[0]
+    with pytest.raises(ValueError, match="training.clip: 10.0 -> 3.0"):
+        tiny.run(out, {"clip": 3.0}, resume=True)
+    other = tiny.dataset().train
+    other[3] = other[3].replace(energy=other[3].energy + 1e-3)
+    with pytest.raises(ValueError, match=r"train set \(SHA-256\)"):
+        tiny.run(out, resume=True, train=other)
+    with pytest.raises(ValueError, match="holds a run already"):
+        tiny.run(out)
+
+
+def test_frames_that_make_the_loss_infinite_are_named(tmp_path):
+    train = tiny.dataset().train
+    forces = train[7].forces.copy()
+    forces[1, 2] = np.nan
+    train[7] = train[7].replace(forces=forces)
+    with pytest.raises(ValueError, match=r"not finite at epoch 1.*made, frame 7 \(number 7 of its set\) alone") as caught:
+        tiny.run(tmp_path / "run", train=train)
+    assert "frame 6" not in str(caught.value)
+    _, arrays, record, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert all(np.isfinite(a).all() for a in arrays.values()) and arrays[".ok"]
+    assert record["cursor"]["batch"] == arrays[".step"] < 3
+
+
+def test_divergence_is_told_from_a_bad_frame(tmp_path):
+    with pytest.raises(ValueError, match="no single frame.*learning_rate"):
+        tiny.run(tmp_path / "run", {"optimizer": {"learning_rate": 1e38}, "clip": None})
+
+
+def test_a_full_disk_ends_in_one_line_and_can_be_resumed(whole, tmp_path, monkeypatch):
+    out, calls, fsync = tmp_path / "run", [], os.fsync
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 25:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="make room, then use --resume"):
+        tiny.run(out)
+    tiny.run(out, resume=True)
+    assert_same_run(out, whole[0])
+
+
+def test_early_stop(tmp_path):
+    from equipot.training.loop import TrainingConfig
+
+    tiny.run(tmp_path / "run", {"optimizer": {"learning_rate": 1e-30}, "ema": None, "patience": 2, "epochs": 50})
+    found = rows(tmp_path / "run")
+    losses = [row["valid_loss"] for row in found]
+    assert min(losses[-2:]) >= losses[-3] and len(found) < 50
+    assert "no improvement" in (tmp_path / "run" / "report.md").read_text()
+    with pytest.raises(ValueError, match="ema"):
+        TrainingConfig(ema=1.0)
+
+
+def test_a_missing_logger_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ValueError, match=r"equipot\[tensorboard\]"):
+        tiny.run(tmp_path / "run", {"logger": {"kind": "TensorBoard"}})
+
+
+def test_more_devices_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="training.devices 99"):
+        tiny.run(tmp_path / "run", {"devices": 99})
+    assert jax.local_device_count() < 99
