@@ -17,7 +17,7 @@ PACKAGE = ROOT / "equipot"
 
 LAYERS = [
     {"units", "yamltext", "config"},
-    {"structure", "graph", "neighbors"},
+    {"structure", "graph", "neighbors", "device_list"},
     {"data", "nn"},
     {"potential", "eqp", "systems"},
     {"models", "physics"},

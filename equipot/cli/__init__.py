@@ -90,7 +90,15 @@ def explain(error: Exception) -> tuple[str | None, int]:
         remedy = f"; {REMEDIES[error.errno]}" if system and error.errno in REMEDIES else ""
         return f"{error.strerror}{where}{remedy}", 2
     if isinstance(error, ValueError | OSError):
-        return " ".join(str(error).split()) or type(error).__name__, 2
+        return one_line(str(error)) or type(error).__name__, 2
     if isinstance(error, RuntimeError) and type(error).__module__.startswith("equipot."):
-        return " ".join(str(error).split()), 1
+        return one_line(str(error)), 1
     return None, 1
+
+
+def one_line(message: str) -> str:
+    """A message on one line; of a list of problems, the first and how many there are."""
+    lines = [line.strip() for line in message.splitlines()]
+    if len(lines) > 2 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1]} (the first of {len(lines) - 1}; `equipot data FILE` shows all)"
+    return " ".join(message.split())

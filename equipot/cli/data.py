@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,47 +14,36 @@ from equipot.data.read import DataConfig, read
 from equipot.data.stats import is_free_atom
 from equipot.structure import Structure
 
+LABELS: dict[str, tuple[str, Callable[[Structure], Any]]] = {
+    "energy": ("eV/atom", lambda s: s.energy / len(s)),
+    "forces": ("eV/Å", lambda s: s.forces),
+    "stress": ("eV/Å³", lambda s: s.stress),
+}
+
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a summary, then raises on what training would refuse."""
+    """Prints what the frames hold and every problem.
+
+    Raises:
+        ValueError: training would refuse them.
+    """
     settings = config.build(DataConfig, {"train": args.data}, overrides=args.overrides)
     frames = [frame for source in args.data for frame in read(source, settings.keys, settings.units)]
-    print(summary(frames))
     bound = [frame for frame in frames if not is_free_atom(frame)]
-    report = check({"data": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
-    if str(report):
-        print(report)
-    report.raise_errors()
-    print("nothing that training would refuse")
+    report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
+    print(report)
+    print(ranges(bound, len(frames) - len(bound)))
+    if report.errors:
+        raise ValueError(f"training would refuse these data, because of the {len(report.errors)} error(s) above")
 
 
-def summary(frames: Sequence[Structure]) -> str:
-    """Sizes, elements, labels and their ranges, one line each."""
-    from ase.data import chemical_symbols
-
-    atoms = [len(frame) for frame in frames]
-    counts = Counter(int(z) for frame in frames for z in frame.numbers)
-    free = [frame for frame in frames if is_free_atom(frame)]
-    periodic = [frame for frame in frames if frame.pbc.any()]
-    lines = [
-        ("frames", f"{len(frames)}, {min(atoms)} to {max(atoms)} atoms, {len(periodic)} periodic, {len(free)} free atoms"),
-        ("elements", ", ".join(f"{chemical_symbols[z]} ({counts[z]})" for z in sorted(counts))),
-    ]
-    labels = {
-        "energy": ("eV/atom", lambda s: s.energy / len(s)),
-        "forces": ("eV/Å", lambda s: s.forces),
-        "stress": ("eV/Å³", lambda s: s.stress),
-    }
-    for name, (unit, value) in labels.items():
-        known = [frame for frame in frames if getattr(frame, name) is not None and not is_free_atom(frame)]
-        if known:
-            values = np.concatenate([np.ravel(value(frame)) for frame in known])
-            lines.append((name, f"{len(known)} frames, {values.min():.6g} to {values.max():.6g} {unit}, RMS {rms(values):.4g}"))
-        else:
-            lines.append((name, "no frame has it"))
-    return "\n".join(f"{label:9} {text}" for label, text in lines)
-
-
-def rms(values: np.ndarray) -> float:
-    """Root mean square about the mean: what a model has to explain."""
-    return float(np.sqrt(np.mean((values - values.mean()) ** 2)))
+def ranges(structures: Sequence[Structure], free: int) -> str:
+    """Range and spread of each label, one line each."""
+    lines = []
+    for name, (unit, value) in LABELS.items():
+        parts = [np.ravel(value(s)) for s in structures if getattr(s, name) is not None]
+        if parts:
+            values = np.concatenate(parts)
+            lines.append(f"{name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
+    lines.append(f"free atoms, for E0: {free or 'none'}")
+    return "\n".join(lines)

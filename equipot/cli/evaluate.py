@@ -31,10 +31,7 @@ def measure(
     frames = read(data, settings.keys, settings.units)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
-    report = check(
-        {"data": structures}, potential.cutoff, max_force=settings.max_force, min_distance=settings.min_distance, labelled=False
-    )
-    report.raise_errors()
+    check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance).raise_errors()
     table, predictions = evaluate_set(potential, structures)
     left_out = len(frames) - len(structures)
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from equipot.cli.recipes import find, run_folder
@@ -22,5 +23,5 @@ def simulate(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
 
     settings = config.load(path, MDConfig, overrides)
     prepare(settings.dtype)
-    md.run(settings, out, resume=resume)
+    md.run(settings, out, resume=resume, stream=sys.stdout)
     print(f"simulation: {out}")

@@ -24,6 +24,5 @@ def run(args: argparse.Namespace) -> None:
     measure(best, TEST, [], json=out / "test" / "errors.json", out=out / "test", dtype=None)
     print("\n3/3 molecular dynamics at 300 K (configs/md-nvt-langevin.yaml)", flush=True)
     settings = [f"model={best}", f"structure={TEST}", f"steps={STEPS}"]
-    md = out / "md"
-    simulate(found["md-nvt-langevin"], settings, run_folder(md, "", args.resume), args.resume)
+    simulate(found["md-nvt-langevin"], settings, run_folder(out / "md", "", args.resume), args.resume)
     print(f"\nEverything is in {out}. Next: your own data, as README.md shows.")

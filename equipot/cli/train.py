@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from equipot.cli.recipes import find, run_folder
@@ -21,7 +22,7 @@ def fit(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
     from equipot.training import TrainConfig, train
 
     settings = config.load(path, TrainConfig, overrides)
-    prepare(settings.dtype, cores())
-    best = train(settings, out, resume=resume)
+    prepare(settings.dtype, settings.training.devices or cores())
+    best = train(settings, out, resume=resume, progress=sys.stdout)
     print(f"potential: {best}")
     return best

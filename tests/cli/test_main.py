@@ -56,6 +56,11 @@ def one_line(capsys) -> str:
         ),
         (OSError(errno.ENOSPC, "cannot write x; free space"), 2, "cannot write x; free space"),
         (ModuleNotFoundError("No module named 'h5py'", name="h5py"), 2, "this needs the package h5py: pip install h5py"),
+        (
+            ValueError("the data have errors:\n  a, frame 1: NaN; mend it\n  b: empty; mend it"),
+            2,
+            "the data have errors: a, frame 1: NaN; mend it (the first of 2; `equipot data FILE` shows all)",
+        ),
         (Exploded("T = 1e9 K in step 12"), 1, "T = 1e9 K in step 12"),
         (
             MemoryError(),
