@@ -1,0 +1,357 @@
+"""A neighbour list that jits: any cell and periodicity, a cell that changes, fixed capacities with an overflow flag.
+
+Atoms are wrapped into the cell and sorted into a grid of bins that are laid over it: ``spec.grid`` bins along each lattice
+vector. A pair closer than the list radius R = cutoff + skin is at most ``spec.reach`` bins apart along each of them. Bins are
+counted on through the periodic images, so a cutoff longer than the cell only means a longer reach: all pairs of a small cell
+and the linked cells of a large one are the same few lines, and time and memory grow linearly with the number of atoms.
+
+Which candidates of an atom are hits is kept as bits, one word (or a few) for each bin within reach. Slots are then numbered by
+counting bits, and the reverse of a pair is one bit of its neighbour's words: no search, no sort of pairs.
+
+The list is a function of ``reference_positions`` and ``reference_cell`` alone, not of the lists before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from equipot.graph import Graph
+
+WORD = 32
+"""Bits of a word."""
+CANDIDATES = 2**20
+"""Candidate pairs looked at in one go: few enough for a CPU's cache, enough to fill a GPU."""
+MARGIN = 1.0e-4
+"""Bins are this much wider than the list radius needs, so that rounding in their assignment cannot hide a pair."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSpec:
+    """Everything static about a list. Made by ``neighbors.plan``, enlarged by ``neighbors.grow``; hashable."""
+
+    cutoff: float
+    """Å."""
+    skin: float
+    """Å; pairs out to cutoff + skin are in the list."""
+    pbc: tuple[bool, bool, bool]
+    slots: int
+    """Neighbours that an atom can have."""
+    grid: tuple[int, int, int]
+    """Bins along each lattice vector."""
+    reach: tuple[int, int, int]
+    """Bins searched to either side, periodic images included."""
+    occupancy: int
+    """Atoms that a bin can hold."""
+    slack: float
+    """Factor by which the capacities exceed what was found when planning."""
+
+    @property
+    def radius(self) -> float:
+        """Pairs closer than this are in the list (Å)."""
+        return self.cutoff + self.skin
+
+    @property
+    def words(self) -> int:
+        """Words that hold one bit for each place of a bin."""
+        return -(-self.occupancy // WORD)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "neighbors", "shifts", "reverse", "slot_mask", "reference_positions", "reference_cell", "overflow",
+    ],
+    meta_fields=["pbc"],
+)  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class DeviceList:
+    """Neighbour slots of one system (see ``graph.Graph``) and the geometry that they were built for."""
+
+    neighbors: Int[Array, "atoms slots"]
+    shifts: Int[Array, "atoms slots 3"]
+    reverse: Int[Array, "atoms slots"]
+    slot_mask: Bool[Array, "atoms slots"]
+    reference_positions: Float[Array, "atoms 3"]
+    """Å, as given: not wrapped."""
+    reference_cell: Float[Array, "3 3"]
+    overflow: Bool[Array, ""]
+    """A capacity was exceeded, the cell became too small for the planned reach, or a coordinate is not finite, at this build or
+    any before it: the list is not to be used. Call ``neighbors.grow`` and go back to the last good state."""
+    pbc: tuple[bool, bool, bool]
+
+
+def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
+    """The list of every pair closer than cutoff + skin. Rows of ``cell`` that do not repeat are ignored. Jits and vmaps.
+
+    Unused slots point to their own atom, are masked, and are their own reverse.
+    """
+    # A list has no derivative, also where it is updated inside a function that is differentiated.
+    positions, cell = jax.lax.stop_gradient((jnp.asarray(positions), jnp.asarray(cell, positions.dtype)))
+    binned = _sort_into_bins(spec, positions, cell)
+    words = _hits(spec, binned)
+    counts = jax.lax.population_count(words).astype(jnp.int32)
+    last = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
+    neighbors, shifts, reverse, mask = _fill_slots(spec, binned, words, last - counts, last)
+    overflow = binned.overflow | (jnp.max(last[:, -1]) > spec.slots)
+    return DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc)
+
+
+def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
+    """The same list where it still holds every pair within the cutoff, else a new one. An overflow is never forgotten."""
+
+    def rebuilt() -> DeviceList:
+        new = allocate(spec, positions, cell)
+        return dataclasses.replace(new, overflow=new.overflow | dlist.overflow)
+
+    return jax.lax.cond(is_stale(spec, dlist, positions, cell), rebuilt, lambda: dlist)
+
+
+def is_stale(
+    spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
+) -> Bool[Array, ""]:
+    """Whether a pair that is not in the list may have come within the cutoff; also True where a coordinate is not finite.
+
+    Let x0, C0 be the positions and the cell (rows) at the build, x, C those of now, and F = 1 + C0^+ (C - C0) the deformation
+    of the cell, with C0^+ the pseudo-inverse of the rows that repeat, so that C = C0 F. Every atom moves by the deformation and
+    a rest, x_i = x0_i F + u_i. The vector of pair (i, j, s) was v0 = x0_j - x0_i + s C0 and is
+
+        v = x_j - x_i + s C = v0 F + u_j - u_i,    |v| >= sigma_min(F) |v0| - |u_j - u_i|.
+
+    A pair that is not in the list had |v0| >= cutoff + skin. The difference u_j - u_i does not change when a constant is
+    subtracted from all u, so it is at most 2 max_k |u_k - mean(u)|: a common drift costs nothing, nor does the point about
+    which a barostat scales. No pair can have been missed while
+
+        sigma_min(F) (cutoff + skin) - 2 max_k |u_k - mean(u)| >= cutoff.
+
+    The smallest singular value is exact, sigma_min^2 = 1 + lambda_min(D + D^T + D^T D) with D = F - 1, less a bound on
+    rounding.
+    """
+    cell = jnp.where(jnp.asarray(spec.pbc)[:, None], cell - dlist.reference_cell, 0).astype(positions.dtype)
+    deformation = _matmul(_inverse(complete_cell(dlist.reference_cell, spec.pbc)), cell)
+    symmetric = deformation + deformation.T + _matmul(deformation.T, deformation)
+    sigma = jnp.sqrt(jnp.maximum(0, 1 + _smallest_eigenvalue(symmetric)))
+    before = dlist.reference_positions
+    rest = (positions - before) - _matmul(before, deformation)
+    farthest = jnp.sqrt(jnp.max(jnp.sum((rest - jnp.mean(rest, axis=0)) ** 2, axis=1)))
+    return ~(sigma * spec.radius - 2 * farthest >= spec.cutoff)
+
+
+def to_graph(
+    dlist: DeviceList,
+    positions: Float[Array, "atoms 3"],
+    numbers: Int[Array, atoms],
+    cell: Float[Array, "3 3"],
+    charge: float = 0.0,
+    spin: float = 0.0,
+) -> Graph:
+    """The one-system graph that models take. Differentiates with respect to positions and cell."""
+    n = len(positions)
+    dtype = positions.dtype
+    cell = jnp.asarray(cell, dtype) if any(dlist.pbc) else jnp.zeros((3, 3), dtype)
+    return Graph(
+        positions, jnp.asarray(numbers, jnp.int32), cell[None],
+        dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
+        node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
+        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
+    )  # fmt: skip
+
+
+def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
+    """The cell with each row that does not repeat replaced by a unit vector normal to all others; numpy or JAX, (3, 3)."""
+    xp = jnp if isinstance(cell, jax.Array) else np
+    unit = lambda v: v / xp.sqrt(xp.sum(v * v))
+    periodic = [k for k in range(3) if pbc[k]]
+    if len(periodic) == 3:
+        return cell
+    if not periodic:
+        return xp.eye(3, dtype=cell.dtype)
+    rows = list(cell)
+    if len(periodic) == 2:
+        k = pbc.index(False)
+        rows[k] = unit(xp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]))
+    else:
+        k = periodic[0]
+        axis = unit(rows[k])
+        rows[(k + 1) % 3] = unit(xp.cross(axis, xp.eye(3, dtype=cell.dtype)[xp.argmin(xp.abs(axis))]))
+        rows[(k + 2) % 3] = unit(xp.cross(axis, rows[(k + 1) % 3]))
+    return xp.stack(rows)
+
+
+def _inverse(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    a, b, c = cell
+    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
+    return columns / jnp.sum(a * columns[:, 0])
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    # Written out because a GPU may round the operands of a dot product to fewer bits.
+    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
+
+
+def _smallest_eigenvalue(m: Float[Array, "3 3"]) -> Float[Array, ""]:
+    """Of a symmetric matrix, by the trigonometric formula (O. K. Smith, Commun. ACM 4, 168, 1961), from below."""
+    mean = jnp.trace(m) / 3
+    rest = m - mean * jnp.eye(3, dtype=m.dtype)
+    spread = jnp.sqrt(jnp.sum(rest**2) / 6)
+    a, b, c = rest / jnp.where(spread > 0, spread, 1)
+    angle = jnp.arccos(jnp.clip(jnp.sum(a * jnp.cross(b, c)) / 2, -1, 1)) / 3
+    # arccos turns an error e of its argument near 1 into one of sqrt(2 e).
+    rounding = 4 * math.sqrt(jnp.finfo(m.dtype).eps)
+    return mean + spread * (2 * jnp.cos(angle + 2 * math.pi / 3) - rounding)
+
+
+class _Binned(NamedTuple):
+    """Atoms sorted into bins."""
+
+    cell: Float[Array, "3 3"]
+    wrapped: Float[Array, "atoms 3"]
+    offset: Int[Array, "atoms 3"]
+    """Lattice vectors taken off each atom by wrapping."""
+    bin: Int[Array, "atoms 3"]
+    place: Int[Array, atoms]
+    """Which place of its bin an atom holds."""
+    grid: Int[Array, " 3"]
+    """Bins in use along each vector: the planned ones, or fewer where the cell has shrunk."""
+    members: Int[Array, "bins occupancy"]
+    overflow: Bool[Array, ""]
+
+
+def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
+    n = len(positions)
+    pbc = jnp.asarray(spec.pbc)
+    most = jnp.asarray(spec.grid, jnp.int32)
+    cell = complete_cell(cell, spec.pbc)
+    inverse = _inverse(cell)
+    fraction = _matmul(positions, inverse)
+    offset = jnp.where(pbc, jnp.floor(fraction), 0)
+    lowest = jnp.where(pbc, 0, jnp.min(fraction, axis=0))
+    extent = jnp.max(fraction, axis=0) - lowest
+    radius = spec.radius * (1 + MARGIN)
+    # The bins may hold no more than `reach` to a radius: along an open direction they are widened, else their number is cut.
+    height = 1 / jnp.sqrt(jnp.sum(inverse**2, axis=0))
+    fit = jnp.floor(jnp.minimum(height / radius, n + 1.0) * jnp.asarray(spec.reach)).astype(jnp.int32)
+    grid = jnp.where(pbc, jnp.clip(fit, 1, most), most)
+    width = jnp.where(pbc, 1 / grid, jnp.maximum(extent / grid, radius))
+    bins = jnp.clip(jnp.floor((fraction - offset - lowest) / width).astype(jnp.int32), 0, grid - 1)
+    sane = jnp.all(jnp.abs(fraction) < 2.0**30) & jnp.all(jnp.isfinite(height))
+    too_small = jnp.any(pbc & (fit < 1))
+
+    total = math.prod(spec.grid)
+    flat = (bins[:, 0] * spec.grid[1] + bins[:, 1]) * spec.grid[2] + bins[:, 2]
+    order = jnp.argsort(flat, stable=True).astype(jnp.int32)
+    ordered = flat[order]
+    place = jnp.arange(n, dtype=jnp.int32) - jnp.searchsorted(ordered, ordered, side="left").astype(jnp.int32)
+    # One bin more, always empty, stands for everything outside of the grid; the atom n for an empty place.
+    members = jnp.full((total + 1, spec.words * _bits(spec)), n, jnp.int32).at[ordered, place].set(order, mode="drop")
+    overflow = ~sane | too_small | (jnp.max(place) >= members.shape[1])
+    wrapped = positions - _matmul(offset, cell)
+    place = jnp.zeros(n, jnp.int32).at[order].set(place)
+    return _Binned(cell, wrapped, offset.astype(jnp.int32), bins, place, grid, members, overflow)
+
+
+def _bits(spec: ListSpec) -> int:
+    return -(-spec.occupancy // spec.words)
+
+
+def _stencil(spec: ListSpec) -> np.ndarray:
+    """(steps, 3) bins within reach; that of the opposite step stands at the opposite place."""
+    return np.array(list(itertools.product(*(range(-m, m + 1) for m in spec.reach))), np.int32)
+
+
+def _bins_at(spec: ListSpec, binned: _Binned, target: Int[Array, "*rest 3"]) -> tuple[Array, Array]:
+    """Flat bin and periodic image of bins that are counted on beyond the cell."""
+    pbc = jnp.asarray(spec.pbc)
+    image = jnp.where(pbc, jnp.floor_divide(target, binned.grid), 0)
+    inside = target - image * binned.grid
+    flat = (inside[..., 0] * spec.grid[1] + inside[..., 1]) * spec.grid[2] + inside[..., 2]
+    exists = jnp.all((inside >= 0) & (inside < binned.grid), axis=-1)
+    return jnp.where(exists, flat, math.prod(spec.grid)), image
+
+
+def _hits(spec: ListSpec, binned: _Binned) -> UInt32[Array, "atoms groups"]:
+    """Words of bits, for each step of the stencil: which places of that bin hold an atom within the list radius."""
+    n, bits = len(binned.wrapped), _bits(spec)
+    stencil = _stencil(spec)
+    centre = len(stencil) // 2
+    far = jnp.concatenate([binned.wrapped, jnp.full((1, 3), jnp.inf, binned.wrapped.dtype)])
+    candidates = [far[:, k][binned.members] for k in range(3)]
+    places = jnp.arange(spec.words * bits, dtype=jnp.int32)
+
+    def block(atoms: Int[Array, block]) -> UInt32[Array, "block groups"]:
+        bins, image = _bins_at(spec, binned, binned.bin[atoms][:, None] + stencil)
+        square = 0
+        for k in range(3):
+            image_vector = sum(image[..., a].astype(far.dtype) * binned.cell[a, k] for a in range(3))
+            # In this order of operations the vector seen from the other side is the negative of this one to the last bit.
+            square += ((candidates[k][bins] - binned.wrapped[atoms, k, None, None]) + image_vector[..., None]) ** 2
+        itself = (np.arange(len(stencil)) == centre)[:, None] & (places == binned.place[atoms][:, None, None])
+        hit = (square < spec.radius**2) & ~itself
+        hit = hit.reshape(len(atoms), -1, bits).astype(jnp.uint32)
+        return jnp.sum(hit << jnp.arange(bits, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+
+    size = max(1, CANDIDATES // (len(stencil) * len(places)))
+    if n <= size:
+        return block(jnp.arange(n, dtype=jnp.int32))
+    atoms = jnp.minimum(jnp.arange(-(-n // size) * size, dtype=jnp.int32), n - 1).reshape(-1, size)
+    return jax.lax.map(block, atoms).reshape(atoms.size, -1)[:n]
+
+
+def _fill_slots(spec: ListSpec, binned: _Binned, words: Array, first: Array, last: Array) -> tuple[Array, Array, Array, Array]:
+    """Slots in the order of the bits; ``first`` and ``last`` (atoms, groups) count the hits before and through each word."""
+    n, groups = words.shape
+    bits, steps = _bits(spec), len(_stencil(spec))
+    atom = jnp.arange(n, dtype=jnp.int32)[:, None]
+    slot = jnp.arange(spec.slots, dtype=jnp.int32)[None]
+    used = slot < last[:, -1:]
+    group = jnp.minimum(_count_at_most(last, slot), groups - 1)
+    bit = _nth_bit(words[atom, group], slot - first[atom, group])
+    step, place = group // spec.words, (group % spec.words) * bits + bit
+    bins, image = _bins_at(spec, binned, binned.bin[:, None] + jnp.asarray(_stencil(spec))[step])
+    neighbor = jnp.where(used, binned.members[bins, place], atom)
+    shifts = image - binned.offset[neighbor] + binned.offset[:, None]
+
+    other = (steps - 1 - step) * spec.words + (binned.place // bits)[:, None]
+    bit = (binned.place % bits).astype(jnp.uint32)[:, None]
+    word = words[neighbor, other]
+    before = jax.lax.population_count(word & ((jnp.uint32(1) << bit) - 1)).astype(jnp.int32)
+    rank = first[neighbor, other] + before
+    # Both sides agree but where a distance equals the list radius to the last bit and was rounded in two ways, or where the
+    # neighbour's row has overflown, which is flagged.
+    used &= ((word >> bit) & 1).astype(bool) & (rank < spec.slots)
+    own = atom * spec.slots + slot
+    neighbor = jnp.where(used, neighbor, atom).astype(jnp.int32)
+    reverse = jnp.where(used, neighbor * spec.slots + rank, own).astype(jnp.int32)
+    return neighbor, jnp.where(used[..., None], shifts, 0).astype(jnp.int32), reverse, used
+
+
+def _count_at_most(last: Int[Array, "atoms groups"], slot: Int[Array, "1 slots"]) -> Int[Array, "atoms slots"]:
+    """How many entries of each ascending row are at most ``slot``, by bisection."""
+    n, groups = last.shape
+    atom = jnp.arange(n, dtype=jnp.int32)[:, None]
+    found = jnp.zeros((n, slot.shape[1]), jnp.int32)
+    for power in reversed(range(groups.bit_length())):
+        ahead = found + 2**power
+        there = last[atom, jnp.minimum(ahead, groups) - 1]
+        found = jnp.where((ahead <= groups) & (there <= slot), ahead, found)
+    return found
+
+
+def _nth_bit(word: UInt32[Array, "atoms slots"], n: Int[Array, "atoms slots"]) -> Int[Array, "atoms slots"]:
+    """Position of the n-th set bit (from 0, lowest first), by bisection; anything where there are fewer."""
+    position = jnp.zeros(word.shape, jnp.int32)
+    for half in (16, 8, 4, 2, 1):
+        below = jax.lax.population_count(word & jnp.uint32(2**half - 1)).astype(jnp.int32)
+        above = n >= below
+        n = jnp.where(above, n - below, n)
+        word = jnp.where(above, word >> half, word)
+        position += jnp.where(above, half, 0)
+    return position
