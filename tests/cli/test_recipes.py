@@ -1,14 +1,17 @@
-"""Every config that the package brings loads, as it stands, into the section that its command reads."""
+"""Every config that the package brings loads, as it stands, into the section that its command reads; and it runs, cut short."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 
-from equipot import config
+from equipot import cli, config, eqp
 from equipot.cli.recipes import recipes
 from equipot.md.config import MDConfig
+from equipot.potential import Atomic, Metadata, Potential, Term
 from equipot.training import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
@@ -35,3 +38,35 @@ def test_it_loads_and_survives_being_written(name, tmp_path):
     settings = config.load(FOLDER / f"{name}.yaml", section(name))
     (tmp_path / "again.yaml").write_text(config.to_yaml(settings))
     assert config.load(tmp_path / "again.yaml", section(name)) == settings
+
+
+class Bumps(Term):
+    """A soft repulsion without parameters, so that dynamics compile at once."""
+
+    @nn.compact
+    def __call__(self, graph, vectors):
+        x = jnp.sum(vectors**2, axis=-1) / self.cutoff**2
+        return Atomic(energy=0.01 * jnp.sum(jnp.where(graph.slot_mask & (x < 1), (1 - jnp.minimum(x, 1)) ** 3, 0.0), axis=-1))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("md-")])
+def test_dynamics_recipe_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EQUIPOT_CACHE", "off")
+    eqp.save(Potential(Bumps(3.0), {}, Metadata(atomic_energies=((1, 0.0), (6, 0.0), (8, 0.0), (14, 0.0)))), "model.eqp")
+    short = ["model=model.eqp", "steps=20", "chunk_steps=10", "trajectory.every=10"]
+    if "repeat" in (FOLDER / f"{name}.yaml").read_text():
+        short += ["repeat=[1, 1, 1]"]
+    assert cli.main(["md", name, *(word for text in short for word in ("--set", text))]) == 0
+    assert len(Path(f"runs/{name}/log.csv").read_text().splitlines()) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("md-")])
+def test_training_recipe_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EQUIPOT_CACHE", "off")
+    small = ["data.limit=8", "data.valid=4", "data.test=null", "training.epochs=1", "model.channels=4", "model.l_max=1"]
+    small += ["training.devices=1", "model.layers=2", "model.radial.mlp=[8]"]
+    assert cli.main(["train", name, *(word for text in small for word in ("--set", text))]) == 0
+    assert eqp.load(f"runs/{name}/best.eqp").elements
