@@ -1,4 +1,4 @@
-"""Unit conversions of one CODATA set (2014, the one that ASE uses by default). Inside the package everything is eV, Å, amu and e.
+"""Unit conversions of one CODATA set (2014, which ASE uses by default). Inside the package everything is eV, Å, amu and e.
 
 A name ``X`` is the value of one X in the package's units: multiply by it on the way in, divide on the way out. Time inside is
 Å sqrt(amu/eV); users see fs.
@@ -114,7 +114,8 @@ def stress(name: str) -> float:
         return ENERGY[above] / LENGTH[below[:-2]] ** 3
     if name in PRESSURE:
         return PRESSURE[name]
-    raise ValueError(f"unknown stress unit {name!r}; choose from {', '.join(PRESSURE)}, or write energy/length^3, such as eV/Å^3")
+    known = ", ".join(PRESSURE)
+    raise ValueError(f"unknown stress unit {name!r}; choose from {known}, or write energy/length^3, such as eV/Å^3")
 
 
 def _look_up(name: str, table: dict[str, float], what: str) -> float:

@@ -99,7 +99,7 @@ def _brief(problems: Sequence[Problem]) -> list[str]:
         lines += [str(p) for p in members[:SHOWN]]
         if len(members) > SHOWN:
             lines[-1] += f" (and the same in {len(members) - SHOWN} more frames)"
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _file(where: str) -> str:
@@ -112,11 +112,11 @@ def check(
     """Looks at every frame of the sets once, and at a sample for the agreement of the labels.
 
     ``cutoff`` (Å) is for atoms without neighbours, ``max_force`` in eV/Å, ``min_distance`` in Å. The set ``train`` says which
-    elements and labels there are to be.
+    elements there may be.
     """
     problems: list[Problem] = []
     seen: dict[bytes, tuple[str, str, float | None]] = {}
-    summary, known = [], set()
+    summary, known, judged = [], set(), set()
     for name, structures in sets.items():
         facts = Facts()
         for s in structures:
@@ -124,9 +124,10 @@ def check(
             problems += _duplicate(s, name, seen)
         problems += _labels(facts)
         problems += _outliers(facts)
+        problems += [Problem(*found) for found in diagnose(structures, judged)]
+        judged |= {_file(frame) for frame in facts.names}
         if name == "train":
             known = facts.elements
-            problems += diagnose(structures, Problem)
         elif known:
             problems += _strangers(facts, known)
         summary.append(f"{name}: {facts.describe()}")
@@ -181,7 +182,8 @@ def _frame(s: Structure, facts: Facts, cutoff: float, max_force: float, min_dist
             yield error("finite", f"{name} hold{'s' if name in ('cell', 'energy', 'stress') else ''} NaN or infinity",
                         "calculate the frame again or remove it")  # fmt: skip
     if s.energy is None and s.forces is None and s.stress is None:
-        yield error("unlabelled", "has no energy, forces or stress", "label it, remove it, or set data.keys to the names in the file")
+        remedy = "label it, remove it, or set data.keys to the names in the file"
+        yield error("unlabelled", "has no energy, forces or stress", remedy)
     if s.forces is not None and np.abs(s.forces).max(initial=0) > max_force:
         atom = int(np.argmax(np.abs(s.forces).max(axis=1)))
         yield error(
@@ -235,8 +237,10 @@ def _distances(s: Structure, facts: Facts, cutoff: float, min_distance: float) -
             f"atoms {i} and {j} are {r[np.argmin(ratio)]:.2f} Å apart, {ratio.min():.0%} of the sum of their covalent radii",
             "look at the frame, and at data.units.length",
         )  # fmt: skip
-    if not np.isin(s.numbers, NOBLE).any():
-        facts.ratios.append(float(ratio.min()))
+    if len(s) > 2 and not np.isin(s.numbers, NOBLE).any():
+        nearest = np.full(len(s), np.inf)
+        np.minimum.at(nearest, edges.centers, ratio)
+        facts.ratios.append(float(np.median(nearest)))
 
 
 def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float | None]]) -> Iterator[Problem]:
@@ -269,7 +273,8 @@ def _labels(facts: Facts) -> Iterator[Problem]:
             if column.any() and not column.all():
                 first = facts.names[rows[int(np.argmin(column))]]
                 what = f"has no {label}, as {np.sum(~column)} of {len(rows)} frames of {file}"
-                yield Problem(WARNING, f"missing {label}", first, what, "they are trained on what they have; label them if it is not meant")
+                remedy = "they are trained on what they have; label them if it is not meant"
+                yield Problem(WARNING, f"missing {label}", first, what, remedy)
         for label, column in zip(("energy", "forces"), has.T, strict=False):
             if not column.any() and has.any():
                 what = f"no frame has {'forces' if label == 'forces' else 'an energy'}"
@@ -277,7 +282,8 @@ def _labels(facts: Facts) -> Iterator[Problem]:
     ratio = np.median(facts.ratios) if facts.ratios else 1.0
     if BOHR_RATIO[0] < ratio < BOHR_RATIO[1]:
         what = f"nearest atoms are typically {ratio:.2f} times the sum of their covalent radii apart"
-        yield Problem(WARNING, "length", _file(facts.names[0]), what, "set data.units.length to bohr if the positions are in bohr")
+        remedy = "set data.units.length to bohr if the positions are in bohr"
+        yield Problem(WARNING, "length", _file(facts.names[0]), what, remedy)
 
 
 def _outliers(facts: Facts) -> Iterator[Problem]:
@@ -301,7 +307,8 @@ def _outliers(facts: Facts) -> Iterator[Problem]:
             return
     for k in np.flatnonzero(~keep):
         what = f"the energy is {left[k]:+.3g} eV/atom from what its composition suggests (typical spread {sigma:.2g})"
-        yield Problem(WARNING, "outlier", facts.names[rows[k]], what, "look whether the calculation converged, or remove the frame")
+        remedy = "look whether the calculation converged, or remove the frame"
+        yield Problem(WARNING, "outlier", facts.names[rows[k]], what, remedy)
 
 
 def _strangers(facts: Facts, known: set[int]) -> Iterator[Problem]:

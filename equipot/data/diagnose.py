@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,29 +14,70 @@ from equipot.neighbors import neighbor_list
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol, kJ_per_mol
 
+ERROR, WARNING = "error", "warning"
 FRAMES, ATOMS, EDGES, ELEMENTS = 40, 4000, 400_000, 6
 """Limits of the sample that is fitted."""
 LEAST = 4
 """Frames without which nothing is said."""
-TRUSTED, SUSPECTED = 0.8, 0.6
-"""Correlations from which a contradiction is an error, or worth a warning."""
+CLOSEST = 0.3
+"""Frames with a closer pair (Å) are left to the check of distances."""
+EXPLAINED = 0.5
+"""Correlation of the fit with the forces below which it says nothing."""
+TRUSTED, SUSPECTED, SHUFFLED = 0.8, 0.6, 0.5
+"""Correlations from which a contradiction is an error, or worth a warning; and below which an order cannot be right."""
 FACTOR = 6.0
 """Slopes within this factor of one are what a crude fit gives for right labels."""
 MATCH = 2.0
 """A known mistake is named when the slope is within this factor of it."""
+GRADIENTS = "force sign"
+
+ENERGY_MISTAKES = {
+    1 / hartree: "the energies may be in Hartree while the forces are in eV/Å",
+    hartree: "the forces may be in Hartree/Å while the energies are in eV",
+    hartree / bohr: "the forces may be in Hartree/bohr while the energies are in eV",
+    1 / kcal_per_mol: "the energies may be in kcal/mol while the forces are in eV/Å",
+    kcal_per_mol: "the forces may be in kcal/mol/Å while the energies are in eV",
+    1 / kJ_per_mol: "the energies may be in kJ/mol while the forces are in eV/Å",
+    kJ_per_mol: "the forces may be in kJ/mol/Å while the energies are in eV",
+}
+"""By the ratio of energy differences to what the forces imply; the forces' own unit makes them wrong the other way."""
+STRESS_MISTAKES = {
+    1 / GPa: "it looks like GPa: set data.units.stress to GPa",
+    10 / GPa: "it looks like kbar: set data.units.stress to kbar",
+    1e4 / GPa: "it looks like bar: set data.units.stress to bar",
+    GPa: "it may have been divided by 160.2 once too often",
+    bohr**3 / hartree: "it looks like Hartree/bohr^3: set data.units.stress to that",
+}
+"""By the ratio of labels to what the forces imply."""
 
 
-def diagnose(structures: Sequence[Structure], problem: Callable[..., Any]) -> Iterator[Any]:
-    """Problems with the labels of each file among ``structures``, from a sample of its frames."""
+class Finding(NamedTuple):
+    """One thing that is wrong, as ``check.Problem`` has it."""
+
+    severity: str
+    kind: str
+    where: str
+    what: str
+    remedy: str
+
+
+def diagnose(structures: Sequence[Structure], skip: Set[str] = frozenset()) -> Iterator[Finding]:
+    """What is wrong with the labels of each file among ``structures``, from a sample of its frames; ``skip`` names files."""
     files: dict[str, list[int]] = defaultdict(list)
     for k in range(len(structures)):
         files[structures[k].source.rpartition(", frame ")[0]].append(k)
-    for file, rows in files.items():
-        sample = _sample(structures, rows)
-        if len(sample) >= LEAST:
-            prediction = fit(sample)
-            yield from _energies(file, sample, prediction.energies, problem)
-            yield from _stresses(file, sample, prediction.virials, problem)
+    for file in files.keys() - skip:
+        sample = _sample(structures, files[file])
+        if len(sample) < LEAST:
+            continue
+        prediction = fit(sample)
+        if prediction is None or prediction.correlation < EXPLAINED:
+            continue
+        wrong = list(_energies(file, sample, prediction.energies))
+        yield from wrong
+        if not any(found.kind == GRADIENTS for found in wrong):
+            # Forces of the wrong sign would put the blame on the stress.
+            yield from _stresses(file, sample, prediction.virials)
 
 
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
@@ -57,16 +99,20 @@ def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Struct
 
 
 def _usable(s: Structure) -> bool:
-    if s.forces is None or len(s) < 2 or np.abs(s.forces).max() < 1e-4:
+    """Whether a frame has forces to fit to, and a geometry that the neighbour search takes."""
+    if s.forces is None or len(s) < 2:
         return False
-    values = (s.positions, s.cell, s.forces, 0.0 if s.energy is None else s.energy, 0.0 if s.stress is None else s.stress)
-    if not all(np.all(np.isfinite(value)) for value in values) or (s.pbc.any() and np.linalg.norm(s.cell[s.pbc], axis=1).min() < 1):
+    values = (s.positions, s.cell, s.forces, s.energy, s.stress)
+    if not all(np.all(np.isfinite(value)) for value in values if value is not None) or np.abs(s.forces).max() < 1e-4:
         return False
-    found = neighbor_list(s.positions, s.cell, s.pbc, 0.3)
-    return len(found.centers) == 0
+    if not s.cell[s.pbc].any(axis=1).all():
+        return False
+    if s.pbc.any() and np.abs(np.linalg.det(s.cell)) < 1e-3 * np.prod(np.linalg.norm(s.cell, axis=1)):
+        return False
+    return len(neighbor_list(s.positions, s.cell, s.pbc, CLOSEST).centers) == 0
 
 
-def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray, problem: Callable[..., Any]) -> Iterator[Any]:
+def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Finding]:
     """Energy differences between frames of one composition against those that the forces imply."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for k, s in enumerate(sample):
@@ -81,21 +127,15 @@ def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray, pro
     if len(y) < 2 * LEAST or np.abs(y).max() < 1e-3:
         return
     correlation, slope = _regress(x, y)
-    known = {
-        1 / hartree: "the energies may be in Hartree while the forces are in eV/Å",
-        hartree: "the forces may be in Hartree/Å while the energies are in eV",
-        hartree / bohr: "the forces may be in Hartree/bohr while the energies are in eV",
-        1 / kcal_per_mol: "the energies may be in kcal/mol while the forces are in eV/Å",
-        kcal_per_mol: "the forces may be in kcal/mol/Å while the energies are in eV",
-        1 / kJ_per_mol: "the energies may be in kJ/mol while the forces are in eV/Å",
-        kJ_per_mol: "the forces may be in kJ/mol/Å while the energies are in eV",
-    }
     what = f"energies and forces disagree (energy differences are {slope:.3g} times what the forces imply)"
-    yield from _judge("energy unit", file, what, correlation, slope, known, "state data.units.energy and data.units.forces",
-                      "the forces may be gradients, of the opposite sign", problem)  # fmt: skip
+    remedy = "state data.units.energy and data.units.forces"
+    if correlation < 0:
+        remedy = "the forces look like gradients, dE/dr: write -dE/dr"
+    kind = GRADIENTS if correlation < 0 else "energy unit"
+    yield from _judge(kind, file, what, correlation, slope, ENERGY_MISTAKES, remedy)
 
 
-def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, problem: Callable[..., Any]) -> Iterator[Any]:
+def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> Iterator[Finding]:
     """Stress without its trace against the virial of the fitted pairs.
 
     The trace is left out: a two-body fit to forces does not know the pressure that everything else in a solid adds.
@@ -105,42 +145,53 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, probl
         return
     volumes = np.array([sample[k].volume for k in rows])
     labels = _traceless(np.array([sample[k].stress for k in rows]))
+    predicted = _traceless(virials[rows]) / volumes[:, None, None]
     if np.abs(labels).max() < 1e-12:
-        yield problem("error", "stress zero", file, "every stress is zero", "set data.keys.stress to none: it was not calculated")
+        yield Finding(ERROR, "stress zero", file, "every stress is zero", "set data.keys.stress to none: it was not calculated")
         return
-    correlation, slope = _regress((_traceless(virials[rows]) / volumes[:, None, None]).ravel(), labels.ravel())
+    correlation, slope = _regress(predicted.ravel(), labels.ravel())
     volume = float(np.median(volumes))
-    known = {
-        1 / GPa: "it may be in GPa: set data.units.stress",
-        10 / GPa: "it may be in kbar: set data.units.stress",
-        1e4 / GPa: "it may be in bar: set data.units.stress",
-        GPa: "it may have been divided by 160.2 once too often",
-        bohr**3 / hartree: "it may be in Hartree/bohr^3: set data.units.stress",
-        volume: "it may be a virial, the stress times the volume: name it in data.keys.virial if it is -dE/d(strain)",
-        1 / volume: "it may have been divided by the volume once too often",
-    }
+    extensive = "it looks like a virial, the stress times the volume: name it in data.keys.virial if it is -dE/d(strain)"
+    mistakes = STRESS_MISTAKES | {volume: extensive, 1 / volume: "it may have been divided by the volume once too often"}
     what = f"the stress is {slope:.3g} times what the forces imply"
-    yield from _judge("stress unit", file, what, correlation, slope, known, "state data.units.stress, or set data.keys.stress to none",
-                      "it may have the opposite sign (positive is tension; many codes print pressure)", problem)  # fmt: skip
+    remedy = "state data.units.stress, or set data.keys.stress to none"
+    if correlation < 0:
+        remedy = "it looks like a pressure tensor: stress is positive under tension, so reverse its sign"
+    yield from _judge("stress unit", file, what, correlation, slope, mistakes, remedy)
+    yield from _order(file, predicted, labels)
+
+
+def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:
+    """Whether the shear components stand in another order than yz, xz, xy."""
+    shear = lambda tensors: np.stack([tensors[:, 1, 2], tensors[:, 0, 2], tensors[:, 0, 1]])
+    x, y = shear(predicted), shear(labels)
+    if np.linalg.norm(y) < 0.05 * np.linalg.norm(labels):
+        return
+    as_is = abs(_regress(x.ravel(), y.ravel())[0])
+    orders = {order: abs(_regress(x[list(order)].ravel(), y.ravel())[0]) for order in permutations(range(3))}
+    best = max(orders, key=orders.get)
+    if as_is < SHUFFLED and orders[best] > TRUSTED:
+        names = ", ".join(("yz", "xz", "xy")[k] for k in best)
+        seen = f"correlation {orders[best]:.2f}, as read {as_is:.2f}"
+        what = f"the shear stresses look as if written in the order {names} ({seen})"
+        yield Finding(ERROR, "stress order", file, what, "write them as yz, xz, xy, or as nine numbers")
 
 
 def _judge(
-    kind: str, file: str, what: str, correlation: float, slope: float, known: Mapping[float, str], remedy: str, sign: str,
-    problem: Callable[..., Any],
-) -> Iterator[Any]:  # fmt: skip
-    """A problem where the slope is negative or far from one, as certain as the correlation is strong."""
+    kind: str, file: str, what: str, correlation: float, slope: float, mistakes: Mapping[float, str], remedy: str
+) -> Iterator[Finding]:
+    """A finding where the slope is negative or far from one, as certain as the correlation is strong."""
     size = abs(slope)
     right_size = 1 / FACTOR < size < FACTOR
     if abs(correlation) < SUSPECTED or (right_size and slope > 0):
         return
-    guesses = [] if slope > 0 else [sign]
-    if not right_size:
-        near = sorted((abs(np.log(size / factor)), text) for factor, text in known.items())
-        guesses += [text for distance, text in near[:2] if distance < np.log(MATCH)]
-    yield problem(
-        "error" if abs(correlation) >= TRUSTED else "warning", kind, file, f"{what}, correlation {correlation:.2f}",
-        "; ".join([*guesses] or [remedy]),
-    )  # fmt: skip
+    near = [] if right_size else sorted((abs(np.log(size / factor)), text) for factor, text in mistakes.items())
+    guesses = [text for distance, text in near[:2] if distance < np.log(MATCH)]
+    sure = abs(correlation) >= TRUSTED and (slope < 0 or guesses)
+    advice = "; or ".join(guesses) or remedy
+    if guesses and slope < 0:
+        advice = f"{remedy}; and {advice}"
+    yield Finding(ERROR if sure else WARNING, kind, file, f"{what}, correlation {correlation:.2f}", advice)
 
 
 def _traceless(tensors: np.ndarray) -> np.ndarray:

@@ -65,14 +65,15 @@ def parse(chunk: Chunk, path: Path) -> Any:
         return next(read_xyz(StringIO("".join(chunk.lines)), index=0))
     except Exception as error:
         # Whatever ASE's parser raises, from KeyError to TypeError, the user needs the place in the file.
-        raise ValueError(_diagnose(chunk, path) or f"{path}, frame {chunk.frame} (line {chunk.line}): {_first_line(error)}") from None
+        otherwise = f"{path}, frame {chunk.frame} (line {chunk.line}): {_first_line(error)}"
+        raise ValueError(_diagnose(chunk, path) or otherwise) from None
 
 
 def _count(header: str, path: Path, frame: int, line: int) -> int:
     try:
         atoms = int(header)
     except ValueError:
-        before = "; the frame before may state too few atoms" if frame else "; is this an extended XYZ file?"
+        before = "; the frame before may state a wrong number of atoms" if frame else "; is this an extended XYZ file?"
         raise ValueError(
             f"{path}, frame {frame} (line {line}): expected the number of atoms, got {header.strip()[:40]!r}{before}"
         ) from None

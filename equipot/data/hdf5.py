@@ -5,7 +5,7 @@ Layout (format version 1; eV, Å, e), with N atoms in F frames:
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
     numbers  (N,)        positions (N, 3)   forces (N, 3)
     cell     (F, 3, 3)   stress (F, 3, 3)   pbc (F, 3)
-    energy, charge, spin, weight, energy_weight, forces_weight, stress_weight  (F,)
+    scalars  (F, 7)      energy, charge, spin, weight, energy_weight, forces_weight, stress_weight
     has      (F, 3)      whether the frame has an energy, forces, a stress; what it lacks is zero
     info     (F,)        JSON of everything else
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from equipot.data.split import Subset
 from equipot.structure import Structure
 
 FORMAT, VERSION = "equipot structures", 1
@@ -33,8 +34,7 @@ PER_FRAME = {
     "stress": ((3, 3), np.float64),
     "pbc": ((3,), bool),
     "has": ((3,), bool),
-    **{name: ((), np.float64) for name in ("energy", "charge", "spin", "weight")},
-    **{name: ((), np.float64) for name in ("energy_weight", "forces_weight", "stress_weight")},
+    "scalars": ((7,), np.float64),
 }
 SCALARS = ("charge", "spin", "weight", "energy_weight", "forces_weight", "stress_weight")
 
@@ -80,12 +80,11 @@ def _append(file: Any, block: list[Structure]) -> None:
         "forces": np.concatenate([np.zeros((len(s), 3)) if s.forces is None else s.forces for s in block]),
         "cell": np.stack([s.cell for s in block]),
         "pbc": np.stack([s.pbc for s in block]),
-        "energy": np.array([s.energy or 0.0 for s in block]),
+        "scalars": np.array([[s.energy or 0.0, *(getattr(s, name) for name in SCALARS)] for s in block]),
         "stress": np.stack([np.zeros((3, 3)) if s.stress is None else s.stress for s in block]),
         "has": np.array([[label is not None for label in (s.energy, s.forces, s.stress)] for s in block]),
         "info": [json.dumps(dict(s.info), default=_plain) for s in block],
         "offsets": file["offsets"][-1] + sizes,
-        **{name: np.array([getattr(s, name) for s in block]) for name in SCALARS},
     }
     for name, values in columns.items():
         data = file[name]
@@ -116,7 +115,8 @@ class HDF5Dataset(Sequence):
             if attributes.get("format") != FORMAT:
                 raise ValueError(f"{self.path}: not written by equipot.data.hdf5.write_hdf5; convert it with that")
             if attributes["version"] > VERSION:
-                raise ValueError(f"{self.path}: has format version {attributes['version']}, newer than {VERSION}; update equipot")
+                version = attributes["version"]
+                raise ValueError(f"{self.path}: has format version {version}, newer than {VERSION}; update equipot")
             self._offsets = self._file["offsets"][:]
         except (OSError, KeyError) as error:
             first = str(error).splitlines()[0]
@@ -126,8 +126,6 @@ class HDF5Dataset(Sequence):
         return len(self._offsets) - 1
 
     def __getitem__(self, k: Any) -> Any:
-        from equipot.data.split import Subset
-
         if isinstance(k, slice):
             return Subset(self, np.arange(len(self))[k])
         if not -len(self) <= k < len(self):
@@ -135,17 +133,18 @@ class HDF5Dataset(Sequence):
         k = int(k) % len(self)
         rows, file = slice(self._offsets[k], self._offsets[k + 1]), self._file
         energy, forces, stress = file["has"][k]
+        value, *scalars = file["scalars"][k].tolist()
         return Structure(
             numbers=file["numbers"][rows],
             positions=file["positions"][rows],
             cell=file["cell"][k],
             pbc=file["pbc"][k],
-            energy=float(file["energy"][k]) if energy else None,
+            energy=value if energy else None,
             forces=file["forces"][rows] if forces else None,
             stress=file["stress"][k] if stress else None,
             info=json.loads(file["info"][k]),
             source=f"{self.path}, frame {k}",
-            **{name: float(file[name][k]) for name in SCALARS},
+            **dict(zip(SCALARS, scalars, strict=True)),
         )
 
     def close(self) -> None:

@@ -73,12 +73,12 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "forces": (*_spellings("forces", "force"), "Forces", "F"),
     "stress": (*_spellings("stress"), "Stress"),
     "virial": (*_spellings("virial", "virials"), "Virial"),
-    "weight": ("weight", "config_weight"),
+    "weight": ("config_weight",),
     "energy_weight": ("energy_weight", "config_energy_weight"),
     "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),
     "stress_weight": ("stress_weight", "config_stress_weight", "config_virials_weight", "virials_weight"),
 }
-"""The names in use for each label."""
+"""The names in use for each label. A bare ``weight`` is not among them: it is as often a molecular mass."""
 PER_ATOM = ("forces",)
 LABELS = ("energy", "forces", "stress", "virial")
 AGREE = {"energy": 1e-6, "forces": 1e-6, "stress": 1e-8, "virial": 1e-6}
@@ -124,7 +124,9 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
         if named is not None:
             if not any(named in getattr(f, where) for f in frames):
                 there = sorted({key for f in frames for key in getattr(f, where)})
-                raise ValueError(f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}")
+                raise ValueError(
+                    f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}"
+                )
             chosen[label] = named
             continue
         present = [name for name in known if any(name in getattr(f, where) for f in frames)]
@@ -151,7 +153,8 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
             a, b = values[first[0]], values[name]
             if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=AGREE.get(label, 1e-12), equal_nan=True):
                 shown = f" ({a.flat[0]:g} and {b.flat[0]:g})" if a.size == b.size == 1 else ""
-                why = "; where both come from one code, forces are the slope of the free energy" if "free_energy" in held else ""
+                free = any("free_energy" in key for key in (first[0], name))
+                why = "; where both come from one code, forces are the slope of the free energy" if free else ""
                 raise ValueError(f"{f.source}: {first[0]!r} and {name!r} disagree{shown}; {remedy}{why}")
     covered = {name: sum(name in getattr(f, where) for f in frames) for name in names}
     if max(covered.values()) < sum(any(name in getattr(f, where) for name in names) for f in frames):
@@ -220,8 +223,8 @@ def _stress(f: Frame, values: Mapping[str, np.ndarray], chosen: Mapping[str, str
         if np.abs(both["stress"] - both["virial"]).max() > 1e-3 * scale + 1e-6:
             raise ValueError(
                 f"{f.source}: {chosen['stress']!r} and -{chosen['virial']!r}/volume disagree "
-                f"(xx {both['stress'][0, 0]:.3g} and {both['virial'][0, 0]:.3g} eV/Å^3); set data.keys.stress or data.keys.virial "
-                "to the one to learn, or the other to none"
+                f"(xx {both['stress'][0, 0]:.3g} and {both['virial'][0, 0]:.3g} eV/Å^3); "
+                "set data.keys.stress or data.keys.virial to the one to learn"
             )
     return next(iter(both.values()))
 

@@ -19,6 +19,8 @@ CUTOFF = 5.5
 """Å."""
 BASIS = 10
 RIDGE = 1e-6
+ENOUGH = 3
+"""Force components needed for each coefficient."""
 
 
 class Features(NamedTuple):
@@ -46,7 +48,9 @@ def features(structure: Structure, pairs: dict[tuple[int, int], int]) -> Feature
     r = np.linalg.norm(vectors, axis=1)
     value, slope = basis(r)
     z = np.sort(structure.numbers[np.stack([edges.centers, edges.neighbors], 1)], axis=1)
-    column = np.array([pairs[a, b] for a, b in z.tolist()], int).reshape(-1)
+    column = np.zeros(len(r), int)
+    for (a, b), number in pairs.items():
+        column[(z[:, 0] == a) & (z[:, 1] == b)] = number
     n, width = len(structure), BASIS * len(pairs)
     energy, forces, virial = np.zeros(width), np.zeros((n, 3, width)), np.zeros((3, 3, width))
     unit = vectors / r[:, None]
@@ -69,12 +73,14 @@ class PairFit(NamedTuple):
     """(frames, 3, 3) dE/d(strain), eV."""
 
 
-def fit(structures: Sequence[Structure]) -> PairFit:
-    """Least squares on the forces of all frames, which must have forces."""
+def fit(structures: Sequence[Structure]) -> PairFit | None:
+    """Least squares on the forces of all frames; None where they are too few for so many coefficients."""
     elements = sorted({int(z) for s in structures for z in s.numbers})
     pairs = {pair: k for k, pair in enumerate((a, b) for a in elements for b in elements if a <= b)}
-    found = [features(s, pairs) for s in structures]
     width = BASIS * len(pairs)
+    if 3 * sum(map(len, structures)) < ENOUGH * width:
+        return None
+    found = [features(s, pairs) for s in structures]
     normal, right = np.zeros((width, width)), np.zeros(width)
     for s, f in zip(structures, found, strict=True):
         rows = f.forces.reshape(-1, width)

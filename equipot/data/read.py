@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from equipot.data import bundled, extxyz
 from equipot.data.check import Report, check
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import Keys, Units, choose, frame, structure
-from equipot.data.split import Chain, Subset, split
+from equipot.data.split import Chain, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, atomic_energies, is_free_atom, isolated_energies
 from equipot.structure import Structure
 
@@ -73,10 +73,10 @@ class Dataset:
 
 
 def read(source: str | Path, keys: Keys | None = None, units: Units | None = None) -> Sequence[Structure]:
-    """The structures of one source: extended XYZ (also .gz, .xz), HDF5 of our own, ``bundled:NAME``, or anything that ASE reads.
+    """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
 
-    ``file@0:100`` reads a slice. A list, but for HDF5 a sequence that reads frames when they are asked for. Label names and units
-    apply to extended XYZ and ASE databases; everything else comes in eV and Å already.
+    ``file@0:100`` reads a slice. The answer is a list, but for HDF5 a sequence that reads frames when they are asked for. Label
+    names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already.
 
     Raises:
         FileNotFoundError: no such file.
@@ -84,7 +84,8 @@ def read(source: str | Path, keys: Keys | None = None, units: Units | None = Non
     """
     keys, units = keys or Keys(), units or Units()
     if str(source).startswith(bundled.PREFIX):
-        return bundled.load(str(source))
+        name, _, index = str(source).partition("@")
+        return bundled.load(name)[_slice(index or ":", str(source))]
     path, index = _split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
@@ -127,7 +128,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structur
     wanted = _slice(index, str(path))
     database = path.suffix.lower() in (".db", ".json")
     if not database and units != Units():
-        raise ValueError(f"{path}: ASE gives this format in eV and Å, so data.units cannot be {units.energy} and {units.length}")
+        raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
     try:
         if path.suffix.lower() == ".db":
             from ase.db import connect
@@ -212,23 +213,6 @@ def _without_free_atoms(structures: Sequence[Structure]) -> Sequence[Structure]:
     return Subset(structures, np.array([k for k, s in enumerate(structures) if not is_free_atom(s)], int))
 
 
-@dataclass(frozen=True, eq=False)
-class Weighted(Sequence):
-    """Structures whose weight is multiplied by a factor of their config_type."""
-
-    parent: Sequence[Structure]
-    factors: Mapping[str, float]
-
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    def __getitem__(self, k: Any) -> Any:
-        if isinstance(k, slice):
-            return Weighted(self.parent[k], self.factors)
-        s = self.parent[k]
-        return s.replace(weight=s.weight * self.factors.get(str(s.info.get("config_type")), 1.0))
-
-
 def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Sequence[Structure]:
     if not factors:
         return train
@@ -246,7 +230,8 @@ def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, fl
             source = read(choice, config.keys, config.units)
         except FileNotFoundError:
             raise ValueError(
-                f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, or a file of isolated atoms"
+                f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, "
+                "or a file of isolated atoms"
             ) from None
         free, choice = isolated_energies(source), "isolated"
     return atomic_energies(train, free, choice, {int(z) for z in others})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,23 @@ class Chain(Sequence):
                 return part[index]
             index -= len(part)
         raise IndexError(f"frame {k} of {len(self)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Sequence):
+    """Structures whose weight is multiplied by a factor of their config_type."""
+
+    parent: Sequence[Structure]
+    factors: Mapping[str, float]
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Weighted(self.parent[k], self.factors)
+        s = self.parent[k]
+        return s.replace(weight=s.weight * self.factors.get(str(s.info.get("config_type")), 1.0))
 
 
 def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:

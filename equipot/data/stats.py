@@ -182,8 +182,8 @@ def atomic_energies(
 ) -> AtomicEnergies:
     """E0 of every element in ``structures`` and ``needed``.
 
-    ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated where
-    they cover all elements, else fit) or E0 by symbol.
+    ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated
+    where they cover all elements, else fit) or E0 by symbol.
 
     Raises:
         ValueError: an element without E0.
@@ -221,10 +221,11 @@ def atomic_energies(
 def _rank_warning(fit: Fit, elements: int) -> tuple[str, ...]:
     if not fit.undetermined:
         return ()
+    shown = "; or ".join(fit.undetermined[:4]) + ("; and more" if len(fit.undetermined) > 4 else "")
     return (
-        f"E0 by least squares: the compositions determine {elements - len(fit.undetermined)} of {elements} combinations; nothing "
-        f"in the data notices {'; or '.join(fit.undetermined)}. The E0 closest to one energy per atom are used: energies of other "
-        "compositions, and of reactions between them, will be meaningless. Add isolated atoms or give data.atomic_energies",
+        f"E0 by least squares: the compositions determine {elements - len(fit.undetermined)} of {elements} element energies; "
+        f"no frame notices {shown}. The E0 closest to one energy per atom are used: energies of other compositions, and of "
+        "reactions between them, will be meaningless. Add isolated atoms, or give data.atomic_energies",
     )
 
 

@@ -1,0 +1,159 @@
+"""Every defect that users' data have is named with file, frame and remedy; right data raise no alarm."""
+
+import re
+
+import numpy as np
+import pytest
+
+from equipot.data.check import DataError, check
+from equipot.data.pairfit import fit
+from equipot.data.read import DataConfig, load_data
+from equipot.structure import Structure
+from equipot.units import GPa, hartree, kcal_per_mol
+
+
+def replaced(frames, k, **changes):
+    """The frames with one of them changed."""
+    return [f.replace(**changes) if j == k else f for j, f in enumerate(frames)]
+
+
+def with_entry(array, index, value):
+    array = np.array(array)
+    array[index] = value
+    return array
+
+
+def everywhere(frames, change):
+    return [f.replace(**change(f)) for f in frames]
+
+
+def message(frames, **limits):
+    with pytest.raises(DataError) as error:
+        check({"train": frames}, **limits).raise_errors()
+    return str(error.value)
+
+
+def test_right_data_are_quiet(crystals, molecules):
+    report = check({"train": crystals[:8], "valid": crystals[8:]})
+    assert not report.problems and str(report).count("\n") == 1
+    assert "8 frames of 16 atoms (Cu), energy in all, forces in all, stress in all" in str(report)
+    assert not check({"train": molecules}).problems
+
+
+DEFECTS = {
+    "nan energy": (lambda f: {"energy": np.nan}, "energy holds NaN or infinity", "calculate the frame again"),
+    "nan forces": (lambda f: {"forces": with_entry(f.forces, (2, 1), np.nan)}, "forces hold NaN or infinity", "remove it"),
+    "inf stress": (lambda f: {"stress": with_entry(f.stress, (0, 0), np.inf)}, "stress holds NaN", "remove it"),
+    "nan position": (lambda f: {"positions": with_entry(f.positions, 1, np.nan)}, "positions hold NaN", "remove it"),
+    "no labels": (lambda f: dict(energy=None, forces=None, stress=None), "has no energy, forces or stress", "data.keys"),
+    "huge force": (lambda f: {"forces": with_entry(f.forces, (5, 2), 1e4)}, "force on atom 5 .* 1e[+]04 eV", "data.max_force"),
+    "same place": (lambda f: {"positions": with_entry(f.positions, 3, f.positions[7])}, "at the same place", "remove one"),
+    "same place by an image": (
+        lambda f: {"positions": with_entry(f.positions, 3, f.positions[7] + f.cell[1])}, "atoms 3 .*7 .* at the same place", "",
+    ),
+    "too close": (
+        lambda f: {"positions": with_entry(f.positions, 3, f.positions[7] + [0.2, 0, 0])}, "0.200 Å apart", "data.min_distance",
+    ),
+    "no volume": (lambda f: {"cell": f.cell * [[1], [1], [0]]}, "is periodic, but its cell has no volume", "F F F"),
+    "flat cell": (lambda f: {"cell": f.cell[[0, 1, 1]]}, "is periodic, but its cell has no volume", "F F F"),
+    "no element": (lambda f: {"numbers": with_entry(f.numbers, 0, 0)}, "Z = 0", "give every atom an element"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_broken_frame_is_named(crystals, name):
+    change, what, remedy = DEFECTS[name]
+    text = message(replaced(crystals, 6, **change(crystals[6])))
+    assert text.startswith("cu.xyz, frame 6: ") and remedy in text and "\n" not in text
+    assert re.search(what, text)
+
+
+def test_many_errors_are_counted_not_listed(crystals):
+    broken = everywhere(crystals, lambda f: {"energy": np.nan})
+    text = message(broken)
+    assert text.count("\n") == 3 and "and the same in 9 more frames" in text
+
+
+LABEL_MISTAKES = {
+    "negative stress": (lambda f: {"stress": -f.stress}, "reverse its sign"),
+    "GPa": (lambda f: {"stress": f.stress / GPa}, "GPa: set data.units.stress"),
+    "kbar and negative": (lambda f: {"stress": -10 * f.stress / GPa}, "kbar"),
+    "divided by GPa": (lambda f: {"stress": f.stress * GPa}, "divided by 160.2"),
+    "times the volume": (lambda f: {"stress": f.stress * f.volume}, "data.keys.virial"),
+    "shear order": (lambda f: {"stress": shuffled(f.stress)}, "shear stresses look as if written in the order"),
+    "gradients": (lambda f: {"forces": -f.forces}, "gradients"),
+    "Hartree": (lambda f: {"energy": f.energy / hartree}, "Hartree"),
+    "kcal/mol": (lambda f: {"energy": f.energy / kcal_per_mol}, "kcal/mol"),
+    "no stress": (lambda f: {"stress": np.zeros((3, 3))}, "every stress is zero"),
+}
+
+
+def shuffled(s):
+    """xx, yy, zz, xy, yz, zx read as xx, yy, zz, yz, xz, xy."""
+    yz, xz, xy = s[0, 1], s[1, 2], s[0, 2]
+    return np.array([[s[0, 0], xy, xz], [xy, s[1, 1], yz], [xz, yz, s[2, 2]]])
+
+
+@pytest.mark.parametrize("name", LABEL_MISTAKES)
+def test_labels_of_the_wrong_sign_or_unit_are_named(crystals, name):
+    change, remedy = LABEL_MISTAKES[name]
+    text = message(everywhere(crystals, change))
+    assert "cu.xyz: " in text and remedy in text and "\n" not in text
+
+
+def test_only_the_file_with_the_mistake_is_blamed(crystals):
+    wrong = [f.replace(stress=-f.stress, source=f.source.replace("cu", "other")) for f in crystals]
+    shifted = [f.replace(positions=f.positions + 0.01) for f in wrong]
+    assert message([*crystals, *shifted]).startswith("other.xyz: the stress is -")
+
+
+def test_pair_fit_reproduces_pair_forces_and_virials(crystals):
+    found = fit(crystals)
+    assert found.correlation > 0.999
+    off = lambda t: t - np.trace(t, axis1=1, axis2=2)[:, None, None] * np.eye(3) / 3
+    labels = np.array([f.stress * f.volume for f in crystals])
+    np.testing.assert_allclose(off(found.virials), off(labels), atol=0.05 * np.abs(off(labels)).max())
+
+
+def test_duplicates_leaks_and_contradictions(crystals):
+    copy = crystals[1].replace(source="cu.xyz, frame 99")
+    assert "frame 99: is the same as cu.xyz, frame 1" in str(check({"train": [*crystals, copy]}))
+    assert "frame 99: is in the test set, and in the train set" in str(check({"train": crystals, "test": [copy]}))
+    assert "another energy" in message([*crystals, copy.replace(energy=copy.energy + 1)])
+
+
+def test_lone_atoms_and_partial_labels_are_warnings(molecules):
+    away = with_entry(molecules[3].positions, 0, [50.0, 0, 0])
+    report = check({"train": replaced(molecules, 3, positions=away)})
+    assert not report.errors and "frame 3: atom 0 (Si) has no neighbour within 5 Å" in report.warnings[0]
+    report = check({"train": replaced(molecules, 2, forces=None)})
+    assert "m.xyz, frame 2: has no forces, as 1 of 10 frames" in report.warnings[0]
+    report = check({"train": everywhere(molecules, lambda f: {"forces": None})})
+    assert "m.xyz: no frame has forces; set data.keys.forces" in report.warnings[0]
+
+
+def test_an_energy_outlier_is_named(crystals):
+    many = [f.replace(energy=f.energy + 1e-3 * k, positions=f.positions + k) for k in range(3) for f in crystals]
+    many = replaced(many, 17, energy=many[17].energy + 50)
+    assert any("frame 5: the energy is +3." in line and "converged" in line for line in check({"train": many}).warnings)
+
+
+def test_bohr_taken_for_angstrom(crystals):
+    stretched = everywhere(crystals, lambda f: {"positions": f.positions / 0.529177, "cell": f.cell / 0.529177})
+    assert any("set data.units.length to bohr" in line for line in check({"train": stretched}).warnings)
+
+
+def test_elements_that_training_does_not_have(crystals, molecules):
+    with pytest.raises(DataError, match=r"m.xyz, frame 0: contains O \(as 10 frames do\), which no training frame has"):
+        check({"train": crystals, "test": molecules}).raise_errors()
+
+
+def test_load_data_refuses_broken_data(crystals, write):
+    path = write(replaced(crystals, 4, energy=np.nan))
+    with pytest.raises(DataError, match="data.xyz, frame 4: energy holds NaN"):
+        load_data(DataConfig(str(path), valid=0), 0)
+
+
+def test_an_empty_neighbourhood_is_no_crash():
+    alone = [Structure([18], np.full((1, 3), float(k)), energy=-1.0, forces=np.zeros((1, 3)), charge=1.0) for k in range(5)]
+    assert not check({"train": alone}).errors

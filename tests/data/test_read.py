@@ -1,0 +1,219 @@
+"""Every format and key convention gives the same structures; what is ambiguous is asked about."""
+
+import gzip
+import lzma
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+
+from equipot.data.hdf5 import HDF5Dataset, write_hdf5
+from equipot.data.read import DataConfig, Keys, Units, load_data, read
+
+CONVENTIONS = [
+    {},
+    {"energy": "REF_energy", "forces": "REF_forces", "stress": "REF_stress"},
+    {"energy": "dft_energy", "forces": "dft_force", "virial": "dft_virial"},
+    {"energy": "DFT_energy", "forces": "DFT_forces", "virial": "virials"},
+    {"energy": "free_energy", "forces": "force", "virial": "virial"},
+    {"energy": "E", "forces": "F", "virial": "REF_virials"},
+]
+
+
+@pytest.mark.parametrize("names", CONVENTIONS, ids=lambda names: names.get("energy", "ase"))
+def test_every_key_convention_reads_the_same(crystals, write, same, names):
+    for a, b in zip(read(write(crystals, **names)), crystals, strict=True):
+        same(a, b)
+        assert a.info == {"config_type": "rattled"}
+
+
+@pytest.mark.parametrize("wrap", [gzip.compress, lzma.compress])
+def test_compressed_files(crystals, write, same, tmp_path, wrap):
+    path = tmp_path / ("data.xyz.gz" if wrap is gzip.compress else "data.xyz.xz")
+    path.write_bytes(wrap(write(crystals[:2]).read_bytes()))
+    for a, b in zip(read(path), crystals[:2], strict=True):
+        same(a, b)
+
+
+def test_ase_database_and_trajectory(crystals, same, tmp_path):
+    with ase.db.connect(tmp_path / "data.db") as database:
+        for s in crystals[:3]:
+            database.write(s.to_ase(), key_value_pairs={"config_weight": 0.5})
+    ase.io.write(tmp_path / "data.traj", [s.to_ase() for s in crystals[:3]])
+    for name, weight in (("data.db", 0.5), ("data.traj", 1.0)):
+        for a, b in zip(read(tmp_path / name), crystals[:3], strict=True):
+            same(a, b)
+            assert a.weight == weight and a.source.startswith(str(tmp_path / name))
+
+
+def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_path):
+    marked = molecules[0].replace(charge=-1.0, spin=2.0, weight=0.5, stress_weight=3.0, info={"group": "x", "n": np.int64(3)})
+    frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels()]
+    path = write_hdf5(tmp_path / "data.h5", iter(frames))
+    assert [p.name for p in tmp_path.iterdir()] == ["data.h5"]
+    data = read(path)
+    assert isinstance(data, HDF5Dataset) and len(data) == len(frames)
+    for a, b in zip(data, frames, strict=True):
+        same(a, b, atol=0)
+    got = data[12]
+    assert (got.charge, got.spin, got.weight, got.stress_weight, got.info) == (-1, 2, 0.5, 3, {"group": "x", "n": 3})
+    assert data[-1].source == f"{path}, frame {len(frames) - 1}"
+    assert [s.source for s in read(f"{path}@2:4")] == [f"{path}, frame {k}" for k in (2, 3)]
+    with pytest.raises(IndexError):
+        data[len(frames)]
+
+
+def test_hdf5_that_is_cut_or_foreign(crystals, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(tmp_path / "data.h5", crystals)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="data.h5: not a whole HDF5 file"):
+        read(path)
+    with h5py.File(tmp_path / "other.h5", "w"):
+        pass
+    with pytest.raises(ValueError, match="write_hdf5"):
+        read(tmp_path / "other.h5")
+
+
+def test_units_are_converted(crystals, write, same):
+    bohr, hartree = 0.529177210564, 27.211386024
+    scaled = [
+        s.replace(
+            positions=s.positions / bohr, cell=s.cell / bohr, energy=s.energy / hartree, forces=s.forces / hartree * bohr,
+            stress=s.stress * 160.2176621,
+        )
+        for s in crystals
+    ]  # fmt: skip
+    path = write(scaled)
+    for a, b in zip(read(path, units=Units("Hartree", "bohr", stress="GPa")), crystals, strict=True):
+        same(a, b, atol=1e-7)
+    with pytest.raises(ValueError, match="did you mean Hartree"):
+        Units(energy="hartre")
+
+
+def test_slices(crystals, write):
+    path = write(crystals)
+    frames = lambda source: [int(s.source.rpartition(" ")[2]) for s in read(source)]
+    assert frames(f"{path}@:3") == [0, 1, 2]
+    assert frames(f"{path}@-2:") == [10, 11]
+    assert frames(f"{path}@::5") == [0, 5, 10]
+    assert frames(f"{path}@-1") == [11] and frames(f"{path}@4") == [4]
+    with pytest.raises(ValueError, match="@x is not a frame number"):
+        read(f"{path}@x")
+    with pytest.raises(ValueError, match="no frames in @50:60"):
+        read(f"{path}@50:60")
+
+
+def test_two_energies_that_disagree_are_a_question(crystals, write):
+    path = write(crystals, REF_energy=-3.5)
+    with pytest.raises(ValueError, match=r"frame 0: 'energy' and 'REF_energy' disagree .* set data.keys.energy"):
+        read(path)
+    assert all(s.energy == -3.5 for s in read(path, Keys(energy="REF_energy")))
+    assert read(path, Keys(energy="energy"))[3].energy == pytest.approx(crystals[3].energy)
+    assert read(path, Keys(energy="none"))[0].energy is None
+
+
+def test_names_that_change_within_a_file_are_a_question(crystals, write, tmp_path):
+    both = write(crystals[:2]).read_text() + write(crystals[2:], energy="dft_energy").read_text()
+    (tmp_path / "both.xyz").write_text(both)
+    with pytest.raises(ValueError, match=r"both.xyz: energy has different names .*'energy' in 2.*'dft_energy' in 10"):
+        read(tmp_path / "both.xyz")
+
+
+def test_a_named_key_must_exist(crystals, write):
+    with pytest.raises(ValueError, match=r"no frame has 'mp_energy' \(data.keys.energy\); there is config_type, energy"):
+        read(write(crystals), Keys(energy="mp_energy"))
+
+
+def test_stress_and_virial_that_disagree(crystals, write):
+    path = write(crystals)
+    lines = path.read_text().splitlines()
+    wrong_sign = crystals[0].stress * crystals[0].volume
+    lines[1] += ' virial="' + " ".join(f"{x:.8f}" for x in wrong_sign.ravel()) + '"'
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"frame 0: 'stress' and -'virial'/volume disagree .* set data.keys.stress"):
+        read(path)
+
+
+def test_voigt_order_is_that_of_ase(crystals, write):
+    path = write(crystals[:1])
+    s = crystals[0].stress
+    six = " ".join(f"{x:.10f}" for x in (s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]))
+    nine = " ".join(f"{x:.10f}" for x in s.ravel())
+    path.write_text(path.read_text().replace(f'stress="{nine}"', f'REF_stress="{six}"'))
+    np.testing.assert_allclose(read(path)[0].stress, s, atol=1e-9)
+
+
+def test_weights(molecules, write):
+    path = write(molecules, config_weight=2.0, config_energy_weight=0.5, config_forces_weight=3.0, config_stress_weight=0)
+    s = read(path)[0]
+    assert (s.weight, s.energy_weight, s.forces_weight, s.stress_weight) == (2, 0.5, 3, 0)
+    with pytest.raises(ValueError, match="'config_weight' is -1; a weight must be zero or positive"):
+        read(write(molecules, config_weight=-1))
+
+
+def test_config_type_weights(crystals, write):
+    data = load_data(DataConfig(str(write(crystals)), weights={"rattled": 4.0}), 0)
+    assert {s.weight for s in data.train} == {4.0} and {s.weight for s in data.valid} == {1.0}
+    with pytest.raises(ValueError, match="no training frame has config_type 'bulk'"):
+        load_data(DataConfig(str(write(crystals)), weights={"bulk": 4.0}), 0)
+
+
+BROKEN = {
+    "missing file": (None, r"gone.xyz: no such file"),
+    "cut between atoms": (lambda t: "".join(t.splitlines(True)[:25]), r"frame 1: the file ends after 5 of 16 atoms; it was"),
+    "cut after the header": (lambda t: "".join(t.splitlines(True)[:20]), r"frame 1: the file ends after 0 of 16 atoms"),
+    "cut in a line": (lambda t: t[: t.rindex(" ")], r"frame 11: the file ends inside the line of its last atom"),
+    "cut in a number": (lambda t: t[:-4], r"frame 11: the file ends inside the line of its last atom"),
+    "not a number": (lambda t: t.replace("Cu 0", "Cu zero", 1).replace("Cu -0", "Cu zero", 1), r"frame 0 \(line \d+\): 'zero"),
+    "too few atoms": (lambda t: t.replace("16\n", "15\n", 1), r"frame 1 \(line 18\): expected the number of atoms, got 'Cu"),
+    "too many atoms": (lambda t: t.replace("16\n", "17\n", 1), r"frame 1 \(line 20\): .*; the frame before may"),
+    "energy is a word": (lambda t: t.replace("energy=", "energy=none x=", 1), r"frame 0: the energy is 'none', not a number"),
+    "unknown element": (lambda t: t.replace("\nCu ", "\nQq ", 1), r"frame 0 \(line \d+\)"),
+    "bad lattice": (lambda t: t.replace('Lattice="', 'Lattice="a ', 1), r"frame 0 \(line \d+\)"),
+    "five numbers of stress": (lambda t: t.replace('stress="', 'stress="1 2 3 4 5" x="', 1), r"frame 0"),
+    "empty": (lambda t: "", r"no frames"),
+    "binary": (lambda t: "\x00\x01 no xyz\n", r"frame 0 \(line 1\): expected the number of atoms.*is this an extended XYZ"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_extxyz_ends_in_one_line_with_file_and_frame(crystals, write, name):
+    breaks, message = BROKEN[name]
+    path = write(crystals)
+    if breaks is None:
+        path = path.with_name("gone.xyz")
+    else:
+        path.write_text(breaks(path.read_text()))
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        read(path)
+    assert path.name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_whole_of_a_cut_file_can_be_read(crystals, write):
+    path = write(crystals)
+    path.write_text("".join(path.read_text().splitlines(True)[:25]))
+    assert len(read(f"{path}@:1")) == 1
+
+
+def test_a_file_cut_anywhere_is_refused_or_whole(molecules, write, same):
+    path = write(molecules[:2], energy="REF_energy")
+    text = path.read_text()
+    second = len(write(molecules[:1], name="one.xyz", energy="REF_energy").read_text())
+    for end in [*range(second - 40, second), *range(second + 1, len(text) - 60, 7), *range(len(text) - 60, len(text))]:
+        path.write_text(text[:end])
+        try:
+            frames = read(path)
+        except ValueError as error:
+            assert f"{path}, frame " in str(error) and "\n" not in str(error)
+        else:
+            assert end in (second - 1, len(text) - 1)
+            for a, b in zip(frames, molecules, strict=False):
+                same(a, b)
+
+
+def test_a_broken_file_of_another_format(tmp_path):
+    (tmp_path / "data.traj").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="data.traj: ASE cannot read it"):
+        read(tmp_path / "data.traj")

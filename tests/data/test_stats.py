@@ -1,0 +1,130 @@
+"""E0 by every route, with what the data leave undetermined; scale, shift and neighbours against known answers."""
+
+import numpy as np
+import pytest
+
+from equipot.data.batch import find_slots
+from equipot.data.read import DataConfig, load_data
+from equipot.data.stats import atomic_energies, fit_energies, is_free_atom, isolated_energies, statistics, undetermined
+from equipot.structure import Structure
+
+E0 = {1: -13.6, 6: -1029.0, 8: -2042.0}
+ELEMENTS = (1, 6, 8)
+
+
+def frame(formula, energy=None, source="", **info):
+    """Atoms far apart with a given composition."""
+    numbers = np.repeat(ELEMENTS, formula)
+    energy = sum(E0[int(z)] for z in numbers) if energy is None else energy
+    return Structure(numbers, 20.0 * np.arange(len(numbers))[:, None] * [1, 0, 0], energy=energy, source=source, info=info)
+
+
+def test_fit_recovers_what_compositions_determine():
+    counts = np.array([[6, 2, 1], [4, 1, 1], [4, 1, 0], [2, 0, 1]])
+    fit = fit_energies(counts, counts @ list(E0.values()), ELEMENTS)
+    assert fit.energies == pytest.approx(E0, abs=1e-8) and fit.rms < 1e-8 and not fit.undetermined
+
+
+@pytest.mark.parametrize(
+    ("counts", "open_combinations"),
+    [
+        ([[6, 2, 1]], ("C +1 eV with H -0.333 eV", "O +1 eV with H -0.167 eV")),
+        ([[6, 2, 1], [4, 1, 1]], ("O +1 eV with H -0.5 eV with C +1 eV",)),
+        ([[4, 0, 2], [2, 0, 1], [0, 1, 0]], ("O +1 eV with H -0.5 eV",)),
+        ([[1, 1, 0], [0, 1, 1], [1, 0, 1]], ()),
+    ],
+)
+def test_undetermined_combinations_are_named(counts, open_combinations):
+    assert undetermined(np.array(counts, float), ELEMENTS) == open_combinations
+
+
+def test_a_rank_deficient_fit_still_predicts_its_compositions_and_warns():
+    frames = [frame((6, 2, 1)), frame((4, 1, 1)), frame((12, 4, 2))]
+    found = atomic_energies(frames, {}, "auto")
+    assert found.origin == "fit" and "determine 2 of 3" in found.warnings[0] and "O +1 eV" in found.warnings[0]
+    for f in frames:
+        assert sum(found.energies[int(z)] for z in f.numbers) == pytest.approx(f.energy, abs=1e-6)
+    single = atomic_energies(frames[:1], {}, "fit").energies
+    assert len({round(e, 9) for e in single.values()}) == 1
+
+
+def test_undetermined_changes_are_invisible_in_the_data():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 5, size=(4, 6)).astype(float)
+    elements = (1, 3, 6, 7, 8, 9)
+    symbols = dict(zip(("H", "Li", "C", "N", "O", "F"), range(6), strict=True))
+    names = undetermined(counts, elements)
+    assert len(names) == 2
+    for name in names:
+        change = np.zeros(6)
+        for part in name.split(" with "):
+            symbol, amount, _ = part.split()
+            change[symbols[symbol]] = float(amount)
+        assert np.abs(counts @ change).max() < 0.05 * np.abs(counts).max()
+
+
+def test_isolated_atoms_give_e0_and_are_not_trained_on(molecules, write):
+    free = [
+        Structure([z], np.zeros((1, 3)), energy=e, forces=np.zeros((1, 3)), info={"config_type": "IsolatedAtom"})
+        for z, e in ((14, -100.0), (8, -40.0))
+    ]
+    bound = [m.replace(energy=m.energy - 3 * 140.0) for m in molecules]
+    data = load_data(DataConfig(str(write([*free, *bound])), valid=2), 0)
+    assert data.atomic_energies == {8: -40.0, 14: -100.0} and data.origin == "isolated"
+    assert len(data.train) == 8 and len(data.valid) == 2
+    atoms = str(write(free, "atoms.xyz"))
+    separate = DataConfig(str(write(bound)), valid=2, atomic_energies=atoms)
+    assert load_data(separate, 0).atomic_energies == data.atomic_energies
+    fitted = load_data(DataConfig(str(write(bound)), valid=2, atomic_energies="fit"), 0)
+    assert fitted.origin == "fit" and any("determine 1 of 2" in line for line in fitted.report.warnings)
+    with pytest.raises(ValueError, match="no isolated-atom frame for O, Si"):
+        load_data(DataConfig(str(write(bound)), valid=2, atomic_energies="isolated"), 0)
+    with pytest.raises(ValueError, match="'isolatd' is none of auto, isolated, fit"):
+        load_data(DataConfig(str(write(bound)), valid=2, atomic_energies="isolatd"), 0)
+
+
+def test_e0_from_the_config(molecules):
+    assert atomic_energies(molecules, {}, {"Si": -1.0, "O": -2}).energies == {8: -2.0, 14: -1.0}
+    with pytest.raises(ValueError, match="no E0 for O; add it"):
+        atomic_energies(molecules, {}, {"Si": -1.0})
+    with pytest.raises(ValueError, match="'Sl' is not the symbol"):
+        atomic_energies(molecules, {}, {"Sl": -1.0})
+
+
+def test_what_is_a_free_atom():
+    atom = Structure([1], np.zeros((1, 3)))
+    cube = lambda a: atom.replace(cell=a * np.eye(3), pbc=np.ones(3, bool))
+    assert is_free_atom(atom) and is_free_atom(cube(20.0)) and not is_free_atom(cube(3.0))
+    assert is_free_atom(cube(6.0).replace(info={"config_type": "isolated_atom"}))
+    assert not is_free_atom(atom.replace(charge=1.0)) and not is_free_atom(frame((2, 0, 0)))
+
+
+def test_free_atoms_that_disagree():
+    atoms = [frame((1, 0, 0), -13.6, "a.xyz, frame 0"), frame((1, 0, 0), -12.0, "b.xyz, frame 3")]
+    with pytest.raises(ValueError, match=r"b.xyz, frame 3: the isolated H atom has -12.0000 eV, but -13.6000 eV in a.xyz"):
+        isolated_energies(atoms)
+    with pytest.raises(ValueError, match="without an energy"):
+        isolated_energies([atoms[0].replace(energy=None)])
+
+
+def test_statistics(molecules):
+    cutoff, energies = 3.0, {8: -0.5, 14: -0.25}
+    stats = statistics(molecules, None, cutoff, energies)
+    found = [find_slots(m, cutoff) for m in molecules]
+    assert stats.elements == (8, 14)
+    assert stats.avg_num_neighbors == pytest.approx(sum(f.mask.sum() for f in found) / 60)
+    assert stats.avg_num_neighbors == statistics(molecules, found, cutoff, energies).avg_num_neighbors
+    forces = np.concatenate([m.forces for m in molecules])
+    z = np.concatenate([m.numbers for m in molecules])
+    assert stats.force_rms == pytest.approx(np.sqrt(np.mean(forces**2)))
+    assert stats.force_rms_per_element == pytest.approx([np.sqrt(np.mean(forces[z == s] ** 2)) for s in (8, 14)])
+    np.testing.assert_allclose(stats.scale, stats.force_rms)
+    left = [m.energy - sum(energies[int(k)] for k in m.numbers) - sum(stats.shift[(m.numbers == 14) * 1]) for m in molecules]
+    assert abs(np.mean(left)) < 1e-9
+    assert stats.energy_rms == pytest.approx(np.sqrt(np.mean(np.square(left))) / 6)
+
+
+def test_statistics_without_forces(molecules):
+    bare = [m.replace(forces=None) for m in molecules]
+    stats = statistics(bare, None, 3.0, {8: 0.0, 14: 0.0})
+    assert np.isnan(stats.force_rms) and np.all(stats.scale == stats.energy_rms)
