@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.contraction import SymmetricContraction
+from equipot.nn.edges import embed_edges
 from equipot.nn.features import Linear, add, scalars
 from equipot.nn.interaction import Interaction, Plain, Residual
 from equipot.nn.radial import MLP, Radial
-from equipot.nn.readout import Embedding, embed_edges, finish
+from equipot.nn.readout import Embedding, finish
 from equipot.potential import Atomic, Term
 
 
@@ -43,14 +44,15 @@ class MACE(Term):
         count = len(self.elements)
         edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
-        x = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")(edges.species)[:, None]}
+        table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
+        x = {ir: value[edges.species] for ir, value in table.items()}
         energy, latent = 0.0, []
         for layer in range(self.layers):
             last = layer == self.layers - 1
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
             choice = self.first if layer == 0 else self.others
             block = Interaction(choice, irreps, self.channels, self.l_max, self.radial.mlp, count, name=f"interaction{layer}")
-            a, skip = block(x, edges, avg_num_neighbors, graph)
+            a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
             b = SymmetricContraction(irreps, self.correlation, count, name=f"contraction{layer}")(a, edges.species)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))

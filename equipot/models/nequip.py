@@ -10,12 +10,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
+from equipot.nn.edges import Edges, embed_edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, regroup, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.interaction import MeanNeighbors
 from equipot.nn.radial import MLP, Radial
-from equipot.nn.readout import Edges, Embedding, embed_edges, finish
-from equipot.nn.tensor_product import convolve, find_paths
+from equipot.nn.readout import Embedding, finish
+from equipot.nn.tensor_product import Convolution, find_paths
 from equipot.potential import Atomic, Term
 
 
@@ -52,13 +53,14 @@ class NequIP(Term):
         count = len(self.elements)
         edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
         mean = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value ** self.normalization.exponent
-        x = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")(edges.species)[:, None]}
+        table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
+        x = {ir: value[edges.species] for ir, value in table.items()}
         for layer in range(self.layers):
             irreps = "0e" if layer == self.layers - 1 else self._irreps()
             wanted = reachable(x, self.l_max, f"{self.channels}x0e" if irreps == "0e" else irreps)
             x = Layer(
                 wanted, self.self_connection, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
-            )(x, edges, mean, graph)  # fmt: skip
+            )(x, edges, mean, graph, table if layer == 0 else None)  # fmt: skip
         hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
         return finish(self, MLP((1,), name="readout")(hidden)[:, 0], scalars(x), edges)
 
@@ -88,13 +90,14 @@ class Layer(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def __call__(self, x: Features, edges: Edges, mean: Float[Array, ""], graph: Graph) -> Features:
+    def __call__(
+        self, x: Features, edges: Edges, mean: Float[Array, ""], graph: Graph, table: Features | None = None
+    ) -> Features:
+        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
-        paths = find_paths(x, self.l_max, regroup(irreps))
-        numel = sum(x[path.ir_in].shape[-1] for path in paths)
-        weights = MLP((*self.mlp, numel), name="radial")(edges.radial)
-        message = convolve(Linear(same, name="up")(x), edges.harmonics, weights, paths, graph)
+        up = Linear(same, name="up")(x if table is None else table)
+        message = Convolution(irreps, self.l_max, self.mlp, name="convolution")(up, edges, graph, table is not None)
         out = Linear(irreps, name="down")({ir: value / mean for ir, value in message.items()})
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))

@@ -10,10 +10,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
+from equipot.nn.edges import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear
 from equipot.nn.radial import MLP
-from equipot.nn.readout import Edges
-from equipot.nn.tensor_product import convolve, find_paths
+from equipot.nn.tensor_product import Convolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +61,16 @@ class Interaction(nn.Module):
         edges: Edges,
         avg_num_neighbors: Float[Array, ""],
         graph: Graph,
+        table: Features | None = None,
     ) -> tuple[Features, Features]:
+        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
         target = e3nn.Irreps.spherical_harmonics(self.l_max)
         basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in target]))
         skip = {}
         if isinstance(self.choice, Residual):
             skip = SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
-        up = Linear(_same(x), name="up")(x)
-        paths = find_paths(x, self.l_max, [ir for _, ir in target])
-        numel = sum(x[path.ir_in].shape[-1] for path in paths)
-        weights = MLP((*self.mlp, numel), name="radial")(edges.radial)
-        message = convolve(up, edges.harmonics, weights, paths, graph)
+        up = Linear(_same(x), name="up")(x if table is None else table)
+        message = Convolution(basis, self.l_max, self.mlp, name="convolution")(up, edges, graph, per_species=table is not None)
         message = self._normalize(message, edges, avg_num_neighbors)
         a = Linear(basis, name="down")(message)
         if isinstance(self.choice, Plain):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -130,19 +131,29 @@ class Radial:
 
 
 class MLP(nn.Module):
-    """Layers of x @ W / sqrt(fan_in), W ~ N(0, 1), without bias; SiLU between, none after the last unless ``final``."""
+    """Layers of x @ W / sqrt(fan_in), W ~ N(0, 1), without bias; SiLU between, none after the last."""
 
     widths: Sequence[int]
-    final: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+    def weights(self, fan: int, dtype: Any) -> list[Float[Array, "inputs outputs"]]:
+        """The matrices, scaled by 1 / sqrt(fan_in), for an input of width ``fan``."""
+        out = []
         for k, width in enumerate(self.widths):
-            w = self.param(f"w{k}", nn.initializers.normal(1.0), (x.shape[-1], width))
-            x = x @ (w / np.sqrt(x.shape[-1])).astype(x.dtype)
-            if k < len(self.widths) - 1 or self.final:
-                x = silu(x)
-        return x
+            w = self.param(f"w{k}", nn.initializers.normal(1.0), (fan, width))
+            out.append((w / np.sqrt(fan)).astype(dtype))
+            fan = width
+        return out
+
+    def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
+        return apply_mlp(x, self.weights(x.shape[-1], x.dtype))
+
+
+def apply_mlp(x: Float[Array, "*batch n"], weights: Sequence[Array]) -> Float[Array, "*batch m"]:
+    """``MLP`` with weights in hand."""
+    for w in weights[:-1]:
+        x = silu(x @ w)
+    return x @ weights[-1]
 
 
 def covalent_radii(elements: Sequence[int]) -> np.ndarray:

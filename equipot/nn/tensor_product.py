@@ -8,16 +8,25 @@ and MACE (arXiv:2206.07697, eq. 8). Nothing is scattered: the sum runs over the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph, gather
-from equipot.nn.features import Features
+from equipot.nn.edges import Edges
+from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
+from equipot.nn.radial import MLP, apply_mlp, silu
+
+BLOCK = 1024
+"""Slots in one block on a CPU."""
+FEW_BLOCKS = 8
+"""Up to this many blocks, all atoms are treated at once."""
 
 
 class Path(NamedTuple):
@@ -47,36 +56,110 @@ def coupling(path: Path) -> np.ndarray:
     return c * np.sqrt(path.ir_out.dim)
 
 
-def spherical_harmonics(vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
-    """Y_l of the directions for l = 0..l_max, e3nn's order, |Y_l|^2 = 2l + 1."""
-    irreps = e3nn.Irreps.spherical_harmonics(l_max)
-    y = e3nn.spherical_harmonics(irreps, vectors, normalize=True, normalization="component").array
-    return [y[..., block] for block in irreps.slices()]
+class Convolution(nn.Module):
+    """Radial MLP, tensor product and sum over neighbours; paths with one output irrep are concatenated along the channels."""
+
+    irreps: str
+    """Output irreps; their multiplicities follow from the paths."""
+    l_max: int
+    mlp: tuple[int, ...]
+    """Hidden widths of the radial MLP."""
+
+    @nn.compact
+    def __call__(self, x: Features, edges: Edges, graph: Graph, per_species: bool = False) -> Features:
+        """Messages of the neighbours' features ``x``, [atoms, m, channels].
+
+        Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
+        """
+        paths = find_paths(x, self.l_max, regroup(self.irreps))
+        numel = sum(x[path.ir_in].shape[-1] for path in paths)
+        weights = MLP((*self.mlp, numel), name="radial").weights(edges.radial.shape[-1], edges.radial.dtype)
+        used = sorted({path.ir_in for path in paths})
+        count = x[used[0]].shape[0]
+        factorable = per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used)
+        if factorable:
+            hot = gather(one_hot(edges.species, count, edges.radial.dtype), graph)
+            moment = lambda *arrays: [species_moments(*arrays)]
+            (moments,) = map_atoms(moment, (edges.radial, edges.harmonics, hot), weights[:-1])
+            out = combine_moments(moments, x, weights[-1], paths)
+        else:
+            rows = {ir: x[ir][edges.species] if per_species else x[ir] for ir in used}
+            senders = [gather(rows[ir], graph) for ir in used]
+            convolve = lambda radial, harmonics, senders, weights: messages(
+                dict(zip(used, senders, strict=True)), harmonics, apply_mlp(radial, weights), paths
+            )
+            out = map_atoms(convolve, (edges.radial, edges.harmonics, senders), weights)
+        return dict(zip(dict.fromkeys(path.ir_out for path in paths), out, strict=True))
 
 
-def convolve(
-    x: Features,
+def species_moments(
+    radial: Float[Array, "atoms slots n"],
+    harmonics: list[Float[Array, "atoms slots m"]],
+    hot: Float[Array, "atoms slots species"],
+    weights: list[Array],
+) -> Float[Array, "atoms species m hidden"]:
+    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial MLP."""
+    hidden = silu(apply_mlp(radial, weights)) if weights else radial
+    y = jnp.concatenate(harmonics, axis=-1)
+    if hot.shape[-1] == 1:
+        return jnp.einsum("nkm,nkq->nmq", y, hidden)[:, None]
+    n, slots, count = hot.shape
+    y = (hot[..., None] * y[:, :, None]).reshape(n, slots, -1)
+    return jnp.einsum("nkm,nkq->nmq", y, hidden).reshape(n, count, -1, hidden.shape[-1])
+
+
+def combine_moments(
+    moments: Float[Array, "atoms species m hidden"], x: Features, last: Float[Array, "hidden numel"], paths: list[Path]
+) -> list[Float[Array, "atoms m channels"]]:
+    """The same as ``messages``, for scalar features of each species: the last radial layer acts once an atom, not a pair."""
+    out: dict[e3nn.Irrep, list[Array]] = {}
+    start = 0
+    for path in paths:
+        table = x[path.ir_in][:, 0]
+        w = last[:, start : start + table.shape[-1]]
+        start += table.shape[-1]
+        rows = moments[:, :, path.l_edge**2 : (path.l_edge + 1) ** 2]
+        out.setdefault(path.ir_out, []).append(jnp.einsum("nzmc,zc->nmc", rows @ w, table))
+    return [jnp.concatenate(parts, axis=-1) for parts in out.values()]
+
+
+def messages(
+    senders: dict[e3nn.Irrep, Float[Array, "atoms slots m channels"]],
     harmonics: list[Float[Array, "atoms slots m"]],
     weights: Float[Array, "atoms slots numel"],
     paths: list[Path],
-    graph: Graph,
-) -> Features:
-    """Sum over the slots of every path's message; paths with one output irrep are concatenated along the channels.
+) -> list[Float[Array, "atoms m channels"]]:
+    """Sum over slots of each path's message, one array for each output irrep in the order of ``paths``.
 
     ``weights`` holds the radial weights of all paths, one for each channel of the path's input, in the order of ``paths``.
     """
-    senders = {ir: gather(value, graph) for ir, value in x.items() if any(path.ir_in == ir for path in paths)}
     out: dict[e3nn.Irrep, list[Array]] = {}
     start = 0
     for path in paths:
         h, y = senders[path.ir_in], harmonics[path.l_edge]
-        channels = h.shape[-1]
-        w = weights[..., start : start + channels]
-        start += channels
+        w = weights[..., start : start + h.shape[-1]]
+        start += h.shape[-1]
         if path.ir_in.l == 0:
             message = jnp.einsum("nkm,nkc->nmc", y, w * h[:, :, 0])
         else:
             transfer = jnp.einsum("abm,nkb->nkma", coupling(path).astype(y.dtype), y)
             message = jnp.einsum("nkma,nkac->nmc", transfer, w[:, :, None] * h)
         out.setdefault(path.ir_out, []).append(message)
-    return {ir: jnp.concatenate(parts, axis=-1) for ir, parts in out.items()}
+    return [jnp.concatenate(parts, axis=-1) for parts in out.values()]
+
+
+def map_atoms(function: Callable[..., Any], arrays: Any, shared: Any) -> Any:
+    """``function(*arrays, shared)`` on blocks of atoms, recomputed in the backward pass.
+
+    Nothing as large as [atoms, slots, channels, paths] is ever stored: on a CPU one block at a time stays in the cache. On an
+    accelerator, where a loop over blocks would run one after the other, all atoms are one block.
+    """
+    n, slots = jax.tree.leaves(arrays)[0].shape[:2]
+    size = max(1, BLOCK // slots)
+    if n <= FEW_BLOCKS * size or jax.default_backend() != "cpu":
+        return function(*arrays, shared)
+    blocks = -(-n // size)
+    split = lambda x: jnp.pad(x, [(0, blocks * size - n)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, size, *x.shape[1:])
+    body = jax.checkpoint(lambda block: function(*block, shared))
+    out = jax.lax.map(body, jax.tree.map(split, arrays))
+    return jax.tree.map(lambda y: y.reshape(blocks * size, *y.shape[2:])[:n], out)
