@@ -124,8 +124,9 @@ def check(
             problems += _duplicate(s, name, seen)
         problems += _labels(facts)
         problems += _outliers(facts)
-        problems += [Problem(*found) for found in diagnose(structures, judged)]
-        judged |= {_file(frame) for frame in facts.names}
+        fresh = {file: rows for file, rows in facts.files().items() if file not in judged}
+        problems += [Problem(*found) for found in diagnose(structures, fresh)]
+        judged |= fresh.keys()
         if name == "train":
             known = facts.elements
         elif known:
@@ -157,6 +158,13 @@ class Facts:
         self.per_atom.append(s.energy / len(s) if s.energy is not None else np.nan)
         for element in z.tolist():
             self.first.setdefault(element, s.name)
+
+    def files(self) -> dict[str, list[int]]:
+        """Which frames come from which file."""
+        rows: dict[str, list[int]] = defaultdict(list)
+        for k, name in enumerate(self.names):
+            rows[_file(name)].append(k)
+        return rows
 
     def describe(self) -> str:
         if not self.names:
@@ -264,10 +272,7 @@ def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float 
 
 def _labels(facts: Facts) -> Iterator[Problem]:
     """Labels that some frames of a file have and others lack, and a file without forces."""
-    files = defaultdict(list)
-    for k, name in enumerate(facts.names):
-        files[_file(name)].append(k)
-    for file, rows in files.items():
+    for file, rows in facts.files().items():
         has = np.array([facts.has[k] for k in rows])
         for label, column in zip(("energy", "forces", "stress"), has.T, strict=True):
             if column.any() and not column.all():

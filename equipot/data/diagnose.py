@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
@@ -61,13 +61,10 @@ class Finding(NamedTuple):
     remedy: str
 
 
-def diagnose(structures: Sequence[Structure], skip: Set[str] = frozenset()) -> Iterator[Finding]:
-    """What is wrong with the labels of each file among ``structures``, from a sample of its frames; ``skip`` names files."""
-    files: dict[str, list[int]] = defaultdict(list)
-    for k in range(len(structures)):
-        files[structures[k].source.rpartition(", frame ")[0]].append(k)
-    for file in files.keys() - skip:
-        sample = _sample(structures, files[file])
+def diagnose(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
+    """What is wrong with the labels of each file, from a sample of its frames; ``files`` says which frames come from which."""
+    for file, rows in files.items():
+        sample = _sample(structures, rows)
         if len(sample) < LEAST:
             continue
         prediction = fit(sample)

@@ -1,12 +1,11 @@
 """Structures in one HDF5 file, read frame by frame: for sets larger than memory.
 
-Layout (format version 1; eV, Å, e), with N atoms in F frames:
+Layout (format version 1; eV, Å, e), two tables, so that reading a frame costs few calls, with N atoms in F frames:
     attributes           format = "equipot structures", version = 1
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
-    numbers  (N,)        positions (N, 3)   forces (N, 3)
-    cell     (F, 3, 3)   stress (F, 3, 3)   pbc (F, 3)
-    scalars  (F, 7)      energy, charge, spin, weight, energy_weight, forces_weight, stress_weight
-    has      (F, 3)      whether the frame has an energy, forces, a stress; what it lacks is zero
+    atoms    (N, 7)      Z, position (3), force (3)
+    frames   (F, 31)     has energy, forces, stress (3); energy, charge, spin, weight, energy_weight, forces_weight,
+                         stress_weight (7); pbc (3); cell by rows (9); stress by rows (9). What is not there is zero
     info     (F,)        JSON of everything else
 """
 
@@ -28,14 +27,7 @@ FORMAT, VERSION = "equipot structures", 1
 SUFFIXES = (".h5", ".hdf5")
 BLOCK = 256
 """Frames written at once."""
-PER_ATOM = {"numbers": ((), np.int32), "positions": ((3,), np.float64), "forces": ((3,), np.float64)}
-PER_FRAME = {
-    "cell": ((3, 3), np.float64),
-    "stress": ((3, 3), np.float64),
-    "pbc": ((3,), bool),
-    "has": ((3,), bool),
-    "scalars": ((7,), np.float64),
-}
+COLUMNS = {"atoms": 7, "frames": 31}
 SCALARS = ("charge", "spin", "weight", "energy_weight", "forces_weight", "stress_weight")
 
 
@@ -58,9 +50,8 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
     try:
         with h5py.File(temporary, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            for name, (shape, dtype) in {**PER_ATOM, **PER_FRAME}.items():
-                rows = 4096 if name in PER_ATOM else BLOCK
-                file.create_dataset(name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(rows, *shape))
+            for name, width in COLUMNS.items():
+                file.create_dataset(name, (0, width), np.float64, maxshape=(None, width), chunks=(BLOCK, width))
             file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
             file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
             frames = iter(structures)
@@ -74,15 +65,21 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
 
 def _append(file: Any, block: list[Structure]) -> None:
     sizes = np.cumsum([len(s) for s in block])
+    zeros = np.zeros((3, 3))
+    atoms = [
+        np.column_stack([s.numbers, s.positions, np.zeros((len(s), 3)) if s.forces is None else s.forces]) for s in block
+    ]
+    frames = [
+        [
+            *(label is not None for label in (s.energy, s.forces, s.stress)),
+            *(s.energy or 0.0, *(getattr(s, name) for name in SCALARS)),
+            *(*s.pbc, *s.cell.ravel(), *(zeros if s.stress is None else s.stress).ravel()),
+        ]
+        for s in block
+    ]
     columns = {
-        "numbers": np.concatenate([s.numbers for s in block]),
-        "positions": np.concatenate([s.positions for s in block]),
-        "forces": np.concatenate([np.zeros((len(s), 3)) if s.forces is None else s.forces for s in block]),
-        "cell": np.stack([s.cell for s in block]),
-        "pbc": np.stack([s.pbc for s in block]),
-        "scalars": np.array([[s.energy or 0.0, *(getattr(s, name) for name in SCALARS)] for s in block]),
-        "stress": np.stack([np.zeros((3, 3)) if s.stress is None else s.stress for s in block]),
-        "has": np.array([[label is not None for label in (s.energy, s.forces, s.stress)] for s in block]),
+        "atoms": np.concatenate(atoms),
+        "frames": np.array(frames, float),
         "info": [json.dumps(dict(s.info), default=_plain) for s in block],
         "offsets": file["offsets"][-1] + sizes,
     }
@@ -118,6 +115,7 @@ class HDF5Dataset(Sequence):
                 version = attributes["version"]
                 raise ValueError(f"{self.path}: has format version {version}, newer than {VERSION}; update equipot")
             self._offsets = self._file["offsets"][:]
+            self._atoms, self._frames, self._info = (self._file[name] for name in ("atoms", "frames", "info"))
         except (OSError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise ValueError(f"{self.path}: not a whole HDF5 file ({first}); fetch or write it again") from None
@@ -131,20 +129,20 @@ class HDF5Dataset(Sequence):
         if not -len(self) <= k < len(self):
             raise IndexError(f"frame {k} of {len(self)} in {self.path}")
         k = int(k) % len(self)
-        rows, file = slice(self._offsets[k], self._offsets[k + 1]), self._file
-        energy, forces, stress = file["has"][k]
-        value, *scalars = file["scalars"][k].tolist()
+        table = self._atoms[self._offsets[k] : self._offsets[k + 1]]
+        row = self._frames[k]
+        energy, forces, stress = row[:3].astype(bool)
         return Structure(
-            numbers=file["numbers"][rows],
-            positions=file["positions"][rows],
-            cell=file["cell"][k],
-            pbc=file["pbc"][k],
-            energy=value if energy else None,
-            forces=file["forces"][rows] if forces else None,
-            stress=file["stress"][k] if stress else None,
-            info=json.loads(file["info"][k]),
+            numbers=table[:, 0].astype(np.int32),
+            positions=table[:, 1:4],
+            cell=row[13:22].reshape(3, 3),
+            pbc=row[10:13].astype(bool),
+            energy=float(row[3]) if energy else None,
+            forces=table[:, 4:7] if forces else None,
+            stress=row[22:31].reshape(3, 3) if stress else None,
+            info=json.loads(self._info[k]),
             source=f"{self.path}, frame {k}",
-            **dict(zip(SCALARS, scalars, strict=True)),
+            **dict(zip(SCALARS, row[4:10].tolist(), strict=True)),
         )
 
     def close(self) -> None:

@@ -186,7 +186,7 @@ def load_data(config: DataConfig, seed: int, cutoff: float = 5.0) -> Dataset:
     sets = {"train": train, "valid": held, "test": test}
     report = check(sets, cutoff, max_force=config.max_force, min_distance=config.min_distance)
     report.raise_errors()
-    energies = _energies(config, train, free, {z for part in (held, test) for s in part for z in np.unique(s.numbers)})
+    energies = _energies(config, train, free)
     report = report.with_warnings(energies.warnings)
     return Dataset(train, held, test, energies.energies, energies.origin, report)
 
@@ -223,7 +223,8 @@ def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Seque
     return Weighted(train, factors)
 
 
-def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, float], others: set[int]) -> AtomicEnergies:
+def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, float]) -> AtomicEnergies:
+    """E0 of the training elements; the checks have seen to it that the other sets have no more."""
     choice = config.atomic_energies
     if isinstance(choice, str) and choice not in CHOICES:
         try:
@@ -234,4 +235,4 @@ def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, fl
                 "or a file of isolated atoms"
             ) from None
         free, choice = isolated_energies(source), "isolated"
-    return atomic_energies(train, free, choice, {int(z) for z in others})
+    return atomic_energies(train, free, choice)

@@ -81,15 +81,14 @@ def is_free_atom(structure: Structure) -> bool:
 
 
 def compositions(structures: Iterable[Structure]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """(frames, elements) atom counts and (frames,) energies of the frames that have one, and the elements."""
+    """(frames, elements) atom counts, (frames,) energies with NaN where there is none, and the elements."""
     counts, energies = [], []
     for s in structures:
-        if s.energy is not None:
-            counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
-            energies.append(s.energy)
+        counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
+        energies.append(np.nan if s.energy is None else s.energy)
     elements = tuple(sorted({int(z) for row in counts for z in row}))
     matrix = np.array([[row.get(z, 0) for z in elements] for row in counts], float).reshape(len(counts), len(elements))
-    return matrix, np.array(energies), elements
+    return matrix, np.array(energies, float), elements
 
 
 def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int]) -> Fit:
@@ -121,6 +120,8 @@ def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]
     _, r, order = scipy.linalg.qr((rows / rows.sum(1, keepdims=True)).T, pivoting=True, mode="economic")
     diagonal = np.abs(np.diag(r))
     rank = int(np.sum(diagonal > RANK_TOLERANCE * diagonal[0]))
+    if rank == len(elements):
+        return ()
     matrix = [[Fraction(int(x)) for x in rows[k]] for k in order[:rank]]
     pivots: list[int] = []
     for column in range(len(elements)):
@@ -178,9 +179,9 @@ def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
 
 
 def atomic_energies(
-    structures: Sequence[Structure], free: Mapping[int, float], choice: str | Mapping[str, float], needed: Iterable[int] = ()
+    structures: Iterable[Structure], free: Mapping[int, float], choice: str | Mapping[str, float]
 ) -> AtomicEnergies:
-    """E0 of every element in ``structures`` and ``needed``.
+    """E0 of every element in ``structures``.
 
     ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated
     where they cover all elements, else fit) or E0 by symbol.
@@ -188,8 +189,7 @@ def atomic_energies(
     Raises:
         ValueError: an element without E0.
     """
-    counts, energies, elements = compositions(structures)
-    wanted = sorted({int(z) for s in structures for z in np.unique(s.numbers)} | set(needed))
+    counts, energies, wanted = compositions(structures)
     given = free if isinstance(choice, str) else from_symbols(choice)
     missing = ", ".join(symbol(z) for z in wanted if z not in given)
     if not isinstance(choice, str):
@@ -205,17 +205,18 @@ def atomic_energies(
         )
     if choice != "fit" and not missing:
         return AtomicEnergies({z: free[z] for z in wanted}, "isolated")
-    fit = fit_energies(counts, energies, elements)
-    unseen = [z for z in wanted if z not in fit.energies]
-    if unseen:
+    labelled = np.isfinite(energies)
+    unseen = [symbol(z) for z, seen in zip(wanted, counts[labelled].any(axis=0), strict=True) if not seen]
+    if labelled.any() and unseen:
         raise ValueError(
-            f"no training frame with an energy contains {', '.join(map(symbol, unseen))}, so its E0 cannot be fitted; "
+            f"no training frame with an energy contains {', '.join(unseen)}, so its E0 cannot be fitted; "
             "give data.atomic_energies by symbol, or leave out the frames that contain it"
         )
+    fit = fit_energies(counts[labelled], energies[labelled], wanted)
     notes = []
     if choice == "auto" and free:
         notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
-    return AtomicEnergies(dict(fit.energies), "fit", (*notes, *_rank_warning(fit, len(elements))))
+    return AtomicEnergies(dict(fit.energies), "fit", (*notes, *_rank_warning(fit, len(wanted))))
 
 
 def _rank_warning(fit: Fit, elements: int) -> tuple[str, ...]:

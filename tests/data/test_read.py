@@ -173,6 +173,7 @@ BROKEN = {
     "unknown element": (lambda t: t.replace("\nCu ", "\nQq ", 1), r"frame 0 \(line \d+\)"),
     "bad lattice": (lambda t: t.replace('Lattice="', 'Lattice="a ', 1), r"frame 0 \(line \d+\)"),
     "five numbers of stress": (lambda t: t.replace('stress="', 'stress="1 2 3 4 5" x="', 1), r"frame 0"),
+    "two columns of forces": (lambda t: t.replace("forces:R:3", "forces:R:2"), r"frame 0: forces has shape \(16, 2\)"),
     "empty": (lambda t: "", r"no frames"),
     "binary": (lambda t: "\x00\x01 no xyz\n", r"frame 0 \(line 1\): expected the number of atoms.*is this an extended XYZ"),
 }
