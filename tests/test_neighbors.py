@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ from equipot.graph import edge_vectors
 from equipot.neighbors import Edges, ListSpec, allocate, grow, is_stale, neighbor_list, plan, slots, to_graph, update
 
 PERIODICITY = list(itertools.product((True, False), repeat=3))
-build = jax.jit(allocate, static_argnums=0)
-build_many = jax.jit(jax.vmap(allocate, in_axes=(None, 0, 0)), static_argnums=0)
-stale = jax.jit(is_stale, static_argnums=0)
-renew = jax.jit(update, static_argnums=0)
+# Compiling is what takes the time here; the large system is compiled as users would.
+quick = partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+build = quick(allocate)
+build_many = quick(jax.vmap(allocate, in_axes=(None, 0, 0)))
+stale = quick(is_stale)
+renew = quick(update)
 label = lambda pbc: "".join("FT"[p] for p in pbc)
 
 
@@ -97,6 +100,7 @@ def test_both_lists_equal_brute_force(pbc):
     systems = []
     for k in range(40):
         positions, cell = random_system(rng, 4, 3.2, outside=1)
+        positions[3] = positions[2] if k == 0 else positions[3]
         zero = np.array(pbc) | (k % 2 == 0)
         systems.append((shrunk_to_fit(positions, cell, pbc), np.where(zero[:, None], cell, 0)))
     lists = jax.device_get(build_many(spec, *map(np.array, zip(*systems, strict=True))))
@@ -139,16 +143,15 @@ def test_grids_equal_brute_force(pbc):
 
 def test_one_atom_and_a_cutoff_of_many_cells():
     rng = np.random.default_rng(2)
-    for length, cutoff in ((1.5, 6.0), (3.0, 6.0)):
-        cell = random_cell(rng, length, flat=0.6)
-        positions = np.array([[7.0, -3.0, 11.0]])
-        spec = plan(positions, cell, True, cutoff, skin=0.0)
-        dlist = build(spec, positions, cell)
-        reference = brute_force(positions, cell, (True, True, True), cutoff)
-        assert len(reference) > 20 and not dlist.overflow
-        assert np.array_equal(device_table(dlist), reference)
-        assert np.array_equal(np.column_stack(neighbor_list(positions, cell, np.ones(3, bool), cutoff)), reference)
-        assert_reverse(*fields(dlist))
+    cell = random_cell(rng, 1.5, flat=0.6)
+    positions = np.array([[7.0, -3.0, 11.0]])
+    spec = plan(positions, cell, True, 6.0, skin=0.0)
+    dlist = build(spec, positions, cell)
+    reference = brute_force(positions, cell, (True, True, True), 6.0)
+    assert len(reference) > 200 and not dlist.overflow
+    assert np.array_equal(device_table(dlist), reference)
+    assert np.array_equal(np.column_stack(neighbor_list(positions, cell, np.ones(3, bool), 6.0)), reference)
+    assert_reverse(*fields(dlist))
 
 
 @pytest.mark.parametrize("pbc", PERIODICITY, ids=label)
@@ -171,8 +174,6 @@ def test_two_atoms_at_the_same_place_are_a_pair():
     for cell in (np.zeros((3, 3)), 8.0 * np.eye(3)):
         edges = neighbor_list(positions, cell, cell.diagonal() > 0, 1.5)
         assert np.column_stack(edges)[:, :2].tolist() == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
-    dlist = build(plan(positions, cell, True, 1.5, skin=0.0), positions, cell)
-    assert np.array_equal(device_table(dlist), np.column_stack(edges))
 
 
 @pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False), (False, False, False)], ids=label)
@@ -235,7 +236,7 @@ def close_pairs(spec, dlist, positions, cell):
     return jnp.sum(jnp.linalg.norm(vectors, axis=-1) < spec.cutoff)
 
 
-count = jax.jit(close_pairs, static_argnums=0)
+count = quick(close_pairs)
 
 
 def test_list_inside_a_loop_with_a_changing_cell():
@@ -395,27 +396,17 @@ def test_graph_of_a_list():
     assert not to_graph(build(open_spec, r, c), r, np.ones(8), c).cell.any()
 
 
-def test_float32_list_holds_every_pair():
-    positions, cell = crystal(2)
-    spec = plan(positions, cell, True, 5.0, skin=0.01)
-    dlist = build(spec, jnp.asarray(positions + 100.0, jnp.float32), jnp.asarray(cell, jnp.float32))
-    assert dlist.reference_positions.dtype == jnp.float32 and not dlist.overflow
-    assert_reverse(*fields(dlist))
-    held = set(map(tuple, device_table(dlist)))
-    assert set(map(tuple, np.column_stack(neighbor_list(positions, cell, np.ones(3, bool), 5.0)))) <= held
-
-
-def test_ten_thousand_atoms_in_linear_memory():
+def test_ten_thousand_atoms_in_float32_and_linear_memory():
     positions, cell = crystal(11)
     cell = cell + np.array([[0, 0, 0], [9.0, 0, 0], [-7.0, 12.0, 0]])
     n = len(positions)
     spec = plan(positions, cell, True, 5.0, skin=0.5)
     assert min(spec.grid) > 4
     r, c = jnp.asarray(positions, jnp.float32), jnp.asarray(cell, jnp.float32)
-    compiled = build.lower(spec, r, c).compile()
+    compiled = jax.jit(allocate, static_argnums=0).lower(spec, r, c).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n**2 / 2
     dlist = compiled(r, c)
-    assert not dlist.overflow
+    assert dlist.reference_positions.dtype == jnp.float32 and not dlist.overflow
     assert_reverse(*fields(dlist))
     exact = neighbor_list(np.asarray(r, float), np.asarray(c, float), np.ones(3, bool), spec.radius)
     ours, theirs = (set(map(tuple, t)) for t in (device_table(dlist), np.column_stack(exact)))
