@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from equipot.data.diagnose import diagnose
 from equipot.data.stats import fit_energies, is_free_atom
-from equipot.neighbors import neighbor_list
+from equipot.neighbors import Edges, neighbor_list
 from equipot.structure import Structure
 
 ERROR, WARNING = "error", "warning"
+LABELS = ("energy", "forces", "stress")
+CUTOFF, MAX_FORCE, MIN_DISTANCE = 5.0, 200.0, 0.3
+"""What is taken for granted of a model (Å) and of data (eV/Å, Å)."""
 SHOWN = 3
 """Frames named for each kind of problem; the others are counted."""
 LISTED = 10
 """Problems in the message of a DataError."""
+SAME_PLACE = 1e-3
+"""Å."""
 TOO_CLOSE = 0.5
 """Pairs below this share of the sum of their covalent radii are worth a warning."""
 BOHR_RATIO = (1.6, 2.2)
@@ -27,6 +33,8 @@ BOHR_RATIO = (1.6, 2.2)
 NOBLE = (2, 10, 18, 36, 54, 86)
 OUTLIER = (30.0, 0.3)
 """Robust standard deviations and eV/atom beyond which an energy is an outlier."""
+ENOUGH_FRAMES = 20
+"""Fewer do not tell what is an outlier."""
 SAME_ENERGY = 1e-3
 """eV/atom; the same geometry may differ by this."""
 
@@ -73,7 +81,8 @@ class Report:
         return replace(self, notes=(*self.notes, *notes))
 
     def raise_errors(self) -> None:
-        """
+        """Does nothing where there are only warnings.
+
         Raises:
             DataError: there are errors; up to ten are listed.
         """
@@ -107,7 +116,10 @@ def _file(where: str) -> str:
 
 
 def check(
-    sets: Mapping[str, Sequence[Structure]], cutoff: float = 5.0, max_force: float = 200.0, min_distance: float = 0.3
+    sets: Mapping[str, Sequence[Structure]],
+    cutoff: float = CUTOFF,
+    max_force: float = MAX_FORCE,
+    min_distance: float = MIN_DISTANCE,
 ) -> Report:
     """Looks at every frame of the sets once, and at a sample for the agreement of the labels.
 
@@ -118,68 +130,70 @@ def check(
     seen: dict[bytes, tuple[str, str, float | None]] = {}
     summary, known, judged = [], set(), set()
     for name, structures in sets.items():
-        facts = Facts()
+        rows = []
         for s in structures:
-            problems += _frame(s, facts, cutoff, max_force, min_distance)
-            problems += _duplicate(s, name, seen)
-        problems += _labels(facts)
-        problems += _outliers(facts)
-        fresh = {file: rows for file, rows in facts.files().items() if file not in judged}
-        problems += [Problem(*found) for found in diagnose(structures, fresh)]
+            problems += _frame(s, max_force)
+            found, nearest = _distances(s, cutoff, min_distance)
+            problems += [*found, *_duplicate(s, name, seen)]
+            rows.append(_row(s, nearest))
+        problems += [*_labels(rows), *_lengths(rows), *_outliers(rows)]
+        fresh = {file: places for file, places in _files(rows).items() if file not in judged}
+        problems += [Problem(*finding) for finding in diagnose(structures, fresh)]
         judged |= fresh.keys()
         if name == "train":
-            known = facts.elements
+            known = _elements(rows)
         elif known:
-            problems += _strangers(facts, known)
-        summary.append(f"{name}: {facts.describe()}")
+            problems += _strangers(rows, known)
+        summary.append(f"{name}: {_describe(rows)}")
     return Report(tuple(problems), tuple(summary))
 
 
-class Facts:
-    """What is gathered from the frames of one set, for the checks that need them all."""
+class Row(NamedTuple):
+    """What the checks of a whole set need to know of one frame."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.has: list[tuple[bool, bool, bool]] = []
-        self.counts: list[dict[int, int]] = []
-        self.per_atom: list[float] = []
-        self.ratios: list[float] = []
-        self.first: dict[int, str] = {}
-
-    @property
-    def elements(self) -> set[int]:
-        return set(self.first)
-
-    def add(self, s: Structure) -> None:
-        z, n = np.unique(s.numbers, return_counts=True)
-        self.names.append(s.name)
-        self.has.append((s.energy is not None, s.forces is not None, s.stress is not None))
-        self.counts.append(dict(zip(z.tolist(), n.tolist(), strict=True)))
-        self.per_atom.append(s.energy / len(s) if s.energy is not None else np.nan)
-        for element in z.tolist():
-            self.first.setdefault(element, s.name)
-
-    def files(self) -> dict[str, list[int]]:
-        """Which frames come from which file."""
-        rows: dict[str, list[int]] = defaultdict(list)
-        for k, name in enumerate(self.names):
-            rows[_file(name)].append(k)
-        return rows
-
-    def describe(self) -> str:
-        if not self.names:
-            return "no frames"
-        atoms = [sum(c.values()) for c in self.counts]
-        size = f"{min(atoms)} to {max(atoms)} atoms" if min(atoms) < max(atoms) else f"{atoms[0]} atoms"
-        labels = [f"{label} in {'all' if n == len(atoms) else n}" for label, n in
-                  zip(("energy", "forces", "stress"), np.sum(self.has, axis=0).tolist(), strict=True) if n]  # fmt: skip
-        symbols = " ".join(chemical_symbols[z] for z in sorted(self.elements))
-        return f"{len(atoms)} frames of {size} ({symbols}), {', '.join(labels) or 'no labels'}"
+    name: str
+    has: tuple[bool, bool, bool]
+    """Energy, forces, stress."""
+    counts: dict[int, int]
+    """Atoms of each Z."""
+    energy: float
+    """eV; NaN where there is none."""
+    nearest: float
+    """Median over the atoms of the nearest neighbour, in sums of covalent radii; NaN where that says nothing."""
 
 
-def _frame(s: Structure, facts: Facts, cutoff: float, max_force: float, min_distance: float) -> Iterator[Problem]:
-    """What is wrong with one frame by itself."""
-    facts.add(s)
+def _row(s: Structure, nearest: float) -> Row:
+    z, n = np.unique(s.numbers, return_counts=True)
+    has = (s.energy is not None, s.forces is not None, s.stress is not None)
+    counts = dict(zip(z.tolist(), n.tolist(), strict=True))
+    return Row(s.name, has, counts, np.nan if s.energy is None else s.energy, nearest)
+
+
+def _elements(rows: Sequence[Row]) -> set[int]:
+    return {z for row in rows for z in row.counts}
+
+
+def _files(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Which frames come from which file."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for k, row in enumerate(rows):
+        found[_file(row.name)].append(k)
+    return found
+
+
+def _describe(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "no frames"
+    atoms = [sum(row.counts.values()) for row in rows]
+    size = f"{min(atoms)} to {max(atoms)} atoms" if min(atoms) < max(atoms) else f"{atoms[0]} atoms"
+    held = zip(LABELS, np.sum([row.has for row in rows], axis=0).tolist(), strict=True)
+    labels = [f"{label} in {'all' if n == len(rows) else n}" for label, n in held if n]
+    symbols = " ".join(chemical_symbols[z] for z in sorted(_elements(rows)))
+    return f"{len(rows)} frames of {size} ({symbols}), {', '.join(labels) or 'no labels'}"
+
+
+def _frame(s: Structure, max_force: float) -> Iterator[Problem]:
+    """What is wrong with the numbers of one frame."""
     error = lambda kind, what, remedy: Problem(ERROR, kind, s.name, what, remedy)
     if (s.numbers < 1).any() or (s.numbers > 118).any():
         wrong = int(s.numbers[(s.numbers < 1) | (s.numbers > 118)][0])
@@ -202,8 +216,6 @@ def _frame(s: Structure, facts: Facts, cutoff: float, max_force: float, min_dist
     if s.pbc.any() and _flat(s):
         yield error("cell", f"is periodic, but its cell has no volume ({np.round(s.cell, 3).tolist()})",
                     "give the cell, or pbc=\"F F F\" if it is open")  # fmt: skip
-    elif np.all(np.isfinite(s.positions)) and np.all(np.isfinite(s.cell)):
-        yield from _distances(s, facts, cutoff, min_distance)
 
 
 def _flat(s: Structure) -> bool:
@@ -215,40 +227,43 @@ def _flat(s: Structure) -> bool:
     return bool(np.any(sizes < 1e-6)) or np.linalg.svd(rows / sizes[:, None], compute_uv=False)[-1] < 1e-6
 
 
-def _distances(s: Structure, facts: Facts, cutoff: float, min_distance: float) -> Iterator[Problem]:
+def _distances(s: Structure, cutoff: float, min_distance: float) -> tuple[list[Problem], float]:
+    """Atoms that are alone or too close, and ``Row.nearest``."""
+    if not (np.all(np.isfinite(s.positions)) and np.all(np.isfinite(s.cell))) or (s.pbc.any() and _flat(s)):
+        return [], np.nan
     edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
     alone = np.bincount(edges.centers, minlength=len(s)) == 0
+    problems = []
     if alone.any() and not is_free_atom(s):
         atom = int(np.argmax(alone))
-        yield Problem(
-            WARNING, "alone", s.name, f"atom {atom} ({chemical_symbols[s.numbers[atom]]}) has no neighbour within {cutoff:g} Å",
-            "raise the cutoff, or remove the frame if the atom flew off",
-        )  # fmt: skip
+        what = f"atom {atom} ({chemical_symbols[s.numbers[atom]]}) has no neighbour within {cutoff:g} Å"
+        problems.append(Problem(WARNING, "alone", s.name, what, "raise the cutoff, or remove the frame if the atom flew off"))
     if not len(edges.centers):
-        return
+        return problems, np.nan
     vectors = s.positions[edges.neighbors] + edges.shifts @ s.cell - s.positions[edges.centers]
     r = np.linalg.norm(vectors, axis=1)
     radii = covalent_radii[np.clip(s.numbers, 0, len(covalent_radii) - 1)]
     ratio = r / (radii[edges.centers] + radii[edges.neighbors])
-    closest = int(np.argmin(r))
-    i, j = int(edges.centers[closest]), int(edges.neighbors[closest])
+    problems += _close(s, edges, r, ratio, min_distance)
+    nearest = np.full(len(s), np.inf)
+    np.minimum.at(nearest, edges.centers, ratio)
+    telling = len(s) > 2 and not np.isin(s.numbers, NOBLE).any()
+    return problems, float(np.median(nearest)) if telling else np.nan
+
+
+def _close(s: Structure, edges: Edges, r: np.ndarray, ratio: np.ndarray, min_distance: float) -> Iterator[Problem]:
+    """The closest pair, in Å (``r``) or in sums of covalent radii (``ratio``), where it is too close."""
+    k = int(np.argmin(r if r.min() < min_distance else ratio))
+    i, j = int(edges.centers[k]), int(edges.neighbors[k])
     pair = f"atoms {i} ({chemical_symbols[s.numbers[i]]}) and {j} ({chemical_symbols[s.numbers[j]]})"
-    if r[closest] < 1e-3:
+    if r[k] < SAME_PLACE:
         yield Problem(ERROR, "overlap", s.name, f"{pair} are at the same place", "remove one of them, or the frame")
-    elif r[closest] < min_distance:
-        yield Problem(ERROR, "overlap", s.name, f"{pair} are {r[closest]:.3f} Å apart, closer than {min_distance:g}",
-                      "remove the frame, state data.units.length, or lower data.min_distance if it is meant")  # fmt: skip
-    elif ratio.min() < TOO_CLOSE:
-        i, j = int(edges.centers[np.argmin(ratio)]), int(edges.neighbors[np.argmin(ratio)])
-        yield Problem(
-            WARNING, "close", s.name,
-            f"atoms {i} and {j} are {r[np.argmin(ratio)]:.2f} Å apart, {ratio.min():.0%} of the sum of their covalent radii",
-            "look at the frame, and at data.units.length",
-        )  # fmt: skip
-    if len(s) > 2 and not np.isin(s.numbers, NOBLE).any():
-        nearest = np.full(len(s), np.inf)
-        np.minimum.at(nearest, edges.centers, ratio)
-        facts.ratios.append(float(np.median(nearest)))
+    elif r[k] < min_distance:
+        remedy = "remove the frame, state data.units.length, or lower data.min_distance if it is meant"
+        yield Problem(ERROR, "overlap", s.name, f"{pair} are {r[k]:.3f} Å apart, closer than {min_distance:g}", remedy)
+    elif ratio[k] < TOO_CLOSE:
+        what = f"{pair} are {r[k]:.2f} Å apart, {ratio[k]:.0%} of the sum of their covalent radii"
+        yield Problem(WARNING, "close", s.name, what, "look at the frame, and at data.units.length")
 
 
 def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float | None]]) -> Iterator[Problem]:
@@ -270,41 +285,45 @@ def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float 
         yield Problem(WARNING, "duplicate", s.name, f"is the same as {other}", "remove one of them, or it counts twice")
 
 
-def _labels(facts: Facts) -> Iterator[Problem]:
-    """Labels that some frames of a file have and others lack, and a file without forces."""
-    for file, rows in facts.files().items():
-        has = np.array([facts.has[k] for k in rows])
-        for label, column in zip(("energy", "forces", "stress"), has.T, strict=True):
+def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
+    """Labels that some frames of a file have and others lack, and a file without energies or forces."""
+    for file, places in _files(rows).items():
+        has = np.array([rows[k].has for k in places])
+        for label, column in zip(LABELS, has.T, strict=True):
             if column.any() and not column.all():
-                first = facts.names[rows[int(np.argmin(column))]]
-                what = f"has no {label}, as {np.sum(~column)} of {len(rows)} frames of {file}"
+                first = rows[places[int(np.argmin(column))]].name
+                what = f"has no {label}, as {np.sum(~column)} of {len(places)} frames of {file}"
                 remedy = "they are trained on what they have; label them if it is not meant"
                 yield Problem(WARNING, f"missing {label}", first, what, remedy)
-        for label, column in zip(("energy", "forces"), has.T, strict=False):
+        for label, column in zip(LABELS[:2], has.T, strict=False):
             if not column.any() and has.any():
                 what = f"no frame has {'forces' if label == 'forces' else 'an energy'}"
                 yield Problem(WARNING, f"missing {label}", file, what, f"set data.keys.{label} if they have another name")
-    ratio = np.median(facts.ratios) if facts.ratios else 1.0
+
+
+def _lengths(rows: Sequence[Row]) -> Iterator[Problem]:
+    """Positions in bohr, judged by how far apart bonded atoms are."""
+    ratios = [row.nearest for row in rows if np.isfinite(row.nearest)]
+    ratio = np.median(ratios) if ratios else 1.0
     if BOHR_RATIO[0] < ratio < BOHR_RATIO[1]:
         what = f"nearest atoms are typically {ratio:.2f} times the sum of their covalent radii apart"
         remedy = "set data.units.length to bohr if the positions are in bohr"
-        yield Problem(WARNING, "length", _file(facts.names[0]), what, remedy)
+        yield Problem(WARNING, "length", _file(rows[0].name), what, remedy)
 
 
-def _outliers(facts: Facts) -> Iterator[Problem]:
+def _outliers(rows: Sequence[Row]) -> Iterator[Problem]:
     """Energies per atom that the composition does not explain, by a robust spread."""
-    rows = np.flatnonzero(np.isfinite(facts.per_atom))
-    if len(rows) < 20:
+    rows = [row for row in rows if np.isfinite(row.energy)]
+    if len(rows) < ENOUGH_FRAMES:
         return
-    elements = sorted(facts.elements)
-    counts = np.array([[facts.counts[k].get(z, 0) for z in elements] for k in rows], float)
-    per_atom = np.array(facts.per_atom)[rows]
-    fractions = counts / counts.sum(1, keepdims=True)
+    elements = sorted(_elements(rows))
+    counts = np.array([[row.counts.get(z, 0) for z in elements] for row in rows], float)
+    energies, atoms = np.array([row.energy for row in rows]), counts.sum(1)
     keep = np.ones(len(rows), bool)
     for _ in range(3):
         # Outliers pull the fit: fit, leave out what is far, fit again.
-        fit = fit_energies(counts[keep], per_atom[keep] * counts[keep].sum(1), elements)
-        left = per_atom - fractions @ np.array([fit.energies[z] for z in elements])
+        fit = fit_energies(counts[keep], energies[keep], elements)
+        left = (energies - counts @ np.array([fit.energies[z] for z in elements])) / atoms
         left -= np.median(left)
         sigma = 1.4826 * np.median(np.abs(left))
         keep = np.abs(left) <= max(OUTLIER[0] * sigma, OUTLIER[1])
@@ -313,11 +332,12 @@ def _outliers(facts: Facts) -> Iterator[Problem]:
     for k in np.flatnonzero(~keep):
         what = f"the energy is {left[k]:+.3g} eV/atom from what its composition suggests (typical spread {sigma:.2g})"
         remedy = "look whether the calculation converged, or remove the frame"
-        yield Problem(WARNING, "outlier", facts.names[rows[k]], what, remedy)
+        yield Problem(WARNING, "outlier", rows[k].name, what, remedy)
 
 
-def _strangers(facts: Facts, known: set[int]) -> Iterator[Problem]:
-    held = Counter(z for c in facts.counts for z in c)
-    for z in sorted(facts.elements - known):
-        what = f"contains {chemical_symbols[z]} (as {held[z]} frames do), which no training frame has"
-        yield Problem(ERROR, "stranger", facts.first[z], what, "train on frames with it, or leave these out")
+def _strangers(rows: Sequence[Row], known: set[int]) -> Iterator[Problem]:
+    """Elements that training never saw."""
+    for z in sorted(_elements(rows) - known):
+        holders = [row.name for row in rows if z in row.counts]
+        what = f"contains {chemical_symbols[z]} (as {len(holders)} frames do), which no training frame has"
+        yield Problem(ERROR, "stranger", holders[0], what, "train on frames with it, or leave these out")

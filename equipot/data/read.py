@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from equipot.data import bundled, extxyz
-from equipot.data.check import Report, check
+from equipot.data.check import CUTOFF, MAX_FORCE, MIN_DISTANCE, Report, check
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Subset, Weighted, split
@@ -44,9 +44,9 @@ class DataConfig:
     """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the weight of training frames, by their config_type."""
-    max_force: float = 200.0
+    max_force: float = MAX_FORCE
     """A larger force component in the data (eV/Å) is an error."""
-    min_distance: float = 0.3
+    min_distance: float = MIN_DISTANCE
     """A pair of atoms in the data that is closer (Å) is an error."""
 
     def __post_init__(self) -> None:
@@ -166,7 +166,7 @@ def _slice(index: str, source: str) -> slice:
         raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
 
 
-def load_data(config: DataConfig, seed: int, cutoff: float = 5.0) -> Dataset:
+def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF) -> Dataset:
     """Everything a run reads, split, checked and with E0. ``cutoff`` (Å) is for the search for atoms without neighbours.
 
     Raises:
