@@ -27,7 +27,7 @@ Shards = tuple[tuple[int, ...], ...]
 
 NODE_COST = 8
 """What an atom costs besides its slots, in slots: the work of a batch is taken as atoms x (slots + NODE_COST)."""
-WORTH = 0.1
+WORTH = 0.05
 """A further shape must save this share of the work, since it costs a compilation."""
 SAMPLE = 2000
 """Batches looked at when shapes are chosen."""

@@ -29,6 +29,10 @@ KEPT_SLOTS = 2**24
 """Validation batches stay on the device while they have no more slots than this (about 0.5 GB)."""
 
 
+ESTIMATE_AFTER = 10
+"""Steps timed before the length of the run is estimated."""
+
+
 class NotFiniteError(ValueError):
     """The loss became infinite or NaN; the message names the frames."""
 
@@ -160,11 +164,20 @@ def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, 
             now = time.monotonic()
             if not fresh and not stale:
                 run.watch.steps.append(now - clock)
+                if len(run.watch.steps) == ESTIMATE_AFTER:
+                    estimate(run, cursor)
             clock = now
             run.console.step()
         return state, cursor if pending is None else settle(run, state, cursor, *pending), None
     finally:
         feed.close()
+
+
+def estimate(run: Run, cursor: Cursor) -> None:
+    """Says how long the run will take, from its first steps."""
+    step = run.watch.seconds_left(1, 0)
+    left = run.rates.steps - cursor.epoch * len(epoch_batches(len(run.train.frames), run.train.batch_size, 0, 0))
+    run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left} steps, besides validation")
 
 
 def settle(run: Run, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
@@ -240,8 +253,6 @@ def close_epoch(run: Run, state: State, cursor: Cursor, validation: Callable | N
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
     cursor = append(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
     left = run.watch.seconds_left(run.rates.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
-    if len(run.watch.validations) == 2 or (validation is None and epoch == 2):
-        run.console.say(f"estimate: {duration(left)} for the remaining {config.epochs - epoch} epochs")
     run.console.epoch(row, config.epochs, left, always=epoch == config.epochs)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor

@@ -232,6 +232,11 @@ def describe(run: Run, potential: Potential, dataset: Dataset, console: Console)
         f"{type(potential.term).__name__} with {count} parameters, {potential.dtype}, on {run.mesh.size} "
         f"{run.mesh.devices.flat[0].platform} device(s)"
     )
+    if run.config.batch_size % run.mesh.size:
+        console.say(
+            f"training.batch_size {run.config.batch_size} is no multiple of the {run.mesh.size} devices, so that some wait for "
+            "others; a multiple is faster"
+        )
     console.say(
         f"{run.rates.steps} steps in {run.config.epochs} epochs; batches of {len(train.shapes)} shape(s), "
         f"{padding(run.train, run.seed):.0%} padding"

@@ -66,7 +66,8 @@ class Watch:
     def seconds_left(self, steps: int, validations: int) -> float:
         """Estimate for what is to come."""
         typical = lambda times: statistics.median(times[-50:]) if times else 0.0
-        return steps * typical(self.steps) + validations * typical(self.validations)
+        # The first validation is mostly compilation.
+        return steps * typical(self.steps) + validations * typical(self.validations[1:] or self.validations)
 
 
 class Signals:

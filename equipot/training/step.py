@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -70,6 +71,12 @@ def with_params(potential: Potential, params: Any) -> Potential:
     return potential.replace(variables={**potential.variables, "params": params})
 
 
+def sum_devices(tree: Any) -> Any:
+    """The sum over devices of a tree of real numbers: one message instead of one for each leaf."""
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.psum(flat, AXIS))
+
+
 def figures(errors: dict[str, Any], batch: Batch) -> dict[str, Any]:
     """Sums that mean errors are made of: number of labelled values, absolute and squared errors."""
     numbers = counts(batch, tuple(errors))
@@ -91,7 +98,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
 
     def body(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
-        numbers = jax.lax.psum(counts(batch, wants), AXIS)
+        numbers = sum_devices(counts(batch, wants))
         weights = loss.weights(state.step / rates.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
@@ -103,7 +110,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         # Each device differentiates its own share of the loss, in which the counts of the whole batch are constants; the
         # shares add up. A psum inside what is differentiated would count every device's gradient once per device.
         (value, (sums, seen)), gradient = jax.value_and_grad(share, has_aux=True)(state.params)
-        value, sums, seen, gradient = jax.lax.psum((value, sums, seen, gradient), AXIS)
+        value, sums, seen, gradient = sum_devices((value, sums, seen, gradient))
         norm = optax.tree.norm(gradient)
         finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
         new = advance(state, gradient, factor, rates)
@@ -138,7 +145,7 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], me
         errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
         terms = {f"{name}_sum": x for name, x in term_sums(loss, errors, batch).items()}
         terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
-        return jax.lax.psum({**terms, **figures(errors, batch)}, AXIS)
+        return sum_devices({**terms, **figures(errors, batch)})
 
     mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     constants = replicate(mesh, {name: value for name, value in potential.variables.items() if name != "params"})

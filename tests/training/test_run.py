@@ -1,5 +1,6 @@
 """Whole runs with a tiny potential: killed, resumed, spread over devices, and everything that may go wrong."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -149,6 +151,15 @@ def test_frames_that_make_the_loss_infinite_are_named(tmp_path):
     assert record["cursor"]["batch"] == arrays[".step"] < 3
 
 
+def test_a_bad_validation_frame_is_named(tmp_path, monkeypatch):
+    good = tiny.dataset
+    bad = tiny.structures(4, 1, (4, 4))
+    bad[2] = bad[2].replace(energy=np.inf)
+    monkeypatch.setattr(tiny, "dataset", lambda train=None: dataclasses.replace(good(train), valid=bad))
+    with pytest.raises(ValueError, match=r"validation.*frame 2 \(number 2 of its set\) alone"):
+        tiny.run(tmp_path / "run")
+
+
 def test_divergence_is_told_from_a_bad_frame(tmp_path):
     with pytest.raises(ValueError, match="no single frame.*learning_rate"):
         tiny.run(tmp_path / "run", {"optimizer": {"learning_rate": 1e38}, "clip": None})
@@ -186,6 +197,65 @@ def test_a_missing_logger_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match=r"equipot\[tensorboard\]"):
         tiny.run(tmp_path / "run", {"logger": {"kind": "TensorBoard"}})
+
+
+def test_tensorboard_gets_every_figure(tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "run" / "tensorboard")
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    tiny.run(tmp_path / "run", {"logger": {"kind": "TensorBoard"}, "epochs": 1})
+    (row,) = rows(tmp_path / "run")
+    assert {name: value for name, value, step in written if name != "elapsed" and step == 1} == {
+        name: value for name, value in row.items() if name != "epoch"
+    }
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    tiny.run(tmp_path / "run", progress=stream)
+    said = stream.getvalue()
+    assert "18/18" in said and "meV/atom" in said and "meV/Å" in said and "report.md" in said
+
+
+def test_from_files_of_every_kind_to_a_potential(tmp_path):
+    """The real reader: extended XYZ for training, HDF5 read frame by frame for validation."""
+    pytest.importorskip("h5py")
+    import ase.io
+
+    from equipot.data.hdf5 import write_hdf5
+    from equipot.data.read import DataConfig
+    from equipot.training import TrainConfig, evaluate_set, train
+    from equipot.training.loop import TrainingConfig
+
+    ase.io.write(tmp_path / "train.xyz", [s.to_ase() for s in tiny.structures(12, 0, (4, 4))])
+    write_hdf5(tmp_path / "valid.h5", tiny.structures(5, 1, (3, 4)))
+    energies = {"H": tiny.ENERGIES[1], "O": tiny.ENERGIES[8]}
+    data = DataConfig(train=str(tmp_path / "train.xyz"), valid=str(tmp_path / "valid.h5"), atomic_energies=energies)
+    config = TrainConfig(data, tiny.Tiny(3.5), TrainingConfig(epochs=2, batch_size=4), dtype="float64")
+    try:
+        best = train(config, tmp_path / "run", progress=None)
+        potential = eqp.load(best)
+        assert potential.dtype == np.float64
+        table, _ = evaluate_set(potential, tiny.structures(5, 1, (3, 4)))
+        row = rows(tmp_path / "run")[-1]
+        for key in ("forces_mae", "forces_rmse", "energy_mae_per_atom", "stress_mae"):
+            np.testing.assert_allclose(table[key], row[f"valid_{key}"], rtol=1e-9)
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_more_devices_than_there_are(tmp_path):
