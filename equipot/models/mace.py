@@ -58,7 +58,7 @@ class MACE(Term):
             latent.append(scalars(x))
             widths = (*self.readout, 1) if last else (1,)
             energy += MLP(widths, name=f"readout{layer}")(latent[-1])[:, 0]
-        return finish(self, energy, jnp.concatenate(latent, axis=-1), edges)
+        return Atomic(finish(self, energy, edges), latent=jnp.concatenate(latent, axis=-1))
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:

@@ -62,7 +62,7 @@ class NequIP(Term):
                 wanted, self.self_connection, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
             )(x, edges, mean, graph, table if layer == 0 else None)  # fmt: skip
         hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
-        return finish(self, MLP((1,), name="readout")(hidden)[:, 0], scalars(x), edges)
+        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=scalars(x))
 
     def _irreps(self) -> str:
         return str(

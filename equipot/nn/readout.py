@@ -7,7 +7,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.nn.edges import Edges
-from equipot.potential import Atomic
 
 
 class Embedding(nn.Module):
@@ -21,10 +20,10 @@ class Embedding(nn.Module):
         return self.param("w", nn.initializers.normal(1.0), (self.count, self.width))
 
 
-def finish(term: nn.Module, network: Float[Array, "atoms"], latent: Float[Array, "atoms features"], edges: Edges) -> Atomic:
+def finish(term: nn.Module, network: Float[Array, "atoms"], edges: Edges) -> Float[Array, "atoms"]:
     """Energy of each atom in eV: scale[s] x network + shift[s], both constants that come from the training set."""
     count = len(term.elements)
     scale = term.variable("constants", "scale", lambda: jnp.ones(count)).value
     shift = term.variable("constants", "shift", lambda: jnp.zeros(count)).value
     energy = scale[edges.species] * network + shift[edges.species]
-    return Atomic(energy=energy * edges.known, latent=latent)
+    return energy * edges.known
