@@ -11,12 +11,15 @@ EPILOG = """\
 examples:
   equipot quickstart                               train, evaluate and run MD on bundled data
   equipot data train.xyz                           look for problems before training
-  equipot train configs/mace-molecules.yaml --set data.train=train.xyz --out runs/mine
-  equipot train configs/mace-molecules.yaml --set data.train=train.xyz --out runs/mine --resume
+  equipot train mace-molecules --set data.train=train.xyz --out runs/mine
+  equipot train mace-molecules --set data.train=train.xyz --out runs/mine --resume
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
-  equipot md configs/md-nvt-langevin.yaml --set model=runs/mine/best.eqp --set structure=start.xyz
+  equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
-exit codes: 0 done; 1 the run failed; 2 something to mend in the input; 130 interrupted
+A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal; md-nve,
+md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
+
+exit codes: 0 done; 1 the run failed; 2 something to mend in the input; 130 interrupted, 143 terminated
 """
 
 
@@ -32,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     train = command(commands, "train", "fit a potential to reference data, as a config says")
-    add_config(train, "training config (YAML); see configs/")
+    add_config(train, "training config: a YAML file, or the name of a recipe")
     add_out(train, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(train)
 
@@ -45,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
 
     md = command(commands, "md", "molecular dynamics with a potential, as a config says")
-    add_config(md, "MD config (YAML); see configs/md-*.yaml")
+    add_config(md, "MD config: a YAML file, or the name of a recipe (md-...)")
     add_out(md, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(md)
 

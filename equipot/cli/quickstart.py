@@ -11,7 +11,7 @@ from equipot.cli.recipes import recipes, run_folder
 from equipot.cli.train import fit
 
 TEST = "bundled:ethanol/test"
-STEPS = 2000
+STEPS = 10_000
 
 
 def run(args: argparse.Namespace) -> None:

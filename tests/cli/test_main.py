@@ -191,3 +191,9 @@ entry()
         _, err = process.communicate(timeout=30)
     assert process.returncode == 143
     assert err.strip() == "equipot: interrupted; continue with: equipot train c.yaml --resume"
+
+
+def test_help_names_every_recipe(capsys):
+    cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in recipes.recipes())
