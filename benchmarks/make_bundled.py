@@ -212,7 +212,7 @@ def save(frames: list[Atoms], path: Path) -> None:
 README = """# Bundled reference sets
 
 Made by `benchmarks/make_bundled.py` on {date} (seed {seed}) with {method} through tblite {tblite}, ASE {ase}, NumPy {numpy},
-Python {python}. SCF accuracy {accuracy}, electronic temperature 300 K, Gamma point only. Free for any use (CC0).
+Python {python}. SCF accuracy {accuracy}, electronic temperature 300 K, Gamma point only.
 
 - **ethanol**: {ethanol_train} train and {ethanol_test} test frames of 9 atoms and 3 free atoms; energy, forces. Langevin MD at
   {ethanol_kelvin} K, step {step} fs, a frame every {stride} steps after {equilibration}, from a random conformer of the
