@@ -1,12 +1,13 @@
 """A chunk of a run as one compiled function: steps, updates of the neighbour list, lines of the log and frames.
 
-A chunk begins by taking whole lattice vectors off atoms that have gone far and by building the list, so that it is a function
+A chunk begins by taking whole lattice vectors off atoms that have gone far, and with a list yet to be built, so that it is a function
 of the state alone: a run that is cut between two chunks goes on as if it had not been. It ends early where the list overflows,
 to be repeated from its beginning with a larger one, or where the system falls apart.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from equipot.graph import edge_vectors
+from equipot.graph import Graph, edge_vectors
 from equipot.md.field import Field
 from equipot.md.integrators import Integrator, integrator
 from equipot.md.state import Observation, Setup, State, kinetic_energy
 from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell, update
-from equipot.potential import Potential, evaluate
+from equipot.potential import Observables, Potential, evaluate
 from equipot.units import kB
 
 FAR = 1.5
@@ -107,10 +108,11 @@ def _begin(
         moves = integrator(ensemble, setup, field)
         neighbor = allocate(spec, state.position, state.cell)
         want = ("forces", "stress") if all(setup.pbc) else ("forces",)
-        out = evaluate(potential, field.graph(state.position, state.cell, neighbor), want)
+        graph = field.graph(state.position, state.cell, neighbor)
+        out = evaluate(potential, graph, want)
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if all(setup.pbc) else jnp.zeros((3, 3))
         state = moves.start(state.replace(force=out.forces), virial.astype(state.position.dtype))
-        return state, observe(field, moves, state, neighbor), neighbor.overflow
+        return state, observe(setup, moves, state, graph, out), neighbor.overflow
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "plan"))
@@ -120,14 +122,16 @@ def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: 
         field = Field(potential, spec, setup)
         moves = integrator(plan.ensemble, setup, field)
         state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
-        neighbor = allocate(spec, state.position, state.cell)
+        neighbor = unbuilt(spec, state)
         log, frames = empty(plan, state)
         result = Result(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
+        want = ("stress",) if all(setup.pbc) else ()
 
         def line(carry: tuple[Result, DeviceList]) -> tuple[Result, DeviceList]:
             before, neighbor = carry
             state, neighbor, made = advance(plan, field, moves, before.state, neighbor)
-            seen = observe(field, moves, state, neighbor)
+            graph = field.graph(state.position, state.cell, neighbor)
+            seen = observe(setup, moves, state, graph, evaluate(potential, graph, want))
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
             frames = keep_frame(plan, before.frames, state, before.done + 1)
             fine = (seen.kinetic <= plan.max_kinetic) & (seen.closest >= plan.min_distance) & jnp.isfinite(seen.interaction)
@@ -152,12 +156,16 @@ def advance(plan: Plan, field: Field, moves: Integrator, state: State, neighbor:
     return jax.lax.while_loop(going, one, (state, neighbor, jnp.int32(0)))
 
 
-def observe(field: Field, moves: Integrator, state: State, neighbor: DeviceList) -> Observation:
-    """What a line of the log says of a state; the list is complete at its positions."""
-    setup = field.setup
+def unbuilt(spec: ListSpec, state: State) -> DeviceList:
+    """A list that counts as stale, so that whoever needs it first builds it: one copy less of that code to compile."""
+    shape = jax.eval_shape(partial(allocate, spec), state.position, state.cell)
+    neighbor = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+    return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
+
+
+def observe(setup: Setup, moves: Integrator, state: State, graph: Graph, out: Observables) -> Observation:
+    """What a line of the log says of a state, given the model's input and output."""
     periodic = all(setup.pbc)
-    graph = field.graph(state.position, state.cell, neighbor)
-    out = evaluate(field.potential, graph, ("stress",) if periodic else ())
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
     nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
     return Observation(
