@@ -1,8 +1,8 @@
 """A chunk of a run as one compiled function: steps, updates of the neighbour list, lines of the log and frames.
 
-A chunk begins by taking whole lattice vectors off atoms that have gone far, and with a list yet to be built, so that it is a function
-of the state alone: a run that is cut between two chunks goes on as if it had not been. It ends early where the list overflows,
-to be repeated from its beginning with a larger one, or where the system falls apart.
+A chunk begins by taking whole lattice vectors off atoms that have gone far, and with a list yet to be built, so that it is a
+function of the state alone: a run that is cut between two chunks goes on as if it had not been. It ends early where the list
+overflows, to be repeated from its beginning with a larger one, or where the system falls apart.
 """
 
 from __future__ import annotations

@@ -1,0 +1,269 @@
+"""Files, restarts, replays and ways out of trouble."""
+
+import dataclasses
+import io
+import shutil
+import signal
+import sys
+
+import ase.io
+import h5py
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import equipot
+from equipot import config as yaml
+from equipot import md
+from equipot.md import log
+from equipot.neighbors import neighbor_list, plan
+from equipot.structure import Structure
+
+ENSEMBLES = [
+    md.NVE(),
+    md.NVTNoseHoover(),
+    md.NVTLangevin(),
+    md.NVTCSVR(),
+    md.NPTIsotropic(barostat_fs=400.0),
+    md.NPTFlexible(barostat_fs=400.0),
+]
+FILES = ("log.csv", "trajectory.xyz", "config.yaml")
+CUTOFF = 7.0
+name = lambda x: type(x).__name__
+
+
+def contents(folder):
+    """Every byte of the files, and of the checkpoint's arrays and record (the order of its header is not defined)."""
+    with safe_open(folder / "checkpoint.safetensors", "numpy") as file:
+        arrays = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
+        return {name: (folder / name).read_bytes() for name in FILES} | arrays | file.metadata()
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=name)
+def test_restart_is_exact(ensemble, potential, solid, configure, tmp_path):
+    """A run that is cut in two, its files longer than its checkpoint, ends bit for bit like the one that was not."""
+    config = configure(ensemble)
+    md.simulate(potential, solid, config, tmp_path / "whole", stream=None)
+    md.simulate(potential, solid, dataclasses.replace(config, steps=200), tmp_path / "cut", stream=None)
+    for file in ("log.csv", "trajectory.xyz"):
+        with open(tmp_path / "cut" / file, "a") as stream:
+            stream.write("half a li")
+    md.simulate(potential, solid, config, tmp_path / "cut", resume=True, stream=None)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    frames = ase.io.read(tmp_path / "whole" / "trajectory.xyz", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 100, 200, 300, 400]
+    assert not np.array_equal(frames[-1].positions, frames[-2].positions)
+
+
+def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
+    """Energy, forces, momenta and cell of each frame belong together, and to the lines of the log."""
+    md.simulate(potential, solid, configure(ENSEMBLES[-1]), tmp_path / "run", stream=None)
+    table = log.read(tmp_path / "run" / "log.csv")
+    for frame in ase.io.read(tmp_path / "run" / "trajectory.xyz", ":"):
+        known = equipot.evaluate(potential.astype("float64"), frame)
+        row = int(np.flatnonzero(table["step"] == frame.info["step"])[0])
+        assert frame.get_potential_energy() == pytest.approx(known.energy[0], abs=1e-6)
+        assert frame.get_potential_energy() == pytest.approx(table["potential_eV"][row], abs=1e-6)
+        np.testing.assert_allclose(frame.get_forces(), known.forces, atol=1e-6)
+        assert frame.get_volume() == pytest.approx(table["volume_A3"][row], rel=1e-6)
+        frame.set_masses("defaults")
+        assert frame.get_kinetic_energy() == pytest.approx(table["kinetic_eV"][row], rel=1e-5)
+        kinetic = 2 * frame.get_kinetic_energy() / frame.get_volume()
+        pressure = (kinetic - np.trace(known.stress[0])) / 3 / equipot.units.GPa
+        assert pressure == pytest.approx(table["pressure_GPa"][row], abs=1e-5)
+    assert np.ptp(table["volume_A3"]) > 1
+
+
+def test_overflow_is_replayed(potential, solid, configure, tmp_path, monkeypatch):
+    """A list that is too small is noticed, and the run is the same as one that had room from the start."""
+    config = configure(md.NVE(), temperature_K=80.0)
+    room = md.simulate(potential, solid, config, tmp_path / "room", stream=None)
+    degree = np.bincount(neighbor_list(solid.positions, solid.cell, solid.pbc, CUTOFF + config.skin).centers).max()
+    tight = dataclasses.replace(plan(solid.positions, solid.cell, solid.pbc, CUTOFF, config.skin), slots=int(degree))
+    monkeypatch.setattr("equipot.md.run.start_list", lambda *anything: tight)
+    told = io.StringIO()
+    grown = md.simulate(potential, solid, config, tmp_path / "tight", stream=told)
+    assert grown.builds > room.builds == 1
+    assert "the neighbour list was too small; repeating from step" in told.getvalue()
+    first, second = (log.read(tmp_path / folder / "log.csv") for folder in ("room", "tight"))
+    for column in first:
+        np.testing.assert_allclose(second[column], first[column], rtol=1e-8, atol=1e-8)
+
+
+def test_explosion_stops_with_the_last_frames(potential, solid, configure, tmp_path):
+    positions = solid.positions.copy()
+    positions[1] = positions[0] + [1.5, 0, 0]
+    close = solid.replace(positions=positions)
+    with pytest.raises(md.Explosion, match=r"step \d+: the temperature is .* K .*shorter time step"):
+        md.simulate(potential, close, configure(md.NVE()), tmp_path / "run", stream=None)
+    frames = ase.io.read(tmp_path / "run" / "trajectory.xyz", ":")
+    steps = log.read(tmp_path / "run" / "log.csv")["step"]
+    assert len(frames) >= 2 and frames[-1].info["step"] == steps[-1] < 400
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+class Impatient(io.StringIO):
+    """A person who presses Ctrl-C as soon as there is something to see."""
+
+    def write(self, text):
+        if text.startswith("step") and "step" not in self.getvalue():
+            super().write("step")
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+def test_interrupt_finishes_the_chunk(potential, solid, configure, tmp_path):
+    config, before = configure(md.NVE()), signal.getsignal(signal.SIGINT)
+    told = Impatient()
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 200 of 400; continue with resume"):
+        md.simulate(potential, solid, config, tmp_path / "run", stream=told)
+    assert "stopping after this chunk" in told.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
+    md.simulate(potential, solid, config, tmp_path / "run", resume=True, stream=None)
+    md.simulate(potential, solid, config, tmp_path / "whole", stream=None)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_h5md(potential, solid, configure, tmp_path):
+    """The same frames as in the text, also after a restart from a file that a kill left open."""
+    config = configure(md.NVE(), trajectory=md.H5MD())
+    md.simulate(potential, solid, configure(md.NVE()), tmp_path / "text", stream=None)
+    md.simulate(potential, solid, dataclasses.replace(config, steps=200), tmp_path / "run", stream=None)
+    path = tmp_path / "run" / "trajectory.h5"
+    with h5py.File(path, "r+", libver="latest") as file:
+        file.swmr_mode = True
+        data = file["particles/trajectory/position/value"]
+        data.resize(len(data) + 1, axis=0)
+        data.flush()
+        shutil.copy(path, tmp_path / "killed.h5")
+    shutil.copy(tmp_path / "killed.h5", path)
+    md.simulate(potential, solid, config, tmp_path / "run", resume=True, stream=None)
+    frames = ase.io.read(tmp_path / "text" / "trajectory.xyz", ":")
+    with h5py.File(path) as file:
+        assert list(file["h5md"].attrs["version"]) == [1, 1]
+        group = file["particles/trajectory"]
+        assert list(group["position/step"]) == [0, 100, 200, 300, 400] == [frame.info["step"] for frame in frames]
+        assert list(group["position/time"]) == [0, 400, 800, 1200, 1600]
+        assert group["position/value"].attrs["unit"] == "Angstrom"
+        assert list(group["species"]) == list(solid.numbers)
+        for k, frame in enumerate(frames):
+            np.testing.assert_allclose(group["position/value"][k], frame.positions, atol=1e-5)
+            velocities = frame.get_momenta() / frame.get_masses()[:, None] * equipot.units.fs
+            np.testing.assert_allclose(group["velocity/value"][k], velocities, atol=1e-8)
+            np.testing.assert_allclose(group["box/edges/value"][k], frame.cell[:], atol=1e-8)
+            assert group["observables/potential_energy/value"][k] == pytest.approx(frame.get_potential_energy())
+
+
+def test_from_files(potential, solid, tmp_path, capsys):
+    """The way of the command line: a config, a potential and a structure in files; float32, and copies of the cell."""
+    equipot.save(potential.astype("float32"), tmp_path / "lj.eqp")
+    atoms = solid.to_ase()
+    ase.io.write(tmp_path / "start.xyz", [atoms, atoms[:4]])
+    text = f"""
+model: {tmp_path}/lj.eqp
+structure: {tmp_path}/start.xyz
+ensemble: {{kind: NVTLangevin, friction_per_ps: 5}}
+steps: 20
+timestep_fs: 2
+temperature_K: 30
+repeat: [1, 1, 2]
+trajectory: null
+"""
+    (tmp_path / "md.yaml").write_text(text)
+    summary = md.run(yaml.load(tmp_path / "md.yaml", md.MDConfig), tmp_path / "out")
+    assert summary.steps == 20
+    table = log.read(tmp_path / "out" / "log.csv")
+    assert list(table["step"]) == [0, 10, 20]
+    assert table["temperature_K"][0] == pytest.approx(30 * (3 * 64 - 3) / (3 * 64), rel=1e-5)
+    assert table["potential_eV"][0] == pytest.approx(-64 * 251.5, rel=1e-3)
+    assert (tmp_path / "out" / "md.png").read_bytes().startswith(b"\x89PNG")
+    assert "NVTLangevin: 64 atoms" in capsys.readouterr().out
+    assert yaml.load(tmp_path / "out" / "config.yaml", md.MDConfig).steps == 20
+    assert "jax_md" in sys.modules
+
+
+def broken(solid, kind):
+    """Structures that cannot be run."""
+    positions, cell = solid.positions.copy(), solid.cell.copy()
+    match kind:
+        case "unknown element":
+            return solid.replace(numbers=np.full(len(solid), 29))
+        case "no volume":
+            cell[2] = cell[1]
+            return solid.replace(cell=cell)
+        case "same place":
+            positions[7] = positions[3] + cell[0]
+            return solid.replace(positions=positions)
+        case "not finite":
+            positions[5, 1] = np.nan
+            return solid.replace(positions=positions)
+    return Structure(np.zeros(0), np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("unknown element", "does not know Cu"),
+        ("no volume", "no volume"),
+        ("same place", "atoms 3 and 7 .* 0.000 Å apart"),
+        ("not finite", "position of atom 5"),
+        ("empty", "no atoms"),
+    ],
+)
+def test_structures_that_cannot_be_run(kind, message, potential, solid, configure, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        md.simulate(potential, broken(solid, kind), configure(md.NVE()), tmp_path / "run", stream=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
+    slab = solid.replace(pbc=np.array([True, True, False]))
+    with pytest.raises(ValueError, match="open along c: NPTFlexible needs a periodic cell"):
+        md.simulate(potential, slab, configure(ENSEMBLES[-1]), tmp_path / "run", stream=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestep_fs": 100.0}, "timestep_fs is 100.0: no atomic vibration"),
+        ({"timestep_fs": 0.0}, "timestep_fs is 0.0; give a number above zero"),
+        ({"steps": 405}, "steps .405. is not a multiple of log_every .10.; 400 would be"),
+        ({"trajectory": md.ExtXYZ(every=15)}, "every .15. must be a multiple of log_every"),
+        ({"pressure_GPa": 1.0}, "NVE has none; choose NPTIsotropic or NPTFlexible"),
+        ({"ensemble": md.NVTLangevin(friction_per_ps=-1.0)}, "friction_per_ps is -1.0"),
+        ({"temperature_K": float("nan")}, "temperature_K is nan"),
+        ({"repeat": (1, 0, 1)}, "repeat is"),
+    ],
+)
+def test_configs_that_make_no_sense(changes, message, configure):
+    with pytest.raises(ValueError, match=message):
+        configure(md.NVE(), **changes)
+
+
+def test_long_time_steps_get_a_warning(potential, solid, configure, tmp_path):
+    told = io.StringIO()
+    md.simulate(potential, solid, configure(md.NVE(), timestep_fs=8.0, steps=10), tmp_path / "run", stream=told)
+    assert "warning: timestep_fs is 8.0, long for atoms of 20.2 amu" in told.getvalue()
+
+
+def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_path):
+    config = configure(md.NVE(), steps=200)
+    md.simulate(potential, solid, config, tmp_path / "run", stream=None)
+    again = lambda *what: md.simulate(*what, tmp_path / "run", resume=True, stream=None)
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
+        again(potential, solid, dataclasses.replace(config, seed=1))
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        again(potential, solid.replace(positions=solid.positions + 0.1), config)
+    with pytest.raises(ValueError, match="steps is 100, but 200 are done already"):
+        again(potential, solid, dataclasses.replace(config, steps=100))
+    with pytest.raises(ValueError, match="holds a run already"):
+        md.simulate(potential, solid, config, tmp_path / "run", stream=None)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        again(potential, solid, config)
+    path.write_bytes(data[:1000])
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        again(potential, solid, config)
