@@ -60,7 +60,7 @@ def test_missing_labels_count_for_nothing():
     bare = [full[0], full[1].replace(energy=None), full[2].replace(forces=None, stress=None), full[3].replace(energy=None)]
     potential = tiny.potential(full)
     batch = batch_of(bare)
-    sums, numbers = sums_of(Loss(), evaluate(potential, batch.graph), batch)
+    sums, numbers = sums_of(Loss(), jax.jit(evaluate)(potential, batch.graph), batch)
     assert float(numbers["energy"]) == 2 and float(numbers["stress"]) == 1
     assert float(numbers["forces"]) == sum(len(s) for s in bare if s.forces is not None)
     assert all(np.isfinite(float(x)) for x in sums.values())

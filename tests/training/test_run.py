@@ -21,6 +21,7 @@ from equipot import eqp
 from equipot.training import checkpoint
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def rows(out):
@@ -42,7 +43,7 @@ def assert_same_run(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compile_once):
     """A run from beginning to end."""
     out = tmp_path_factory.mktemp("whole") / "run"
     stream = io.StringIO()
@@ -62,35 +63,44 @@ def test_a_run_learns_and_leaves_its_folder(whole):
     assert json.loads((out / "errors.json").read_text())["test"]["frames"] == 3
 
 
-def start(out, mode, devices=1, *settings):
-    cache = str(out.parent / "cache")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache}
+def start(out, cache, mode, devices=1):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(HERE / "tiny.py"), str(out), str(devices), mode, *settings]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, str(HERE / "tiny.py"), str(out), str(devices), mode]
+    # A file, not a pipe: one that nobody reads while a test waits would fill up and stop the run.
+    with open(log(out), "wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
-def test_killed_and_resumed_is_not_killed(whole, tmp_path):
+def log(out):
+    return out.with_name(f"{out.name}.log")
+
+
+def finish(process, out):
+    """What a run said, once it has ended well."""
+    process.wait(timeout=300)
+    said = log(out).read_text()
+    assert process.returncode == 0, said
+    return said
+
+
+def test_killed_and_resumed_is_not_killed(whole, cache, tmp_path):
     out = tmp_path / "run"
     for mode, steps in (("new", 4), ("resume", 11)):
-        process = start(out, mode)
-        while process.poll() is None and not any(int(p.stem[5:]) >= steps for p in checkpoint.paths(out / "checkpoints")):
+        process, deadline = start(out, cache, mode), time.monotonic() + 300
+        reached = lambda limit: any(int(p.stem[5:]) >= limit for p in checkpoint.paths(out / "checkpoints"))
+        while process.poll() is None and not reached(steps) and time.monotonic() < deadline:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert process.returncode == -signal.SIGKILL, process.stdout.read()
-    process = start(out, "resume")
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert "resumed from" in said
+        assert process.returncode == -signal.SIGKILL, log(out).read_text()
+    assert "resumed from" in finish(start(out, cache, "resume"), out)
     assert_same_run(out, whole[0])
 
 
-def test_two_devices_train_as_one(whole, tmp_path):
-    process = start(tmp_path / "two", "new", 2)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    assert "2 cpu device" in said
+def test_two_devices_train_as_one(whole, cache, tmp_path):
+    assert "2 cpu device" in finish(start(tmp_path / "two", cache, "new", 2), tmp_path / "two")
     for row, expected in zip(rows(tmp_path / "two"), rows(whole[0]), strict=True):
         for key in row:
             np.testing.assert_allclose(row[key], expected[key], rtol=2e-4, err_msg=key)
