@@ -15,7 +15,7 @@ from equipot.md.config import (
     NVTLangevin,
     NVTNoseHoover,
 )
-from equipot.md.run import Explosion, Summary, run, simulate
+from equipot.md.driver import Explosion, Summary, run, simulate
 
 __all__ = [
     "H5MD", "NVE", "NVTCSVR", "Explosion", "ExtXYZ", "MDConfig", "NPTFlexible", "NPTIsotropic", "NVTLangevin", "NVTNoseHoover",

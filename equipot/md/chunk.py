@@ -135,9 +135,10 @@ def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: 
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
             frames = keep_frame(plan, before.frames, state, before.done + 1)
             fine = (seen.kinetic <= plan.max_kinetic) & (seen.closest >= plan.min_distance) & jnp.isfinite(seen.interaction)
-            after = Result(
-                state, log, frames, before.done + 1, before.steps + made, neighbor.overflow, ~fine & ~neighbor.overflow
-            )
+            # An overflow ends the steps before the line: what was seen then is not part of the log.
+            done = before.done + jnp.where(neighbor.overflow, 0, 1)
+            exploded = ~fine & ~neighbor.overflow
+            after = Result(state, log, frames, done, before.steps + made, neighbor.overflow, exploded)
             return after, neighbor
 
         going = lambda carry: (carry[0].done < lines) & ~carry[0].overflow & ~carry[0].exploded

@@ -51,7 +51,7 @@ def _read_file(path: Path, frame: int) -> Structure:
         raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
     try:
         atoms = ase.io.read(path, index=frame)
-    except IndexError:
+    except (IndexError, StopIteration):
         raise ValueError(f"{path}: there is no frame {frame}") from None
     except Exception as error:  # ASE's readers raise whatever their format runs into
         raise ValueError(f"{path}: not a structure that ASE can read ({type(error).__name__}: {error})") from error

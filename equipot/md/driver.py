@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow
 from equipot.potential import Potential, free_atoms
 from equipot.structure import Structure
+from equipot.units import kB
 
 MOST_GROWTHS = 20
 """How often one chunk may be repeated with a larger neighbour list."""
@@ -64,8 +65,8 @@ class Position(NamedTuple):
     """Energy from stochastic forces in earlier chunks, eV."""
 
 
-def run(config: MDConfig, out: str | Path, resume: bool = False, stream: TextIO | None = sys.stdout) -> Summary:
-    """Runs what the config says into the folder ``out``.
+def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | None = sys.stdout) -> Summary:
+    """Runs what the config says into the folder ``out``. ``progress`` is where it reports; None keeps it silent.
 
     Raises:
         ValueError: something to mend in the config or in the files it names.
@@ -74,7 +75,7 @@ def run(config: MDConfig, out: str | Path, resume: bool = False, stream: TextIO 
     """
     potential = load_potential(config.model, dtype=config.dtype)
     structure = read_structure(config.structure, config.frame, config.repeat)
-    return simulate(potential, structure, config, out, resume, stream)
+    return simulate(potential, structure, config, out, resume, progress)
 
 
 def simulate(
@@ -83,14 +84,14 @@ def simulate(
     config: MDConfig,
     out: str | Path,
     resume: bool = False,
-    stream: TextIO | None = sys.stdout,
+    progress: TextIO | None = sys.stdout,
 ) -> Summary:
     """The same for a potential and a structure at hand: what the config says of them, copies included, does not count.
 
     Raises:
         as ``run``.
     """
-    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(stream, config)).go(resume)
+    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(progress, config)).go(resume)
 
 
 class Run:
@@ -205,21 +206,13 @@ class Run:
     def chunk(self, at: Position) -> Position:
         """One chunk further: computed, written, and safe."""
         begun = time.perf_counter()
-        every = self.config.log_every
-        lines = min(self.plan.lines, (self.config.steps - at.step) // every)
+        lines = min(self.plan.lines, (self.config.steps - at.step) // self.config.log_every)
         result, spec = self.compute(at, lines)
-        done = int(result.done)
-        rows = [jax.tree.map(lambda x, k=k: x[k], result.log) for k in range(done)]
-        table = [self.ledger.line(at.step + (k + 1) * every, row, at.heat) for k, row in enumerate(rows)]
-        frames = self.new_frames(result, table)
-        if bool(result.exploded):
-            self.explode(result, table, frames)
-        self.log.append("".join(map(log.text, table)))
-        if self.frames is not None:
-            self.frames.append(frames)
-        at = Position(at.step + done * every, result.state, spec, at.heat + float(result.state.heat))
+        table, frames = self.harvest(at, result)
+        self.write(table, frames)
+        at = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat))
         self.save(at)
-        self.progress.advance(at.step, done * every, table[-1], time.perf_counter() - begun)
+        self.progress.advance(at.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
         return at
 
     def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
@@ -227,50 +220,67 @@ class Run:
         spec = at.spec
         for _ in range(MOST_GROWTHS):
             result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.plan, at.state, lines))
+            step = at.step + int(result.steps)
+            reason = self.what_broke(result)
+            if reason:
+                self.explode(at, result, reason)
             if not bool(result.overflow):
                 return result, spec
-            position, cell = np.asarray(result.state.position, np.float64), np.asarray(result.state.cell, np.float64)
-            step = at.step + int(result.steps)
-            if not (np.isfinite(position).all() and np.isfinite(cell).all()):
-                raise Explosion(f"step {step}: a coordinate is not finite; {REMEDY} The last good state is step {at.step}.")
             try:
-                spec = grow(spec, position, cell)
+                spec = grow(spec, result.state.position, result.state.cell)
             except ValueError as error:
-                raise Explosion(f"step {step}: {error}; {REMEDY} The last good state is step {at.step}.") from error
+                self.explode(at, result, str(error))
             self.builds += 1
-            self.progress.say(
-                f"step {step}: the neighbour list was too small; repeating from step {at.step} with {spec.slots} slots an atom"
-            )
-        raise Explosion(f"step {step}: the neighbour list grows without end; {REMEDY} The last good state is step {at.step}.")
+            slots = f"with {spec.slots} slots an atom"
+            self.progress.say(f"step {step}: the neighbour list was too small; repeating from step {at.step} {slots}")
+        self.explode(at, result, f"the neighbour list is still too small after {MOST_GROWTHS} growths")
 
-    def new_frames(self, result: chunk.Result, table: list[log.Line]) -> list[Frame]:
-        """The frames of a chunk that were reached."""
-        per = self.plan.lines_per_frame
+    def what_broke(self, result: chunk.Result) -> str:
+        """Why the state at the end of a chunk is no state of matter; empty where all is well."""
+        state, config = result.state, self.config
+        finite = all(np.isfinite(x).all() for x in (state.position, state.momentum, state.cell))
+        temperature = float(np.sum(state.momentum**2 / self.setup.mass)) / (self.ledger.dof * kB)
+        if not finite:
+            return "a coordinate is not finite"
+        if temperature > config.max_temperature_K:
+            return f"the temperature is {temperature:.3g} K (max_temperature_K is {config.max_temperature_K:g})"
+        if not bool(result.exploded):
+            return ""
+        closest = float(result.log.closest[int(result.done) - 1])
+        if closest < config.min_distance:
+            return f"two atoms are {closest:.3f} Å apart (min_distance is {config.min_distance} Å)"
+        return "the energy is not finite"
+
+    def harvest(self, at: Position, result: chunk.Result) -> tuple[list[log.Line], list[Frame]]:
+        """The lines and the frames of a chunk that were reached."""
+        every, per = self.config.log_every, self.plan.lines_per_frame
+        row = lambda tree, k: jax.tree.map(lambda x: x[k], tree)
+        lines = range(int(result.done))
+        table = [self.ledger.line(at.step + (k + 1) * every, row(result.log, k), at.heat) for k in lines]
         count = len(table) // per if per else 0
-        pick = lambda k: jax.tree.map(lambda x: x[k], result.frames)
-        return [self.frame(pick(k), table[(k + 1) * per - 1]) for k in range(count)]
+        return table, [self.frame(row(result.frames, k), table[(k + 1) * per - 1]) for k in range(count)]
 
     def frame(self, kept: chunk.Frames, line: log.Line) -> Frame:
         double = [np.asarray(x, np.float64) for x in kept]
         return Frame(line.step, line.step * self.config.timestep_fs, *double, line.potential_eV)
 
-    def explode(self, result: chunk.Result, table: list[log.Line], frames: list[Frame]) -> None:
-        """Writes what there is, the broken state last, and raises. The checkpoint stays at the last chunk."""
-        last, seen = table[-1], jax.tree.map(lambda x: x[int(result.done) - 1], result.log)
-        if not np.isfinite(seen.interaction) or not np.isfinite(seen.kinetic):
-            reason = "the energy is not finite"
-        elif seen.closest < self.config.min_distance:
-            reason = f"two atoms are {float(seen.closest):.3f} Å apart (min_distance is {self.config.min_distance} Å)"
-        else:
-            reason = f"the temperature is {last.temperature_K:.3g} K (max_temperature_K is {self.config.max_temperature_K:g})"
+    def write(self, table: list[log.Line], frames: list[Frame]) -> None:
         self.log.append("".join(map(log.text, table)))
         if self.frames is not None:
-            broken = jax.device_get(chunk.frame_of(result.state))
-            if np.isfinite(broken.position).all() and (not frames or frames[-1].step < last.step):
-                frames = [*frames, self.frame(broken, last)]
             self.frames.append(frames)
+
+    def explode(self, at: Position, result: chunk.Result, reason: str) -> NoReturn:
+        """Writes what there is, the broken state last, and raises. The checkpoint stays at the last chunk."""
+        step = at.step + int(result.steps)
+        table, frames = self.harvest(at, result)
+        state = result.state
+        if np.isfinite(state.position).all() and (not frames or frames[-1].step < step):
+            kept = chunk.Frames(*(np.asarray(x, np.float64) for x in jax.device_get(chunk.frame_of(state))))
+            energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
+            frames = [*frames, Frame(step, step * self.config.timestep_fs, *kept, energy)]
+        self.write(table, frames)
         where = "" if self.frames is None else " The last frames are in the trajectory."
-        raise Explosion(f"step {last.step}: {reason}; {REMEDY}{where}")
+        raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
         """The plot and the figures of the whole run."""
