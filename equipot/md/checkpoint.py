@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 from equipot.md.state import State
 from equipot.neighbors import ListSpec
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ import numpy as np
 
 from equipot import config as yaml
 from equipot.eqp import load as load_potential
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
@@ -32,6 +31,7 @@ from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow
 from equipot.potential import Potential, free_atoms
 from equipot.structure import Structure
+from equipot.training.console import stream_of
 from equipot.units import kB
 
 MOST_GROWTHS = 20
@@ -65,8 +65,9 @@ class Position(NamedTuple):
     """Energy from stochastic forces in earlier chunks, eV."""
 
 
-def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | None = sys.stdout) -> Summary:
-    """Runs what the config says into the folder ``out``. ``progress`` is where it reports; None keeps it silent.
+def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Summary:
+    """Runs what the config says into the folder ``out``. ``progress`` is where it reports:
+    True means standard output, None or False silence.
 
     Raises:
         ValueError: something to mend in the config or in the files it names.
@@ -84,14 +85,14 @@ def simulate(
     config: MDConfig,
     out: str | Path,
     resume: bool = False,
-    progress: TextIO | None = sys.stdout,
+    progress: TextIO | bool | None = True,
 ) -> Summary:
     """The same for a potential and a structure at hand: what the config says of them, copies included, does not count.
 
     Raises:
         as ``run``.
     """
-    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(progress, config)).go(resume)
+    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(stream_of(progress), config)).go(resume)
 
 
 class Run:

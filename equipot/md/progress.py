@@ -10,6 +10,7 @@ import numpy as np
 
 from equipot.md.config import NPT, MDConfig
 from equipot.md.log import Line
+from equipot.training.console import duration
 
 QUIET_SECONDS = 10.0
 """Least time between two plain lines."""
@@ -85,10 +86,3 @@ class Progress:
         if not np.isnan(half["pressure_GPa"]).all():
             text += f"  P {half['pressure_GPa'].mean():.4g} GPa  V {half['volume_A3'].mean():.2f} Å³"
         self.say(f"{text}  drift of the conserved energy {summary.drift_meV_per_atom_per_ns:.3g} meV/atom/ns")
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 45 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 from equipot.md.config import H5MD, ExtXYZ
-from equipot.units import fs
+from equipot.units import fs, kJ_per_mol
 
 
 class Frame(NamedTuple):
@@ -123,8 +123,8 @@ class H5MDWriter:
     """H5MD 1.1 (de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546, 2014), group ``particles/trajectory``.
 
     The file is open only while a chunk is added, and then in HDF5's single-writer mode, which keeps it readable at every
-    moment: a kill cannot spoil what it held. Lengths are in Å, times in fs, energies in eV; positions, velocities and
-    forces are float32, cell and energy float64.
+    moment: a kill cannot spoil what it held. Lengths are in Å, times in fs, the energy in eV; forces are in kJ/mol/Å, since
+    MDAnalysis knows no eV/Å. Positions, velocities and forces are float32, cell and energy float64.
     """
 
     GROUP = "particles/trajectory"
@@ -148,7 +148,7 @@ class H5MDWriter:
             rows = {
                 "position/value": [frame.position for frame in frames],
                 "velocity/value": [velocity(frame) for frame in frames],
-                "force/value": [frame.force for frame in frames],
+                "force/value": [frame.force / kJ_per_mol for frame in frames],
                 "box/edges/value": [frame.cell for frame in frames],
                 "observables/potential_energy/value": [frame.energy for frame in frames],
             }
@@ -226,7 +226,7 @@ class H5MDWriter:
             box.attrs["boundary"] = np.array(["periodic" if p else "none" for p in self.system.pbc], dtype="S8")
             self._series(group, "position", (n, 3), np.float32, "Angstrom")
             self._series(group, "velocity", (n, 3), np.float32, "Angstrom fs-1")
-            self._series(group, "force", (n, 3), np.float32, "eV Angstrom-1")
+            self._series(group, "force", (n, 3), np.float32, "kJ mol-1 Angstrom-1")
             self._series(group, "box/edges", (3, 3), np.float64, "Angstrom")
             self._series(group, "observables/potential_energy", (), np.float64, "eV")
         write_atomically(self.path, content.getvalue())

@@ -154,6 +154,8 @@ def test_h5md(potential, solid, configure, tmp_path):
             np.testing.assert_allclose(group["position/value"][k], frame.positions, atol=1e-5)
             velocities = frame.get_momenta() / frame.get_masses()[:, None] * equipot.units.fs
             np.testing.assert_allclose(group["velocity/value"][k], velocities, atol=1e-8)
+            force = group["force/value"][k] * equipot.units.kJ_per_mol
+            np.testing.assert_allclose(force, frame.get_forces(), atol=1e-6)
             np.testing.assert_allclose(group["box/edges/value"][k], frame.cell[:], atol=1e-8)
             assert group["observables/potential_energy/value"][k] == pytest.approx(frame.get_potential_energy())
 
