@@ -174,6 +174,7 @@ def test_padding_and_batching_change_nothing(term):
 @every_term
 def test_smooth_through_the_cutoff(term):
     """A third atom crosses the cutoff: energy and forces are continuous and match the list without it."""
+
     def at(r):
         return structure([8, 6, 1], [[0, 0, 0], [1.2, 0, 0], [-r * 0.6, r * 0.8, 0]], source="crossing")
 
