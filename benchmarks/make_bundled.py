@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import lzma
-import os
 import platform
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
@@ -28,6 +27,8 @@ from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from tblite.ase import TBLite
+
+from equipot.files import write_atomically
 
 METHOD = "GFN2-xTB"
 ACCURACY = 0.1
@@ -204,9 +205,7 @@ def worst_stress_error(frame: Atoms, step: float = 1e-3) -> float:
 def save(frames: list[Atoms], path: Path) -> None:
     text = StringIO()
     write(text, frames, format="extxyz")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(lzma.compress(text.getvalue().encode(), preset=9 | lzma.PRESET_EXTREME))
-    os.replace(temporary, path)
+    write_atomically(path, lzma.compress(text.getvalue().encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 README = """# Bundled reference sets

@@ -1,7 +1,7 @@
 """One file a potential: ``NAME.eqp``, safetensors with a JSON header. Nothing in it is executed when it is read.
 
-The header (safetensors ``__metadata__``) holds under ``equipot`` the format version, the term's configuration and the potential's
-metadata as JSON, and under ``sha256`` the digest of that text and the tensors. Any safetensors reader can open the file.
+The header (safetensors ``__metadata__``) holds under ``equipot`` the format version, the term's configuration and the
+potential's metadata as JSON, and under ``sha256`` the digest of that text and the tensors. Any safetensors reader can open it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot import config
+from equipot.files import write_atomically
 from equipot.potential import Metadata, Potential, Term
 
 FORMAT = 1
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file so that a kill or a full disk leaves either the old file or the new one, never a part."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def save(potential: Potential, path: str | Path) -> None:

@@ -33,12 +33,12 @@ def as_structures(systems: Any) -> list[Structure]:
 def evaluate(potential: Potential, systems: Any, want: Sequence[str] | None = None) -> Observables:
     """Energy (eV), forces (eV/Å), stress (eV/Å^3) and more of one or several systems, in one batch.
 
-    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a ``Graph`` (evaluated as it is, on the device). ``want``
-    defaults to energy, forces, and stress where every system has a volume. Per-atom results of several systems follow one another.
-    Energies of the free atoms are added in double precision, whatever the potential's own precision.
+    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a ``Graph`` (evaluated as it is, on the device).
+    ``want`` defaults to energy, forces, and stress where every system has a volume. Per-atom results of several systems follow
+    one another. Energies of the free atoms are added in double precision, whatever the potential's own precision.
 
     Raises:
-        ValueError: an unknown element, something in ``want`` that the potential lacks, or a stress of a system without a volume.
+        ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume.
     """
     if isinstance(systems, Graph):
         return _evaluate(potential, systems, want=tuple(want or ("energy", "forces", "stress")))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equipot"
 
 LAYERS = [
-    {"units", "yamltext", "config"},
+    {"units", "files", "yamltext", "config"},
     {"structure", "graph", "neighbors", "device_list"},
     {"data", "nn"},
     {"potential", "eqp", "systems"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"training", "uncertainty"},
     {"md", "workflows", "interfaces", "convert"},
     {"active"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Methods of the public surface that are made by a layer above, when they are called.

@@ -1,7 +1,7 @@
 """The command line: ``main(argv)`` runs one command and returns its exit code.
 
-Exit codes: 0 done; 1 the run failed (for instance, a simulation exploded); 2 the user has something to mend; 130 interrupted by
-Ctrl-C, 143 by a request to terminate.
+Exit codes: 0 done; 1 the run failed (a simulation exploded, a loss is not finite); 2 the user has something to mend; 130
+interrupted by Ctrl-C, 143 by a request to terminate.
 Importing this package is light: a command's modules, and JAX with them, are imported when it runs.
 """
 

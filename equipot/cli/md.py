@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from equipot.cli.recipes import find, run_folder
@@ -23,5 +22,5 @@ def simulate(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
 
     settings = config.load(path, MDConfig, overrides)
     prepare(settings.dtype)
-    md.run(settings, out, resume=resume, stream=sys.stdout)
+    md.run(settings, out, resume=resume)
     print(f"simulation: {out}")

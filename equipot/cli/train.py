@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from equipot.cli.recipes import find, run_folder
@@ -23,6 +22,6 @@ def fit(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
 
     settings = config.load(path, TrainConfig, overrides)
     prepare(settings.dtype, settings.training.devices or cores())
-    best = train(settings, out, resume=resume, progress=sys.stdout)
+    best = train(settings, out, resume=resume)
     print(f"potential: {best}")
     return best

@@ -12,7 +12,6 @@ Layout (format version 1; eV, Å, e), two tables, so that reading a frame costs 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from equipot.data.split import Subset
+from equipot.files import replacing
 from equipot.structure import Structure
 
 FORMAT, VERSION = "equipot structures", 1
@@ -46,20 +46,15 @@ def is_hdf5(path: Path) -> bool:
 def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
     """Writes structures (an iterator will do), block by block, and puts the file in its place when it is whole."""
     h5py, path = _h5py(), Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            for name, width in COLUMNS.items():
-                file.create_dataset(name, (0, width), np.float64, maxshape=(None, width), chunks=(BLOCK, width))
-            file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
-            file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
-            frames = iter(structures)
-            while block := list(islice(frames, BLOCK)):
-                _append(file, block)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for name, width in COLUMNS.items():
+            file.create_dataset(name, (0, width), np.float64, maxshape=(None, width), chunks=(BLOCK, width))
+        file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
+        file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
+        frames = iter(structures)
+        while block := list(islice(frames, BLOCK)):
+            _append(file, block)
     return path
 
 

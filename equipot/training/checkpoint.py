@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 
 FORMAT = "equipot checkpoint 1"
 

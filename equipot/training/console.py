@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -28,6 +29,13 @@ def errors_text(row: Mapping[str, Any], prefix: str = "valid_") -> str:
     """Mean absolute errors, such as ``E 1.2 meV/atom  F 34.5 meV/Å``."""
     found = [(symbol, row[prefix + key] * factor, unit) for symbol, key, factor, unit in FIGURES if prefix + key in row]
     return "  ".join(f"{symbol} {value:.3g} {unit}" for symbol, value, unit in found)
+
+
+def stream_of(progress: TextIO | bool | None) -> TextIO | None:
+    """Where to report: True is standard output as it is now (notebooks and tests replace it), None and False are nowhere."""
+    if progress is True:
+        return sys.stdout
+    return progress or None
 
 
 class Console:

@@ -12,7 +12,7 @@ import numpy as np
 
 from equipot.data.batch import free_energy
 from equipot.data.loader import Shards, plan_evaluation, prefetch, prepare, sorted_batches
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 from equipot.potential import Observables, Potential
 from equipot.structure import Structure
 from equipot.training.step import make_predict, mesh_of, place

@@ -33,8 +33,8 @@ ESTIMATE_AFTER = 10
 """Steps timed before the length of the run is estimated."""
 
 
-class NotFiniteError(ValueError):
-    """The loss became infinite or NaN; the message names the frames."""
+class NotFiniteError(RuntimeError):
+    """The loss became infinite or NaN; the message names the frames where it is theirs."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from equipot.data.batch import free_energy
-from equipot.eqp import write_atomically
+from equipot.files import write_atomically
 from equipot.structure import Structure
 from equipot.training.evaluate import Table, table_text
 from equipot.units import GPa

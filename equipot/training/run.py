@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from equipot.data.batch import pad
 from equipot.data.loader import Frames, Loader, epoch_batches, plan_evaluation, plan_training, prepare
 from equipot.data.read import DataConfig, Dataset, load_data
 from equipot.data.stats import statistics
+from equipot.files import write_atomically
 from equipot.models import fresh
 from equipot.potential import Metadata, Potential, Term
 from equipot.training import checkpoint
-from equipot.training.console import Console, duration
+from equipot.training.console import Console, duration, stream_of
 from equipot.training.evaluate import evaluate_set, write_json
 from equipot.training.loop import Run, TrainingConfig, fit, save_best
 from equipot.training.optimizer import shape, transformation
@@ -52,13 +52,14 @@ class TrainConfig:
     dtype: Literal["float32", "float64"] = "float32"
 
 
-def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | None = sys.stdout) -> Path:
+def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
     """Fits a potential and leaves a folder with best.eqp, metrics.jsonl, config.yaml, checkpoints and a report.
 
-    ``progress`` is where the run reports; None keeps it silent. Returns the path of best.eqp.
+    ``progress`` is where the run reports: True means standard output, None or False silence. Returns the path of best.eqp.
 
     Raises:
-        ValueError: data, config or checkpoint do not fit; or the loss is not finite (the frames are named).
+        ValueError: data, config or checkpoint do not fit.
+        NotFiniteError: the loss is not finite; the message names the frames, the last good state is kept.
         OSError: something could not be read or written.
         KeyboardInterrupt: Ctrl-C; ``resume`` goes on from there.
     """
@@ -70,7 +71,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
     dataset = load_data(config.data, config.seed, config.model.cutoff)
     config = with_elements(config, dataset)
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(progress)
+    console = Console(stream_of(progress))
     sets = {"train": prepare(dataset.train, config.model.cutoff), "valid": prepare(dataset.valid, config.model.cutoff)}
     if not len(sets["train"]):
         raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
@@ -78,7 +79,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
     watch = Watch(config.training.checkpoint.seconds, config.training.max_minutes, began)
     run = set_up(config, out, potential, sets, dataset, console, watch)
     state, cursor = begin(run, resume)
-    eqp.write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
+    write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     describe(run, potential, dataset, console)
     console.open(run.rates.steps, int(state.step))
     try:

@@ -230,3 +230,9 @@ def test_exploding_time_step(capsys):
     message = complaint(capsys, "md", "md.yaml", "--set", "timestep_fs=20", "--set", "temperature_K=1e5", code=1)
     assert "step" in message
     assert len(read("runs/md/trajectory.xyz", ":")) >= 1
+
+
+def test_training_that_diverges(capsys):
+    settings = ["--set", "training.optimizer.learning_rate=1e38", "--set", "training.clip=null"]
+    message = complaint(capsys, "train", "c.yaml", *settings, code=1)
+    assert "not finite" in message and "lower training.optimizer.learning_rate" in message

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from equipot import cli
+from equipot import __version__, cli
 from equipot.cli import recipes, runtime
 
 
@@ -197,3 +197,9 @@ def test_help_names_every_recipe(capsys):
     cli.main(["--help"])
     text = capsys.readouterr().out
     assert all(name in text for name in recipes.recipes())
+
+
+@pytest.mark.parametrize("module", ["equipot", "equipot.cli"])
+def test_runs_as_a_module(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"equipot {__version__}\n"), done.stderr

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipot import eqp
 from equipot.training import checkpoint
 
 STATE = {"w": jnp.arange(6.0).reshape(2, 3) / 7, "n": jnp.array(3, jnp.int32), "ok": jnp.array(True)}
@@ -58,7 +57,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(eqp.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="make room, then use --resume") as caught:
         write(tmp_path, 2)
     assert caught.value.errno == errno.ENOSPC

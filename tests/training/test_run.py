@@ -19,6 +19,7 @@ import tiny
 
 from equipot import eqp
 from equipot.training import checkpoint
+from equipot.training.loop import NotFiniteError
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -153,7 +154,7 @@ def test_frames_that_make_the_loss_infinite_are_named(tmp_path):
     forces = train[7].forces.copy()
     forces[1, 2] = np.nan
     train[7] = train[7].replace(forces=forces)
-    with pytest.raises(ValueError, match=r"not finite at epoch 1.*made, frame 7 \(number 7 of its set\) alone") as caught:
+    with pytest.raises(NotFiniteError, match=r"not finite at epoch 1.*made, frame 7 \(number 7 of its set\) alone") as caught:
         tiny.run(tmp_path / "run", train=train)
     assert "frame 6" not in str(caught.value)
     _, arrays, record, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
@@ -166,12 +167,12 @@ def test_a_bad_validation_frame_is_named(tmp_path, monkeypatch):
     bad = tiny.structures(4, 1, (4, 4))
     bad[2] = bad[2].replace(energy=np.inf)
     monkeypatch.setattr(tiny, "dataset", lambda train=None: dataclasses.replace(good(train), valid=bad))
-    with pytest.raises(ValueError, match=r"validation.*frame 2 \(number 2 of its set\) alone"):
+    with pytest.raises(NotFiniteError, match=r"validation.*frame 2 \(number 2 of its set\) alone"):
         tiny.run(tmp_path / "run")
 
 
 def test_divergence_is_told_from_a_bad_frame(tmp_path):
-    with pytest.raises(ValueError, match="no single frame.*learning_rate"):
+    with pytest.raises(NotFiniteError, match="no single frame.*learning_rate"):
         tiny.run(tmp_path / "run", {"optimizer": {"learning_rate": 1e38}, "clip": None})
 
 
