@@ -1,0 +1,111 @@
+"""``python -m benchmarks ITEM``, from the root of the repository."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import accuracy, record
+from benchmarks.table import text
+
+FRAMES = {"ethanol": 4, "silicon": 2}
+"""Frames of each bundled set in a batch of ``speed``: 36 and 64 atoms."""
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.item == "case":
+        run_case(args)
+    elif args.item == "table":
+        print(text(args.files or sorted(record.RESULTS.glob("*.json"))))
+    else:
+        measure(args)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    items = top.add_subparsers(dest="item", metavar="ITEM", required=True)
+    scaling = items.add_parser("scaling", help="time and memory per atom of energy + forces, over the size of a crystal")
+    scaling.add_argument("--atoms", type=int, nargs="+", default=[64, 512, 1728, 4096], metavar="N")
+    speed = items.add_parser("speed", help="evaluation and training step of each model")
+    speed.add_argument("--model", nargs="+", default=["MACE", "NequIP"])
+    speed.add_argument("--system", nargs="+", default=list(FRAMES), choices=list(FRAMES))
+    dynamics = items.add_parser("md", help="a step of molecular dynamics beside a bare evaluation")
+    dynamics.add_argument("--atoms", type=int, nargs="+", default=[1000], metavar="N")
+    dynamics.add_argument("--steps", type=int, default=20, help="steps of a chunk")
+    for sub in (scaling, speed, dynamics):
+        sub.add_argument("--seconds", type=float, default=20.0, help="how long each measurement is repeated")
+        sub.add_argument("--cores", type=int, help="use only so many cores (Linux); for comparisons on a shared machine: 1")
+        add_out(sub)
+    errors = items.add_parser("accuracy", help="errors of whole training runs beside published ones")
+    accuracy.add_arguments(errors)
+    add_out(errors)
+    table = items.add_parser("table", help="print result files as tables")
+    table.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all of benchmarks/results")
+    case = items.add_parser("case", help="one measurement in this process, printed as JSON; used by the others")
+    case.add_argument("name")
+    case.add_argument("arguments", type=json.loads)
+    case.add_argument("--cores", type=int)
+    return top
+
+
+def add_out(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/ITEM-DATE.json")
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Runs an item and writes its result file after every case, so that nothing is lost."""
+    out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
+    command = ["python", "-m", "benchmarks", *sys.argv[1:]]
+    before, results = record.conditions(), []
+    outcomes = accuracy.run(args) if args.item == "accuracy" else (in_own_process(*case, args.cores) for case in cases(args))
+    for result in outcomes:
+        results.append(result)
+        record.write(out, args.item, command, results, before)
+    print(text([out]))
+    print(f"written: {out}")
+
+
+def cases(args: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
+    """What an item consists of: names and arguments of functions in ``cases``."""
+    if args.item == "scaling":
+        return [("scaling", {"atoms": n, "seconds": args.seconds}) for n in args.atoms]
+    if args.item == "md":
+        return [("dynamics", {"atoms": n, "steps": args.steps, "seconds": args.seconds}) for n in args.atoms]
+    return [
+        (what, {"model": model, "system": system, "frames": FRAMES[system], "seconds": args.seconds})
+        for what in ("inference", "training")
+        for model in args.model
+        for system in args.system
+    ]
+
+
+def in_own_process(name: str, arguments: dict[str, Any], cores: int | None) -> dict[str, Any]:
+    """One measurement in a process of its own, so that its peak memory is its own."""
+    print(f"{name} {arguments} ...", file=sys.stderr, flush=True)
+    command: Sequence[str] = [sys.executable, "-m", "benchmarks", "case", name, json.dumps(arguments)]
+    command = [*command, *(["--cores", str(cores)] if cores else [])]
+    # Nothing of JAX is loaded here: a child's peak memory begins with that of its parent.
+    done = subprocess.run(command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return {"case": name, "arguments": arguments} | json.loads(done.stdout.splitlines()[-1])
+
+
+def run_case(args: argparse.Namespace) -> None:
+    if args.cores:
+        # Before JAX counts them.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
+    from benchmarks.cases import CASES
+
+    result = CASES[args.name](**args.arguments)
+    print(json.dumps({"cores_used": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} | result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Errors of whole training runs on published data sets, beside published errors on exactly the same split.
+
+The data are not part of the repository: ``--data PATH`` is a folder with the layout that README.md describes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.record import ROOT
+
+CONFIGS = Path(__file__).parent / "configs"
+
+ZUO = "Zuo et al., J. Phys. Chem. A 124, 731 (2020), as tabulated in ACEpotentials.jl, examples/zuobench"
+MACE = "Batatia et al., NeurIPS 2022, arXiv:2206.07697"
+
+
+class Quantity(NamedTuple):
+    """One error, and what others have published for it, in ``unit``."""
+
+    name: str
+    key: str
+    """In the error table of ``equipot evaluate`` (eV, Å)."""
+    factor: float
+    unit: str
+    published: dict[str, float]
+
+
+class Task(NamedTuple):
+    """One training run."""
+
+    config: str
+    """In benchmarks/configs."""
+    train: str
+    """Relative to the data folder, as are the other files."""
+    test: str
+    quantities: tuple[Quantity, ...]
+    source: str
+    """Of the published numbers."""
+    settings: tuple[str, ...] = ()
+    """Added to the config, with ``{data}`` for the data folder."""
+
+
+def mae(energy: dict[str, float], forces: dict[str, float], per_atom: bool) -> tuple[Quantity, ...]:
+    """Energy per atom with forces in eV/Å as solids are quoted, or energy of the molecule with forces in meV/Å."""
+    if per_atom:
+        return (
+            Quantity("energy MAE", "energy_mae_per_atom", 1e3, "meV/atom", energy),
+            Quantity("force MAE", "forces_mae", 1.0, "eV/Å", forces),
+        )
+    return (
+        Quantity("energy MAE", "energy_mae", 1e3, "meV", energy),
+        Quantity("force MAE", "forces_mae", 1e3, "meV/Å", forces),
+    )
+
+
+def solid(element: str, energy: dict[str, float], forces: dict[str, float]) -> Task:
+    files = (f"mlearn/{element}_train.extxyz", f"mlearn/{element}_test.extxyz")
+    return Task("mlearn", *files, mae(energy, forces, per_atom=True), ZUO)
+
+
+def molecule(name: str, frames: int, energy: dict[str, float], forces: dict[str, float]) -> Task:
+    files = (f"rmd17/{name}_train_01.extxyz", f"rmd17/{name}_test_01.extxyz")
+    # 1000 frames are 950 to fit and 50 to validate; of 50, 45 and 5.
+    settings = (f"data.limit={frames}", f"data.valid={frames // 20 if frames >= 1000 else frames // 10}")
+    return Task(f"rmd17-{frames}", *files, mae(energy, forces, per_atom=False), f"{MACE}, table 1", settings)
+
+
+TASKS: dict[str, Task] = {
+    "mlearn-Cu": solid("Cu", {"GAP": 0.46, "MTP": 0.41}, {"GAP": 0.01, "MTP": 0.01}),
+    "mlearn-Si": solid("Si", {"GAP": 2.91, "MTP": 2.21}, {"GAP": 0.07, "MTP": 0.06}),
+    "mlearn-Li": solid("Li", {"GAP": 0.49, "MTP": 0.49}, {"GAP": 0.01, "MTP": 0.01}),
+    "rmd17-ethanol-50": molecule(
+        "ethanol", 50, {"ACE": 8.6, "NequIP": 8.7, "MACE": 6.7}, {"ACE": 43.0, "NequIP": 40.2, "MACE": 32.6}
+    ),
+    "rmd17-aspirin-50": molecule(
+        "aspirin", 50, {"ACE": 26.2, "NequIP": 19.5, "MACE": 17.0}, {"ACE": 63.8, "NequIP": 52.0, "MACE": 43.9}
+    ),
+    "rmd17-ethanol-1000": molecule(
+        "ethanol", 1000, {"ACE": 1.2, "NequIP": 0.4, "MACE": 0.4}, {"ACE": 7.3, "NequIP": 2.8, "MACE": 2.1}
+    ),
+    "rmd17-aspirin-1000": molecule(
+        "aspirin", 1000, {"ACE": 6.1, "NequIP": 2.3, "MACE": 2.2}, {"ACE": 17.9, "NequIP": 8.2, "MACE": 6.6}
+    ),
+    "acac-300K": Task(
+        "acac",
+        "acac/train_300K.extxyz",
+        "acac/test_MD_300K.extxyz",
+        (
+            Quantity("energy RMSE", "energy_rmse", 1e3, "meV", {"BOTNet": 0.89, "NequIP": 0.81, "MACE": 0.9}),
+            Quantity("force RMSE", "forces_rmse", 1e3, "meV/Å", {"BOTNet": 6.3, "NequIP": 5.9, "MACE": 5.1}),
+        ),
+        f"{MACE}, table 3",
+        ("data.atomic_energies={data}/acac/isolated_atoms.extxyz",),
+    ),
+}
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder with mlearn/, rmd17/, acac/")
+    sub.add_argument("--only", nargs="+", choices=list(TASKS), default=list(TASKS), metavar="TASK", help=", ".join(TASKS))
+    sub.add_argument("--runs", type=Path, default=Path("runs/accuracy"), metavar="DIR", help="folder of the training runs")
+    sub.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="any key of the config")
+
+
+def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Trains each task, or continues it where it stopped, and compares its test errors."""
+    for name in args.only:
+        yield compare(name, TASKS[name], train(name, TASKS[name], args), args.overrides)
+
+
+def train(name: str, task: Task, args: argparse.Namespace) -> Path:
+    """One run of ``equipot train``; returns its folder."""
+    out, data = args.runs.resolve() / name, args.data.resolve()
+    settings = [f"data.train={data / task.train}", f"data.test={data / task.test}"]
+    settings += [setting.format(data=data) for setting in task.settings] + args.overrides
+    command = [sys.executable, "-m", "equipot", "train", str(CONFIGS / f"{task.config}.yaml"), "--out", str(out)]
+    command += [part for setting in settings for part in ("--set", setting)]
+    if (out / "config.yaml").exists():
+        command.append("--resume")
+    print(" ".join(command), file=sys.stderr, flush=True)
+    subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
+    return out
+
+
+def compare(name: str, task: Task, out: Path, overrides: list[str]) -> dict[str, Any]:
+    """The errors of a finished run on its test set beside the published ones."""
+    errors = json.loads((out / "errors.json").read_text())["test"]
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    quantities = [q._asdict() | {"value": errors[q.key] * q.factor} for q in task.quantities]
+    return {
+        "task": name,
+        "config": f"benchmarks/configs/{task.config}.yaml",
+        "settings": [*task.settings, *overrides],
+        "epochs": last["epoch"],
+        "steps": last["step"],
+        "minutes": last["elapsed"] / 60,
+        "quantities": quantities,
+        "source": task.source,
+        "errors": errors,
+    }

@@ -1,0 +1,169 @@
+"""The measurements, each a function from plain numbers and names to a dictionary, so that each can run in a process of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.measure import compiled, device, memory, timing
+from equipot import config, md
+from equipot.data.batch import pad
+from equipot.data.loader import plan_training, prepare
+from equipot.data.read import DataConfig, load_data
+from equipot.graph import Graph
+from equipot.md.driver import Run
+from equipot.md.progress import Progress
+from equipot.models import fresh
+from equipot.models.mace import MACE
+from equipot.models.nequip import NequIP
+from equipot.neighbors import allocate, plan, to_graph
+from equipot.potential import Metadata, Potential, Term, evaluate
+from equipot.structure import Structure
+from equipot.training.loop import TrainingConfig
+from equipot.training.optimizer import shape, transformation
+from equipot.training.step import Rates, make_train_step, mesh_of, place, start
+
+SMALL = MACE(cutoff=5.0, channels=32, hidden_l=1, l_max=3, correlation=2)
+"""Of ``scaling`` and ``md``."""
+MODELS: dict[str, Term] = {
+    "MACE": MACE(cutoff=5.0, channels=64, hidden_l=1, l_max=3, correlation=3),
+    "NequIP": NequIP(cutoff=5.0, channels=32, l_max=2, layers=4),
+}
+"""Of ``speed``."""
+LATTICE, RATTLE = 5.43, 0.05
+"""Å: of diamond silicon, and the standard deviation of its atoms' displacements."""
+
+
+def silicon(atoms: int) -> Structure:
+    """Diamond silicon with displaced atoms, a cube of cubic cells.
+
+    Raises:
+        ValueError: no cube has this number of atoms.
+    """
+    from ase.build import bulk
+
+    copies = round((atoms / 8) ** (1 / 3))
+    if 8 * copies**3 != atoms:
+        raise ValueError(f"{atoms} atoms: cubes of silicon have {', '.join(str(8 * k**3) for k in range(1, 9))}, ... atoms")
+    crystal = bulk("Si", "diamond", a=LATTICE, cubic=True).repeat(copies)
+    crystal.positions += np.random.default_rng(0).normal(0, RATTLE, crystal.positions.shape)
+    return Structure.from_ase(crystal, source=f"silicon, {atoms} atoms")
+
+
+def untrained(term: Term, structures: Sequence[Structure], scale: float = 1.0) -> tuple[Potential, Graph]:
+    """A fresh potential for these structures, and the graph of all of them on the device."""
+    graph = pad(structures, term.cutoff)
+    elements = tuple(sorted({int(z) for s in structures for z in s.numbers}))
+    metadata = Metadata(atomic_energies=tuple((z, 0.0) for z in elements))
+    mean = float(graph.slot_mask.sum() / graph.node_mask.sum())
+    term = term.clone(elements=elements)
+    potential = fresh(term, graph, jax.random.key(0), metadata, scale=scale, avg_num_neighbors=mean)
+    return potential, jax.device_put(graph)
+
+
+def energy_forces(potential: Potential, graph: Graph) -> Any:
+    return evaluate(potential, graph, ("energy", "forces"))
+
+
+def about(potential: Potential, graph: Graph) -> dict[str, Any]:
+    """What was measured."""
+    return {
+        "device": device(),
+        "model": config.dump(potential.term),
+        "atoms": int(graph.node_mask.sum()),
+        "edges": int(graph.slot_mask.sum()),
+        "slots": graph.num_slots,
+    }
+
+
+def scaling(atoms: int, seconds: float) -> dict[str, Any]:
+    """Energy and forces of silicon: time and memory."""
+    potential, graph = untrained(SMALL, [silicon(atoms)])
+    call, facts = compiled(energy_forces, potential, graph)
+    out = about(potential, graph) | facts | timing(call, seconds) | memory()
+    out |= {f"{name}_per_atom": out[name] / atoms for name in ("cpu_ms", "cpu_ms_min", "wall_ms", "wall_ms_min")}
+    if "temp_bytes" in out:
+        out["temp_bytes_per_atom"] = out["temp_bytes"] / atoms
+    return out
+
+
+def inference(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
+    """Energy, forces and, where there is a cell, stress of frames of a bundled set."""
+    structures = bundled_frames(system, frames, MODELS[model].cutoff)[0]
+    potential, graph = untrained(MODELS[model], structures)
+    want = ("energy", "forces", "stress") if structures[0].pbc.all() else ("energy", "forces")
+    call, facts = compiled(lambda p, g: evaluate(p, g, want), potential, graph)
+    return about(potential, graph) | {"frames": frames} | facts | timing(call, seconds) | memory()
+
+
+def training(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
+    """One training step, loss, gradient and optimiser, on a batch of frames of a bundled set."""
+    term = MODELS[model]
+    structures, energies = bundled_frames(system, frames, term.cutoff)
+    potential, graph = untrained(term, structures)
+    settings = TrainingConfig()
+    found = prepare(structures, term.cutoff)
+    mesh = mesh_of(1)
+    loader = plan_training(found, energies, frames, 1, np.dtype(np.float32), 0)
+    batch = place(mesh, loader.build(loader.shards(np.arange(frames))))
+    curve = shape(settings.schedule, 1000)
+    rates = Rates(transformation(settings.optimizer, settings.clip), lambda s: 1e-3 * curve(s), settings.ema or 0.0, 1000)
+    step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), rates, mesh)
+    state = start(potential.variables["params"], rates)
+
+    def call() -> Any:
+        nonlocal state
+        # The state that goes in is given up, so that each step takes the one before.
+        state, report = step(state, batch, 1.0)
+        return report
+
+    return about(potential, graph) | {"frames": frames} | timing(call, seconds) | memory()
+
+
+def bundled_frames(system: str, frames: int, cutoff: float) -> tuple[list[Structure], dict[int, float]]:
+    """The first training frames of a bundled set, and the free atoms' energies."""
+    data = load_data(DataConfig(train=f"bundled:{system}/train", valid=1), 0, cutoff)
+    return [data.train[k] for k in range(frames)], dict(data.atomic_energies)
+
+
+def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
+    """A step of molecular dynamics, neighbour list and files included, beside a bare evaluation and a bare list.
+
+    The potential is untrained and weak, so that the atoms fly freely at 300 K: the list is rebuilt more often than in a crystal.
+    """
+    structure = silicon(atoms)
+    potential, graph = untrained(SMALL, [structure], scale=0.01)
+    bare, facts = compiled(energy_forces, potential, graph)
+    out = about(potential, graph) | {"evaluation": facts | timing(bare, seconds)}
+    settings = md.MDConfig(
+        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, steps=10**6, log_every=steps,
+        chunk_steps=steps, trajectory=None,
+    )  # fmt: skip
+    spec = plan(structure.positions, structure.cell, structure.pbc, potential.cutoff, settings.skin)
+    geometry = graph.positions, graph.cell[0]
+    build = compiled(lambda r, c: allocate(spec, r, c), *geometry)[0]
+    wide = to_graph(build(), geometry[0], graph.numbers, geometry[1])
+    out["list"] = timing(build, seconds / 4) | {"slots": spec.slots}
+    out["evaluation_in_list"] = timing(compiled(energy_forces, potential, wide)[0], seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
+        at = run.start()
+
+        def call() -> Any:
+            nonlocal at
+            at = run.chunk(at)
+            return at.state
+
+        whole = timing(call, seconds)
+    out["step"] = {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in whole.items()}
+    out["steps_per_chunk"] = steps
+    out["step_over_evaluation"] = out["step"]["cpu_ms_min"] / out["evaluation"]["cpu_ms_min"]
+    return out | memory()
+
+
+CASES = {"scaling": scaling, "inference": inference, "training": training, "dynamics": dynamics}

@@ -1,0 +1,65 @@
+"""How things are measured: after a warm-up, again and again, the median and the least of processor time and of wall time."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+WARM_UP = 2
+LEAST = 3
+"""Repetitions, however long they take."""
+
+
+def timing(call: Callable[[], Any], seconds: float) -> dict[str, float]:
+    """Milliseconds of one call, repeated for so many seconds. ``call`` returns arrays, which are waited for.
+
+    Processor time counts all threads of this process. On a machine that others use too it is the steadier figure, as long as
+    the work is done by processors.
+    """
+    for _ in range(WARM_UP):
+        jax.block_until_ready(call())
+    wall, cpu, end = [], [], time.perf_counter() + seconds
+    while len(wall) < LEAST or time.perf_counter() < end:
+        began = time.perf_counter(), time.process_time()
+        jax.block_until_ready(call())
+        wall.append(1e3 * (time.perf_counter() - began[0]))
+        cpu.append(1e3 * (time.process_time() - began[1]))
+    return {
+        "cpu_ms": statistics.median(cpu),
+        "cpu_ms_min": min(cpu),
+        "wall_ms": statistics.median(wall),
+        "wall_ms_min": min(wall),
+        "repeats": len(wall),
+    }
+
+
+def compiled(function: Callable, *arguments: Any) -> tuple[Callable[[], Any], dict[str, float]]:
+    """A call without arguments, compiled, with the time that took and the memory that XLA plans for it."""
+    began = time.perf_counter()
+    program = jax.jit(function).lower(*arguments).compile()
+    facts = {"compile_s": time.perf_counter() - began}
+    memory = program.memory_analysis()
+    if memory is not None:
+        facts["temp_bytes"] = memory.temp_size_in_bytes
+    return lambda: program(*arguments), facts
+
+
+def memory() -> dict[str, float]:
+    """Peak memory of this process, and of the device where JAX counts it; MB."""
+    # Linux counts kilobytes, macOS bytes.
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    out = {"peak_rss_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        out["peak_device_MB"] = stats["peak_bytes_in_use"] / 1e6
+    return out
+
+
+def device() -> str:
+    return f"{jax.local_devices()[0].device_kind} ({jax.default_backend()})"

@@ -1,0 +1,94 @@
+"""Result files as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def text(files: Sequence[Path]) -> str:
+    """One section for each file."""
+    return "\n\n".join(section(json.loads(path.read_text())) for path in files)
+
+
+def section(record: dict[str, Any]) -> str:
+    """The table of one result file, under a line that says where it was measured."""
+    machine, versions = record["machine"], record["versions"]
+    results = record["results"]
+    where = results[0].get("device", "") if results else ""
+    cores = results[0].get("cores_used", machine["cores"]) if results else machine["cores"]
+    settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
+    head = (
+        f"### {record['item']}, {record['before']['date'][:10]}\n\n"
+        f"`{record['command']}` on {machine['cpu']}, {cores} of {machine['cores']} cores, {where or 'CPU'}{settings}; load average "
+        f"{record['before']['load_average'][0]} before and {record['after']['load_average'][0]} after; equipot "
+        f"{versions['equipot']} ({versions['commit']}), jax {versions['jax']}, Python {versions['python']}.\n\n"
+    )
+    return head + TABLES[record["item"]](results)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Numbers to four digits, aligned to the right."""
+    show = lambda x: "" if x is None else x if isinstance(x, str) else str(x) if isinstance(x, int) else f"{x:.4g}"
+    cells = [list(map(show, row)) for row in rows]
+    widths = [max(len(row[k]) for row in [header, *cells]) for k in range(len(header))]
+    left = [all(isinstance(row[k], str) for row in rows) for k in range(len(header))]
+    line = lambda row: "| " + " | ".join(c.ljust(w) if a else c.rjust(w) for c, w, a in zip(row, widths, left, strict=True)) + " |"
+    rule = "|".join("-" * (w + 1) + ("-" if a else ":") for w, a in zip(widths, left, strict=True))
+    return "\n".join([line(list(header)), f"|{rule}|", *map(line, cells)])
+
+
+def scaling(results: Sequence[dict[str, Any]]) -> str:
+    header = ("atoms", "edges", "CPU ms/atom", "least", "wall ms/atom", "least", "temporaries kB/atom", "peak RSS MB", "compile s")
+    rows = [
+        (
+            r["atoms"], r["edges"], r["cpu_ms_per_atom"], r["cpu_ms_min_per_atom"], r["wall_ms_per_atom"],
+            r["wall_ms_min_per_atom"], r["temp_bytes_per_atom"] / 1e3 if "temp_bytes_per_atom" in r else None,
+            round(r["peak_rss_MB"]), r["compile_s"],
+        )
+        for r in results
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+def speed(results: Sequence[dict[str, Any]]) -> str:
+    header = ("what", "model", "system", "atoms", "edges", "CPU ms", "least", "wall ms", "least", "peak RSS MB")
+    rows = [
+        (
+            r["case"], r["arguments"]["model"], f"{r['arguments']['frames']} x {r['arguments']['system']}", r["atoms"],
+            r["edges"], r["cpu_ms"], r["cpu_ms_min"], r["wall_ms"], r["wall_ms_min"], round(r["peak_rss_MB"]),
+        )
+        for r in results
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+def dynamics(results: Sequence[dict[str, Any]]) -> str:
+    header = ("atoms", "what", "slots", "CPU ms", "least", "wall ms", "least")
+    parts = (
+        ("bare evaluation", "evaluation"), ("evaluation in the list", "evaluation_in_list"), ("building the list", "list"),
+        ("MD step, all included", "step"),
+    )  # fmt: skip
+    slots = lambda r, name: r["slots"] if name == "evaluation" else r["list"]["slots"]
+    rows = [
+        (r["atoms"], label, slots(r, name), *(r[name][key] for key in ("cpu_ms", "cpu_ms_min", "wall_ms", "wall_ms_min")))
+        for r in results
+        for label, name in parts
+    ]
+    ratios = "; ".join(f"{r['atoms']} atoms {r['step_over_evaluation']:.2f}" for r in results)
+    return f"{markdown(header, rows)}\n\nStep over bare evaluation (least CPU): {ratios}."
+
+
+def accuracy(results: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for r in results:
+        for quantity in r["quantities"]:
+            name, unit = quantity["name"], quantity["unit"]
+            rows.append((r["task"], f"{name}, {unit}", "equipot", quantity["value"], f"{r['minutes']:.0f} min, {r['epochs']} epochs"))
+            rows += [(r["task"], f"{name}, {unit}", who, value, r["source"]) for who, value in quantity["published"].items()]
+    return markdown(("task", "error", "who", "value", "source"), rows)
+
+
+TABLES = {"scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy}
