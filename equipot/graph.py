@@ -92,7 +92,8 @@ class Graph:
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Vector from each atom to the neighbour in each slot (Å); ``PADDING_VECTOR`` in unused slots."""
     cell = graph.cell[graph.node_graph]
-    image = jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell)
+    # An accelerator must not round lattice vectors to 19 bits.
+    image = jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
     vectors = gather(graph.positions, graph) + image - graph.positions[:, None]
     return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
 

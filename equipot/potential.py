@@ -217,7 +217,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     if "forces" in want:
         out["forces"] = -pull(slope)[0]
     if {"stress", "virials"} & set(want):
-        per_atom = jnp.einsum("nki,nkj->nij", jnp.where(graph.slot_mask[..., None], vectors, 0), slope)
+        per_atom = jnp.einsum("nki,nkj->nij", jnp.where(graph.slot_mask[..., None], vectors, 0), slope, precision="highest")
         per_atom = (per_atom + jnp.swapaxes(per_atom, 1, 2)) / 2
         if "virials" in want:
             out["virials"] = per_atom

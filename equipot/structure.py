@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 
-
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Atoms, cell and, where known, what quantum mechanics says about them.

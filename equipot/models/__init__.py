@@ -24,14 +24,24 @@ def fresh(
 ) -> Potential:
     """A potential with random parameters, in float32.
 
-    ``graph`` is any example (only its shape matters); ``scale`` and ``shift`` (eV) are one number or one for each of the
-    term's elements. Energies are E0 + sum_i scale[s_i] net_i + shift[s_i], with the free-atom energies E0 in ``metadata``.
+    ``graph`` holds some frames of the training set: ``UnitVariance`` measures the messages there. ``scale`` and ``shift`` (eV)
+    are one number or one for each of the term's elements. Energies are E0 + sum_i scale[s_i] net_i + shift[s_i], with the
+    free-atom energies E0 in ``metadata``.
     """
-    # Under jit only the variables are computed, not the network.
-    variables = jax.jit(term.init)(key, graph.replace(positions=None), edge_vectors(graph))
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
-    constants = dict(variables.get("constants", {}))
-    for name, value in given.items():
-        if name in constants:
-            constants[name] = jnp.broadcast_to(jnp.asarray(value, jnp.float32), constants[name].shape)
-    return Potential(term, {**variables, "constants": constants}, metadata).astype("float32")
+    graph = graph.replace(positions=jnp.asarray(graph.positions))
+
+    @jax.jit
+    def start(key: Array, graph: Graph) -> Any:
+        bare, vectors = graph.replace(positions=None), edge_vectors(graph)
+        variables = term.init(key, bare, vectors)
+        constants = {
+            name: jnp.broadcast_to(jnp.asarray(given[name], value.dtype), value.shape)
+            for name, value in variables.get("constants", {}).items()
+            if name in given
+        }
+        # Constants that are measured on the network are measured once the others stand.
+        _, measured = term.apply({**variables, "constants": constants}, bare, vectors, mutable=["constants"])
+        return {**variables, **measured}
+
+    return Potential(term, start(key, graph), metadata).astype("float32")

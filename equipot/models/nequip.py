@@ -13,7 +13,7 @@ from equipot.graph import Graph
 from equipot.nn.edges import Edges, embed_edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, regroup, scalars
 from equipot.nn.gate import gate, gated_irreps
-from equipot.nn.interaction import MeanNeighbors
+from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, finish
 from equipot.nn.tensor_product import Convolution, find_paths
@@ -44,7 +44,7 @@ class NequIP(Term):
     layers: int = 4
     radial: Radial = Radial(mlp=(64, 64))
     self_connection: PerSpecies | Shared | None = PerSpecies()
-    normalization: MeanNeighbors = MeanNeighbors(0.5)
+    normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
     readout: int = 16
     """Width of the last hidden layer."""
 
@@ -52,15 +52,15 @@ class NequIP(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
         edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
-        mean = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value ** self.normalization.exponent
+        avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
         for layer in range(self.layers):
             irreps = "0e" if layer == self.layers - 1 else self._irreps()
             wanted = reachable(x, self.l_max, f"{self.channels}x0e" if irreps == "0e" else irreps)
             x = Layer(
-                wanted, self.self_connection, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
-            )(x, edges, mean, graph, table if layer == 0 else None)  # fmt: skip
+                wanted, self.self_connection, self.normalization, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
+            )(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)  # fmt: skip
         hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
         return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=scalars(x))
 
@@ -84,6 +84,7 @@ class Layer(nn.Module):
 
     irreps: str
     self_connection: PerSpecies | Shared | None
+    normalization: UnitVariance | MeanNeighbors | Density
     l_max: int
     mlp: tuple[int, ...]
     count: int
@@ -91,14 +92,15 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Features, edges: Edges, mean: Float[Array, ""], graph: Graph, table: Features | None = None
+        self, x: Features, edges: Edges, avg_num_neighbors: Float[Array, ""], graph: Graph, table: Features | None = None
     ) -> Features:
         """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, name="up")(x if table is None else table)
         message = Convolution(irreps, self.l_max, self.mlp, name="convolution")(up, edges, graph, table is not None)
-        out = Linear(irreps, name="down")({ir: value / mean for ir, value in message.items()})
+        message = Normalize(self.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
+        out = Linear(irreps, name="down")(message)
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))
         elif isinstance(self.self_connection, Shared):

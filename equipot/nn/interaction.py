@@ -5,41 +5,28 @@ from __future__ import annotations
 import dataclasses
 
 import e3nn_jax as e3nn
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear
-from equipot.nn.radial import MLP
+from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
 from equipot.nn.tensor_product import Convolution
-
-
-@dataclasses.dataclass(frozen=True)
-class MeanNeighbors:
-    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
-
-    exponent: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Density:
-    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
     """Species act on the message; nothing bypasses the block (MACE's RealAgnostic)."""
 
-    normalization: MeanNeighbors | Density = MeanNeighbors()
+    normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
     """The atom's own features bypass the block through a species-dependent linear map (MACE's RealAgnosticResidual)."""
 
-    normalization: MeanNeighbors | Density = MeanNeighbors()
+    normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
 
 class Interaction(nn.Module):
@@ -71,19 +58,11 @@ class Interaction(nn.Module):
             skip = SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
         up = Linear(_same(x), name="up")(x if table is None else table)
         message = Convolution(basis, self.l_max, self.mlp, name="convolution")(up, edges, graph, per_species=table is not None)
-        message = self._normalize(message, edges, avg_num_neighbors)
+        message = Normalize(self.choice.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
         a = Linear(basis, name="down")(message)
         if isinstance(self.choice, Plain):
             a = SpeciesLinear(basis, self.count, name="skip")(a, edges.species)
         return a, skip
-
-    def _normalize(self, message: Features, edges: Edges, avg_num_neighbors: Array) -> Features:
-        if isinstance(self.choice.normalization, Density):
-            w = MLP((1,), name="density")(edges.radial)[..., 0]
-            scale = 1 + jnp.sum(jnp.tanh(w**2), axis=1)[:, None, None]
-        else:
-            scale = avg_num_neighbors**self.choice.normalization.exponent
-        return {ir: value / scale for ir, value in message.items()}
 
 
 def _same(x: Features) -> str:

@@ -33,6 +33,8 @@ from equipot.training.step import Rates, State, make_train_step, make_valid_step
 
 FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size")
 """Training keys that may change between a run and its resumption."""
+EXAMPLES = 8
+"""Training frames, spread over the set, on which a fresh network is brought to order one."""
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
@@ -115,7 +117,8 @@ def has_elements(term: Term) -> bool:
 def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames) -> Potential:
     """Random parameters, and the constants that the training set sets."""
     stats = statistics(frames.structures, frames.found, config.model.cutoff, dataset.atomic_energies)
-    graph = pad([frames.structures[0]], config.model.cutoff)
+    some = np.unique(np.linspace(0, len(frames) - 1, EXAMPLES).astype(int))
+    graph = pad([frames.structures[int(k)] for k in some], config.model.cutoff)
     metadata = Metadata(
         atomic_energies=tuple(sorted((int(z), float(e)) for z, e in dataset.atomic_energies.items())),
         training_data=frames.sha256,

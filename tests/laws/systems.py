@@ -1,4 +1,4 @@
-"""Small systems of every awkward kind, and small terms of every kind; all systems share one padded shape, so a term compiles once."""
+"""Small systems of every awkward kind and small terms of every kind, in one padded shape: a term compiles once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from equipot.data.batch import Shape, pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP, Shared
-from equipot.nn.interaction import Density, MeanNeighbors, Plain, Residual
+from equipot.nn.interaction import Plain, Residual
+from equipot.nn.normalize import Density, MeanNeighbors
 from equipot.nn.radial import Agnesi, Bessel, Chebyshev, Gaussian, PolynomialEnvelope, Radial, Soft
 from equipot.potential import Metadata
 from equipot.structure import Structure
@@ -72,7 +73,10 @@ TERMS = {
         cutoff=CUTOFF, channels=3, l_max=3, layers=2, parity=False, self_connection=Shared(),
         radial=Radial(Chebyshev(6), mlp=(8,)),
     ),
-    "nequip-no-self": NequIP(cutoff=CUTOFF, channels=3, l_max=1, layers=2, self_connection=None, normalization=MeanNeighbors(0.0), radial=Radial(mlp=(8,))),
+    "nequip-no-self": NequIP(
+        cutoff=CUTOFF, channels=3, l_max=1, layers=2, self_connection=None, normalization=MeanNeighbors(0.0),
+        radial=Radial(mlp=(8,)),
+    ),
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """MACE and NequIP written plainly on e3nn-jax: an edge list, IrrepsArrays, full tensor products, segment sums.
 
-Slow and easy to check against the papers. Parameters are those of the fast models, by name. Features are IrrepsArrays in e3nn's layout
-(multiplicity before component), so nothing here shares the layout or the algorithm of ``equipot.nn``.
+Slow and easy to check against the papers. Parameters are those of the fast models, by name. Features are IrrepsArrays in e3nn's
+layout (multiplicity before component), so nothing here shares the layout or the algorithm of ``equipot.nn``.
 """
 
 from __future__ import annotations
@@ -99,6 +99,17 @@ def convolution(params, x, term, irreps, edges, num_atoms):
     return concatenate(out)
 
 
+def normalize(choice, message, params, constants, mean, pairs, n):
+    if type(choice).__name__ == "Density":
+        density = jnp.tanh(mlp(params["normalize"]["density"], pairs[3])[:, 0] ** 2)
+        return message / (1 + jax.ops.segment_sum(density, pairs[0], n))[:, None]
+    if type(choice).__name__ == "MeanNeighbors":
+        return message / mean**choice.exponent
+    rms = constants["normalize"]["rms"]
+    parts = zip(message.irreps, message.chunks, strict=True)
+    return concatenate([(e3nn.Irreps([(mul, ir)]), chunk / rms[str(ir)]) for (mul, ir), chunk in parts])
+
+
 def contraction(params, a, irreps, correlation, species):
     """Every power of A contracted with e3nn's symmetric basis, one factor after the other."""
     a = a.regroup()
@@ -152,11 +163,8 @@ def mace(term, variables, structure, edges):
         residual = type(choice).__name__ == "Residual"
         skip = species_linear(block["skip"], x, irreps, species) if residual else None
         message = convolution(block["convolution"], linear(block["up"], x, x.irreps), term, basis, pairs, n)
-        if type(choice.normalization).__name__ == "Density":
-            density = jax.ops.segment_sum(jnp.tanh(mlp(block["density"], pairs[3])[:, 0] ** 2), pairs[0], n)
-            message = message / (1 + density)[:, None]
-        else:
-            message = message / mean**choice.normalization.exponent
+        constants = variables["constants"].get(f"interaction{layer}", {})
+        message = normalize(choice.normalization, message, block, constants, mean, pairs, n)
         a = linear(block["down"], message, basis)
         if not residual:
             a = species_linear(block["skip"], a, basis, species)
@@ -179,7 +187,7 @@ def nequip(term, variables, structure, edges):
     """Energy of each atom less the free atom's, eV."""
     params, n = variables["params"], len(structure)
     species, pairs = prepare(term, structure, edges)
-    mean = variables["constants"]["avg_num_neighbors"] ** term.normalization.exponent
+    mean = variables["constants"]["avg_num_neighbors"]
     x = e3nn.IrrepsArray(f"{term.channels}x0e", params["embedding"]["w"][species])
     for layer in range(term.layers):
         block = params[f"layer{layer}"]
@@ -195,7 +203,9 @@ def nequip(term, variables, structure, edges):
         gates = sum(mul for mul, ir in irreps if ir.l > 0)
         entering = (irreps + e3nn.Irreps(f"{gates}x0e")).sort().irreps.simplify()
         message = convolution(block["convolution"], linear(block["up"], x, x.irreps), term, entering, pairs, n)
-        y = linear(block["down"], message / mean, entering)
+        constants = variables["constants"].get(f"layer{layer}", {})
+        message = normalize(term.normalization, message, block, constants, mean, pairs, n)
+        y = linear(block["down"], message, entering)
         if "self" in block:
             kind = type(term.self_connection).__name__
             own = (
@@ -204,9 +214,8 @@ def nequip(term, variables, structure, edges):
                 else linear(block["self"], x, entering)
             )
             chunks = dict(zip([ir for _, ir in own.irreps], own.chunks, strict=True))
-            y = concatenate([
-                (e3nn.Irreps([(mul, ir)]), chunk + chunks.get(ir, 0)) for (mul, ir), chunk in zip(y.irreps, y.chunks, strict=True)
-            ])  # fmt: skip
+            parts = zip(y.irreps, y.chunks, strict=True)
+            y = concatenate([(e3nn.Irreps([(mul, ir)]), chunk + chunks.get(ir, 0)) for (mul, ir), chunk in parts])
         x = gate(y, irreps)
     hidden = linear(params["hidden"], x, f"{term.readout}x0e").array
     return finish(variables, mlp(params["readout"], hidden)[:, 0], species)

@@ -14,14 +14,18 @@ from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP, Shared
 from equipot.neighbors import neighbor_list
-from equipot.nn.interaction import Density, MeanNeighbors, Plain, Residual
+from equipot.nn.interaction import Plain, Residual
+from equipot.nn.normalize import Density, MeanNeighbors
 from equipot.nn.radial import Radial
 from equipot.potential import Metadata, atomic
 
 SMALL = Radial(mlp=(6, 5))
 MODELS = {
     "mace": MACE(cutoff=CUTOFF, channels=3, radial=SMALL),
-    "mace-plain": MACE(cutoff=CUTOFF, channels=3, correlation=2, hidden_l=2, l_max=2, first=Plain(), others=Plain(), radial=SMALL),
+    "mace-plain": MACE(
+        cutoff=CUTOFF, channels=3, correlation=2, hidden_l=2, l_max=2, radial=SMALL,
+        first=Plain(MeanNeighbors()), others=Plain(MeanNeighbors(0.5)),
+    ),
     "mace-density": MACE(
         cutoff=CUTOFF, channels=2, l_max=2, layers=3, first=Plain(Density()), others=Residual(Density()), radial=SMALL
     ),

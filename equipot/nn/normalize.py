@@ -1,0 +1,66 @@
+"""How a sum over neighbours is brought to order one, whatever the number of neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.nn.edges import Edges
+from equipot.nn.features import Features
+from equipot.nn.radial import MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitVariance:
+    """Divide each irrep by its root mean square over some training frames with the first parameters.
+
+    A data-dependent initialisation (layer-sequential unit variance, Mishkin and Matas, arXiv:1511.06422): the divisors are
+    constants from then on. Directions that a crystal's symmetry nearly cancels enter the network as strongly as the others.
+    """
+
+    floor: float = 0.05
+    """Smallest divisor, as a share of the largest over the irreps: what symmetry cancels altogether stays small."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanNeighbors:
+    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
+
+    exponent: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Density:
+    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
+
+
+class Normalize(nn.Module):
+    """Messages of order one."""
+
+    choice: UnitVariance | MeanNeighbors | Density
+
+    @nn.compact
+    def __call__(self, message: Features, edges: Edges, avg_num_neighbors: Float[Array, ""], graph: Graph) -> Features:
+        if isinstance(self.choice, UnitVariance):
+            measured = self.variable("constants", "rms", lambda: self._measure(message, graph)).value
+            return {ir: value / measured[str(ir)] for ir, value in message.items()}
+        if isinstance(self.choice, Density):
+            w = MLP((1,), name="density")(edges.radial)[..., 0]
+            scale = 1 + jnp.sum(jnp.tanh(w**2), axis=1)[:, None, None]
+        else:
+            scale = avg_num_neighbors**self.choice.exponent
+        return {ir: value / scale for ir, value in message.items()}
+
+    def _measure(self, message: Features, graph: Graph) -> dict[str, Float[Array, ""]]:
+        mask = graph.node_mask[:, None, None]
+        count = jnp.maximum(jnp.sum(graph.node_mask), 1)
+        mean = lambda x: jnp.sum(jnp.where(mask, x**2, 0)) / (count * x.shape[1] * x.shape[2])
+        rms = {str(ir): jnp.sqrt(mean(value)) for ir, value in message.items()}
+        # Frames without any pair say nothing: their messages are zero whatever they are divided by.
+        largest = jnp.max(jnp.stack(list(rms.values())))
+        smallest = jnp.where(largest > 0, self.choice.floor * largest, 1.0)
+        return {ir: jnp.maximum(value, smallest) for ir, value in rms.items()}
