@@ -26,7 +26,10 @@ def main() -> None:
     elif args.item == "table":
         print(text(args.files or sorted(record.RESULTS.glob("*.json"))))
     else:
-        measure(args)
+        try:
+            measure(args)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"benchmarks: a measurement failed (exit code {error.returncode}), as it says above; others are kept")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +66,7 @@ def add_out(sub: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> None:
     """Runs an item and writes its result file after every case, so that nothing is lost."""
     out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
-    command = ["python", "-m", "benchmarks", *sys.argv[1:]]
+    command = ["python", "-m", "benchmarks", *without_paths(sys.argv[1:])]
     before, results = record.conditions(), []
     outcomes = accuracy.run(args) if args.item == "accuracy" else (in_own_process(*case, args.cores) for case in cases(args))
     for result in outcomes:
@@ -71,6 +74,12 @@ def measure(args: argparse.Namespace) -> None:
         record.write(out, args.item, command, results, before)
     print(text([out]))
     print(f"written: {out}")
+
+
+def without_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments without the paths of this machine."""
+    places = {"--data": "PATH", "--runs": "DIR", "--out": "FILE"}
+    return [places.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
 
 def cases(args: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
@@ -102,9 +111,10 @@ def run_case(args: argparse.Namespace) -> None:
         # Before JAX counts them.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.cores :])
     from benchmarks.cases import CASES
+    from equipot.cli.runtime import cores
 
     result = CASES[args.name](**args.arguments)
-    print(json.dumps({"cores_used": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} | result))
+    print(json.dumps({"cores_used": cores()} | result))
 
 
 if __name__ == "__main__":

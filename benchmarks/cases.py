@@ -1,4 +1,4 @@
-"""The measurements, each a function from plain numbers and names to a dictionary, so that each can run in a process of its own."""
+"""The measurements: functions from plain numbers and names to a dictionary, so that each can run in a process of its own."""
 
 from __future__ import annotations
 
@@ -134,15 +134,16 @@ def bundled_frames(system: str, frames: int, cutoff: float) -> tuple[list[Struct
 def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
     """A step of molecular dynamics, neighbour list and files included, beside a bare evaluation and a bare list.
 
-    The potential is untrained and weak, so that the atoms fly freely at 300 K: the list is rebuilt more often than in a crystal.
+    The potential is untrained, and so weak that the atoms, at 1 K, stay where a crystal would keep them. Each chunk builds the
+    list anew: once in ``steps`` steps, about as often as in a hot liquid.
     """
     structure = silicon(atoms)
-    potential, graph = untrained(SMALL, [structure], scale=0.01)
+    potential, graph = untrained(SMALL, [structure], scale=1e-6)
     bare, facts = compiled(energy_forces, potential, graph)
     out = about(potential, graph) | {"evaluation": facts | timing(bare, seconds)}
     settings = md.MDConfig(
-        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, steps=10**6, log_every=steps,
-        chunk_steps=steps, trajectory=None,
+        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, temperature_K=1.0, steps=10**6,
+        log_every=steps, chunk_steps=steps, trajectory=None,
     )  # fmt: skip
     spec = plan(structure.positions, structure.cell, structure.pbc, potential.cutoff, settings.skin)
     geometry = graph.positions, graph.cell[0]

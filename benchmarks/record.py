@@ -22,7 +22,9 @@ SETTINGS = ("JAX_PLATFORMS", "XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS")
 """Environment variables that change what is measured."""
 
 
-def write(path: Path, item: str, command: Sequence[str], results: Sequence[Mapping[str, Any]], before: Mapping[str, Any]) -> None:
+def write(
+    path: Path, item: str, command: Sequence[str], results: Sequence[Mapping[str, Any]], before: Mapping[str, Any]
+) -> None:
     """Writes a result file. ``before`` is ``conditions()`` as it was when the measurement began."""
     record = {
         "item": item,
@@ -57,7 +59,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_GB": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "system": platform.platform(),
+        "system": " ".join([platform.system(), platform.machine(), *platform.libc_ver()]),
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
     }
 

@@ -20,11 +20,12 @@ def section(record: dict[str, Any]) -> str:
     where = results[0].get("device", "") if results else ""
     cores = results[0].get("cores_used", machine["cores"]) if results else machine["cores"]
     settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
+    load = [record[when]["load_average"][0] for when in ("before", "after")]
     head = (
         f"### {record['item']}, {record['before']['date'][:10]}\n\n"
-        f"`{record['command']}` on {machine['cpu']}, {cores} of {machine['cores']} cores, {where or 'CPU'}{settings}; load average "
-        f"{record['before']['load_average'][0]} before and {record['after']['load_average'][0]} after; equipot "
-        f"{versions['equipot']} ({versions['commit']}), jax {versions['jax']}, Python {versions['python']}.\n\n"
+        f"`{record['command']}` on {machine['cpu']}, {cores} of {machine['cores']} cores, {where or 'CPU'}{settings}; "
+        f"load average {load[0]} before and {load[1]} after; equipot {versions['equipot']} ({versions['commit']}), "
+        f"jax {versions['jax']}, Python {versions['python']}.\n\n"
     )
     return head + TABLES[record["item"]](results)
 
@@ -35,13 +36,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [list(map(show, row)) for row in rows]
     widths = [max(len(row[k]) for row in [header, *cells]) for k in range(len(header))]
     left = [all(isinstance(row[k], str) for row in rows) for k in range(len(header))]
-    line = lambda row: "| " + " | ".join(c.ljust(w) if a else c.rjust(w) for c, w, a in zip(row, widths, left, strict=True)) + " |"
+    aligned = lambda row: (c.ljust(w) if a else c.rjust(w) for c, w, a in zip(row, widths, left, strict=True))
+    line = lambda row: f"| {' | '.join(aligned(row))} |"
     rule = "|".join("-" * (w + 1) + ("-" if a else ":") for w, a in zip(widths, left, strict=True))
     return "\n".join([line(list(header)), f"|{rule}|", *map(line, cells)])
 
 
 def scaling(results: Sequence[dict[str, Any]]) -> str:
-    header = ("atoms", "edges", "CPU ms/atom", "least", "wall ms/atom", "least", "temporaries kB/atom", "peak RSS MB", "compile s")
+    header = ("atoms", "edges", "CPU ms/atom", "least", "wall ms/atom", "least", "temp kB/atom", "peak RSS MB", "compile s")
     rows = [
         (
             r["atoms"], r["edges"], r["cpu_ms_per_atom"], r["cpu_ms_min_per_atom"], r["wall_ms_per_atom"],
@@ -82,13 +84,19 @@ def dynamics(results: Sequence[dict[str, Any]]) -> str:
 
 
 def accuracy(results: Sequence[dict[str, Any]]) -> str:
-    rows = []
-    for r in results:
-        for quantity in r["quantities"]:
-            name, unit = quantity["name"], quantity["unit"]
-            rows.append((r["task"], f"{name}, {unit}", "equipot", quantity["value"], f"{r['minutes']:.0f} min, {r['epochs']} epochs"))
-            rows += [(r["task"], f"{name}, {unit}", who, value, r["source"]) for who, value in quantity["published"].items()]
-    return markdown(("task", "error", "who", "value", "source"), rows)
+    header = ("task", "error", "equipot", "published", "minutes", "epochs", "source")
+    rows = [
+        (
+            r["task"], f"{q['name']}, {q['unit']}", f"{q['value']:.3g}",
+            ", ".join(f"{who} {value:g}" for who, value in q["published"].items()),
+            round(r["minutes"]), r["epochs"], r["source"].partition(",")[0],
+        )
+        for r in results
+        for q in r["quantities"]
+    ]  # fmt: skip
+    sources = "\n".join(f"- {source}" for source in dict.fromkeys(r["source"] for r in results))
+    settings = sorted({setting for r in results for setting in r["overrides"]})
+    return f"{markdown(header, rows)}\n\nSources:\n{sources}" + (f"\n\nOverrides: {', '.join(settings)}" if settings else "")
 
 
 TABLES = {"scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy}
