@@ -27,8 +27,9 @@ MODELS = {
         first=Plain(MeanNeighbors()), others=Plain(MeanNeighbors(0.5)),
     ),
     "mace-density": MACE(
-        cutoff=CUTOFF, channels=2, l_max=2, correlation=2, layers=2, first=Plain(Density()), others=Residual(Density()), radial=SMALL
-    ),
+        cutoff=CUTOFF, channels=2, l_max=2, correlation=2, layers=2, radial=SMALL,
+        first=Plain(Density()), others=Residual(Density()),
+    ),  # fmt: skip
     "mace-correlation-4": MACE(cutoff=CUTOFF, channels=2, l_max=1, correlation=4, layers=1, radial=SMALL),
     "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=SMALL),
     "nequip-natural": NequIP(
