@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int
@@ -183,8 +182,3 @@ def _register(primitive: Primitive, transpose: Primitive, implementation: Any, l
 
 _register(gather_p, scatter_p, _gather, lead=1)
 _register(scatter_p, gather_p, _scatter, lead=2)
-
-
-def to_host(graph: Graph) -> Graph:
-    """The same graph with numpy arrays."""
-    return jax.tree.map(np.asarray, graph)

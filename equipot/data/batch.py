@@ -69,7 +69,8 @@ def pad(
         n, w = s.mask.shape
         rows = slice(first, first + n)
         numbers[rows], positions[rows], node_graph[rows] = structure.numbers, structure.positions, k
-        cell[k] = np.where(structure.pbc[:, None], structure.cell, complete(structure))
+        # A row that does not repeat is kept where another does: it gives a slab its volume.
+        cell[k] = structure.cell if structure.pbc.any() else 0
         neighbors[rows, :w] = s.neighbors + first
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
@@ -81,11 +82,6 @@ def pad(
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
         charge=charge, spin=spin,
     )  # fmt: skip
-
-
-def complete(structure: Structure) -> np.ndarray:
-    """Rows of the cell that do not repeat: kept where any direction repeats (they give a slab its volume), else zero."""
-    return structure.cell if structure.pbc.any() else np.zeros((3, 3))
 
 
 @partial(
