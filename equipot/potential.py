@@ -37,8 +37,8 @@ class Term(nn.Module):
     the one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
     """
 
-    cutoff: float
-    """Å."""
+    cutoff: float | None = None
+    """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         raise NotImplementedError
@@ -77,6 +77,8 @@ class Potential:
     @property
     def cutoff(self) -> float:
         """Å."""
+        if self.term.cutoff is None:
+            raise ValueError(f"{type(self.term).__name__} has no cutoff; give one in Å, cutoff=5.0 for example")
         return self.term.cutoff
 
     @property

@@ -128,7 +128,7 @@ training:
   epochs: 60
   batch_size: 4
   optimizer:
-    kind: AMSGrad
+    kind: Muon
     learning_rate: 0.01
 """
 RUNS.mkdir(parents=True, exist_ok=True)

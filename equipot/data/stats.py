@@ -23,6 +23,10 @@ RANK_TOLERANCE = 1e-6
 """Singular values of the matrix of atomic fractions below this share of the largest count as zero."""
 FREE_LENGTH = 8.0
 """An atom whose images are further than this (Å) is free even in a periodic cell."""
+NEIGHBORS = 36
+LONGEST = 6.0
+"""Where nobody chooses a cutoff: neighbours of an atom within it, and the longest it may be (Å)."""
+EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,23 @@ def is_free_atom(structure: Structure) -> bool:
         return False
     lengths = np.linalg.norm(structure.cell[structure.pbc], axis=1)
     return kind in ("isolatedatom", "isolated") or bool(np.all(lengths > FREE_LENGTH))
+
+
+def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS, longest: float = LONGEST) -> float:
+    """Distance (Å, to 0.01) within which an atom has ``neighbors`` others on average; ``longest`` where it has fewer.
+
+    So an atom costs the same in every substance, and sees as many shells in a loose crystal as in a dense one. Measured on
+    ``EXAMPLES`` frames, spread evenly over the set.
+    """
+    picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
+    distances, atoms = [np.zeros(0)], 0
+    for s in (structures[int(k)] for k in picked):
+        edges = neighbor_list(s.positions, s.cell, s.pbc, longest)
+        vectors = s.positions[edges.neighbors] + edges.shifts @ s.cell - s.positions[edges.centers]
+        distances.append(np.linalg.norm(vectors, axis=1))
+        atoms += len(s)
+    found, rank = np.concatenate(distances), round(neighbors * atoms)
+    return round(float(np.partition(found, rank)[rank]), 2) if rank < len(found) else longest
 
 
 def compositions(structures: Iterable[Structure]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:

@@ -21,7 +21,7 @@ from equipot.training import checkpoint
 from equipot.training.console import Console, duration
 from equipot.training.loggers import TensorBoard, WandB, Writer
 from equipot.training.loss import Loss
-from equipot.training.optimizer import AdamW, AMSGrad, Cosine, Exponential, Flat, Plateau
+from equipot.training.optimizer import Cosine, Muon, Optimizer, Plateau, Schedule
 from equipot.training.session import Cursor, Signals, Watch
 from equipot.training.step import Rates, State, mean_errors, mean_loss, place, with_params
 
@@ -61,8 +61,8 @@ class TrainingConfig:
     valid_batch_size: int = 20
     """Frames evaluated at a time, over all devices."""
     loss: Loss = field(default_factory=Loss)
-    optimizer: AdamW | AMSGrad = field(default_factory=AMSGrad)
-    schedule: Cosine | Exponential | Plateau | Flat = field(default_factory=Cosine)
+    optimizer: Optimizer = field(default_factory=Muon)
+    schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0
     """Largest norm of the gradient; a longer one is shortened to it."""
     ema: float | None = 0.999

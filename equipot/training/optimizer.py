@@ -30,13 +30,27 @@ class AdamW:
 
 
 @dataclass(frozen=True)
-class AMSGrad:
+class AMSGrad(AdamW):
     """AdamW whose second moment never falls, Reddi et al., arXiv:1904.09237."""
 
-    learning_rate: float = 5e-3
-    """At the top of the schedule."""
+    def scale(self) -> optax.GradientTransformation:
+        return optax.scale_by_amsgrad(self.beta1, self.beta2, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Momentum made orthogonal, so that every direction of a weight matrix moves alike.
+
+    Jordan et al., kellerjordan.github.io/posts/muon, 2024; with steps of one size for all shapes, Liu et al., arXiv:2502.16982.
+    Whatever is no matrix in its last two axes (biases, weights of single paths) is moved by Adam at the same rate.
+    """
+
+    learning_rate: float = 1e-2
+    """Root mean square of the change of a weight in a step, at the top of the schedule."""
+    momentum: float = 0.95
     beta1: float = 0.9
-    beta2: float = 0.999
+    """Of Adam, as beta2."""
+    beta2: float = 0.99
     epsilon: float = 1e-8
     weight_decay: float = 1e-6
     """Pull towards zero of every weight that is a matrix; biases and scalars are left alone."""
@@ -45,7 +59,22 @@ class AMSGrad:
         check_rates(self)
 
     def scale(self) -> optax.GradientTransformation:
-        return optax.scale_by_amsgrad(self.beta1, self.beta2, self.epsilon)
+        rule = optax.contrib.muon(
+            learning_rate=1.0,
+            beta=self.momentum,
+            eps=self.epsilon,
+            adam_b1=self.beta1,
+            adam_b2=self.beta2,
+            muon_weight_dimension_numbers=matrices,
+            consistent_rms=1.0,
+        )
+        return optax.chain(rule, optax.scale(-1.0))  # The library descends; here the sign belongs to the learning rate.
+
+
+def matrices(params: Any) -> Any:
+    """For each array the axes of the matrices that it stacks; None where it has none."""
+    axes = lambda x: optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
+    return jax.tree.map(lambda x: axes(x) if x.ndim >= 2 and min(x.shape[-2:]) > 1 else None, params)
 
 
 def check_rates(optimizer: Any) -> None:
@@ -128,13 +157,16 @@ def shape(schedule: Schedule, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, schedule.curve(steps - warm)], [warm])
 
 
-def transformation(optimizer: AdamW | AMSGrad, clip: float | None) -> optax.GradientTransformation:
+Optimizer = AdamW | AMSGrad | Muon
+
+
+def transformation(optimizer: Optimizer, clip: float | None) -> optax.GradientTransformation:
     """Descent direction for a learning rate of one: clip by the global norm, scale, decay the matrices."""
-    matrices = lambda params: jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
+    decayed = lambda params: jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         optimizer.scale(),
-        optax.add_decayed_weights(optimizer.weight_decay, matrices),
+        optax.add_decayed_weights(optimizer.weight_decay, decayed),
     )
 
 

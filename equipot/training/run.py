@@ -18,7 +18,7 @@ from equipot import eqp
 from equipot.data.batch import pad
 from equipot.data.loader import Frames, Loader, epoch_batches, plan_evaluation, plan_training, prepare
 from equipot.data.read import DataConfig, Dataset, load_data
-from equipot.data.stats import statistics
+from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.files import write_atomically
 from equipot.models import fresh
 from equipot.potential import Metadata, Potential, Term
@@ -70,8 +70,8 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
         raise ValueError(f"{out} holds a run already; go on with --resume, or choose another folder with --out")
-    dataset = load_data(config.data, config.seed, config.model.cutoff)
-    config = with_elements(config, dataset)
+    dataset = load_data(config.data, config.seed, config.model.cutoff or LONGEST)
+    config = with_elements(with_cutoff(config, dataset), dataset)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stream_of(progress))
     sets = {"train": prepare(dataset.train, config.model.cutoff), "valid": prepare(dataset.valid, config.model.cutoff)}
@@ -95,6 +95,13 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         save_best(run, state)
     report(run, cursor, dataset, ending)
     return run.best_path
+
+
+def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """The config with the model's cutoff chosen for the data where it leaves it out."""
+    if config.model.cutoff is not None:
+        return config
+    return dataclasses.replace(config, model=config.model.clone(cutoff=typical_cutoff(dataset.train)))
 
 
 def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -233,8 +240,8 @@ def describe(run: Run, potential: Potential, dataset: Dataset, console: Console)
         console.say(str(dataset.report))
     console.say(
         f"{len(train.frames)} training and {0 if valid is None else len(valid.frames)} validation frames; "
-        f"{type(potential.term).__name__} with {count} parameters, {potential.dtype}, on {run.mesh.size} "
-        f"{run.mesh.devices.flat[0].platform} device(s)"
+        f"{type(potential.term).__name__} with {count} parameters, cutoff {potential.cutoff:g} Å, {potential.dtype}, "
+        f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
     )
     if run.config.batch_size % run.mesh.size:
         console.say(

@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
+from ase.build import bulk, molecule
 
 from equipot.data.batch import find_slots
 from equipot.data.read import DataConfig, load_data
-from equipot.data.stats import atomic_energies, fit_energies, is_free_atom, isolated_energies, statistics, undetermined
+from equipot.data.stats import (
+    LONGEST,
+    atomic_energies,
+    fit_energies,
+    is_free_atom,
+    isolated_energies,
+    statistics,
+    typical_cutoff,
+    undetermined,
+)
 from equipot.structure import Structure
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2042.0}
@@ -128,3 +138,14 @@ def test_statistics_without_forces(molecules):
     bare = [m.replace(forces=None) for m in molecules]
     stats = statistics(bare, None, 3.0, {8: 0.0, 14: 0.0})
     assert np.isnan(stats.force_rms) and np.all(stats.scale == stats.energy_rms)
+
+
+@pytest.mark.parametrize("neighbors, shell", [(11, 0.5**0.5), (15, 1.0), (36, 1.5**0.5)])
+def test_a_typical_cutoff_reaches_the_shell_that_holds_the_neighbours(neighbors, shell):
+    """An fcc atom has 12, 6 and 24 neighbours at a/sqrt(2), a and a sqrt(3/2)."""
+    crystal = Structure.from_ase(bulk("Cu", a=3.6, cubic=True))
+    assert typical_cutoff([crystal] * 3, neighbors) == pytest.approx(3.6 * shell, abs=0.006)
+
+
+def test_a_small_molecule_is_seen_as_a_whole():
+    assert typical_cutoff([Structure.from_ase(molecule("H2O"))]) == LONGEST

@@ -1,11 +1,12 @@
 """Learning rates, clipping, decay and the moving average."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from equipot.training.loop import TrainingConfig, judge
-from equipot.training.optimizer import AdamW, AMSGrad, Cosine, Exponential, Flat, Plateau, average, shape, transformation
+from equipot.training.optimizer import AdamW, AMSGrad, Cosine, Exponential, Flat, Muon, Plateau, average, shape, transformation
 from equipot.training.session import Cursor
 
 
@@ -35,13 +36,29 @@ def test_plateau_lowers_the_rate_after_its_patience_and_not_below_its_end():
     assert cursor.best == 0.5 and cursor.stale == 4
 
 
-@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.1), AMSGrad(weight_decay=0.1)])
+@pytest.mark.parametrize("optimizer", [rule(weight_decay=0.1) for rule in (AdamW, AMSGrad, Muon)])
 def test_only_matrices_decay(optimizer):
     params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
     rule = transformation(optimizer, None)
     direction, _ = rule.update({"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}, rule.init(params), params)
     np.testing.assert_allclose(direction["w"], 0.1, rtol=1e-6)
     np.testing.assert_array_equal(direction["b"], 0)
+
+
+def test_muon_moves_every_direction_of_each_stacked_matrix_alike():
+    key = jax.random.key(0)
+    gradient = {"w": jax.random.normal(key, (3, 8, 4)) * jnp.array([0.1, 1.0, 3.0, 1.0]), "b": jnp.array([2.0, -3.0])}
+    gradient["w"] = gradient["w"] * jnp.array([1.0, 1e-4, 0.0])[:, None, None]
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    rule = transformation(Muon(weight_decay=0.0), None)
+    direction, _ = rule.update(gradient, rule.init(params), params)
+    lengths = np.linalg.svd(direction["w"][:2], compute_uv=False)
+    # An 8 x 4 matrix of equal singular values and root mean square one; five Newton-Schulz steps equalise them to about 30%.
+    assert np.all(np.abs(lengths / np.sqrt(8) - 1) < 0.35), lengths
+    np.testing.assert_array_equal(direction["w"][2], 0)
+    assert float(jnp.vdot(direction["w"], gradient["w"])) > 0
+    # Adam with Nesterov's momentum: (beta1 (1 - beta1) / (1 - beta1^2) + 1) of the sign in the first step.
+    np.testing.assert_allclose(direction["b"], np.array([1, -1]) * (0.9 * 0.1 / (1 - 0.9**2) + 1), rtol=1e-4)
 
 
 def test_first_step_has_unit_length_and_long_gradients_are_clipped():

@@ -18,6 +18,7 @@ import pytest
 import tiny
 
 from equipot import eqp
+from equipot.data.stats import typical_cutoff
 from equipot.training import checkpoint
 from equipot.training.loop import NotFiniteError
 
@@ -50,6 +51,13 @@ def whole(tmp_path_factory, compile_once):
     stream = io.StringIO()
     tiny.run(out, progress=stream)
     return out, stream.getvalue()
+
+
+def test_a_cutoff_left_out_is_chosen_and_written_down(tmp_path):
+    best = tiny.run(tmp_path / "run", {"epochs": 1}, model=tiny.Tiny())
+    chosen = typical_cutoff(tiny.dataset().train)
+    assert eqp.load(best).cutoff == chosen
+    assert f"cutoff: {chosen}" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_a_run_learns_and_leaves_its_folder(whole):
