@@ -43,6 +43,12 @@ class Term(nn.Module):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         raise NotImplementedError
 
+    def at_least(self, least: int, *names: str) -> None:
+        """ValueError for a hyper-parameter among ``names`` that is smaller."""
+        for name in names:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:

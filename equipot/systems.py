@@ -11,6 +11,7 @@ import numpy as np
 
 from equipot.data.batch import pad
 from equipot.graph import Graph
+from equipot.neighbors import neighbor_list
 from equipot.potential import Observables, Potential, free_atoms, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.structure import Structure
@@ -38,8 +39,10 @@ def evaluate(potential: Potential, systems: Any, want: Sequence[str] | None = No
     one another. Energies of the free atoms are added in double precision, whatever the potential's own precision.
 
     Raises:
-        ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume.
+        ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume,
+            a result that is not finite.
     """
+    want = (want,) if isinstance(want, str) else want
     if isinstance(systems, Graph):
         return _evaluate(potential, systems, want=tuple(want or ("energy", "forces", "stress")))
     structures = as_structures(systems)
@@ -51,10 +54,22 @@ def evaluate(potential: Potential, systems: Any, want: Sequence[str] | None = No
         raise ValueError(f"{open_ones[0].name}: an isolated system has no stress; leave it out of `want`")
     graph = pad(structures, potential.cutoff, dtype=potential.dtype)
     out = jax.tree.map(np.asarray, _evaluate(without_free_atoms(potential), graph, want=tuple(want)))
+    for value, owner in ((out.energy, np.arange(len(structures))), (out.forces, graph.node_graph)):
+        if value is not None and not np.isfinite(value).all():
+            raise ValueError(not_finite(structures[int(owner[np.argwhere(~np.isfinite(value))[0, 0]])]))
     free = free_atoms(potential.metadata, graph.numbers)
     per_graph = np.bincount(graph.node_graph, weights=free, minlength=len(structures))
     add = lambda value, offset: None if value is None else value + offset
     return out.replace(energy=add(out.energy, per_graph), energies=add(out.energies, free))
+
+
+def not_finite(structure: Structure) -> str:
+    """What to say of a structure whose energy or forces are not finite: which atoms are too close, if that is why."""
+    what = f"{structure.name}: energy or forces are not finite"
+    edges = neighbor_list(structure.positions, structure.cell, structure.pbc, 0.1)
+    if not len(edges.centers):
+        return f"{what}; the potential knows nothing like it"
+    return f"{what}: atoms {edges.centers[0]} and {edges.neighbors[0]} are closer than 0.1 Å"
 
 
 def without_free_atoms(potential: Potential) -> Potential:

@@ -34,6 +34,11 @@ def smallest_shape(found: Sequence[Slots]) -> Shape:
     return Shape(sum(len(s.mask) for s in found), max((s.mask.shape[1] for s in found), default=1), len(found))
 
 
+def centred(structure: Structure) -> np.ndarray:
+    """(atoms, 3) positions in Å about their mean: far from the origin float32 would resolve edges poorly."""
+    return structure.positions - structure.positions.mean(axis=0) if len(structure) else structure.positions
+
+
 def pad(
     structures: Sequence[Structure],
     cutoff: float,
@@ -68,7 +73,7 @@ def pad(
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
         n, w = s.mask.shape
         rows = slice(first, first + n)
-        numbers[rows], positions[rows], node_graph[rows] = structure.numbers, structure.positions, k
+        numbers[rows], positions[rows], node_graph[rows] = structure.numbers, centred(structure), k
         # A row that does not repeat is kept where another does: it gives a slab its volume.
         cell[k] = structure.cell if structure.pbc.any() else 0
         neighbors[rows, :w] = s.neighbors + first

@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from equipot.data.batch import Shape, find_slots, pad
+from equipot.data.batch import Shape, centred, find_slots, pad
 from equipot.graph import Graph
 from equipot.neighbors import Slots
 from equipot.potential import Observables, Potential, evaluate, free_atoms
 from equipot.structure import Structure
-from equipot.systems import without_free_atoms
+from equipot.systems import not_finite, without_free_atoms
 
 
 class EquipotCalculator(Calculator):
@@ -67,6 +67,8 @@ class EquipotCalculator(Calculator):
         out = jax.tree.map(lambda x: np.asarray(x, np.float64), _observe(self._interaction, self._neighbors(structure)))
         energies = out.energies + free_atoms(self.potential.metadata, structure.numbers)
         energy = float(energies.sum())
+        if not (np.isfinite(energy) and np.isfinite(out.forces).all()):
+            raise ValueError(not_finite(structure))
         self.results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": out.forces}
         if periodic:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
@@ -83,7 +85,7 @@ class EquipotCalculator(Calculator):
         cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
         real = lambda x: jnp.asarray(x, dtype)
         return self._graph.replace(
-            positions=real(structure.positions),
+            positions=real(centred(structure)),
             cell=real(cell)[None],
             charge=real([structure.charge]),
             spin=real([structure.spin]),

@@ -39,6 +39,11 @@ class MACE(Term):
     readout: tuple[int, ...] = (16,)
     """Hidden widths of the last layer's readout; the other layers read out linearly."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(1, "channels", "correlation", "layers")
+        self.at_least(0, "hidden_l", "l_max")
+
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)

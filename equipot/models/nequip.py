@@ -48,6 +48,11 @@ class NequIP(Term):
     readout: int = 16
     """Width of the last hidden layer."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(1, "channels", "layers", "readout")
+        self.at_least(0, "l_max")
+
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)

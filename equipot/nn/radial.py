@@ -122,6 +122,10 @@ class Radial:
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
 
+    def __post_init__(self) -> None:
+        if min((self.basis.n, *self.mlp)) < 1:
+            raise ValueError(f"basis.n {self.basis.n} and every width in mlp {list(self.mlp)} must be at least 1")
+
     def __call__(
         self, r: Float[Array, "*edges"], cutoff: float, radii: Float[Array, "*edges"] | None
     ) -> Float[Array, "*edges n"]:

@@ -161,7 +161,7 @@ def write_predictions(references: Sequence[Structure], predictions: Sequence[Str
             if source.forces is not None:
                 atoms.arrays[f"{prefix}forces"] = source.forces
             if source.stress is not None:
-                atoms.info[f"{prefix}stress"] = source.stress
+                atoms.info[f"{prefix}stress"] = source.stress.ravel()
         frames.append(atoms)
     text = io.StringIO()
     write(text, frames, format="extxyz")

@@ -79,9 +79,11 @@ class TrainingConfig:
     logger: TensorBoard | WandB | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "valid_batch_size", "validate_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "valid_batch_size", "validate_every", "patience", "devices"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"max_minutes {self.max_minutes} must be positive; leave it out for no limit")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ValueError(f"ema {self.ema} must lie between 0 and 1")
         if self.clip is not None and not self.clip > 0:

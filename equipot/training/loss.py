@@ -110,8 +110,8 @@ class Huber:
 
 def check(term: Any) -> None:
     """ValueError for a weight or a scale that makes no sense."""
-    if term.weight < 0:
-        raise ValueError(f"weight {term.weight} is negative; 0 leaves the term out")
+    if not 0 <= term.weight < float("inf"):
+        raise ValueError(f"weight {term.weight} must be 0 or a positive number; 0 leaves the term out")
     if term.scale is not None and not term.scale > 0:
         raise ValueError(f"scale {term.scale} must be positive: it is the error that counts as one")
 

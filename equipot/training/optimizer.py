@@ -79,29 +79,36 @@ def matrices(params: Any) -> Any:
 
 def check_rates(optimizer: Any) -> None:
     """ValueError for a rate that cannot train."""
-    if not optimizer.learning_rate > 0:
+    if not 0 < optimizer.learning_rate < float("inf"):
         raise ValueError(f"learning_rate {optimizer.learning_rate} must be positive")
-    if optimizer.weight_decay < 0:
-        raise ValueError(f"weight_decay {optimizer.weight_decay} is negative")
+    if not 0 <= optimizer.weight_decay < float("inf"):
+        raise ValueError(f"weight_decay {optimizer.weight_decay} must be 0 or a positive number")
 
 
 @dataclass(frozen=True)
-class Flat:
-    """The learning rate stays where it is after the warm-up."""
+class Warmup:
+    """How every schedule begins."""
 
     warmup: float = 0.01
     """Share of the run in which the learning rate rises from zero."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup {self.warmup} must lie between 0 and 1: it is a share of the run")
+
+
+@dataclass(frozen=True)
+class Flat(Warmup):
+    """The learning rate stays where it is after the warm-up."""
 
     def curve(self, steps: int) -> optax.Schedule:
         return optax.constant_schedule(1.0)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Warmup):
     """Half a cosine from the learning rate to a share ``final`` of it, Loshchilov & Hutter, arXiv:1608.03983."""
 
-    warmup: float = 0.01
-    """Share of the run in which the learning rate rises from zero."""
     final: float = 0.01
     """Last learning rate, as a share of the highest."""
 
@@ -110,15 +117,14 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(Warmup):
     """A geometric fall from the learning rate to a share ``final`` of it."""
 
-    warmup: float = 0.01
-    """Share of the run in which the learning rate rises from zero."""
     final: float = 0.01
     """Last learning rate, as a share of the highest."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.final > 0:
             raise ValueError(f"final {self.final} must be positive: a geometric fall never reaches 0; use Cosine")
 
@@ -127,11 +133,9 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class Plateau:
+class Plateau(Warmup):
     """The learning rate is multiplied by ``factor`` when the validation loss has not improved for ``patience`` validations."""
 
-    warmup: float = 0.01
-    """Share of the run in which the learning rate rises from zero."""
     factor: float = 0.8
     patience: int = 10
     """Validations."""
@@ -139,6 +143,7 @@ class Plateau:
     """Lowest learning rate, as a share of the highest."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.factor < 1:
             raise ValueError(f"factor {self.factor} must lie between 0 and 1")
 

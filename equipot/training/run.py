@@ -53,6 +53,10 @@ class TrainConfig:
     """Of the first parameters, the split and the order of the data."""
     dtype: Literal["float32", "float64"] = "float32"
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is negative")
+
 
 def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
     """Fits a potential and leaves a folder with best.eqp, metrics.jsonl, config.yaml, checkpoints and a report.

@@ -10,6 +10,7 @@ from ase.calculators.lj import LennardJones as ReferenceLJ
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 
+import equipot
 from equipot.data.batch import pad
 from equipot.interfaces.ase import EquipotCalculator
 from equipot.physics.lennard_jones import LennardJones
@@ -132,3 +133,23 @@ def test_free_atoms_are_added_in_double_precision():
 def test_bad_options():
     with pytest.raises(ValueError, match="skin"):
         argon().calculator(skin=-1.0)
+
+
+def test_atoms_in_one_place_are_an_error_not_a_number():
+    atoms = crystal()
+    atoms.positions[1] = atoms.positions[0]
+    atoms.calc = EquipotCalculator(argon())
+    with pytest.raises(ValueError, match="not finite: atoms 0 and 1 are closer than 0.1 Å"):
+        atoms.get_forces()
+    with pytest.raises(ValueError, match="not finite: atoms 0 and 1"):
+        equipot.evaluate(argon(), [crystal(), atoms])
+
+
+def test_single_precision_does_not_depend_on_the_distance_from_the_origin():
+    here, far = crystal(), crystal()
+    far.positions += 1e4
+    potential = argon("float32")
+    near = equipot.evaluate(potential, here, want="forces").forces
+    np.testing.assert_allclose(equipot.evaluate(potential, far, want="forces").forces, near, atol=2e-4)
+    here.calc, far.calc = EquipotCalculator(potential), EquipotCalculator(potential)
+    np.testing.assert_allclose(far.get_forces(), here.get_forces(), atol=2e-4)

@@ -18,9 +18,15 @@ import pytest
 import tiny
 
 from equipot import eqp
+from equipot.data.read import DataConfig
 from equipot.data.stats import typical_cutoff
-from equipot.training import checkpoint
-from equipot.training.loop import NotFiniteError
+from equipot.models.mace import MACE
+from equipot.models.nequip import NequIP
+from equipot.nn.radial import Radial
+from equipot.training import TrainConfig, checkpoint
+from equipot.training.loop import NotFiniteError, TrainingConfig
+from equipot.training.loss import MSE
+from equipot.training.optimizer import Cosine, Muon
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -270,7 +276,7 @@ def test_from_files_of_every_kind_to_a_potential(tmp_path):
         potential = eqp.load(best)
         assert potential.dtype == np.float64
         table, _ = evaluate_set(potential, tiny.structures(5, 1, (3, 4)))
-        row = rows(tmp_path / "run")[-1]
+        row = min(rows(tmp_path / "run"), key=lambda row: row["valid_loss"])
         for key in ("forces_mae", "forces_rmse", "energy_mae_per_atom", "stress_mae"):
             np.testing.assert_allclose(table[key], row[f"valid_{key}"], rtol=1e-9)
     finally:
@@ -281,3 +287,24 @@ def test_more_devices_than_there_are(tmp_path):
     with pytest.raises(ValueError, match="training.devices 99"):
         tiny.run(tmp_path / "run", {"devices": 99})
     assert jax.local_device_count() < 99
+
+
+@pytest.mark.parametrize(
+    "make, complaint",
+    [
+        (lambda: TrainingConfig(patience=0), "patience 0 must be at least 1"),
+        (lambda: TrainingConfig(devices=-1), "devices -1 must be at least 1"),
+        (lambda: TrainingConfig(max_minutes=-1), "max_minutes -1 must be positive"),
+        (lambda: Cosine(warmup=5), "warmup 5 must lie between 0 and 1"),
+        (lambda: MSE(weight=float("nan")), "weight nan must be"),
+        (lambda: Muon(learning_rate=float("inf")), "learning_rate inf must be"),
+        (lambda: MACE(5.0, channels=0), "channels 0 must be at least 1"),
+        (lambda: MACE(5.0, correlation=0), "correlation 0 must be at least 1"),
+        (lambda: NequIP(5.0, layers=0), "layers 0 must be at least 1"),
+        (lambda: Radial(mlp=(0,)), "every width in mlp"),
+        (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=-1), "seed -1 is negative"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named_before_anything_starts(make, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        make()
