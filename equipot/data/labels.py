@@ -6,7 +6,7 @@ in use, and where two of them disagree the choice is left to the user rather tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,15 +98,36 @@ class Frame(NamedTuple):
     source: str
 
 
-def frame(atoms: Any, source: str) -> Frame:
-    """Sorts out what ASE may have put into ``info``, ``arrays`` or a calculator."""
+def frame(atoms: Any, source: str, keys: Keys) -> Frame:
+    """Sorts out what ASE may have put into ``info``, ``arrays`` or a calculator.
+
+    SchNetPack and others keep forces in the ``data`` of a database row: what has their name and shape, or the name from the
+    config, is moved to the columns.
+    """
     entries = {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")}
     for nested in ("key_value_pairs", "data"):
         entries |= dict(atoms.info.get(nested) or {})
     columns = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
+    for label in PER_ATOM:
+        named = getattr(keys, label)
+        for key in {*KNOWN[label], named} & entries.keys() - columns.keys():
+            if key == named or _is_vectors(entries[key], len(atoms)):
+                columns[key] = entries.pop(key)
     for key, value in (atoms.calc.results if atoms.calc is not None else {}).items():
         (columns if key in (*PER_ATOM, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
     return Frame(atoms, entries, columns, source)
+
+
+def _candidates(f: Frame, label: str) -> Iterable[str]:
+    """What a frame has that could be the label."""
+    if label not in PER_ATOM:
+        return f.entries
+    return [*f.columns, *(key for key, value in f.entries.items() if _is_vectors(value, len(f.atoms)))]
+
+
+def _is_vectors(value: Any, atoms: int) -> bool:
+    """Whether a value has three components for each atom."""
+    return np.array(value, object).shape == (atoms, 3)
 
 
 def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
@@ -123,7 +144,7 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
             continue
         if named is not None:
             if not any(named in getattr(f, where) for f in frames):
-                there = sorted({key for f in frames for key in getattr(f, where)})
+                there = sorted({key for f in frames for key in _candidates(f, label)})
                 raise ValueError(
                     f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}"
                 )

@@ -102,7 +102,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     label, factors = label or str(path), units.factors()
     wanted = _slice(index, label)
     chunks = list(extxyz.chunks(path)) if (wanted.start or 0) < 0 or (wanted.stop or -1) < 0 else _first(path, wanted.stop)
-    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}") for chunk in chunks[wanted]]
+    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}", keys) for chunk in chunks[wanted]]
     if not frames:
         raise ValueError(f"{label}: no frames" + ("" if index == ":" else f" in @{index}"))
     chosen = choose(frames, keys, label)
@@ -141,7 +141,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structur
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: ASE cannot read it ({reason})") from None
     numbers = range(len(images))[wanted]
-    frames = [frame(images[k], f"{path}, frame {k}") for k in numbers]
+    frames = [frame(images[k], f"{path}, frame {k}", keys) for k in numbers]
     if not frames:
         raise ValueError(f"{path}: no frames" + ("" if index == ":" else f" in @{index}"))
     chosen = choose(frames, keys, str(path))

@@ -47,6 +47,24 @@ def test_ase_database_and_trajectory(crystals, same, tmp_path):
             assert a.weight == weight and a.source.startswith(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("names", [("dft_energy", "forces"), ("dft_energy", "F_pbe")], ids=lambda names: names[1])
+@pytest.mark.parametrize("as_stored", [np.array, np.ndarray.tolist], ids=["array", "list"])
+def test_forces_in_the_data_of_a_database(crystals, same, tmp_path, names, as_stored):
+    energy, forces = names
+    path = tmp_path / "schnet.db"
+    with ase.db.connect(path) as database:
+        for s in crystals[:3]:
+            data = {forces: as_stored(s.forces), "stress": as_stored(s.stress), "ragged": [[1.0], [2.0, 3.0]]}
+            database.write(s.without_labels().to_ase(), key_value_pairs={energy: s.energy}, data=data)
+    keys = Keys() if forces == "forces" else Keys(forces=forces)
+    for a, b in zip(read(path, keys), crystals[:3], strict=True):
+        same(a, b)
+    with pytest.raises(ValueError, match=rf"no frame has 'mine' \(data.keys.forces\); there is {forces}$"):
+        read(path, Keys(forces="mine"))
+    with pytest.raises(ValueError, match=r"schnet.db, frame 0: forces has shape \(3, 3\), but 16 atoms need"):
+        read(path, Keys(forces="stress"))
+
+
 def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_path):
     marked = molecules[0].replace(charge=-1.0, spin=2.0, weight=0.5, stress_weight=3.0, info={"group": "x", "n": np.int64(3)})
     frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels()]
