@@ -94,6 +94,20 @@ def test_hdf5_that_is_cut_or_foreign(crystals, tmp_path):
         read(tmp_path / "other.h5")
 
 
+@pytest.mark.parametrize("kind", ["hdf5", "bundled"])
+def test_names_and_units_of_formats_that_have_their_own(crystals, tmp_path, kind):
+    source = "bundled:silicon" if kind == "bundled" else str(write_hdf5(tmp_path / "data.h5", crystals))
+    with pytest.raises(ValueError, match=rf"{source}: is in eV and Å already; leave data.units out"):
+        read(source, units=Units("Hartree"))
+    with pytest.raises(ValueError, match=rf"{source}: .* leave data.keys.forces = 'REF_forces' out, or set it to none"):
+        read(source, Keys(forces="REF_forces"))
+    with pytest.raises(ValueError, match="data.keys.virial = 'virial'"):
+        read(source, Keys(virial="virial"))
+    some = read(f"{source}@2:4", Keys(energy="energy", stress="none", virial="none", weight="none"))
+    assert len(some) == 2 and all(s.stress is None and s.forces is not None and s.energy is not None for s in some)
+    assert len(some[:1]) == 1 and some[:1][0].stress is None
+
+
 def test_units_are_converted(crystals, write, same):
     bohr, hartree = 0.529177210564, 27.211386024
     scaled = [
