@@ -173,6 +173,8 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
         for name in held[1:]:
             a, b = values[first[0]], values[name]
             if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=AGREE.get(label, 1e-12), equal_nan=True):
+                for broken in (key for key in (first[0], name) if not np.all(np.isfinite(values[key]))):
+                    raise ValueError(f"{f.source}: {broken!r} holds NaN or infinity; calculate the frame again or remove it")
                 shown = f" ({a.flat[0]:g} and {b.flat[0]:g})" if a.size == b.size == 1 else ""
                 free = any("free_energy" in key for key in (first[0], name))
                 why = "; where both come from one code, forces are the slope of the free energy" if free else ""

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import re
 
 import ase.db
 import ase.io
@@ -144,6 +145,13 @@ def test_two_energies_that_disagree_are_a_question(crystals, write):
     assert all(s.energy == -3.5 for s in read(path, Keys(energy="REF_energy")))
     assert read(path, Keys(energy="energy"))[3].energy == pytest.approx(crystals[3].energy)
     assert read(path, Keys(energy="none"))[0].energy is None
+
+
+def test_nan_is_called_nan_and_no_disagreement(crystals, write):
+    path = write(crystals, free_energy=0.559)
+    path.write_text(re.sub(r" energy=\S+", " energy=nan", path.read_text(), count=1))
+    with pytest.raises(ValueError, match="frame 0: 'energy' holds NaN or infinity; calculate the frame again"):
+        read(path)
 
 
 def test_names_that_change_within_a_file_are_a_question(crystals, write, tmp_path):
