@@ -65,14 +65,15 @@ class Units:
 def _spellings(*names: str) -> tuple[str, ...]:
     prefixes = ("", "REF_", "ref_", "dft_", "DFT_", "qm_", "QM_")
     suffixes = ("_dft", "_DFT", "_ref", "_REF")
+    names = (*names, *(name.title() for name in names))
     return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
 
 
 KNOWN: dict[str, tuple[str, ...]] = {
-    "energy": (*_spellings("energy", "free_energy"), "Energy", "E", "total_energy", "potential_energy", "TotEnergy"),
-    "forces": (*_spellings("forces", "force"), "Forces", "F"),
-    "stress": (*_spellings("stress"), "Stress"),
-    "virial": (*_spellings("virial", "virials"), "Virial"),
+    "energy": (*_spellings("energy", "free_energy"), "E", "total_energy", "potential_energy", "TotEnergy"),
+    "forces": (*_spellings("forces", "force"), "F"),
+    "stress": _spellings("stress"),
+    "virial": _spellings("virial", "virials"),
     "weight": ("config_weight",),
     "energy_weight": ("energy_weight", "config_energy_weight"),
     "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),

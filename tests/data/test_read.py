@@ -19,6 +19,8 @@ CONVENTIONS = [
     {"energy": "DFT_energy", "forces": "DFT_forces", "virial": "virials"},
     {"energy": "free_energy", "forces": "force", "virial": "virial"},
     {"energy": "E", "forces": "F", "virial": "REF_virials"},
+    {"energy": "REF_Energy", "forces": "DFT_Forces", "stress": "REF_Stress"},
+    {"energy": "DFT_Energy", "forces": "Forces", "virial": "DFT_Virial"},
 ]
 
 
