@@ -99,7 +99,8 @@ def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> Non
 
 
 def _diagnose(chunk: Chunk, path: Path) -> str | None:
-    """Which line of a frame has too few columns or a word in place of a number."""
+    """Which line of a frame has too few columns, a word in place of a number, or a label in place of an element."""
+    from ase.data import atomic_numbers
     from ase.io.extxyz import key_val_str_to_dict, parse_properties
 
     where = lambda k: f"{path}, frame {chunk.frame} (line {chunk.line + k})"
@@ -117,6 +118,8 @@ def _diagnose(chunk: Chunk, path: Path) -> str | None:
                 turn(word)
             except ValueError:
                 return f"{where(k)}: {word!r} in column {name!r} is not a number"
+            if name == "species" and "Z" not in dtype.names and word.capitalize() not in atomic_numbers:
+                return f"{where(k)}: {word!r} is no element symbol; write labels of atoms in a column of their own"
     return None
 
 
