@@ -275,7 +275,8 @@ def _array(value: Any, label: str, source: str) -> np.ndarray:
 
 
 def _scalar(f: Frame, name: str) -> float:
-    value = _array(f.entries.get(name, 0.0), name, f.source)
+    held = f.entries.get(name)
+    value = _array(0.0 if held is None else held, name, f.source)
     if value.size != 1:
         raise ValueError(f"{f.source}: the {name} has shape {value.shape}, but it is one number")
     return float(value.reshape(()))

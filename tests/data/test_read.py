@@ -11,6 +11,7 @@ import pytest
 
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.read import DataConfig, Keys, Units, load_data, read
+from equipot.structure import Structure
 
 CONVENTIONS = [
     {},
@@ -95,6 +96,20 @@ def test_hdf5_that_is_cut_or_foreign(crystals, tmp_path):
         pass
     with pytest.raises(ValueError, match="write_hdf5"):
         read(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("key", ["charge", "spin"])
+def test_charge_and_spin_are_one_number_or_absent(crystals, tmp_path, key):
+    atoms = crystals[0].to_ase()
+    atoms.info[key] = None
+    ase.io.write(tmp_path / "data.traj", atoms)
+    assert getattr(Structure.from_ase(atoms), key) == getattr(read(tmp_path / "data.traj")[0], key) == 0
+    atoms.info[key] = np.int64(2)
+    assert getattr(Structure.from_ase(atoms), key) == 2
+    for value in ("singlet", [1, 2], np.ones(2)):
+        atoms.info[key] = value
+        with pytest.raises(ValueError, match=rf"Cu16: info\['{key}'\] is .*, not one number"):
+            Structure.from_ase(atoms)
 
 
 @pytest.mark.parametrize("kind", ["hdf5", "bundled"])
