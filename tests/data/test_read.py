@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import re
+import warnings
 
 import ase.db
 import ase.io
@@ -270,6 +271,19 @@ def test_a_file_cut_anywhere_is_refused_or_whole(molecules, write, same):
             assert end in (second - 1, len(text) - 1)
             for a, b in zip(frames, molecules, strict=False):
                 same(a, b)
+
+
+@pytest.mark.parametrize("end", ["0.5", "0.25", "12"])
+def test_a_last_number_that_may_be_cut_is_a_warning(tmp_path, end):
+    path = tmp_path / "short.xyz"
+    text = f"2\nenergy=1.0\nH 0 0 0\nH 0 0 {end}"
+    path.write_text(text)
+    with pytest.warns(UserWarning, match="short.xyz, frame 0: the last line has no newline, .* newline if it is whole"):
+        read(path)
+    path.write_text(text + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(path)
 
 
 def test_a_broken_file_of_another_format(tmp_path):
