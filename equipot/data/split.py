@@ -102,5 +102,6 @@ def split(count: int, valid: float | int, limit: int | None, seed: int, first: b
             else f"valid = {held} leaves no frame of {count} to train on; lower data.valid"
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
-    rest = np.sort(order[held:]) if first else order[held:]
-    return np.sort(rest[:train]), np.sort(order[:held])
+    # Validation is taken from the end, so that its number does not move the frames to train on.
+    rest = np.sort(order[: count - held]) if first else order[: count - held]
+    return np.sort(rest[:train]), np.sort(order[count - held :])
