@@ -85,14 +85,28 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
-        """Geometry, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``; labels are read by ``data.read``."""
+        """Geometry, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``; labels are read by ``data.read``.
+
+        Raises:
+            ValueError: a charge or spin that is not one number; None counts as absent.
+        """
+
+        def number(key: str) -> float:
+            value = atoms.info.get(key)
+            try:
+                return 0.0 if value is None else float(value)
+            except (TypeError, ValueError):
+                where = source or atoms.get_chemical_formula()
+                shown = str(value)[:40]
+                raise ValueError(f"{where}: info[{key!r}] is {shown!r}, not one number; correct it or leave it out") from None
+
         return cls(
             numbers=atoms.numbers,
             positions=atoms.positions,
             cell=np.array(atoms.cell[:]),
             pbc=atoms.pbc,
-            charge=float(atoms.info.get("charge", 0.0)),
-            spin=float(atoms.info.get("spin", 0.0)),
+            charge=number("charge"),
+            spin=number("spin"),
             info={key: value for key, value in atoms.info.items() if key not in ("charge", "spin")},
             source=source,
         )

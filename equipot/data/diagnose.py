@@ -25,6 +25,8 @@ EXPLAINED = 0.5
 """Correlation of the fit with the forces below which it says nothing."""
 TRUSTED, SUSPECTED, SHUFFLED = 0.8, 0.6, 0.5
 """Correlations from which a contradiction is an error, or worth a warning; and below which an order cannot be right."""
+GAP = 0.05
+"""Relative step in the size of the cell that separates frames whose energies are not compared."""
 FACTOR = 6.0
 """Slopes within this factor of one are what a crude fit gives for right labels."""
 MATCH = 2.0
@@ -102,34 +104,65 @@ def _usable(s: Structure) -> bool:
     values = (s.positions, s.cell, s.forces, s.energy, s.stress)
     if not all(np.all(np.isfinite(value)) for value in values if value is not None) or np.abs(s.forces).max() < 1e-4:
         return False
-    if not s.cell[s.pbc].any(axis=1).all():
-        return False
-    if s.pbc.any() and np.abs(np.linalg.det(s.cell)) < 1e-3 * np.prod(np.linalg.norm(s.cell, axis=1)):
+    if _size(s) <= 1e-3 * np.prod(np.linalg.norm(s.cell[s.pbc], axis=1)):
         return False
     return len(neighbor_list(s.positions, s.cell, s.pbc, CLOSEST).centers) == 0
 
 
 def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Finding]:
-    """Energy differences between frames of one composition against those that the forces imply."""
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for k, s in enumerate(sample):
-        if s.energy is not None:
-            groups[np.sort(s.numbers).tobytes()].append(k)
-    rows = [np.array(g) for g in groups.values() if len(g) >= LEAST]
-    if not rows:
+    """Energy differences between comparable frames against those that the forces imply.
+
+    It is an error only where no group of comparable frames says otherwise.
+    """
+    rows = _comparable(sample)
+    if sum(map(len, rows)) < 2 * LEAST:
         return
     energies = np.array([np.nan if s.energy is None else s.energy for s in sample])
-    x = np.concatenate([predicted[g] - predicted[g].mean() for g in rows])
-    y = np.concatenate([energies[g] - energies[g].mean() for g in rows])
-    if len(y) < 2 * LEAST or np.abs(y).max() < 1e-3:
+    sizes = np.array([_size(s) for s in sample])
+    x = [_variation(predicted[g], sizes[g]) for g in rows]
+    y = [_variation(energies[g], sizes[g]) for g in rows]
+    if np.abs(np.concatenate(y)).max() < 1e-3:
         return
-    correlation, slope = _regress(x, y)
+    correlation, slope = _regress(np.concatenate(x), np.concatenate(y))
     what = f"energies and forces disagree (energy differences are {slope:.3g} times what the forces imply)"
     remedy = "state data.units.energy and data.units.forces"
     if correlation < 0:
         remedy = "the forces look like gradients, dE/dr: write -dE/dr"
     kind = GRADIENTS if correlation < 0 else "energy unit"
-    yield from _judge(kind, file, what, correlation, slope, ENERGY_MISTAKES, remedy)
+    groups = [_regress(a, b) for a, b in zip(x, y, strict=True)]
+    contradicted = any(abs(c) >= SUSPECTED and (s * slope < 0 or _right(s)) for c, s in groups)
+    for found in _judge(kind, file, what, correlation, slope, ENERGY_MISTAKES, remedy):
+        yield found._replace(severity=WARNING) if contradicted else found
+
+
+def _comparable(sample: Sequence[Structure]) -> list[np.ndarray]:
+    """Frames of one composition whose cells repeat along the same vectors and are of similar size, where they are enough.
+
+    Forces do not tell a two-body fit what it costs to turn a cluster into a crystal.
+    """
+    alike: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    for k, s in enumerate(sample):
+        if s.energy is not None:
+            alike[np.sort(s.numbers).tobytes(), s.pbc.tobytes()].append(k)
+    groups = []
+    for members in alike.values():
+        sizes = np.array([_size(sample[k]) for k in members])
+        order = np.argsort(sizes, kind="stable")
+        gaps = np.flatnonzero(np.diff(np.log(sizes[order])) > GAP) + 1
+        groups += np.split(np.array(members)[order], gaps)
+    return [group for group in groups if len(group) >= LEAST]
+
+
+def _size(s: Structure) -> float:
+    """Length, area or volume (Å, Å^2, Å^3) that the repeating lattice vectors span; 1 without any."""
+    rows = s.cell[s.pbc]
+    return float(np.sqrt(max(np.linalg.det(rows @ rows.T), 0.0)))
+
+
+def _variation(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Values less their mean and their slope with the size of the cell: the fit does not know the pressure of the rest."""
+    basis = np.stack([np.ones(len(sizes)), sizes / sizes.mean() - 1], axis=1)
+    return values - basis @ np.linalg.lstsq(basis, values, rcond=1e-6)[0]
 
 
 def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> Iterator[Finding]:
@@ -179,16 +212,20 @@ def _judge(
 ) -> Iterator[Finding]:
     """A finding where the slope is negative or far from one, as certain as the correlation is strong."""
     size = abs(slope)
-    right_size = 1 / FACTOR < size < FACTOR
-    if abs(correlation) < SUSPECTED or (right_size and slope > 0):
+    if abs(correlation) < SUSPECTED or _right(slope):
         return
-    near = [] if right_size else sorted((abs(np.log(size / factor)), text) for factor, text in mistakes.items())
+    near = [] if _right(size) else sorted((abs(np.log(size / factor)), text) for factor, text in mistakes.items())
     guesses = [text for distance, text in near[:2] if distance < np.log(MATCH)]
     sure = abs(correlation) >= TRUSTED and (slope < 0 or guesses)
     advice = "; or ".join(guesses) or remedy
     if guesses and slope < 0:
         advice = f"{remedy}; and {advice}"
     yield Finding(ERROR if sure else WARNING, kind, file, f"{what}, correlation {correlation:.2f}", advice)
+
+
+def _right(slope: float) -> bool:
+    """Whether sign and unit can be right."""
+    return 1 / FACTOR < slope < FACTOR
 
 
 def _traceless(tensors: np.ndarray) -> np.ndarray:

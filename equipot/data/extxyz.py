@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import warnings
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -83,7 +84,7 @@ def _count(header: str, path: Path, frame: int, line: int) -> int:
 
 
 def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> None:
-    """Whether the file ended inside this frame, be it inside the last number."""
+    """Whether the file ended inside this frame, be it inside the last number; a warning where that cannot be told."""
     remedy = f"it was cut short: fetch or write it again, or read only what is whole with {path.name}@:{frame}"
     if not lines[-1].strip():
         have = max(0, sum(bool(text.strip()) for text in lines[2:]))
@@ -93,13 +94,20 @@ def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> Non
     if not lines[-1].endswith("\n"):
         decimals = [len(text.split()[-1].partition(".")[2]) for text in lines[2:] if text.strip()]
         columns = [len(text.split()) for text in lines[2:]]
-        fixed = len(decimals) > 1 and len(set(decimals[:-1])) == 1
+        fixed = len(decimals) > 1 and len(set(decimals[:-1])) == 1 and decimals[0] > 0
         if columns[-1] < columns[0] or (fixed and decimals[-1] < decimals[0]):
             raise ValueError(f"{path}, frame {frame}: the file ends inside the line of its last atom; {remedy}")
+        if not fixed:
+            warnings.warn(
+                f"{path}, frame {frame}: the last line has no newline, so its last number may be cut short; "
+                "fetch or write the file again, or end it with a newline if it is whole",
+                stacklevel=3,
+            )
 
 
 def _diagnose(chunk: Chunk, path: Path) -> str | None:
-    """Which line of a frame has too few columns or a word in place of a number."""
+    """Which line of a frame has too few columns, a word in place of a number, or a label in place of an element."""
+    from ase.data import atomic_numbers
     from ase.io.extxyz import key_val_str_to_dict, parse_properties
 
     where = lambda k: f"{path}, frame {chunk.frame} (line {chunk.line + k})"
@@ -117,6 +125,8 @@ def _diagnose(chunk: Chunk, path: Path) -> str | None:
                 turn(word)
             except ValueError:
                 return f"{where(k)}: {word!r} in column {name!r} is not a number"
+            if name == "species" and "Z" not in dtype.names and word.capitalize() not in atomic_numbers:
+                return f"{where(k)}: {word!r} is no element symbol; write labels of atoms in a column of their own"
     return None
 
 

@@ -6,7 +6,7 @@ in use, and where two of them disagree the choice is left to the user rather tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,14 +65,15 @@ class Units:
 def _spellings(*names: str) -> tuple[str, ...]:
     prefixes = ("", "REF_", "ref_", "dft_", "DFT_", "qm_", "QM_")
     suffixes = ("_dft", "_DFT", "_ref", "_REF")
+    names = (*names, *(name.title() for name in names))
     return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
 
 
 KNOWN: dict[str, tuple[str, ...]] = {
-    "energy": (*_spellings("energy", "free_energy"), "Energy", "E", "total_energy", "potential_energy", "TotEnergy"),
-    "forces": (*_spellings("forces", "force"), "Forces", "F"),
-    "stress": (*_spellings("stress"), "Stress"),
-    "virial": (*_spellings("virial", "virials"), "Virial"),
+    "energy": (*_spellings("energy", "free_energy"), "E", "total_energy", "potential_energy", "TotEnergy"),
+    "forces": (*_spellings("forces", "force"), "F"),
+    "stress": _spellings("stress"),
+    "virial": _spellings("virial", "virials"),
     "weight": ("config_weight",),
     "energy_weight": ("energy_weight", "config_energy_weight"),
     "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),
@@ -98,15 +99,36 @@ class Frame(NamedTuple):
     source: str
 
 
-def frame(atoms: Any, source: str) -> Frame:
-    """Sorts out what ASE may have put into ``info``, ``arrays`` or a calculator."""
+def frame(atoms: Any, source: str, keys: Keys) -> Frame:
+    """Sorts out what ASE may have put into ``info``, ``arrays`` or a calculator.
+
+    SchNetPack and others keep forces in the ``data`` of a database row: what has their name and shape, or the name from the
+    config, is moved to the columns.
+    """
     entries = {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")}
     for nested in ("key_value_pairs", "data"):
         entries |= dict(atoms.info.get(nested) or {})
     columns = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
+    for label in PER_ATOM:
+        named = getattr(keys, label)
+        for key in {*KNOWN[label], named} & entries.keys() - columns.keys():
+            if key == named or _is_vectors(entries[key], len(atoms)):
+                columns[key] = entries.pop(key)
     for key, value in (atoms.calc.results if atoms.calc is not None else {}).items():
         (columns if key in (*PER_ATOM, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
     return Frame(atoms, entries, columns, source)
+
+
+def _candidates(f: Frame, label: str) -> Iterable[str]:
+    """What a frame has that could be the label."""
+    if label not in PER_ATOM:
+        return f.entries
+    return [*f.columns, *(key for key, value in f.entries.items() if _is_vectors(value, len(f.atoms)))]
+
+
+def _is_vectors(value: Any, atoms: int) -> bool:
+    """Whether a value has three components for each atom."""
+    return np.array(value, object).shape == (atoms, 3)
 
 
 def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
@@ -123,7 +145,7 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
             continue
         if named is not None:
             if not any(named in getattr(f, where) for f in frames):
-                there = sorted({key for f in frames for key in getattr(f, where)})
+                there = sorted({key for f in frames for key in _candidates(f, label)})
                 raise ValueError(
                     f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}"
                 )
@@ -152,6 +174,8 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
         for name in held[1:]:
             a, b = values[first[0]], values[name]
             if a.shape != b.shape or not np.allclose(a, b, rtol=0, atol=AGREE.get(label, 1e-12), equal_nan=True):
+                for broken in (key for key in (first[0], name) if not np.all(np.isfinite(values[key]))):
+                    raise ValueError(f"{f.source}: {broken!r} holds NaN or infinity; calculate the frame again or remove it")
                 shown = f" ({a.flat[0]:g} and {b.flat[0]:g})" if a.size == b.size == 1 else ""
                 free = any("free_energy" in key for key in (first[0], name))
                 why = "; where both come from one code, forces are the slope of the free energy" if free else ""
@@ -251,7 +275,8 @@ def _array(value: Any, label: str, source: str) -> np.ndarray:
 
 
 def _scalar(f: Frame, name: str) -> float:
-    value = _array(f.entries.get(name, 0.0), name, f.source)
+    held = f.entries.get(name)
+    value = _array(0.0 if held is None else held, name, f.source)
     if value.size != 1:
         raise ValueError(f"{f.source}: the {name} has shape {value.shape}, but it is one number")
     return float(value.reshape(()))

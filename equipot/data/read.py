@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,8 @@ import numpy as np
 from equipot.data import bundled, extxyz
 from equipot.data.check import CUTOFF, MAX_FORCE, MIN_DISTANCE, Report, check
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
-from equipot.data.labels import Keys, Units, choose, frame, structure
-from equipot.data.split import Chain, Subset, Weighted, split
+from equipot.data.labels import SWITCHED_OFF, Keys, Units, choose, frame, structure
+from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, atomic_energies, is_free_atom, isolated_energies
 from equipot.structure import Structure
 
@@ -76,7 +76,8 @@ def read(source: str | Path, keys: Keys | None = None, units: Units | None = Non
     """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
 
     ``file@0:100`` reads a slice. The answer is a list, but for HDF5 a sequence that reads frames when they are asked for. Label
-    names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already.
+    names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already. Of a source whose labels
+    have names of their own, HDF5 or bundled, a label can still be switched off.
 
     Raises:
         FileNotFoundError: no such file.
@@ -85,16 +86,29 @@ def read(source: str | Path, keys: Keys | None = None, units: Units | None = Non
     keys, units = keys or Keys(), units or Units()
     if str(source).startswith(bundled.PREFIX):
         name, _, index = str(source).partition("@")
-        return bundled.load(name)[_slice(index or ":", str(source))]
+        return _fixed(bundled.load(name)[_slice(index or ":", str(source))], name, keys, units)
     path, index = _split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
-        frames = HDF5Dataset(path)
+        frames = _fixed(HDF5Dataset(path), str(path), keys, units)
         return frames if index == ":" else frames[_slice(index, str(source))]
     if extxyz.is_extxyz(path):
         return read_extxyz(path, keys, units, index)
     return _read_ase(path, keys, units, index)
+
+
+def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) -> Sequence[Structure]:
+    """Frames of a format that has its own names and units, without the labels that are switched off."""
+    if units != Units():
+        raise ValueError(f"{label}: is in eV and Å already; leave data.units out, or convert the other files to that")
+    named = {key: name for key, name in asdict(keys).items() if name is not None}
+    for key, name in named.items():
+        if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
+            raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
+    blank = {key: 1.0 if key.endswith("weight") else None for key, name in named.items() if name == SWITCHED_OFF}
+    blank.pop("virial", None)
+    return Cleared(frames, blank) if blank else frames
 
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
@@ -102,7 +116,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     label, factors = label or str(path), units.factors()
     wanted = _slice(index, label)
     chunks = list(extxyz.chunks(path)) if (wanted.start or 0) < 0 or (wanted.stop or -1) < 0 else _first(path, wanted.stop)
-    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}") for chunk in chunks[wanted]]
+    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}", keys) for chunk in chunks[wanted]]
     if not frames:
         raise ValueError(f"{label}: no frames" + ("" if index == ":" else f" in @{index}"))
     chosen = choose(frames, keys, label)
@@ -141,7 +155,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structur
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: ASE cannot read it ({reason})") from None
     numbers = range(len(images))[wanted]
-    frames = [frame(images[k], f"{path}, frame {k}") for k in numbers]
+    frames = [frame(images[k], f"{path}, frame {k}", keys) for k in numbers]
     if not frames:
         raise ValueError(f"{path}: no frames" + ("" if index == ":" else f" in @{index}"))
     chosen = choose(frames, keys, str(path))

@@ -63,6 +63,23 @@ class Weighted(Sequence):
         return s.replace(weight=s.weight * self.factors.get(str(s.info.get("config_type")), 1.0))
 
 
+@dataclass(frozen=True, eq=False)
+class Cleared(Sequence):
+    """Structures without some of their fields."""
+
+    parent: Sequence[Structure]
+    cleared: Mapping[str, float | None]
+    """What the fields hold instead."""
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Cleared(self.parent[k], self.cleared)
+        return self.parent[k].replace(**self.cleared)
+
+
 def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation indices, each ascending.
 
@@ -85,5 +102,6 @@ def split(count: int, valid: float | int, limit: int | None, seed: int, first: b
             else f"valid = {held} leaves no frame of {count} to train on; lower data.valid"
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(count)
-    rest = np.sort(order[held:]) if first else order[held:]
-    return np.sort(rest[:train]), np.sort(order[:held])
+    # Validation is taken from the end, so that its number does not move the frames to train on.
+    rest = np.sort(order[: count - held]) if first else order[: count - held]
+    return np.sort(rest[:train]), np.sort(order[count - held :])

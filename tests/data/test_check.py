@@ -4,6 +4,9 @@ import re
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.calculators.emt import EMT
 
 from equipot.data.check import DataError, check
 from equipot.data.pairfit import fit
@@ -99,6 +102,39 @@ def test_labels_of_the_wrong_sign_or_unit_are_named(crystals, name):
     change, remedy = LABEL_MISTAKES[name]
     text = message(everywhere(crystals, change))
     assert "cu.xyz: " in text and remedy in text and "\n" not in text
+
+
+@pytest.fixture(scope="module")
+def crystals_slabs_and_clusters():
+    """Copper with many-body energies; crystals and clusters have one composition, but no one pair fit."""
+    frames = []
+    for k in range(6):
+        crystal, slab = bulk("Cu", cubic=True), fcc111("Cu", (2, 2, 2), vacuum=6, periodic=False)
+        cluster = Atoms("Cu4", positions=[[0, 0, 0], [2.4, 0, 0], [0, 2.4, 0], [0, 0, 2.4]])
+        for atoms in (crystal, slab, cluster):
+            atoms.rattle(0.1, seed=k)
+            atoms.calc = EMT()
+            s = Structure.from_ase(atoms, source=f"mixed.xyz, frame {len(frames)}")
+            frames.append(s.replace(energy=float(atoms.get_potential_energy()), forces=atoms.get_forces()))
+    return frames
+
+
+def test_crystals_and_clusters_are_not_compared(crystals_slabs_and_clusters):
+    assert not check({"train": crystals_slabs_and_clusters}).problems
+    assert "gradients" in message(everywhere(crystals_slabs_and_clusters, lambda f: {"forces": -f.forces}))
+    assert "Hartree" in message(everywhere(crystals_slabs_and_clusters, lambda f: {"energy": f.energy / hartree}))
+
+
+def test_what_some_frames_contradict_is_no_error(crystals, molecules):
+    wrong = everywhere(molecules, lambda f: dict(energy=-10 * f.energy, forces=10 * f.forces, source="cu.xyz, frame 0"))
+    assert "gradients" in message(wrong)
+    report = check({"train": [*crystals, *wrong]})
+    assert not report.errors and any("gradients" in line for line in report.warnings)
+
+
+def test_a_slab_whose_vectors_are_parallel_is_named(molecules):
+    flat = everywhere(molecules, lambda f: {"cell": [[5.0, 0, 0], [10, 0, 0], [0, 0, 0]], "pbc": [True, True, False]})
+    assert "m.xyz, frame 0: is periodic, but its cell has no volume" in message(flat)
 
 
 def test_only_the_file_with_the_mistake_is_blamed(crystals):

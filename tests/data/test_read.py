@@ -2,6 +2,8 @@
 
 import gzip
 import lzma
+import re
+import warnings
 
 import ase.db
 import ase.io
@@ -10,6 +12,7 @@ import pytest
 
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.read import DataConfig, Keys, Units, load_data, read
+from equipot.structure import Structure
 
 CONVENTIONS = [
     {},
@@ -18,6 +21,8 @@ CONVENTIONS = [
     {"energy": "DFT_energy", "forces": "DFT_forces", "virial": "virials"},
     {"energy": "free_energy", "forces": "force", "virial": "virial"},
     {"energy": "E", "forces": "F", "virial": "REF_virials"},
+    {"energy": "REF_Energy", "forces": "DFT_Forces", "stress": "REF_Stress"},
+    {"energy": "DFT_Energy", "forces": "Forces", "virial": "DFT_Virial"},
 ]
 
 
@@ -47,6 +52,24 @@ def test_ase_database_and_trajectory(crystals, same, tmp_path):
             assert a.weight == weight and a.source.startswith(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("names", [("dft_energy", "forces"), ("dft_energy", "F_pbe")], ids=lambda names: names[1])
+@pytest.mark.parametrize("as_stored", [np.array, np.ndarray.tolist], ids=["array", "list"])
+def test_forces_in_the_data_of_a_database(crystals, same, tmp_path, names, as_stored):
+    energy, forces = names
+    path = tmp_path / "schnet.db"
+    with ase.db.connect(path) as database:
+        for s in crystals[:3]:
+            data = {forces: as_stored(s.forces), "stress": as_stored(s.stress), "ragged": [[1.0], [2.0, 3.0]]}
+            database.write(s.without_labels().to_ase(), key_value_pairs={energy: s.energy}, data=data)
+    keys = Keys() if forces == "forces" else Keys(forces=forces)
+    for a, b in zip(read(path, keys), crystals[:3], strict=True):
+        same(a, b)
+    with pytest.raises(ValueError, match=rf"no frame has 'mine' \(data.keys.forces\); there is {forces}$"):
+        read(path, Keys(forces="mine"))
+    with pytest.raises(ValueError, match=r"schnet.db, frame 0: forces has shape \(3, 3\), but 16 atoms need"):
+        read(path, Keys(forces="stress"))
+
+
 def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_path):
     marked = molecules[0].replace(charge=-1.0, spin=2.0, weight=0.5, stress_weight=3.0, info={"group": "x", "n": np.int64(3)})
     frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels()]
@@ -74,6 +97,34 @@ def test_hdf5_that_is_cut_or_foreign(crystals, tmp_path):
         pass
     with pytest.raises(ValueError, match="write_hdf5"):
         read(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("key", ["charge", "spin"])
+def test_charge_and_spin_are_one_number_or_absent(crystals, tmp_path, key):
+    atoms = crystals[0].to_ase()
+    atoms.info[key] = None
+    ase.io.write(tmp_path / "data.traj", atoms)
+    assert getattr(Structure.from_ase(atoms), key) == getattr(read(tmp_path / "data.traj")[0], key) == 0
+    atoms.info[key] = np.int64(2)
+    assert getattr(Structure.from_ase(atoms), key) == 2
+    for value in ("singlet", [1, 2], np.ones(2)):
+        atoms.info[key] = value
+        with pytest.raises(ValueError, match=rf"Cu16: info\['{key}'\] is .*, not one number"):
+            Structure.from_ase(atoms)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "bundled"])
+def test_names_and_units_of_formats_that_have_their_own(crystals, tmp_path, kind):
+    source = "bundled:silicon" if kind == "bundled" else str(write_hdf5(tmp_path / "data.h5", crystals))
+    with pytest.raises(ValueError, match=rf"{source}: is in eV and Å already; leave data.units out"):
+        read(source, units=Units("Hartree"))
+    with pytest.raises(ValueError, match=rf"{source}: .* leave data.keys.forces = 'REF_forces' out, or set it to none"):
+        read(source, Keys(forces="REF_forces"))
+    with pytest.raises(ValueError, match="data.keys.virial = 'virial'"):
+        read(source, Keys(virial="virial"))
+    some = read(f"{source}@2:4", Keys(energy="energy", stress="none", virial="none", weight="none"))
+    assert len(some) == 2 and all(s.stress is None and s.forces is not None and s.energy is not None for s in some)
+    assert len(some[:1]) == 1 and some[:1][0].stress is None
 
 
 def test_units_are_converted(crystals, write, same):
@@ -112,6 +163,13 @@ def test_two_energies_that_disagree_are_a_question(crystals, write):
     assert all(s.energy == -3.5 for s in read(path, Keys(energy="REF_energy")))
     assert read(path, Keys(energy="energy"))[3].energy == pytest.approx(crystals[3].energy)
     assert read(path, Keys(energy="none"))[0].energy is None
+
+
+def test_nan_is_called_nan_and_no_disagreement(crystals, write):
+    path = write(crystals, free_energy=0.559)
+    path.write_text(re.sub(r" energy=\S+", " energy=nan", path.read_text(), count=1))
+    with pytest.raises(ValueError, match="frame 0: 'energy' holds NaN or infinity; calculate the frame again"):
+        read(path)
 
 
 def test_names_that_change_within_a_file_are_a_question(crystals, write, tmp_path):
@@ -170,7 +228,8 @@ BROKEN = {
     "too few atoms": (lambda t: t.replace("16\n", "15\n", 1), r"frame 1 \(line 18\): expected the number of atoms, got 'Cu"),
     "too many atoms": (lambda t: t.replace("16\n", "17\n", 1), r"frame 1 \(line 20\): .*; the frame before may"),
     "energy is a word": (lambda t: t.replace("energy=", "energy=none x=", 1), r"frame 0: the energy is 'none', not a number"),
-    "unknown element": (lambda t: t.replace("\nCu ", "\nQq ", 1), r"frame 0 \(line \d+\)"),
+    "unknown element": (lambda t: t.replace("\nCu ", "\nQq ", 1), r"frame 0 \(line 3\): 'Qq' is no element symbol"),
+    "label of an atom": (lambda t: "Cu1 ".join(t.rsplit("Cu ", 1)), r"frame 11 \(line 216\): 'Cu1' is no element symbol"),
     "bad lattice": (lambda t: t.replace('Lattice="', 'Lattice="a ', 1), r"frame 0 \(line \d+\)"),
     "five numbers of stress": (lambda t: t.replace('stress="', 'stress="1 2 3 4 5" x="', 1), r"frame 0"),
     "two columns of forces": (lambda t: t.replace("forces:R:3", "forces:R:2"), r"frame 0: forces has shape \(16, 2\)"),
@@ -212,6 +271,19 @@ def test_a_file_cut_anywhere_is_refused_or_whole(molecules, write, same):
             assert end in (second - 1, len(text) - 1)
             for a, b in zip(frames, molecules, strict=False):
                 same(a, b)
+
+
+@pytest.mark.parametrize("end", ["0.5", "0.25", "12"])
+def test_a_last_number_that_may_be_cut_is_a_warning(tmp_path, end):
+    path = tmp_path / "short.xyz"
+    text = f"2\nenergy=1.0\nH 0 0 0\nH 0 0 {end}"
+    path.write_text(text)
+    with pytest.warns(UserWarning, match="short.xyz, frame 0: the last line has no newline, .* newline if it is whole"):
+        read(path)
+    path.write_text(text + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(path)
 
 
 def test_a_broken_file_of_another_format(tmp_path):

@@ -19,11 +19,16 @@ def test_the_seed_decides():
     assert all(np.array_equal(a, b) for a, b in zip(*same, strict=True))
     assert not np.array_equal(split(100, 0.1, 50, seed=4)[0], same[0][0])
     # The numbers themselves, so that a change of the generator is noticed.
-    assert split(10, 3, None, seed=0)[1].tolist() == [2, 4, 6]
+    assert split(10, 3, None, seed=0)[1].tolist() == [0, 1, 8]
 
 
-def test_smaller_limits_are_nested_and_first_means_first():
-    assert set(split(100, 10, 20, 0)[0]) < set(split(100, 10, 40, 0)[0])
+@pytest.mark.parametrize("valid", [0, 10, 0.1, 0.3])
+def test_smaller_limits_are_nested(valid):
+    few, more = split(1000, valid, 50, 0), split(1000, valid, 100, 0)
+    assert set(few[0]) < set(more[0]) and set(few[1]) <= set(more[1])
+
+
+def test_first_means_first():
     train, held = split(100, 10, 20, 0, first=True)
     assert train.tolist() == sorted(set(range(100)) - set(held))[:20]
 
