@@ -2,7 +2,8 @@
 
 A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every
 chunk the log and the frames are added to and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed
-run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped.
+run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped. The checkpoint's state is always
+that after a whole chunk: where the end of a run cuts the last chunk short, a longer run does that chunk again.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Position(NamedTuple):
     spec: ListSpec
     heat: float
     """Energy from stochastic forces in earlier chunks, eV."""
+    marks: dict[str, int]
+    """How much is in the log and in the trajectory."""
 
 
 def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Summary:
@@ -159,8 +162,8 @@ class Run:
         self.log.append(log.HEADER + log.text(line))
         if self.frames is not None:
             self.frames.append([self.frame(chunk.frame_of(state), line)])
-        at = Position(0, state, spec, 0.0)
-        self.save(at)
+        at = Position(0, state, spec, 0.0, self.marks())
+        self.save(at, 0)
         return at
 
     def first_list(self) -> ListSpec:
@@ -182,23 +185,33 @@ class Run:
             raise ValueError(
                 f"{key} was {then.get(key)} and is {now[key]}: a resumed run may only change {' and '.join(MAY_CHANGE)}"
             )
-        if record["step"] > self.config.steps:
-            raise ValueError(f"steps is {self.config.steps}, but {record['step']} are done already")
-        self.log.cut(record["log"])
+        done, marks = record["done"], record["marks"]
+        if done > self.config.steps:
+            raise ValueError(f"steps is {self.config.steps}, but {done} are done already")
+        at = Position(record["step"], state, spec_from_record(record["spec"]), record["heat"], marks)
+        if done == self.config.steps:
+            self.progress.say(f"all {done} steps are done already; a larger value of steps continues the run")
+            return at._replace(step=done)
+        # Before the files are cut: the lines behind the checkpoint are about to go.
+        self.save(at, at.step)
+        self.log.cut(marks["log"])
         if self.frames is not None:
-            self.frames.cut(record["frames"])
+            self.frames.cut(marks["frames"])
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
-        self.progress.say(f"resuming at step {record['step']} of {self.config.steps}")
-        return Position(record["step"], state, spec_from_record(record["spec"]), record["heat"])
+        self.progress.say(f"resuming at step {at.step} of {self.config.steps}")
+        return at
 
-    def save(self, at: Position) -> None:
-        """Replaces the checkpoint."""
+    def marks(self) -> dict[str, int]:
+        return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
+
+    def save(self, at: Position, done: int) -> None:
+        """Replaces the checkpoint by one of ``at``; the files are complete up to step ``done``."""
         record = {
             "step": at.step,
+            "done": done,
             "heat": at.heat,
             "spec": spec_to_record(at.spec),
-            "log": self.log.mark(),
-            "frames": 0 if self.frames is None else self.frames.mark(),
+            "marks": at.marks,
             "identity": self.identity,
             "config": yaml.dump(self.config),
         }
@@ -211,10 +224,11 @@ class Run:
         result, spec = self.compute(at, lines)
         table, frames = self.harvest(at, result)
         self.write(table, frames)
-        at = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat))
-        self.save(at)
-        self.progress.advance(at.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
-        return at
+        after = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks())
+        # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
+        self.save(after if lines == self.plan.lines else at, after.step)
+        self.progress.advance(after.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
+        return after
 
     def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
         """The chunk on the device. Where the list overflows, it is done again from its beginning with a larger one."""

@@ -36,7 +36,8 @@ def contents(folder):
     """Every byte of the files, and of the checkpoint's arrays and record (the order of its header is not defined)."""
     with safe_open(folder / "checkpoint.safetensors", "numpy") as file:
         arrays = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
-        return {name: (folder / name).read_bytes() for name in FILES} | arrays | file.metadata()
+        files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+        return files | arrays | file.metadata()
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES, ids=name)
@@ -53,6 +54,28 @@ def test_restart_is_exact(ensemble, potential, solid, configure, tmp_path):
     frames = ase.io.read(tmp_path / "whole" / "trajectory.xyz", ":")
     assert [frame.info["step"] for frame in frames] == [0, 100, 200, 300, 400]
     assert not np.array_equal(frames[-1].positions, frames[-2].positions)
+
+
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(every=50), None], ids=name)
+def test_a_run_that_ended_within_a_chunk_can_be_extended(trajectory, potential, solid, configure, tmp_path):
+    """Frames and builds of the list are those of the run that was longer from the start; a finished run is left alone."""
+    config = configure(md.NVTLangevin(), chunk_steps=100, trajectory=trajectory, steps=250)
+    run = lambda steps, folder, **how: md.simulate(
+        potential, solid, dataclasses.replace(config, steps=steps), tmp_path / folder, **{"progress": None} | how
+    )
+    run(250, "whole")
+    run(120, "cut")
+    before, told = contents(tmp_path / "cut"), io.StringIO()
+    run(120, "cut", resume=True, progress=told)
+    assert contents(tmp_path / "cut") == before
+    assert "all 120 steps are done already" in told.getvalue()
+    with pytest.raises(ValueError, match="steps is 110, but 120 are done already"):
+        run(110, "cut", resume=True)
+    run(250, "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    if trajectory is not None:
+        frames = ase.io.read(tmp_path / "cut" / "trajectory.xyz", ":")
+        assert [frame.info["step"] for frame in frames] == [0, 50, 100, 150, 200, 250]
 
 
 def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
