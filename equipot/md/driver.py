@@ -170,8 +170,9 @@ class Run:
         return start_list(self.config, self.structure, self.potential.cutoff)
 
     def resume(self) -> Position:
-        """Where the checkpoint was written, with the files cut back to it."""
+        """Where the checkpoint was written, with the files cut back to it; without a checkpoint, step zero."""
         if not self.checkpoint.exists():
+            self.clear()
             return self.start()
         state = start_state(self.config, self.structure, self.potential.dtype)
         begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
@@ -200,6 +201,20 @@ class Run:
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
         self.progress.say(f"resuming at step {at.step} of {self.config.steps}")
         return at
+
+    def clear(self) -> None:
+        """Removes what a kill before the first checkpoint leaves: at most the first line and the first frame.
+
+        Raises:
+            ValueError: there is more, so that it was not such a kill.
+        """
+        if self.log.mark() and self.log.path.read_text(encoding="utf-8").count("\n") > 2:
+            raise ValueError(
+                f"{self.log.path} is of a run whose {self.checkpoint.name} is gone: it cannot be resumed; choose another folder"
+            )
+        self.log.cut(0)
+        if self.frames is not None:
+            self.frames.cut(0)
 
     def marks(self) -> dict[str, int]:
         return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}

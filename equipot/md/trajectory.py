@@ -180,10 +180,12 @@ class H5MDWriter:
         """
         import h5py
 
+        if mark == 0:
+            # The species and masses in it may be of another system.
+            self.path.unlink(missing_ok=True)
+            return
         if self.mark() < mark:
             raise ValueError(f"{self.path} has fewer frames than when the checkpoint was written: cannot resume")
-        if not self.path.exists():
-            return
         try:
             with h5py.File(self.path, "r+", libver="latest") as file:
                 self._resize(file, mark)

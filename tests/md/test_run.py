@@ -78,6 +78,34 @@ def test_a_run_that_ended_within_a_chunk_can_be_extended(trajectory, potential, 
         assert [frame.info["step"] for frame in frames] == [0, 50, 100, 150, 200, 250]
 
 
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(), md.H5MD()], ids=name)
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(trajectory, potential, solid, configure, tmp_path, monkeypatch):
+    config = configure(md.NVE(), trajectory=trajectory, steps=0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr("equipot.md.driver.save", lambda *anything: (_ for _ in ()).throw(InterruptedError))
+        md.simulate(potential, solid, config, folder, progress=None)
+    with open(folder / "log.csv", "a") as file:
+        file.truncate(file.tell() - 40)
+    md.simulate(potential, solid, config, folder, resume=True, progress=None)
+    md.simulate(potential, solid, config, tmp_path / "whole", progress=None)
+    kept = lambda folder: [(folder / name).read_bytes() for name in FILES if (folder / name).exists()]
+    assert kept(folder) == kept(tmp_path / "whole")
+    if isinstance(trajectory, md.H5MD):
+        with h5py.File(folder / "trajectory.h5") as file:
+            assert list(file["particles/trajectory/position/step"]) == [0]
+
+
+def test_a_log_without_its_checkpoint_is_not_cut(potential, solid, configure, tmp_path):
+    config = configure(md.NVE(), steps=200)
+    md.simulate(potential, solid, config, tmp_path / "run", progress=None)
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "run" / "log.csv").read_bytes()
+    with pytest.raises(ValueError, match="whose checkpoint.safetensors is gone.*choose another folder"):
+        md.simulate(potential, solid, config, tmp_path / "run", resume=True, progress=None)
+    assert (tmp_path / "run" / "log.csv").read_bytes() == before
+
+
 def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
     """Energy, forces, momenta and cell of each frame belong together, and to the lines of the log."""
     md.simulate(potential, solid, configure(ENSEMBLES[-1]), tmp_path / "run", progress=None)
