@@ -65,10 +65,19 @@ class TextFile:
         self.path = path
 
     def append(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        """Adds text.
+
+        Raises:
+            OSError: the disk is full, or the file may not be written; a part may have been added.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            # Writing to an open file fails without its name.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def mark(self) -> int:
         """Bytes."""

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shutil
 import signal
+from pathlib import Path
 
 import ase.io
 import h5py
@@ -16,6 +17,7 @@ from equipot import config as yaml
 from equipot import md
 from equipot.md import log
 from equipot.md.prepare import check, read_structure
+from equipot.md.trajectory import TextFile
 from equipot.neighbors import neighbor_list, plan
 from equipot.structure import Structure
 
@@ -209,6 +211,13 @@ def test_h5md(potential, solid, configure, tmp_path):
             np.testing.assert_allclose(force, frame.get_forces(), atol=1e-6)
             np.testing.assert_allclose(group["box/edges/value"][k], frame.cell[:], atol=1e-8)
             assert group["observables/potential_energy/value"][k] == pytest.approx(frame.get_potential_energy())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_failed_write_names_the_file(tmp_path):
+    (tmp_path / "log.csv").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device: .*log.csv"):
+        TextFile(tmp_path / "log.csv").append("step\n")
 
 
 def test_from_files(potential, solid, tmp_path):
