@@ -135,6 +135,8 @@ class MDConfig:
         for name in ("steps", "skin", "min_distance", "initial_temperature_K"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number that is not negative")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 4294967295")
         for name, value in vars(self.ensemble).items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"ensemble: {name} is {value}; give a number above zero")

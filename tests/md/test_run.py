@@ -298,6 +298,8 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
         ({"ensemble": md.NVTLangevin(friction_per_ps=-1.0)}, "friction_per_ps is -1.0"),
         ({"temperature_K": float("nan")}, "temperature_K is nan"),
         ({"repeat": (1, 0, 1)}, "repeat is"),
+        ({"seed": -1}, "seed is -1; give a whole number from 0"),
+        ({"seed": 2**32}, "seed is 4294967296; give"),
     ],
 )
 def test_configs_that_make_no_sense(changes, message, configure):
