@@ -93,7 +93,7 @@ class MDConfig:
     model: str
     """Potential, a .eqp file."""
     structure: str
-    """Starting structure: a file that ASE reads, or bundled:NAME."""
+    """Starting structure: a file that ASE reads, file@INDEX for one of its frames, or bundled:NAME."""
     ensemble: NVE | NVTNoseHoover | NVTLangevin | NVTCSVR | NPTIsotropic | NPTFlexible = NVTLangevin()
     """What is kept constant, and how."""
     steps: int = 10_000

@@ -23,12 +23,13 @@ LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
 
 
 def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Structure:
-    """The starting structure.
+    """The starting structure. ``file@3`` is the same as ``frame`` 3.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file or frame that cannot be read, or copies along a direction that does not repeat.
     """
+    source, frame = _split_frame(source, frame)
     if source.startswith("bundled:"):
         from equipot.data.bundled import load
 
@@ -44,13 +45,29 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Str
     return repeated(structure.without_labels(), repeat)
 
 
+def _split_frame(source: str, frame: int) -> tuple[str, int]:
+    """Source without ``@index``, and the frame that either says."""
+    from equipot.data.read import split_index
+
+    path, index = split_index(source)
+    if index == ":":
+        return str(path), frame
+    try:
+        chosen = int(index)
+    except ValueError:
+        raise ValueError(f"{source}: @{index} is not one frame; a run starts from one, such as {path}@0") from None
+    if frame not in (0, chosen):
+        raise ValueError(f"{source} and frame {frame} are two frames; leave one of them out")
+    return str(path), chosen
+
+
 def _read_file(path: Path, frame: int) -> Structure:
     import ase.io
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
     try:
-        atoms = ase.io.read(path, index=frame)
+        atoms = ase.io.read(path, index=frame, do_not_split_by_at_sign=True)
     except (IndexError, StopIteration):
         raise ValueError(f"{path}: there is no frame {frame}") from None
     except Exception as error:  # ASE's readers raise whatever their format runs into

@@ -315,6 +315,20 @@ def test_long_time_steps_get_a_warning(potential, solid, configure):
     assert len(told) == 1
 
 
+def test_the_frame_can_stand_behind_the_file(solid, tmp_path):
+    path = str(tmp_path / "start.xyz")
+    ase.io.write(path, [solid.to_ase(), solid.to_ase()[:4], solid.to_ase()[:6]])
+    size = lambda source, frame=0: len(read_structure(source, frame, (1, 1, 1)))
+    assert (size(f"{path}@1"), size(f"{path}@-1"), size(f"{path}@0"), size(f"{path}@1", 1)) == (4, 6, 32, 4)
+    assert size("bundled:ethanol/test@2") == 9
+    refused = {"@5": "there is no frame 5", "@0:2": "@0:2 is not one frame", "@1": "and frame 2 are two frames"}
+    for index, message in refused.items():
+        with pytest.raises(ValueError, match=message):
+            size(path + index, 2 if index == "@1" else 0)
+    ase.io.write(tmp_path / "a@1", solid.to_ase()[:3], format="extxyz")
+    assert size(str(tmp_path / "a@1")) == 3
+
+
 def test_copies_of_the_cell(solid, tmp_path):
     ase.io.write(tmp_path / "start.xyz", [solid.to_ase(), solid.to_ase()[:4]])
     grown = read_structure(str(tmp_path / "start.xyz"), -1, (1, 3, 2))
