@@ -27,7 +27,7 @@ from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spe
 from equipot.md.config import MDConfig
 from equipot.md.prepare import check, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
-from equipot.md.state import Setup, State
+from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow
 from equipot.potential import Potential, free_atoms
@@ -118,10 +118,10 @@ class Run:
         free = float(free_atoms(potential.metadata, structure.numbers).sum())
         self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
-        system = System(structure.numbers, np.asarray(self.setup.mass, np.float64), self.setup.pbc)
+        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None)
         self.frames: Writer | None = writer(config.trajectory, out, system)
         self.identity = fingerprint(
-            potential.variables, (structure.numbers, structure.positions, structure.cell, structure.pbc)
+            potential.variables, (structure.numbers, structure.positions, structure.cell, structure.pbc, masses(structure))
         )
         self.builds = 1
 

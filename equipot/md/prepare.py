@@ -27,7 +27,7 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Str
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file or frame that cannot be read, or copies along a direction that does not repeat.
+        ValueError: a file or frame that cannot be read, constrained atoms, or copies along a direction that does not repeat.
     """
     source, frame = _split_frame(source, frame)
     if source.startswith("bundled:"):
@@ -72,6 +72,12 @@ def _read_file(path: Path, frame: int) -> Structure:
         raise ValueError(f"{path}: there is no frame {frame}") from None
     except Exception as error:  # ASE's readers raise whatever their format runs into
         raise ValueError(f"{path}: not a structure that ASE can read ({type(error).__name__}: {error})") from error
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise ValueError(
+            f"{path}, frame {frame}: the atoms are constrained ({kinds}), and a run here moves all of them; "
+            "remove the constraints from the file (in ASE: atoms.set_constraint())"
+        )
     return Structure.from_ase(atoms, source=f"{path}, frame {frame}")
 
 
@@ -80,8 +86,11 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     if tuple(repeat) == (1, 1, 1):
         return structure
     images = np.array([[i, j, k] for i in range(repeat[0]) for j in range(repeat[1]) for k in range(repeat[2])])
+    copies = lambda x, *axes: None if x is None else np.tile(x, (len(images), *axes))
     return structure.replace(
-        numbers=np.tile(structure.numbers, len(images)),
+        numbers=copies(structure.numbers),
+        masses=copies(structure.masses),
+        momenta=copies(structure.momenta, 1),
         positions=(structure.positions + (images @ structure.cell)[:, None]).reshape(-1, 3),
         cell=structure.cell * np.array(repeat)[:, None],
         charge=structure.charge * len(images),
@@ -112,7 +121,11 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
             f"{structure.name}: atoms {i} and {j} ({symbols(structure.numbers[[i, j]].tolist())}) are {distance:.3f} Å apart, "
             f"less than min_distance ({config.min_distance} Å): correct the structure"
         )
-    lightest = float(masses(structure.numbers).min())
+    mass = masses(structure)
+    if not (np.isfinite(mass).all() and (mass > 0).all()):
+        k = int(np.flatnonzero(~(mass[:, 0] > 0) | ~np.isfinite(mass[:, 0]))[0])
+        raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
+    lightest = float(mass.min())
     limit = next(step for mass, step in LONG_STEP if lightest <= mass)
     if config.timestep_fs > limit:
         say(
@@ -128,7 +141,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
         kT=kB * config.temperature_K,
         pressure=config.pressure_GPa * GPa,
         dof=degrees_of_freedom(structure, conserves_momentum(config.ensemble)),
-        mass=masses(structure.numbers).astype(dtype),
+        mass=masses(structure).astype(dtype),
         numbers=structure.numbers,
         pbc=tuple(map(bool, structure.pbc)),
         charge=structure.charge,

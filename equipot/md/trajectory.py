@@ -46,6 +46,8 @@ class System(NamedTuple):
     numbers: Int[np.ndarray, "atoms"]
     mass: Float[np.ndarray, "atoms 1"]
     pbc: tuple[bool, bool, bool]
+    own_masses: bool = False
+    """Whether the masses are not simply the standard ones, so that text has to hold them."""
 
 
 def writer(trajectory: ExtXYZ | H5MD | None, out: Path, system: System) -> Writer | None:
@@ -117,6 +119,8 @@ class ExtXYZWriter:
         system = self.system
         cell = frame.cell if any(system.pbc) else None
         atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
+        if system.own_masses:
+            atoms.set_masses(system.mass[:, 0])
         atoms.info |= {"step": frame.step, "time_fs": frame.time_fs}
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms

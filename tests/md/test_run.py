@@ -10,13 +10,14 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms
 from safetensors import safe_open
 
 import equipot
 from equipot import config as yaml
 from equipot import md
 from equipot.md import log
-from equipot.md.prepare import check, read_structure
+from equipot.md.prepare import check, read_structure, repeated
 from equipot.md.trajectory import TextFile
 from equipot.neighbors import neighbor_list, plan
 from equipot.structure import Structure
@@ -259,6 +260,8 @@ def broken(solid, kind):
         case "same place":
             positions[7] = positions[3] + cell[0]
             return solid.replace(positions=positions)
+        case "no mass":
+            return solid.replace(masses=np.where(np.arange(len(solid)) == 6, 0.0, 20.0))
         case "not finite":
             positions[5, 1] = np.nan
             return solid.replace(positions=positions)
@@ -272,6 +275,7 @@ def broken(solid, kind):
         ("no volume", "no volume"),
         ("same place", "atoms 3 and 7 .* 0.000 Å apart"),
         ("not finite", "position of atom 5"),
+        ("no mass", "mass of atom 6 is 0.0 amu"),
         ("empty", "no atoms"),
     ],
 )
@@ -313,6 +317,47 @@ def test_long_time_steps_get_a_warning(potential, solid, configure):
     assert told[0].startswith("warning: timestep_fs is 8.0, long for atoms of 20.2 amu")
     check(configure(md.NVE()), potential, solid, told.append)
     assert len(told) == 1
+
+
+def test_constrained_atoms_are_refused(solid, tmp_path):
+    atoms = solid.to_ase()
+    atoms.set_constraint(FixAtoms([0, 3]))
+    ase.io.write(tmp_path / "start.xyz", atoms)
+    with pytest.raises(ValueError, match=r"start.xyz, frame 0: the atoms are constrained \(FixAtoms\).*remove the constraints"):
+        read_structure(str(tmp_path / "start.xyz"), 0, (1, 1, 1))
+
+
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(), md.H5MD()], ids=name)
+def test_masses_of_the_file(trajectory, potential, solid, configure, tmp_path):
+    """Four times the masses and twice the time step: the same path, the same temperature."""
+    atoms = solid.to_ase()
+    atoms.set_masses(4 * atoms.get_masses())
+    ase.io.write(tmp_path / "heavy.xyz", atoms)
+    heavy = read_structure(str(tmp_path / "heavy.xyz"), 0, (1, 1, 1)).replace(positions=solid.positions, cell=solid.cell)
+    config = configure(md.NVE(), steps=200, timestep_fs=2.0, trajectory=trajectory)
+    slow = dataclasses.replace(config, timestep_fs=4.0)
+    md.simulate(potential, solid, config, tmp_path / "light", progress=None)
+    md.simulate(potential, heavy, slow, tmp_path / "heavy", progress=None)
+    first, second = (log.read(tmp_path / folder / "log.csv") for folder in ("light", "heavy"))
+    for column in ("temperature_K", "total_eV", "pressure_GPa"):
+        np.testing.assert_allclose(second[column], first[column], rtol=1e-9, atol=1e-12)
+    if isinstance(trajectory, md.H5MD):
+        with h5py.File(tmp_path / "heavy" / "trajectory.h5") as file:
+            np.testing.assert_allclose(file["particles/trajectory/mass"], atoms.get_masses())
+    else:
+        last = ase.io.read(tmp_path / "heavy" / "trajectory.xyz", -1)
+        assert last.get_kinetic_energy() == pytest.approx(second["kinetic_eV"][-1], rel=1e-5)
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        md.simulate(potential, heavy.replace(masses=None), slow, tmp_path / "heavy", resume=True, progress=None)
+
+
+def test_copies_have_their_masses_and_momenta(solid):
+    atoms = solid.to_ase()[:3]
+    atoms.set_masses([1.0, 2.0, 3.0])
+    atoms.set_momenta(np.arange(9.0).reshape(3, 3))
+    copies, expected = repeated(Structure.from_ase(atoms), (2, 1, 1)), atoms * (2, 1, 1)
+    assert np.array_equal(copies.masses, expected.get_masses())
+    assert np.array_equal(copies.momenta, expected.get_momenta())
 
 
 def test_the_frame_can_stand_behind_the_file(solid, tmp_path):
