@@ -25,7 +25,7 @@ from equipot.files import write_atomically
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
-from equipot.md.prepare import check, read_structure, start_list, start_setup, start_state
+from equipot.md.prepare import check, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
@@ -120,9 +120,9 @@ class Run:
         self.log = TextFile(out / "log.csv")
         system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None)
         self.frames: Writer | None = writer(config.trajectory, out, system)
-        self.identity = fingerprint(
-            potential.variables, (structure.numbers, structure.positions, structure.cell, structure.pbc, masses(structure))
-        )
+        geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
+        momenta = structure.momenta if config.velocities == "file" else None
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta)
         self.builds = 1
 
     @property
@@ -147,6 +147,7 @@ class Run:
         """Step zero: forces, the first line and the first frame."""
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
+        explain_start(self.config, self.structure, self.progress.say)
         state, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
         state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
         while bool(overflow):

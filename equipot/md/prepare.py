@@ -12,7 +12,7 @@ import numpy as np
 
 from equipot.md.config import NPT, MDConfig
 from equipot.md.integrators import conserves_momentum
-from equipot.md.state import Setup, State, degrees_of_freedom, masses, thermal_momenta
+from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
 from equipot.potential import Potential, symbols
 from equipot.structure import Structure
@@ -103,7 +103,7 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
 
     Raises:
         ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
-            place, a pressure without a periodic cell.
+            place, a pressure without a periodic cell, a mass that is none, velocities that the file lacks.
     """
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")
@@ -125,6 +125,7 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
     if not (np.isfinite(mass).all() and (mass > 0).all()):
         k = int(np.flatnonzero(~(mass[:, 0] > 0) | ~np.isfinite(mass[:, 0]))[0])
         raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
+    check_momenta(config, structure)
     lightest = float(mass.min())
     limit = next(step for mass, step in LONG_STEP if lightest <= mass)
     if config.timestep_fs > limit:
@@ -132,6 +133,43 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
             f"warning: timestep_fs is {config.timestep_fs}, long for atoms of {lightest:.1f} amu: above {limit} fs "
             "the energy of fast vibrations is not conserved"
         )
+
+
+def check_momenta(config: MDConfig, structure: Structure) -> None:
+    """Raises where momenta are wanted that are not there.
+
+    Raises:
+        ValueError: the structure has none, or one that is not finite.
+    """
+    if config.velocities == "draw":
+        return
+    if structure.momenta is None:
+        raise ValueError(
+            f"velocities is file, but {structure.name} has no momenta; give a file that has them (extended XYZ with a "
+            "column of momenta, as trajectories here are), or leave velocities out"
+        )
+    if not np.isfinite(structure.momenta).all():
+        k = int(np.flatnonzero(~np.isfinite(structure.momenta).all(axis=1))[0])
+        raise ValueError(f"{structure.name}: the momentum of atom {k} is not finite; correct the file")
+
+
+def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], None]) -> None:
+    """Says what becomes of masses and momenta of the structure where that may not be what is meant."""
+    mass, momentum = masses(structure), structure.momenta
+    if not np.allclose(mass, masses(structure.replace(masses=None)), rtol=0.01):
+        say(f"{structure.name} has masses other than the standard ones, {mass.min():g} to {mass.max():g} amu; they are used")
+    if momentum is None or not momentum.any():
+        return
+    if config.velocities == "draw":
+        say(f"{structure.name} has momenta; they are not used, velocities are drawn anew (velocities: file would take them)")
+    elif conserves_momentum(config.ensemble) and len(structure) > 1:
+        energy = lambda p: (p**2 / mass).sum()
+        whole = 1 - energy(at_rest(structure, momentum)) / energy(momentum)
+        if whole > 1e-3:
+            say(
+                f"warning: {100 * whole:.2g} % of the kinetic energy in {structure.name} is motion of the system as a whole, "
+                "which the temperature takes for heat"
+            )
 
 
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
@@ -150,9 +188,10 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Positions of the structure and momenta drawn from its seed; forces are not known yet."""
+    """Positions of the structure, and its momenta or momenta drawn from the seed; forces are not known yet."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
-    momentum = thermal_momenta(structure, temperature, config.seed)
+    drawn = config.velocities == "draw"
+    momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
     real = lambda x: jnp.asarray(x, dtype)
     return State(
         position=real(structure.positions),

@@ -120,14 +120,21 @@ def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Floa
     momentum = np.random.default_rng(seed).normal(size=(len(structure), 3)) * np.sqrt(kB * temperature * mass)
     if len(structure) == 1 or temperature == 0:
         return momentum
-    momentum -= mass * momentum.sum(axis=0) / mass.sum()
-    if not structure.pbc.any():
-        arm = structure.positions - (mass * structure.positions).sum(axis=0) / mass.sum()
-        spin = np.linalg.pinv(_inertia(structure.positions, mass), rcond=1e-6) @ np.cross(arm, momentum).sum(axis=0)
-        momentum -= mass * np.cross(spin, arm)
+    momentum = at_rest(structure, momentum)
     wanted = 0.5 * degrees_of_freedom(structure, True) * kB * temperature
     found = 0.5 * (momentum**2 / mass).sum()
     return momentum * np.sqrt(wanted / found) if found > 0 else momentum
+
+
+def at_rest(structure: Structure, momentum: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
+    """The momenta (sqrt(eV amu)) less those of the system as a whole: of its translation and, if isolated, its rotation."""
+    mass = masses(structure)
+    momentum = momentum - mass * momentum.sum(axis=0) / mass.sum()
+    if not structure.pbc.any():
+        arm = structure.positions - (mass * structure.positions).sum(axis=0) / mass.sum()
+        spin = np.linalg.pinv(_inertia(structure.positions, mass), rcond=1e-6) @ np.cross(arm, momentum).sum(axis=0)
+        momentum = momentum - mass * np.cross(spin, arm)
+    return momentum
 
 
 def _inertia(positions: np.ndarray, mass: np.ndarray) -> np.ndarray:

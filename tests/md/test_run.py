@@ -17,10 +17,12 @@ import equipot
 from equipot import config as yaml
 from equipot import md
 from equipot.md import log
-from equipot.md.prepare import check, read_structure, repeated
+from equipot.md.prepare import check, explain_start, read_structure, repeated
+from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
 from equipot.neighbors import neighbor_list, plan
 from equipot.structure import Structure
+from equipot.units import kB
 
 ENSEMBLES = [
     md.NVE(),
@@ -302,6 +304,7 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
         ({"ensemble": md.NVTLangevin(friction_per_ps=-1.0)}, "friction_per_ps is -1.0"),
         ({"temperature_K": float("nan")}, "temperature_K is nan"),
         ({"repeat": (1, 0, 1)}, "repeat is"),
+        ({"velocities": "file", "initial_temperature_K": 10.0}, "initial_temperature_K is 10.0, but velocities is file"),
         ({"seed": -1}, "seed is -1; give a whole number from 0"),
         ({"seed": 2**32}, "seed is 4294967296; give"),
     ],
@@ -337,7 +340,9 @@ def test_masses_of_the_file(trajectory, potential, solid, configure, tmp_path):
     config = configure(md.NVE(), steps=200, timestep_fs=2.0, trajectory=trajectory)
     slow = dataclasses.replace(config, timestep_fs=4.0)
     md.simulate(potential, solid, config, tmp_path / "light", progress=None)
-    md.simulate(potential, heavy, slow, tmp_path / "heavy", progress=None)
+    told = io.StringIO()
+    md.simulate(potential, heavy, slow, tmp_path / "heavy", progress=told)
+    assert "masses other than the standard ones, 80.7188 to 159.792 amu; they are used" in told.getvalue()
     first, second = (log.read(tmp_path / folder / "log.csv") for folder in ("light", "heavy"))
     for column in ("temperature_K", "total_eV", "pressure_GPa"):
         np.testing.assert_allclose(second[column], first[column], rtol=1e-9, atol=1e-12)
@@ -349,6 +354,43 @@ def test_masses_of_the_file(trajectory, potential, solid, configure, tmp_path):
         assert last.get_kinetic_energy() == pytest.approx(second["kinetic_eV"][-1], rel=1e-5)
     with pytest.raises(ValueError, match="another potential or another structure"):
         md.simulate(potential, heavy.replace(masses=None), slow, tmp_path / "heavy", resume=True, progress=None)
+
+
+def test_velocities_of_the_file(potential, solid, configure, tmp_path):
+    """A run from the last frame of another goes on from there; the momenta are part of what resume compares."""
+    config = configure(md.NVE(), steps=200)
+    md.simulate(potential, solid, config, tmp_path / "whole", progress=None)
+    start = read_structure(str(tmp_path / "whole" / "trajectory.xyz"), 1, (1, 1, 1))
+    going = dataclasses.replace(config, velocities="file", steps=100)
+    told = io.StringIO()
+    md.simulate(potential, start, going, tmp_path / "rest", progress=told)
+    assert "momenta" not in told.getvalue() and "warning" not in told.getvalue()
+    assert "NVE: 32 atoms, velocities of the file, 100 steps" in told.getvalue()
+    whole, rest = (log.read(tmp_path / folder / "log.csv") for folder in ("whole", "rest"))
+    for column in ("temperature_K", "total_eV", "pressure_GPa"):
+        np.testing.assert_allclose(rest[column], whole[column][10:], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        other = start.replace(momenta=2 * start.momenta)
+        md.simulate(potential, other, going, tmp_path / "rest", resume=True, progress=None)
+    md.simulate(potential, start, dataclasses.replace(config, steps=0), tmp_path / "drawn", progress=told)
+    assert "frame 1 has momenta; they are not used, velocities are drawn anew (velocities: file" in told.getvalue()
+
+
+def test_velocities_that_deserve_a_word(potential, solid, configure):
+    config, told = configure(md.NVE(), velocities="file"), []
+    with pytest.raises(ValueError, match="velocities is file, but solid has no momenta"):
+        check(config, potential, solid, told.append)
+    with pytest.raises(ValueError, match="momentum of atom 4 is not finite"):
+        momenta = np.where(np.arange(len(solid))[:, None] == 4, np.nan, np.zeros((1, 3)))
+        check(config, potential, solid.replace(momenta=momenta), told.append)
+    momenta = thermal_momenta(solid, 40.0, seed=1)
+    explain_start(config, solid.replace(momenta=momenta), told.append)
+    assert not told
+    drifting = solid.replace(momenta=momenta + 0.5 * masses(solid) * np.sqrt(kB * 40.0 / 20.0))
+    explain_start(config, drifting, told.append)
+    assert len(told) == 1 and "is motion of the system as a whole" in told[0]
+    explain_start(configure(md.NVTLangevin(), velocities="file"), drifting, told.append)
+    assert len(told) == 1
 
 
 def test_copies_have_their_masses_and_momenta(solid):
