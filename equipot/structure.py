@@ -39,6 +39,10 @@ class Structure:
     """Total charge, e."""
     spin: float = 0.0
     """Number of unpaired electrons."""
+    masses: np.ndarray | None = None
+    """(n,) amu; None for the standard ones."""
+    momenta: np.ndarray | None = None
+    """(n, 3) sqrt(eV amu)."""
     weight: float = 1.0
     energy_weight: float = 1.0
     forces_weight: float = 1.0
@@ -55,8 +59,8 @@ class Structure:
         put("cell", np.asarray(self.cell, np.float64))
         put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
         n = len(self.numbers)
-        shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3)}
-        for name in ("forces", "stress"):
+        shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3), "masses": (n,), "momenta": (n, 3)}
+        for name in ("forces", "stress", "masses", "momenta"):
             if getattr(self, name) is not None:
                 put(name, np.asarray(getattr(self, name), np.float64))
         for name, shape in shapes.items():
@@ -85,7 +89,9 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
-        """Geometry, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``; labels are read by ``data.read``.
+        """Geometry, masses, momenta, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``, without its constraints.
+
+        Labels are read by ``data.read``.
 
         Raises:
             ValueError: a charge or spin that is not one number; None counts as absent.
@@ -107,6 +113,8 @@ class Structure:
             pbc=atoms.pbc,
             charge=number("charge"),
             spin=number("spin"),
+            masses=atoms.arrays.get("masses"),
+            momenta=atoms.arrays.get("momenta"),
             info={key: value for key, value in atoms.info.items() if key not in ("charge", "spin")},
             source=source,
         )
@@ -118,6 +126,9 @@ class Structure:
         from ase.stress import full_3x3_to_voigt_6_stress
 
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.info))
+        for name in ("masses", "momenta"):
+            if getattr(self, name) is not None:
+                atoms.set_array(name, getattr(self, name))
         labels = {"energy": self.energy, "forces": self.forces}
         if self.stress is not None:
             labels["stress"] = full_3x3_to_voigt_6_stress(self.stress)

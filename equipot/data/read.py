@@ -87,7 +87,7 @@ def read(source: str | Path, keys: Keys | None = None, units: Units | None = Non
     if str(source).startswith(bundled.PREFIX):
         name, _, index = str(source).partition("@")
         return _fixed(bundled.load(name)[_slice(index or ":", str(source))], name, keys, units)
-    path, index = _split_index(str(source))
+    path, index = split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
@@ -162,7 +162,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structur
     return [structure(f, chosen, units.factors()) for f in frames]
 
 
-def _split_index(source: str) -> tuple[Path, str]:
+def split_index(source: str) -> tuple[Path, str]:
     """A path and ASE's frame index after the last @; a file that has the whole name wins."""
     if "@" in source and not Path(source).exists():
         path, _, index = source.rpartition("@")

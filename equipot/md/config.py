@@ -93,7 +93,7 @@ class MDConfig:
     model: str
     """Potential, a .eqp file."""
     structure: str
-    """Starting structure: a file that ASE reads, or bundled:NAME."""
+    """Starting structure: a file that ASE reads, file@INDEX for one of its frames, or bundled:NAME."""
     ensemble: NVE | NVTNoseHoover | NVTLangevin | NVTCSVR | NPTIsotropic | NPTFlexible = NVTLangevin()
     """What is kept constant, and how."""
     steps: int = 10_000
@@ -104,6 +104,8 @@ class MDConfig:
     """Temperature, K; for NVE that of the initial velocities."""
     initial_temperature_K: float | None = None
     """Temperature of the initial velocities where it differs, K."""
+    velocities: Literal["draw", "file"] = "draw"
+    """Initial velocities: drawn at random for the temperature, or the momenta of the structure file as they stand."""
     pressure_GPa: float = 0.0
     """Pressure of the NPT ensembles, GPa."""
     repeat: tuple[int, int, int] = (1, 1, 1)
@@ -135,6 +137,12 @@ class MDConfig:
         for name in ("steps", "skin", "min_distance", "initial_temperature_K"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number that is not negative")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 4294967295")
+        if self.velocities == "file" and self.initial_temperature_K is not None:
+            raise ValueError(
+                f"initial_temperature_K is {self.initial_temperature_K}, but velocities is file: leave one of them out"
+            )
         for name, value in vars(self.ensemble).items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"ensemble: {name} is {value}; give a number above zero")

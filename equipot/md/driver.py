@@ -2,7 +2,8 @@
 
 A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every
 chunk the log and the frames are added to and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed
-run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped.
+run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped. The checkpoint's state is always
+that after a whole chunk: where the end of a run cuts the last chunk short, a longer run does that chunk again.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from equipot.files import write_atomically
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
-from equipot.md.prepare import check, read_structure, start_list, start_setup, start_state
+from equipot.md.prepare import check, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
-from equipot.md.state import Setup, State
+from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow
 from equipot.potential import Potential, free_atoms
@@ -63,6 +64,8 @@ class Position(NamedTuple):
     spec: ListSpec
     heat: float
     """Energy from stochastic forces in earlier chunks, eV."""
+    marks: dict[str, int]
+    """How much is in the log and in the trajectory."""
 
 
 def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Summary:
@@ -115,11 +118,11 @@ class Run:
         free = float(free_atoms(potential.metadata, structure.numbers).sum())
         self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
-        system = System(structure.numbers, np.asarray(self.setup.mass, np.float64), self.setup.pbc)
+        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None)
         self.frames: Writer | None = writer(config.trajectory, out, system)
-        self.identity = fingerprint(
-            potential.variables, (structure.numbers, structure.positions, structure.cell, structure.pbc)
-        )
+        geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
+        momenta = structure.momenta if config.velocities == "file" else None
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta)
         self.builds = 1
 
     @property
@@ -144,6 +147,7 @@ class Run:
         """Step zero: forces, the first line and the first frame."""
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
+        explain_start(self.config, self.structure, self.progress.say)
         state, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
         state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
         while bool(overflow):
@@ -159,16 +163,17 @@ class Run:
         self.log.append(log.HEADER + log.text(line))
         if self.frames is not None:
             self.frames.append([self.frame(chunk.frame_of(state), line)])
-        at = Position(0, state, spec, 0.0)
-        self.save(at)
+        at = Position(0, state, spec, 0.0, self.marks())
+        self.save(at, 0)
         return at
 
     def first_list(self) -> ListSpec:
         return start_list(self.config, self.structure, self.potential.cutoff)
 
     def resume(self) -> Position:
-        """Where the checkpoint was written, with the files cut back to it."""
+        """Where the checkpoint was written, with the files cut back to it; without a checkpoint, step zero."""
         if not self.checkpoint.exists():
+            self.clear()
             return self.start()
         state = start_state(self.config, self.structure, self.potential.dtype)
         begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
@@ -182,23 +187,47 @@ class Run:
             raise ValueError(
                 f"{key} was {then.get(key)} and is {now[key]}: a resumed run may only change {' and '.join(MAY_CHANGE)}"
             )
-        if record["step"] > self.config.steps:
-            raise ValueError(f"steps is {self.config.steps}, but {record['step']} are done already")
-        self.log.cut(record["log"])
+        done, marks = record["done"], record["marks"]
+        if done > self.config.steps:
+            raise ValueError(f"steps is {self.config.steps}, but {done} are done already")
+        at = Position(record["step"], state, spec_from_record(record["spec"]), record["heat"], marks)
+        if done == self.config.steps:
+            self.progress.say(f"all {done} steps are done already; a larger value of steps continues the run")
+            return at._replace(step=done)
+        # Before the files are cut: the lines behind the checkpoint are about to go.
+        self.save(at, at.step)
+        self.log.cut(marks["log"])
         if self.frames is not None:
-            self.frames.cut(record["frames"])
+            self.frames.cut(marks["frames"])
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
-        self.progress.say(f"resuming at step {record['step']} of {self.config.steps}")
-        return Position(record["step"], state, spec_from_record(record["spec"]), record["heat"])
+        self.progress.say(f"resuming at step {at.step} of {self.config.steps}")
+        return at
 
-    def save(self, at: Position) -> None:
-        """Replaces the checkpoint."""
+    def clear(self) -> None:
+        """Removes what a kill before the first checkpoint leaves: at most the first line and the first frame.
+
+        Raises:
+            ValueError: there is more, so that it was not such a kill.
+        """
+        if self.log.mark() and self.log.path.read_text(encoding="utf-8").count("\n") > 2:
+            raise ValueError(
+                f"{self.log.path} is of a run whose {self.checkpoint.name} is gone: it cannot be resumed; choose another folder"
+            )
+        self.log.cut(0)
+        if self.frames is not None:
+            self.frames.cut(0)
+
+    def marks(self) -> dict[str, int]:
+        return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
+
+    def save(self, at: Position, done: int) -> None:
+        """Replaces the checkpoint by one of ``at``; the files are complete up to step ``done``."""
         record = {
             "step": at.step,
+            "done": done,
             "heat": at.heat,
             "spec": spec_to_record(at.spec),
-            "log": self.log.mark(),
-            "frames": 0 if self.frames is None else self.frames.mark(),
+            "marks": at.marks,
             "identity": self.identity,
             "config": yaml.dump(self.config),
         }
@@ -211,10 +240,11 @@ class Run:
         result, spec = self.compute(at, lines)
         table, frames = self.harvest(at, result)
         self.write(table, frames)
-        at = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat))
-        self.save(at)
-        self.progress.advance(at.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
-        return at
+        after = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks())
+        # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
+        self.save(after if lines == self.plan.lines else at, after.step)
+        self.progress.advance(after.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
+        return after
 
     def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
         """The chunk on the device. Where the list overflows, it is done again from its beginning with a larger one."""

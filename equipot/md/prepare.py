@@ -12,7 +12,7 @@ import numpy as np
 
 from equipot.md.config import NPT, MDConfig
 from equipot.md.integrators import conserves_momentum
-from equipot.md.state import Setup, State, degrees_of_freedom, masses, thermal_momenta
+from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
 from equipot.potential import Potential, symbols
 from equipot.structure import Structure
@@ -23,12 +23,13 @@ LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
 
 
 def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Structure:
-    """The starting structure.
+    """The starting structure. ``file@3`` is the same as ``frame`` 3.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file or frame that cannot be read, or copies along a direction that does not repeat.
+        ValueError: a file or frame that cannot be read, constrained atoms, or copies along a direction that does not repeat.
     """
+    source, frame = _split_frame(source, frame)
     if source.startswith("bundled:"):
         from equipot.data.bundled import load
 
@@ -44,17 +45,39 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Str
     return repeated(structure.without_labels(), repeat)
 
 
+def _split_frame(source: str, frame: int) -> tuple[str, int]:
+    """Source without ``@index``, and the frame that either says."""
+    from equipot.data.read import split_index
+
+    path, index = split_index(source)
+    if index == ":":
+        return str(path), frame
+    try:
+        chosen = int(index)
+    except ValueError:
+        raise ValueError(f"{source}: @{index} is not one frame; a run starts from one, such as {path}@0") from None
+    if frame not in (0, chosen):
+        raise ValueError(f"{source} and frame {frame} are two frames; leave one of them out")
+    return str(path), chosen
+
+
 def _read_file(path: Path, frame: int) -> Structure:
     import ase.io
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
     try:
-        atoms = ase.io.read(path, index=frame)
+        atoms = ase.io.read(path, index=frame, do_not_split_by_at_sign=True)
     except (IndexError, StopIteration):
         raise ValueError(f"{path}: there is no frame {frame}") from None
     except Exception as error:  # ASE's readers raise whatever their format runs into
         raise ValueError(f"{path}: not a structure that ASE can read ({type(error).__name__}: {error})") from error
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise ValueError(
+            f"{path}, frame {frame}: the atoms are constrained ({kinds}), and a run here moves all of them; "
+            "remove the constraints from the file (in ASE: atoms.set_constraint())"
+        )
     return Structure.from_ase(atoms, source=f"{path}, frame {frame}")
 
 
@@ -63,8 +86,11 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     if tuple(repeat) == (1, 1, 1):
         return structure
     images = np.array([[i, j, k] for i in range(repeat[0]) for j in range(repeat[1]) for k in range(repeat[2])])
+    copies = lambda x, *axes: None if x is None else np.tile(x, (len(images), *axes))
     return structure.replace(
-        numbers=np.tile(structure.numbers, len(images)),
+        numbers=copies(structure.numbers),
+        masses=copies(structure.masses),
+        momenta=copies(structure.momenta, 1),
         positions=(structure.positions + (images @ structure.cell)[:, None]).reshape(-1, 3),
         cell=structure.cell * np.array(repeat)[:, None],
         charge=structure.charge * len(images),
@@ -77,7 +103,7 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
 
     Raises:
         ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
-            place, a pressure without a periodic cell.
+            place, a pressure without a periodic cell, a mass that is none, velocities that the file lacks.
     """
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")
@@ -95,13 +121,55 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
             f"{structure.name}: atoms {i} and {j} ({symbols(structure.numbers[[i, j]].tolist())}) are {distance:.3f} Å apart, "
             f"less than min_distance ({config.min_distance} Å): correct the structure"
         )
-    lightest = float(masses(structure.numbers).min())
+    mass = masses(structure)
+    if not (np.isfinite(mass).all() and (mass > 0).all()):
+        k = int(np.flatnonzero(~(mass[:, 0] > 0) | ~np.isfinite(mass[:, 0]))[0])
+        raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
+    check_momenta(config, structure)
+    lightest = float(mass.min())
     limit = next(step for mass, step in LONG_STEP if lightest <= mass)
     if config.timestep_fs > limit:
         say(
             f"warning: timestep_fs is {config.timestep_fs}, long for atoms of {lightest:.1f} amu: above {limit} fs "
             "the energy of fast vibrations is not conserved"
         )
+
+
+def check_momenta(config: MDConfig, structure: Structure) -> None:
+    """Raises where momenta are wanted that are not there.
+
+    Raises:
+        ValueError: the structure has none, or one that is not finite.
+    """
+    if config.velocities == "draw":
+        return
+    if structure.momenta is None:
+        raise ValueError(
+            f"velocities is file, but {structure.name} has no momenta; give a file that has them (extended XYZ with a "
+            "column of momenta, as trajectories here are), or leave velocities out"
+        )
+    if not np.isfinite(structure.momenta).all():
+        k = int(np.flatnonzero(~np.isfinite(structure.momenta).all(axis=1))[0])
+        raise ValueError(f"{structure.name}: the momentum of atom {k} is not finite; correct the file")
+
+
+def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], None]) -> None:
+    """Says what becomes of masses and momenta of the structure where that may not be what is meant."""
+    mass, momentum = masses(structure), structure.momenta
+    if not np.allclose(mass, masses(structure.replace(masses=None)), rtol=0.01):
+        say(f"{structure.name} has masses other than the standard ones, {mass.min():g} to {mass.max():g} amu; they are used")
+    if momentum is None or not momentum.any():
+        return
+    if config.velocities == "draw":
+        say(f"{structure.name} has momenta; they are not used, velocities are drawn anew (velocities: file would take them)")
+    elif conserves_momentum(config.ensemble) and len(structure) > 1:
+        energy = lambda p: (p**2 / mass).sum()
+        whole = 1 - energy(at_rest(structure, momentum)) / energy(momentum)
+        if whole > 1e-3:
+            say(
+                f"warning: {100 * whole:.2g} % of the kinetic energy in {structure.name} is motion of the system as a whole, "
+                "which the temperature takes for heat"
+            )
 
 
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
@@ -111,7 +179,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
         kT=kB * config.temperature_K,
         pressure=config.pressure_GPa * GPa,
         dof=degrees_of_freedom(structure, conserves_momentum(config.ensemble)),
-        mass=masses(structure.numbers).astype(dtype),
+        mass=masses(structure).astype(dtype),
         numbers=structure.numbers,
         pbc=tuple(map(bool, structure.pbc)),
         charge=structure.charge,
@@ -120,9 +188,10 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Positions of the structure and momenta drawn from its seed; forces are not known yet."""
+    """Positions of the structure, and its momenta or momenta drawn from the seed; forces are not known yet."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
-    momentum = thermal_momenta(structure, temperature, config.seed)
+    drawn = config.velocities == "draw"
+    momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
     real = lambda x: jnp.asarray(x, dtype)
     return State(
         position=real(structure.positions),

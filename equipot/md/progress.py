@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from equipot.md.config import NPT, MDConfig
+from equipot.md.config import NPT, NVE, MDConfig
 from equipot.md.log import Line
 from equipot.training.console import duration
 
@@ -36,10 +36,10 @@ class Progress:
     def open(self, step: int, atoms: int) -> None:
         config = self.config
         kind = type(config.ensemble).__name__
+        drawn = config.velocities == "draw" or not isinstance(config.ensemble, NVE)
+        temperature = f"{config.temperature_K:g} K" if drawn else "velocities of the file"
         pressure = f", {config.pressure_GPa:g} GPa" if isinstance(config.ensemble, NPT) else ""
-        self.say(
-            f"{kind}: {atoms} atoms, {config.temperature_K:g} K{pressure}, {config.steps} steps of {config.timestep_fs:g} fs"
-        )
+        self.say(f"{kind}: {atoms} atoms, {temperature}{pressure}, {config.steps} steps of {config.timestep_fs:g} fs")
         if self.stream is not None and self.stream.isatty():
             from tqdm import tqdm
 

@@ -84,11 +84,11 @@ class Observation(NamedTuple):
     """Shortest distance between two atoms, Å."""
 
 
-def masses(numbers: Int[np.ndarray, "atoms"]) -> Float[np.ndarray, "atoms 1"]:
-    """Standard atomic masses, amu."""
+def masses(structure: Structure) -> Float[np.ndarray, "atoms 1"]:
+    """The structure's own masses, or the standard ones, amu."""
     from ase.data import atomic_masses
 
-    return atomic_masses[numbers][:, None]
+    return (atomic_masses[structure.numbers] if structure.masses is None else structure.masses)[:, None]
 
 
 def kinetic_energy(momentum: Array, mass: Array) -> Array:
@@ -107,7 +107,7 @@ def degrees_of_freedom(structure: Structure, conserves_momentum: bool) -> int:
 
 def rotations(structure: Structure) -> int:
     """Rotational degrees of freedom of an isolated system: 3, 2 if it is linear, 0 for an atom."""
-    moments = np.linalg.eigvalsh(_inertia(structure.positions, masses(structure.numbers)))
+    moments = np.linalg.eigvalsh(_inertia(structure.positions, masses(structure)))
     return int((moments > 1e-6 * max(moments.max(), 1e-12)).sum()) if len(structure) > 1 else 0
 
 
@@ -116,18 +116,25 @@ def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Floa
 
     They are scaled so that the temperature (K) is exact. A single atom keeps what it draws.
     """
-    mass = masses(structure.numbers)
+    mass = masses(structure)
     momentum = np.random.default_rng(seed).normal(size=(len(structure), 3)) * np.sqrt(kB * temperature * mass)
     if len(structure) == 1 or temperature == 0:
         return momentum
-    momentum -= mass * momentum.sum(axis=0) / mass.sum()
-    if not structure.pbc.any():
-        arm = structure.positions - (mass * structure.positions).sum(axis=0) / mass.sum()
-        spin = np.linalg.pinv(_inertia(structure.positions, mass), rcond=1e-6) @ np.cross(arm, momentum).sum(axis=0)
-        momentum -= mass * np.cross(spin, arm)
+    momentum = at_rest(structure, momentum)
     wanted = 0.5 * degrees_of_freedom(structure, True) * kB * temperature
     found = 0.5 * (momentum**2 / mass).sum()
     return momentum * np.sqrt(wanted / found) if found > 0 else momentum
+
+
+def at_rest(structure: Structure, momentum: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
+    """The momenta (sqrt(eV amu)) less those of the system as a whole: of its translation and, if isolated, its rotation."""
+    mass = masses(structure)
+    momentum = momentum - mass * momentum.sum(axis=0) / mass.sum()
+    if not structure.pbc.any():
+        arm = structure.positions - (mass * structure.positions).sum(axis=0) / mass.sum()
+        spin = np.linalg.pinv(_inertia(structure.positions, mass), rcond=1e-6) @ np.cross(arm, momentum).sum(axis=0)
+        momentum = momentum - mass * np.cross(spin, arm)
+    return momentum
 
 
 def _inertia(positions: np.ndarray, mass: np.ndarray) -> np.ndarray:

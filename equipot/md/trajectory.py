@@ -46,6 +46,8 @@ class System(NamedTuple):
     numbers: Int[np.ndarray, "atoms"]
     mass: Float[np.ndarray, "atoms 1"]
     pbc: tuple[bool, bool, bool]
+    own_masses: bool = False
+    """Whether the masses are not simply the standard ones, so that text has to hold them."""
 
 
 def writer(trajectory: ExtXYZ | H5MD | None, out: Path, system: System) -> Writer | None:
@@ -65,10 +67,19 @@ class TextFile:
         self.path = path
 
     def append(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        """Adds text.
+
+        Raises:
+            OSError: the disk is full, or the file may not be written; a part may have been added.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            # Writing to an open file fails without its name.
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def mark(self) -> int:
         """Bytes."""
@@ -108,6 +119,8 @@ class ExtXYZWriter:
         system = self.system
         cell = frame.cell if any(system.pbc) else None
         atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
+        if system.own_masses:
+            atoms.set_masses(system.mass[:, 0])
         atoms.info |= {"step": frame.step, "time_fs": frame.time_fs}
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
@@ -180,10 +193,12 @@ class H5MDWriter:
         """
         import h5py
 
+        if mark == 0:
+            # The species and masses in it may be of another system.
+            self.path.unlink(missing_ok=True)
+            return
         if self.mark() < mark:
             raise ValueError(f"{self.path} has fewer frames than when the checkpoint was written: cannot resume")
-        if not self.path.exists():
-            return
         try:
             with h5py.File(self.path, "r+", libver="latest") as file:
                 self._resize(file, mark)

@@ -4,20 +4,25 @@ import dataclasses
 import io
 import shutil
 import signal
+from pathlib import Path
 
 import ase.io
 import h5py
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms
 from safetensors import safe_open
 
 import equipot
 from equipot import config as yaml
 from equipot import md
 from equipot.md import log
-from equipot.md.prepare import check, read_structure
+from equipot.md.prepare import check, explain_start, read_structure, repeated
+from equipot.md.state import masses, thermal_momenta
+from equipot.md.trajectory import TextFile
 from equipot.neighbors import neighbor_list, plan
 from equipot.structure import Structure
+from equipot.units import kB
 
 ENSEMBLES = [
     md.NVE(),
@@ -36,7 +41,8 @@ def contents(folder):
     """Every byte of the files, and of the checkpoint's arrays and record (the order of its header is not defined)."""
     with safe_open(folder / "checkpoint.safetensors", "numpy") as file:
         arrays = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
-        return {name: (folder / name).read_bytes() for name in FILES} | arrays | file.metadata()
+        files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+        return files | arrays | file.metadata()
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES, ids=name)
@@ -53,6 +59,56 @@ def test_restart_is_exact(ensemble, potential, solid, configure, tmp_path):
     frames = ase.io.read(tmp_path / "whole" / "trajectory.xyz", ":")
     assert [frame.info["step"] for frame in frames] == [0, 100, 200, 300, 400]
     assert not np.array_equal(frames[-1].positions, frames[-2].positions)
+
+
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(every=50), None], ids=name)
+def test_a_run_that_ended_within_a_chunk_can_be_extended(trajectory, potential, solid, configure, tmp_path):
+    """Frames and builds of the list are those of the run that was longer from the start; a finished run is left alone."""
+    config = configure(md.NVTLangevin(), chunk_steps=100, trajectory=trajectory, steps=250)
+    run = lambda steps, folder, **how: md.simulate(
+        potential, solid, dataclasses.replace(config, steps=steps), tmp_path / folder, **{"progress": None} | how
+    )
+    run(250, "whole")
+    run(120, "cut")
+    before, told = contents(tmp_path / "cut"), io.StringIO()
+    run(120, "cut", resume=True, progress=told)
+    assert contents(tmp_path / "cut") == before
+    assert "all 120 steps are done already" in told.getvalue()
+    with pytest.raises(ValueError, match="steps is 110, but 120 are done already"):
+        run(110, "cut", resume=True)
+    run(250, "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    if trajectory is not None:
+        frames = ase.io.read(tmp_path / "cut" / "trajectory.xyz", ":")
+        assert [frame.info["step"] for frame in frames] == [0, 50, 100, 150, 200, 250]
+
+
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(), md.H5MD()], ids=name)
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(trajectory, potential, solid, configure, tmp_path, monkeypatch):
+    config = configure(md.NVE(), trajectory=trajectory, steps=0)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr("equipot.md.driver.save", lambda *anything: (_ for _ in ()).throw(InterruptedError))
+        md.simulate(potential, solid, config, folder, progress=None)
+    with open(folder / "log.csv", "a") as file:
+        file.truncate(file.tell() - 40)
+    md.simulate(potential, solid, config, folder, resume=True, progress=None)
+    md.simulate(potential, solid, config, tmp_path / "whole", progress=None)
+    kept = lambda folder: [(folder / name).read_bytes() for name in FILES if (folder / name).exists()]
+    assert kept(folder) == kept(tmp_path / "whole")
+    if isinstance(trajectory, md.H5MD):
+        with h5py.File(folder / "trajectory.h5") as file:
+            assert list(file["particles/trajectory/position/step"]) == [0]
+
+
+def test_a_log_without_its_checkpoint_is_not_cut(potential, solid, configure, tmp_path):
+    config = configure(md.NVE(), steps=200)
+    md.simulate(potential, solid, config, tmp_path / "run", progress=None)
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+    before = (tmp_path / "run" / "log.csv").read_bytes()
+    with pytest.raises(ValueError, match="whose checkpoint.safetensors is gone.*choose another folder"):
+        md.simulate(potential, solid, config, tmp_path / "run", resume=True, progress=None)
+    assert (tmp_path / "run" / "log.csv").read_bytes() == before
 
 
 def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
@@ -160,6 +216,13 @@ def test_h5md(potential, solid, configure, tmp_path):
             assert group["observables/potential_energy/value"][k] == pytest.approx(frame.get_potential_energy())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_failed_write_names_the_file(tmp_path):
+    (tmp_path / "log.csv").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device: .*log.csv"):
+        TextFile(tmp_path / "log.csv").append("step\n")
+
+
 def test_from_files(potential, solid, tmp_path):
     """The way of the command line: a config, a potential and a structure in files; float32."""
     equipot.save(potential.astype("float32"), tmp_path / "lj.eqp")
@@ -199,6 +262,8 @@ def broken(solid, kind):
         case "same place":
             positions[7] = positions[3] + cell[0]
             return solid.replace(positions=positions)
+        case "no mass":
+            return solid.replace(masses=np.where(np.arange(len(solid)) == 6, 0.0, 20.0))
         case "not finite":
             positions[5, 1] = np.nan
             return solid.replace(positions=positions)
@@ -212,6 +277,7 @@ def broken(solid, kind):
         ("no volume", "no volume"),
         ("same place", "atoms 3 and 7 .* 0.000 Å apart"),
         ("not finite", "position of atom 5"),
+        ("no mass", "mass of atom 6 is 0.0 amu"),
         ("empty", "no atoms"),
     ],
 )
@@ -238,6 +304,9 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
         ({"ensemble": md.NVTLangevin(friction_per_ps=-1.0)}, "friction_per_ps is -1.0"),
         ({"temperature_K": float("nan")}, "temperature_K is nan"),
         ({"repeat": (1, 0, 1)}, "repeat is"),
+        ({"velocities": "file", "initial_temperature_K": 10.0}, "initial_temperature_K is 10.0, but velocities is file"),
+        ({"seed": -1}, "seed is -1; give a whole number from 0"),
+        ({"seed": 2**32}, "seed is 4294967296; give"),
     ],
 )
 def test_configs_that_make_no_sense(changes, message, configure):
@@ -251,6 +320,100 @@ def test_long_time_steps_get_a_warning(potential, solid, configure):
     assert told[0].startswith("warning: timestep_fs is 8.0, long for atoms of 20.2 amu")
     check(configure(md.NVE()), potential, solid, told.append)
     assert len(told) == 1
+
+
+def test_constrained_atoms_are_refused(solid, tmp_path):
+    atoms = solid.to_ase()
+    atoms.set_constraint(FixAtoms([0, 3]))
+    ase.io.write(tmp_path / "start.xyz", atoms)
+    with pytest.raises(ValueError, match=r"start.xyz, frame 0: the atoms are constrained \(FixAtoms\).*remove the constraints"):
+        read_structure(str(tmp_path / "start.xyz"), 0, (1, 1, 1))
+
+
+@pytest.mark.parametrize("trajectory", [md.ExtXYZ(), md.H5MD()], ids=name)
+def test_masses_of_the_file(trajectory, potential, solid, configure, tmp_path):
+    """Four times the masses and twice the time step: the same path, the same temperature."""
+    atoms = solid.to_ase()
+    atoms.set_masses(4 * atoms.get_masses())
+    ase.io.write(tmp_path / "heavy.xyz", atoms)
+    heavy = read_structure(str(tmp_path / "heavy.xyz"), 0, (1, 1, 1)).replace(positions=solid.positions, cell=solid.cell)
+    config = configure(md.NVE(), steps=200, timestep_fs=2.0, trajectory=trajectory)
+    slow = dataclasses.replace(config, timestep_fs=4.0)
+    md.simulate(potential, solid, config, tmp_path / "light", progress=None)
+    told = io.StringIO()
+    md.simulate(potential, heavy, slow, tmp_path / "heavy", progress=told)
+    assert "masses other than the standard ones, 80.7188 to 159.792 amu; they are used" in told.getvalue()
+    first, second = (log.read(tmp_path / folder / "log.csv") for folder in ("light", "heavy"))
+    for column in ("temperature_K", "total_eV", "pressure_GPa"):
+        np.testing.assert_allclose(second[column], first[column], rtol=1e-9, atol=1e-12)
+    if isinstance(trajectory, md.H5MD):
+        with h5py.File(tmp_path / "heavy" / "trajectory.h5") as file:
+            np.testing.assert_allclose(file["particles/trajectory/mass"], atoms.get_masses())
+    else:
+        last = ase.io.read(tmp_path / "heavy" / "trajectory.xyz", -1)
+        assert last.get_kinetic_energy() == pytest.approx(second["kinetic_eV"][-1], rel=1e-5)
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        md.simulate(potential, heavy.replace(masses=None), slow, tmp_path / "heavy", resume=True, progress=None)
+
+
+def test_velocities_of_the_file(potential, solid, configure, tmp_path):
+    """A run from the last frame of another goes on from there; the momenta are part of what resume compares."""
+    config = configure(md.NVE(), steps=200)
+    md.simulate(potential, solid, config, tmp_path / "whole", progress=None)
+    start = read_structure(str(tmp_path / "whole" / "trajectory.xyz"), 1, (1, 1, 1))
+    going = dataclasses.replace(config, velocities="file", steps=100)
+    told = io.StringIO()
+    md.simulate(potential, start, going, tmp_path / "rest", progress=told)
+    assert "momenta" not in told.getvalue() and "warning" not in told.getvalue()
+    assert "NVE: 32 atoms, velocities of the file, 100 steps" in told.getvalue()
+    whole, rest = (log.read(tmp_path / folder / "log.csv") for folder in ("whole", "rest"))
+    for column in ("temperature_K", "total_eV", "pressure_GPa"):
+        np.testing.assert_allclose(rest[column], whole[column][10:], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        other = start.replace(momenta=2 * start.momenta)
+        md.simulate(potential, other, going, tmp_path / "rest", resume=True, progress=None)
+    md.simulate(potential, start, dataclasses.replace(config, steps=0), tmp_path / "drawn", progress=told)
+    assert "frame 1 has momenta; they are not used, velocities are drawn anew (velocities: file" in told.getvalue()
+
+
+def test_velocities_that_deserve_a_word(potential, solid, configure):
+    config, told = configure(md.NVE(), velocities="file"), []
+    with pytest.raises(ValueError, match="velocities is file, but solid has no momenta"):
+        check(config, potential, solid, told.append)
+    with pytest.raises(ValueError, match="momentum of atom 4 is not finite"):
+        momenta = np.where(np.arange(len(solid))[:, None] == 4, np.nan, np.zeros((1, 3)))
+        check(config, potential, solid.replace(momenta=momenta), told.append)
+    momenta = thermal_momenta(solid, 40.0, seed=1)
+    explain_start(config, solid.replace(momenta=momenta), told.append)
+    assert not told
+    drifting = solid.replace(momenta=momenta + 0.5 * masses(solid) * np.sqrt(kB * 40.0 / 20.0))
+    explain_start(config, drifting, told.append)
+    assert len(told) == 1 and "is motion of the system as a whole" in told[0]
+    explain_start(configure(md.NVTLangevin(), velocities="file"), drifting, told.append)
+    assert len(told) == 1
+
+
+def test_copies_have_their_masses_and_momenta(solid):
+    atoms = solid.to_ase()[:3]
+    atoms.set_masses([1.0, 2.0, 3.0])
+    atoms.set_momenta(np.arange(9.0).reshape(3, 3))
+    copies, expected = repeated(Structure.from_ase(atoms), (2, 1, 1)), atoms * (2, 1, 1)
+    assert np.array_equal(copies.masses, expected.get_masses())
+    assert np.array_equal(copies.momenta, expected.get_momenta())
+
+
+def test_the_frame_can_stand_behind_the_file(solid, tmp_path):
+    path = str(tmp_path / "start.xyz")
+    ase.io.write(path, [solid.to_ase(), solid.to_ase()[:4], solid.to_ase()[:6]])
+    size = lambda source, frame=0: len(read_structure(source, frame, (1, 1, 1)))
+    assert (size(f"{path}@1"), size(f"{path}@-1"), size(f"{path}@0"), size(f"{path}@1", 1)) == (4, 6, 32, 4)
+    assert size("bundled:ethanol/test@2") == 9
+    refused = {"@5": "there is no frame 5", "@0:2": "@0:2 is not one frame", "@1": "and frame 2 are two frames"}
+    for index, message in refused.items():
+        with pytest.raises(ValueError, match=message):
+            size(path + index, 2 if index == "@1" else 0)
+    ase.io.write(tmp_path / "a@1", solid.to_ase()[:3], format="extxyz")
+    assert size(str(tmp_path / "a@1")) == 3
 
 
 def test_copies_of_the_cell(solid, tmp_path):
