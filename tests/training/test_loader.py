@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
+from equipot.data.batch import centred
 from equipot.data.loader import (
     choose_shapes,
     cost,
@@ -81,7 +82,7 @@ def test_a_batch_holds_its_frames_labels(frames):
                 free = sum(tiny.ENERGIES[z] for z in s.numbers)
                 np.testing.assert_allclose(targets.interaction[device, k], s.energy - free, atol=1e-12)
                 np.testing.assert_array_equal(targets.forces[device, rows], s.forces)
-                np.testing.assert_array_equal(graph.positions[device, rows], s.positions)
+                np.testing.assert_array_equal(graph.positions[device, rows], centred(s))
                 assert targets.has_stress[device, k] == (s.stress is not None)
                 assert targets.frame[device, k] == i and targets.atoms[device, k] == len(s)
             assert not targets.has_energy[device, len(indices) :].any()

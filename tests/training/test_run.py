@@ -126,7 +126,7 @@ def test_two_devices_train_as_one(whole, cache, tmp_path):
 
 def test_time_limit_stops_cleanly_and_resumes_exactly(whole, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    best = tiny.run(out, {"max_minutes": 0.0})
+    best = tiny.run(out, {"max_minutes": 1e-9})
     assert best.exists() and len(checkpoint.paths(out / "checkpoints")) == 1
     assert "stopped by training.max_minutes" in (out / "report.md").read_text()
     tiny.run(out, {"max_minutes": None}, resume=True)
