@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ FRAMES = {"ethanol": 4, "silicon": 2}
 
 def main() -> None:
     args = parser().parse_args()
+    # Asked to end, it ends by an exception: a measurement that it started goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.item == "case":
         run_case(args)
     elif args.item == "table":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import combinations, islice, permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,12 @@ FACTOR = 6.0
 """Slopes within this factor of one are what a crude fit gives for right labels."""
 MATCH = 2.0
 """A known mistake is named when the slope is within this factor of it."""
+STRAIN = 0.03
+"""Largest strain between two frames whose energies and stresses are compared: the trapezoid rule then errs by some 0.05 GPa."""
+PRESSURE = 0.2 * GPa
+"""Pressure (eV/Å^3) between the stress and the derivative of the energy that is worth a warning."""
+MANY, PAIRS = 500, 20_000
+"""Frames among which strained ones are looked for, and pairs of them that are looked at."""
 GRADIENTS = "force sign"
 
 ENERGY_MISTAKES = {
@@ -66,6 +72,7 @@ class Finding(NamedTuple):
 def diagnose(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
     """What is wrong with the labels of each file, from a sample of its frames; ``files`` says which frames come from which."""
     for file, rows in files.items():
+        yield from _pressures(file, structures, rows)
         sample = _sample(structures, rows)
         if len(sample) < LEAST:
             continue
@@ -189,6 +196,52 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> It
         remedy = "it looks like a pressure tensor: stress is positive under tension, so reverse its sign"
     yield from _judge("stress unit", file, what, correlation, slope, mistakes, remedy)
     yield from _order(file, predicted, labels)
+
+
+def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) -> Iterator[Finding]:
+    """Whether the stress is the derivative of the energy, from frames that differ by nothing but a strain.
+
+    Along the straight line from cell h_a to cell h_b, with row vectors, dE = V sigma : (h^-1 dh); the trapezoid rule between
+    the two ends gives their energy difference. What is left over in proportion to the change of volume is a pressure.
+    """
+    pairs = islice((pair for group in _strained(structures, rows) for pair in combinations(group, 2)), PAIRS)
+    changes, left = np.array([part for a, b in pairs if (part := _work(a, b)) is not None]).reshape(-1, 2).T
+    if len(left) < LEAST or not changes.any():
+        return
+    pressure = float(changes @ left / (changes @ changes))
+    if abs(_regress(changes, left)[0]) < TRUSTED or abs(pressure) < PRESSURE:
+        return
+    seen = f"{len(left)} pairs of frames that differ by a strain"
+    what = f"the stress is off the derivative of the energy by {pressure / GPa:.2g} GPa on its diagonal ({seen})"
+    cause = "a plane-wave basis that is cut too low does this (Pulay stress)"
+    remedy = f"no potential can have both: leave the stress out (training.loss.stress.weight: 0) or correct it; {cause}"
+    yield Finding(WARNING, "stress pressure", file, what, remedy)
+
+
+def _strained(structures: Sequence[Structure], rows: Sequence[int]) -> list[list[Structure]]:
+    """Groups of frames with the same atoms at the same fractional coordinates, relative to the first atom."""
+    groups: dict[tuple[bytes, ...], list[Structure]] = defaultdict(list)
+    for k in np.random.Generator(np.random.PCG64(0)).permutation(rows)[:MANY]:
+        s = structures[int(k)]
+        if s.energy is None or s.stress is None or not s.pbc.all() or s.volume < 1e-3:
+            continue
+        if all(np.isfinite(value).all() for value in (s.positions, s.cell, s.energy, s.stress)):
+            scaled = (s.positions - s.positions[0]) @ np.linalg.inv(s.cell)
+            # Lattice sites are simple fractions: none of them is on the border between two boxes.
+            boxes = np.floor(scaled * 500 + 0.3183).astype(np.int64) % 500
+            groups[s.numbers.tobytes(), boxes.tobytes()].append(s)
+    return list(groups.values())
+
+
+def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
+    """Change of volume (Å^3) from one frame to another, and work of the stress less change of energy (eV); nothing if far."""
+    change = b.cell - a.cell
+    strains = [np.linalg.solve(s.cell, change) for s in (a, b)]
+    if np.abs(strains).max() > STRAIN:
+        return None
+    volumes = [s.volume * np.trace(u) for s, u in zip((a, b), strains, strict=True)]
+    works = [s.volume * np.sum(s.stress * u) for s, u in zip((a, b), strains, strict=True)]
+    return sum(volumes) / 2, sum(works) / 2 - (b.energy - a.energy)
 
 
 def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:

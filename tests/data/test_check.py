@@ -105,6 +105,32 @@ def test_labels_of_the_wrong_sign_or_unit_are_named(crystals, name):
 
 
 @pytest.fixture(scope="module")
+def strained():
+    """A crystal of copper under uniaxial strains, volume changes and shears, labelled by EMT."""
+    strains = [np.diag([e, 0, 0]) for e in np.linspace(-0.06, 0.06, 9)] + [e * np.eye(3) for e in (-0.03, -0.01, 0.01, 0.03)]
+    strains += [np.array([[0, e, 0], [e, 0, 0], [0, 0, 0]]) for e in (0.01, 0.02, 0.03)]
+    frames = []
+    for k, strain in enumerate(strains):
+        atoms = bulk("Cu", a=3.58, cubic=True)
+        atoms.set_cell(atoms.cell @ (np.eye(3) + strain), scale_atoms=True)
+        atoms.calc = EMT()
+        labels = dict(energy=atoms.get_potential_energy(), forces=atoms.get_forces(), stress=atoms.get_stress(voigt=False))
+        frames.append(Structure.from_ase(atoms).replace(source=f"strained.xyz, frame {k}", **labels))
+    return frames
+
+
+def test_a_stress_off_the_derivative_of_the_energy_is_named(strained):
+    """Only the diagonal is off, as by a Pulay stress: the forces of a perfect crystal say nothing about it."""
+    assert not check({"train": strained}).problems
+    shifted = [f.replace(stress=f.stress + 1.5 * GPa * np.eye(3)) for f in strained]
+    [found] = check({"train": shifted}).problems
+    assert found.severity == "warning"
+    pressure = float(re.search(r"derivative of the energy by ([-.\d]+) GPa", str(found))[1])
+    np.testing.assert_allclose(pressure, 1.5, atol=0.1)
+    assert "training.loss.stress.weight: 0" in str(found)
+
+
+@pytest.fixture(scope="module")
 def crystals_slabs_and_clusters():
     """Copper with many-body energies; crystals and clusters have one composition, but no one pair fit."""
     frames = []
