@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
             # Renaming is atomic for the name only: the content has to be on the disk before.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # An open file fails without its name, or with the one that only it has.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -31,3 +37,17 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Writes a file as a whole (see ``replacing``)."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def check_writable(path: str | Path) -> None:
+    """Makes the folder of a file to come, before the work whose result it will hold.
+
+    Raises:
+        OSError: the file could not be written there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))

@@ -22,9 +22,14 @@ def measure(
     from equipot.data.check import check
     from equipot.data.read import DataConfig, read
     from equipot.data.stats import is_free_atom
+    from equipot.files import check_writable
     from equipot.training.evaluate import evaluate_set, table_text, write_json, write_predictions
     from equipot.training.report import parity
 
+    if json is not None:
+        check_writable(json)
+    if out is not None:
+        check_writable(out / "predictions.xyz")
     settings = config.build(DataConfig, {"train": data}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = eqp.load(model, dtype)
@@ -37,10 +42,8 @@ def measure(
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
     print(table_text({Path(data).name: table}))
     if json is not None:
-        json.parent.mkdir(parents=True, exist_ok=True)
         write_json(table, json)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_predictions(structures, predictions, out / "predictions.xyz")
         parity(structures, predictions, out / "parity.png")
         print(f"predictions and plots: {out}")

@@ -26,7 +26,7 @@ from equipot.training import checkpoint
 from equipot.training.console import Console, duration, stream_of
 from equipot.training.evaluate import evaluate_set, write_json
 from equipot.training.loop import Run, TrainingConfig, fit, save_best
-from equipot.training.optimizer import shape, transformation
+from equipot.training.optimizer import Plateau, shape, transformation
 from equipot.training.report import write_report
 from equipot.training.session import Cursor, Watch
 from equipot.training.step import Rates, State, make_train_step, make_valid_step, mesh_of, replicate, start
@@ -81,6 +81,9 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
     sets = {"train": prepare(dataset.train, config.model.cutoff), "valid": prepare(dataset.valid, config.model.cutoff)}
     if not len(sets["train"]):
         raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
+    if not len(sets["valid"]) and (config.training.patience is not None or isinstance(config.training.schedule, Plateau)):
+        reader = "training.patience" if config.training.patience is not None else "the schedule Plateau"
+        raise ValueError(f"{reader} waits for the validation loss, but there are no validation frames; set data.valid")
     potential = first_potential(config, dataset, sets["train"])
     watch = Watch(config.training.checkpoint.seconds, config.training.max_minutes, began)
     run = set_up(config, out, potential, sets, dataset, console, watch)

@@ -179,6 +179,21 @@ def test_damaged_potential(capsys, damage):
         assert "model.eqp" in complaint(capsys, *argv)
 
 
+def test_results_that_could_not_be_written(capsys):
+    """Said before the evaluation, not after it."""
+    Path("there").mkdir()
+    assert "there" in complaint(capsys, "evaluate", "model.eqp", "nowhere.xyz", "--json", "there")
+    Path("file").write_text("")
+    assert "file" in complaint(capsys, "evaluate", "model.eqp", "nowhere.xyz", "--out", "file/pictures")
+
+
+@pytest.mark.parametrize("setting", ["training.patience=3", "training.schedule=Plateau"])
+def test_nothing_to_wait_for(capsys, setting):
+    message = complaint(capsys, "train", "c.yaml", "--set", "data.valid=0", "--set", setting)
+    assert "no validation frames; set data.valid" in message
+    assert not Path("runs/c/best.eqp").exists()
+
+
 def test_full_disk_and_resume(capsys, monkeypatch):
     Path("c.yaml").write_text(CONFIG + "  checkpoint: {seconds: 0}\n")
     assert cli.main(["train", "c.yaml", "--out", "uncut"]) == 0
