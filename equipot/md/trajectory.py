@@ -6,6 +6,7 @@ is cut off when the run is resumed.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Sequence
@@ -147,6 +148,18 @@ class H5MDWriter:
         self.system = system
 
     def append(self, frames: Sequence[Frame]) -> None:
+        """Adds frames.
+
+        Raises:
+            OSError: the disk is full, or the file may not be written; what it held can be read.
+        """
+        try:
+            self._append(frames)
+        except OSError as error:
+            # The library's own message need not say which file.
+            raise OSError(error.errno or errno.EIO, f"cannot write {self.path} ({' '.join(str(error).split())})") from error
+
+    def _append(self, frames: Sequence[Frame]) -> None:
         import h5py
 
         if not frames:

@@ -101,6 +101,12 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(trajectory, potent
             assert list(file["particles/trajectory/position/step"]) == [0]
 
 
+def test_a_trajectory_that_cannot_be_written_is_named(potential, solid, configure, tmp_path):
+    (tmp_path / "run" / "trajectory.h5").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"cannot write .*trajectory.h5"):
+        md.simulate(potential, solid, configure(md.NVE(), trajectory=md.H5MD(), steps=0), tmp_path / "run", progress=None)
+
+
 def test_a_log_without_its_checkpoint_is_not_cut(potential, solid, configure, tmp_path):
     config = configure(md.NVE(), steps=200)
     md.simulate(potential, solid, config, tmp_path / "run", progress=None)
