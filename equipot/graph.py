@@ -170,10 +170,10 @@ def _register(primitive: Primitive, transpose: Primitive, implementation: Any, l
 
     def batched(arguments: tuple, axes: tuple) -> tuple:
         x, *indices = arguments
-        if all(axis is batching.not_mapped for axis in axes[1:]):
+        if not any(isinstance(axis, int) for axis in axes[1:]):
             # The map acts on leading axes only, so a mapped axis may simply ride along at the end.
             return primitive.bind(jnp.moveaxis(x, axes[0], -1), *indices), x.ndim - 1 + (1 if lead == 1 else -1)
-        return jax.vmap(implementation, in_axes=tuple(None if a is batching.not_mapped else a for a in axes))(*arguments), 0
+        return jax.vmap(implementation, in_axes=tuple(a if isinstance(a, int) else None for a in axes))(*arguments), 0
 
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transposed
