@@ -25,7 +25,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None or str(error.filename) not in ("None", str(temporary)):
             raise
         # An open file fails without its name, or with the one that only it has.
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -32,7 +32,7 @@ FACTOR = 6.0
 MATCH = 2.0
 """A known mistake is named when the slope is within this factor of it."""
 STRAIN = 0.03
-"""Largest strain between two frames whose energies and stresses are compared: the trapezoid rule then errs by some 0.05 GPa."""
+"""Largest strain between two frames whose energies and stresses are compared: the trapezoid rule then errs by about 0.1 GPa."""
 PRESSURE = 0.2 * GPa
 """Pressure (eV/Å^3) between the stress and the derivative of the energy that is worth a warning."""
 MANY, PAIRS = 500, 20_000

@@ -183,8 +183,8 @@ def test_results_that_could_not_be_written(capsys):
     """Said before the evaluation, not after it."""
     Path("there").mkdir()
     assert "there" in complaint(capsys, "evaluate", "model.eqp", "nowhere.xyz", "--json", "there")
-    Path("file").write_text("")
-    assert "file" in complaint(capsys, "evaluate", "model.eqp", "nowhere.xyz", "--out", "file/pictures")
+    Path("taken").write_text("")
+    assert "taken" in complaint(capsys, "evaluate", "model.eqp", "nowhere.xyz", "--out", "taken/pictures")
 
 
 @pytest.mark.parametrize("setting", ["training.patience=3", "training.schedule=Plateau"])
