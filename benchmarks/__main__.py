@@ -70,11 +70,11 @@ def measure(args: argparse.Namespace) -> None:
     """Runs an item and writes its result file after every case, so that nothing is lost."""
     out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
     command = ["python", "-m", "benchmarks", *without_paths(sys.argv[1:])]
-    before, results = record.conditions(), []
+    began, results = record.beginning(), []
     outcomes = accuracy.run(args) if args.item == "accuracy" else (in_own_process(*case, args.cores) for case in cases(args))
     for result in outcomes:
         results.append(result)
-        record.write(out, args.item, command, results, before)
+        record.write(out, args.item, command, results, began)
     print(text([out]))
     print(f"written: {out}")
 

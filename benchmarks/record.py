@@ -18,20 +18,25 @@ from equipot.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "e3nn-jax", "jax-md", "optax", "numpy", "vesin")
+SOURCES = ("equipot", "benchmarks", ":!benchmarks/results")
+"""What a measurement depends on, as git names it."""
 SETTINGS = ("JAX_PLATFORMS", "XLA_FLAGS", "GLIBC_TUNABLES", "OMP_NUM_THREADS")
 """Environment variables that change what is measured."""
 
 
+def beginning() -> dict[str, Any]:
+    """What has to be looked at before a measurement: the code may change while it runs."""
+    return {"machine": machine(), "versions": versions(), "before": conditions()}
+
+
 def write(
-    path: Path, item: str, command: Sequence[str], results: Sequence[Mapping[str, Any]], before: Mapping[str, Any]
+    path: Path, item: str, command: Sequence[str], results: Sequence[Mapping[str, Any]], began: Mapping[str, Any]
 ) -> None:
-    """Writes a result file. ``before`` is ``conditions()`` as it was when the measurement began."""
+    """Writes a result file. ``began`` is ``beginning()`` as it was before the measurement."""
     record = {
         "item": item,
         "command": " ".join(command),
-        "machine": machine(),
-        "versions": versions(),
-        "before": before,
+        **began,
         "after": conditions(),
         "results": list(results),
     }
@@ -79,6 +84,6 @@ def commit() -> str:
     """The commit that is checked out; empty outside a repository."""
     ask = lambda *words: subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     try:
-        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--", "equipot") else "")
+        return ask("rev-parse", "--short=12", "HEAD") + ("+" if ask("status", "--porcelain", "--", *SOURCES) else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
