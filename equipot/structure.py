@@ -54,15 +54,16 @@ class Structure:
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)
-        put("numbers", np.asarray(self.numbers, np.int32).reshape(-1))
-        put("positions", np.asarray(self.positions, np.float64))
-        put("cell", np.asarray(self.cell, np.float64))
+        # Copies: what the caller does to his arrays afterwards, as a simulation does, must not change this structure.
+        put("numbers", np.array(self.numbers, np.int32).reshape(-1))
+        put("positions", np.array(self.positions, np.float64))
+        put("cell", np.array(self.cell, np.float64))
         put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
         n = len(self.numbers)
         shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3), "masses": (n,), "momenta": (n, 3)}
         for name in ("forces", "stress", "masses", "momenta"):
             if getattr(self, name) is not None:
-                put(name, np.asarray(getattr(self, name), np.float64))
+                put(name, np.array(getattr(self, name), np.float64))
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:
@@ -120,12 +121,16 @@ class Structure:
         )
 
     def to_ase(self) -> Any:
-        """An ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order)."""
+        """An ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
+
+        A charge and a spin that are not zero stand in its ``info``, where ``from_ase`` looks for them.
+        """
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.info))
+        atoms.info |= {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))

@@ -49,8 +49,14 @@ class EquipotCalculator(Calculator):
         self.builds = 0
         """How many times the neighbour list was built."""
         self._interaction = without_free_atoms(self.potential)
+        self._state: tuple[Any, Any] = (None, None)
         self._reference: Structure | None = None
         self._graph: Graph | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; ASE does not look at ``info``, where charge and spin are."""
+        changes = super().check_state(atoms, tol)
+        return changes if _charge_and_spin(atoms) == self._state else [*changes, "info"]
 
     def calculate(
         self,
@@ -59,6 +65,7 @@ class EquipotCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, list(properties), list(system_changes))
+        self._state = _charge_and_spin(self.atoms)
         structure = Structure.from_ase(self.atoms, source=self.atoms.get_chemical_formula())
         self.potential.check([structure])
         periodic = bool(structure.pbc.any()) and structure.volume > 0
@@ -97,6 +104,10 @@ class EquipotCalculator(Calculator):
         capacity = self._graph.num_slots if same else 4 * math.ceil(self.slack * width / 4)
         shape = Shape(len(structure), capacity, 1)
         return pad([structure], self.potential.cutoff, shape=shape, dtype=self.potential.dtype, found=[found])
+
+
+def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:
+    return atoms.info.get("charge"), atoms.info.get("spin")
 
 
 @jax.jit

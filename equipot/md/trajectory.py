@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,6 +50,8 @@ class System(NamedTuple):
     pbc: tuple[bool, bool, bool]
     own_masses: bool = False
     """Whether the masses are not simply the standard ones, so that text has to hold them."""
+    state: Mapping[str, float] = MappingProxyType({})
+    """Charge (e) and spin, where they are not zero."""
 
 
 def writer(trajectory: ExtXYZ | H5MD | None, out: Path, system: System) -> Writer | None:
@@ -122,7 +125,7 @@ class ExtXYZWriter:
         atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
         if system.own_masses:
             atoms.set_masses(system.mass[:, 0])
-        atoms.info |= {"step": frame.step, "time_fs": frame.time_fs}
+        atoms.info |= {**system.state, "step": frame.step, "time_fs": frame.time_fs}
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
 

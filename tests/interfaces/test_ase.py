@@ -14,10 +14,19 @@ import equipot
 from equipot.data.batch import pad
 from equipot.interfaces.ase import EquipotCalculator
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential
+from equipot.potential import Atomic, Metadata, Potential, Term
 from equipot.structure import Structure
 
 CUTOFF = 5.0
+
+
+class Charged(Term):
+    """A term that sees nothing but the charge: 0.3 eV for every e and atom."""
+
+    depends_on = ("charge",)
+
+    def __call__(self, graph, vectors):
+        return Atomic(0.3 * graph.charge[graph.node_graph] + 0.0 * vectors.sum(axis=(1, 2)))
 
 
 def argon(dtype="float64", free=0.0, cutoff=CUTOFF):
@@ -153,3 +162,32 @@ def test_single_precision_does_not_depend_on_the_distance_from_the_origin():
     np.testing.assert_allclose(equipot.evaluate(potential, far, want="forces").forces, near, atol=2e-4)
     here.calc, far.calc = EquipotCalculator(potential), EquipotCalculator(potential)
     np.testing.assert_allclose(far.get_forces(), here.get_forces(), atol=2e-4)
+
+
+def test_charge_and_spin_reach_the_model_and_the_file():
+    potential = Potential(Charged(cutoff=CUTOFF), {}, Metadata(((18, 0.0),)))
+    atoms = Atoms("Ar2", [[0, 0, 0], [2.5, 0, 0]])
+    atoms.calc = potential.calculator()
+    assert atoms.get_potential_energy() == 0.0
+    atoms.info["charge"] = 2
+    assert atoms.get_potential_energy() == pytest.approx(1.2)
+    ion = Structure.from_ase(atoms).replace(spin=1.0)
+    again = ion.to_ase()
+    assert again.info["charge"] == 2.0 and again.info["spin"] == 1.0
+    assert Structure.from_ase(again).charge == 2.0
+    again.calc = potential.calculator()
+    assert again.get_potential_energy() == pytest.approx(equipot.evaluate(potential, ion).energy[0])
+    assert "charge" not in ion.replace(charge=0.0).to_ase().info
+
+
+def test_a_structure_does_not_change_with_the_atoms_it_was_made_of():
+    atoms = crystal()
+    atoms.set_momenta(np.ones((len(atoms), 3)))
+    kept = Structure.from_ase(atoms)
+    before = (kept.numbers.copy(), kept.positions.copy(), kept.cell.copy(), kept.momenta.copy())
+    atoms.positions += 1.0
+    atoms.numbers[:] = 10
+    atoms.arrays["momenta"] *= 2
+    atoms.cell[:] *= 2
+    for a, b in zip(before, (kept.numbers, kept.positions, kept.cell, kept.momenta), strict=True):
+        np.testing.assert_array_equal(a, b)
