@@ -32,27 +32,36 @@ def save(path: Path, state: State, record: dict[str, Any]) -> None:
     write_atomically(path, to_bytes(leaves, metadata={"format": FORMAT, "record": text, "sha256": _digest(leaves, text)}))
 
 
-def load(path: Path, template: State) -> tuple[State, dict[str, Any]]:
-    """State and record; ``template`` is a state of the same run, which gives the structure.
+def load(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """The arrays of the state, for ``restore``, and the record.
 
     Raises:
-        ValueError: damaged, or of another run.
+        ValueError: damaged, or not a checkpoint of molecular dynamics.
     """
     from safetensors import SafetensorError, safe_open
 
-    leaves, structure = jax.tree.flatten(template)
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             found = {name: file.get_tensor(name) for name in sorted(file.keys())}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole checkpoint ({error}); start the run anew in another folder") from None
-    if header.get("format") != FORMAT or header["sha256"] != _digest(found, header["record"]):
+    record = header.get("record", "")
+    if header.get("format") != FORMAT or header.get("sha256") != _digest(found, record):
         raise ValueError(f"{path}: a damaged checkpoint, or none of molecular dynamics; start the run anew in another folder")
-    arrays = list(found.values())
+    return list(found.values()), json.loads(record)
+
+
+def restore(path: Path, arrays: list[np.ndarray], template: State) -> State:
+    """The state of a checkpoint; ``template`` is a state of the same run, which gives the structure.
+
+    Raises:
+        ValueError: it is of another run.
+    """
+    leaves, structure = jax.tree.flatten(template)
     if [(a.shape, a.dtype) for a in arrays] != [(np.shape(x), x.dtype) for x in leaves]:
         raise ValueError(f"{path}: the checkpoint is of another system; use the same structure and ensemble")
-    return jax.tree.unflatten(structure, [jnp.asarray(a) for a in arrays]), json.loads(header["record"])
+    return jax.tree.unflatten(structure, [jnp.asarray(a) for a in arrays])
 
 
 def spec_to_record(spec: ListSpec) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class MDConfig:
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number above zero")
         for name in ("steps", "skin", "min_distance", "initial_temperature_K"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a number that is not negative")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; give a whole number from 0 to 4294967295")
@@ -157,6 +157,8 @@ class MDConfig:
             raise ValueError(f"steps ({self.steps}) is not a multiple of log_every ({self.log_every}); {near} would be")
         if self.trajectory is not None and (self.trajectory.every < 1 or self.trajectory.every % self.log_every):
             raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
+        if not math.isfinite(self.pressure_GPa):
+            raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
         if self.pressure_GPa and not isinstance(self.ensemble, NPT):
             kind = type(self.ensemble).__name__
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}, but {kind} has none; choose NPTIsotropic or NPTFlexible")

@@ -23,7 +23,7 @@ from equipot import config as yaml
 from equipot.eqp import load as load_potential
 from equipot.files import write_atomically
 from equipot.md import chunk, log
-from equipot.md.checkpoint import fingerprint, load, save, spec_from_record, spec_to_record
+from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
 from equipot.md.prepare import check, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
@@ -118,11 +118,14 @@ class Run:
         free = float(free_atoms(potential.metadata, structure.numbers).sum())
         self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
-        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None)
+        self.origin = structure.positions.mean(axis=0)
+        state = {name: value for name, value in (("charge", structure.charge), ("spin", structure.spin)) if value}
+        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, state)
         self.frames: Writer | None = writer(config.trajectory, out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
-        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta)
+        electrons = (structure.charge, structure.spin)
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, electrons)
         self.builds = 1
 
     @property
@@ -174,12 +177,9 @@ class Run:
         """Where the checkpoint was written, with the files cut back to it; without a checkpoint, step zero."""
         if not self.checkpoint.exists():
             self.clear()
+            self.progress.say(f"{self.out} holds no checkpoint to resume from: starting at step 0")
             return self.start()
-        state = start_state(self.config, self.structure, self.potential.dtype)
-        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
-        state, record = load(self.checkpoint, jax.eval_shape(begin, state))
-        if record["identity"] != self.identity:
-            raise ValueError(f"{self.checkpoint} was written with another potential or another structure; use the same ones")
+        arrays, record = load(self.checkpoint)
         now, then = yaml.dump(self.config), record["config"]
         changed = [key for key in now if key not in MAY_CHANGE and now[key] != then.get(key)]
         if changed:
@@ -187,6 +187,11 @@ class Run:
             raise ValueError(
                 f"{key} was {then.get(key)} and is {now[key]}: a resumed run may only change {' and '.join(MAY_CHANGE)}"
             )
+        if record["identity"] != self.identity:
+            raise ValueError(f"{self.checkpoint} was written with another potential or another structure; use the same ones")
+        state = start_state(self.config, self.structure, self.potential.dtype)
+        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
+        state = restore(self.checkpoint, arrays, jax.eval_shape(begin, state))
         done, marks = record["done"], record["marks"]
         if done > self.config.steps:
             raise ValueError(f"steps is {self.config.steps}, but {done} are done already")
@@ -292,8 +297,12 @@ class Run:
         return table, [self.frame(row(result.frames, k), table[(k + 1) * per - 1]) for k in range(count)]
 
     def frame(self, kept: chunk.Frames, line: log.Line) -> Frame:
-        double = [np.asarray(x, np.float64) for x in kept]
-        return Frame(line.step, line.step * self.config.timestep_fs, *double, line.potential_eV)
+        return self.frame_at(line.step, kept, line.potential_eV)
+
+    def frame_at(self, step: int, kept: chunk.Frames, energy: float) -> Frame:
+        """A frame where the structure was: the dynamics runs about the origin."""
+        position, *others = (np.asarray(x, np.float64) for x in kept)
+        return Frame(step, step * self.config.timestep_fs, position + self.origin, *others, energy)
 
     def write(self, table: list[log.Line], frames: list[Frame]) -> None:
         self.log.append("".join(map(log.text, table)))
@@ -306,9 +315,8 @@ class Run:
         table, frames = self.harvest(at, result)
         state = result.state
         if np.isfinite(state.position).all() and (not frames or frames[-1].step < step):
-            kept = chunk.Frames(*(np.asarray(x, np.float64) for x in jax.device_get(chunk.frame_of(state))))
             energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
-            frames = [*frames, Frame(step, step * self.config.timestep_fs, *kept, energy)]
+            frames = [*frames, self.frame_at(step, jax.device_get(chunk.frame_of(state)), energy)]
         self.write(table, frames)
         where = "" if self.frames is None else " The last frames are in the trajectory."
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.md.config import NPT, MDConfig
+from equipot.data.batch import centred
+from equipot.md.config import NPT, NVTCSVR, MDConfig
 from equipot.md.integrators import conserves_momentum
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
@@ -126,6 +127,9 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
         k = int(np.flatnonzero(~(mass[:, 0] > 0) | ~np.isfinite(mass[:, 0]))[0])
         raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
     check_momenta(config, structure)
+    still = config.initial_temperature_K == 0 if config.velocities == "draw" else not structure.momenta.any()
+    if isinstance(config.ensemble, NVTCSVR) and still:
+        raise ValueError("NVTCSVR rescales velocities and cannot start from rest; choose NVTLangevin, or start warmer")
     lightest = float(mass.min())
     limit = next(step for mass, step in LONG_STEP if lightest <= mass)
     if config.timestep_fs > limit:
@@ -188,13 +192,13 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Positions of the structure, and its momenta or momenta drawn from the seed; forces are not known yet."""
+    """Positions of the structure about their mean, and its momenta or momenta drawn from the seed; forces are not known yet."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
     drawn = config.velocities == "draw"
     momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
     real = lambda x: jnp.asarray(x, dtype)
     return State(
-        position=real(structure.positions),
+        position=real(centred(structure)),
         momentum=real(momentum),
         force=real(np.zeros_like(momentum)),
         cell=real(structure.cell if structure.pbc.any() else np.zeros((3, 3))),

@@ -313,11 +313,36 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
         ({"velocities": "file", "initial_temperature_K": 10.0}, "initial_temperature_K is 10.0, but velocities is file"),
         ({"seed": -1}, "seed is -1; give a whole number from 0"),
         ({"seed": 2**32}, "seed is 4294967296; give"),
+        ({"pressure_GPa": float("nan")}, "pressure_GPa is nan; give a number"),
+        ({"skin": float("inf")}, "skin is inf"),
     ],
 )
 def test_configs_that_make_no_sense(changes, message, configure):
     with pytest.raises(ValueError, match=message):
         configure(md.NVE(), **changes)
+
+
+@pytest.mark.parametrize("changes", [{"initial_temperature_K": 0.0}, {"velocities": "file"}], ids=["cold", "still"])
+def test_rescaling_velocities_needs_some(changes, potential, solid, configure, tmp_path):
+    still = solid.replace(momenta=np.zeros((len(solid), 3)))
+    with pytest.raises(ValueError, match="cannot start from rest; choose NVTLangevin"):
+        md.simulate(potential, still, configure(md.NVTCSVR(), **changes), tmp_path / "run", progress=None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_single_precision_does_not_depend_on_the_distance_from_the_origin(potential, solid, configure, tmp_path):
+    offset = np.array([4096.0, -8192.0, 2048.0])
+    config = configure(md.NVE(), steps=200, dtype="float32")
+    cluster = solid.replace(pbc=np.zeros(3, bool), cell=np.zeros((3, 3)), charge=1.0)
+    for name, structure in (("near", cluster), ("far", cluster.replace(positions=cluster.positions + offset))):
+        md.simulate(potential, structure, config, tmp_path / name, progress=None)
+    near, far = (ase.io.read(tmp_path / name / "trajectory.xyz", ":") for name in ("near", "far"))
+    assert len(near) == len(far) == 3
+    for a, b in zip(near, far, strict=True):
+        np.testing.assert_allclose(b.positions - offset, a.positions, atol=1e-5)
+        np.testing.assert_allclose(b.get_momenta(), a.get_momenta(), atol=1e-4)
+        assert a.info["charge"] == b.info["charge"] == 1.0
+    np.testing.assert_allclose(near[0].positions, cluster.positions, atol=1e-5)
 
 
 def test_long_time_steps_get_a_warning(potential, solid, configure):
@@ -447,6 +472,10 @@ def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_pa
     again = lambda *what: md.simulate(*what, tmp_path / "run", resume=True, progress=None)
     with pytest.raises(ValueError, match="seed was 0 and is 1"):
         again(potential, solid, dataclasses.replace(config, seed=1))
+    with pytest.raises(ValueError, match="dtype was float64 and is float32"):
+        again(potential, solid, dataclasses.replace(config, dtype="float32"))
+    with pytest.raises(ValueError, match="another potential or another structure"):
+        again(potential, solid.replace(charge=1.0), config)
     with pytest.raises(ValueError, match="another potential or another structure"):
         again(potential, solid.replace(positions=solid.positions + 0.1), config)
     with pytest.raises(ValueError, match="steps is 100, but 200 are done already"):
@@ -459,6 +488,12 @@ def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_pa
     path.write_bytes(data)
     with pytest.raises(ValueError, match="damaged checkpoint"):
         again(potential, solid, config)
+    for name in (b'"sha256"', b'"record"', b'"format"'):
+        renamed = bytes(data).replace(name, name.upper(), 1)
+        assert renamed != bytes(data)
+        path.write_bytes(renamed)
+        with pytest.raises(ValueError, match="damaged checkpoint"):
+            again(potential, solid, config)
     path.write_bytes(data[:1000])
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         again(potential, solid, config)
