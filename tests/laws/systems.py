@@ -50,13 +50,15 @@ SYSTEMS = [
     random_structure(1, 4, TRICLINIC, True, "triclinic"),
     random_structure(2, 5, LEFT_HANDED, True, "left-handed"),
     random_structure(3, 4, np.diag([4.5, 4.8, 12.0]), (True, True, False), "slab"),
-    random_structure(4, 4, [[4.2, 0.5, 0.0], [0, 9.0, 0], [0, 0, 9.0]], (True, False, False), "wire"),
+    random_structure(4, 4, [[3.1, 0.5, 0.0], [0, 5.0, 0], [0, 0, 5.4]], (True, False, False), "wire"),
     random_structure(5, 3, np.diag([2.6, 7.0, 7.0]), True, "cutoff beyond the cell"),
     MOLECULE,
     structure([8, 6], [[0, 0, 0], [0.3, 0.4, 1.1]], source="dimer"),
     structure([1], [[0.0, 0.0, 0.0]], source="isolated atom"),
     structure([1, 8, 6], [[0, 0, 0], [9.0, 0, 0], [9.6, 1.0, 0.2]], source="empty neighbourhood"),
 ]
+ALONE = ("isolated atom", "empty neighbourhood")
+"""Systems with an atom that has no neighbours, on purpose."""
 
 TERMS = {
     "mace": MACE(cutoff=CUTOFF, channels=4, radial=Radial(mlp=(8,))),
