@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ class Term(nn.Module):
     the one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
     """
 
+    depends_on: ClassVar[tuple[str, ...]] = ()
+    """Which of ``charge`` and ``spin`` of a graph the energy depends on."""
     cutoff: float | None = None
     """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
 

@@ -49,13 +49,6 @@ bar = 1e-3 * kbar
 """eV/Å^3."""
 fs = 1e-5 * math.sqrt(_E / _AMU)
 """Å sqrt(amu/eV); about 0.0982."""
-ps = 1e3 * fs
-g_per_cm3 = 1e-27 / _AMU
-"""amu/Å^3."""
-per_cm = 100.0 * _PLANCK * _LIGHT / _E
-"""eV of a quantum of one inverse centimetre."""
-coulomb = _E * 1e10 / (4 * math.pi * _EPS0)
-"""e^2/(4 pi eps0) in eV Å."""
 
 ENERGY = {
     "eV": eV,

@@ -20,7 +20,7 @@ def measure(
     """The error table of a potential on labelled data."""
     from equipot import config, eqp
     from equipot.data.check import check
-    from equipot.data.read import DataConfig, read
+    from equipot.data.read import Reading, read
     from equipot.data.stats import is_free_atom
     from equipot.files import check_writable
     from equipot.training.evaluate import evaluate_set, table_text, write_json, write_predictions
@@ -30,7 +30,7 @@ def measure(
         check_writable(json)
     if out is not None:
         check_writable(out / "predictions.xyz")
-    settings = config.build(DataConfig, {"train": data}, overrides=overrides)
+    settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = eqp.load(model, dtype)
     frames = read(data, settings.keys, settings.units)

@@ -120,11 +120,12 @@ def check(
     cutoff: float = CUTOFF,
     max_force: float = MAX_FORCE,
     min_distance: float = MIN_DISTANCE,
+    depends_on: Sequence[str] = (),
 ) -> Report:
     """Looks at every frame of the sets once, and at a sample for the agreement of the labels.
 
     ``cutoff`` (Å) is for atoms without neighbours, ``max_force`` in eV/Å, ``min_distance`` in Å. The set ``train`` says which
-    elements there may be.
+    elements there may be. ``depends_on`` is that of the term that will be trained.
     """
     problems: list[Problem] = []
     seen: dict[bytes, tuple[str, str, float | None]] = {}
@@ -136,7 +137,7 @@ def check(
             found, nearest = _distances(s, cutoff, min_distance)
             problems += [*found, *_duplicate(s, name, seen)]
             rows.append(_row(s, nearest))
-        problems += [*_labels(rows), *_lengths(rows), *_outliers(rows)]
+        problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, depends_on)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
         problems += [Problem(*finding) for finding in diagnose(structures, fresh)]
         judged |= fresh.keys()
@@ -160,13 +161,15 @@ class Row(NamedTuple):
     """eV; NaN where there is none."""
     nearest: float
     """Median over the atoms of the nearest neighbour, in sums of covalent radii; NaN where that says nothing."""
+    state: dict[str, float]
+    """Charge and spin."""
 
 
 def _row(s: Structure, nearest: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
     has = (s.energy is not None, s.forces is not None, s.stress is not None)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
-    return Row(s.name, has, counts, np.nan if s.energy is None else s.energy, nearest)
+    return Row(s.name, has, counts, np.nan if s.energy is None else s.energy, nearest, {"charge": s.charge, "spin": s.spin})
 
 
 def _elements(rows: Sequence[Row]) -> set[int]:
@@ -299,6 +302,16 @@ def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
             if not column.any() and has.any():
                 what = f"no frame has {'forces' if label == 'forces' else 'an energy'}"
                 yield Problem(WARNING, f"missing {label}", file, what, f"set data.keys.{label} if they have another name")
+
+
+def _states(rows: Sequence[Row], depends_on: Sequence[str]) -> Iterator[Problem]:
+    """Frames of several charges or spins, for a model that cannot tell them apart."""
+    for name in ("charge", "spin"):
+        values = [row.state[name] for row in rows]
+        if name not in depends_on and len(set(values)) > 1:
+            odd = next(row for row in rows if row.state[name] != values[0])
+            what = f"has {name} {odd.state[name]:g} and {rows[0].name} {values[0]:g}, but the model does not see the {name}"
+            yield Problem(WARNING, name, odd.name, what, f"train on frames of one {name}")
 
 
 def _lengths(rows: Sequence[Row]) -> Iterator[Problem]:

@@ -22,8 +22,27 @@ __all__ = ["DataConfig", "Dataset", "HDF5Dataset", "Keys", "Units", "load_data",
 CHOICES = ("auto", "isolated", "fit")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How files of reference data are understood."""
+
+    keys: Keys = field(default_factory=Keys)
+    """Names of the labels in the files, where they are not the usual ones."""
+    units: Units = field(default_factory=Units)
+    """Units of the files."""
+    max_force: float = MAX_FORCE
+    """A larger force component in the data (eV/Å) is an error."""
+    min_distance: float = MIN_DISTANCE
+    """A pair of atoms in the data that is closer (Å) is an error."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_force", "min_distance"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
+
+
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Reading):
     """Reference data of a run. A source is a file, ``file@0:100`` (ASE's frame slices) or ``bundled:NAME``."""
 
     train: str | tuple[str, ...]
@@ -36,25 +55,18 @@ class DataConfig:
     """Train on this many frames only; a share in valid is then one of this number."""
     limit_by: Literal["random", "first"] = "random"
     """Which frames a limit keeps: drawn with the seed, or the first in the files."""
-    keys: Keys = field(default_factory=Keys)
-    """Names of the labels in the files, where they are not the usual ones."""
-    units: Units = field(default_factory=Units)
-    """Units of the files."""
     atomic_energies: str | dict[str, float] = "auto"
     """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the weight of training frames, by their config_type."""
-    max_force: float = MAX_FORCE
-    """A larger force component in the data (eV/Å) is an error."""
-    min_distance: float = MIN_DISTANCE
-    """A pair of atoms in the data that is closer (Å) is an error."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit = {self.limit} leaves nothing to train on; give 1 or more, or leave it out")
         for name, factor in self.weights.items():
-            if factor < 0:
-                raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive")
+            if not 0 <= factor < np.inf:
+                raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive, and finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +127,8 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     """Frames of an extended XYZ file; ``label`` is what messages call it."""
     label, factors = label or str(path), units.factors()
     wanted = _slice(index, label)
-    chunks = list(extxyz.chunks(path)) if (wanted.start or 0) < 0 or (wanted.stop or -1) < 0 else _first(path, wanted.stop)
+    forward = min(wanted.start or 0, 0) == 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
+    chunks = _first(path, wanted.stop) if forward else list(extxyz.chunks(path))
     frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}", keys) for chunk in chunks[wanted]]
     if not frames:
         raise ValueError(f"{label}: no frames" + ("" if index == ":" else f" in @{index}"))
@@ -180,8 +193,10 @@ def _slice(index: str, source: str) -> slice:
         raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
 
 
-def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF) -> Dataset:
-    """Everything a run reads, split, checked and with E0. ``cutoff`` (Å) is for the search for atoms without neighbours.
+def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Dataset:
+    """Everything a run reads, split, checked and with E0.
+
+    ``cutoff`` (Å) is for the search for atoms without neighbours, ``depends_on`` that of the term that will be trained.
 
     Raises:
         FileNotFoundError: no such file.
@@ -198,7 +213,7 @@ def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF) -> Dataset:
     test = _without_free_atoms(_sources(config.test, config)) if config.test else ()
     train = _weighted(train, config.weights)
     sets = {"train": train, "valid": held, "test": test}
-    report = check(sets, cutoff, max_force=config.max_force, min_distance=config.min_distance)
+    report = check(sets, cutoff, config.max_force, config.min_distance, depends_on)
     report.raise_errors()
     energies = _energies(config, train, free)
     report = report.with_warnings(energies.warnings)

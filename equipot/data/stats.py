@@ -65,8 +65,6 @@ class Statistics:
     """(elements,) eV: energies per atom beyond E0, by least squares."""
     force_rms: float
     """eV/Å, of all components; NaN without forces."""
-    force_rms_per_element: np.ndarray
-    """(elements,) eV/Å; NaN where an element has no forces."""
     energy_rms: float
     """eV/atom: spread of the energies beyond E0 and shift; NaN without energies."""
 
@@ -80,8 +78,13 @@ def is_free_atom(structure: Structure) -> bool:
     kind = str(structure.info.get("config_type", "")).replace("_", "").lower()
     if len(structure) != 1 or structure.charge != 0:
         return False
-    lengths = np.linalg.norm(structure.cell[structure.pbc], axis=1)
-    return kind in ("isolatedatom", "isolated") or bool(np.all(lengths > FREE_LENGTH))
+    if kind in ("isolatedatom", "isolated"):
+        return True
+    rows = structure.cell[structure.pbc]
+    if not np.all(np.linalg.norm(rows, axis=1) > FREE_LENGTH) or np.linalg.matrix_rank(rows) < len(rows):
+        return False
+    # The images in a sheared cell are closer than its vectors are long.
+    return not len(neighbor_list(np.zeros((1, 3)), structure.cell, structure.pbc, FREE_LENGTH).centers)
 
 
 def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS, longest: float = LONGEST) -> float:
@@ -261,27 +264,21 @@ def statistics(
     elements = tuple(sorted(int(z) for z in atomic_energies))
     place = np.full(max(elements, default=0) + 1, -1)
     place[list(elements)] = np.arange(len(elements))
-    squares, components = np.zeros(len(elements)), np.zeros(len(elements))
-    edges, atoms, counts, residuals = 0, 0, [], []
+    square, components, edges, atoms, counts, residuals = 0.0, 0, 0, 0, [], []
     for k in range(len(structures)):
         s, slots = structures[k], found[k] if found is not None else None
         edges += len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
         atoms += len(s)
-        species = place[s.numbers]
         if s.forces is not None:
-            np.add.at(squares, species, np.sum(s.forces**2, axis=1))
-            np.add.at(components, species, 3)
+            square += float(np.sum(s.forces**2))
+            components += s.forces.size
         if s.energy is not None:
-            counts.append(np.bincount(species, minlength=len(elements)))
+            counts.append(np.bincount(place[s.numbers], minlength=len(elements)))
             residuals.append(s.energy - sum(atomic_energies[int(z)] for z in s.numbers))
-    with np.errstate(invalid="ignore"):
-        force_rms = float(np.sqrt(squares.sum() / components.sum()))
-        per_element = np.sqrt(squares / components)
+    force_rms = float(np.sqrt(square / components)) if components else float("nan")
     shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements)
     spread = next((x for x in (force_rms, energy_rms) if np.isfinite(x) and x > 0), 1.0)
-    return Statistics(
-        elements, edges / max(atoms, 1), np.full(len(elements), spread), shift, force_rms, per_element, energy_rms
-    )
+    return Statistics(elements, edges / max(atoms, 1), np.full(len(elements), spread), shift, force_rms, energy_rms)
 
 
 def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int]) -> tuple[np.ndarray, float]:

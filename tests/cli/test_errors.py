@@ -107,6 +107,11 @@ def test_value_that_makes_no_sense(capsys):
     assert message == "--set training.epochs: training: epochs 0 must be at least 1"
 
 
+@pytest.mark.parametrize("argv", [["evaluate", "model.eqp", "train.xyz"], ["data", "train.xyz"]], ids=" ".join)
+def test_settings_that_would_do_nothing(capsys, argv):
+    assert "Reading has no such field" in complaint(capsys, *argv, "--set", "limit=2")
+
+
 @pytest.mark.parametrize(
     ("argv", "name"),
     [

@@ -149,6 +149,7 @@ def test_slices(crystals, write):
     assert frames(f"{path}@:3") == [0, 1, 2]
     assert frames(f"{path}@-2:") == [10, 11]
     assert frames(f"{path}@::5") == [0, 5, 10]
+    assert frames(f"{path}@8:2:-1") == [8, 7, 6, 5, 4, 3]
     assert frames(f"{path}@-1") == [11] and frames(f"{path}@4") == [4]
     with pytest.raises(ValueError, match="@x is not a frame number"):
         read(f"{path}@x")

@@ -14,7 +14,6 @@ ASE = {
     "kbar": 0.1 * ase.units.GPa,
     "bar": ase.units.bar,
     "fs": ase.units.fs,
-    "per_cm": ase.units.invcm,
 }
 
 
