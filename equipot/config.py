@@ -237,7 +237,7 @@ def import_class(target: str, item: Item, path: str) -> type:
     module, _, name = target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         fail(item, path, f"cannot import {target}: {error}")
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         fail(item, path, f"{target} is not a dataclass or a linen module")

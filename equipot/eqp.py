@@ -1,4 +1,7 @@
-"""One file a potential: ``NAME.eqp``, safetensors with a JSON header. Nothing in it is executed when it is read.
+"""One file a potential: ``NAME.eqp``, safetensors with a JSON header: numbers and names, no code and no pickle.
+
+A term that is not one of equipot's own is named ``package.module:Class``, and reading the file imports that module from what is
+installed: load such a file only where you would import the module.
 
 The header (safetensors ``__metadata__``) holds under ``equipot`` the format version, the term's configuration and the
 potential's metadata as JSON, and under ``sha256`` the digest of that text and the tensors. Any safetensors reader can open it.

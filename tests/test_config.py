@@ -251,6 +251,7 @@ def test_a_term_alone_round_trips():
     [
         ("model: {kind: MACEE}", "x.yaml:1: model.kind: no such kind 'MACEE'; did you mean `MACE`?"),
         ("model: {cutoff: 5}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP"),
+        ("model: {kind: ':C'}", "x.yaml:1: model.kind: cannot import :C: Empty module name"),
         ("model: {kind: 'a.b:C'}", "x.yaml:1: model.kind: cannot import a.b:C: No module named 'a'"),
         ("model: {kind: 'pathlib:Path'}", "x.yaml:1: model.kind: pathlib:Path is not a dataclass or a linen module"),
         (f"model: {{kind: '{__name__}:Bessel'}}", f"x.yaml:1: model.kind: {__name__}:Bessel is not a Term"),

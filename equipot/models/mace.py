@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.nn.contraction import SymmetricContraction
 from equipot.nn.edges import embed_edges
-from equipot.nn.features import Linear, add, scalars
+from equipot.nn.features import Linear, add, check_elements, scalars
 from equipot.nn.interaction import Interaction, Plain, Residual
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, finish
@@ -41,6 +41,7 @@ class MACE(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_elements(self.elements)
         self.at_least(1, "channels", "correlation", "layers")
         self.at_least(0, "hidden_l", "l_max")
 

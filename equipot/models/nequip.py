@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges, embed_edges
-from equipot.nn.features import Features, Linear, SpeciesLinear, add, regroup, scalars
+from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, regroup, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
 from equipot.nn.radial import MLP, Radial
@@ -50,6 +50,7 @@ class NequIP(Term):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_elements(self.elements)
         self.at_least(1, "channels", "layers", "readout")
         self.at_least(0, "l_max")
 

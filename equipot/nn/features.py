@@ -26,6 +26,15 @@ def regroup(irreps: str | e3nn.Irreps) -> dict[e3nn.Irrep, int]:
     return out
 
 
+def check_elements(elements: tuple[int, ...]) -> None:
+    """ValueError for a table of elements with one that is none, or twice the same."""
+    wrong = [z for z in elements if not 1 <= z <= 118]
+    if wrong:
+        raise ValueError(f"elements: {wrong[0]} is not an atomic number from 1 to 118")
+    if len(set(elements)) < len(elements):
+        raise ValueError(f"elements: {list(elements)} has one of them twice")
+
+
 def species_index(numbers: Int[Array, "atoms"], elements: tuple[int, ...]) -> tuple[Int[Array, "atoms"], Float[Array, "atoms"]]:
     """Row of each atom in ``elements`` (the first for padding), and a factor that is NaN for an element that is not there."""
     table = np.full(120, -1)

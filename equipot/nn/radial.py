@@ -125,6 +125,8 @@ class Radial:
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:
             raise ValueError(f"basis.n {self.basis.n} and every width in mlp {list(self.mlp)} must be at least 1")
+        if isinstance(self.basis, Gaussian) and self.basis.n < 2:
+            raise ValueError("basis.n is 1, but the width of a Gaussian is the distance to the next; give 2 or more")
 
     def __call__(
         self, r: Float[Array, "*edges"], cutoff: float, radii: Float[Array, "*edges"] | None

@@ -154,6 +154,9 @@ def write_predictions(references: Sequence[Structure], predictions: Sequence[Str
     frames = []
     for k, predicted in enumerate(predictions):
         atoms = predicted.without_labels().to_ase()
+        # Ragged lists and mappings, as databases hold them, cannot be read back from this format.
+        plain = (str, int, float, np.generic, np.ndarray)
+        atoms.info = {key: value for key, value in atoms.info.items() if isinstance(value, plain)}
         # What the file said under these names, before it was read into labels, would contradict them.
         for source, prefix in ((references[k], "REF_"), (predicted, "predicted_")):
             if source.energy is not None:

@@ -49,6 +49,8 @@ class Checkpoints:
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise ValueError(f"keep {self.keep} must be at least 1")
+        if not 0 <= self.seconds < float("inf"):
+            raise ValueError(f"seconds {self.seconds} must be 0 or a positive number")
 
 
 @dataclass(frozen=True)

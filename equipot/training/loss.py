@@ -25,6 +25,12 @@ SCALES = {"energy": 0.03, "forces": 0.1, "stress": 0.01}
 """Errors that count as one where a term sets no scale: eV per atom, eV/Å, eV/Å^3."""
 
 
+def check_factor(name: str, factor: float) -> None:
+    """ValueError for a factor of a weight that makes no sense."""
+    if not 0 <= factor < float("inf"):
+        raise ValueError(f"{name} {factor} must be 0 or a positive number: it multiplies the weight")
+
+
 @dataclass(frozen=True)
 class Constant:
     """A weight that stays."""
@@ -40,6 +46,11 @@ class Switch:
     at: float = 0.75
     """Share of the run's steps after which it acts."""
     factor: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= 1:
+            raise ValueError(f"at {self.at} must lie between 0 and 1: it is a share of the run")
+        check_factor("factor", self.factor)
 
     def __call__(self, fraction: Any) -> Any:
         return jnp.where(fraction >= self.at, self.factor, 1.0)
@@ -61,6 +72,10 @@ class Ramp:
     def __post_init__(self) -> None:
         if not self.stop > self.start:
             raise ValueError(f"stop {self.stop} must be greater than start {self.start}: both are shares of the run")
+        if self.start < 0 or self.stop > 1:
+            raise ValueError(f"start {self.start} and stop {self.stop} must lie between 0 and 1: they are shares of the run")
+        check_factor("first", self.first)
+        check_factor("last", self.last)
 
     def __call__(self, fraction: Any) -> Any:
         passed = jnp.clip((fraction - self.start) / (self.stop - self.start), 0.0, 1.0)
@@ -112,8 +127,8 @@ def check(term: Any) -> None:
     """ValueError for a weight or a scale that makes no sense."""
     if not 0 <= term.weight < float("inf"):
         raise ValueError(f"weight {term.weight} must be 0 or a positive number; 0 leaves the term out")
-    if term.scale is not None and not term.scale > 0:
-        raise ValueError(f"scale {term.scale} must be positive: it is the error that counts as one")
+    if term.scale is not None and not 0 < term.scale < float("inf"):
+        raise ValueError(f"scale {term.scale} must be positive and finite: it is the error that counts as one")
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ def check_rates(optimizer: Any) -> None:
         raise ValueError(f"learning_rate {optimizer.learning_rate} must be positive")
     if not 0 <= optimizer.weight_decay < float("inf"):
         raise ValueError(f"weight_decay {optimizer.weight_decay} must be 0 or a positive number")
+    if not 0 < optimizer.epsilon < float("inf"):
+        raise ValueError(f"epsilon {optimizer.epsilon} must be positive")
+    for name, value in vars(optimizer).items():
+        if name in ("beta1", "beta2", "momentum") and not 0 <= value < 1:
+            raise ValueError(f"{name} {value} must lie between 0 and 1: it is the share of the average that stays")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,12 @@ class Warmup:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup {self.warmup} must lie between 0 and 1: it is a share of the run")
+
+
+def check_final(final: float) -> None:
+    """ValueError for a last learning rate that is no share of the highest."""
+    if not 0 <= final <= 1:
+        raise ValueError(f"final {final} must lie between 0 and 1: it is a share of the learning rate")
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,10 @@ class Cosine(Warmup):
     final: float = 0.01
     """Last learning rate, as a share of the highest."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_final(self.final)
+
     def curve(self, steps: int) -> optax.Schedule:
         return optax.cosine_decay_schedule(1.0, max(1, steps), self.final)
 
@@ -125,6 +140,7 @@ class Exponential(Warmup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_final(self.final)
         if not self.final > 0:
             raise ValueError(f"final {self.final} must be positive: a geometric fall never reaches 0; use Cosine")
 
@@ -144,6 +160,9 @@ class Plateau(Warmup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_final(self.final)
+        if self.patience < 1:
+            raise ValueError(f"patience {self.patience} must be at least 1")
         if not 0 < self.factor < 1:
             raise ValueError(f"factor {self.factor} must lie between 0 and 1")
 

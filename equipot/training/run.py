@@ -54,8 +54,8 @@ class TrainConfig:
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is negative")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
 
 
 def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
@@ -74,7 +74,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
         raise ValueError(f"{out} holds a run already; go on with --resume, or choose another folder with --out")
-    dataset = load_data(config.data, config.seed, config.model.cutoff or LONGEST)
+    dataset = load_data(config.data, config.seed, config.model.cutoff or LONGEST, config.model.depends_on)
     config = with_elements(with_cutoff(config, dataset), dataset)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stream_of(progress))
@@ -284,7 +284,7 @@ def report(run: Run, cursor: Cursor, dataset: Dataset, ending: str) -> None:
         "batch shapes (atoms, slots, graphs)": ", ".join(str(tuple(s)) for s in run.train.shapes),
         "compilations of the training step": str(len(run.watch.shapes)),
         "padding": f"{padding(run.train, run.seed):.1%}",
-        "devices": str(run.mesh.size),
+        "devices": f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}",
     }
     text = write_report(run.out, facts, results, dataset.atomic_energies)
     run.console.say(f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']})")

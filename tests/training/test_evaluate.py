@@ -77,9 +77,12 @@ def test_files(predicted, tmp_path):
 
     structures, potential = predicted
     table, predictions = evaluate_set(potential, structures)
+    # What databases hold and this format cannot is left out, so that the file can be read.
+    predictions[0] = predictions[0].replace(info={"tag": "a", "vector": np.ones(3), "ragged": [[1.0], [2.0, 3.0]], "more": {}})
     write_predictions(structures, predictions, tmp_path / "p.xyz")
     frames = ase.io.read(tmp_path / "p.xyz", ":")
-    assert len(frames) == 7
+    assert len(frames) == 7 and frames[0].info["tag"] == "a" and len(frames[0].info["vector"]) == 3
+    assert not {"ragged", "more"} & frames[0].info.keys()
     for atoms, s, p in zip(frames, structures, predictions, strict=True):
         np.testing.assert_allclose(atoms.info["REF_energy"], s.energy, atol=1e-7)
         np.testing.assert_allclose(atoms.info["predicted_energy"], p.energy, atol=1e-7)

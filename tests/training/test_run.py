@@ -22,11 +22,11 @@ from equipot.data.read import DataConfig
 from equipot.data.stats import typical_cutoff
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
-from equipot.nn.radial import Radial
+from equipot.nn.radial import Gaussian, Radial
 from equipot.training import TrainConfig, checkpoint
-from equipot.training.loop import NotFiniteError, TrainingConfig
-from equipot.training.loss import MSE
-from equipot.training.optimizer import Cosine, Muon
+from equipot.training.loop import Checkpoints, NotFiniteError, TrainingConfig
+from equipot.training.loss import MSE, Ramp, Switch
+from equipot.training.optimizer import AdamW, Cosine, Muon, Plateau
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -302,7 +302,21 @@ def test_more_devices_than_there_are(tmp_path):
         (lambda: MACE(5.0, correlation=0), "correlation 0 must be at least 1"),
         (lambda: NequIP(5.0, layers=0), "layers 0 must be at least 1"),
         (lambda: Radial(mlp=(0,)), "every width in mlp"),
-        (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=-1), "seed -1 is negative"),
+        (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=-1), "seed -1 must be from 0 to"),
+        (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=2**64), "seed 18446744073709551616 must be"),
+        (lambda: MACE(5.0, elements=(1, 200)), "elements: 200 is not an atomic number"),
+        (lambda: NequIP(5.0, elements=(1, 6, 6)), "has one of them twice"),
+        (lambda: Radial(Gaussian(1)), "basis.n is 1"),
+        (lambda: Cosine(final=-1), "final -1 must lie between 0 and 1"),
+        (lambda: Plateau(final=2), "final 2 must lie between 0 and 1"),
+        (lambda: Switch(at=75), "at 75 must lie between 0 and 1"),
+        (lambda: Switch(factor=-10), "factor -10 must be 0 or a positive"),
+        (lambda: Ramp(stop=50), "must lie between 0 and 1"),
+        (lambda: AdamW(beta1=1.5), "beta1 1.5 must lie between 0 and 1"),
+        (lambda: MSE(scale=float("inf")), "scale inf must be positive and finite"),
+        (lambda: Checkpoints(seconds=-1), "seconds -1 must be 0 or"),
+        (lambda: DataConfig("x", min_distance=float("nan")), "min_distance = nan must be a number"),
+        (lambda: DataConfig("x", max_force=float("nan")), "max_force = nan must be a number"),
     ],
 )
 def test_numbers_that_make_no_sense_are_named_before_anything_starts(make, complaint):
