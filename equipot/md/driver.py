@@ -51,6 +51,8 @@ class Summary(NamedTuple):
     """Mean of the second half."""
     drift_meV_per_atom_per_ns: float
     """Slope of the conserved energy, by a straight line through the second half."""
+    drift_error: float
+    """Its standard error, in the same unit; NaN for a run too short to tell. A short run shows fluctuation, not drift."""
     ns_per_day: float
     builds: int
     """How many sizes of neighbour list were needed, the first included."""
@@ -328,11 +330,13 @@ class Run:
         table = log.read(self.log.path)
         plot(table, self.out / "md.png")
         half = {name: column[len(column) // 2 :] for name, column in table.items()}
-        drift = np.polyfit(half["time_ps"], half["conserved_eV"], 1)[0] if len(half["step"]) > 2 else np.nan
+        per_atom = 1e6 / len(self.structure)
+        drift, error = log.slope(half["time_ps"], half["conserved_eV"])
         summary = Summary(
             steps=self.config.steps,
             temperature_K=float(half["temperature_K"].mean()),
-            drift_meV_per_atom_per_ns=float(drift) * 1e6 / len(self.structure),
+            drift_meV_per_atom_per_ns=drift * per_atom,
+            drift_error=error * per_atom,
             ns_per_day=self.progress.ns_per_day,
             builds=self.builds,
         )

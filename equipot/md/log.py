@@ -54,6 +54,25 @@ class Ledger(NamedTuple):
         )
 
 
+BLOCKS = 10
+"""Parts of a run whose means tell how well a slope is known."""
+
+
+def slope(x: Float[np.ndarray, "lines"], y: Float[np.ndarray, "lines"]) -> tuple[float, float]:
+    """Slope of a straight line and its standard error; NaN where there are too few lines.
+
+    The error is that of a line through the means of ten blocks: lines that follow each other are not independent.
+    """
+    if len(x) < 3:
+        return np.nan, np.nan
+    error = np.nan
+    if len(x) >= 2 * BLOCKS:
+        means = [[part.mean() for part in np.array_split(values, BLOCKS)] for values in (x, y)]
+        _, covariance = np.polyfit(*means, 1, cov=True)
+        error = np.sqrt(covariance[0, 0])
+    return float(np.polyfit(x, y, 1)[0]), float(error)
+
+
 HEADER = ",".join(Line._fields) + "\n"
 
 

@@ -497,3 +497,16 @@ def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_pa
     path.write_bytes(data[:1000])
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         again(potential, solid, config)
+
+
+def test_a_slope_comes_with_its_error():
+    x = np.linspace(0, 1, 400)
+    rng = np.random.default_rng(0)
+    missed = []
+    for _ in range(300):
+        noise = np.convolve(rng.normal(size=409), np.ones(10) / 10, "valid")  # correlated over ten lines
+        value, error = log.slope(x, 3.0 * x + noise)
+        missed.append((value - 3.0) / error)
+    # A t distribution of eight degrees of freedom has a variance of 8/6.
+    assert 0.9 < np.var(missed) < 2.0 and abs(np.mean(missed)) < 0.3
+    assert np.isnan(log.slope(x[:2], x[:2])).all() and log.slope(x[:9], 2 * x[:9])[0] == pytest.approx(2.0)
