@@ -127,7 +127,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     """Frames of an extended XYZ file; ``label`` is what messages call it."""
     label, factors = label or str(path), units.factors()
     wanted = _slice(index, label)
-    forward = min(wanted.start or 0, 0) == 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
+    forward = (wanted.start or 0) >= 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
     chunks = _first(path, wanted.stop) if forward else list(extxyz.chunks(path))
     frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}", keys) for chunk in chunks[wanted]]
     if not frames:

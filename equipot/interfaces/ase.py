@@ -49,14 +49,14 @@ class EquipotCalculator(Calculator):
         self.builds = 0
         """How many times the neighbour list was built."""
         self._interaction = without_free_atoms(self.potential)
-        self._state: tuple[Any, Any] = (None, None)
         self._reference: Structure | None = None
         self._graph: Graph | None = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; ASE does not look at ``info``, where charge and spin are."""
         changes = super().check_state(atoms, tol)
-        return changes if _charge_and_spin(atoms) == self._state else [*changes, "info"]
+        same = self.atoms is None or _charge_and_spin(atoms) == _charge_and_spin(self.atoms)
+        return changes if same else [*changes, "info"]
 
     def calculate(
         self,
@@ -65,7 +65,6 @@ class EquipotCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, list(properties), list(system_changes))
-        self._state = _charge_and_spin(self.atoms)
         structure = Structure.from_ase(self.atoms, source=self.atoms.get_chemical_formula())
         self.potential.check([structure])
         periodic = bool(structure.pbc.any()) and structure.volume > 0
