@@ -82,6 +82,11 @@ class Structure:
         """How messages call this structure."""
         return self.source or f"a structure of {len(self)} atoms"
 
+    @property
+    def electrons(self) -> dict[str, float]:
+        """Charge (e) and spin by name, where they are not zero."""
+        return {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
+
     def replace(self, **changes: Any) -> Structure:
         return replace(self, **changes)
 
@@ -130,7 +135,7 @@ class Structure:
         from ase.stress import full_3x3_to_voigt_6_stress
 
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.info))
-        atoms.info |= {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
+        atoms.info |= self.electrons
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))

@@ -121,8 +121,7 @@ class Run:
         self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
-        state = {name: value for name, value in (("charge", structure.charge), ("spin", structure.spin)) if value}
-        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, state)
+        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.electrons)
         self.frames: Writer | None = writer(config.trajectory, out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None

@@ -50,7 +50,7 @@ class System(NamedTuple):
     pbc: tuple[bool, bool, bool]
     own_masses: bool = False
     """Whether the masses are not simply the standard ones, so that text has to hold them."""
-    state: Mapping[str, float] = MappingProxyType({})
+    electrons: Mapping[str, float] = MappingProxyType({})
     """Charge (e) and spin, where they are not zero."""
 
 
@@ -125,7 +125,7 @@ class ExtXYZWriter:
         atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
         if system.own_masses:
             atoms.set_masses(system.mass[:, 0])
-        atoms.info |= {**system.state, "step": frame.step, "time_fs": frame.time_fs}
+        atoms.info |= {**system.electrons, "step": frame.step, "time_fs": frame.time_fs}
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
 
