@@ -21,8 +21,9 @@ LAYERS = [
     {"data", "nn"},
     {"potential", "eqp", "systems"},
     {"models", "physics"},
+    {"convert", "library"},
     {"training", "uncertainty"},
-    {"md", "workflows", "interfaces", "convert"},
+    {"md", "workflows", "interfaces"},
     {"active"},
     {"cli", "__main__"},
 ]
