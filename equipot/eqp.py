@@ -45,7 +45,8 @@ def save(potential: Potential, path: str | Path) -> None:
 
 
 def load(path: str | Path, dtype: Any = None) -> Potential:
-    """Read a potential; in ``dtype`` ("float32" or "float64", which switches JAX to 64 bits), else as stored.
+    """Read a potential; in ``dtype`` ("float32" or "float64", which switches JAX to 64 bits), else in the
+    precision that it is meant for.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,7 +72,7 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
         raise ValueError(f"{path}: format {header['format']} is newer than this equipot reads ({FORMAT}); upgrade equipot")
     potential = Potential(config.build(Term, header["term"], str(path)), _unflatten(tensors), _metadata(header["metadata"]))
     double = any(value.dtype == np.float64 for value in tensors.values())
-    return potential.astype(dtype or ("float64" if double else "float32"))
+    return potential.astype(dtype or potential.metadata.dtype or ("float64" if double else "float32"))
 
 
 def _metadata(fields: dict[str, Any]) -> Metadata:

@@ -65,6 +65,8 @@ class Metadata:
     """SHA-256 of the training set."""
     version: str = ""
     """equipot version that wrote it."""
+    dtype: str = ""
+    """Precision that it is meant to be used in, where the file holds another: ``load`` gives this one if none is asked for."""
     extra: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -1,0 +1,83 @@
+"""Checkpoints of other programs as potentials of equipot, without those programs and without running anything in the files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import equipot
+from equipot.convert import nequix, sevennet, torch_file
+from equipot.data.batch import pad
+from equipot.graph import edge_vectors
+from equipot.potential import Potential
+from equipot.structure import Structure
+
+TORCH = {"SevenNet": sevennet}
+"""Programs whose checkpoints are torch files."""
+
+
+def convert(source: str | Path, head: str | None = None) -> Potential:
+    """The potential in a checkpoint of SevenNet (``.pth``) or Nequix (``.nqx``), in double precision.
+
+    ``head`` chooses the level of theory where a model has several (SevenNet's modality). The metadata record the file's name,
+    SHA-256 and precision.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not such a checkpoint, is damaged, holds anything but plain data, or uses something that cannot be
+            converted; the message says what.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a checkpoint, such as checkpoint.pth or model.nqx")
+    try:
+        program, potential, dtype = _read(path, head)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a checkpoint as its program writes it ({type(error).__name__}: {error})") from error
+    except ValueError as error:
+        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    check_shapes(potential)
+    facts = (("program", program), ("source", path.name), ("source_sha256", hashlib.sha256(path.read_bytes()).hexdigest()))
+    metadata = dataclasses.replace(
+        potential.metadata,
+        version=equipot.__version__,
+        dtype=dtype,
+        extra=(*facts, *((("head", head),) if head else ()), *potential.metadata.extra),
+    )
+    return potential.replace(metadata=metadata)
+
+
+def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
+    """The program that wrote a checkpoint, its potential and its precision."""
+    if nequix.recognise(path):
+        if head is not None:
+            raise ValueError(f"head {head!r}: Nequix has only one level of theory; leave the head out")
+        return "Nequix", nequix.build(path), "float32"
+    content = torch_file.load(path)
+    for program, module in TORCH.items():
+        if module.recognise(content):
+            return program, module.build(content, head), module.precision(content)
+    found = f"with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else f"that is a {type(content).__name__}"
+    raise ValueError(f"a torch file {found}, but no checkpoint of {', '.join(TORCH)} that is known here")
+
+
+def check_shapes(potential: Potential) -> None:
+    """
+    Raises:
+        ValueError: the variables are not those that the term has; what is missing or different is named.
+    """
+    graph = pad([Structure(np.array(potential.elements[:1]), np.zeros((1, 3)))], potential.cutoff)
+    vectors = edge_vectors(graph)
+    wanted = jax.eval_shape(lambda v: potential.term.init(jax.random.key(0), graph.replace(positions=None), v), vectors)
+    expected, found = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (wanted, potential.variables)
+    )
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name} has the shape {found.get(name)} in the checkpoint, but {expected.get(name)} is needed")

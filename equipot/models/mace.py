@@ -48,7 +48,7 @@ class MACE(Term):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
-        edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
+        edges = embed_edges(self, graph, vectors)
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}

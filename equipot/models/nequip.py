@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
@@ -10,13 +11,13 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.nn.edges import Edges, embed_edges
+from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, regroup, scalars
 from equipot.nn.gate import gate, gated_irreps
-from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
+from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, finish
-from equipot.nn.tensor_product import Convolution, find_paths
+from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.potential import Atomic, Term
 
 
@@ -30,59 +31,103 @@ class Shared:
     """Self-connection with the same weights for all species."""
 
 
+@dataclasses.dataclass(frozen=True)
+class BothParities:
+    """True vectors and pseudo-vectors, scalars and pseudo-scalars, and so on."""
+
+    def irreps(self, l: int) -> tuple[e3nn.Irrep, ...]:
+        return e3nn.Irrep(l, 1), e3nn.Irrep(l, -1)
+
+    odd = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class NaturalParity:
+    """Only features that behave under reflection as the spherical harmonics do."""
+
+    def irreps(self, l: int) -> tuple[e3nn.Irrep, ...]:
+        return (e3nn.Irrep(l, (-1) ** l),)
+
+    odd = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class RotationsOnly:
+    """Parity is ignored: every product that rotations allow. The energy of a mirror image may then differ."""
+
+    def irreps(self, l: int) -> tuple[e3nn.Irrep, ...]:
+        return (e3nn.Irrep(l, 1),)
+
+    odd = 1
+
+
 class NequIP(Term):
     """Layers of tensor-product convolution, self-connection and gate; the last layer's invariants give the energy."""
 
     elements: tuple[int, ...] = ()
     """Atomic numbers it knows; taken from the data where left out."""
-    channels: int = 32
-    """Width of every irrep."""
+    channels: int | tuple[int, ...] = 32
+    """Width of every irrep, or one for each l."""
     l_max: int = 2
     """Highest l of features and spherical harmonics."""
-    parity: bool = True
-    """Also carry pseudo-scalars, pseudo-vectors and so on."""
+    parity: BothParities | NaturalParity | RotationsOnly = BothParities()
     layers: int = 4
+    embedding: int | None = None
+    """Width of the vector that stands for a species; that of the scalars where left out."""
     radial: Radial = Radial(mlp=(64, 64))
+    harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics()
     self_connection: PerSpecies | Shared | None = PerSpecies()
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
-    readout: int = 16
-    """Width of the last hidden layer."""
+    """Of the sum over neighbours."""
+    layer_norm: RMSNorm | None = None
+    """Of what enters the gate."""
+    bias: bool = False
+    """Learned constants in the linear maps before and after each convolution."""
+    readout: int | None = 16
+    """Width of a linear layer between the last features and the energy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_elements(self.elements)
-        self.at_least(1, "channels", "layers", "readout")
+        self.at_least(1, "layers")
         self.at_least(0, "l_max")
+        widths = [*self._widths(), *(n for n in (self.embedding, self.readout) if n is not None)]
+        if min(widths) < 1:
+            raise ValueError(f"channels, embedding and readout must be at least 1, got {min(widths)}")
+        if len(self._widths()) != self.l_max + 1:
+            raise ValueError(f"channels has {len(self._widths())} widths, but l = 0..{self.l_max} need {self.l_max + 1}")
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
-        edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
+        edges = embed_edges(self, graph, vectors, self.harmonics)
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
-        table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
+        width = self.embedding or self._widths()[0]
+        table = {e3nn.Irrep("0e"): Embedding(width, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
         for layer in range(self.layers):
-            irreps = "0e" if layer == self.layers - 1 else self._irreps()
-            wanted = reachable(x, self.l_max, f"{self.channels}x0e" if irreps == "0e" else irreps)
-            x = Layer(
-                wanted, self.self_connection, self.normalization, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
-            )(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)  # fmt: skip
-        hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
-        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=scalars(x))
+            block = Layer(
+                self.features(x, last=layer == self.layers - 1), self.self_connection, self.normalization, self.layer_norm,
+                self.bias, self.l_max, self.parity.odd, self.radial.mlp, count, name=f"layer{layer}",
+            )  # fmt: skip
+            x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
+        latent = scalars(x)
+        hidden = latent if self.readout is None else scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
+        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=latent)
 
-    def _irreps(self) -> str:
-        return str(
-            e3nn.Irreps([
-                (self.channels, (l, p)) for l in range(self.l_max + 1) for p in ((1, -1) if self.parity else ((-1) ** l,))
-            ])
-        )  # fmt: skip
+    def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
+        """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""
+        degrees = range(0 if last else self.l_max, -1, -1)
+        wanted = {ir: self._widths()[l] for l in degrees for ir in self.parity.irreps(l) if not last or ir.p == 1}
+        found = {path.ir_out for path in self.paths(irreps_in, wanted)}
+        return str(e3nn.Irreps([(wanted[ir], ir) for ir in sorted(found)]))
 
+    def paths(self, irreps_in: Iterable[e3nn.Irrep], irreps_out: Iterable[e3nn.Irrep]) -> list[Path]:
+        """Those of a layer's convolution, in the order of its weights."""
+        return find_paths(irreps_in, self.l_max, irreps_out, self.parity.odd)
 
-def reachable(x: Features, l_max: int, irreps: str) -> str:
-    """The part of ``irreps`` that a convolution of ``x`` can produce."""
-    wanted = regroup(irreps)
-    found = {path.ir_out for path in find_paths(x, l_max, wanted)}
-    return str(e3nn.Irreps([(mul, ir) for ir, mul in wanted.items() if ir in found]))
+    def _widths(self) -> tuple[int, ...]:
+        return (self.channels,) * (self.l_max + 1) if isinstance(self.channels, int) else tuple(self.channels)
 
 
 class Layer(nn.Module):
@@ -91,7 +136,11 @@ class Layer(nn.Module):
     irreps: str
     self_connection: PerSpecies | Shared | None
     normalization: UnitVariance | MeanNeighbors | Density
+    layer_norm: RMSNorm | None
+    bias: bool
     l_max: int
+    odd: int
+    """Parity of the spherical harmonics of odd l."""
     mlp: tuple[int, ...]
     count: int
     """Number of species."""
@@ -103,12 +152,15 @@ class Layer(nn.Module):
         """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
-        up = Linear(same, name="up")(x if table is None else table)
-        message = Convolution(irreps, self.l_max, self.mlp, name="convolution")(up, edges, graph, table is not None)
+        up = Linear(same, self.bias, name="up")(x if table is None else table)
+        convolution = Convolution(irreps, self.l_max, self.mlp, self.odd, name="convolution")
+        message = convolution(up, edges, graph, table is not None)
         message = Normalize(self.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
-        out = Linear(irreps, name="down")(message)
+        out = Linear(irreps, self.bias, name="down")(message)
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))
         elif isinstance(self.self_connection, Shared):
             out = add(out, Linear(irreps, name="self")(x))
+        if self.layer_norm is not None:
+            out = Rescale(self.layer_norm, name="norm")(out)
         return gate(out, self.irreps)

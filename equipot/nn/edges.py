@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph, gather
 from equipot.nn.features import species_index
-from equipot.nn.radial import Radial, covalent_radii
+from equipot.nn.radial import Bessel, covalent_radii
 
 
-def spherical_harmonics(vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
-    """Y_l of the directions for l = 0..l_max, e3nn's order, |Y_l|^2 = 2l + 1."""
+@dataclasses.dataclass(frozen=True)
+class SphericalHarmonics:
+    """Y_l of the direction, in e3nn's order, |Y_l|^2 = 2l + 1."""
+
+    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
+        """For l = 0..l_max."""
+        return _harmonics(vectors, l_max, normalize=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class SolidHarmonics:
+    """r^l Y_l, with the distance r in Å."""
+
+    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
+        """For l = 0..l_max."""
+        return _harmonics(vectors, l_max, normalize=False)
+
+
+def _harmonics(vectors: Array, l_max: int, normalize: bool) -> list[Array]:
     irreps = e3nn.Irreps.spherical_harmonics(l_max)
-    y = e3nn.spherical_harmonics(irreps, vectors, normalize=True, normalization="component").array
+    y = e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component").array
     return [y[..., block] for block in irreps.slices()]
 
 
@@ -32,13 +51,17 @@ class Edges(NamedTuple):
 
 
 def embed_edges(
-    graph: Graph, vectors: Float[Array, "atoms slots 3"], radial: Radial, cutoff: float, l_max: int, elements: tuple[int, ...]
+    term: nn.Module,
+    graph: Graph,
+    vectors: Float[Array, "atoms slots 3"],
+    harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics(),
 ) -> Edges:
-    """Species, spherical harmonics and radial features.
+    """Species, spherical harmonics and radial features, as the term's fields say.
 
     Raises:
         ValueError: no elements.
     """
+    radial, elements = term.radial, term.elements
     if not elements:
         raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
     species, known = species_index(graph.numbers, elements)
@@ -47,5 +70,7 @@ def embed_edges(
     if radial.transform is not None:
         own = jnp.asarray(covalent_radii(elements), vectors.dtype)[species]
         radii = own[:, None] + jnp.where(graph.slot_mask, gather(own, graph), own[:, None])
-    features = radial(r, cutoff, radii)
-    return Edges(species, known, spherical_harmonics(vectors, l_max), features)
+    learned = None
+    if isinstance(radial.basis, Bessel) and radial.basis.trainable:
+        learned = term.param("frequencies", lambda _: jnp.asarray(radial.basis.frequencies(), vectors.dtype))
+    return Edges(species, known, harmonics(vectors, term.l_max), radial(r, term.cutoff, radii, learned))

@@ -52,6 +52,8 @@ class Linear(nn.Module):
     """y[ir] = x[ir] W[ir] / sqrt(fan_in), W ~ N(0, 1); irreps that the input lacks are left out."""
 
     irreps: str
+    bias: bool = False
+    """Add a learned constant, zero at first, to even scalars."""
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
@@ -60,6 +62,8 @@ class Linear(nn.Module):
             if ir in x:
                 w = self.param(f"w{ir}", nn.initializers.normal(1.0), (x[ir].shape[-1], mul))
                 out[ir] = x[ir] @ (w / np.sqrt(w.shape[0])).astype(x[ir].dtype)
+                if self.bias and ir == e3nn.Irrep("0e"):
+                    out[ir] += self.param("b", nn.initializers.zeros, (mul,)).astype(x[ir].dtype)
         return out
 
 

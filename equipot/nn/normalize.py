@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -64,3 +65,27 @@ class Normalize(nn.Module):
         largest = jnp.max(jnp.stack(list(rms.values())))
         smallest = jnp.where(largest > 0, self.choice.floor * largest, 1.0)
         return {ir: jnp.maximum(value, smallest) for ir, value in rms.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm:
+    """Divide the features of each atom by their size, then scale each channel by a learned factor.
+
+    The size is sqrt(eps + sum_ir |x_ir|^2 / (K (2l+1)^2)), K the number of irreps and |x_ir|^2 the sum over components and
+    channels, as in Nequix (arXiv:2508.16067).
+    """
+
+    eps: float = 1e-12
+
+
+class Rescale(nn.Module):
+    """``RMSNorm`` applied."""
+
+    choice: RMSNorm
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        square = sum(jnp.sum(value**2, axis=(1, 2)) / (len(x) * ir.dim**2) for ir, value in x.items())
+        scale = jax.lax.rsqrt(square + self.choice.eps)[:, None, None]
+        weights = {ir: self.param(f"w{ir}", nn.initializers.ones, value.shape[-1:]) for ir, value in x.items()}
+        return {ir: value * scale * weights[ir].astype(value.dtype) for ir, value in x.items()}

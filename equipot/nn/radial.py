@@ -30,11 +30,20 @@ class Bessel:
     """
 
     n: int = 8
+    trainable: bool = False
+    """Learn the frequencies, k pi at first (NequIP, arXiv:2101.03164)."""
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
-        k = jnp.arange(1, self.n + 1, dtype=r.dtype) * (np.pi / cutoff)
+    def frequencies(self) -> np.ndarray:
+        """k pi for k = 1..n."""
+        return np.arange(1, self.n + 1) * np.pi
+
+    def __call__(
+        self, r: Float[Array, "*edges"], cutoff: float, frequencies: Float[Array, "n"] | None = None
+    ) -> Float[Array, "*edges n"]:
+        """``frequencies`` are those that were learned."""
+        w = jnp.asarray(self.frequencies() if frequencies is None else frequencies, r.dtype) / cutoff
         r = jnp.maximum(r, 1e-6)[..., None]
-        return np.sqrt(2 / cutoff) * jnp.sin(k * r) / r
+        return np.sqrt(2 / cutoff) * jnp.sin(w * r) / r
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +92,23 @@ class PolynomialEnvelope:
 
 
 @dataclasses.dataclass(frozen=True)
+class XPLOR:
+    """1 up to ``on``, then (c^2 - r^2)^2 (c^2 + 2 r^2 - 3 on^2) / (c^2 - on^2)^3, the switching function of X-PLOR.
+
+    The value and the first derivative are continuous: forces have kinks at ``on`` and at the cutoff, and force constants jump there.
+    """
+
+    on: float
+    """Å, below the cutoff."""
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
+        if not 0 <= self.on < cutoff:
+            raise ValueError(f"envelope.on {self.on:g} Å must be from 0 to below the cutoff {cutoff:g} Å")
+        c, on, x = cutoff**2, self.on**2, jnp.clip(r, self.on, cutoff) ** 2
+        return (c - x) ** 2 * (c + 2 * x - 3 * on) / (c - on) ** 3
+
+
+@dataclasses.dataclass(frozen=True)
 class Agnesi:
     """T(r) = 1 / (1 + a y^q / (1 + y^(q-p))), y = r/r0: resolves short distances; eq. 2 of Witt et al., arXiv:2309.03161.
 
@@ -117,7 +143,7 @@ class Radial:
     """Distance to radial features: basis(transform(r)) x envelope(r)."""
 
     basis: Bessel | Gaussian | Chebyshev = Bessel()
-    envelope: PolynomialEnvelope = PolynomialEnvelope()
+    envelope: PolynomialEnvelope | XPLOR = PolynomialEnvelope()
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
@@ -129,11 +155,16 @@ class Radial:
             raise ValueError("basis.n is 1, but the width of a Gaussian is the distance to the next; give 2 or more")
 
     def __call__(
-        self, r: Float[Array, "*edges"], cutoff: float, radii: Float[Array, "*edges"] | None
+        self,
+        r: Float[Array, "*edges"],
+        cutoff: float,
+        radii: Float[Array, "*edges"] | None = None,
+        frequencies: Float[Array, "n"] | None = None,
     ) -> Float[Array, "*edges n"]:
-        """``radii`` is the sum of the covalent radii of each pair (Å); a radial without a transform does not need it."""
+        """``radii`` is the sum of the covalent radii of each pair (Å), for a transform; ``frequencies`` are a Bessel basis's own."""
         x = r if self.transform is None else self.transform(r, radii)
-        return self.basis(x, cutoff) * self.envelope(r, cutoff)[..., None]
+        basis = self.basis(x, cutoff) if frequencies is None else self.basis(x, cutoff, frequencies)
+        return basis * self.envelope(r, cutoff)[..., None]
 
 
 class MLP(nn.Module):

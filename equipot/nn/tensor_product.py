@@ -37,14 +37,19 @@ class Path(NamedTuple):
     ir_out: e3nn.Irrep
 
 
-def find_paths(irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable[e3nn.Irrep]) -> list[Path]:
-    """All paths into ``irreps_out``, ordered by output, then input, then l."""
+def find_paths(
+    irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable[e3nn.Irrep], odd: int = -1
+) -> list[Path]:
+    """All paths into ``irreps_out``, ordered by output, then input, then l.
+
+    ``odd`` is the parity of the spherical harmonics of odd l: 1 where reflections are ignored and everything counts as even.
+    """
     wanted = set(irreps_out)
     found = [
         Path(ir_in, l_edge, ir_out)
         for ir_in in irreps_in
         for l_edge in range(l_max + 1)
-        for ir_out in ir_in * e3nn.Irrep(l_edge, (-1) ** l_edge)
+        for ir_out in ir_in * e3nn.Irrep(l_edge, odd**l_edge)
         if ir_out in wanted
     ]
     return sorted(found, key=lambda path: path.ir_out)
@@ -64,6 +69,8 @@ class Convolution(nn.Module):
     l_max: int
     mlp: tuple[int, ...]
     """Hidden widths of the radial MLP."""
+    odd: int = -1
+    """Parity of the spherical harmonics of odd l, see ``find_paths``."""
 
     @nn.compact
     def __call__(self, x: Features, edges: Edges, graph: Graph, per_species: bool = False) -> Features:
@@ -71,7 +78,7 @@ class Convolution(nn.Module):
 
         Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
         """
-        paths = find_paths(x, self.l_max, regroup(self.irreps))
+        paths = find_paths(x, self.l_max, regroup(self.irreps), self.odd)
         numel = sum(x[path.ir_in].shape[-1] for path in paths)
         weights = MLP((*self.mlp, numel), name="radial").weights(edges.radial.shape[-1], edges.radial.dtype)
         used = sorted({path.ir_in for path in paths})

@@ -10,7 +10,7 @@ import numpy as np
 from equipot.data.batch import Shape, pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
-from equipot.models.nequip import NequIP, Shared
+from equipot.models.nequip import NaturalParity, NequIP, Shared
 from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors
 from equipot.nn.radial import Agnesi, Bessel, Chebyshev, Gaussian, PolynomialEnvelope, Radial, Soft
@@ -72,7 +72,7 @@ TERMS = {
     ),
     "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=Radial(mlp=(8,))),
     "nequip-l3-natural": NequIP(
-        cutoff=CUTOFF, channels=3, l_max=3, layers=2, parity=False, self_connection=Shared(),
+        cutoff=CUTOFF, channels=3, l_max=3, layers=2, parity=NaturalParity(), self_connection=Shared(),
         radial=Radial(Chebyshev(6), mlp=(8,)),
     ),
     "nequip-no-self": NequIP(

@@ -12,7 +12,7 @@ from systems import CUTOFF, SYSTEMS, graph
 from equipot.graph import edge_vectors
 from equipot.models import fresh
 from equipot.models.mace import MACE
-from equipot.models.nequip import NequIP, Shared
+from equipot.models.nequip import NaturalParity, NequIP, Shared
 from equipot.neighbors import neighbor_list
 from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors
@@ -33,7 +33,7 @@ MODELS = {
     "mace-correlation-4": MACE(cutoff=CUTOFF, channels=2, l_max=1, correlation=4, layers=1, radial=SMALL),
     "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=SMALL),
     "nequip-natural": NequIP(
-        cutoff=CUTOFF, channels=2, l_max=3, layers=3, parity=False, self_connection=Shared(), radial=SMALL,
+        cutoff=CUTOFF, channels=2, l_max=3, layers=3, parity=NaturalParity(), self_connection=Shared(), radial=SMALL,
         normalization=MeanNeighbors(1.0),
     ),
     "nequip-no-self": NequIP(cutoff=CUTOFF, channels=2, layers=3, l_max=1, self_connection=None, radial=SMALL),

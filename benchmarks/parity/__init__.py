@@ -1,0 +1,1 @@
+"""Converted potentials against the programs they come from."""

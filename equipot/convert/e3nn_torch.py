@@ -1,0 +1,90 @@
+"""Conventions of e3nn (torch) that checkpoints follow, where they differ from equipot's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import e3nn_jax as e3nn
+import numpy as np
+
+from equipot.nn.tensor_product import Path, coupling
+
+SILU = 1.6791767923989418
+"""What e3nn multiplies SiLU with: its estimate of 1 / sqrt(E[silu(x)^2]) from random numbers."""
+TANH = 1.5925374197228312
+"""The same for tanh."""
+
+
+def torch_order(irreps: Iterable[e3nn.Irrep]) -> list[e3nn.Irrep]:
+    """e3nn (torch) sorts by l, then odd before even; e3nn-jax by l, then (-1)^l before the other."""
+    return sorted(irreps, key=lambda ir: (ir.l, ir.p))
+
+
+def linear(flat: np.ndarray, irreps_in: str | e3nn.Irreps, irreps_out: str | e3nn.Irreps) -> dict[e3nn.Irrep, np.ndarray]:
+    """Matrices [inputs, outputs] of ``e3nn.o3.Linear`` by irrep, its 1 / sqrt(fan_in) included.
+
+    ``flat`` holds a block for every pair of equal irreps, by input and then by output.
+
+    Raises:
+        ValueError: ``flat`` has not as many numbers as the irreps ask for.
+    """
+    source, target = e3nn.Irreps(irreps_in), e3nn.Irreps(irreps_out)
+    start, out = 0, {}
+    rows: dict[e3nn.Irrep, list[np.ndarray]] = {}
+    for mul, ir in source:
+        blocks = []
+        for mul_out, ir_out in target:
+            if ir_out == ir:
+                blocks.append(flat[start : start + mul * mul_out].reshape(mul, mul_out))
+                start += mul * mul_out
+        if blocks:
+            rows.setdefault(ir, []).append(np.concatenate(blocks, axis=1))
+    if start != flat.size:
+        raise ValueError(f"a linear map from {source} to {target} needs {start} weights, but the file has {flat.size}")
+    for ir, parts in rows.items():
+        matrix = np.concatenate(parts)
+        out[ir] = matrix / np.sqrt(len(matrix))
+    return out
+
+
+def sign(path: Path, stored: np.ndarray) -> float:
+    """1 or -1: by what ``stored``, the Wigner 3j symbol of a checkpoint, differs from ours.
+
+    Raises:
+        ValueError: it differs by more than a sign.
+    """
+    ours = coupling(path) / np.sqrt(path.ir_out.dim)
+    stored = stored / np.linalg.norm(stored) * np.linalg.norm(ours)
+    found = 1.0 if np.sum(stored * ours) > 0 else -1.0
+    if not np.allclose(stored, found * ours, atol=1e-5):
+        raise ValueError(f"the Wigner 3j symbol {path.ir_in.l} {path.l_edge} {path.ir_out.l} of the file is that of no known e3nn")
+    return found
+
+
+class Weights:
+    """The tensors of a checkpoint in double precision; each is taken once, so that none is overlooked."""
+
+    def __init__(self, tensors: Mapping[str, Any]) -> None:
+        self.left = {name: np.asarray(value) for name, value in tensors.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.left
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.left)
+
+    def take(self, name: str) -> np.ndarray:
+        """
+        Raises:
+            ValueError: the file has no such tensor.
+        """
+        if name not in self.left:
+            raise ValueError(f"the checkpoint has no tensor {name}")
+        return self.left.pop(name).astype(np.float64)
+
+
+def parameters(matrices: Mapping[e3nn.Irrep, np.ndarray], bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The parameters of our ``Linear`` (or, with a species axis in front, ``SpeciesLinear``) for these matrices."""
+    out = {f"w{ir}": matrix * np.sqrt(matrix.shape[-2]) for ir, matrix in matrices.items()}
+    return out if bias is None else {**out, "b": bias}

@@ -1,0 +1,365 @@
+"""SevenNet checkpoints (Park et al., J. Chem. Theory Comput. 20, 4857 (2024), arXiv:2402.03789) as equipot's NequIP.
+
+SevenNet is NequIP in e3nn's conventions. Weights move over as they are but for constant factors, which are folded into the
+next linear map in double precision: e3nn's own normalisation of activations, the prefactor of the radial basis, divisors of the sum
+over neighbours, and the sign of coupling coefficients in files of older versions. What a modality (one of several levels of theory)
+adds to the linear maps is the same for all atoms: the chosen one becomes their bias.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import e3nn_jax as e3nn
+import numpy as np
+
+from equipot.convert.e3nn_torch import SILU, TANH, Weights, linear, parameters, sign, torch_order
+from equipot.models.nequip import BothParities, NequIP, PerSpecies, RotationsOnly, Shared
+from equipot.nn.edges import SolidHarmonics, SphericalHarmonics
+from equipot.nn.features import regroup
+from equipot.nn.gate import TANH_SCALE, gated_irreps
+from equipot.nn.normalize import MeanNeighbors
+from equipot.nn.radial import SILU_SCALE, XPLOR, Bessel, PolynomialEnvelope, Radial
+from equipot.nn.tensor_product import Path
+from equipot.potential import Metadata, Potential
+
+EVEN = e3nn.Irrep("0e")
+OLD_NAMES = {
+    "EdgeEmbedding": "edge_embedding",
+    "reducing nn input to hidden": "reduce_input_to_hidden",
+    "reducing nn hidden to energy": "reduce_hidden_to_energy",
+    "rescale atomic energy": "rescale_atomic_energy",
+    "denumerator": "denominator",
+}
+"""What was called otherwise before version 0.10."""
+FOLLOWS = re.compile(r"output_mask$|_w3j_\d_\d_\d$|^\d+_equivariant_gate\.|convolution\.convolution\.weight$")
+"""Buffers of e3nn that follow from the irreps."""
+EXPECTED = {
+    "interaction_type": ("nequip",),
+    "act_radial": ("silu",),
+    "act_gate": ({"e": "silu", "o": "tanh"},),
+    "act_scalar": ({"e": "silu", "o": "tanh"},),
+    "readout_as_fcn": (False,),
+    "lmax_edge": (-1, 0),
+    "lmax_node": (-1, 0),
+    "self_connection_type": ("linear", "nequip"),
+    "use_modal_node_embedding": (False, None),
+    "use_modal_wise_scale": (False, None),
+}
+"""Settings that change the form of the energy, and the values that are known here."""
+
+
+class Layout(NamedTuple):
+    """What the weights belong to."""
+
+    term: NequIP
+    hidden: list[e3nn.Irreps]
+    """Before the first layer and after each."""
+    modality: int | None
+    """The chosen one among several."""
+    modalities: int
+    modal: dict[str, bool]
+    """Whether the modality acts in ``up``, ``down`` and ``hidden``."""
+    bias: bool
+    sorted_paths: bool
+    """Since version 0.11 radial weights stand in the order of the outputs."""
+
+
+def recognise(content: Any) -> bool:
+    """Whether what a torch file holds is a checkpoint of SevenNet."""
+    return (
+        isinstance(content, dict)
+        and "model_state_dict" in content
+        and isinstance(content.get("config"), dict)
+        and content["config"].get("_model_type") == "E3_equivariant_model"
+    )
+
+
+def build(content: dict[str, Any], head: str | None = None) -> Potential:
+    """The potential in a checkpoint, in double precision; ``head`` is the modality where there are several.
+
+    Raises:
+        ValueError: the checkpoint uses something that cannot be converted, or the modality is missing or unknown.
+    """
+    config = content["config"]
+    layout = read_layout(config, head)
+    term = layout.term
+    weights = Weights({modern(name): value for name, value in content["model_state_dict"].items()})
+    embedding = linear(weights.take("onehot_to_feature_x.linear.weight"), f"{len(term.elements)}x0e", layout.hidden[0])[EVEN]
+    constant = bias_of(weights, "onehot_to_feature_x", layout)
+    params: dict[str, Any] = {
+        "frequencies": weights.take("edge_embedding.basis_function.coeffs") * term.cutoff,
+        "embedding": {"w": embedding + (0 if constant is None else constant)},
+    }
+    denominators = [weights.take(f"{t}_convolution.denominator").item() for t in range(term.layers)]
+    for t, divisor in enumerate(denominators):
+        params[f"layer{t}"] = convert_layer(weights, layout, t, divisor / denominators[0])
+    scale, shift = rescaling(weights, layout)
+    params["hidden"], params["readout"], offset = convert_readout(weights, layout)
+    if left := [name for name in weights if not FOLLOWS.search(name) and weights.left[name].size]:
+        raise ValueError(f"the checkpoint has weights that SevenNet models known here do not have: {', '.join(left)}")
+    constants = {"avg_num_neighbors": np.array(denominators[0]), "scale": scale, "shift": np.zeros_like(shift)}
+    free = tuple(sorted(zip(term.elements, (shift + scale * offset).tolist(), strict=True)))
+    return Potential(term, {"params": params, "constants": constants}, Metadata(atomic_energies=free))
+
+
+def precision(content: dict[str, Any]) -> str:
+    """Of the weights."""
+    return str(np.asarray(next(iter(content["model_state_dict"].values()))).dtype)
+
+
+def modern(name: str) -> str:
+    """The present name of a tensor."""
+    for old, new in OLD_NAMES.items():
+        name = name.replace(old, new)
+    return name.replace(" ", "_")
+
+
+def read_layout(config: dict[str, Any], head: str | None) -> Layout:
+    """The architecture that a config describes.
+
+    Raises:
+        ValueError: as ``build``.
+    """
+    for key, known in EXPECTED.items():
+        if config.get(key, known[0]) not in known:
+            raise ValueError(f"SevenNet's {key}: {config[key]!r} cannot be converted; known: {', '.join(map(repr, known))}")
+    types = {int(z): int(k) for z, k in config["_type_map"].items()}
+    term = NequIP(
+        elements=tuple(sorted(types, key=types.__getitem__)),
+        cutoff=float(config["cutoff"]),
+        l_max=config["lmax"],
+        channels=widths(config),
+        parity=BothParities() if config["is_parity"] else RotationsOnly(),
+        layers=config["num_convolution_layer"],
+        radial=radial(config),
+        harmonics=SphericalHarmonics() if config.get("_normalize_sph", not is_before(config, 10)) else SolidHarmonics(),
+        self_connection=Shared() if config["self_connection_type"] == "linear" else PerSpecies(),
+        normalization=MeanNeighbors(1.0),
+        bias=bool(config["use_bias_in_linear"] or config.get("use_modality")),
+    )
+    names, modality = config.get("_modal_map") if config.get("use_modality") else None, None
+    if names:
+        listed = ", ".join(sorted(names))
+        if head not in names:
+            said = "it has several levels of theory" if head is None else f"it has no level of theory {head!r}"
+            raise ValueError(f"{said}; choose a head from {listed}")
+        modality = int(names[head])
+    elif head is not None:
+        raise ValueError(f"head {head!r}: this model has only one level of theory; leave the head out")
+    places = {"up": "use_modal_self_inter_intro", "down": "use_modal_self_inter_outro", "hidden": "use_modal_output_block"}
+    layout = Layout(
+        term.clone(readout=None), [], modality, len(names or ()), {k: bool(names and config[v]) for k, v in places.items()},
+        bool(config["use_bias_in_linear"]), not is_before(config, 11),
+    )  # fmt: skip
+    hidden = hidden_irreps(config, term)
+    return layout._replace(hidden=hidden, term=term.clone(readout=hidden[-1].dim // 2))
+
+
+def is_before(config: dict[str, Any], minor: int) -> bool:
+    """Whether a file is older than version 0.``minor``."""
+    first, second = (int(part) for part in str(config["version"]).split(".")[:2])
+    return (first, second) < (0, minor)
+
+
+def radial(config: dict[str, Any]) -> Radial:
+    """
+    Raises:
+        ValueError: an unknown basis or cutoff function.
+    """
+    basis, envelope = dict(config["radial_basis"]), dict(config["cutoff_function"])
+    if basis.pop("radial_basis_name") != "bessel" or set(basis) - {"bessel_basis_num", "trainable_coeff"}:
+        raise ValueError(f"SevenNet's radial_basis {config['radial_basis']} cannot be converted; known: bessel")
+    kind = envelope.pop("cutoff_function_name")
+    if kind not in ("XPLOR", "poly_cut"):
+        raise ValueError(f"SevenNet's cutoff function {kind!r} cannot be converted; known: poly_cut, XPLOR")
+    return Radial(
+        Bessel(basis.get("bessel_basis_num", 8), trainable=True),
+        XPLOR(float(envelope["cutoff_on"])) if kind == "XPLOR" else PolynomialEnvelope(envelope.get("poly_cut_p_value", 6)),
+        mlp=tuple(config["weight_nn_hidden_neurons"]),
+    )
+
+
+def widths(config: dict[str, Any]) -> int | tuple[int, ...]:
+    """Channels for each l.
+
+    Raises:
+        ValueError: irreps that are not one width for each l.
+    """
+    if not config["irreps_manual"]:
+        return config["channel"]
+    found: dict[int, int] = {}
+    for irreps in config["irreps_manual"]:
+        for mul, ir in e3nn.Irreps(str(irreps)):
+            if found.setdefault(ir.l, mul) != mul:
+                raise ValueError(f"irreps_manual {config['irreps_manual']} cannot be converted: l = {ir.l} has several widths")
+    if sorted(found) != list(range(config["lmax"] + 1)):
+        raise ValueError(f"irreps_manual {config['irreps_manual']} cannot be converted: not all l from 0 to {config['lmax']}")
+    return tuple(found[l] for l in sorted(found))
+
+
+def hidden_irreps(config: dict[str, Any], term: NequIP) -> list[e3nn.Irreps]:
+    """Irreps before the first layer and after each, in the file's order.
+
+    Raises:
+        ValueError: they are not those that our model has.
+    """
+    first = term.channels if isinstance(term.channels, int) else term.channels[0]
+    hidden = [e3nn.Irreps(f"{first}x0e")]
+    for t in range(term.layers):
+        ours = regroup(term.features([ir for _, ir in hidden[-1]], last=t == term.layers - 1))
+        hidden.append(e3nn.Irreps([(ours[ir], ir) for ir in torch_order(ours)]))
+    if config["irreps_manual"]:
+        given = [e3nn.Irreps(str(irreps)) for irreps in config["irreps_manual"]]
+        if [regroup(irreps) for irreps in given] != [regroup(irreps) for irreps in hidden]:
+            raise ValueError(f"irreps_manual {config['irreps_manual']} cannot be converted: the model would have {hidden}")
+        return given
+    return hidden
+
+
+def convert_layer(weights: Weights, layout: Layout, t: int, divisor: float) -> dict[str, Any]:
+    """Parameters of a layer; ``divisor`` is that of its messages over that of the first layer's."""
+    term, x, after = layout.term, layout.hidden[t], layout.hidden[t + 1]
+    # Activations of e3nn, and with them all that leaves a gate, are larger by a constant.
+    gain = {ir: 1.0 if t == 0 else TANH / TANH_SCALE if (ir.l, ir.p) == (0, -1) else SILU / SILU_SCALE for _, ir in x}
+    kept = sum(mul for mul, ir in after if ir == EVEN)
+    gated = [(mul, ir) for mul, ir in after if ir.l > 0]
+    gates = e3nn.Irreps([(sum(mul for mul, _ in gated), EVEN)] if gated else [])
+    scalars = e3nn.Irreps([(mul, ir) for mul, ir in after if ir.l == 0])
+    entering = join(scalars + gates + e3nn.Irreps(gated))
+    arrange = gate_order(kept, gated)
+
+    def mix(name: str, place: str, source: e3nn.Irreps, target: e3nn.Irreps) -> tuple[dict, np.ndarray | None]:
+        return take_linear(weights, layout, f"{t}_{name}", place, source, target)
+
+    up, up_bias = mix("self_interaction_1", "up", x, x)
+    paths, columns, produced = convolution(layout, t)
+    down, down_bias = mix("self_interaction_2", "down", produced, entering)
+    ours = term.paths(sorted(ir for _, ir in x), regroup(gated_irreps(str(after))))
+    params = {
+        "up": parameters({ir: gain[ir] * w for ir, w in up.items()}, up_bias),
+        "convolution": {"radial": radial_mlp(weights, t, term, signs(weights, t, ours), [columns[path] for path in ours])},
+    }
+    rows = {ir: np.concatenate([paths[path] for path in ours if path.ir_out == ir]) for ir in {p.ir_out for p in ours}}
+    down = {ir: w[rows[ir]] / divisor for ir, w in down.items()}
+    down[EVEN] = down[EVEN][:, arrange]
+    params["down"] = parameters(down, None if down_bias is None else down_bias[arrange])
+    params["self"] = parameters(self_connection(weights, layout, t, gain, entering, arrange))
+    return params
+
+
+def join(irreps: e3nn.Irreps) -> e3nn.Irreps:
+    """Equal irreps together, in the order of e3nn (torch)."""
+    found = {ir: sum(mul for mul, other in irreps if other == ir) for _, ir in irreps}
+    return e3nn.Irreps([(found[ir], ir) for ir in torch_order(found)])
+
+
+def gate_order(kept: int, gated: list[tuple[int, e3nn.Irrep]]) -> np.ndarray:
+    """Where our even scalars before the gate stand in the file: those that stay, then gates in the order of our irreps."""
+    starts = np.cumsum([kept, *(mul for mul, _ in gated)])
+    blocks = {ir: np.arange(start, start + mul) for start, (mul, ir) in zip(starts, gated, strict=False)}
+    return np.concatenate([np.arange(kept), *(blocks[ir] for ir in sorted(blocks))])
+
+
+def take_linear(
+    weights: Weights, layout: Layout, name: str, place: str, source: e3nn.Irreps, target: e3nn.Irreps
+) -> tuple[dict[e3nn.Irrep, np.ndarray], np.ndarray | None]:
+    """Matrices and bias of a linear map, with what the chosen modality adds in the bias."""
+    modal = layout.modal[place]
+    extra = e3nn.Irreps(f"{layout.modalities}x0e" if modal else "")
+    matrices = linear(weights.take(f"{name}.linear.weight"), source + extra, target)
+    bias = bias_of(weights, name, layout)
+    if modal:
+        added = matrices[EVEN][-layout.modalities :][layout.modality]
+        matrices[EVEN] = matrices[EVEN][: -layout.modalities]
+        bias = added if bias is None else bias + added
+    if layout.term.bias and bias is None:
+        bias = np.zeros(matrices[EVEN].shape[1])
+    return matrices, bias
+
+
+def bias_of(weights: Weights, name: str, layout: Layout) -> np.ndarray | None:
+    return weights.take(f"{name}.linear.bias") if layout.bias else None
+
+
+def convolution(layout: Layout, t: int) -> tuple[dict[Path, np.ndarray], dict[Path, np.ndarray], e3nn.Irreps]:
+    """For each path of SevenNet's convolution the rows of its output and the columns of its radial weights; what it produces."""
+    term, x = layout.term, layout.hidden[t]
+    last = t == term.layers - 1
+    top = max(ir.l for _, ir in layout.hidden[t + 1])
+    loop = [
+        (Path(ir, l, out), mul)
+        for mul, ir in x
+        for l in range(term.l_max + 1)
+        for out in ir * e3nn.Irrep(l, term.parity.odd**l)
+        if out.l <= top and (out.p == 1 or not last)
+    ]
+    rows, count = {}, {}
+    for path, mul in loop:
+        start = count.get(path.ir_out, 0)
+        rows[path] = np.arange(start, start + mul)
+        count[path.ir_out] = start + mul
+    order = torch_order(count)
+    stored = sorted(loop, key=lambda item: order.index(item[0].ir_out)) if layout.sorted_paths else loop
+    ends = np.cumsum([mul for _, mul in stored])
+    columns = {path: np.arange(end - mul, end) for (path, mul), end in zip(stored, ends, strict=True)}
+    return rows, columns, e3nn.Irreps([(count[ir], ir) for ir in order])
+
+
+def signs(weights: Weights, t: int, paths: list[Path]) -> list[float]:
+    """What the coupling coefficients in the file, where it has them, differ by from ours."""
+    stem = f"{t}_convolution.convolution._compiled_main_left_right._w3j_"
+    name = lambda path: f"{stem}{path.ir_in.l}_{path.l_edge}_{path.ir_out.l}"
+    return [sign(path, weights.left[name(path)]) if name(path) in weights else 1.0 for path in paths]
+
+
+def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], columns: list[np.ndarray]) -> dict[str, np.ndarray]:
+    depth = len(term.radial.mlp)
+    out = {f"w{k}": weights.take(f"{t}_convolution.weight_nn.layer{k}.weight") for k in range(depth + 1)}
+    for k in range(1, depth + 1):
+        out[f"w{k}"] *= SILU / SILU_SCALE
+    # The basis has 2/c in front, ours sqrt(2/c).
+    out["w0"] *= np.sqrt(2 / term.cutoff)
+    last = out[f"w{depth}"]
+    out[f"w{depth}"] = np.concatenate([s * last[:, where] for s, where in zip(signs, columns, strict=True)], axis=1)
+    return out
+
+
+def self_connection(
+    weights: Weights, layout: Layout, t: int, gain: dict, entering: e3nn.Irreps, arrange: np.ndarray
+) -> dict[e3nn.Irrep, np.ndarray]:
+    """Matrices by irrep, with a species axis in front where there is one for each."""
+    x, count = layout.hidden[t], len(layout.term.elements)
+    if isinstance(layout.term.self_connection, Shared):
+        matrices = linear(weights.take(f"{t}_self_connection_intro.linear.weight"), x, entering)
+    else:
+        # A tensor product with the one-hot species: [inputs, species, outputs] for each irrep.
+        flat = weights.take(f"{t}_self_connection_intro.fc_tensor_product.weight")
+        mixed = linear(flat, e3nn.Irreps([(mul * count, ir) for mul, ir in x]), entering)
+        matrices = {ir: np.swapaxes(w.reshape(-1, count, w.shape[-1]), 0, 1) for ir, w in mixed.items()}
+    if EVEN in matrices:
+        matrices[EVEN] = matrices[EVEN][..., arrange]
+    return {ir: gain[ir] * w for ir, w in matrices.items()}
+
+
+def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, dict, float]:
+    """Parameters of the two linear layers, and the constant that biases add to every atom's energy before scaling."""
+    x = layout.hidden[-1]
+    width = x.dim // 2
+    hidden, bias = take_linear(weights, layout, "reduce_input_to_hidden", "hidden", x, f"{width}x0e")
+    energy = linear(weights.take("reduce_hidden_to_energy.linear.weight"), f"{width}x0e", "1x0e")[EVEN]
+    offset = 0.0 if bias is None else (bias @ energy).item()
+    if layout.bias:
+        offset += weights.take("reduce_hidden_to_energy.linear.bias").item()
+    matrices = {EVEN: SILU / SILU_SCALE * hidden[EVEN]}
+    return parameters(matrices), {"w0": energy * np.sqrt(width)}, offset
+
+
+def rescaling(weights: Weights, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift (eV) of each element."""
+    count = len(layout.term.elements)
+    scale, shift = (weights.take(f"rescale_atomic_energy.{name}") for name in ("scale", "shift"))
+    if shift.ndim == 2:
+        shift = shift[layout.modality]
+    return np.broadcast_to(scale, count).copy(), np.broadcast_to(shift, count).copy()
