@@ -1,4 +1,4 @@
-"""Energies, forces and stresses of SevenNet checkpoints by sevenn and torch, in double precision; run where those are installed:
+"""Energies, forces and stresses of SevenNet checkpoints by sevenn, in double precision; run where that is installed:
 
     python benchmarks/parity/sevennet.py CHECKPOINT OUT.json [--head PBE] [--only NAME ...]
 
@@ -22,7 +22,7 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 
 
 def evaluate(calculator: SevenNetCalculator, record: dict) -> dict:
-    """The record with what the model says; edge vectors are in double precision, sevenn's own calculator rounds them to single."""
+    """The record with what the model says; sevenn's own calculator would round the edge vectors to single precision."""
     atoms = structures.as_atoms(record)
     numbers = unlabeled_atoms_to_graph(atoms, calculator.cutoff, with_shift=True)
     data = AtomGraphData.from_numpy_dict(dict(numbers))

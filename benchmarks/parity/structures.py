@@ -1,7 +1,7 @@
 """Structures of every kind on which converted potentials are compared with their source; needs ASE and NumPy only.
 
-Molecules, metals, semiconductors, oxides, salts, layers, surfaces, one-atom cells, strained triclinic cells: over 40 elements. Most are
-displaced at random (fixed seeds), so that no force vanishes by symmetry.
+Molecules, metals, semiconductors, oxides, salts, layers, surfaces, one-atom cells, strained triclinic cells: over 40 elements.
+Most are displaced at random (fixed seeds), so that no force vanishes by symmetry.
 """
 
 from __future__ import annotations

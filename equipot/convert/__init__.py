@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -29,8 +28,8 @@ def convert(source: str | Path, head: str | None = None) -> Potential:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not such a checkpoint, is damaged, holds anything but plain data, or uses something that cannot be
-            converted; the message says what.
+        ValueError: the file is not such a checkpoint, is damaged, holds anything but plain data, or uses something that
+            cannot be converted; the message says what.
     """
     path = Path(source)
     if not path.is_file():
@@ -62,8 +61,8 @@ def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
     for program, module in TORCH.items():
         if module.recognise(content):
             return program, module.build(content, head), module.precision(content)
-    found = f"with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else f"that is a {type(content).__name__}"
-    raise ValueError(f"a torch file {found}, but no checkpoint of {', '.join(TORCH)} that is known here")
+    found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else f"a {type(content).__name__}"
+    raise ValueError(f"a torch file with {found}: no checkpoint of {' or '.join(TORCH)} as known here")
 
 
 def check_shapes(potential: Potential) -> None:

@@ -58,7 +58,8 @@ def sign(path: Path, stored: np.ndarray) -> float:
     stored = stored / np.linalg.norm(stored) * np.linalg.norm(ours)
     found = 1.0 if np.sum(stored * ours) > 0 else -1.0
     if not np.allclose(stored, found * ours, atol=1e-5):
-        raise ValueError(f"the Wigner 3j symbol {path.ir_in.l} {path.l_edge} {path.ir_out.l} of the file is that of no known e3nn")
+        name = f"{path.ir_in.l} {path.l_edge} {path.ir_out.l}"
+        raise ValueError(f"the Wigner 3j symbol {name} of the file is that of no known e3nn")
     return found
 
 

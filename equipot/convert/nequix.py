@@ -22,8 +22,8 @@ from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.potential import Metadata, Potential
 
 NEEDED = (
-    "atomic_numbers", "cutoff", "hidden_irreps", "lmax", "n_layers", "radial_basis_size", "radial_mlp_size", "radial_mlp_layers",
-    "radial_polynomial_p", "index_weights", "layer_norm", "shift", "scale", "avg_n_neighbors",
+    "atomic_numbers", "cutoff", "hidden_irreps", "lmax", "n_layers", "radial_basis_size", "radial_mlp_size",
+    "radial_mlp_layers", "radial_polynomial_p", "index_weights", "layer_norm", "shift", "scale", "avg_n_neighbors",
 )  # fmt: skip
 SILU = 1.6765648126602173
 """What e3nn-jax multiplies SiLU with in a gate: its estimate of 1 / sqrt(E[silu(x)^2]) in single precision."""

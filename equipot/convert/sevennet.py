@@ -1,9 +1,9 @@
 """SevenNet checkpoints (Park et al., J. Chem. Theory Comput. 20, 4857 (2024), arXiv:2402.03789) as equipot's NequIP.
 
-SevenNet is NequIP in e3nn's conventions. Weights move over as they are but for constant factors, which are folded into the
-next linear map in double precision: e3nn's own normalisation of activations, the prefactor of the radial basis, divisors of the sum
-over neighbours, and the sign of coupling coefficients in files of older versions. What a modality (one of several levels of theory)
-adds to the linear maps is the same for all atoms: the chosen one becomes their bias.
+SevenNet is NequIP in e3nn's conventions. Weights move over as they are but for constant factors, which are folded into the next
+linear map in double precision: e3nn's own normalisation of activations, the prefactor of the radial basis, divisors of the sum
+over neighbours, and the sign of coupling coefficients in files of older versions. What a modality (one of several levels of
+theory) adds to the linear maps is the same for all atoms: the chosen one becomes their bias.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def bias_of(weights: Weights, name: str, layout: Layout) -> np.ndarray | None:
 
 
 def convolution(layout: Layout, t: int) -> tuple[dict[Path, np.ndarray], dict[Path, np.ndarray], e3nn.Irreps]:
-    """For each path of SevenNet's convolution the rows of its output and the columns of its radial weights; what it produces."""
+    """For each path of the file's convolution the rows of its output and columns of its radial weights; what it produces."""
     term, x = layout.term, layout.hidden[t]
     last = t == term.layers - 1
     top = max(ir.l for _, ir in layout.hidden[t + 1])

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
-from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, regroup, scalars
+from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, UnitVariance
 from equipot.nn.radial import MLP, Radial

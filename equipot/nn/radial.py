@@ -95,7 +95,7 @@ class PolynomialEnvelope:
 class XPLOR:
     """1 up to ``on``, then (c^2 - r^2)^2 (c^2 + 2 r^2 - 3 on^2) / (c^2 - on^2)^3, the switching function of X-PLOR.
 
-    The value and the first derivative are continuous: forces have kinks at ``on`` and at the cutoff, and force constants jump there.
+    Only the value and the first derivative are continuous: force constants jump at ``on`` and at the cutoff.
     """
 
     on: float
@@ -161,7 +161,7 @@ class Radial:
         radii: Float[Array, "*edges"] | None = None,
         frequencies: Float[Array, "n"] | None = None,
     ) -> Float[Array, "*edges n"]:
-        """``radii`` is the sum of the covalent radii of each pair (Å), for a transform; ``frequencies`` are a Bessel basis's own."""
+        """``radii``, for a transform, are the sums of covalent radii (Å); ``frequencies`` are what a Bessel basis learned."""
         x = r if self.transform is None else self.transform(r, radii)
         basis = self.basis(x, cutoff) if frequencies is None else self.basis(x, cutoff, frequencies)
         return basis * self.envelope(r, cutoff)[..., None]

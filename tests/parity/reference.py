@@ -191,7 +191,8 @@ def nequip(term, variables, structure, edges):
     x = e3nn.IrrepsArray(f"{term.channels}x0e", params["embedding"]["w"][species])
     for layer in range(term.layers):
         block = params[f"layer{layer}"]
-        parities = [(l, p) for l in range(term.l_max + 1) for p in ((1, -1) if type(term.parity).__name__ == "BothParities" else ((-1) ** l,))]
+        both = type(term.parity).__name__ == "BothParities"
+        parities = [(l, p) for l in range(term.l_max + 1) for p in ((1, -1) if both else ((-1) ** l,))]
         wanted = [(0, 1)] if layer == term.layers - 1 else parities
         found = {
             ir
