@@ -1,7 +1,7 @@
 """E(3)-equivariant interatomic potentials in JAX: from quantum-mechanical data to molecular dynamics.
 
 >>> import equipot
->>> potential = equipot.load("model.eqp")
+>>> potential = equipot.load("model.eqp")  # or the name of a published one, such as "sevennet-0"
 >>> equipot.evaluate(potential, atoms).forces
 >>> atoms.calc = potential.calculator()
 """
@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from equipot.eqp import load, save
+    from equipot.eqp import save
+    from equipot.library import load
     from equipot.potential import Metadata, Observables, Potential, Term
     from equipot.structure import Structure
     from equipot.systems import evaluate, hessian_of
@@ -28,10 +29,10 @@ _HOMES = {
     "Term": "potential",
     "evaluate": "systems",
     "hessian_of": "systems",
-    "load": "eqp",
+    "load": "library",
     "save": "eqp",
 }
-_MODULES = ("config", "data", "interfaces", "md", "models", "nn", "training", "units")
+_MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units")
 
 __all__ = ["Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "load", "save"]
 

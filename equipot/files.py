@@ -39,6 +39,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def cache_root() -> Path:
+    """The user's cache: ``$EQUIPOT_CACHE`` unless that is ``off``, else the folder equipot in the system's place for caches."""
+    said = os.environ.get("EQUIPOT_CACHE")
+    if said and said != "off":
+        return Path(said)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipot"
+
+
 def check_writable(path: str | Path) -> None:
     """Makes the folder of a file to come, before the work whose result it will hold.
 

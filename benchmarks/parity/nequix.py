@@ -33,9 +33,9 @@ def keep_constants() -> None:
     original = activation.normalize_function
 
     def normalize(phi):
-        with jax.enable_x64(False):
-            one = original(phi)(jnp.float32(1.0)) / phi(jnp.float32(1.0))
-        return lambda x: phi(x) * float(one)
+        with jax.ensure_compile_time_eval(), jax.enable_x64(False):
+            constant = float(original(phi)(jnp.float32(1.0)) / phi(jnp.float32(1.0)))
+        return lambda x: phi(x) * constant
 
     activation.normalize_function = normalize
 

@@ -55,6 +55,18 @@ def in_double(calculator: SevenNetCalculator) -> None:
             module.register_forward_hook(cast)
 
 
+def provenance(checkpoint: Path, head: str | None) -> dict:
+    """What the values come from."""
+    return {
+        "by": "benchmarks/parity/sevennet.py",
+        "source": checkpoint.name,
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        "head": head,
+        "dtype": "float64",
+        **{name: importlib.metadata.version(name) for name in ("sevenn", "torch", "e3nn", "numpy", "ase")},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint", type=Path)
@@ -67,16 +79,7 @@ def main() -> None:
     made = structures.structures()
     chosen = {name: made[name] for name in args.only or made}
     records = [evaluate(calculator, structures.as_record(name, atoms)) for name, atoms in chosen.items()]
-    versions = {name: importlib.metadata.version(name) for name in ("sevenn", "torch", "e3nn", "numpy", "ase")}
-    provenance = {
-        "by": "benchmarks/parity/sevennet.py",
-        "source": args.checkpoint.parent.name + "/" + args.checkpoint.name,
-        "sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
-        "head": args.head,
-        "dtype": "float64",
-        **versions,
-    }
-    structures.write(args.out, provenance, records)
+    structures.write(args.out, provenance(args.checkpoint, args.head), records)
     print(f"{args.out}: {len(records)} structures, largest force {max(np.abs(r['forces']).max() for r in records):.1f} eV/Å")
 
 

@@ -15,10 +15,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    model: Path, data: str, overrides: Sequence[str], json: Path | None, out: Path | None, dtype: str | None
+    model: str | Path, data: str, overrides: Sequence[str], json: Path | None, out: Path | None, dtype: str | None
 ) -> dict[str, float]:
     """The error table of a potential on labelled data."""
-    from equipot import config, eqp
+    from equipot import config, library
     from equipot.data.check import check
     from equipot.data.read import Reading, read
     from equipot.data.stats import is_free_atom
@@ -32,7 +32,7 @@ def measure(
         check_writable(out / "predictions.xyz")
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
-    potential = eqp.load(model, dtype)
+    potential = library.load(model, dtype)
     frames = read(data, settings.keys, settings.units)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)

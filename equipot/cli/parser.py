@@ -13,6 +13,8 @@ examples:
   equipot data train.xyz                           look for problems before training
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine --resume
+  equipot models                                   published potentials that can be used by name
+  equipot convert mace.model -o mace.eqp           take a checkpoint of another program
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add_resume(train)
 
     evaluate = command(commands, "evaluate", "errors of a potential on labelled data")
-    evaluate.add_argument("model", metavar="MODEL", type=Path, help="a potential, NAME.eqp")
+    add_model(evaluate)
     evaluate.add_argument("data", metavar="DATA", help="a file that training reads too, or bundled:NAME")
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the error table here (eV, Å)")
     add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
@@ -51,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
     add_config(md, "MD config: a YAML file, or the name of a recipe (md-...)")
     add_out(md, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(md)
+
+    convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix or MACE into a potential of equipot")
+    convert.add_argument("source", metavar="SOURCE", help="a checkpoint (.pth, .nqx, .model), or a name of `equipot models`")
+    convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
+    convert.add_argument("--head", help="the level of theory, where the checkpoint has several")
+    convert.add_argument("--reference", metavar="FILE", type=Path, help="values of the source program to compare with (JSON)")
+
+    command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 
     data = command(commands, "data", "look at reference data: what is in it, and what is wrong with it")
     data.add_argument("data", metavar="DATA", nargs="+", help="files that training reads, or bundled:NAME")
@@ -68,6 +78,10 @@ def command(commands: argparse._SubParsersAction, name: str, what: str) -> argpa
     sub.add_argument("--debug", action="store_true", help="show the traceback of an error (also: EQUIPOT_DEBUG=1)")
     sub.set_defaults(module=name)
     return sub
+
+
+def add_model(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model", metavar="MODEL", help="a potential: NAME.eqp, or a name of `equipot models`")
 
 
 def add_config(sub: argparse.ArgumentParser, what: str) -> None:

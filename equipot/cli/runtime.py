@@ -7,6 +7,8 @@ import os
 import platform
 from pathlib import Path
 
+from equipot.files import cache_root
+
 
 def prepare(dtype: str, devices: int = 1) -> None:
     """Configures JAX before the first computation.
@@ -38,11 +40,9 @@ def cache_folder() -> Path | None:
 
     Code compiled for one kind of processor may crash on another, so that each kind has its own folder.
     """
-    said = os.environ.get("EQUIPOT_CACHE")
-    if said == "off":
+    if os.environ.get("EQUIPOT_CACHE") == "off":
         return None
-    base = Path(said) if said else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipot"
-    folder = base / "compiled" / processor()
+    folder = cache_root() / "compiled" / processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -30,6 +30,9 @@ def linear(flat: np.ndarray, irreps_in: str | e3nn.Irreps, irreps_out: str | e3n
         ValueError: ``flat`` has not as many numbers as the irreps ask for.
     """
     source, target = e3nn.Irreps(irreps_in), e3nn.Irreps(irreps_out)
+    needed = sum(mul * mul_out for mul, ir in source for mul_out, ir_out in target if ir == ir_out)
+    if needed != flat.size:
+        raise ValueError(f"a linear map from {source} to {target} needs {needed} weights, but the file has {flat.size}")
     start, out = 0, {}
     rows: dict[e3nn.Irrep, list[np.ndarray]] = {}
     for mul, ir in source:
@@ -40,8 +43,6 @@ def linear(flat: np.ndarray, irreps_in: str | e3nn.Irreps, irreps_out: str | e3n
                 start += mul * mul_out
         if blocks:
             rows.setdefault(ir, []).append(np.concatenate(blocks, axis=1))
-    if start != flat.size:
-        raise ValueError(f"a linear map from {source} to {target} needs {start} weights, but the file has {flat.size}")
     for ir, parts in rows.items():
         matrix = np.concatenate(parts)
         out[ir] = matrix / np.sqrt(len(matrix))

@@ -89,9 +89,10 @@ def build(content: dict[str, Any], head: str | None = None) -> Potential:
     embedding = linear(weights.take("onehot_to_feature_x.linear.weight"), f"{len(term.elements)}x0e", layout.hidden[0])[EVEN]
     constant = bias_of(weights, "onehot_to_feature_x", layout)
     params: dict[str, Any] = {
-        "frequencies": weights.take("edge_embedding.basis_function.coeffs") * term.cutoff,
         "embedding": {"w": embedding + (0 if constant is None else constant)},
     }
+    if term.radial.basis.trainable:
+        params["frequencies"] = weights.take("edge_embedding.basis_function.coeffs") * term.cutoff
     denominators = [weights.take(f"{t}_convolution.denominator").item() for t in range(term.layers)]
     for t, divisor in enumerate(denominators):
         params[f"layer{t}"] = convert_layer(weights, layout, t, divisor / denominators[0])
@@ -125,6 +126,8 @@ def read_layout(config: dict[str, Any], head: str | None) -> Layout:
     for key, known in EXPECTED.items():
         if config.get(key, known[0]) not in known:
             raise ValueError(f"SevenNet's {key}: {config[key]!r} cannot be converted; known: {', '.join(map(repr, known))}")
+    if config.get("cuequivariance_config", {}).get("use"):
+        raise ValueError("weights in the layout of cuEquivariance cannot be converted; write the checkpoint with e3nn (sevenn_cp)")
     types = {int(z): int(k) for z, k in config["_type_map"].items()}
     term = NequIP(
         elements=tuple(sorted(types, key=types.__getitem__)),
@@ -175,7 +178,7 @@ def radial(config: dict[str, Any]) -> Radial:
     if kind not in ("XPLOR", "poly_cut"):
         raise ValueError(f"SevenNet's cutoff function {kind!r} cannot be converted; known: poly_cut, XPLOR")
     return Radial(
-        Bessel(basis.get("bessel_basis_num", 8), trainable=True),
+        Bessel(basis.get("bessel_basis_num", 8), trainable=basis.get("trainable_coeff", True)),
         XPLOR(float(envelope["cutoff_on"])) if kind == "XPLOR" else PolynomialEnvelope(envelope.get("poly_cut_p_value", 6)),
         mlp=tuple(config["weight_nn_hidden_neurons"]),
     )
@@ -317,6 +320,9 @@ def signs(weights: Weights, t: int, paths: list[Path]) -> list[float]:
 def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], columns: list[np.ndarray]) -> dict[str, np.ndarray]:
     depth = len(term.radial.mlp)
     out = {f"w{k}": weights.take(f"{t}_convolution.weight_nn.layer{k}.weight") for k in range(depth + 1)}
+    needed = 1 + max(where.max() for where in columns)
+    if out[f"w{depth}"].shape[1] != needed:
+        raise ValueError(f"{t}_convolution.weight_nn has {out[f'w{depth}'].shape[1]} outputs, but the irreps need {needed}")
     for k in range(1, depth + 1):
         out[f"w{k}"] *= SILU / SILU_SCALE
     # The basis has 2/c in front, ours sqrt(2/c).

@@ -91,7 +91,7 @@ class MDConfig:
     """
 
     model: str
-    """Potential, a .eqp file."""
+    """Potential: an .eqp file or the name of a published one, such as sevennet-0."""
     structure: str
     """Starting structure: a file that ASE reads, file@INDEX for one of its frames, or bundled:NAME."""
     ensemble: NVE | NVTNoseHoover | NVTLangevin | NVTCSVR | NPTIsotropic | NPTFlexible = NVTLangevin()

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from equipot import config as yaml
-from equipot.eqp import load as load_potential
 from equipot.files import write_atomically
+from equipot.library import load as load_potential
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig

@@ -1,0 +1,40 @@
+"""``equipot convert SOURCE -o NAME.eqp``."""
+
+from __future__ import annotations
+
+import argparse
+
+from equipot.cli.runtime import prepare
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts, compares with reference values where there are some, and writes the file."""
+    import jax
+
+    from equipot import eqp, library
+    from equipot.files import check_writable, write_atomically
+
+    if args.output.suffix != ".eqp":
+        raise ValueError(f"{args.output}: the name of a potential ends in .eqp")
+    check_writable(args.output)
+    prepare("float32")
+    if args.source.lower() in library.MODELS:
+        if args.head or args.reference:
+            raise ValueError(f"{args.source} has a head and references of its own; leave --head and --reference out")
+        write_atomically(args.output, library.fetch(args.source.lower()).read_bytes())
+        print(f"written: {args.output}")
+        return
+    potential, certificate = library.import_checkpoint(args.source, args.head, args.reference)
+    eqp.save(potential, args.output)
+    told, count = potential.metadata, sum(leaf.size for leaf in jax.tree.leaves(potential.variables["params"]))
+    print(
+        f"{args.source}: {dict(told.extra)['program']}, {type(potential.term).__name__} with {count} parameters, "
+        f"{len(potential.elements)} elements, cutoff {potential.cutoff:g} Å, made in {told.dtype}"
+    )
+    if told.citation:
+        print(f"{told.level_of_theory}; licence {told.licence}; please cite {told.citation}")
+    if certificate is None:
+        print("not compared with its source: no reference values are known for this file; give some with --reference FILE")
+    else:
+        print(f"deviates by {certificate}")
+    print(f"written: {args.output}")

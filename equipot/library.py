@@ -1,0 +1,281 @@
+"""Potentials by name: published checkpoints, fetched, checked, converted and certified once, then kept in the user's cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import equipot
+from equipot import eqp
+from equipot.convert import convert
+from equipot.convert.certificate import Certificate, certify, read_references
+from equipot.files import cache_root, write_atomically
+from equipot.potential import Potential
+
+REFERENCES = Path(__file__).parent / "convert" / "references"
+
+
+class LibraryError(RuntimeError):
+    """A named potential cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package on PyPI that carries checkpoints."""
+
+    distribution: str
+    version: str
+    sha256: str
+    megabytes: int
+
+    @property
+    def filename(self) -> str:
+        return f"{self.distribution}-{self.version}-py3-none-any.whl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published checkpoint."""
+
+    file: str
+    """Where it stands in the wheel; elsewhere, its usual name."""
+    sha256: str
+    level_of_theory: str
+    citation: str
+    licence: str
+    elements: str
+    """As ranges of atomic numbers."""
+    megabytes: int
+    wheel: Wheel | None = None
+    head: str | None = None
+    url: str = ""
+    """Where to get it by hand, if no package carries it."""
+
+    @property
+    def atomic_numbers(self) -> tuple[int, ...]:
+        ends = [[int(z) for z in part.split("-")] for part in self.elements.split(", ")]
+        return tuple(z for end in ends for z in range(end[0], end[-1] + 1))
+
+
+SEVENN = Wheel("sevenn", "0.13.0", "9378f7df2b75fe83274483a5f804790ae1023dd22ddeb6a48c1a03de97e22620", 43)
+SEVENNET = {
+    "wheel": SEVENN,
+    "licence": "MIT",
+    "elements": "1-83, 89-94",
+    "megabytes": 10,
+    "citation": "Park, Kim, Hwang, Han, J. Chem. Theory Comput. 20, 4857 (2024), doi:10.1021/acs.jctc.4c00190",
+}
+FIDELITY = SEVENNET | {
+    "citation": "Kim et al., J. Am. Chem. Soc. 147, 1042 (2025), doi:10.1021/jacs.4c14455",
+    "file": "sevenn/pretrained_potentials/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
+    "sha256": "81791329b37d445f46b531578c182c41792d98c7814222c9e5dde276402225fd",
+}
+NEQUIX = {
+    "licence": "MIT",
+    "elements": "1-83, 89-94",
+    "megabytes": 3,
+    "citation": "Koker, Kotak, Smidt, arXiv:2508.16067 (2025)",
+    "url": "https://github.com/atomicarchitects/nequix",
+}
+MODELS: dict[str, Entry] = {
+    "sevennet-0": Entry(
+        file="sevenn/pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+        sha256="7052cb42b7b3be42b40b97fa0d21077a48c54b5548948fc4dcf346629f813c36",
+        level_of_theory="PBE and PBE+U (Materials Project; MPtrj)",
+        **SEVENNET,
+    ),
+    "sevennet-0-22may2024": Entry(
+        file="sevenn/pretrained_potentials/SevenNet_0__22May2024/checkpoint_sevennet_0.pth",
+        sha256="5d389fafd512e6ae2830d74d0b66ffc49a55d3832653ff8e7bf7f1343013c1d1",
+        level_of_theory="PBE and PBE+U (Materials Project; MPtrj)",
+        **SEVENNET,
+    ),
+    "sevennet-l3i5": Entry(
+        file="sevenn/pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth",
+        sha256="a7ff190d41efe5b8317a03d20a468e4036a1a3e64e0b14fdbab64ac3f4bfc09d",
+        level_of_theory="PBE and PBE+U (Materials Project; MPtrj)",
+        **SEVENNET | {"megabytes": 14},
+    ),
+    "sevennet-mf-0-pbe": Entry(head="PBE", level_of_theory="PBE and PBE+U (Materials Project; MPtrj)", **FIDELITY),
+    "sevennet-mf-0-r2scan": Entry(head="R2SCAN", level_of_theory="r2SCAN (Materials Project)", **FIDELITY),
+    "nequix-mp-1": Entry(
+        file="nequix-mp-1.nqx",
+        sha256="1647af8e627e1afa11e2bfadeab0797326513a521afd7dd01606a96f56783eee",
+        level_of_theory="PBE and PBE+U (Materials Project; MPtrj)",
+        **NEQUIX,
+    ),
+    "nequix-oam-1": Entry(
+        file="nequix-oam-1.nqx",
+        sha256="6a43475eaeb32a7a049f36c1306d78aa1e7a17e8af37aeda7901c8fec0ca845c",
+        level_of_theory="PBE and PBE+U (Materials Project; OMat24, then MPtrj and sAlex)",
+        **NEQUIX,
+    ),
+}
+"""What can be had by name."""
+
+
+def load(source: str | Path, dtype: Any = None) -> Potential:
+    """A potential by the name of a published model (``equipot models`` lists them) or from an ``.eqp`` file.
+
+    ``dtype`` is "float32" or "float64" (which switches JAX to 64 bits); else the precision that the potential is meant for. The
+    first time that a name is used, its checkpoint is fetched, checked, converted and certified; progress is told on stderr.
+
+    Raises:
+        FileNotFoundError: neither a file nor a name.
+        LibraryError: a named potential is not in the cache and cannot be fetched; the message says what to do.
+        ValueError: not a readable ``.eqp`` file.
+    """
+    name = str(source).lower()
+    if name in MODELS:
+        return eqp.load(fetch(name), dtype)
+    if not Path(source).exists() and not Path(source).suffix and Path(source).name == str(source):
+        close = difflib.get_close_matches(name, MODELS, 1, 0.5)
+        guess = f"did you mean {close[0]}?" if close else f"names are {', '.join(MODELS)}"
+        raise FileNotFoundError(f"{source}: neither a file nor the name of a published potential; {guess}")
+    return eqp.load(source, dtype)
+
+
+def is_cached(name: str) -> bool:
+    """Whether a named potential, or the checkpoint that it is made of, is in the cache."""
+    folder = cache_root() / "models"
+    return converted_path(name, folder).is_file() or checkpoint_path(MODELS[name], folder).is_file()
+
+
+def identify(digest: str, head: str | None) -> str | None:
+    """The name of a published checkpoint by its SHA-256 and the chosen level of theory."""
+    return next((name for name, entry in MODELS.items() if (entry.sha256, entry.head) == (digest, head)), None)
+
+
+def import_checkpoint(
+    source: str | Path, head: str | None = None, references: str | Path | None = None
+) -> tuple[Potential, Certificate | None]:
+    """Convert a checkpoint (see ``equipot.convert.convert``) and compare it with what its own program says.
+
+    Reference values are those in the file ``references``, or those that equipot carries where it knows the checkpoint by its
+    SHA-256; without either there is no certificate. A known checkpoint also brings its level of theory, citation and licence.
+
+    Raises:
+        LibraryError: the converted potential deviates from the reference values.
+    """
+    potential = convert(source, head)
+    name = identify(dict(potential.metadata.extra)["source_sha256"], head)
+    if name is not None:
+        entry = MODELS[name]
+        told = {"level_of_theory": entry.level_of_theory, "citation": entry.citation, "licence": entry.licence}
+        potential = potential.replace(metadata=dataclasses.replace(potential.metadata, **told))
+    path = references or (REFERENCES / f"{name}.json" if name else None)
+    if path is None:
+        return potential, None
+    certificate = certify(potential, read_references(Path(path)))
+    if not certificate.passed:
+        raise LibraryError(f"{source}: not converted, since the result deviates from its source by {certificate}")
+    extra = (*potential.metadata.extra, ("deviation", str(certificate)))
+    return potential.replace(metadata=dataclasses.replace(potential.metadata, extra=extra)), certificate
+
+
+def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:
+    """The ``.eqp`` file of a named potential in the cache, made there if need be.
+
+    Raises:
+        LibraryError: it cannot be fetched; the message says what to do.
+    """
+    say = say or (lambda text: print(f"equipot: {text}", file=sys.stderr, flush=True))
+    folder = cache_root() / "models"
+    target = converted_path(name, folder)
+    if target.is_file():
+        return target
+    checkpoint = find_checkpoint(name, folder, say)
+    say(f"converting {name} and comparing it with its source; this is done once")
+    potential, certificate = import_checkpoint(checkpoint, MODELS[name].head)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    eqp.save(potential, target)
+    say(f"{name}: deviates by {certificate}")
+    return target
+
+
+def find_checkpoint(name: str, folder: Path, say: Callable[[str], None]) -> Path:
+    """The checkpoint of a named potential in ``folder``, brought there if need be.
+
+    Raises:
+        LibraryError: it is not there and cannot be brought.
+    """
+    entry = MODELS[name]
+    path = checkpoint_path(entry, folder)
+    if path.is_file() and digest(path) == entry.sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    if entry.wheel is None:
+        raise LibraryError(
+            f"{name}: no package carries it; get {entry.file} from {entry.url} and convert it: "
+            f"equipot convert {entry.file} -o {name}.eqp"
+        )
+    given = folder / entry.wheel.filename
+    if given.is_file():
+        unpack(entry.wheel, given, folder)
+    else:
+        say(f"fetching {entry.wheel.distribution} {entry.wheel.version} ({entry.wheel.megabytes} MB) for {name}")
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            unpack(entry.wheel, download(entry.wheel, Path(temporary), name, folder), folder)
+    return path
+
+
+def converted_path(name: str, folder: Path) -> Path:
+    """A later version may convert better: each has its own files."""
+    return folder / equipot.__version__ / f"{name}.eqp"
+
+
+def checkpoint_path(entry: Entry, folder: Path) -> Path:
+    return folder / "checkpoints" / f"{entry.sha256[:16]}-{Path(entry.file).name}"
+
+
+def download(wheel: Wheel, folder: Path, name: str, cache: Path) -> Path:
+    """The wheel, by pip, without what it depends on.
+
+    Raises:
+        LibraryError: pip could not.
+    """
+    asked = f"{wheel.distribution}=={wheel.version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    done = subprocess.run([*pip, asked], capture_output=True, text=True)
+    path = folder / wheel.filename
+    if done.returncode or not path.is_file():
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise LibraryError(
+            f"{name} is not in the cache, and pip could not fetch {asked} ({said[-1]}); connect to the network once, "
+            f"or put {wheel.filename} from https://pypi.org/project/{wheel.distribution} into {cache}"
+        )
+    return path
+
+
+def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
+    """Every checkpoint with a name out of a wheel; nothing else of it is used.
+
+    Raises:
+        LibraryError: the wheel or a checkpoint is not the one that was published.
+    """
+    if (found := digest(path)) != wheel.sha256:
+        raise LibraryError(f"{path}: its SHA-256 is {found}, not {wheel.sha256}: damaged or not what was published; delete it")
+    with zipfile.ZipFile(path) as archive:
+        for entry in MODELS.values():
+            if entry.wheel == wheel:
+                content = archive.read(entry.file)
+                if hashlib.sha256(content).hexdigest() != entry.sha256:
+                    raise LibraryError(f"{path}: {entry.file} in it is not what was published; delete it")
+                target = checkpoint_path(entry, folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(target, content)
+
+
+def digest(path: Path) -> str:
+    """SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
