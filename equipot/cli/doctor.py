@@ -58,7 +58,7 @@ def read_last(source: str) -> Any:
     """
     from equipot.data.read import read, split_index
 
-    whole = split_index(source)[1] == ":"
+    whole = split_index(source)[0] == Path(source)
     frames = read(f"{source}@-1" if whole else source)
     if len(frames) != 1:
         raise ValueError(f"{source} names {len(frames)} frames; name one, such as @0, or leave @ out for the last")

@@ -30,7 +30,7 @@ BINDS = 0.1
 WIGGLE = 0.1
 """Prominence (eV) of a hump or a second minimum that is worth a look."""
 LONGEST = 1.7
-"""Bond length over covalent radii beyond which a bond is worth a look; the least is ``WALL``."""
+"""Bond length over covalent radii beyond which a bond is worth a look; one inside of the wall counts as a hole."""
 
 
 def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], tuple[Curve, ...]]:
@@ -60,11 +60,12 @@ def describe(
 ) -> Curve:
     """A curve and its figures, from energies (eV) and forces -dE/dr (eV/Å) at ascending distances (Å)."""
     radii = float(covalent_radii[a] + covalent_radii[b])
-    energy = energy - energy[-1]
     nan = float("nan")
     if not (np.isfinite(energy).all() and np.isfinite(force).all()):
         return Curve(_name(a, b), r, energy, radii, nan, nan, nan, nan, nan, nan)
-    top = hole_edge(r, force, WALL * radii)
+    energy = energy - energy[-1]
+    edge = hole_edge(r, force, WALL * radii)
+    top = 0 if edge is None else edge
     outside = energy[top:]
     well = top + int(np.argmin(outside))
     depth = float(-energy[well])
@@ -75,21 +76,20 @@ def describe(
         radii=radii,
         minimum=float(r[well]) if depth > BINDS else nan,
         depth=max(depth, 0.0),
-        hole=float(r[top]) if top else 0.0,
-        barrier=float(energy[top] - energy[well]),
-        bottom=float(energy[:top].min() - energy[well]) if top else nan,
+        hole=0.0 if edge is None else float(r[top]),
+        barrier=float(energy[top : well + 1].max() - energy[well]),
+        bottom=nan if edge is None else float(energy[: top + 1].min() - energy[well]),
         wiggle=wiggle(outside),
     )
 
 
-def hole_edge(r: Float[np.ndarray, "points"], force: Float[np.ndarray, "points"], wall: float) -> int:
-    """Index of the top before a hole: where the force inside of ``wall`` (Å) is attractive, followed outwards; else 0."""
-    attractive = force < -PULL
-    inside = np.flatnonzero(attractive & (r < wall))
+def hole_edge(r: Float[np.ndarray, "points"], force: Float[np.ndarray, "points"], wall: float) -> int | None:
+    """The last point of a hole: where the force inside of ``wall`` (Å) attracts, followed outwards; None where it does not."""
+    inside = np.flatnonzero((force < -PULL) & (r < wall))
     if not len(inside):
-        return 0
+        return None
     rest = np.flatnonzero(force[inside[-1] :] >= 0)
-    return int(inside[-1] + rest[0]) if len(rest) else len(r) - 1
+    return int(inside[-1] + rest[0] - 1) if len(rest) else len(r) - 1
 
 
 def wiggle(energy: Float[np.ndarray, "points"]) -> float:
@@ -105,15 +105,15 @@ def _name(a: int, b: int) -> str:
 
 def findings(curves: Sequence[Curve]) -> tuple[Finding, ...]:
     """Wall, tail and bond lengths over all pairs."""
-    return _wall(curves), _tail(curves), *_bonds(curves)
-
-
-def _wall(curves: Sequence[Curve]) -> Finding:
     undefined = [curve for curve in curves if not np.isfinite(curve.barrier)]
     if undefined:
         measure = Measure("pairs that are not finite", len(undefined), f"of {len(curves)}", 0, 0)
         note = f"energy or force of {undefined[0].pair} is not a number at some distance: mask divisions by zero"
-        return Finding("dimer wall", (measure,), note)
+        return (Finding("dimer wall", (measure,), note),)
+    return _wall(curves), _tail(curves), *_bonds(curves)
+
+
+def _wall(curves: Sequence[Curve]) -> Finding:
     lowest = lowest_of(curves)
     measures = [Measure(f"{lowest.pair} barrier", lowest.barrier, "eV", *BARRIERS)]
     holes = [curve for curve in curves if curve.hole]
@@ -139,9 +139,9 @@ def lowest_of(curves: Sequence[Curve]) -> Curve:
 
 
 def _tail(curves: Sequence[Curve]) -> Finding:
-    curve = max(curves, key=lambda c: np.nan_to_num(c.wiggle, nan=np.inf))
+    curve = max(curves, key=lambda c: c.wiggle)
     note = ""
-    if not curve.wiggle <= WIGGLE:
+    if curve.wiggle > WIGGLE:
         note = f"the curve of {curve.pair} has more than one minimum or a hump: no such pairs in the training data, perhaps"
     return Finding("dimer tail", (Measure(f"{curve.pair} wiggle", curve.wiggle, "eV", WIGGLE),), note)
 
@@ -150,12 +150,7 @@ def _bonds(curves: Sequence[Curve]) -> tuple[Finding, ...]:
     bonds = [curve for curve in curves if np.isfinite(curve.minimum)]
     if not bonds:
         return ()
-    ratio = lambda curve: curve.minimum / curve.radii
-    short, long = min(bonds, key=ratio), max(bonds, key=ratio)
-    measures = (
-        Measure(f"{short.pair}", ratio(short), "", WALL, 0.0),
-        Measure(f"{long.pair}", ratio(long), "covalent radii", LONGEST),
-    )
-    off = next((m.what for m in measures if m.verdict != "sound"), "")
-    note = f"two atoms of {off} bind at an unusual distance: the model may not have seen such pairs" if off else ""
-    return (Finding("bond length", measures, note),)
+    longest = max(bonds, key=lambda curve: curve.minimum / curve.radii)
+    measure = Measure(longest.pair, longest.minimum / longest.radii, "covalent radii", LONGEST)
+    unusual = f"two atoms of {longest.pair} bind at an unusual distance: the model may not have seen such pairs"
+    return (Finding("bond length", (measure,), "" if measure.verdict == "sound" else unusual),)

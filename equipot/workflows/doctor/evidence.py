@@ -30,7 +30,7 @@ class Curve:
     hole: float
     """Distance below which the energy falls towards contact, Å; 0 where it does not."""
     barrier: float
-    """Energy (eV) from the minimum to the top before the hole, or without a hole to the shortest distance."""
+    """Energy (eV) that it takes to come from the lowest minimum to the hole, or without one to the shortest distance."""
     bottom: float
     """Lowest energy in the hole (eV), from the minimum outside of it; NaN without a hole."""
     wiggle: float

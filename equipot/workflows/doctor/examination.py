@@ -110,7 +110,7 @@ Check = tuple[Finding, dict[str, Any]]
 def _checks(
     own: Potential, structures: list[Structure], pairs: list[int], given: bool, dtype: str, steps: int, seed: int
 ) -> Iterator[Check]:
-    """All checks in their order, each when it is done. Where the answer is not finite the laws have nothing to say."""
+    """All checks in their order, each when it is done. Where there is no sensible answer, nothing else is asked."""
     potential = own.astype("float64")
     # In a perfect crystal every force vanishes, and defects with it.
     moved = [rattled(s, seed) for s in structures]
@@ -118,17 +118,15 @@ def _checks(
     start = _start(bench, structures, given)
     yield start, {}
     yield neighbour_lists(structures, potential.cutoff), {}
-    fine = start.verdict != "broken"
+    if start.verdict == "broken":
+        return
     subject = Subject(bench, moved, bench.look(moved))
-    if fine:
-        yield from _laws(subject, seed)
+    yield from _laws(subject, seed)
     small = Bench(potential, SMALL)
     finding, passages = through_the_cutoff(small, pairs)
     yield finding, {"passages": passages}
     found, curves = dimers(small, pairs)
     yield from ((finding, {"dimers": curves}) for finding in found)
-    if not fine:
-        return
     if dtype == "float32":
         yield single_precision(subject, own), {}
     finding, runs = constant_energy(bench, settled(bench, structures), steps, seed)

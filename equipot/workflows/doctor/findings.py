@@ -48,7 +48,7 @@ class Measure:
     @property
     def limit(self) -> str:
         """The limit of what is sound."""
-        return f"{'<=' if self.broken >= self.look else '>='} {self.look:.2g}" if math.isfinite(self.look) else ""
+        return f"{'≤' if self.broken >= self.look else '≥'} {self.look:.2g}" if math.isfinite(self.look) else ""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equipot.training.report import BLUE, GREY, ORANGE, STYLE, save_figure
-from equipot.workflows.doctor.evidence import Evidence
+from equipot.workflows.doctor.evidence import Curve, Evidence
 from equipot.workflows.doctor.findings import Report
 
 COLOURS = {"sound": "#2e8b57", "look": "#c58a00", "broken": "#c0392b"}
@@ -56,15 +57,15 @@ def _dimers(axis: Any, shown: Evidence) -> None:
     axis.set_yscale("symlog", linthresh=1)
     axis.set(title="two atoms alone (▾: top before a hole)", xlabel="distance (Å)", ylabel="energy (eV), linear up to 1")
     if curves:
-        _set_limits(axis, np.concatenate([curve.energy for curve in curves]))
+        _set_limits(axis, curves)
         axis.legend(ncols=2, fontsize=7)
 
 
-def _set_limits(axis: Any, energy: np.ndarray) -> None:
-    """Room for wells and walls, but not for every infinity."""
-    finite = energy[np.isfinite(energy)]
-    if len(finite):
-        axis.set_ylim(max(1.5 * finite.min(), -1e3) - 0.1, min(1.5 * finite.max(), 1e4) + 0.3)
+def _set_limits(axis: Any, curves: Sequence[Curve]) -> None:
+    """Room for wells and walls, but not for the bottom of every hole."""
+    deepest = np.nanmax([0.0, *(curve.depth for curve in curves)])
+    highest = np.nanmax([1.0, *(curve.energy[np.isfinite(curve.energy)].max(initial=0) for curve in curves)])
+    axis.set_ylim(-1.5 * deepest - 1, min(2 * highest, 1e4))
 
 
 def _cutoff(axis: Any, shown: Evidence) -> None:
@@ -97,7 +98,9 @@ def _dynamics(axis: Any, shown: Evidence) -> None:
         mean = run.temperature.mean()
         axis.plot(run.time, run.total, color=colour, lw=1, label=f"{run.label}, {mean:.0f} K")
     if shown.runs:
-        axis.legend()
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.25 * (high - low))
+        axis.legend(loc="upper left")
 
 
 def _table(axis: Any, report: Report) -> None:

@@ -35,8 +35,10 @@ def through_the_cutoff(bench: Bench, elements: Sequence[int]) -> tuple[Finding, 
     distances = bench.potential.cutoff + OFFSETS
     seen = bench.look([scene(r) for scene in scenes.values() for r in distances])
     rows = [seen[k : k + len(OFFSETS)] for k in range(0, len(seen), len(OFFSETS))]
-    passages = tuple(_passage(label, row) for label, row in zip(scenes, rows, strict=True))
-    jumps = [_jumps(row) for row in rows]
+    # What is not finite comes out as not finite, and that is a verdict of its own.
+    with np.errstate(invalid="ignore"):
+        passages = tuple(_passage(label, row) for label, row in zip(scenes, rows, strict=True))
+        jumps = [_jumps(row) for row in rows]
     measures = tuple(largest([jump[k] for jump in jumps]) for k in range(len(JUMPS)))
     return Finding("cutoff", measures, _note(measures)), passages
 

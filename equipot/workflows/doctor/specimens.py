@@ -19,11 +19,13 @@ COMPOUNDS = (
 """Formula, structure and lattice constant (Å) of simple compounds, those with the fewest neighbours first."""
 ELEMENTS = ("Si", "Cu", "Al", "Fe", "C", "Ge", "Na", "Ni", "W", "Ar")
 """Whose crystals are tried first."""
-CUBIC = {"fcc": (2, 1, 1), "bcc": (2, 2, 1), "diamond": (1, 1, 1)}
-"""Repeats of the cubic cell that make eight atoms."""
+CELLS = {"fcc": (2, 1, 1), "bcc": (2, 2, 1), "diamond": (1, 1, 1), "hcp": (2, 1, 1)}
+"""Repeats of the rectangular cell that make eight atoms."""
 LARGEST = 9
 """Atoms of a molecule."""
-SPACING = 1.1
+HEAP = 6
+"""Atoms of a cluster."""
+SPACING = 1.3
 """Distance of neighbours in a made-up crystal, over the sum of their covalent radii."""
 RATTLE = 0.05
 """Å."""
@@ -51,15 +53,17 @@ def crystal(elements: Sequence[int]) -> Structure:
             return _structure(bulk(formula, kind, a=a, cubic=True), f"crystal of {formula}")
     for symbol in sorted(known, key=lambda s: (ELEMENTS.index(s) if s in ELEMENTS else len(ELEMENTS), s)):
         state = reference_states[chemical_symbols.index(symbol)] or {}
-        if state.get("symmetry") in CUBIC:
-            return _structure(bulk(symbol, cubic=True) * CUBIC[state["symmetry"]], f"crystal of {symbol}")
+        kind = state.get("symmetry")
+        if kind in CELLS:
+            cell = bulk(symbol, orthorhombic=True) if kind == "hcp" else bulk(symbol, cubic=True)
+            return _structure(cell * CELLS[kind], f"crystal of {symbol}")
     first, last = (chemical_symbols[elements[k]] for k in (0, -1))
     a = 2 * SPACING * sum(covalent_radii[elements[k]] for k in (0, -1))
     return _structure(bulk(first + last, "rocksalt", a=a, cubic=True), f"made-up rock salt of {first} and {last}")
 
 
 def cluster(elements: Sequence[int]) -> Structure:
-    """The molecule of the G2 set with the most of the elements, then the most atoms; else six atoms in a heap."""
+    """The molecule of the G2 set with the most of the elements, then the most atoms; else a piece of the crystal."""
     known = set(elements)
     found = []
     for name in g2.names:
@@ -69,10 +73,9 @@ def cluster(elements: Sequence[int]) -> Structure:
     if found:
         *_, name, atoms = max(found, key=lambda entry: entry[:3])
         return _structure(atoms, f"molecule {name}")
-    numbers = np.resize(np.array(elements)[:6], 6)
-    spacing = 2 * SPACING * max(covalent_radii[z] for z in numbers)
-    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]])
-    return rattled(Structure(numbers, spacing * corners, source="cluster of six atoms"), 1)
+    atoms = crystal(elements).to_ase() * (2, 2, 2)
+    kept = np.argsort(np.linalg.norm(atoms.positions - atoms.positions.mean(axis=0), axis=1), kind="stable")[:HEAP]
+    return Structure(atoms.numbers[kept], atoms.positions[kept], source=f"{HEAP} atoms cut from the {crystal(elements).source}")
 
 
 def _structure(atoms: Any, source: str) -> Structure:
