@@ -31,7 +31,7 @@ _HOMES = {
     "load": "eqp",
     "save": "eqp",
 }
-_MODULES = ("config", "data", "interfaces", "md", "models", "nn", "training", "units")
+_MODULES = ("config", "data", "interfaces", "md", "models", "nn", "training", "units", "workflows")
 
 __all__ = ["Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "load", "save"]
 

@@ -17,6 +17,8 @@ from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.neighbors import neighbor_list
+from equipot.nn.interaction import Plain, Residual
+from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import PolynomialEnvelope, Radial
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic, Metadata, Potential, Term
@@ -25,7 +27,8 @@ from equipot.workflows import doctor
 from equipot.workflows.doctor import lists
 from equipot.workflows.doctor.dimers import describe, findings
 from equipot.workflows.doctor.findings import Measure
-from equipot.workflows.doctor.specimens import specimens
+from equipot.workflows.doctor.page import draw
+from equipot.workflows.doctor.specimens import rattled, specimens
 
 CUTOFF = 4.2
 ELEMENTS = (14, 32)
@@ -199,15 +202,20 @@ class Walled(Term):
 
 
 NETWORKS = {
-    "mace": MACE(CUTOFF, elements=ELEMENTS, channels=4, l_max=2, radial=Radial(mlp=(8,))),
+    "mace": MACE(
+        CUTOFF, elements=ELEMENTS, channels=4, l_max=2, radial=Radial(mlp=(8,)),
+        first=Plain(MeanNeighbors()), others=Residual(MeanNeighbors()),
+    ),
     "nequip": NequIP(CUTOFF, elements=ELEMENTS, channels=4, layers=2, radial=Radial(mlp=(8,))),
-}
+}  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_sound(name, crystal):
-    inner = fresh(NETWORKS[name], pad([crystal], CUTOFF), jax.random.key(0), Metadata(), scale=0.05, avg_num_neighbors=16.0)
+    inner = fresh(
+        NETWORKS[name], pad([rattled(crystal, 1)], CUTOFF), jax.random.key(0), Metadata(), scale=0.05, avg_num_neighbors=16.0
+    )
     variables = {kind: {"inner": values} for kind, values in inner.variables.items()}
     potential = potential_of(Walled(CUTOFF, inner.term)).replace(variables=variables)
     assert doctor.examine(potential, crystal, steps=60, progress=None).verdict != "broken"
@@ -222,6 +230,15 @@ def test_lennard_jones_is_sound_on_structures_made_for_it():
     assert report.verdict != "broken" and len(report.systems) == 2
     assert jax.config.jax_enable_x64 == before
     assert {f.name for f in report.findings} >= {"rotation", "forces", "stress", "neighbour list", "dynamics", "float32"}
+
+
+@pytest.mark.parametrize("term", [NotANumber, NaNAtContact], ids=lambda term: term.__name__)
+def test_the_report_of_what_is_not_a_number(term, crystal, tmp_path):
+    report = examine(term(CUTOFF), crystal)
+    draw(report, tmp_path / "doctor.png")
+    assert (tmp_path / "doctor.png").stat().st_size > 10_000
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)["verdict"] == "broken"
+    assert "broken" in report.markdown()
 
 
 def test_no_check_of_single_precision_for_what_runs_in_double(crystal):

@@ -79,7 +79,7 @@ def describe(
         hole=0.0 if edge is None else float(r[top]),
         barrier=float(energy[top : well + 1].max() - energy[well]),
         bottom=nan if edge is None else float(energy[: top + 1].min() - energy[well]),
-        wiggle=wiggle(outside),
+        wiggle=wiggle(energy[top + 1 :]),
     )
 
 

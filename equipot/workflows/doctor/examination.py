@@ -14,7 +14,7 @@ from equipot.structure import Structure
 from equipot.systems import as_structures
 from equipot.training.console import stream_of
 from equipot.workflows.doctor import laws
-from equipot.workflows.doctor.bench import Bench, Subject, bench_for, precision
+from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision
 from equipot.workflows.doctor.dimers import dimers
 from equipot.workflows.doctor.dynamics import check_start, constant_energy, settled
 from equipot.workflows.doctor.evidence import Evidence
@@ -34,6 +34,8 @@ STEPS = 200
 """Of the dynamics."""
 FAR = (10.0, 1000.0)
 """Force on an atom (eV/Å) that a structure near any equilibrium does not have, and that no structure has."""
+FAR_RATTLED = (100.0, 1000.0)
+"""The same where each coordinate was moved by 0.05 Å: the stiffest bonds have some 50 eV/Å^2."""
 
 
 def examine(
@@ -115,12 +117,12 @@ def _checks(
     # In a perfect crystal every force vanishes, and defects with it.
     moved = [rattled(s, seed) for s in structures]
     bench = bench_for(potential, moved, potential.cutoff + SKIN)
-    start = _start(bench, structures, given)
+    subject = Subject(bench, moved, bench.look(moved))
+    start = _start(bench.look(structures), subject.seen, given)
     yield start, {}
     yield neighbour_lists(structures, potential.cutoff), {}
     if start.verdict == "broken":
         return
-    subject = Subject(bench, moved, bench.look(moved))
     yield from _laws(subject, seed)
     small = Bench(potential, SMALL)
     finding, passages = through_the_cutoff(small, pairs)
@@ -133,19 +135,22 @@ def _checks(
     yield finding, {"runs": runs}
 
 
-def _start(bench: Bench, structures: Sequence[Structure], given: bool) -> Finding:
-    """Whether there is an answer at all, and how strong the forces are on the structures as they stand."""
-    seen = bench.look(structures)
-    wrong = sum(not (np.isfinite(s.energy) and np.isfinite(s.forces).all()) for s in seen)
+def _start(seen: Sequence[Seen], moved: Sequence[Seen], given: bool) -> Finding:
+    """Whether there is an answer at all, and how strong the forces are on the structures as they stand and rattled."""
+    every = [*seen, *moved]
+    wrong = sum(not (np.isfinite(s.energy) and np.isfinite(s.forces).all()) for s in every)
     if wrong:
-        measure = Measure("not finite", wrong, f"of {len(seen)} structures", 0, 0)
+        measure = Measure("not finite", wrong, f"of {len(every)} structures", 0, 0)
         return Finding("answer", (measure,), "energy or forces are not numbers: look for a division by zero in the term")
-    strongest = max(s.strongest for s in seen)
+    measures = tuple(
+        Measure(name, max(s.strongest for s in column), "eV/Å", *limits)
+        for name, column, limits in (("largest force", seen, FAR), ("rattled", moved, FAR_RATTLED))
+    )
     note = ""
-    if strongest > FAR[0]:
+    if Finding("answer", measures).verdict != "sound":
         whose = "the structure is" if given else "the structures made here are"
         note = f"{whose} far from any equilibrium of this potential; give one like those that it is meant for"
-    return Finding("answer", (Measure("largest force", strongest, "eV/Å", *FAR),), note)
+    return Finding("answer", measures, note)
 
 
 def _laws(subject: Subject, seed: int) -> Iterator[Check]:
