@@ -15,7 +15,7 @@ from equipot.workflows.doctor.findings import Report
 
 COLOURS = {"sound": "#2e8b57", "look": "#c58a00", "broken": "#c0392b"}
 MOST_NAMES = 12
-"""Curves that a legend names; of more, it names the first."""
+"""Curves that a legend names; of more, it names the first pairs, and the strongest forces at the cutoff."""
 WIDE = 78
 """Characters of a line of the table."""
 
@@ -69,7 +69,8 @@ def _set_limits(axis: Any, curves: Sequence[Curve]) -> None:
 
 
 def _cutoff(axis: Any, shown: Evidence) -> None:
-    passages = shown.passages
+    strength = lambda passage: np.abs(np.nan_to_num(passage.force)).max()
+    passages = sorted(shown.passages, key=strength, reverse=True)
     for k, (passage, colour) in enumerate(zip(passages, _colours(len(passages)), strict=False)):
         label = passage.label if k < MOST_NAMES else None
         axis.plot(passage.offset, 1e3 * passage.force, color=colour, lw=0.9, marker=".", ms=3, label=label)

@@ -40,7 +40,9 @@ def through_the_cutoff(bench: Bench, elements: Sequence[int]) -> tuple[Finding, 
         passages = tuple(_passage(label, row) for label, row in zip(scenes, rows, strict=True))
         jumps = [_jumps(row) for row in rows]
     measures = tuple(largest([jump[k] for jump in jumps]) for k in range(len(JUMPS)))
-    return Finding("cutoff", measures, _note(measures)), passages
+    steepest = max(range(len(jumps)), key=lambda k: np.nan_to_num(jumps[k][-1].value, nan=np.inf))
+    note = _note(measures)
+    return Finding("cutoff", measures, f"{note} (most for {passages[steepest].label})" if note else ""), passages
 
 
 def scenes_of(elements: Sequence[int], cutoff: float) -> dict[str, Callable[[float], Structure]]:
