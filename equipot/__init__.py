@@ -32,7 +32,7 @@ _HOMES = {
     "load": "library",
     "save": "eqp",
 }
-_MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units")
+_MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units", "workflows")
 
 __all__ = ["Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "load", "save"]
 

@@ -1,7 +1,7 @@
 """The command line: ``main(argv)`` runs one command and returns its exit code.
 
-Exit codes: 0 done; 1 the run failed (a simulation exploded, a loss is not finite); 2 the user has something to mend; 130
-interrupted by Ctrl-C, 143 by a request to terminate.
+Exit codes: 0 done; 1 the run failed (a simulation exploded, a loss is not finite, an examination found a defect); 2 the user
+has something to mend; 130 interrupted by Ctrl-C, 143 by a request to terminate.
 Importing this package is light: a command's modules, and JAX with them, are imported when it runs.
 """
 
@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = args.debug or bool(os.environ.get("EQUIPOT_DEBUG"))
     try:
         command = importlib.import_module(f"equipot.cli.{args.module}")
-        command.run(args)
-        return 0
+        return command.run(args) or 0
     except (KeyboardInterrupt, SystemExit) as stop:
         if debug:
             traceback.print_exc()

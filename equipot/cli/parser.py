@@ -16,12 +16,14 @@ examples:
   equipot models                                   published potentials that can be used by name
   equipot convert mace.model -o mace.eqp           take a checkpoint of another program
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
+  equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal; md-nve,
 md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
 
-exit codes: 0 done; 1 the run failed; 2 something to mend in the input; 130 interrupted, 143 terminated
+exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something to mend in the input; 130 interrupted,
+143 terminated
 """
 
 
@@ -48,6 +50,16 @@ def parser() -> argparse.ArgumentParser:
     add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
     evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
     add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
+
+    doctor = command(commands, "doctor", "examine a potential: laws, neighbour lists, cutoff, pairs of atoms, dynamics")
+    add_model(doctor)
+    structure = "a file that ASE reads, its last frame or file@INDEX (default: a crystal and a molecule made here)"
+    doctor.add_argument("structure", metavar="STRUCTURE", nargs="?", help=structure)
+    add_out(doctor, "folder of the report: doctor.md, doctor.json, doctor.png (default: runs/doctor-MODEL)")
+    doctor.add_argument("--json", metavar="FILE", type=Path, help="write the findings here as well")
+    doctor.add_argument("--elements", metavar="Si,O", help="whose pairs are examined (default: all if few, or the structure's)")
+    precision = "precision that it is meant to run in (default: that of the file)"
+    doctor.add_argument("--dtype", choices=("float32", "float64"), help=precision)
 
     md = command(commands, "md", "molecular dynamics with a potential, as a config says")
     add_config(md, "MD config: a YAML file, or the name of a recipe (md-...)")

@@ -120,6 +120,8 @@ def test_settings_that_would_do_nothing(capsys, argv):
         (["evaluate", "nowhere.eqp", "train.xyz"], "nowhere.eqp"),
         (["evaluate", "model.eqp", "nowhere.xyz"], "nowhere.xyz"),
         (["data", "nowhere.xyz"], "nowhere.xyz"),
+        (["doctor", "nowhere.eqp"], "nowhere.eqp"),
+        (["doctor", "model.eqp", "nowhere.xyz"], "nowhere.xyz"),
         (["md", "md.yaml", "--set", "model=nowhere.eqp"], "nowhere.eqp"),
         (["md", "md.yaml", "--set", "structure=nowhere.xyz"], "nowhere.xyz"),
     ],
@@ -149,9 +151,17 @@ def test_unknown_element(capsys):
     atoms = frame(np.random.default_rng(0))
     atoms.symbols[0] = "Kr"
     write("start.xyz", atoms)
-    for argv in (["evaluate", "model.eqp", "start.xyz"], ["md", "md.yaml"]):
+    for argv in (["evaluate", "model.eqp", "start.xyz"], ["md", "md.yaml"], ["doctor", "model.eqp", "start.xyz"]):
         message = complaint(capsys, *argv)
         assert "start.xyz" in message and "does not know Kr" in message and "Ar" in message
+
+
+def test_elements_that_a_doctor_cannot_examine(capsys):
+    message = complaint(capsys, "doctor", "model.eqp", "--elements", "Ar,Kr")
+    assert message == "elements: the potential does not know Kr; it was trained on Ar"
+    message = complaint(capsys, "doctor", "model.eqp", "--elements", "Ar;Kr")
+    assert message == "--elements Ar;Kr: 'Ar;Kr' is no element; give symbols with commas between, such as Si,O"
+    assert "names 10 frames" in complaint(capsys, "doctor", "model.eqp", "train.xyz@:")
 
 
 def test_cell_without_volume(capsys):
@@ -160,7 +170,7 @@ def test_cell_without_volume(capsys):
     write_frames(flat)
     assert "train.xyz, frame 9" in complaint(capsys, "train", "c.yaml")
     write("start.xyz", flat)
-    for argv in (["evaluate", "model.eqp", "start.xyz"], ["md", "md.yaml"]):
+    for argv in (["evaluate", "model.eqp", "start.xyz"], ["md", "md.yaml"], ["doctor", "model.eqp", "start.xyz"]):
         message = complaint(capsys, *argv)
         assert "cell" in message and "no volume" in message
 
@@ -171,7 +181,8 @@ def test_two_atoms_at_the_same_place(capsys):
     write_frames(twins)
     assert "train.xyz, frame 9: atoms 0 (Ar) and 1 (Ar) are at the same place" in complaint(capsys, "train", "c.yaml")
     write("start.xyz", twins)
-    assert "atoms 0" in complaint(capsys, "md", "md.yaml")
+    for argv in (["md", "md.yaml"], ["doctor", "model.eqp", "start.xyz"]):
+        assert "atoms 0" in complaint(capsys, *argv)
 
 
 @pytest.mark.parametrize("damage", ["cut", "one byte", "empty", "text"])

@@ -1,0 +1,65 @@
+"""``equipot doctor MODEL [STRUCTURE]``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from equipot.cli.runtime import prepare
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines a potential, prints the table, and writes the report; 1 where something is broken."""
+    from equipot import library
+    from equipot.files import check_writable, write_atomically
+    from equipot.workflows.doctor import examine
+    from equipot.workflows.doctor.page import draw
+
+    out = args.out or Path("runs") / f"doctor-{Path(args.model).stem}"
+    for path in filter(None, (out / "doctor.json", args.json)):
+        check_writable(path)
+    prepare("float64")
+    elements = None if args.elements is None else numbers_of(args.elements)
+    potential = library.load(args.model)
+    structure = None if args.structure is None else read_last(args.structure)
+    report = examine(potential, structure, elements=elements, dtype=args.dtype)
+    report = dataclasses.replace(report, model=f"{args.model} ({report.model})")
+    for path in filter(None, (out / "doctor.json", args.json)):
+        write_atomically(path, report.to_json().encode())
+    write_atomically(out / "doctor.md", report.markdown().encode())
+    draw(report, out / "doctor.png")
+    print(f"\n{report.table()}\n\n{report.summary} ({report.seconds:.0f} s); everything is in {out}")
+    return int(report.verdict == "broken")
+
+
+def numbers_of(text: str) -> list[int]:
+    """Atomic numbers of symbols such as ``Si,O``.
+
+    Raises:
+        ValueError: a symbol that is none.
+    """
+    from ase.data import atomic_numbers
+
+    names = [name.strip() for name in text.split(",")]
+    wrong = [name for name in names if not atomic_numbers.get(name)]
+    if wrong:
+        raise ValueError(f"--elements {text}: {wrong[0]!r} is no element; give symbols with commas between, such as Si,O")
+    return [atomic_numbers[name] for name in names]
+
+
+def read_last(source: str) -> Any:
+    """The last frame of a file that training reads too, or the one that ``file@INDEX`` names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be understood, or there is no such frame.
+    """
+    from equipot.data.read import read, split_index
+
+    whole = split_index(source)[0] == Path(source)
+    frames = read(f"{source}@-1" if whole else source)
+    if len(frames) != 1:
+        raise ValueError(f"{source} names {len(frames)} frames; name one, such as @0, or leave @ out for the last")
+    return frames[0]

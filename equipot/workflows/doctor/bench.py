@@ -1,0 +1,87 @@
+"""The potential on the bench: energies, forces and stresses of many structures by one compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from equipot.data.batch import Shape, find_slots, pad, smallest_shape
+from equipot.potential import Potential, evaluate
+from equipot.structure import Structure
+
+SPARE = 4
+"""Slots for neighbours that come along when atoms move."""
+
+_evaluate = jax.jit(evaluate, static_argnames="want")
+
+
+class Seen(NamedTuple):
+    """What the potential says of one structure."""
+
+    energy: float
+    """eV, without the free atoms."""
+    forces: Float[np.ndarray, "atoms 3"]
+    """eV/Å."""
+    stress: Float[np.ndarray, "3 3"] | None
+    """eV/Å^3; None without a volume."""
+
+    @property
+    def strongest(self) -> float:
+        """Largest force on an atom, eV/Å."""
+        return float(np.linalg.norm(self.forces, axis=1).max())
+
+
+class Bench(NamedTuple):
+    """A potential and the padded shape in which everything is evaluated, so that it compiles once."""
+
+    potential: Potential
+    shape: Shape
+
+    def look(self, structures: Sequence[Structure], radius: float | None = None) -> list[Seen]:
+        """Energies, forces and stresses, in the potential's precision.
+
+        ``radius`` (Å) is how far the neighbour list reaches, the cutoff by default. A structure that needs a larger shape gets
+        one, at the price of compiling again.
+        """
+        radius = self.potential.cutoff if radius is None else radius
+        step = self.shape.graphs
+        return [seen for k in range(0, len(structures), step) for seen in self._batch(structures[k : k + step], radius)]
+
+    def _batch(self, structures: Sequence[Structure], radius: float) -> list[Seen]:
+        found = [find_slots(structure, radius) for structure in structures]
+        shape = Shape(*map(max, self.shape, smallest_shape(found)))
+        graph = pad(structures, radius, shape, self.potential.dtype, found)
+        out = jax.tree.map(np.asarray, _evaluate(self.potential, graph, want=("forces", "stress")))
+        forces = np.split(out.forces.astype(np.float64), np.cumsum([len(s) for s in structures]))
+        stress = lambda k, s: out.stress[k].astype(np.float64) if s.pbc.any() and s.volume > 0 else None
+        return [Seen(float(out.interaction[k]), forces[k], stress(k, s)) for k, s in enumerate(structures)]
+
+
+class Subject(NamedTuple):
+    """Structures, and what the potential says of them."""
+
+    bench: Bench
+    structures: list[Structure]
+    seen: list[Seen]
+
+
+def bench_for(potential: Potential, structures: Sequence[Structure], radius: float) -> Bench:
+    """A bench that takes all of the structures at once, with neighbours out to ``radius`` (Å) and some to spare."""
+    need = smallest_shape([find_slots(structure, radius) for structure in structures])
+    return Bench(potential, need._replace(slots=need.slots + SPARE))
+
+
+@contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """JAX in ``float32`` or ``float64`` for a while, as before afterwards."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)

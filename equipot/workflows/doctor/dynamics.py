@@ -1,0 +1,129 @@
+"""A short run at constant energy.
+
+Velocity Verlet on the host, with the function that is compiled already: the machinery of ``equipot md`` would compile the model
+three times more, which takes longer than so few steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from equipot.md import NVE, MDConfig
+from equipot.md.prepare import check
+from equipot.md.state import masses, thermal_momenta
+from equipot.potential import Potential
+from equipot.structure import Structure
+from equipot.units import fs, kB
+from equipot.workflows.doctor.bench import Bench
+from equipot.workflows.doctor.evidence import Run
+from equipot.workflows.doctor.findings import Finding, Measure, largest
+
+TEMPERATURE = 300.0
+"""Of the initial velocities, K."""
+STRONG = 1.0
+"""Force (eV/Å) from which on a structure is settled first."""
+SETTLING = 40
+"""Steps of settling."""
+STEP = 0.015
+"""Å^2/eV: a step of settling per force; stable up to stiffnesses of 130 eV/Å^2, and bonds have 50 at most."""
+LONGEST = 0.05
+"""No atom moves farther in one step of settling, Å."""
+DRIFT = (0.03, 0.3)
+"""Change of the total energy over the run, in kT, that is worth a look and that is a defect."""
+HOT = 2000.0
+"""Temperature (K) above which a run says little about the potential."""
+EXPLODED = 20_000.0
+"""Temperature (K) at which a run is over."""
+
+
+def check_start(potential: Potential, structure: Structure) -> None:
+    """Raises for a structure that no dynamics could start from.
+
+    Raises:
+        ValueError: as ``equipot.md.prepare.check``.
+    """
+    check(MDConfig("-", "-", NVE()), potential, structure, lambda text: None)
+
+
+def settled(bench: Bench, structures: Sequence[Structure]) -> list[Structure]:
+    """Structures after some steps downhill where their forces are strong: what is strained would only heat up."""
+    structures = list(structures)
+    for _ in range(SETTLING):
+        seen = bench.look(structures)
+        strained = [k for k, s in enumerate(seen) if s.strongest > STRONG]
+        if not strained:
+            break
+        for k in strained:
+            move = STEP * seen[k].forces
+            length = np.linalg.norm(move, axis=1, keepdims=True)
+            move = move * np.minimum(1, LONGEST / np.maximum(length, 1e-12))
+            structures[k] = structures[k].replace(positions=structures[k].positions + move)
+    return structures
+
+
+def timestep(structures: Sequence[Structure]) -> float:
+    """fs: 1, or half of that where there is hydrogen."""
+    return 0.5 if min(masses(s).min() for s in structures) < 3 else 1.0
+
+
+def constant_energy(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[Finding, tuple[Run, ...]]:
+    """``steps`` steps of all structures from 300 K; a run that falls apart is a defect."""
+    runs = simulate(bench, structures, steps, seed)
+    if max(run.temperature[-1] for run in runs) > EXPLODED or not all(np.isfinite(run.total).all() for run in runs):
+        measure = Measure("explosions", 1, f"after {runs[0].time[-1]:.0f} fs", 0, 0)
+        note = (
+            "the system fell apart: see forces, cutoff and dimer wall, or the start is no structure that this potential knows"
+        )
+        return Finding("dynamics", (measure,), note), runs
+    judged = [judge(run) for run in runs]
+    measures = tuple(map(largest, zip(*judged, strict=True)))
+    hottest = max(run.temperature.max() for run in runs)
+    note = ""
+    if hottest > HOT:
+        note = f"it went up to {hottest:.0f} K from {TEMPERATURE:.0f} K: the start is far from any equilibrium"
+    elif Finding("dynamics", measures).verdict != "sound":
+        note = (
+            f"energy is not conserved with steps of {timestep(structures):g} fs: see forces and cutoff, else try shorter steps"
+        )
+    return Finding("dynamics", measures, note), runs
+
+
+def simulate(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[Run, ...]:
+    """The runs of all structures at once; they end early where one falls apart."""
+    dt = timestep(structures) * fs
+    mass = [masses(s) for s in structures]
+    momenta = [thermal_momenta(s, TEMPERATURE, seed) for s in structures]
+    seen = bench.look(structures)
+    rows = []
+    for _ in range(steps + 1):
+        kinetic = np.array([(p**2 / m).sum() / 2 for p, m in zip(momenta, mass, strict=True)])
+        rows.append((kinetic, np.array([s.energy for s in seen])))
+        temperature = kinetic / (1.5 * kB * np.array([len(s) for s in structures]))
+        if not temperature.max() < EXPLODED:
+            break
+        half = [p + dt / 2 * s.forces for p, s in zip(momenta, seen, strict=True)]
+        structures = [s.replace(positions=s.positions + dt * p / m) for s, p, m in zip(structures, half, mass, strict=True)]
+        seen = bench.look(structures)
+        momenta = [p + dt / 2 * s.forces for p, s in zip(half, seen, strict=True)]
+    kinetic, potential = np.moveaxis(np.array(rows), 0, -1)
+    time = np.arange(len(rows)) * timestep(structures)
+    sizes = [len(s) for s in structures]
+    return tuple(
+        Run(s.name, time, 1e3 * (k + e - k[0] - e[0]) / n, k / (1.5 * kB * n))
+        for s, k, e, n in zip(structures, kinetic, potential, sizes, strict=True)
+    )
+
+
+def judge(run: Run) -> tuple[Measure, Measure]:
+    """Drift (between the means of the first and the last third) and fluctuation about a straight line, against kT."""
+    third = max(1, len(run.time) // 3)
+    drift = abs(run.total[-third:].mean() - run.total[:third].mean())
+    noise = np.std(run.total - np.polyval(np.polyfit(run.time, run.total, 1), run.time))
+    thermal = 1e3 * kB * max(TEMPERATURE / 2, float(run.temperature.mean()))
+    limits = [share * thermal for share in DRIFT]
+    return (
+        Measure("drift", float(drift), f"meV/atom in {run.time[-1]:.0f} fs", *limits),
+        Measure("fluctuation", float(noise), "meV/atom", *limits),
+    )

@@ -1,0 +1,166 @@
+"""One examination from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from equipot.data.batch import Shape
+from equipot.potential import Potential, symbols
+from equipot.structure import Structure
+from equipot.systems import as_structures
+from equipot.training.console import stream_of
+from equipot.workflows.doctor import laws
+from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision
+from equipot.workflows.doctor.dimers import dimers
+from equipot.workflows.doctor.dynamics import check_start, constant_energy, settled
+from equipot.workflows.doctor.evidence import Evidence
+from equipot.workflows.doctor.findings import Finding, Measure, Report
+from equipot.workflows.doctor.lists import neighbour_lists
+from equipot.workflows.doctor.single import single_precision
+from equipot.workflows.doctor.smoothness import through_the_cutoff
+from equipot.workflows.doctor.specimens import rattled, specimens
+
+FEW_ELEMENTS = 6
+"""Up to so many elements of a model, all of their pairs are examined; else those of the structure."""
+SKIN = 0.5
+"""Reach of the longer neighbour list beyond the cutoff, Å."""
+SMALL = Shape(atoms=384, slots=2, graphs=128)
+"""Of the batches of two and three atoms."""
+STEPS = 200
+"""Of the dynamics."""
+FAR = (10.0, 1000.0)
+"""Force on an atom (eV/Å) that a structure near any equilibrium does not have, and that no structure has."""
+FAR_RATTLED = (100.0, 1000.0)
+"""The same where each coordinate was moved by 0.05 Å: the stiffest bonds have some 50 eV/Å^2."""
+
+
+def examine(
+    potential: Potential,
+    structure: Any = None,
+    *,
+    elements: Sequence[int] | None = None,
+    dtype: str | None = None,
+    steps: int = STEPS,
+    seed: int = 0,
+    progress: TextIO | bool | None = True,
+) -> Report:
+    """Examines a potential on a structure, or on a crystal and a molecule of elements that it knows.
+
+    ``structure`` is an ``ase.Atoms`` or a ``Structure``. ``elements`` (Z) are those whose pairs are examined: all of a model
+    with few, else those of the structure. ``dtype`` is the precision that the potential is meant to run in, its own by default:
+    for float64 there is no check of single precision. ``steps`` is the length of the dynamics. ``progress`` is where each
+    finding is said when it is made: True means standard output, None or False silence. JAX works in float64 meanwhile.
+
+    Raises:
+        ValueError: an element that the potential does not know, or a structure that nothing could start from: no atoms,
+            coordinates that are not finite, a cell without a volume, atoms at the same place.
+    """
+    begun = time.perf_counter()
+    dtype = dtype or str(potential.dtype)
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype {dtype} is not supported; use float32 or float64")
+    if steps < 50:
+        raise ValueError(f"steps is {steps}; dynamics says nothing with fewer than 50")
+    structures = _structures(potential, structure, elements)
+    stream = stream_of(progress)
+    say = lambda text: None if stream is None else print(text, file=stream, flush=True)
+    pairs = _pairs_of(potential, structures, elements)
+    findings: list[Finding] = []
+    evidence: dict[str, Any] = {}
+    with precision("float64"):
+        for finding, shown in _checks(potential, structures, pairs, structure is not None, dtype, steps, seed):
+            findings.append(finding)
+            evidence |= shown
+            say(f"{finding.verdict:>6}  {finding.name:<14}  {finding.measured}")
+    systems = tuple(f"{s.name}: {len(s)} atoms ({symbols(np.unique(s.numbers).tolist())})" for s in structures)
+    name = f"{type(potential.term).__name__}, cutoff {potential.cutoff:g} Å"
+    return Report(name, systems, tuple(findings), time.perf_counter() - begun, Evidence(**evidence))
+
+
+def _structures(potential: Potential, structure: Any, elements: Sequence[int] | None) -> list[Structure]:
+    """What is examined, checked before any work."""
+    unknown = sorted(set(elements or ()) - set(potential.elements))
+    if unknown:
+        known = symbols(potential.elements) or "no element"
+        raise ValueError(f"elements: the potential does not know {symbols(unknown)}; it was trained on {known}")
+    if structure is None:
+        if not potential.elements:
+            raise ValueError("the potential does not say which elements it knows; its metadata lacks atomic_energies")
+        return specimens(tuple(elements or potential.elements))
+    (given,) = as_structures(structure)
+    check_start(potential, given)
+    return [given.without_labels()]
+
+
+def _pairs_of(potential: Potential, structures: Sequence[Structure], elements: Sequence[int] | None) -> list[int]:
+    """The elements whose pairs are examined."""
+    if elements:
+        return sorted(set(elements))
+    if len(potential.elements) <= FEW_ELEMENTS:
+        return list(potential.elements)
+    return sorted({int(z) for s in structures for z in s.numbers})
+
+
+Check = tuple[Finding, dict[str, Any]]
+"""A finding, and what it adds to the evidence."""
+
+
+def _checks(
+    own: Potential, structures: list[Structure], pairs: list[int], given: bool, dtype: str, steps: int, seed: int
+) -> Iterator[Check]:
+    """All checks in their order, each when it is done. Where there is no sensible answer, nothing else is asked."""
+    potential = own.astype("float64")
+    # In a perfect crystal every force vanishes, and defects with it.
+    moved = [rattled(s, seed) for s in structures]
+    bench = bench_for(potential, moved, potential.cutoff + SKIN)
+    subject = Subject(bench, moved, bench.look(moved))
+    start = _start(bench.look(structures), subject.seen, given)
+    yield start, {}
+    yield neighbour_lists(structures, potential.cutoff), {}
+    if start.verdict == "broken":
+        return
+    yield from _laws(subject, seed)
+    small = Bench(potential, SMALL)
+    finding, passages = through_the_cutoff(small, pairs)
+    yield finding, {"passages": passages}
+    found, curves = dimers(small, pairs)
+    yield from ((finding, {"dimers": curves}) for finding in found)
+    if dtype == "float32":
+        yield single_precision(subject, own), {}
+    finding, runs = constant_energy(bench, settled(bench, structures), steps, seed)
+    yield finding, {"runs": runs}
+
+
+def _start(seen: Sequence[Seen], moved: Sequence[Seen], given: bool) -> Finding:
+    """Whether there is an answer at all, and how strong the forces are on the structures as they stand and rattled."""
+    every = [*seen, *moved]
+    wrong = sum(not (np.isfinite(s.energy) and np.isfinite(s.forces).all()) for s in every)
+    if wrong:
+        measure = Measure("not finite", wrong, f"of {len(every)} structures", 0, 0)
+        return Finding("answer", (measure,), "energy or forces are not numbers: look for a division by zero in the term")
+    measures = tuple(
+        Measure(name, max(s.strongest for s in column), "eV/Å", *limits)
+        for name, column, limits in (("largest force", seen, FAR), ("rattled", moved, FAR_RATTLED))
+    )
+    note = ""
+    if Finding("answer", measures).verdict != "sound":
+        whose = "the structure is" if given else "the structures made here are"
+        note = f"{whose} far from any equilibrium of this potential; give one like those that it is meant for"
+    return Finding("answer", measures, note)
+
+
+def _laws(subject: Subject, seed: int) -> Iterator[Check]:
+    yield laws.rotation(subject, seed), {}
+    yield laws.reflection(subject), {}
+    yield laws.translation(subject, seed), {}
+    yield laws.permutation(subject, seed), {}
+    yield laws.spare_pairs(subject, SKIN), {}
+    finding, slopes, differences = laws.forces(subject, seed)
+    yield finding, {"slopes": slopes, "differences": differences}
+    finding = laws.stress(subject)
+    if finding is not None:
+        yield finding, {}

@@ -1,0 +1,82 @@
+"""Structures to examine a potential on where none is given, made of elements that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase.build import bulk, molecule
+from ase.collections import g2
+from ase.data import chemical_symbols, covalent_radii
+
+from equipot.structure import Structure
+
+COMPOUNDS = (
+    ("NaCl", "rocksalt", 5.64), ("GaAs", "zincblende", 5.65), ("ZnS", "zincblende", 5.41), ("SiC", "zincblende", 4.36),
+    ("MgO", "rocksalt", 4.21), ("LiF", "rocksalt", 4.03), ("TiC", "rocksalt", 4.33), ("BN", "zincblende", 3.62),
+)  # fmt: skip
+"""Formula, structure and lattice constant (Å) of simple compounds, those with the fewest neighbours first."""
+ELEMENTS = ("Si", "Cu", "Al", "Fe", "C", "Ge", "Na", "Ni", "W", "Ar")
+"""Whose crystals are tried first."""
+CELLS = {"fcc": (2, 1, 1), "bcc": (2, 2, 1), "diamond": (1, 1, 1), "hcp": (2, 1, 1)}
+"""Repeats of the rectangular cell that make eight atoms."""
+LARGEST = 9
+"""Atoms of a molecule."""
+HEAP = 6
+"""Atoms of a cluster."""
+SPACING = 1.3
+"""Distance of neighbours in a made-up crystal, over the sum of their covalent radii."""
+RATTLE = 0.05
+"""Å."""
+
+
+def specimens(elements: Sequence[int]) -> list[Structure]:
+    """A crystal of eight atoms and a molecule or small cluster, of at most a handful of the elements (Z)."""
+    return [crystal(elements), cluster(elements)]
+
+
+def rattled(structure: Structure, seed: int) -> Structure:
+    """The structure with each coordinate moved by ``RATTLE`` at random: in a perfect crystal many defects cancel."""
+    noise = np.random.default_rng(seed).normal(size=structure.positions.shape)
+    return structure.replace(positions=structure.positions + RATTLE * noise)
+
+
+def crystal(elements: Sequence[int]) -> Structure:
+    """A simple compound, or the crystal of an element, or rock salt of any two elements."""
+    from ase.data import reference_states
+    from ase.symbols import string2symbols
+
+    known = {chemical_symbols[z] for z in elements}
+    for formula, kind, a in COMPOUNDS:
+        if set(string2symbols(formula)) <= known:
+            return _structure(bulk(formula, kind, a=a, cubic=True), f"crystal of {formula}")
+    for symbol in sorted(known, key=lambda s: (ELEMENTS.index(s) if s in ELEMENTS else len(ELEMENTS), s)):
+        state = reference_states[chemical_symbols.index(symbol)] or {}
+        kind = state.get("symmetry")
+        if kind in CELLS:
+            cell = bulk(symbol, orthorhombic=True) if kind == "hcp" else bulk(symbol, cubic=True)
+            return _structure(cell * CELLS[kind], f"crystal of {symbol}")
+    first, last = (chemical_symbols[elements[k]] for k in (0, -1))
+    a = 2 * SPACING * sum(covalent_radii[elements[k]] for k in (0, -1))
+    return _structure(bulk(first + last, "rocksalt", a=a, cubic=True), f"made-up rock salt of {first} and {last}")
+
+
+def cluster(elements: Sequence[int]) -> Structure:
+    """The molecule of the G2 set with the most of the elements, then the most atoms; else a piece of the crystal."""
+    known = set(elements)
+    found = []
+    for name in g2.names:
+        atoms = molecule(name)
+        if len(atoms) <= LARGEST and set(atoms.numbers.tolist()) <= known and len(atoms) > 2:
+            found.append((len(set(atoms.numbers.tolist())), len(atoms), name, atoms))
+    if found:
+        *_, name, atoms = max(found, key=lambda entry: entry[:3])
+        return _structure(atoms, f"molecule {name}")
+    atoms = crystal(elements).to_ase() * (2, 2, 2)
+    kept = np.argsort(np.linalg.norm(atoms.positions - atoms.positions.mean(axis=0), axis=1), kind="stable")[:HEAP]
+    return Structure(atoms.numbers[kept], atoms.positions[kept], source=f"{HEAP} atoms cut from the {crystal(elements).source}")
+
+
+def _structure(atoms: Any, source: str) -> Structure:
+    return Structure.from_ase(atoms, source=source).replace(info={}, spin=0.0)
