@@ -38,7 +38,8 @@ def main() -> None:
     if args.json:
         rows = {dtype: {**vars(certificate), "passed": certificate.passed} for dtype, certificate in found.items()}
         here = {"equipot": equipot.__version__, "machine": platform.machine(), "python": platform.python_version()}
-        args.json.write_text(json.dumps({"reference": references["provenance"], **here, **rows}, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"reference": references["provenance"], **here, **rows}, indent=1)
+        args.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

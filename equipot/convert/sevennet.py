@@ -127,7 +127,7 @@ def read_layout(config: dict[str, Any], head: str | None) -> Layout:
         if config.get(key, known[0]) not in known:
             raise ValueError(f"SevenNet's {key}: {config[key]!r} cannot be converted; known: {', '.join(map(repr, known))}")
     if config.get("cuequivariance_config", {}).get("use"):
-        raise ValueError("weights in the layout of cuEquivariance cannot be converted; write the checkpoint with e3nn (sevenn_cp)")
+        raise ValueError("weights in the layout of cuEquivariance cannot be converted; write the checkpoint with e3nn")
     types = {int(z): int(k) for z, k in config["_type_map"].items()}
     term = NequIP(
         elements=tuple(sorted(types, key=types.__getitem__)),

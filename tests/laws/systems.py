@@ -10,10 +10,11 @@ import numpy as np
 from equipot.data.batch import Shape, pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
-from equipot.models.nequip import NaturalParity, NequIP, Shared
+from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly, Shared
+from equipot.nn.edges import SolidHarmonics
 from equipot.nn.interaction import Plain, Residual
-from equipot.nn.normalize import Density, MeanNeighbors
-from equipot.nn.radial import Agnesi, Bessel, Chebyshev, Gaussian, PolynomialEnvelope, Radial, Soft
+from equipot.nn.normalize import Density, MeanNeighbors, RMSNorm
+from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, PolynomialEnvelope, Radial, Soft
 from equipot.potential import Metadata
 from equipot.structure import Structure
 
@@ -75,11 +76,21 @@ TERMS = {
         cutoff=CUTOFF, channels=3, l_max=3, layers=2, parity=NaturalParity(), self_connection=Shared(),
         radial=Radial(Chebyshev(6), mlp=(8,)),
     ),
+    "nequip-rotations": NequIP(
+        cutoff=CUTOFF, channels=(4, 3, 2), l_max=2, layers=3, parity=RotationsOnly(), embedding=5, harmonics=SolidHarmonics(),
+        radial=Radial(Bessel(6, trainable=True), XPLOR(3.0), mlp=(8,)), normalization=MeanNeighbors(0.5), layer_norm=RMSNorm(),
+        bias=True, readout=None,
+    ),
     "nequip-no-self": NequIP(
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, self_connection=None, normalization=MeanNeighbors(0.0),
         radial=Radial(mlp=(8,)),
     ),
 }  # fmt: skip
+
+CHIRAL = ("nequip-rotations",)
+"""Terms that tell a structure from its mirror image."""
+VANISH = {"nequip-rotations": 2}
+"""Power of the distance to the cutoff with which a pair's energy vanishes, where it is not the third."""
 
 
 @functools.lru_cache
