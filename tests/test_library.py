@@ -97,7 +97,8 @@ def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
     with pytest.raises(LibraryError) as caught:
         library.load("tiny")
     message = str(caught.value)
-    assert "ERROR: no matching distribution" in message and "carrier-1.0-py3-none-any.whl" in message and str(cache[0]) in message
+    assert "ERROR: no matching distribution" in message
+    assert "carrier-1.0-py3-none-any.whl" in message and str(cache[0]) in message
 
 
 def test_what_was_not_published_is_refused(cache, monkeypatch):

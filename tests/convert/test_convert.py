@@ -71,8 +71,8 @@ def other_torch(path):
 def nequix_cut(path):
     config = {
         "atomic_numbers": [1, 8], "cutoff": 4.0, "hidden_irreps": "4x0e + 4x1o", "lmax": 1, "n_layers": 2,
-        "radial_basis_size": 4, "radial_mlp_size": 4, "radial_mlp_layers": 1, "radial_polynomial_p": 6.0, "index_weights": False,
-        "layer_norm": True, "shift": 0.0, "scale": 1.0, "avg_n_neighbors": 4.0,
+        "radial_basis_size": 4, "radial_mlp_size": 4, "radial_mlp_layers": 1, "radial_polynomial_p": 6.0,
+        "index_weights": False, "layer_norm": True, "shift": 0.0, "scale": 1.0, "avg_n_neighbors": 4.0,
     }  # fmt: skip
     path.write_bytes(json.dumps(config).encode() + b"\n\x93NUMPY")
 
