@@ -9,11 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, record
+from benchmarks import accuracy, materials, record
 from benchmarks.table import text
 
 FRAMES = {"ethanol": 4, "silicon": 2}
@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     errors = items.add_parser("accuracy", help="errors of whole training runs beside published ones")
     accuracy.add_arguments(errors)
     add_out(errors)
+    solids = items.add_parser("materials", help="lattice constants and bulk moduli beside those of PBE")
+    materials.add_arguments(solids)
+    add_out(solids)
     table = items.add_parser("table", help="print result files as tables")
     table.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all of benchmarks/results")
     case = items.add_parser("case", help="one measurement in this process, printed as JSON; used by the others")
@@ -71,12 +74,19 @@ def measure(args: argparse.Namespace) -> None:
     out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
     command = ["python", "-m", "benchmarks", *without_paths(sys.argv[1:])]
     began, results = record.beginning(), []
-    outcomes = accuracy.run(args) if args.item == "accuracy" else (in_own_process(*case, args.cores) for case in cases(args))
-    for result in outcomes:
+    for result in outcomes(args):
         results.append(result)
         record.write(out, args.item, command, results, began)
     print(text([out]))
     print(f"written: {out}")
+
+
+def outcomes(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    """The results of an item, one after the other."""
+    here = {"accuracy": accuracy.run, "materials": materials.measure}
+    if args.item in here:
+        return here[args.item](args)
+    return (in_own_process(*case, args.cores) for case in cases(args))
 
 
 def without_paths(argv: Sequence[str]) -> list[str]:
