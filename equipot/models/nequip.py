@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,23 +9,14 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges, embed_edges
-from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, regroup, scalars
+from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, regroup, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, finish
 from equipot.nn.tensor_product import Convolution, find_paths
+from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
-
-
-@dataclasses.dataclass(frozen=True)
-class PerSpecies:
-    """Self-connection with weights of its own for every species."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """Self-connection with the same weights for all species."""
 
 
 class NequIP(Term):
@@ -47,6 +36,8 @@ class NequIP(Term):
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
     readout: int = 16
     """Width of the last hidden layer."""
+    repulsion: ZBL | None = None
+    """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +48,7 @@ class NequIP(Term):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
-        edges = embed_edges(graph, vectors, self.radial, self.cutoff, self.l_max, self.elements)
+        edges = embed_edges(self, graph, vectors)
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
@@ -68,7 +59,7 @@ class NequIP(Term):
                 wanted, self.self_connection, self.normalization, self.l_max, self.radial.mlp, count, name=f"layer{layer}"
             )(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)  # fmt: skip
         hidden = scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
-        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=scalars(x))
+        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges, graph), latent=scalars(x))
 
     def _irreps(self) -> str:
         return str(
@@ -105,7 +96,7 @@ class Layer(nn.Module):
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, name="up")(x if table is None else table)
         message = Convolution(irreps, self.l_max, self.mlp, name="convolution")(up, edges, graph, table is not None)
-        message = Normalize(self.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
+        message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         out = Linear(irreps, name="down")(message)
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))

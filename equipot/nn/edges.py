@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph, gather
 from equipot.nn.features import species_index
-from equipot.nn.radial import Radial, covalent_radii
+from equipot.nn.radial import covalent_radii
 
 
 def spherical_harmonics(vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
@@ -27,25 +28,31 @@ class Edges(NamedTuple):
     known: Float[Array, "atoms"]
     """NaN for an atom whose element the model does not know, else 1."""
     harmonics: list[Float[Array, "atoms slots m"]]
+    distances: Float[Array, "atoms slots"]
+    """Å."""
+    radii: Float[Array, "atoms slots"] | None
+    """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
     radial: Float[Array, "atoms slots n"]
-    """Basis times envelope: zero beyond the cutoff and in unused slots. What follows must map zero to zero."""
+    """The basis; with the envelope, unless that stands apart: zero beyond the cutoff, and what follows must map zero to zero."""
+    envelope: Float[Array, "atoms slots"] | None
+    """Factor of what the radial network gives."""
 
 
-def embed_edges(
-    graph: Graph, vectors: Float[Array, "atoms slots 3"], radial: Radial, cutoff: float, l_max: int, elements: tuple[int, ...]
-) -> Edges:
-    """Species, spherical harmonics and radial features.
+def embed_edges(term: nn.Module, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Edges:
+    """Species, spherical harmonics and radial features, for a term with the fields of MACE and NequIP.
 
     Raises:
         ValueError: no elements.
     """
+    elements = term.elements
     if not elements:
         raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
     species, known = species_index(graph.numbers, elements)
     r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     radii = None
-    if radial.transform is not None:
-        own = jnp.asarray(covalent_radii(elements), vectors.dtype)[species]
+    if term.radial.transform is not None or term.repulsion is not None:
+        table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value
+        own = table.astype(vectors.dtype)[species]
         radii = own[:, None] + jnp.where(graph.slot_mask, gather(own, graph), own[:, None])
-    features = radial(r, cutoff, radii)
-    return Edges(species, known, spherical_harmonics(vectors, l_max), features)
+    features, envelope = term.radial(r, term.cutoff, radii)
+    return Edges(species, known, spherical_harmonics(vectors, term.l_max), r, radii, features, envelope)

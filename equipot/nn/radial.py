@@ -38,6 +38,21 @@ class Bessel:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sine:
+    """``Bessel`` with frequencies w_k of its own, in 1/Å: sqrt(2/c) sin(w_k r) / r."""
+
+    frequencies: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.frequencies)
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+        r = jnp.maximum(r, 1e-6)[..., None]
+        return np.sqrt(2 / cutoff) * jnp.sin(jnp.asarray(self.frequencies, r.dtype) * r) / r
+
+
+@dataclasses.dataclass(frozen=True)
 class Gaussian:
     """exp(-(r - mu_k)^2 / 2 sigma^2) with n centres from 0 to the cutoff, sigma their spacing."""
 
@@ -50,12 +65,15 @@ class Gaussian:
 
 @dataclasses.dataclass(frozen=True)
 class Chebyshev:
-    """Chebyshev polynomials of the first kind T_k(2 r / c - 1) for k = 1..n."""
+    """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in r."""
 
     n: int = 8
+    interval: tuple[float, float] | None = None
+    """The distances (Å) where x is -1 and 1; from zero to the cutoff where left out."""
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
-        x = jnp.clip(2 * r / cutoff - 1, -1, 1)
+        start, end = self.interval or (0.0, cutoff)
+        x = (2 * jnp.minimum(r, cutoff) - start - end) / (end - start)
         terms = [jnp.ones_like(x), x]
         while len(terms) <= self.n:
             terms.append(2 * x * terms[-1] - terms[-2])
@@ -113,11 +131,23 @@ class Soft:
 
 
 @dataclasses.dataclass(frozen=True)
-class Radial:
-    """Distance to radial features: basis(transform(r)) x envelope(r)."""
+class OnFeatures:
+    """The envelope multiplies what enters the radial network, which must map zero to zero."""
 
-    basis: Bessel | Gaussian | Chebyshev = Bessel()
+
+@dataclasses.dataclass(frozen=True)
+class OnWeights:
+    """The envelope multiplies what leaves the radial network, which sees the bare basis."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Radial:
+    """Distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
+
+    basis: Bessel | Sine | Gaussian | Chebyshev = Bessel()
     envelope: PolynomialEnvelope = PolynomialEnvelope()
+    place: OnFeatures | OnWeights = OnFeatures()
+    """Where the envelope acts."""
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
@@ -130,10 +160,16 @@ class Radial:
 
     def __call__(
         self, r: Float[Array, "*edges"], cutoff: float, radii: Float[Array, "*edges"] | None
-    ) -> Float[Array, "*edges n"]:
-        """``radii`` is the sum of the covalent radii of each pair (Å); a radial without a transform does not need it."""
-        x = r if self.transform is None else self.transform(r, radii)
-        return self.basis(x, cutoff) * self.envelope(r, cutoff)[..., None]
+    ) -> tuple[Float[Array, "*edges n"], Float[Array, "*edges"] | None]:
+        """The features, and the factor of the radial network's output: None where the features have the envelope.
+
+        ``radii`` is the sum of the covalent radii of each pair (Å); a radial without a transform does not need it.
+        """
+        features = self.basis(r if self.transform is None else self.transform(r, radii), cutoff)
+        envelope = self.envelope(r, cutoff)
+        if isinstance(self.place, OnWeights):
+            return features, envelope
+        return features * envelope[..., None], None
 
 
 class MLP(nn.Module):
