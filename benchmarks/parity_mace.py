@@ -2,9 +2,9 @@
 
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python benchmarks/parity_mace.py FOLDER [NAME ...]
 
-runs where mace-torch is installed (torch 2.13.0, mace-torch 0.3.16, e3nn 0.4.4) and imports nothing of equipot. For each model it
-writes ``NAME.model`` and, with energies (eV), forces (eV/Å) and stresses (eV/Å^3) in double precision, ``NAME.json``.
-Every parameter is disturbed by uniform random numbers, so that nothing stands at its default.
+runs where mace-torch is installed (torch 2.13.0, mace-torch 0.3.16, e3nn 0.4.4) and imports nothing of equipot. For each
+model it writes ``NAME.model`` and, with energies (eV), forces (eV/Å) and stresses (eV/Å^3) in double precision,
+``NAME.json``. Every parameter is disturbed by uniform random numbers, so that nothing stands at its default.
 """
 
 from __future__ import annotations
@@ -110,9 +110,10 @@ def structures(elements: tuple[int, ...]) -> dict[str, ase.Atoms]:
 def make(name: str, seed: int) -> torch.nn.Module:
     """A model with disturbed parameters, in the precision that its table entry asks for."""
     entry = {
-        "cls": ScaleShiftMACE, "elements": ELEMENTS, "dtype": torch.float64, "hidden_irreps": "8x0e+8x1o", "MLP_irreps": "6x0e",
-        "max_ell": 2, "num_interactions": 2, "num_bessel": 6, "num_polynomial_cutoff": 5, "correlation": 3,
-        "radial_MLP": [8, 8], "gate": torch.nn.functional.silu, "heads": None, "scale": 0.4, "shift": 0.1, "r_max": CUTOFF, **MODELS[name],
+        "cls": ScaleShiftMACE, "elements": ELEMENTS, "dtype": torch.float64,
+        "hidden_irreps": "8x0e+8x1o", "MLP_irreps": "6x0e", "max_ell": 2, "num_interactions": 2,
+        "num_bessel": 6, "num_polynomial_cutoff": 5, "correlation": 3, "radial_MLP": [8, 8],
+        "gate": torch.nn.functional.silu, "heads": None, "scale": 0.4, "shift": 0.1, "r_max": CUTOFF, **MODELS[name],
     }  # fmt: skip
     torch.set_default_dtype(entry.pop("dtype"))
     torch.manual_seed(seed)

@@ -29,10 +29,10 @@ class MACE(Term):
     """Highest l of the features passed between layers."""
     l_max: int = 3
     """Highest l of the spherical harmonics."""
-    message_channels: int | None = None
-    """Width of what neighbours send; ``channels`` where left out."""
+    message_channels: int | tuple[int, ...] | None = None
+    """Width of what neighbours send, in all layers or in each; ``channels`` where left out."""
     correlation: int | tuple[int, ...] = 3
-    """Factors in the symmetric contraction, body order less one: of all layers or of each."""
+    """Factors in the symmetric contraction, body order less one: in all layers or in each."""
     contraction: PerSpecies | Shared = PerSpecies()
     """Weights of the symmetric contraction."""
     layers: int = 2
@@ -53,19 +53,21 @@ class MACE(Term):
         check_elements(self.elements)
         self.at_least(1, "channels", "layers")
         self.at_least(0, "hidden_l", "l_max")
-        if min(self.correlations) < 1 or len(self.correlations) != self.layers:
-            raise ValueError(f"correlation {self.correlation} must be 1 or more, one number or one for each of {self.layers} layers")
-        ends_count = [c for c in (self.first, self.others) if isinstance(c, Attention | NonLinear)]
-        if ends_count and not (isinstance(self.radial.place, OnWeights) and self.radial.mlp):
+        for name in ("correlation", "message_channels"):
+            values = self.each(name)
+            if min(values) < 1 or len(values) != self.layers:
+                raise ValueError(f"{name} {list(values)} must be one number or one for each of {self.layers} layers, 1 or more")
+        late = [choice for choice in (self.first, self.others) if isinstance(choice, Attention | NonLinear)]
+        if late and not (isinstance(self.radial.place, OnWeights) and self.radial.mlp):
             raise ValueError(
-                f"{type(ends_count[0]).__name__} has radial weights that do not vanish with the radial features: energies would jump "
+                f"the radial weights of {type(late[0]).__name__} do not vanish with the radial features: energies would jump "
                 "at the cutoff; set radial.place to OnWeights, with at least one hidden layer in radial.mlp"
             )
 
-    @property
-    def correlations(self) -> tuple[int, ...]:
-        """Of each layer."""
-        return (self.correlation,) * self.layers if isinstance(self.correlation, int) else self.correlation
+    def each(self, name: str) -> tuple[int, ...]:
+        """Value of a field of every layer."""
+        value = getattr(self, name) or self.channels
+        return (value,) * self.layers if isinstance(value, int) else value
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
@@ -74,16 +76,16 @@ class MACE(Term):
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
-        widths = (self.channels, self.message_channels or self.channels)
         kinds, kind = (count, edges.species) if isinstance(self.contraction, PerSpecies) else (1, jnp.zeros_like(edges.species))
         energy, latent = 0.0, []
         for layer in range(self.layers):
             last = layer == self.layers - 1
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
             choice = self.first if layer == 0 else self.others
+            widths = self.channels, self.each("message_channels")[layer]
             block = Interaction(choice, irreps, *widths, self.l_max, self.radial.mlp, count, name=f"interaction{layer}")
             a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
-            b = SymmetricContraction(irreps, self.correlations[layer], kinds, name=f"contraction{layer}")(a, kind)
+            b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))
             network = BiasedMLP if last and self.readout_bias else MLP

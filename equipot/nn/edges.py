@@ -33,7 +33,7 @@ class Edges(NamedTuple):
     radii: Float[Array, "atoms slots"] | None
     """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
     radial: Float[Array, "atoms slots n"]
-    """The basis; with the envelope, unless that stands apart: zero beyond the cutoff, and what follows must map zero to zero."""
+    """The basis, under the envelope unless that stands apart: zero beyond the cutoff, and zero must be mapped to zero."""
     envelope: Float[Array, "atoms slots"] | None
     """Factor of what the radial network gives."""
 
