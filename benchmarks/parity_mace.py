@@ -19,8 +19,12 @@ import ase
 import numpy as np
 import torch
 from e3nn import o3
+from e3nn.nn import Gate
+from e3nn.util.codegen import CodeGenMixin
 from mace.calculators import MACECalculator
-from mace.modules import MACE, ScaleShiftMACE, interaction_classes, readout_classes
+from mace.modules import MACE, GatedEquivariantBlock, ScaleShiftMACE, blocks, interaction_classes, readout_classes
+from mace.modules.radial import ChebychevBasis
+from torch.fx import GraphModule
 
 CUTOFF = 4.0
 ELEMENTS = (1, 6, 8, 29)
@@ -46,7 +50,9 @@ MODELS: dict[str, dict[str, Any]] = {
         "correlation": 2, "use_agnostic_product": True, "distance_transform": "Agnesi", "pair_repulsion": True,
         "readout": "NonLinearBiasReadoutBlock", "heads": ["a", "b"],
     },
-    "nonlinear-early-cutoff": {"first": "ResidualNonLinear", "others": "ResidualNonLinear", "correlation": 2},
+    "nonlinear-e3nn-gate": {
+        "first": "ResidualNonLinear", "others": "ResidualNonLinear", "apply_cutoff": False, "correlation": 2, "e3nn_gate": True,
+    },
     "attention": {"first": "AttResidual", "others": "AttResidual", "correlation": 2, "apply_cutoff": False},
     "zbl": {"first": "", "others": "Residual", "pair_repulsion": True, "scale": 0.7, "shift": 0.4},
     "zbl-mace": {"cls": MACE, "first": "", "others": "Residual", "pair_repulsion": True},
@@ -69,8 +75,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "last-readout-only": {"first": "", "others": "Residual", "use_last_readout_only": True, "correlation": 2},
     "keep-last": {"first": "", "others": "Residual", "keep_last_layer_irreps": True, "correlation": 2},
     "gaussian": {"first": "", "others": "Residual", "radial_type": "gaussian", "correlation": 2},
-    "chebyshev": {"first": "", "others": "Residual", "radial_type": "chebyshev", "correlation": 2},
-    "tanh": {"first": "", "others": "Residual", "gate": torch.tanh, "correlation": 2},
+    "chebyshev": {"first": "", "others": "Residual", "radial_type": "chebyshev", "distance_transform": "Agnesi"},
+    "legacy": {"first": "Residual", "others": "Residual", "correlation": 2, "legacy": True},
     "no-gate": {"first": "", "others": "Residual", "gate": None, "correlation": 2},
     "float32": {"first": "", "others": "Residual", "dtype": torch.float32, "pair_repulsion": True},
     "float32-density": {
@@ -86,8 +92,21 @@ MODELS: dict[str, dict[str, Any]] = {
         "first": "ResidualNonLinear", "others": "ResidualNonLinear", "apply_cutoff": False, "correlation": 2,
         "use_agnostic_product": True, "readout": "NonLinearBiasReadoutBlock",
     },
+    "small-l2": SMALL | {
+        "first": "Density", "others": "Residual", "num_interactions": 3, "correlation": [2, 1, 2], "max_ell": 2,
+        "hidden_irreps": "2x0e+2x1o+2x2e", "edge_irreps": "3x0e+3x1o+3x2e", "apply_cutoff": False,
+        "keep_last_layer_irreps": True, "use_last_readout_only": True,
+    },
+    "small-legacy": SMALL | {"first": "", "others": "Residual", "legacy": True, "gate": None},
     "small-mace": SMALL | {"cls": MACE, "first": "Residual", "others": "", "radial_type": "gaussian", "hidden_irreps": "3x0e"},
 }  # fmt: skip
+
+
+LEGACY = (
+    "heads", "apply_cutoff", "edge_irreps", "use_reduced_cg", "use_agnostic_product", "use_so3", "use_last_readout_only",
+    "use_edge_irreps_first", "lammps_mliap", "num_heads", "cueq_config", "oeq_config",
+)  # fmt: skip
+"""Attributes that files of older versions lack."""
 
 
 def structures(elements: tuple[int, ...]) -> dict[str, ase.Atoms]:
@@ -113,12 +132,14 @@ def make(name: str, seed: int) -> torch.nn.Module:
         "cls": ScaleShiftMACE, "elements": ELEMENTS, "dtype": torch.float64,
         "hidden_irreps": "8x0e+8x1o", "MLP_irreps": "6x0e", "max_ell": 2, "num_interactions": 2,
         "num_bessel": 6, "num_polynomial_cutoff": 5, "correlation": 3, "radial_MLP": [8, 8],
-        "gate": torch.nn.functional.silu, "heads": None, "scale": 0.4, "shift": 0.1, "r_max": CUTOFF, **MODELS[name],
+        "gate": torch.nn.functional.silu, "heads": None, "scale": 2.5, "shift": 0.1, "r_max": CUTOFF, **MODELS[name],
     }  # fmt: skip
     torch.set_default_dtype(entry.pop("dtype"))
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     cls, elements, scale, shift = (entry.pop(key) for key in ("cls", "elements", "scale", "shift"))
+    legacy, e3nn_gate = entry.pop("legacy", False), entry.pop("e3nn_gate", False)
+    blocks.GatedEquivariantBlock = (lambda layout, **kwargs: Gate(**kwargs)) if e3nn_gate else GatedEquivariantBlock
     heads = entry["heads"]
     more = {}
     if cls is ScaleShiftMACE:
@@ -130,24 +151,47 @@ def make(name: str, seed: int) -> torch.nn.Module:
         readout_cls=readout_classes[entry.pop("readout", "NonLinearReadoutBlock")],
         hidden_irreps=o3.Irreps(entry.pop("hidden_irreps")), MLP_irreps=o3.Irreps(entry.pop("MLP_irreps")),
         edge_irreps=o3.Irreps(entry.pop("edge_irreps")) if "edge_irreps" in entry else None,
-        num_elements=len(elements), atomic_numbers=list(elements), avg_num_neighbors=7.3,
+        num_elements=len(elements), atomic_numbers=list(elements), avg_num_neighbors=3.3,
         atomic_energies=rng.normal(-3, 2, (len(heads), len(elements)) if heads else len(elements)), use_reduced_cg=False,
         **entry, **more,
     )  # fmt: skip
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data += 0.5 * torch.rand_like(parameter) * torch.sign(torch.rand_like(parameter) - 0.5)
+            parameter.data += 2 * torch.rand_like(parameter) - 1
+    for module in model.modules() if legacy else ():
+        for name in LEGACY:
+            module.__dict__.pop(name, None)
     return model
 
 
-def predict(path: Path, systems: dict[str, ase.Atoms], head: str | None) -> dict[str, dict[str, Any]]:
+def save(model: torch.nn.Module, path: Path, bare: bool) -> None:
+    """Writes a model; ``bare`` leaves out the programs that e3nn stores with it, which only torch needs."""
+    state, reduce = CodeGenMixin.__getstate__, GraphModule.__reduce__
+    if bare:
+        programs = lambda module: getattr(module, "__codegen__", ())
+        kept = lambda module: {name: child for name, child in module._modules.items() if name not in programs(module)}
+        CodeGenMixin.__getstate__ = lambda self: {**self.__dict__, "_modules": kept(self), "__codegen__": {}}
+        GraphModule.__reduce__ = lambda self: (torch.nn.Module, ())
+    try:
+        torch.save(model, path)
+    finally:
+        CodeGenMixin.__getstate__, GraphModule.__reduce__ = state, reduce
+
+
+def predict(model: torch.nn.Module, systems: dict[str, ase.Atoms], head: str | None) -> dict[str, dict[str, Any]]:
     """What mace-torch says of each structure, in double precision."""
-    calculator = MACECalculator(model_paths=[str(path)], device="cpu", default_dtype="float64", head=head)
+    # Products of integers with numbers of Python take this one, whatever the model's.
+    torch.set_default_dtype(torch.float64)
+    calculator = MACECalculator(models=[model], device="cpu", default_dtype="float64", head=head)
     out = {}
     for name, system in systems.items():
         atoms = system.copy()
         atoms.calc = calculator
-        out[name] = {"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces().tolist()}
+        out[name] = {"energy": float(atoms.get_potential_energy())}
+        if isinstance(model.radial_embedding.bessel_fn, ChebychevBasis):
+            # Torch does not differentiate its Chebyshev polynomials: these forces are not the gradient of the energy.
+            continue
+        out[name]["forces"] = atoms.get_forces().tolist()
         if atoms.pbc.all():
             out[name]["stress"] = atoms.get_stress(voigt=False).tolist()
     return out
@@ -169,12 +213,13 @@ def main() -> None:
     for name in args.names:
         seed = list(MODELS).index(name)
         path = args.folder / f"{name}.model"
-        torch.save(make(name, seed), path)
+        model = make(name, seed)
+        save(model, path, name.startswith("small-"))
         systems = structures(MODELS[name].get("elements", ELEMENTS))
         golden = {
             "made_with": {package: importlib.metadata.version(package) for package in PACKAGES} | {"seed": seed},
             "structures": {key: describe(atoms) for key, atoms in systems.items()},
-            "heads": {head or "": predict(path, systems, head) for head in MODELS[name].get("heads", [None])},
+            "heads": {head or "": predict(model, systems, head) for head in MODELS[name].get("heads", [None])},
         }
         path.with_suffix(".json").write_text(json.dumps(golden))
         print(f"{name}: {path.stat().st_size / 1e3:.0f} kB")

@@ -1,4 +1,4 @@
-"""Interaction blocks of mace-torch as those of ``models.mace.MACE``: the same functions, every factor folded into the weights."""
+"""Interaction blocks of mace-torch as those of ``models.mace.MACE``: the same functions, with all factors in the weights."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def interaction(module: Module, basis: Basis, skipped: list[e3nn.Irrep]) -> Bloc
     module.child("reshape").drop()
     refuse_kernels(module)
     up = e3nn_linear(module.child("linear_up"))
+    if set(up.weights) != {ir for _, ir in module.child("linear_up").irreps("irreps_in")}:
+        raise module.fail("edge_irreps without some of the hidden irreps cannot be converted")
     paths = convolution_paths(module.child("conv_tp"), list(up.weights))
     gated = isinstance(choice, NonLinear)
     down = paths.reorder(e3nn_linear(module.child("linear_1" if gated else "linear")))

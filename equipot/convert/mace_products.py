@@ -57,7 +57,7 @@ class Couplings:
         matrix = np.linalg.lstsq(flat, target)[0]
         deviation = np.abs(flat @ matrix - target).max(initial=0.0)
         if deviation > (SINGLE if module.single(name) else TOLERANCE):
-            raise module.fail(f"{name} is no equivariant coupling: it deviates by {deviation:.1e} from the space of all of them")
+            raise module.fail(f"{name} deviates by {deviation:.1e} from all that is equivariant; the file may be damaged")
         return matrix
 
 

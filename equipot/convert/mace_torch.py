@@ -1,8 +1,8 @@
 """Models of mace-torch (``.model`` files) as potentials of our own MACE, exactly.
 
-The weights are those of ``models.mace.MACE``, with the constants of either program folded into them: normalisations of activations
-and paths, signs of Clebsch-Gordan coefficients and of edge vectors, couplings in another basis. Whatever is stored is either
-converted or refused by name; nothing is left over.
+The weights are those of ``models.mace.MACE``, with what differs between the programs folded into them: normalisations of
+activations and paths, signs of Clebsch-Gordan coefficients and of edge vectors, couplings in another basis. Whatever is
+stored is either converted or refused by name; nothing is left over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from equipot.convert.torch_file import Record
 from equipot.convert.torch_module import Module, e3nn_linear
 from equipot.models.mace import MACE
 from equipot.nn.features import PerSpecies, Shared
-from equipot.nn.interaction import Plain
+from equipot.nn.interaction import Attention, NonLinear, Plain
 from equipot.nn.radial import (
     Agnesi,
     Bessel,
@@ -72,10 +72,11 @@ def build(model: Record, head: str | None = None) -> Potential:
     radial, basis, cutoff = radial_basis(module)
     check_harmonics(module.child("spherical_harmonics"))
     layers = read_layers(module, basis)
+    check_smooth(module, radial, layers)
     final = readouts(module, len(layers.blocks), chosen, len(heads))
     radii = stored_radii(module, elements)
-    ones = np.ones(len(elements))
-    constants = {"avg_num_neighbors": np.float64(layers.blocks[0].avg_num_neighbors), "scale": scale * ones, "shift": shift * ones}
+    scales = {"scale": np.full(len(elements), scale), "shift": np.full(len(elements), shift)}
+    constants = {"avg_num_neighbors": np.float64(layers.blocks[0].avg_num_neighbors), **scales}
     constants |= {} if radii is None else {"radii": radii}
     term = MACE(
         cutoff=cutoff, elements=elements, **architecture(module, layers), readout_bias="b0" in final[-1],
@@ -148,7 +149,7 @@ def radial_basis(module: Module) -> tuple[Radial, Basis, float]:
     envelope = block.child("cutoff_fn").of("mace.modules.radial.PolynomialCutoff")
     power = envelope.number("p")
     if envelope.number("r_max") != cutoff or power != int(power):
-        raise envelope.fail(f"p = {power} and r_max = {envelope.number('r_max')} Å cannot be converted for a cutoff of {cutoff} Å")
+        raise envelope.fail(f"p = {power} that is no integer, or an r_max other than {cutoff} Å, cannot be converted")
     place = OnFeatures() if block.attribute("apply_cutoff", True) else OnWeights()
     transform = distance_transform(block.child("distance_transform")) if "distance_transform" in block else None
     basis, factor = basis_functions(block.child("bessel_fn"), cutoff)
@@ -226,6 +227,16 @@ def read_layers(module: Module, basis: Basis) -> Layers:
     return out
 
 
+def check_smooth(module: Module, radial: Radial, layers: Layers) -> None:
+    """Refuses what makes the energy jump where an atom crosses the cutoff."""
+    late = [block.choice for block in layers.blocks if isinstance(block.choice, Attention | NonLinear)]
+    if late and isinstance(radial.place, OnFeatures):
+        raise module.fail(
+            f"apply_cutoff = True, but the radial networks of {type(late[0]).__name__} do not vanish where radial features do: "
+            "its energy jumps when an atom crosses the cutoff, and is not converted; train with apply_cutoff = False"
+        )
+
+
 def architecture(module: Module, layers: Layers) -> dict[str, Any]:
     """Fields of MACE that the layers decide."""
     blocks, products = layers
@@ -238,12 +249,17 @@ def architecture(module: Module, layers: Layers) -> dict[str, Any]:
     hidden = same("hidden irreps", [made.irreps for made in products[:-1]] or [[SCALAR]])
     if e3nn.Irreps(hidden) != e3nn.Irreps.spherical_harmonics(len(hidden) - 1):
         raise module.fail(f"hidden irreps {hidden} cannot be converted; all l up to some l with natural parity can")
+    channels = same("channels", [block.channels for block in blocks])
+    sent = {block.message_channels for block in blocks}
+    degrees = {made.correlation for made in products}
+    same("radial networks", [block.mlp for block in blocks])
+    same("avg_num_neighbors", [block.avg_num_neighbors for block in blocks])
     return {
-        "channels": same("channels", [block.channels for block in blocks]),
+        "channels": channels,
         "hidden_l": len(hidden) - 1,
         "l_max": same("l_max", [block.l_max for block in blocks]),
-        "message_channels": tuple(block.message_channels for block in blocks),
-        "correlation": tuple(made.correlation for made in products),
+        "message_channels": None if sent == {channels} else tuple(block.message_channels for block in blocks),
+        "correlation": degrees.pop() if len(degrees) == 1 else tuple(made.correlation for made in products),
         "contraction": Shared() if same("kinds of weights", [made.shared for made in products]) else PerSpecies(),
         "layers": len(blocks),
         "first": blocks[0].choice,

@@ -78,7 +78,8 @@ class Module:
     def expect(self, name: str, *allowed: Any) -> None:
         """An attribute that may be missing, or must have one of these values."""
         if self.attribute(name, allowed[0]) not in allowed:
-            raise self.fail(f"{name} = {self.attribute(name)!r} cannot be converted; only {' or '.join(map(repr, allowed))} can")
+            names = " or ".join(map(repr, allowed))
+            raise self.fail(f"{name} = {self.attribute(name)!r} cannot be converted; {names} can")
 
     def irreps(self, name: str) -> Irreps:
         """An attribute that holds e3nn's Irreps."""
@@ -165,7 +166,8 @@ def e3nn_linear(module: Module) -> LinearMaps:
 def e3nn_species_linear(module: Module) -> dict[e3nn.Irrep, np.ndarray]:
     """The maps of a product of features with one-hot species, [species, mul_in, mul_out] for every irrep."""
     module.of("e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct")
-    module.ignore("_in1_dim", "_in2_dim", "_specialized_code", "_optimize_einsums", "weight_numel", "_profiling_str", "output_mask")
+    module.ignore("_in1_dim", "_in2_dim", "_specialized_code", "_optimize_einsums", "weight_numel", "_profiling_str")
+    module.ignore("output_mask")
     module.expect("internal_weights", True)
     module.expect("shared_weights", True)
     irreps_in, species, irreps_out = (module.irreps(name) for name in ("irreps_in1", "irreps_in2", "irreps_out"))

@@ -45,7 +45,7 @@ def basis(irreps: e3nn.Irreps, degree: int, ir_out: e3nn.Irrep) -> np.ndarray:
 
 
 def fold(u: np.ndarray, degree: int) -> np.ndarray:
-    """A tensor symmetric in its leading ``degree`` axes of length p, as [monomials of degree - 1, p, ...] with multiplicities."""
+    """A tensor that is symmetric in its leading ``degree`` axes as [monomials of degree - 1, p, ...], with multiplicities."""
     rows = []
     for multiset in monomials(u.shape[0], degree - 1):
         multiplicity = factorial(degree - 1)
