@@ -153,7 +153,7 @@ def radial_basis(module: Module) -> tuple[Radial, Basis, float]:
     place = OnFeatures() if block.attribute("apply_cutoff", True) else OnWeights()
     transform = distance_transform(block.child("distance_transform")) if "distance_transform" in block else None
     basis, factor = basis_functions(block.child("bessel_fn"), cutoff)
-    return Radial(basis, PolynomialEnvelope(int(power)), place, transform), Basis(basis.n, factor), cutoff
+    return Radial(basis, PolynomialEnvelope(int(power)), transform, place=place), Basis(basis.n, factor), cutoff
 
 
 def check_harmonics(module: Module) -> None:

@@ -146,11 +146,11 @@ class Radial:
 
     basis: Bessel | Sine | Gaussian | Chebyshev = Bessel()
     envelope: PolynomialEnvelope = PolynomialEnvelope()
-    place: OnFeatures | OnWeights = OnFeatures()
-    """Where the envelope acts."""
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
+    place: OnFeatures | OnWeights = OnFeatures()
+    """Where the envelope acts."""
 
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:

@@ -157,7 +157,7 @@ CHANGES = {
         lambda model: attribute("interactions.0", "cueq_config", at(model, "readouts.0"))(model),
         "cueq_config is enabled; save the model without it",
     ),
-    "a jump at the cutoff": (attribute("radial_embedding", "apply_cutoff", True), "energy jumps when an atom crosses the cutoff"),
+    "a jump at the cutoff": (attribute("radial_embedding", "apply_cutoff", True), "its energy jumps when an atom crosses"),
     "a damaged coupling": (
         lambda model: at(model, CONTRACTION).state["_buffers"]["U_matrix_2"].__setitem__((0, 1, 0), 0.3),
         "U_matrix_2 deviates by .* from all that is equivariant",
