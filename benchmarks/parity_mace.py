@@ -4,7 +4,11 @@
 
 runs where mace-torch is installed (torch 2.13.0, mace-torch 0.3.16, e3nn 0.4.4) and imports nothing of equipot. For each
 model it writes ``NAME.model`` and, with energies (eV), forces (eV/Å) and stresses (eV/Å^3) in double precision,
-``NAME.json``. Every parameter is disturbed by uniform random numbers, so that nothing stands at its default.
+``NAME.json``. Every parameter is disturbed by uniform random numbers, so that nothing stands at its default. Then
+
+    EQUIPOT_MACE_MODELS=FOLDER pytest tests/convert/test_mace_torch.py -k those_of_mace_torch
+
+compares equipot with all of them; without the variable, with the few that are kept among the tests.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "residual": {"first": "Residual", "others": "Residual", "scale": 0.3, "shift": -0.2},
     "all-plain": {"first": "", "others": "", "correlation": 2},
     "residual-then-plain": {"first": "Residual", "others": "", "correlation": 2},
-    "density": {"first": "Density", "others": "DensityResidual", "distance_transform": "Agnesi", "pair_repulsion": True},
+    "density": {
+        "first": "Density", "others": "DensityResidual", "distance_transform": "Agnesi", "pair_repulsion": True, "disturb": 0.5,
+    },
     "density-residual": {"first": "DensityResidual", "others": "DensityResidual", "distance_transform": "Soft"},
     "all-density": {"first": "Density", "others": "Density", "correlation": 1, "num_polynomial_cutoff": 6},
     "nonlinear": {"first": "ResidualNonLinear", "others": "ResidualNonLinear", "apply_cutoff": False},
@@ -53,7 +59,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "nonlinear-e3nn-gate": {
         "first": "ResidualNonLinear", "others": "ResidualNonLinear", "apply_cutoff": False, "correlation": 2, "e3nn_gate": True,
     },
-    "attention": {"first": "AttResidual", "others": "AttResidual", "correlation": 2, "apply_cutoff": False},
+    "attention": {
+        "first": "AttResidual", "others": "AttResidual", "correlation": 2, "apply_cutoff": False, "disturb": 0.4,
+    },
     "zbl": {"first": "", "others": "Residual", "pair_repulsion": True, "scale": 0.7, "shift": 0.4},
     "zbl-mace": {"cls": MACE, "first": "", "others": "Residual", "pair_repulsion": True},
     "mace": {"cls": MACE, "first": "Residual", "others": "Residual", "radial_MLP": [12, 10, 6]},
@@ -81,7 +89,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "float32": {"first": "", "others": "Residual", "dtype": torch.float32, "pair_repulsion": True},
     "float32-density": {
         "first": "Density", "others": "DensityResidual", "dtype": torch.float32, "distance_transform": "Agnesi",
-        "pair_repulsion": True, "heads": ["a", "b"], "r_max": 3.7,
+        "pair_repulsion": True, "heads": ["a", "b"], "r_max": 3.7, "disturb": 0.4,
     },
     "small-residual": SMALL | {"first": "", "others": "Residual", "max_ell": 2, "correlation": 2, "distance_transform": "Soft"},
     "small-density": SMALL | {
@@ -138,6 +146,7 @@ def make(name: str, seed: int) -> torch.nn.Module:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     cls, elements, scale, shift = (entry.pop(key) for key in ("cls", "elements", "scale", "shift"))
+    disturb = entry.pop("disturb", 1.0)
     legacy, e3nn_gate = entry.pop("legacy", False), entry.pop("e3nn_gate", False)
     blocks.GatedEquivariantBlock = (lambda layout, **kwargs: Gate(**kwargs)) if e3nn_gate else GatedEquivariantBlock
     heads = entry["heads"]
@@ -157,7 +166,7 @@ def make(name: str, seed: int) -> torch.nn.Module:
     )  # fmt: skip
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data += 2 * torch.rand_like(parameter) - 1
+            parameter.data += disturb * (2 * torch.rand_like(parameter) - 1)
     for module in model.modules() if legacy else ():
         for name in LEGACY:
             module.__dict__.pop(name, None)

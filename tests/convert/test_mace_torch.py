@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +23,14 @@ from equipot.structure import Structure
 
 DATA = Path(__file__).parent / "data"
 NAMES = sorted(path.stem for path in DATA.glob("*.model"))
-CASES = [(name, head) for name in NAMES for head in json.loads((DATA / f"{name}.json").read_text())["heads"]]
-SINGLE = ("small-density",)
-"""Files in single precision: their couplings were rounded, and mace-torch computes with the rounded ones."""
+FOLDER = Path(os.environ.get("EQUIPOT_MACE_MODELS", DATA))
+CASES = [(p.stem, head) for p in sorted(FOLDER.glob("*.json")) for head in json.loads(p.read_text())["heads"]]
 
 _evaluate = jax.jit(evaluate, static_argnames="want", compiler_options={"xla_backend_optimization_level": 0})
 
 
-def read(name):
-    return torch_file.load(DATA / f"{name}.model", ("mace", "e3nn", "torch"))
+def read(name, folder=DATA):
+    return torch_file.load(folder / f"{name}.model", ("mace", "e3nn", "torch"))
 
 
 def structures(golden):
@@ -45,22 +45,26 @@ def predict(potential, systems):
 
 @pytest.mark.parametrize("name, head", CASES, ids=lambda x: x or "only")
 def test_energies_forces_and_stresses_are_those_of_mace_torch(name, head, double_precision):
-    golden = json.loads((DATA / f"{name}.json").read_text())
-    potential = mace_torch.build(read(name), head or None)
+    golden = json.loads((FOLDER / f"{name}.json").read_text())
+    model = read(name, FOLDER)
+    potential = mace_torch.build(model, head or None)
     assert {leaf.dtype for leaf in jax.tree.leaves(potential.variables)} == {np.dtype(np.float64)}
     systems = structures(golden)
     out = predict(potential.astype("float64"), systems)
-    # A rounded coupling is wrong by 6e-8 of itself at most.
-    slack = 6e-8 * np.abs(out.forces).max() if name in SINGLE else 0.0
+    # Couplings in single precision were rounded by 6e-8 of themselves at most, and mace-torch computes with the rounded ones.
+    single = model.state["_buffers"]["r_max"].dtype == np.float32
+    slack = 6e-8 * np.abs(out.forces).max() if single else 0.0
     start, compared = 0, 0
     for k, (system, answer) in enumerate(zip(systems, golden["heads"][head].values(), strict=True)):
         own = slice(start, start := start + len(system))
         assert abs(out.energy[k] - answer["energy"]) / len(system) < 1e-8 + slack
-        assert np.abs(out.forces[own] - answer["forces"]).max() < 1e-7 + slack
-        compared += np.abs(answer["forces"]).max() > 0.1
+        if "forces" in answer:
+            assert np.abs(out.forces[own] - answer["forces"]).max() < 1e-7 + slack
+            compared += np.abs(answer["forces"]).max() > 0.1
         if "stress" in answer:
             assert np.abs(out.stress[k] - answer["stress"]).max() < 1e-9 + slack
-    assert compared >= 2  # Agreement of what is nearly zero says nothing.
+    # Agreement of what is nearly zero says nothing.
+    assert compared >= 2 or "forces" not in answer
 
 
 def test_the_files_are_random_and_small():
@@ -82,7 +86,7 @@ def test_a_converted_potential_is_saved_and_read_like_any_other(tmp_path, double
 def test_the_variables_are_those_that_the_term_makes_itself(double_precision):
     """Nothing is missing and nothing is left over."""
     for name in NAMES:
-        potential = mace_torch.build(read(name), "a" if name in SINGLE else None)
+        potential = mace_torch.build(read(name), "a" if name == "small-density" else None)
         graph = pad([Structure(np.array([6, 8]), np.array([[0, 0, 0], [0, 0, 1.1]]))], potential.cutoff)
         vectors = jax.numpy.zeros((*graph.neighbors.shape, 3))
         own = jax.eval_shape(partial(potential.term.init, jax.random.key(0)), graph.replace(positions=None), vectors)
@@ -103,7 +107,8 @@ def tensors(record, path="", seen=None):
 def test_every_stored_number_counts(name):
     """A parameter that was changed in the file changes what comes out: none is overlooked."""
     model = read(name)
-    leaves = lambda: [np.array(x) for x in jax.tree.leaves(mace_torch.build(model, "b" if name in SINGLE else None).variables)]
+    head = "b" if name == "small-density" else None
+    leaves = lambda: [np.array(x) for x in jax.tree.leaves(mace_torch.build(model, head).variables)]
     before, count = leaves(), 0
     for path, table, key, value in list(tensors(model)):
         if value is not None and np.any(value):
