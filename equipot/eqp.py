@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from equipot import config
@@ -108,5 +107,6 @@ def _unflatten(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
-        node[leaf] = jnp.asarray(value)
+        # Not an array of JAX, which would be rounded to single precision where 64 bits are not switched on yet.
+        node[leaf] = value
     return tree

@@ -43,6 +43,15 @@ def test_round_trip_is_exact(potential, file):
         assert a.dtype == b.dtype and np.array_equal(a, b)
 
 
+def test_double_precision_survives_in_a_process_of_single_precision(potential, tmp_path, double_precision):
+    exact = potential.astype("float64")
+    exact = exact.replace(variables=jax.tree.map(lambda x: x * np.pi, exact.variables))
+    equipot.save(exact, tmp_path / "a.eqp")
+    jax.config.update("jax_enable_x64", False)
+    read = equipot.load(tmp_path / "a.eqp")
+    assert all(map(np.array_equal, jax.tree.leaves(read.variables), jax.tree.leaves(exact.variables)))
+
+
 def test_precision_is_chosen_when_loaded(file, double_precision):
     assert equipot.load(file).dtype == np.float32
     assert equipot.load(file, dtype="float64").dtype == np.float64

@@ -10,21 +10,23 @@ import jax
 import numpy as np
 
 import equipot
-from equipot.convert import nequix, sevennet, torch_file
+from equipot.convert import mace_torch, nequix, sevennet, torch_file
 from equipot.data.batch import pad
 from equipot.graph import edge_vectors
 from equipot.potential import Potential
 from equipot.structure import Structure
 
-TORCH = {"SevenNet": sevennet}
+TORCH = {"SevenNet": sevennet, "MACE": mace_torch}
 """Programs whose checkpoints are torch files."""
+CLASSES = ("mace", "e3nn", "torch")
+"""Packages whose classes may stand in a file, as names and data; nothing of them is imported."""
 
 
 def convert(source: str | Path, head: str | None = None) -> Potential:
-    """The potential in a checkpoint of SevenNet (``.pth``) or Nequix (``.nqx``), in double precision.
+    """The potential in a checkpoint of SevenNet (``.pth``), MACE (``.model``) or Nequix (``.nqx``), in double precision.
 
-    ``head`` chooses the level of theory where a model has several (SevenNet's modality). The metadata record the file's name,
-    SHA-256 and precision.
+    ``head`` chooses the level of theory where a model has several: MACE's head, SevenNet's modality. The metadata record the
+    file's name, SHA-256 and precision.
 
     Raises:
         FileNotFoundError: no such file.
@@ -57,7 +59,7 @@ def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
         if head is not None:
             raise ValueError(f"head {head!r}: Nequix has only one level of theory; leave the head out")
         return "Nequix", nequix.build(path), "float32"
-    content = torch_file.load(path)
+    content = torch_file.load(path, CLASSES)
     for program, module in TORCH.items():
         if module.recognise(content):
             return program, module.build(content, head), module.precision(content)

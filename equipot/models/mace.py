@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.nn.contraction import SymmetricContraction
 from equipot.nn.edges import embed_edges
-from equipot.nn.features import Linear, add, check_elements, scalars
-from equipot.nn.interaction import Interaction, Plain, Residual
-from equipot.nn.radial import MLP, Radial
-from equipot.nn.readout import Embedding, finish
+from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
+from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
+from equipot.nn.radial import MLP, OnWeights, Radial
+from equipot.nn.readout import BiasedMLP, Embedding, finish
+from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
 
 
@@ -28,22 +29,45 @@ class MACE(Term):
     """Highest l of the features passed between layers."""
     l_max: int = 3
     """Highest l of the spherical harmonics."""
-    correlation: int = 3
-    """Factors in the symmetric contraction: body order less one."""
+    message_channels: int | tuple[int, ...] | None = None
+    """Width of what neighbours send, in all layers or in each; ``channels`` where left out."""
+    correlation: int | tuple[int, ...] = 3
+    """Factors in the symmetric contraction, body order less one: in all layers or in each."""
+    contraction: PerSpecies | Shared = PerSpecies()
+    """Weights of the symmetric contraction."""
     layers: int = 2
     radial: Radial = Radial()
-    first: Plain | Residual = Residual()
+    first: Plain | Residual | Attention | NonLinear = Residual()
     """Interaction of the first layer."""
-    others: Plain | Residual = Residual()
+    others: Plain | Residual | Attention | NonLinear = Residual()
     """Interaction of the other layers."""
     readout: tuple[int, ...] = (16,)
     """Hidden widths of the last layer's readout; the other layers read out linearly."""
+    readout_bias: bool = False
+    """Whether the last layer's readout adds a constant in every layer."""
+    repulsion: ZBL | None = None
+    """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_elements(self.elements)
-        self.at_least(1, "channels", "correlation", "layers")
+        self.at_least(1, "channels", "layers")
         self.at_least(0, "hidden_l", "l_max")
+        for name in ("correlation", "message_channels"):
+            values = self.each(name)
+            if min(values) < 1 or len(values) != self.layers:
+                raise ValueError(f"{name} {list(values)} must be one number or one for each of {self.layers} layers, 1 or more")
+        late = [choice for choice in (self.first, self.others) if isinstance(choice, Attention | NonLinear)]
+        if late and not (isinstance(self.radial.place, OnWeights) and self.radial.mlp):
+            raise ValueError(
+                f"the radial weights of {type(late[0]).__name__} do not vanish with the radial features: energies would jump "
+                "at the cutoff; set radial.place to OnWeights, with at least one hidden layer in radial.mlp"
+            )
+
+    def each(self, name: str) -> tuple[int, ...]:
+        """Value of a field of every layer."""
+        value = getattr(self, name) or self.channels
+        return (value,) * self.layers if isinstance(value, int) else value
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
@@ -52,19 +76,21 @@ class MACE(Term):
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
+        kinds, kind = (count, edges.species) if isinstance(self.contraction, PerSpecies) else (1, jnp.zeros_like(edges.species))
         energy, latent = 0.0, []
         for layer in range(self.layers):
             last = layer == self.layers - 1
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
             choice = self.first if layer == 0 else self.others
-            block = Interaction(choice, irreps, self.channels, self.l_max, self.radial.mlp, count, name=f"interaction{layer}")
+            widths = self.channels, self.each("message_channels")[layer]
+            block = Interaction(choice, irreps, *widths, self.l_max, self.radial.mlp, count, name=f"interaction{layer}")
             a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
-            b = SymmetricContraction(irreps, self.correlation, count, name=f"contraction{layer}")(a, edges.species)
+            b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))
-            widths = (*self.readout, 1) if last else (1,)
-            energy += MLP(widths, name=f"readout{layer}")(latent[-1])[:, 0]
-        return Atomic(finish(self, energy, edges), latent=jnp.concatenate(latent, axis=-1))
+            network = BiasedMLP if last and self.readout_bias else MLP
+            energy += network((*self.readout, 1) if last else (1,), name=f"readout{layer}")(latent[-1])[:, 0]
+        return Atomic(finish(self, energy, edges, graph), latent=jnp.concatenate(latent, axis=-1))
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:

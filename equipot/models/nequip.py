@@ -12,23 +12,14 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
-from equipot.nn.features import Features, Linear, SpeciesLinear, add, check_elements, scalars
+from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, finish
 from equipot.nn.tensor_product import Convolution, Path, find_paths
+from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
-
-
-@dataclasses.dataclass(frozen=True)
-class PerSpecies:
-    """Self-connection with weights of its own for every species."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """Self-connection with the same weights for all species."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +76,8 @@ class NequIP(Term):
     """Learned constants in the linear maps before and after each convolution."""
     readout: int | None = 16
     """Width of a linear layer between the last features and the energy."""
+    repulsion: ZBL | None = None
+    """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,7 +106,7 @@ class NequIP(Term):
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
         latent = scalars(x)
         hidden = latent if self.readout is None else scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
-        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges), latent=latent)
+        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges, graph), latent=latent)
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""
@@ -153,9 +146,9 @@ class Layer(nn.Module):
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
-        convolution = Convolution(irreps, self.l_max, self.mlp, self.odd, name="convolution")
+        convolution = Convolution(irreps, self.l_max, self.mlp, odd=self.odd, name="convolution")
         message = convolution(up, edges, graph, table is not None)
-        message = Normalize(self.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
+        message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         out = Linear(irreps, self.bias, name="down")(message)
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))

@@ -41,9 +41,13 @@ def basis(irreps: e3nn.Irreps, degree: int, ir_out: e3nn.Irrep) -> np.ndarray:
         size = irreps.dim
         if not full.irreps.dim:
             return np.zeros((len(monomials(size, degree - 1)), size, 0, ir_out.dim))
-        u = np.asarray(full.chunks[0], np.float64)
+        return fold(np.asarray(full.chunks[0], np.float64), degree)
+
+
+def fold(u: np.ndarray, degree: int) -> np.ndarray:
+    """A tensor that is symmetric in its leading ``degree`` axes as [monomials of degree - 1, p, ...], with multiplicities."""
     rows = []
-    for multiset in monomials(size, degree - 1):
+    for multiset in monomials(u.shape[0], degree - 1):
         multiplicity = factorial(degree - 1)
         for count in Counter(multiset).values():
             multiplicity //= factorial(count)

@@ -46,8 +46,14 @@ class Edges(NamedTuple):
     known: Float[Array, "atoms"]
     """NaN for an atom whose element the model does not know, else 1."""
     harmonics: list[Float[Array, "atoms slots m"]]
+    distances: Float[Array, "atoms slots"]
+    """Å."""
+    radii: Float[Array, "atoms slots"] | None
+    """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
     radial: Float[Array, "atoms slots n"]
-    """Basis times envelope: zero beyond the cutoff and in unused slots. What follows must map zero to zero."""
+    """The basis, under the envelope unless that stands apart: zero beyond the cutoff, and zero must be mapped to zero."""
+    envelope: Float[Array, "atoms slots"] | None
+    """Factor of what the radial network gives."""
 
 
 def embed_edges(
@@ -56,7 +62,7 @@ def embed_edges(
     vectors: Float[Array, "atoms slots 3"],
     harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics(),
 ) -> Edges:
-    """Species, spherical harmonics and radial features, as the term's fields say.
+    """Species, spherical harmonics and radial features, for a term with the fields of MACE and NequIP.
 
     Raises:
         ValueError: no elements.
@@ -67,10 +73,12 @@ def embed_edges(
     species, known = species_index(graph.numbers, elements)
     r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     radii = None
-    if radial.transform is not None:
-        own = jnp.asarray(covalent_radii(elements), vectors.dtype)[species]
+    if radial.transform is not None or term.repulsion is not None:
+        table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value
+        own = table.astype(vectors.dtype)[species]
         radii = own[:, None] + jnp.where(graph.slot_mask, gather(own, graph), own[:, None])
     learned = None
     if isinstance(radial.basis, Bessel) and radial.basis.trainable:
         learned = term.param("frequencies", lambda _: jnp.asarray(radial.basis.frequencies(), vectors.dtype))
-    return Edges(species, known, harmonics(vectors, term.l_max), radial(r, term.cutoff, radii, learned))
+    features, envelope = radial(r, term.cutoff, radii, learned)
+    return Edges(species, known, harmonics(vectors, term.l_max), r, radii, features, envelope)

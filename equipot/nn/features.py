@@ -6,6 +6,8 @@ then one matrix product on contiguous memory. Components of an irrep stand in e3
 
 from __future__ import annotations
 
+import dataclasses
+
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,16 @@ Features = dict[e3nn.Irrep, Float[Array, "atoms m channels"]]
 
 FEW_SPECIES = 4
 """Up to this many species, per-species weights are applied to a one-hot expansion; beyond, they are gathered for each atom."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PerSpecies:
+    """Weights of their own for every species."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """The same weights for all species."""
 
 
 def regroup(irreps: str | e3nn.Irreps) -> dict[e3nn.Irrep, int]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from equipot.nn.features import Features, regroup
 from equipot.nn.radial import silu
 
+SIGMOID_SCALE = 1.8462285453386051
+"""1 / sqrt(E[sigmoid(x)^2]) for x ~ N(0, 1)."""
 TANH_SCALE = 1.5925374197228312
 """1 / sqrt(E[tanh(x)^2]) for x ~ N(0, 1)."""
 
@@ -18,12 +24,20 @@ def gated_irreps(irreps: str) -> str:
     return str((e3nn.Irreps(irreps) + e3nn.Irreps(f"{gates}x0e")).sort().irreps.simplify()) if gates else irreps
 
 
-def gate(x: Features, irreps: str) -> Features:
-    """SiLU on even scalars, tanh on odd ones (an even function of an odd scalar would change its parity), gates on the rest."""
+def sigmoid(x: Array) -> Array:
+    """Sigmoid with unit second moment for normally distributed input."""
+    return SIGMOID_SCALE * jax.nn.sigmoid(x)
+
+
+def gate(x: Features, irreps: str, activation: Callable[[Array], Array] = silu) -> Features:
+    """SiLU on even scalars, tanh on odd ones (an even function of an odd scalar would change its parity), gates on the rest.
+
+    ``activation`` acts on the gates.
+    """
     wanted = regroup(irreps)
     even = e3nn.Irrep("0e")
     kept = wanted.get(even, 0)
-    gates = silu(x[even][..., kept:])
+    gates = activation(x[even][..., kept:])
     out: Features = {}
     start = 0
     for ir, mul in wanted.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import e3nn_jax as e3nn
 from flax import linen as nn
@@ -10,8 +11,10 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.edges import Edges
-from equipot.nn.features import Features, Linear, SpeciesLinear
-from equipot.nn.normalize import Density, MeanNeighbors, Normalize, UnitVariance
+from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
+from equipot.nn.gate import gate, gated_irreps, sigmoid
+from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
+from equipot.nn.slot_network import Ends, EndsMLP, SlotMLP, SpeciesMLP
 from equipot.nn.tensor_product import Convolution
 
 
@@ -29,13 +32,38 @@ class Residual:
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
 
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """As ``Residual`` with one map for all species, and radial weights that also depend on the invariants of both atoms.
+
+    MACE's RealAgnosticAttResidual.
+    """
+
+    normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+
+
+@dataclasses.dataclass(frozen=True)
+class NonLinear:
+    """A gate acts on the message; radial weights and its normalization depend on the species of both atoms.
+
+    MACE's RealAgnosticResidualNonLinear. The atom's own features bypass both the message and the block.
+    """
+
+    normalization: PairDensity = PairDensity()
+
+
+Choice = Plain | Residual | Attention | NonLinear
+
+
 class Interaction(nn.Module):
     """Node features to the atomic basis with ``channels`` of each l <= l_max, and what bypasses the block."""
 
-    choice: Plain | Residual
+    choice: Choice
     irreps_skip: str
     """Irreps of the bypass."""
     channels: int
+    message_channels: int
+    """Width of what neighbours send."""
     l_max: int
     mlp: tuple[int, ...]
     count: int
@@ -51,19 +79,27 @@ class Interaction(nn.Module):
         table: Features | None = None,
     ) -> tuple[Features, Features]:
         """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
-        target = e3nn.Irreps.spherical_harmonics(self.l_max)
-        basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in target]))
-        skip = {}
-        if isinstance(self.choice, Residual):
-            skip = SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
-        up = Linear(_same(x), name="up")(x if table is None else table)
-        message = Convolution(basis, self.l_max, self.mlp, name="convolution")(up, edges, graph, per_species=table is not None)
-        message = Normalize(self.choice.normalization, name="normalize")(message, edges, avg_num_neighbors, graph)
-        a = Linear(basis, name="down")(message)
+        basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in e3nn.Irreps.spherical_harmonics(self.l_max)]))
+        up = Linear(str(e3nn.Irreps([(self.message_channels, ir) for ir in x])), name="up")(x if table is None else table)
+        gated = isinstance(self.choice, NonLinear)
+        network = functools.partial(SpeciesMLP, count=self.count) if gated else SlotMLP
+        ends = None
+        if isinstance(self.choice, Attention):
+            network, ends = EndsMLP, self._ends(x)
+        convolution = Convolution(basis, self.l_max, self.mlp, network, name="convolution")
+        message = convolution(up, edges, graph, table is not None, ends)
+        message = Normalize(self.choice.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
+        a = Linear(gated_irreps(basis) if gated else basis, name="down")(message)
+        if gated:
+            own = Linear(gated_irreps(basis), name="bypass")(up)
+            own = own if table is None else {ir: value[edges.species] for ir, value in own.items()}
+            a = Linear(basis, name="mix")(gate(add(a, own), basis, sigmoid))
         if isinstance(self.choice, Plain):
-            a = SpeciesLinear(basis, self.count, name="skip")(a, edges.species)
-        return a, skip
+            return SpeciesLinear(basis, self.count, name="skip")(a, edges.species), {}
+        if isinstance(self.choice, Residual):
+            return a, SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
+        return a, Linear(self.irreps_skip, name="skip")(x)
 
-
-def _same(x: Features) -> str:
-    return str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
+    def _ends(self, x: Features) -> Ends:
+        width = f"{self.mlp[0]}x0e"
+        return Ends(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.nn.edges import Edges
 from equipot.nn.features import Features
-from equipot.nn.radial import MLP
+from equipot.nn.slot_network import SlotMLP, SpeciesMLP, Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,20 @@ class Density:
     """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PairDensity:
+    """Divide a sum over neighbours by alpha + beta x a learned density that depends on species; alpha and beta are learned."""
+
+    hidden: int = 64
+    """Width of the density's network."""
+
+
 class Normalize(nn.Module):
     """Messages of order one."""
 
-    choice: UnitVariance | MeanNeighbors | Density
+    choice: UnitVariance | MeanNeighbors | Density | PairDensity
+    count: int
+    """Number of species."""
 
     @nn.compact
     def __call__(self, message: Features, edges: Edges, avg_num_neighbors: Float[Array, ""], graph: Graph) -> Features:
@@ -50,8 +60,12 @@ class Normalize(nn.Module):
             measured = self.variable("constants", "rms", lambda: self._measure(message, graph)).value
             return {ir: value / measured[str(ir)] for ir, value in message.items()}
         if isinstance(self.choice, Density):
-            w = MLP((1,), name="density")(edges.radial)[..., 0]
-            scale = 1 + jnp.sum(jnp.tanh(w**2), axis=1)[:, None, None]
+            scale = 1 + density(SlotMLP((1,), name="density").stages(edges, graph), edges)
+        elif isinstance(self.choice, PairDensity):
+            rho = density(SpeciesMLP((self.choice.hidden, 1), self.count, name="density").stages(edges, graph), edges)
+            alpha = self.param("alpha", nn.initializers.constant(20.0), ())
+            beta = self.param("beta", nn.initializers.zeros, ())
+            scale = alpha.astype(rho.dtype) + beta.astype(rho.dtype) * rho
         else:
             scale = avg_num_neighbors**self.choice.exponent
         return {ir: value / scale for ir, value in message.items()}
@@ -65,6 +79,13 @@ class Normalize(nn.Module):
         largest = jnp.max(jnp.stack(list(rms.values())))
         smallest = jnp.where(largest > 0, self.choice.floor * largest, 1.0)
         return {ir: jnp.maximum(value, smallest) for ir, value in rms.items()}
+
+
+def density(network: Stages, edges: Edges) -> Float[Array, "atoms 1 1"]:
+    """sum_k tanh(w_k^2), with w_k what a network with one output says of each slot."""
+    rho = jnp.tanh(network()[..., 0] ** 2)
+    rho = rho if edges.envelope is None else rho * edges.envelope
+    return jnp.sum(rho, axis=1)[:, None, None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,12 +59,15 @@ class Gaussian:
 
 @dataclasses.dataclass(frozen=True)
 class Chebyshev:
-    """Chebyshev polynomials of the first kind T_k(2 r / c - 1) for k = 1..n."""
+    """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in r."""
 
     n: int = 8
+    interval: tuple[float, float] | None = None
+    """The distances (Å) where x is -1 and 1; from zero to the cutoff where left out."""
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
-        x = jnp.clip(2 * r / cutoff - 1, -1, 1)
+        start, end = self.interval or (0.0, cutoff)
+        x = (2 * jnp.minimum(r, cutoff) - start - end) / (end - start)
         terms = [jnp.ones_like(x), x]
         while len(terms) <= self.n:
             terms.append(2 * x * terms[-1] - terms[-2])
@@ -139,14 +142,26 @@ class Soft:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnFeatures:
+    """The envelope multiplies what enters the radial network, which must map zero to zero."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OnWeights:
+    """The envelope multiplies what leaves the radial network, which sees the bare basis."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Radial:
-    """Distance to radial features: basis(transform(r)) x envelope(r)."""
+    """Distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
 
     basis: Bessel | Gaussian | Chebyshev = Bessel()
     envelope: PolynomialEnvelope | XPLOR = PolynomialEnvelope()
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
+    place: OnFeatures | OnWeights = OnFeatures()
+    """Where the envelope acts."""
 
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:
@@ -160,11 +175,18 @@ class Radial:
         cutoff: float,
         radii: Float[Array, "*edges"] | None = None,
         frequencies: Float[Array, "n"] | None = None,
-    ) -> Float[Array, "*edges n"]:
-        """``radii``, for a transform, are the sums of covalent radii (Å); ``frequencies`` are what a Bessel basis learned."""
+    ) -> tuple[Float[Array, "*edges n"], Float[Array, "*edges"] | None]:
+        """The features, and the factor of the radial network's output: None where the features have the envelope.
+
+        ``radii``, for a transform, are the sums of the covalent radii of each pair (Å); ``frequencies`` are what a Bessel basis
+        learned.
+        """
         x = r if self.transform is None else self.transform(r, radii)
-        basis = self.basis(x, cutoff) if frequencies is None else self.basis(x, cutoff, frequencies)
-        return basis * self.envelope(r, cutoff)[..., None]
+        features = self.basis(x, cutoff) if frequencies is None else self.basis(x, cutoff, frequencies)
+        envelope = self.envelope(r, cutoff)
+        if isinstance(self.place, OnWeights):
+            return features, envelope
+        return features * envelope[..., None], None
 
 
 class MLP(nn.Module):

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph, gather
 from equipot.nn.edges import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
-from equipot.nn.radial import MLP, apply_mlp, silu
+from equipot.nn.slot_network import Ends, SlotMLP
 
 BLOCK = 1024
 """Slots in one block on a CPU."""
@@ -68,45 +68,49 @@ class Convolution(nn.Module):
     """Output irreps; their multiplicities follow from the paths."""
     l_max: int
     mlp: tuple[int, ...]
-    """Hidden widths of the radial MLP."""
+    """Hidden widths of the radial network."""
+    network: Callable[..., Any] = SlotMLP
+    """Module made from the widths, whose ``stages`` are the radial weights of a slot."""
     odd: int = -1
     """Parity of the spherical harmonics of odd l, see ``find_paths``."""
 
     @nn.compact
-    def __call__(self, x: Features, edges: Edges, graph: Graph, per_species: bool = False) -> Features:
+    def __call__(
+        self, x: Features, edges: Edges, graph: Graph, per_species: bool = False, ends: Ends | None = None
+    ) -> Features:
         """Messages of the neighbours' features ``x``, [atoms, m, channels].
 
         Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
+        ``ends`` is what a network that depends on them is told of the atoms.
         """
         paths = find_paths(x, self.l_max, regroup(self.irreps), self.odd)
         numel = sum(x[path.ir_in].shape[-1] for path in paths)
-        weights = MLP((*self.mlp, numel), name="radial").weights(edges.radial.shape[-1], edges.radial.dtype)
+        stages = self.network((*self.mlp, numel), name="radial").stages(edges, graph, ends)
+        inputs, hidden, last = stages.under_envelope(edges)
         used = sorted({path.ir_in for path in paths})
         count = x[used[0]].shape[0]
         factorable = per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used)
         if factorable:
             hot = gather(one_hot(edges.species, count, edges.radial.dtype), graph)
-            moment = lambda *arrays: [species_moments(*arrays)]
-            (moments,) = map_atoms(moment, (edges.radial, edges.harmonics, hot), weights[:-1])
-            out = combine_moments(moments, x, weights[-1], paths)
+            moment = lambda inputs, harmonics, hot: [species_moments(hidden(*inputs), harmonics, hot)]
+            (moments,) = map_atoms(moment, (inputs, edges.harmonics, hot))
+            out = combine_moments(moments, x, last, paths)
         else:
             rows = {ir: x[ir][edges.species] if per_species else x[ir] for ir in used}
             senders = [gather(rows[ir], graph) for ir in used]
-            convolve = lambda radial, harmonics, senders, weights: messages(
-                dict(zip(used, senders, strict=True)), harmonics, apply_mlp(radial, weights), paths
+            convolve = lambda inputs, harmonics, senders: messages(
+                dict(zip(used, senders, strict=True)), harmonics, hidden(*inputs) @ last, paths
             )
-            out = map_atoms(convolve, (edges.radial, edges.harmonics, senders), weights)
+            out = map_atoms(convolve, (inputs, edges.harmonics, senders))
         return dict(zip(dict.fromkeys(path.ir_out for path in paths), out, strict=True))
 
 
 def species_moments(
-    radial: Float[Array, "atoms slots n"],
+    hidden: Float[Array, "atoms slots hidden"],
     harmonics: list[Float[Array, "atoms slots m"]],
     hot: Float[Array, "atoms slots species"],
-    weights: list[Array],
 ) -> Float[Array, "atoms species m hidden"]:
-    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial MLP."""
-    hidden = silu(apply_mlp(radial, weights)) if weights else radial
+    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial network."""
     y = jnp.concatenate(harmonics, axis=-1)
     if hot.shape[-1] == 1:
         return jnp.einsum("nkm,nkq->nmq", y, hidden)[:, None]
@@ -155,8 +159,8 @@ def messages(
     return [jnp.concatenate(parts, axis=-1) for parts in out.values()]
 
 
-def map_atoms(function: Callable[..., Any], arrays: Any, shared: Any) -> Any:
-    """``function(*arrays, shared)`` on blocks of atoms, recomputed in the backward pass.
+def map_atoms(function: Callable[..., Any], arrays: Any) -> Any:
+    """``function(*arrays)`` on blocks of atoms, recomputed in the backward pass.
 
     Nothing as large as [atoms, slots, channels, paths] is ever stored: on a CPU one block at a time stays in the cache. On an
     accelerator, where a loop over blocks would run one after the other, all atoms are one block.
@@ -164,9 +168,9 @@ def map_atoms(function: Callable[..., Any], arrays: Any, shared: Any) -> Any:
     n, slots = jax.tree.leaves(arrays)[0].shape[:2]
     size = max(1, BLOCK // slots)
     if n <= FEW_BLOCKS * size or jax.default_backend() != "cpu":
-        return function(*arrays, shared)
+        return function(*arrays)
     blocks = -(-n // size)
     split = lambda x: jnp.pad(x, [(0, blocks * size - n)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, size, *x.shape[1:])
-    body = jax.checkpoint(lambda block: function(*block, shared))
+    body = jax.checkpoint(lambda block: function(*block))
     out = jax.lax.map(body, jax.tree.map(split, arrays))
     return jax.tree.map(lambda y: y.reshape(blocks * size, *y.shape[2:])[:n], out)

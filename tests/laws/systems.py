@@ -10,11 +10,13 @@ import numpy as np
 from equipot.data.batch import Shape, pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
-from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly, Shared
+from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
 from equipot.nn.edges import SolidHarmonics
-from equipot.nn.interaction import Plain, Residual
-from equipot.nn.normalize import Density, MeanNeighbors, RMSNorm
-from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, PolynomialEnvelope, Radial, Soft
+from equipot.nn.features import Shared
+from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
+from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm
+from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
+from equipot.physics.zbl import ZBL
 from equipot.potential import Metadata
 from equipot.structure import Structure
 
@@ -70,6 +72,15 @@ TERMS = {
     "mace-agnesi-correlation-4": MACE(
         cutoff=CUTOFF, channels=3, l_max=1, correlation=4, first=Plain(MeanNeighbors(1.5)), others=Residual(Density()),
         radial=Radial(Bessel(6), PolynomialEnvelope(6), Agnesi(), (8,)),
+    ),
+    "mace-nonlinear": MACE(
+        cutoff=CUTOFF, channels=3, message_channels=2, l_max=2, correlation=(2, 1), contraction=Shared(), readout_bias=True,
+        first=NonLinear(), others=NonLinear(PairDensity(4)),
+        radial=Radial(Bessel(3, trainable=True), place=OnWeights(), mlp=(8,)),
+    ),
+    "mace-attention-zbl": MACE(
+        cutoff=CUTOFF, channels=3, l_max=1, correlation=2, first=Attention(Density()), others=Attention(), repulsion=ZBL(),
+        radial=Radial(Chebyshev(4, (-1.0, 2.0)), place=OnWeights(), transform=Agnesi(), mlp=(6, 6)),
     ),
     "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=Radial(mlp=(8,))),
     "nequip-l3-natural": NequIP(
