@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import equipot
-from equipot.convert import CLASSES, mace_torch, torch_file
+from equipot.convert import CLASSES, convert, mace_torch, torch_file
 from equipot.convert.mace_products import Couplings
 from equipot.convert.torch_module import Module
 from equipot.data.batch import pad
@@ -201,7 +201,10 @@ def test_the_head_is_chosen_by_name():
         mace_torch.build(model)
     with pytest.raises(ValueError, match="the model has no head 'c'; choose from a, b"):
         mace_torch.build(model, "c")
-    assert dict(mace_torch.build(model, "b").metadata.extra)["head"] == "b"
+    told = convert(DATA / "mace-density.model", "b").metadata
+    assert dict(told.extra)["head"] == "b" and dict(told.extra)["program"] == "MACE"
+    assert told.atomic_energies == mace_torch.build(model, "b").metadata.atomic_energies
+    assert told.atomic_energies != mace_torch.build(model, "a").metadata.atomic_energies
 
 
 def test_what_is_no_mace_model_is_recognised():
