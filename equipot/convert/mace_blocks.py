@@ -253,6 +253,7 @@ def mix(module: Module) -> Params:
             scales.append(activation)
         (silu, of_scalars), (sigmoid, of_gates) = scales
     else:
+        gate.expect("_layout_is_ir_mul", False)
         silu, sigmoid = (getattr(gate.attribute(f"_act_{name}"), "source", "") for name in ("scalar", "gate"))
         of_scalars, of_gates = gate.number("_scalar_cst"), gate.number("_gate_cst")
     gate.drop()
