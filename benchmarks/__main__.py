@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accuracy, materials, record
+from benchmarks.peers import compare
 from benchmarks.table import text
 
 FRAMES = {"ethanol": 4, "silicon": 2}
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     solids = items.add_parser("materials", help="lattice constants and bulk moduli beside those of PBE")
     materials.add_arguments(solids)
     add_out(solids)
+    others = items.add_parser("peers", help="SevenNet-0 beside sevenn: energy, forces and stress on one core")
+    compare.add_arguments(others)
+    add_out(others)
     table = items.add_parser("table", help="print result files as tables")
     table.add_argument("files", type=Path, nargs="*", metavar="FILE", help="default: all of benchmarks/results")
     case = items.add_parser("case", help="one measurement in this process, printed as JSON; used by the others")
@@ -83,7 +87,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def outcomes(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     """The results of an item, one after the other."""
-    here = {"accuracy": accuracy.run, "materials": materials.measure}
+    here = {"accuracy": accuracy.run, "materials": materials.measure, "peers": compare.measure}
     if args.item in here:
         return here[args.item](args)
     return (in_own_process(*case, args.cores) for case in cases(args))
@@ -91,7 +95,7 @@ def outcomes(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
 
 def without_paths(argv: Sequence[str]) -> list[str]:
     """The arguments without the paths of this machine."""
-    places = {"--data": "PATH", "--runs": "DIR", "--out": "FILE"}
+    places = {"--data": "PATH", "--runs": "DIR", "--out": "FILE", "--python": "PYTHON", "--checkpoint": "FILE"}
     return [places.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
 

@@ -99,4 +99,21 @@ def accuracy(results: Sequence[dict[str, Any]]) -> str:
     return f"{markdown(header, rows)}\n\nSources:\n{sources}" + (f"\n\nOverrides: {', '.join(settings)}" if settings else "")
 
 
-TABLES = {"scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy}
+def materials(results: Sequence[dict[str, Any]]) -> str:
+    header = ("solid", "a, Å", "published", "B, GPa", "published", "source of the published")
+    keys = ("solid", "lattice_constant", "published_lattice_constant", "bulk_modulus", "published_bulk_modulus", "source")
+    return markdown(header, [[r[key] for key in keys] for r in results])
+
+
+def peers(results: Sequence[dict[str, Any]]) -> str:
+    header = ("atoms", "pairs", "equipot, CPU ms", "sevenn, CPU ms", "ratio", "energies differ by, eV/atom")
+    rows = [
+        (r["atoms"], r["pairs"], r["cpu_ms"]["equipot"], r["cpu_ms"]["sevenn"], r["ratio"], r["difference_eV_per_atom"])
+        for r in results
+    ]  # fmt: skip
+    return markdown(header, rows)
+
+
+TABLES = {
+    "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
+}  # fmt: skip
