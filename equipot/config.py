@@ -3,8 +3,8 @@
 A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
 accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
 field's default, or where only one of them has a field that must be given, and it is. A field whose name Python keeps for itself
-is written with an underscore after it, which its key lacks (``from_`` is ``from``). Every error names the file, the line and the
-path of the key.
+is written with an underscore after it, which its key lacks (``from_`` is ``from``). Every error names the file, the line and
+the path of the key.
 """
 
 from __future__ import annotations
@@ -298,6 +298,8 @@ def describe(kind: Any) -> str:
         return kind
     if kind is Ellipsis:
         return "..."
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
     if isinstance(kind, type) and not typing.get_args(kind):
         return {str: "text"}.get(kind, kind.__name__)
     return str(kind).replace("typing.", "")

@@ -79,6 +79,14 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
     return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), frozenset(labels), digest.hexdigest())
 
 
+def sha256_of(structures: Sequence[Structure]) -> str:
+    """SHA-256 of every number in every frame, as in ``Frames``."""
+    digest = hashlib.sha256()
+    for k in range(len(structures)):
+        _update(digest, structures[k])
+    return digest.hexdigest()
+
+
 def _update(digest: Any, s: Structure) -> None:
     scalars = [s.charge, s.spin, s.weight, s.energy_weight, s.forces_weight, s.stress_weight]
     for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, scalars):
