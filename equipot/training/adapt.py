@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from equipot.eqp import flatten, unflatten
 from equipot.training.config import FineTune
-from equipot.training.trees import Tree, flatten, unflatten
 
 
 class Trained(NamedTuple):
     """What the optimiser moves."""
 
-    params: Tree
-    """See ``trees.overlay``."""
-    rates: Tree | None = None
+    params: Mapping[str, Any]
+    """See ``overlay.overlay``."""
+    rates: Mapping[str, Any] | None = None
     """A factor on the learning rate for each array; None where all have the same."""
     adapted: int = 0
     """How many arrays are trained through adapters."""
 
 
-def trainable(params: Tree, settings: FineTune, species: Mapping[str, int], key: Array) -> Trained:
+def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[str, int], key: Array) -> Trained:
     """What ``settings`` have trained of ``params``; ``species`` are the axes of species by path, where there are any.
 
     Raises:

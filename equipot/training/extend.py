@@ -16,10 +16,10 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from equipot.data.batch import pad
+from equipot.eqp import flatten, unflatten
 from equipot.graph import edge_vectors
 from equipot.potential import Potential, Term, symbols
 from equipot.structure import Structure
-from equipot.training.trees import flatten, unflatten
 
 
 def has_elements(term: Term) -> bool:

@@ -58,7 +58,8 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     others = load_others(config, base)
     # With nothing explained, for its errors: what the config lacks shows before the base is asked.
     level(config, sets, base, np.zeros(len(sets.train)))
-    key = json.dumps([sha256, configs.dump(config.data), configs.dump(model), config.seed, hashes(sets, others)])
+    asked = [model.atomic_energies, model.elements, config.data.atomic_energies, labels_itself(config)]
+    key = json.dumps([sha256, asked, hashes(sets, others)])
     measured = remembered(out, key, resume, lambda: measure(config, base, potential, sets, others))
     others, found = with_labels(others, measured.labels), measured.energies
     changes = changes_of(found, base)

@@ -112,7 +112,7 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     paths = settings.pop("data")
     if base is not None:
         data["base (SHA-256)"] = base.sha256
-        paths["model.from"] = settings["model"].pop("from")
+        del settings["model"]["from"]
     return {"config": settings, "data": data, "paths": paths, "devices": devices}
 
 
@@ -151,7 +151,7 @@ def describe(run: Run, beginning: Beginning) -> None:
     if beginning.dataset.report:
         say(str(beginning.dataset.report))
     say(
-        f"{len(train.frames)} training and {0 if valid is None else len(valid.frames)} validation frames; "
+        f"{beginning.count} training and {0 if valid is None else len(valid.frames)} validation frames; "
         f"{type(potential.term).__name__} with {size(potential.variables['params'])} parameters, "
         f"cutoff {potential.cutoff:g} Å, {potential.dtype}, "
         f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
@@ -198,7 +198,7 @@ def report(run: Run, cursor: Cursor, beginning: Beginning, ending: str) -> None:
         "end": ENDINGS[ending],
         "epochs": f"{cursor.epoch} of {run.config.epochs}",
         "time": duration(cursor.elapsed + time.monotonic() - run.watch.began),
-        "training frames": str(len(run.train.frames)),
+        "training frames": str(beginning.count),
         "batch shapes (atoms, slots, graphs)": ", ".join(str(tuple(s)) for s in run.train.shapes),
         "compilations of the training step": str(len(run.watch.shapes)),
         "padding": f"{padding(run.train, run.seed):.1%}",

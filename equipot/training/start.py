@@ -56,6 +56,11 @@ class Beginning:
     replay: Replayed | None = None
     base: Base | None = None
 
+    @property
+    def count(self) -> int:
+        """Training frames, without those that are replayed."""
+        return len(self.dataset.train) - (self.replay.pool if self.replay else 0)
+
 
 def from_scratch(config: TrainConfig) -> Beginning:
     """Random parameters, and the constants that the training set sets.

@@ -18,7 +18,7 @@ from equipot.data.batch import Batch
 from equipot.potential import Observables, Potential, evaluate
 from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
 from equipot.training.optimizer import average
-from equipot.training.trees import overlay
+from equipot.training.overlay import overlay
 
 AXIS = "devices"
 
@@ -70,7 +70,7 @@ def start(params: Any, rates: Rates) -> State:
 
 
 def with_params(potential: Potential, trained: Any) -> Potential:
-    """The potential with what is trained of its parameters, see ``trees.overlay``."""
+    """The potential with what is trained of its parameters, see ``overlay``."""
     return potential.replace(variables={**potential.variables, "params": overlay(potential.variables["params"], trained)})
 
 

@@ -14,6 +14,7 @@ import tiny
 from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.data.batch import pad
+from equipot.eqp import flatten
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -26,8 +27,8 @@ from equipot.training.adapt import trainable
 from equipot.training.config import Adapters, FineTune
 from equipot.training.evaluate import evaluate_set, predict
 from equipot.training.extend import extend, species_axes
+from equipot.training.overlay import overlay
 from equipot.training.step import with_params
-from equipot.training.trees import flatten, overlay
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
