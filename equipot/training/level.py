@@ -1,14 +1,15 @@
 """E0 of a fine-tuned potential: the base's, or new ones for data of another level of theory.
 
 A total energy is that of the free atoms plus the interaction. The base's network knows interactions, so new E0 are fitted to
-what its interaction energies leave of the new totals, not to the totals. Where isolated atoms of the new level are in the data
-they are used as in training from the beginning: that is right if the base counts its energies from free atoms too, and what is
-left of the energies then tells.
+what its interaction energies leave of the new totals, not to the totals. Isolated atoms of the new level are right where the
+base counts its energies from free atoms too; what they leave of the energies tells, and where it is much they are used only if
+the config insists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from equipot.potential import symbols
 
 OTHER_LEVEL = (0.1, 3.0)
 """What new E0 would make better, by this many eV/atom and by this factor, looks like another level of theory."""
-ORIGINS = {"isolated": "isolated atoms of the data", "config": "as given", "fit": "fitted to what the base leaves"}
+ORIGINS = {"isolated": "from isolated atoms of the data", "config": "as given", "fit": "fitted to what the base leaves"}
 OTHER_ZERO = 1.0
 """Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from free atoms."""
 
@@ -52,10 +53,14 @@ def energies_of_level(
                 "set model.atomic_energies to refit, or leave it out"
             )
         return Level(AtomicEnergies(dict(base), "base", other_level(counts, left, elements)), ())
-    found = find_energies(config, sets, Known(explained, base, () if refit else base))
-    energies = {**base, **found.energies}
-    changes = np.array([energies[z] - base.get(z, 0.0) for z in elements])
-    after = per_atom(left - counts @ changes, counts)
+    fixed = Known(explained, base, () if refit else base)
+    change = lambda found, z: found.energies[z] - base.get(z, 0.0) if z in found.energies else 0.0
+    rest = lambda found: per_atom(left - counts @ [change(found, z) for z in elements], counts)
+    found = find_energies(config, sets, fixed)
+    warnings = other_zero(config, found, rest(found), best_fit(counts, left, elements)) if refit else ()
+    if warnings and config.atomic_energies == "auto":
+        found = find_energies(replace(config, atomic_energies="fit"), sets, fixed)
+    after = rest(found)
     line = f"E0 of {symbols(found.energies)} ({ORIGINS[found.origin]}): the base is {after:.4g} eV/atom off with them"
     if len(known) == len(elements):
         line += f" (RMS), {per_atom(left, counts):.4g} with its own"
@@ -63,8 +68,8 @@ def energies_of_level(
     absent = sorted(set(base) - set(elements))
     if refit and absent:
         lines.append(f"E0 of the base stay for {symbols(absent)}, which no training frame has: do not mix them with the others")
-    warnings = (*found.warnings, *(other_zero(counts, left, elements, after) if refit and found.origin != "fit" else ()))
-    return Level(AtomicEnergies(energies, found.origin, warnings), tuple(lines))
+    energies = {**base, **found.energies}
+    return Level(AtomicEnergies(energies, found.origin, (*found.warnings, *warnings)), tuple(lines))
 
 
 def per_atom(left: np.ndarray, counts: np.ndarray) -> float:
@@ -74,9 +79,10 @@ def per_atom(left: np.ndarray, counts: np.ndarray) -> float:
 
 
 def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> float:
-    """What no E0 can explain, eV/atom; NaN without energies."""
+    """What no E0 can explain, eV/atom; NaN where some element is in no frame with an energy."""
     labelled = np.isfinite(left)
-    return fit_energies(counts[labelled], left[labelled], elements).rms if labelled.any() else float("nan")
+    seen = counts[labelled].any(axis=0).all()
+    return fit_energies(counts[labelled], left[labelled], elements).rms if seen else float("nan")
 
 
 def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
@@ -90,12 +96,13 @@ def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -
     )
 
 
-def other_zero(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], given: float) -> tuple[str, ...]:
-    """A warning where E0 that were given leave far more than fitted ones."""
-    fitted = best_fit(counts, left, elements)
-    if not given - fitted > OTHER_ZERO:
+def other_zero(config: DataConfig, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
+    """A warning where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
+    if found.origin == "fit" or not given - fitted > OTHER_ZERO:
         return ()
-    return (
-        f"with these E0 the base's energies are {given:.3g} eV/atom off, with fitted ones {fitted:.3g}: its energies may not "
-        "count from free atoms; data.atomic_energies: fit then begins nearer to the data",
-    )
+    origin = ORIGINS[found.origin]
+    off = f"{given:.3g} eV/atom off, with fitted ones {fitted:.3g}"
+    seen = f"with E0 {origin} the base is {off}: it may not count from free atoms"
+    if config.atomic_energies == "auto":
+        return (f"{seen}. The fitted ones are used; data.atomic_energies: isolated insists on the atoms",)
+    return (f"{seen}. data.atomic_energies: fit begins nearer to the data",)

@@ -224,15 +224,21 @@ def test_what_compositions_leave_open_is_said_and_stays_near_the_base(base, tmp_
         np.testing.assert_allclose(energy, tiny.ENERGIES[z] + 2.0, atol=1e-4)
 
 
-def test_isolated_atoms_of_the_new_level_are_used_and_judged(base, tmp_path):
-    atoms = [Structure([z], np.zeros((1, 3)), energy=tiny.ENERGIES[z] + SHIFTS[z] + 5.0) for z in (1, 8)]
+@pytest.mark.parametrize(
+    ("off", "choice", "used"), [(0.2, "auto", True), (5.0, "auto", False), (5.0, "isolated", True)], ids=str
+)
+def test_isolated_atoms_of_the_new_level_are_used_where_the_base_counts_from_them(base, tmp_path, off, choice, used):
+    atoms = [Structure([z], np.zeros((1, 3)), energy=tiny.ENERGIES[z] + SHIFTS[z] + off) for z in (1, 8)]
     frames = shifted(labelled(base, tiny.structures(12, 8, (2, 4))))
-    data = {"train": write(tmp_path / "new.xyz", [*atoms, *frames]), "valid": 0}
+    data = {"train": write(tmp_path / "new.xyz", [*atoms, *frames]), "valid": 0, "atomic_energies": choice}
     stream = io.StringIO()
-    best = tune(tmp_path / "run", base, data, {"atomic_energies": "refit"}, {"epochs": 1}, progress=stream)
-    assert level_of(best) == {z: tiny.ENERGIES[z] + SHIFTS[z] + 5.0 for z in (1, 8)}
-    assert "(isolated atoms of the data): the base is 5 eV/atom off" in stream.getvalue()
-    assert "may not count from free atoms" in stream.getvalue()
+    model = {"train": ["Dense_1"], "atomic_energies": "refit"}
+    best = tune(tmp_path / "run", base, data, model, {"epochs": 1}, progress=stream)
+    for z, energy in level_of(best).items():
+        np.testing.assert_allclose(energy, tiny.ENERGIES[z] + SHIFTS[z] + (off if used else 0), rtol=0, atol=1e-5)
+    origin = "from isolated atoms of the data" if used else "fitted to what the base leaves"
+    assert f"({origin}): the base is " in stream.getvalue()
+    assert ("may not count from free atoms" in stream.getvalue()) == (off > 1)
 
 
 # New elements
