@@ -18,7 +18,7 @@ from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Rezeroed, Scaled, Subset, split
 from equipot.data.stats import AtomicEnergies, compositions
-from equipot.potential import Potential, symbols
+from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.training import checkpoint
 from equipot.training.adapt import Trained, trainable
@@ -26,7 +26,7 @@ from equipot.training.config import TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.evaluate import Table, error_table, evaluate_sets
 from equipot.training.extend import choose_parents, extend, species_axes
-from equipot.training.level import Level, energies_of_level
+from equipot.training.level import Level, energies_of_level, short
 from equipot.training.measured import Measured, pack, remembered, unpack
 from equipot.training.start import Base, Beginning, device_count, need_frames, prepare_sets
 
@@ -187,7 +187,7 @@ def with_metadata(potential: Potential, config: TrainConfig, energies: Mapping[i
 
 def describe(config: TrainConfig, base: Potential, replay: Replayed | None, before: Mapping[str, Table]) -> tuple[str, ...]:
     """What there is to say of the base: its elements, its errors, the frames that are replayed."""
-    lines = [f"base {config.model.from_}: {type(base.term).__name__} for {symbols(base.elements)}"]
+    lines = [f"base {config.model.from_}: {type(base.term).__name__} for {short(base.elements)}"]
     lines += [f"base on {name}: {errors_text(table, '')}" for name, table in before.items()]
     if replay is not None:
         lines.append(f"replay: {replay.drawn} of {replay.pool} frames in every epoch")

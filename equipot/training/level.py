@@ -67,9 +67,14 @@ def energies_of_level(
     lines = [line]
     absent = sorted(set(base) - set(elements))
     if refit and absent:
-        lines.append(f"E0 of the base stay for {symbols(absent)}, which no training frame has: do not mix them with the others")
+        lines.append(f"E0 of the base stay for {short(absent)}, which no training frame has: do not mix them with the others")
     energies = {**base, **found.energies}
     return Level(AtomicEnergies(energies, found.origin, (*found.warnings, *warnings)), tuple(lines))
+
+
+def short(elements: Sequence[int]) -> str:
+    """Their symbols, or how many there are."""
+    return symbols(elements) if len(elements) <= 10 else f"{len(elements)} elements"
 
 
 def per_atom(left: np.ndarray, counts: np.ndarray) -> float:
