@@ -180,6 +180,7 @@ def with_metadata(potential: Potential, config: TrainConfig, energies: Mapping[i
         level_of_theory="" if refit else old.level_of_theory,
         training_data=data,
         version=equipot.__version__,
+        dtype="",
         extra=(*old.extra, ("fine-tuned from", f"{config.model.from_} (SHA-256 {base})")),
     )
     return potential.replace(metadata=metadata)
