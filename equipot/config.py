@@ -2,7 +2,9 @@
 
 A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
 accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
-field's default. Every error names the file, the line and the path of the key.
+field's default, or where only one of them has a field that must be given, and it is. A field whose name Python keeps for itself
+is written with an underscore after it, which its key lacks (``from_`` is ``from``). Every error names the file, the line and
+the path of the key.
 """
 
 from __future__ import annotations
@@ -185,17 +187,17 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
         expected(item, path, f"a section ({' or '.join(option.__name__ for option in options)})")
     cls = choose(item, options, path, default)
     hints, names = annotations(cls), fields(cls)
-    start = {name: getattr(default, name) for name in names} if type(default) is cls else {}
+    start = {key: getattr(default, field.name) for key, field in names.items()} if type(default) is cls else {}
     for key, child in item.value.items():
         if key != KIND and key not in names:
             fail(child, join(path, key), f"{cls.__name__} has no such field; {suggest(key, list(names))}")
-    values = dict(start)
-    for name, field in names.items():
-        if name in item.value:
-            before = start.get(name, default_of(field))
-            values[name] = convert(item.value[name], hints(name), join(path, name), before)
-        elif name not in start and default_of(field) is dataclasses.MISSING:
-            fail(item, join(path, name), f"{cls.__name__} needs this field ({describe(hints(name))})")
+    values = {names[key].name: value for key, value in start.items()}
+    for key, field in names.items():
+        if key in item.value:
+            before = start.get(key, default_of(field))
+            values[field.name] = convert(item.value[key], hints(field.name), join(path, key), before)
+        elif key not in start and default_of(field) is dataclasses.MISSING:
+            fail(item, join(path, key), f"{cls.__name__} needs this field ({describe(hints(field.name))})")
     try:
         return cls(**values)
     except ConfigError:
@@ -207,7 +209,7 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
 
 
 def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
-    """The class that ``kind`` names, or the only one, or that of the default."""
+    """The class that ``kind`` names, or the only one, or that of the default, or the one whose required fields are there."""
     named = {option.__name__: option for option in options}
     is_open = [option for option in options if base_term(option) is option]
     if KIND not in item.value:
@@ -215,16 +217,22 @@ def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> ty
             return type(default)
         if len(options) == 1 and not is_open:
             return options[0]
-        fail(item, path, f"needs `kind`: one of {', '.join(TERMS if is_open else named)}")
+        asking = {option: required(option) for option in options if required(option)}
+        asked = [option for option, keys in asking.items() if keys <= item.value.keys()]
+        if len(asked) == 1:
+            return asked[0]
+        others = "".join(f"; or `{key}`" for keys in asking.values() for key in sorted(keys))
+        fail(item, path, f"needs `kind`: one of {', '.join(TERMS if is_open else named)}{others if is_open else ''}")
     chosen = item.value[KIND]
     name = chosen.value
     if not isinstance(name, str):
         expected(chosen, join(path, KIND), "the name of a class")
-    if name in named and not is_open:
+    if name in named and named[name] not in is_open:
         return named[name]
     target = TERMS.get(name, name) if is_open else name
     if ":" not in target:
-        known = [*TERMS, "package.module:Class"] if is_open else list(named)
+        closed = [name for name, option in named.items() if option not in is_open]
+        known = [*TERMS, *closed, "package.module:Class"] if is_open else closed
         fail(chosen, join(path, KIND), f"no such kind {name!r}; {suggest(name, known)}")
     cls = import_class(target, chosen, join(path, KIND))
     if not issubclass(cls, options):
@@ -254,9 +262,15 @@ def base_term(cls: type) -> type | None:
 
 @functools.cache
 def fields(cls: type) -> dict[str, dataclasses.Field]:
-    """The fields that a config may set; linen's own two are not hyper-parameters."""
+    """The fields that a config may set, by their keys; linen's own two are not hyper-parameters."""
     module = any(base.__module__.startswith("flax.linen") for base in cls.__mro__)
-    return {f.name: f for f in dataclasses.fields(cls) if f.init and not (module and f.name in ("parent", "name"))}
+    own = [f for f in dataclasses.fields(cls) if f.init and not (module and f.name in ("parent", "name"))]
+    return {f.name.removesuffix("_"): f for f in own}
+
+
+def required(cls: type) -> set[str]:
+    """Keys without a default."""
+    return {key for key, field in fields(cls).items() if default_of(field) is dataclasses.MISSING}
 
 
 def default_of(field: dataclasses.Field) -> Any:
@@ -284,6 +298,8 @@ def describe(kind: Any) -> str:
         return kind
     if kind is Ellipsis:
         return "..."
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
     if isinstance(kind, type) and not typing.get_args(kind):
         return {str: "text"}.get(kind, kind.__name__)
     return str(kind).replace("typing.", "")
@@ -307,10 +323,11 @@ def to_plain(value: Any, kind: Any) -> Any:
         cls = type(value)
         options = [x for x in (typing.get_args(kind) or (kind,)) if dataclasses.is_dataclass(x)]
         named = {} if options == [cls] else {KIND: kind_name(cls, options)}
-        kinds = {name: annotations(cls)(name) for name in fields(cls)}
+        kinds = {key: annotations(cls)(field.name) for key, field in fields(cls).items()}
+        held = {key: getattr(value, field.name) for key, field in fields(cls).items()}
         # What a config cannot set is left out where it has its default; elsewhere it fails in the writer or in the reader.
-        unset = [n for n, f in fields(cls).items() if isinstance(kinds[n], str) and getattr(value, n) is default_of(f)]
-        return named | {name: to_plain(getattr(value, name), kinds[name]) for name in kinds if name not in unset}
+        unset = [key for key, f in fields(cls).items() if isinstance(kinds[key], str) and held[key] is default_of(f)]
+        return named | {key: to_plain(held[key], kinds[key]) for key in kinds if key not in unset}
     args = typing.get_args(kind)
     if isinstance(value, Mapping):
         inner = args[1] if len(args) == 2 else Any

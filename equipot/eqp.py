@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def save(potential: Potential, path: str | Path) -> None:
     from safetensors.numpy import save as to_bytes
 
     # Not ascontiguousarray, which turns a number into an array of one.
-    tensors = {name: np.array(value, order="C") for name, value in _flatten(potential.variables).items()}
+    tensors = {name: np.array(value, order="C") for name, value in flatten(potential.variables).items()}
     header = {
         "format": FORMAT,
         "term": config.dump(potential.term),
@@ -69,7 +70,8 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
     header = json.loads(stored["equipot"])
     if header["format"] > FORMAT:
         raise ValueError(f"{path}: format {header['format']} is newer than this equipot reads ({FORMAT}); upgrade equipot")
-    potential = Potential(config.build(Term, header["term"], str(path)), _unflatten(tensors), _metadata(header["metadata"]))
+    # Not arrays of JAX, which would be rounded to single precision where 64 bits are not switched on yet.
+    potential = Potential(config.build(Term, header["term"], str(path)), unflatten(tensors), _metadata(header["metadata"]))
     double = any(value.dtype == np.float64 for value in tensors.values())
     return potential.astype(dtype or potential.metadata.dtype or ("float64" if double else "float32"))
 
@@ -91,22 +93,21 @@ def _digest(header: str, tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    if not hasattr(tree, "items"):
-        return {prefix: np.asarray(tree)}
-    out: dict[str, np.ndarray] = {}
-    for key, value in tree.items():
-        out |= _flatten(value, f"{prefix}/{key}" if prefix else key)
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries by path, such as ``params/interaction0/up/w0e``."""
+    out: dict[str, Any] = {}
+    for name, part in tree.items():
+        out |= flatten(part, f"{prefix}{name}/") if isinstance(part, Mapping) else {f"{prefix}{name}": part}
     return out
 
 
-def _unflatten(tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries from leaves by path."""
     tree: dict[str, Any] = {}
-    for name, value in tensors.items():
-        *folders, leaf = name.split("/")
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
-        # Not an array of JAX, which would be rounded to single precision where 64 bits are not switched on yet.
-        node[leaf] = value
+        node[name] = leaf
     return tree

@@ -263,3 +263,39 @@ def test_errors_of_terms(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text, cls=Open)
     assert str(caught.value).replace(str(tmp_path) + "/", "").startswith(message)
+
+
+@dataclass(frozen=True)
+class Continued:
+    from_: str
+    part: str = "all"
+
+
+@dataclass(frozen=True)
+class Either:
+    model: potential.Term | Continued
+
+
+def test_a_keyword_of_python_is_a_key_and_a_required_key_chooses_the_class(tmp_path):
+    found = read(tmp_path, "model: {from: a.eqp}", cls=Either)
+    assert found.model == Continued("a.eqp")
+    assert config.dump(found)["model"] == {"kind": "Continued", "from": "a.eqp", "part": "all"}
+    assert read(tmp_path, config.to_yaml(found), cls=Either) == found
+    assert read(tmp_path, f"model: {{kind: '{HERE}'}}", ("model.strength=2",), cls=Either).model == Springs(strength=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {form: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP; or `from`"),
+        ("model: {from: a.eqp, prt: b}", "x.yaml:1: model.prt: Continued has no such field; did you mean `part`?"),
+        ("model:\n  from: 3", "x.yaml:2: model.from: expected text, got 3"),
+        ("model: {kind: Continued}", "x.yaml:1: model.from: Continued needs this field (text)"),
+        ("model: {kind: Continue}", "x.yaml:1: model.kind: no such kind 'Continue'; did you mean `Continued`?"),
+        ("model: {from_: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP; or `from`"),
+    ],
+)
+def test_errors_where_a_key_chooses_the_class(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text, cls=Either)
+    assert str(caught.value).replace(str(tmp_path) + "/", "").startswith(message)

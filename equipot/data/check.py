@@ -80,6 +80,10 @@ class Report:
     def with_warnings(self, notes: Iterable[str]) -> Report:
         return replace(self, notes=(*self.notes, *notes))
 
+    def without(self, kind: str) -> Report:
+        """The report without the problems of one kind."""
+        return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))
+
     def raise_errors(self) -> None:
         """Does nothing where there are only warnings.
 

@@ -11,8 +11,8 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -56,6 +56,14 @@ class Frames:
         return self.found[index] or find_slots(structure, self.cutoff)
 
 
+class Replayed(NamedTuple):
+    """The last frames of a set, of which an epoch has a random part."""
+
+    pool: int
+    drawn: int
+    """Of the pool, for each epoch; at most all of it."""
+
+
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
     """One pass over a set: neighbour slots (kept until they fill ``memory`` GiB, else found again), sizes and hash."""
     found: list[Slots | None] = []
@@ -71,16 +79,34 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
     return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), frozenset(labels), digest.hexdigest())
 
 
+def sha256_of(structures: Sequence[Structure]) -> str:
+    """SHA-256 of every number in every frame, as in ``Frames``."""
+    digest = hashlib.sha256()
+    for k in range(len(structures)):
+        _update(digest, structures[k])
+    return digest.hexdigest()
+
+
 def _update(digest: Any, s: Structure) -> None:
     scalars = [s.charge, s.spin, s.weight, s.energy_weight, s.forces_weight, s.stress_weight]
     for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, scalars):
         digest.update(b"none" if value is None else np.asarray(value).tobytes())
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Frames of each batch of an epoch: shuffled by (seed, epoch), in batches whose sizes differ by at most one."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return np.array_split(order, math.ceil(count / batch_size))
+def epoch_batches(
+    count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None
+) -> list[np.ndarray]:
+    """Frames of each batch of an epoch: shuffled by (seed, epoch), in batches whose sizes differ by at most one.
+
+    With ``replay``, the last frames of the ``count`` are a pool of which every epoch has some.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if replay is None:
+        order = rng.permutation(count)
+    else:
+        first = count - replay.pool
+        order = rng.permutation(np.concatenate([np.arange(first), first + rng.permutation(replay.pool)[: replay.drawn]]))
+    return np.array_split(order, math.ceil(len(order) / batch_size))
 
 
 def sorted_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -143,6 +169,12 @@ class Loader:
     """Frames of a whole batch, over all devices."""
     devices: int
     dtype: Any
+    replay: Replayed | None = None
+    """What an epoch does not have in full."""
+
+    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
+        """The batches of a training epoch, see ``epoch_batches``."""
+        return epoch_batches(len(self.frames), self.batch_size, seed, epoch, self.replay)
 
     def shards(self, frames: np.ndarray) -> Shards:
         return deal(frames, self.frames.sizes, self.devices)
@@ -192,11 +224,17 @@ def plan(
 
 
 def plan_training(
-    frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any, seed: int
+    frames: Frames,
+    atomic_energies: Mapping[int, float],
+    batch_size: int,
+    devices: int,
+    dtype: Any,
+    seed: int,
+    replay: Replayed | None = None,
 ) -> Loader:
     """A loader for shuffled epochs."""
-    ahead = (b for epoch in range(SAMPLE) for b in epoch_batches(len(frames), batch_size, seed, epoch))
-    return plan(frames, atomic_energies, batch_size, devices, dtype, ahead)
+    ahead = (b for epoch in range(SAMPLE) for b in epoch_batches(len(frames), batch_size, seed, epoch, replay))
+    return replace(plan(frames, atomic_energies, batch_size, devices, dtype, ahead), replay=replay)
 
 
 def plan_evaluation(

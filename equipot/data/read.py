@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ from equipot.data.check import CUTOFF, MAX_FORCE, MIN_DISTANCE, Report, check
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
-from equipot.data.stats import AtomicEnergies, atomic_energies, is_free_atom, isolated_energies
+from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
 from equipot.structure import Structure
 
 __all__ = ["DataConfig", "Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
 
 CHOICES = ("auto", "isolated", "fit")
+SETS = ("training", "validation", "test", "replay")
+"""What reports call the sets of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,35 @@ class Reading:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Source(Reading):
+    """Frames of another origin than the training set's, with conventions of their own."""
+
+    files: str | tuple[str, ...]
+    """Source or sources."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Source):
+    """Frames of a base potential's level of theory, mixed into its fine-tuning so that it does not forget."""
+
+    share: float = 0.5
+    """Of the frames of an epoch; which frames, is drawn anew for each epoch. At most all of them are taken."""
+    weight: float = 1.0
+    """Factor on the weight of these frames in the loss."""
+    labels: Literal["file", "base"] = "file"
+    """Labels of the files, or what the base potential says of their geometries before the first step."""
+    valid: float | int = 0.1
+    """Share (below 1) or number of the frames to hold out; the report tells what was forgotten on them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share < 1:
+            raise ValueError(f"share = {self.share:g} must lie between 0 and 1: it is a share of the frames of an epoch")
+        if not 0 < self.weight < np.inf:
+            raise ValueError(f"weight = {self.weight:g} must be positive and finite; leave replay out for none")
+
+
 @dataclass(frozen=True)
 class DataConfig(Reading):
     """Reference data of a run. A source is a file, ``file@0:100`` (ASE's frame slices) or ``bundled:NAME``."""
@@ -59,6 +91,10 @@ class DataConfig(Reading):
     """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
     weights: dict[str, float] = field(default_factory=dict)
     """Factor on the weight of training frames, by their config_type."""
+    replay: Replay | None = None
+    """In fine-tuning: frames of the base's level of theory to train on as well, against forgetting."""
+    forget: dict[str, str | tuple[str, ...] | Source] = field(default_factory=dict)
+    """In fine-tuning: sets of the base's level of theory, by name, on which the report compares the result with the base."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +103,23 @@ class DataConfig(Reading):
         for name, factor in self.weights.items():
             if not 0 <= factor < np.inf:
                 raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive, and finite")
+        for name in self.forget:
+            if name in SETS or not re.fullmatch(r"[\w-]+", name):
+                taken = "taken" if name in SETS else "no name for a file"
+                raise ValueError(f"forget: {name!r} is {taken}; choose a word other than {', '.join(SETS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """The sets of a run, checked."""
+
+    train: Sequence[Structure]
+    valid: Sequence[Structure]
+    test: Sequence[Structure]
+    free: Mapping[int, float]
+    """Energies (eV) of the isolated atoms among the training frames, by Z."""
+    report: Report
+    """What the checks found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +247,19 @@ def _slice(index: str, source: str) -> slice:
 
 
 def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Dataset:
-    """Everything a run reads, split, checked and with E0.
+    """Everything a run reads, split, checked and with E0; arguments and errors as ``load_sets``, and an element without E0."""
+    sets = load_sets(config, seed, cutoff, depends_on)
+    return with_energies(sets, find_energies(config, sets))
+
+
+def load_sets(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Sets:
+    """The sets of a run, split and checked.
 
     ``cutoff`` (Å) is for the search for atoms without neighbours, ``depends_on`` that of the term that will be trained.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be understood, an element without E0, or (``DataError``) what the checks found.
+        ValueError: a file that cannot be understood, or (``DataError``) what the checks found.
     """
     pool, free = _training_frames(config)
     held: Sequence[Structure] = ()
@@ -215,9 +274,35 @@ def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on:
     sets = {"train": train, "valid": held, "test": test}
     report = check(sets, cutoff, config.max_force, config.min_distance, depends_on)
     report.raise_errors()
-    energies = _energies(config, train, free)
-    report = report.with_warnings(energies.warnings)
-    return Dataset(train, held, test, energies.energies, energies.origin, report)
+    return Sets(train, held, test, free, report)
+
+
+def with_energies(sets: Sets, energies: AtomicEnergies) -> Dataset:
+    """The sets with E0."""
+    report = sets.report.with_warnings(energies.warnings)
+    return Dataset(sets.train, sets.valid, sets.test, energies.energies, energies.origin, report)
+
+
+def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str, labelled: bool = True) -> Sequence[Structure]:
+    """Checked frames of one origin, without its isolated atoms; ``name`` is the key of the config, for messages.
+
+    With ``labelled`` False they come without labels.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be understood, (``DataError``) what the checks found, or no frames.
+    """
+    settings = source if isinstance(source, Source) else Source(files=source)
+    frames = _without_free_atoms(_sources(settings.files, settings))
+    if not len(frames):
+        raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
+    if not labelled:
+        frames = Cleared(frames, {"energy": None, "forces": None, "stress": None})
+    report = check({name: frames}, cutoff, settings.max_force, settings.min_distance)
+    if not labelled:
+        report = report.without("unlabelled")
+    report.raise_errors()
+    return frames
 
 
 def _training_frames(config: DataConfig) -> tuple[Sequence[Structure], dict[int, float]]:
@@ -230,7 +315,7 @@ def _training_frames(config: DataConfig) -> tuple[Sequence[Structure], dict[int,
     return Subset(everything, np.flatnonzero(~alone)), free
 
 
-def _sources(sources: str | tuple[str, ...], config: DataConfig) -> Sequence[Structure]:
+def _sources(sources: str | tuple[str, ...], config: Reading) -> Sequence[Structure]:
     listed = (sources,) if isinstance(sources, str) else sources
     if not listed:
         raise ValueError("data: an empty list of files")
@@ -252,9 +337,15 @@ def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Seque
     return Weighted(train, factors)
 
 
-def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, float]) -> AtomicEnergies:
-    """E0 of the training elements; the checks have seen to it that the other sets have no more."""
-    choice = config.atomic_energies
+def find_energies(config: DataConfig, sets: Sets, known: Known | None = None) -> AtomicEnergies:
+    """E0 of the training elements; the checks have seen to it that the other sets have no more.
+
+    With ``known``, only what it leaves open, see ``stats.atomic_energies``.
+
+    Raises:
+        ValueError: an element without E0.
+    """
+    choice, free = config.atomic_energies, sets.free
     if isinstance(choice, str) and choice not in CHOICES:
         try:
             source = read(choice, config.keys, config.units)
@@ -264,4 +355,4 @@ def _energies(config: DataConfig, train: Sequence[Structure], free: dict[int, fl
                 "or a file of isolated atoms"
             ) from None
         free, choice = isolated_energies(source), "isolated"
-    return atomic_energies(train, free, choice)
+    return atomic_energies(sets.train, free, choice, known)

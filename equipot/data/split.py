@@ -64,6 +64,43 @@ class Weighted(Sequence):
 
 
 @dataclass(frozen=True, eq=False)
+class Scaled(Sequence):
+    """Structures whose weight is multiplied by a factor."""
+
+    parent: Sequence[Structure]
+    factor: float
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Scaled(self.parent[k], self.factor)
+        s = self.parent[k]
+        return s.replace(weight=s.weight * self.factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Rezeroed(Sequence):
+    """Structures whose energies are counted from other free atoms."""
+
+    parent: Sequence[Structure]
+    changes: Mapping[int, float]
+    """Of the free atoms' energies, eV by Z; none means zero."""
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, k):
+        if isinstance(k, slice):
+            return Rezeroed(self.parent[k], self.changes)
+        s = self.parent[k]
+        if s.energy is None:
+            return s
+        return s.replace(energy=s.energy + sum(self.changes.get(int(z), 0.0) for z in s.numbers))
+
+
+@dataclass(frozen=True, eq=False)
 class Cleared(Sequence):
     """Structures without some of their fields."""
 

@@ -8,7 +8,7 @@ energy shared by all atoms, which predicts every composition in the data equally
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -50,6 +50,18 @@ class AtomicEnergies:
     origin: str
     """isolated, fit or config."""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a potential says of the frames that E0 are looked for with."""
+
+    explained: np.ndarray
+    """(frames,) eV: its total energies."""
+    energies: Mapping[int, float]
+    """Its E0, eV by Z."""
+    kept: Collection[int]
+    """Z of the elements whose E0 stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,17 +215,25 @@ def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
 
 
 def atomic_energies(
-    structures: Iterable[Structure], free: Mapping[int, float], choice: str | Mapping[str, float]
+    structures: Iterable[Structure],
+    free: Mapping[int, float],
+    choice: str | Mapping[str, float],
+    known: Known | None = None,
 ) -> AtomicEnergies:
     """E0 of every element in ``structures``.
 
     ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated
-    where they cover all elements, else fit) or E0 by symbol.
+    where they cover all elements, else fit) or E0 by symbol. With ``known``, only what it leaves open is looked for, and fitted
+    to what it leaves unexplained: where compositions leave a change of E0 undetermined, all are changed by the same energy.
 
     Raises:
         ValueError: an element without E0.
     """
-    counts, energies, wanted = compositions(structures)
+    counts, energies, present = compositions(structures)
+    if known is not None:
+        energies = energies - known.explained
+    open_ones = [k for k, z in enumerate(present) if known is None or z not in known.kept]
+    counts, wanted = counts[:, open_ones], tuple(present[k] for k in open_ones)
     given = free if isinstance(choice, str) else from_symbols(choice)
     missing = ", ".join(symbol(z) for z in wanted if z not in given)
     if not isinstance(choice, str):
@@ -229,7 +249,7 @@ def atomic_energies(
         )
     if choice != "fit" and not missing:
         return AtomicEnergies({z: free[z] for z in wanted}, "isolated")
-    labelled = np.isfinite(energies)
+    labelled = np.isfinite(energies) & counts.any(axis=1)
     unseen = [symbol(z) for z, seen in zip(wanted, counts[labelled].any(axis=0), strict=True) if not seen]
     if labelled.any() and unseen:
         raise ValueError(
@@ -240,16 +260,18 @@ def atomic_energies(
     notes = []
     if choice == "auto" and free:
         notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
-    return AtomicEnergies(dict(fit.energies), "fit", (*notes, *_rank_warning(fit, len(wanted))))
+    before = {} if known is None else known.energies
+    found = {z: before.get(z, 0.0) + energy for z, energy in fit.energies.items()}
+    return AtomicEnergies(found, "fit", (*notes, *_rank_warning(fit, len(wanted), "E0" if known is None else "changes of E0")))
 
 
-def _rank_warning(fit: Fit, elements: int) -> tuple[str, ...]:
+def _rank_warning(fit: Fit, elements: int, what: str) -> tuple[str, ...]:
     if not fit.undetermined:
         return ()
     shown = "; or ".join(fit.undetermined[:4]) + ("; and more" if len(fit.undetermined) > 4 else "")
     return (
         f"E0 by least squares: the compositions determine {elements - len(fit.undetermined)} of {elements} element energies; "
-        f"no frame notices {shown}. The E0 closest to one energy per atom are used: energies of other compositions, and of "
+        f"no frame notices {shown}. The {what} closest to one energy per atom are used: energies of other compositions, and of "
         "reactions between them, will be meaningless. Add isolated atoms, or give data.atomic_energies",
     )
 

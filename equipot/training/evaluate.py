@@ -12,6 +12,7 @@ import numpy as np
 
 from equipot.data.batch import free_energy
 from equipot.data.loader import Shards, plan_evaluation, prefetch, prepare, sorted_batches
+from equipot.data.split import Chain
 from equipot.files import write_atomically
 from equipot.potential import Observables, Potential
 from equipot.structure import Structure
@@ -36,6 +37,24 @@ def evaluate_set(
     """
     predictions = predict(potential, structures, batch_size, devices)
     return error_table(structures, predictions), predictions
+
+
+def evaluate_sets(
+    potential: Potential, sets: Mapping[str, Sequence[Structure]], batch_size: int = 16, devices: int | None = None
+) -> dict[str, tuple[Table, list[Structure]]]:
+    """``evaluate_set`` of several sets in one pass, so that they share what is compiled; empty ones are left out.
+
+    Raises:
+        ValueError: an element that the potential does not know.
+    """
+    sets = {name: structures for name, structures in sets.items() if len(structures)}
+    predictions = predict(potential, Chain(tuple(sets.values())), batch_size, devices) if sets else []
+    out, first = {}, 0
+    for name, structures in sets.items():
+        own = predictions[first : first + len(structures)]
+        out[name] = (error_table(structures, own), own)
+        first += len(own)
+    return out
 
 
 def predict(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from equipot import eqp
-from equipot.data.loader import Loader, Shards, epoch_batches, prefetch, sorted_batches
+from equipot.data.loader import Loader, Shards, prefetch, sorted_batches
 from equipot.potential import Potential
 from equipot.training import checkpoint
 from equipot.training.console import Console, duration
@@ -146,7 +146,7 @@ def fit(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
 def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str | None]:
     """The batches of an epoch that are not done yet; the third value says why it ended before the last."""
     train = run.train
-    batches = epoch_batches(len(train.frames), train.batch_size, run.seed, cursor.epoch)[cursor.batch :]
+    batches = train.epoch(run.seed, cursor.epoch)[cursor.batch :]
     shards = [train.shards(batch) for batch in batches]
     feed = prefetch(shards, lambda s: place(run.mesh, train.build(s)))
     pending, fresh, clock = None, True, time.monotonic()
@@ -180,7 +180,7 @@ def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, 
 def estimate(run: Run, cursor: Cursor) -> None:
     """Says how long the run will take, from its first steps."""
     step = run.watch.seconds_left(1, 0)
-    left = run.rates.steps - cursor.epoch * len(epoch_batches(len(run.train.frames), run.train.batch_size, 0, 0))
+    left = run.rates.steps - cursor.epoch * len(run.train.epoch(run.seed, 0))
     run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left} steps, besides validation")
 
 

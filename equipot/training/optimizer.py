@@ -184,13 +184,17 @@ def shape(schedule: Schedule, steps: int) -> optax.Schedule:
 Optimizer = AdamW | AMSGrad | Muon
 
 
-def transformation(optimizer: Optimizer, clip: float | None) -> optax.GradientTransformation:
-    """Descent direction for a learning rate of one: clip by the global norm, scale, decay the matrices."""
+def transformation(optimizer: Optimizer, clip: float | None, rates: Any = None) -> optax.GradientTransformation:
+    """Descent direction for a learning rate of one: clip by the global norm, scale, decay the matrices.
+
+    ``rates`` are factors on the learning rate, a tree like the parameters.
+    """
     decayed = lambda params: jax.tree.map(lambda x: jnp.ndim(x) >= 2, params)
     return optax.chain(
         optax.identity() if clip is None else optax.clip_by_global_norm(clip),
         optimizer.scale(),
         optax.add_decayed_weights(optimizer.weight_decay, decayed),
+        optax.identity() if rates is None else optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, rates)),
     )
 
 

@@ -153,16 +153,22 @@ def write_report(
     facts: Mapping[str, str],
     sets: Mapping[str, tuple[Table, Sequence[Structure], Sequence[Structure]]],
     atomic_energies: Mapping[int, float] | None = None,
+    before: Mapping[str, Table] | None = None,
 ) -> str:
     """Writes report.md with its plots into the folder of a run; returns the error table as text.
 
-    ``sets`` holds the table, the references and the predictions of each set by its name.
+    ``sets`` holds the table, the references and the predictions of each set by its name, ``before`` the tables of the potential
+    that a fine-tuning began with.
     """
     rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
     lines = ["# Training report", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     text = table_text({name: table for name, (table, _, _) in sets.items()}) if sets else ""
     if text:
         lines += ["## Errors of best.eqp", "", text, ""]
+    if before is not None:
+        lines += ["## Before and after", "", "The base, and what became of it.", ""]
+        for name, (table, _, _) in sets.items():
+            lines += [f"### {name}", "", table_text({"before": before[name], "after": table}), ""]
     if rows:
         learning_curves(rows, out / "learning.png")
         lines += ["## Learning curves", "", "![learning curves](learning.png)", ""]

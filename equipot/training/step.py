@@ -18,6 +18,7 @@ from equipot.data.batch import Batch
 from equipot.potential import Observables, Potential, evaluate
 from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
 from equipot.training.optimizer import average
+from equipot.training.overlay import overlay
 
 AXIS = "devices"
 
@@ -26,6 +27,7 @@ class State(NamedTuple):
     """Everything that a step changes."""
 
     params: Any
+    """What is trained of the potential's parameters."""
     moments: Any
     """State of the optimiser."""
     ema: Any
@@ -67,8 +69,9 @@ def start(params: Any, rates: Rates) -> State:
     return State(copy(params), rates.transformation.init(params), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
 
 
-def with_params(potential: Potential, params: Any) -> Potential:
-    return potential.replace(variables={**potential.variables, "params": params})
+def with_params(potential: Potential, trained: Any) -> Potential:
+    """The potential with what is trained of its parameters, see ``overlay``."""
+    return potential.replace(variables={**potential.variables, "params": overlay(potential.variables["params"], trained)})
 
 
 def sum_devices(tree: Any) -> Any:
@@ -102,7 +105,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         weights = loss.weights(state.step / rates.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
-            model = potential.replace(variables={**variables, "params": params})
+            model = with_params(potential.replace(variables=variables), params)
             errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
             sums = term_sums(loss, errors, batch)
             return total(weights, sums, numbers), (sums, figures(errors, batch))
@@ -121,9 +124,9 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
     mapped = jax.shard_map(
         body, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False
     )
-    constants = replicate(mesh, {name: value for name, value in potential.variables.items() if name != "params"})
+    variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped, donate_argnums=0)
-    return lambda state, batch, factor: compiled(state, constants, batch, jnp.asarray(factor, potential.dtype))
+    return lambda state, batch, factor: compiled(state, variables, batch, jnp.asarray(factor, potential.dtype))
 
 
 def advance(state: State, gradient: Any, factor: Any, rates: Rates) -> State:
@@ -141,16 +144,16 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], me
 
     def body(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
-        model = potential.replace(variables={**variables, "params": params})
+        model = with_params(potential.replace(variables=variables), params)
         errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
         terms = {f"{name}_sum": x for name, x in term_sums(loss, errors, batch).items()}
         terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
         return sum_devices({**terms, **figures(errors, batch)})
 
     mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
-    constants = replicate(mesh, {name: value for name, value in potential.variables.items() if name != "params"})
+    variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped)
-    return lambda params, batch: compiled(params, constants, batch)
+    return lambda params, batch: compiled(params, variables, batch)
 
 
 def make_predict(potential: Potential, want: tuple[str, ...], mesh: Mesh) -> Callable:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ase.io
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 
 from equipot import cli, config, eqp
 from equipot.cli.recipes import recipes
+from equipot.data import bundled
+from equipot.data.batch import pad
 from equipot.md.config import MDConfig
+from equipot.models import fresh
+from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
 from equipot.potential import Atomic, Metadata, Potential, Term
 from equipot.training import TrainConfig
 
@@ -24,7 +32,7 @@ def section(name: str) -> type:
 
 def test_the_package_and_the_repository_have_the_same():
     assert sorted(recipes()) == NAMES
-    assert {"quickstart", "mace-molecules", "nequip-molecules", "mace-metal"} <= set(NAMES)
+    assert {"quickstart", "mace-molecules", "nequip-molecules", "mace-metal", "finetune"} <= set(NAMES)
 
 
 def test_there_is_one_for_each_ensemble():
@@ -62,7 +70,7 @@ def test_dynamics_recipe_runs(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("md-")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("md-") and name != "finetune"])
 def test_training_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EQUIPOT_CACHE", "off")
@@ -70,3 +78,24 @@ def test_training_recipe_runs(name, tmp_path, monkeypatch):
     small += ["training.devices=1", "model.layers=2", "model.radial.mlp=[8]"]
     assert cli.main(["train", name, *(word for text in small for word in ("--set", text))]) == 0
     assert eqp.load(f"runs/{name}/best.eqp").elements
+
+
+@pytest.mark.slow
+def test_fine_tuning_recipe_runs(tmp_path, monkeypatch, capsys):
+    """On a base of the user's and a file of his, with everything in it that the comments offer."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EQUIPOT_CACHE", "off")
+    frames = [s for s in bundled.load("ethanol/train") if len(s) > 1][:10]
+    ase.io.write("mine.xyz", [s.to_ase() for s in frames])
+    term = MACE(4.0, elements=(1, 6, 8), channels=10, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
+    energies = Metadata(atomic_energies=((1, -10.0), (6, -50.0), (8, -110.0)))
+    eqp.save(fresh(term, pad(frames[:1], 4.0), jax.random.key(0), energies), "base.eqp")
+    offered = ["data.replay={files: mine.xyz@0:6, labels: base}", "data.forget={same: mine.xyz@6:8}", "model.adapters.rank=2"]
+    offered += ["model.rates={interaction0: 0.1, embedding: 0.0}", "model.atomic_energies=refit"]
+    small = ["model.from=base.eqp", "data.train=mine.xyz", "training.epochs=1", "training.devices=1", *offered]
+    assert cli.main(["train", "finetune", *(word for text in small for word in ("--set", text))]) == 0
+    base, best = eqp.load("base.eqp"), eqp.load("runs/finetune/best.eqp")
+    said = capsys.readouterr().out
+    assert "E0 of H, C, O (fitted to what the base leaves)" in said and "through adapters" in said and "same: base: E" in said
+    assert np.array_equal(best.variables["params"]["embedding"]["w"], base.variables["params"]["embedding"]["w"])
+    assert cli.main(["evaluate", "runs/finetune/best.eqp", "mine.xyz"]) == 0

@@ -6,6 +6,7 @@ import tiny
 
 from equipot.data.batch import centred
 from equipot.data.loader import (
+    Replayed,
     choose_shapes,
     cost,
     deal,
@@ -36,6 +37,16 @@ def test_order_follows_from_seed_and_epoch_alone():
     order = lambda seed, epoch: np.concatenate(epoch_batches(50, 5, seed, epoch)).tolist()
     assert order(1, 2) == order(1, 2)
     assert order(1, 2) != order(1, 3) and order(1, 2) != order(2, 2)
+
+
+def test_an_epoch_draws_anew_from_what_is_replayed():
+    seen = set()
+    for epoch in range(12):
+        frames = np.concatenate(epoch_batches(20, 4, 1, epoch, Replayed(pool=12, drawn=3)))
+        drawn = set(frames[frames >= 8].tolist())
+        assert sorted(frames[frames < 8]) == list(range(8)) and len(frames) == 11 and len(drawn) == 3
+        seen |= drawn
+    assert len(seen) > 9
 
 
 def test_devices_share_a_batch_evenly(frames):

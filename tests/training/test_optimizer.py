@@ -1,5 +1,7 @@
 """Learning rates, clipping, decay and the moving average."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,19 @@ def test_first_step_has_unit_length_and_long_gradients_are_clipped():
         np.testing.assert_allclose(direction["b"], [1, -1, 0], rtol=1e-4)
         mu = next(m.mu for m in moments if hasattr(m, "mu"))["b"]
         np.testing.assert_allclose(jnp.linalg.norm(mu), 0.1 * (1.0 if clip else 5e3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), AMSGrad(), Muon()])
+def test_rates_multiply_the_steps_of_their_parameters(optimizer):
+    key = jax.random.key(0)
+    params = {"slow": jax.random.normal(key, (4, 3)), "fast": {"a": jnp.ones((4, 2)), "b": jnp.ones(2)}}
+    directions = []
+    for rates in (None, {"slow": 0.25, "fast": {"a": 1.0, "b": 2.0}}):
+        rule = transformation(optimizer, None, rates)
+        directions.append(rule.update(jax.tree.map(jnp.sin, params), rule.init(params), params)[0])
+    for factor, name in ((0.25, ("slow",)), (1.0, ("fast", "a")), (2.0, ("fast", "b"))):
+        one, other = (functools.reduce(lambda tree, key: tree[key], name, d) for d in directions)
+        np.testing.assert_allclose(other, factor * one, rtol=1e-6)
 
 
 def test_the_average_forgets_its_start():

@@ -91,16 +91,18 @@ def dataset(train=None):
 
 def run(out, changes=None, resume=False, train=None, progress=None, model=None):
     """A training run on ``dataset`` with some settings changed."""
-    import equipot.training.run as module
+    import equipot.training.start as module
     from equipot import config
     from equipot.data.read import DataConfig
+    from equipot.training import TrainConfig
+    from equipot.training import train as fit
     from equipot.training.loop import TrainingConfig
 
     settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(changes or {})}
-    whole = module.TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))
+    whole = TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))
     original, module.load_data = module.load_data, lambda *_: dataset(train)
     try:
-        return module.train(whole, out, resume, progress)
+        return fit(whole, out, resume, progress)
     finally:
         module.load_data = original
 

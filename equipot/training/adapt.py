@@ -1,0 +1,98 @@
+"""Which parameters of a potential are trained, and through what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from equipot.eqp import flatten, unflatten
+from equipot.training.config import FineTune
+
+
+class Trained(NamedTuple):
+    """What the optimiser moves."""
+
+    params: Mapping[str, Any]
+    """See ``overlay.overlay``."""
+    rates: Mapping[str, Any] | None = None
+    """A factor on the learning rate for each array; None where all have the same."""
+    adapted: int = 0
+    """How many arrays are trained through adapters."""
+
+
+def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[str, int], key: Array) -> Trained:
+    """What ``settings`` have trained of ``params``; ``species`` are the axes of species by path, where there are any.
+
+    Raises:
+        ValueError: a pattern that fits nothing, or nothing left to train.
+    """
+    leaves = flatten(params)
+    chosen = list(leaves) if settings.train == "all" else select(leaves, settings.train, "model.train")
+    factors = factors_of(leaves, settings.rates)
+    chosen = [path for path in chosen if factors[path]]
+    if not chosen:
+        raise ValueError("nothing is trained: model.rates are 0 for all that model.train names; raise one")
+    low = low_rank(leaves, chosen, settings, species)
+    keys = dict(zip(low, jax.random.split(key, max(1, len(low))), strict=False))
+    make = lambda path: adapter(leaves[path], settings.adapters.rank, keys[path]) if path in low else leaves[path]
+    free = {path: make(path) for path in chosen}
+    rates = {path: jax.tree.map(lambda _, f=factors[path]: f, part) for path, part in free.items()}
+    return Trained(unflatten(free), unflatten(rates) if any(factors[p] != 1 for p in chosen) else None, len(low))
+
+
+def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: FineTune, species: Mapping[str, int]) -> list[str]:
+    """Paths of ``chosen`` that are trained through adapters.
+
+    Raises:
+        ValueError: a pattern that fits nothing, or no matrix that is larger than its adapter.
+    """
+    if settings.adapters is None:
+        return []
+    named = set(select(leaves, settings.adapters.parts, "model.adapters.parts")) & set(chosen)
+    rank = settings.adapters.rank
+    found = [path for path in chosen if path in named and is_matrix(leaves[path], species.get(path))]
+    found = [path for path in found if rank * sum(leaves[path].shape[-2:]) < np.prod(leaves[path].shape[-2:])]
+    if not found:
+        raise ValueError(f"model.adapters: rank {rank} makes no trained matrix smaller; lower it, or leave adapters out")
+    return found
+
+
+def is_matrix(leaf: Array, axis: int | None) -> bool:
+    """Whether the last two axes are those of a matrix: a table with a row for each species is none."""
+    return leaf.ndim >= 2 and (axis is None or axis < leaf.ndim - 2)
+
+
+def adapter(matrix: Float[Array, "*stack inputs outputs"], rank: int, key: Array) -> dict[str, Array]:
+    """Factors of a change that is zero at first."""
+    *stack, inputs, outputs = matrix.shape
+    a = jax.random.normal(key, (*stack, inputs, rank), matrix.dtype)
+    return {"a": a, "b": jnp.zeros((*stack, rank, outputs), matrix.dtype)}
+
+
+def factors_of(paths: Collection[str], rates: Mapping[str, float]) -> dict[str, float]:
+    """The factor of each path: that of the last pattern that fits it, 1 without one."""
+    factors = dict.fromkeys(paths, 1.0)
+    for pattern, factor in rates.items():
+        factors |= dict.fromkeys(select(paths, (pattern,), "model.rates"), factor)
+    return factors
+
+
+def select(paths: Collection[str], patterns: Sequence[str], where: str) -> list[str]:
+    """The paths that any of the patterns fits, or that lie below one it fits.
+
+    Raises:
+        ValueError: a pattern that fits nothing; the message names the parts that there are.
+    """
+    fits = lambda path, pattern: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
+    for pattern in patterns:
+        if not any(fits(path, pattern) for path in paths):
+            parts = ", ".join(dict.fromkeys(path.partition("/")[0] for path in paths))
+            deepest = max(paths, key=lambda path: path.count("/"))
+            raise ValueError(f"{where}: {pattern!r} fits no parameter; there are {parts}, and below them such as {deepest}")
+    return [path for path in paths if any(fits(path, pattern) for pattern in patterns)]

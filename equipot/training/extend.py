@@ -1,0 +1,116 @@
+"""New elements for a potential: a row for each in whatever has a row for every species.
+
+Which axes these are follows from the shapes of the same term for one element more, not from names: it holds for any term with
+a field ``elements``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from equipot.data.batch import pad
+from equipot.eqp import flatten, unflatten
+from equipot.graph import edge_vectors
+from equipot.potential import Potential, Term, symbols
+from equipot.structure import Structure
+
+
+def has_elements(term: Term) -> bool:
+    """Whether a term has a table of elements."""
+    return any(f.name == "elements" for f in dataclasses.fields(term))
+
+
+def shapes(term: Term) -> dict[str, tuple[int, ...]]:
+    """Shape of every variable by path, collection first; nothing is computed."""
+    z = term.elements[0]
+    pair = Structure([z, z], [[0.0, 0.0, 0.0], [term.cutoff / 2, 0.0, 0.0]])
+    graph = pad([pair], term.cutoff)
+
+    def initial(key: Any, graph: Any) -> Any:
+        return term.init(key, graph.replace(positions=None), edge_vectors(graph))
+
+    return {path: leaf.shape for path, leaf in flatten(jax.eval_shape(initial, jax.random.key(0), graph)).items()}
+
+
+def species_axes(term: Term) -> dict[str, int | None]:
+    """The axis of species of every variable that has one, by path; None where a shape depends on their number otherwise."""
+    if not has_elements(term):
+        return {}
+    count = len(term.elements)
+    spare = next(z for z in range(1, 119) if z not in term.elements)
+    found: dict[str, int | None] = {}
+    larger = shapes(term.clone(elements=(*term.elements, spare)))
+    for path, shape in shapes(term).items():
+        grown = [k for k, (n, m) in enumerate(zip(shape, larger[path], strict=True)) if n != m]
+        if grown:
+            rows = len(grown) == 1 and (shape[grown[0]], larger[path][grown[0]]) == (count, count + 1)
+            found[path] = grown[0] if rows else None
+    return found
+
+
+def choose_parents(
+    known: Sequence[int], present: Sequence[int], choice: str | Mapping[str, str], name: str
+) -> dict[int, int | None]:
+    """New elements of the data, each with the known one that it begins as; None for the mean of all.
+
+    Raises:
+        ValueError: new elements that ``choice`` does not provide for, or a choice that makes no sense for these data.
+    """
+    new = [z for z in present if z not in known]
+    if choice == "known":
+        if new:
+            raise ValueError(
+                f"the data contain {symbols(new)}, but {name} knows only {symbols(known)}; leave these frames out, or set "
+                f"model.elements to extend, or to what each begins as, such as {{{chemical_symbols[new[0]]}: "
+                f"{chemical_symbols[known[0]]}}}"
+            )
+        return {}
+    if choice == "extend":
+        return dict.fromkeys(new)
+    for symbol in (*choice, *choice.values()):
+        if atomic_numbers.get(symbol, 0) < 1:
+            raise ValueError(f"model.elements: {symbol!r} is not the symbol of an element")
+    parents = {atomic_numbers[child]: atomic_numbers[parent] for child, parent in choice.items()}
+    for child, parent in parents.items():
+        if child not in new:
+            why = "is known already" if child in known else "is in no training frame"
+            raise ValueError(f"model.elements: {chemical_symbols[child]} {why}; leave it out")
+        if parent not in known:
+            raise ValueError(f"model.elements: {chemical_symbols[parent]} is not known ({symbols(known)})")
+    if missing := [z for z in new if z not in parents]:
+        raise ValueError(f"model.elements does not say what {symbols(missing)} begins as; name a known element, or use extend")
+    return parents
+
+
+def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential:
+    """The potential with rows for new elements; their E0 are zero, and what it says of others stays.
+
+    Raises:
+        ValueError: a term whose variables do not have a row for each element.
+    """
+    if not parents:
+        return potential
+    term, kind = potential.term, type(potential.term).__name__
+    if not has_elements(term):
+        raise ValueError(f"{kind} has no table of elements that could grow; leave out frames with {symbols(parents)}")
+    leaves = flatten(potential.variables)
+    for path, axis in species_axes(term).items():
+        if axis is None:
+            raise ValueError(f"{kind} cannot take new elements: {path} does not have a row for each; train it anew")
+        rows = dict(zip(term.elements, np.moveaxis(np.asarray(leaves[path]), axis, 0), strict=True))
+        mean = np.mean([rows[z] for z in potential.elements], axis=0, dtype=np.float64)
+        rows |= {z: mean if parent is None else rows[parent] for z, parent in parents.items()}
+        leaves[path] = jnp.asarray(np.stack(list(rows.values()), axis), leaves[path].dtype)
+    energies = (*potential.metadata.atomic_energies, *((z, 0.0) for z in parents))
+    return Potential(
+        term.clone(elements=tuple(dict.fromkeys((*term.elements, *parents)))),
+        unflatten(leaves),
+        dataclasses.replace(potential.metadata, atomic_energies=tuple(sorted(energies))),
+    )

@@ -1,0 +1,113 @@
+"""E0 of a fine-tuned potential: the base's, or new ones for data of another level of theory.
+
+A total energy is that of the free atoms plus the interaction. The base's network knows interactions, so new E0 are fitted to
+what its interaction energies leave of the new totals, not to the totals. Isolated atoms of the new level are right where the
+base counts its energies from free atoms too; what they leave of the energies tells, and where it is much they are used only if
+the config insists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from equipot.data.read import DataConfig, Sets, find_energies
+from equipot.data.stats import AtomicEnergies, Known, compositions, fit_energies
+from equipot.potential import symbols
+
+OTHER_LEVEL = (0.1, 3.0)
+"""What new E0 would make better, by this many eV/atom and by this factor, looks like another level of theory."""
+ORIGINS = {"isolated": "from isolated atoms of the data", "config": "as given", "fit": "fitted to what the base leaves"}
+OTHER_ZERO = 1.0
+"""Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from free atoms."""
+
+
+class Level(NamedTuple):
+    """E0 of the data's level of theory, and what there is to say about them."""
+
+    found: AtomicEnergies
+    """Of all elements, those that the data lack included."""
+    notes: tuple[str, ...]
+
+
+def energies_of_level(
+    config: DataConfig, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray
+) -> Level:
+    """E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
+
+    ``base`` are the base's E0 (eV by Z) and ``explained`` (frames,) its energies of the training frames, with its E0.
+
+    Raises:
+        ValueError: an element without E0, or a choice in the config that would do nothing.
+    """
+    counts, labels, elements = compositions(sets.train)
+    left = labels - explained
+    known = [z for z in elements if z in base]
+    if not refit and len(known) == len(elements):
+        if config.atomic_energies != "auto":
+            raise ValueError(
+                "data.atomic_energies would do nothing, because the E0 of the base are kept: "
+                "set model.atomic_energies to refit, or leave it out"
+            )
+        return Level(AtomicEnergies(dict(base), "base", other_level(counts, left, elements)), ())
+    fixed = Known(explained, base, () if refit else base)
+    change = lambda found, z: found.energies[z] - base.get(z, 0.0) if z in found.energies else 0.0
+    rest = lambda found: per_atom(left - counts @ [change(found, z) for z in elements], counts)
+    found = find_energies(config, sets, fixed)
+    warnings = other_zero(config, found, rest(found), best_fit(counts, left, elements)) if refit else ()
+    if warnings and config.atomic_energies == "auto":
+        found = find_energies(replace(config, atomic_energies="fit"), sets, fixed)
+    after = rest(found)
+    line = f"E0 of {symbols(found.energies)} ({ORIGINS[found.origin]}): the base is {after:.4g} eV/atom off with them"
+    if len(known) == len(elements):
+        line += f" (RMS), {per_atom(left, counts):.4g} with its own"
+    lines = [line]
+    absent = sorted(set(base) - set(elements))
+    if refit and absent:
+        lines.append(f"E0 of the base stay for {short(absent)}, which no training frame has: do not mix them with the others")
+    energies = {**base, **found.energies}
+    return Level(AtomicEnergies(energies, found.origin, (*found.warnings, *warnings)), tuple(lines))
+
+
+def short(elements: Sequence[int]) -> str:
+    """Their symbols, or how many there are."""
+    return symbols(elements) if len(elements) <= 10 else f"{len(elements)} elements"
+
+
+def per_atom(left: np.ndarray, counts: np.ndarray) -> float:
+    """Root mean square of energies (eV) per atom, over the frames that have one; NaN without any."""
+    labelled = np.isfinite(left)
+    return float(np.sqrt(np.mean((left[labelled] / counts[labelled].sum(1)) ** 2))) if labelled.any() else float("nan")
+
+
+def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> float:
+    """What no E0 can explain, eV/atom; NaN where some element is in no frame with an energy."""
+    labelled = np.isfinite(left)
+    seen = counts[labelled].any(axis=0).all()
+    return fit_energies(counts[labelled], left[labelled], elements).rms if seen else float("nan")
+
+
+def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
+    """A warning where other E0 would explain much of what the base's leave."""
+    kept, fitted = per_atom(left, counts), best_fit(counts, left, elements)
+    if not (kept - fitted > OTHER_LEVEL[0] and kept > OTHER_LEVEL[1] * fitted):
+        return ()
+    return (
+        f"the base's energies are {kept:.3g} eV/atom off, and other E0 would leave {fitted:.3g}: the data look like another "
+        "level of theory than the base's; model.atomic_energies: refit then fits E0 to them",
+    )
+
+
+def other_zero(config: DataConfig, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
+    """A warning where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
+    if found.origin == "fit" or not given - fitted > OTHER_ZERO:
+        return ()
+    origin = ORIGINS[found.origin]
+    off = f"{given:.3g} eV/atom off, with fitted ones {fitted:.3g}"
+    seen = f"with E0 {origin} the base is {off}: it may not count from free atoms"
+    if config.atomic_energies == "auto":
+        return (f"{seen}. The fitted ones are used; data.atomic_energies: isolated insists on the atoms",)
+    return (f"{seen}. data.atomic_energies: fit begins nearer to the data",)

@@ -1,0 +1,78 @@
+"""What a base says of the data before the first step of its fine-tuning, kept in the folder of the run.
+
+A run that resumes reads it again instead of asking the base: numbers of an accelerator need not come out alike twice, and the
+run has to go on exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from equipot.data.stats import AtomicEnergies
+from equipot.structure import Structure
+from equipot.training import checkpoint
+from equipot.training.evaluate import Table
+
+NAME = "base.safetensors"
+
+
+class Measured(NamedTuple):
+    """What the base says of the data before the first step."""
+
+    energies: AtomicEnergies
+    notes: tuple[str, ...]
+    before: dict[str, Table]
+    """Its errors on each set."""
+    labels: dict[str, np.ndarray]
+    """Energies, forces and stresses of the replayed frames, where it labels them."""
+
+
+def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
+    """Labels of structures as arrays; NaN for a stress that is not there."""
+    none = np.full((3, 3), np.nan)
+    return {
+        "energy": np.array([s.energy for s in structures]),
+        "forces": np.concatenate([s.forces for s in structures]),
+        "stress": np.array([none if s.stress is None else s.stress for s in structures]),
+    }
+
+
+def unpack(structures: Sequence[Structure], labels: Mapping[str, np.ndarray]) -> list[Structure]:
+    """The structures with labels from ``pack``."""
+    ends = np.cumsum([len(s) for s in structures])
+    out = []
+    for k, s in enumerate(structures):
+        stress = None if np.isnan(labels["stress"][k]).any() else labels["stress"][k]
+        forces = labels["forces"][ends[k] - len(s) : ends[k]]
+        out.append(s.replace(energy=float(labels["energy"][k]), forces=forces, stress=stress))
+    return out
+
+
+def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured]) -> Measured:
+    """What was measured for the run in this folder; measured now where it is a new one, or belongs to another ``key``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = out / NAME
+    if resume and path.exists():
+        arrays, record = checkpoint.decode(path.read_bytes(), str(path))
+        if record["key"] == key:
+            # Checkpoints write the path of a leaf, ['energy'] for energy.
+            labels = {name.strip("[']"): array for name, array in arrays.items()}
+            energies = {int(z): energy for z, energy in record["energies"].items()}
+            found = AtomicEnergies(energies, record["origin"], tuple(record["warnings"]))
+            return Measured(found, tuple(record["notes"]), record["before"], labels)
+    measured = measure()
+    found = measured.energies
+    record = {
+        "key": key, "energies": {str(z): float(e) for z, e in found.energies.items()}, "origin": found.origin,
+        "warnings": found.warnings, "notes": measured.notes, "before": measured.before,
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.replace_file(path, checkpoint.encode(measured.labels, record))
+    return measured
