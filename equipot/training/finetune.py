@@ -13,7 +13,7 @@ import numpy as np
 
 import equipot
 from equipot import config as configs
-from equipot import eqp
+from equipot import library
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Rezeroed, Scaled, Subset, split
@@ -48,7 +48,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         FileNotFoundError: no such potential or data.
     """
     model = config.model
-    base = eqp.load(model.from_, config.dtype)
+    base = library.load(model.from_, config.dtype)
     sha256 = fingerprint(base)
     sets = load_sets(config.data, config.seed, base.cutoff, base.term.depends_on)
     need_frames(config, sets)
