@@ -170,8 +170,11 @@ def import_checkpoint(
     name = identify(dict(potential.metadata.extra)["source_sha256"], head)
     if name is not None:
         entry = MODELS[name]
+        carrier = f"{entry.wheel.distribution} {entry.wheel.version}: " if entry.wheel else ""
+        extra = dict(potential.metadata.extra) | {"name": name, "source": carrier + entry.file}
         told = {"level_of_theory": entry.level_of_theory, "citation": entry.citation, "licence": entry.licence}
-        potential = potential.replace(metadata=dataclasses.replace(potential.metadata, **told))
+        metadata = dataclasses.replace(potential.metadata, **told, extra=tuple(extra.items()))
+        potential = potential.replace(metadata=metadata)
     path = references or (REFERENCES / f"{name}.json" if name else None)
     if path is None:
         return potential, None

@@ -16,7 +16,7 @@ import pytest
 
 from equipot import library
 from equipot.cli import main
-from equipot.convert.certificate import read_references
+from equipot.convert.certificate import certify, read_references
 from equipot.library import Entry, LibraryError, Wheel
 
 DATA = Path(__file__).parent / "convert" / "data"
@@ -152,3 +152,18 @@ def test_the_published_models_are_told_completely():
         references = read_references(Path(library.__file__).parent / "convert" / "references" / f"{name}.json")
         assert references["provenance"]["sha256"] == entry.sha256 and references["provenance"].get("head") == entry.head
         assert len(references["structures"]) == 6
+
+
+@pytest.mark.slow
+def test_the_real_thing(tmp_path, monkeypatch):
+    """From nothing to an energy that sevenn gives too."""
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path))
+    try:
+        potential = library.load("sevennet-0")
+    except LibraryError as error:
+        if "could not fetch" not in str(error):
+            raise
+        pytest.skip(f"no network: {error}")
+    references = read_references(library.REFERENCES / "sevennet-0.json")
+    assert certify(potential, references, "float32").passed and len(potential.elements) == 89
+    assert dict(potential.metadata.extra)["source"].startswith("sevenn 0.13.0: sevenn/pretrained_potentials/SevenNet_0__11Jul")

@@ -16,11 +16,12 @@ examples:
   equipot models                                   published potentials that can be used by name
   equipot convert mace.model -o mace.eqp           take a checkpoint of another program
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
+  equipot train finetune --set model.from=sevennet-0 --set data.train=train.xyz
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
-A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal; md-nve,
-md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
+A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal,
+finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
 
 exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something to mend in the input; 130 interrupted,
 143 terminated
