@@ -37,7 +37,7 @@ class FineTune:
     """
 
     from_: str
-    """The file of the potential."""
+    """The file of the potential, or the name of a published one, such as sevennet-0."""
     train: Literal["all"] | tuple[str, ...] = "all"
     """Patterns of the parameters to train; the others keep their values."""
     adapters: Adapters | None = None
