@@ -45,7 +45,7 @@ COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^    (?:.*&& )?(
 
 
 def test_there_are_commands():
-    assert {line.split()[1] for line in COMMANDS} == {"quickstart", "data", "train", "evaluate", "md"}
+    assert {line.split()[1] for line in COMMANDS} == {"quickstart", "data", "train", "evaluate", "md", "models", "convert", "doctor"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)

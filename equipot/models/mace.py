@@ -66,7 +66,7 @@ class MACE(Term):
 
     def each(self, name: str) -> tuple[int, ...]:
         """Value of a field of every layer."""
-        value = getattr(self, name) or self.channels
+        value = self.channels if getattr(self, name) is None else getattr(self, name)
         return (value,) * self.layers if isinstance(value, int) else value
 
     @nn.compact

@@ -299,7 +299,7 @@ def test_more_devices_than_there_are(tmp_path):
         (lambda: MSE(weight=float("nan")), "weight nan must be"),
         (lambda: Muon(learning_rate=float("inf")), "learning_rate inf must be"),
         (lambda: MACE(5.0, channels=0), "channels 0 must be at least 1"),
-        (lambda: MACE(5.0, correlation=0), "correlation 0 must be at least 1"),
+        (lambda: MACE(5.0, correlation=0), "correlation .0, 0. must be one number or one for each of 2 layers, 1 or more"),
         (lambda: NequIP(5.0, layers=0), "layers 0 must be at least 1"),
         (lambda: Radial(mlp=(0,)), "every width in mlp"),
         (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=-1), "seed -1 must be from 0 to"),
