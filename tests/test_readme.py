@@ -45,7 +45,8 @@ COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^    (?:.*&& )?(
 
 
 def test_there_are_commands():
-    assert {line.split()[1] for line in COMMANDS} == {"quickstart", "data", "train", "evaluate", "md", "models", "convert", "doctor"}
+    shown = {"quickstart", "data", "train", "evaluate", "md", "models", "convert", "doctor"}
+    assert {line.split()[1] for line in COMMANDS} == shown
 
 
 @pytest.mark.parametrize("line", COMMANDS)
