@@ -36,6 +36,8 @@ SMALL = {
 MODELS = {
     "parity": {
         "lmax": 2, "is_parity": True, "self_connection_type": "nequip", "use_bias_in_linear": True,
+        # Odd scalars first appear after the third layer, and reach the energy after the sixth.
+        "num_convolution_layer": 6, "conv_denominator": [1.4, 1.6, 1.5, 1.3, 1.2, 1.1], "channel": 2,
         "shift": [-1.0, -2.0, -3.0, 1.5, -5.0, 0.5], "scale": 1.7,
     },
     "rotations": {

@@ -12,7 +12,7 @@ from equipot.nn.tensor_product import Path, coupling
 
 SILU = 1.6791767923989418
 """What e3nn multiplies SiLU with: its estimate of 1 / sqrt(E[silu(x)^2]) from random numbers."""
-TANH = 1.5925374197228312
+TANH = 1.5937334472592695
 """The same for tanh."""
 
 

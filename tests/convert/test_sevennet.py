@@ -27,7 +27,10 @@ def checkpoint(name):
 def test_agrees_with_sevenn(name, head):
     references = read_references(DATA / (f"sevennet-{name}-{head}.json" if head else f"sevennet-{name}.json"))
     found = certify(convert(checkpoint(name), head), references)
-    # What is left: coupling coefficients and frequencies that sevenn keeps in single precision.
+    if name == "parity":
+        # Down to rounding: odd scalars change the energies of this model only in the twelfth digit.
+        assert found.energy < 5e-13 and found.forces < 3e-11
+    # What is left elsewhere: coupling coefficients and frequencies that sevenn keeps in single precision.
     assert found.energy < 5e-9 and found.forces < 5e-8 and found.stress < 1e-9
     assert found.structures == 4
 
