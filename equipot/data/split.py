@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,74 +47,65 @@ class Chain(Sequence):
 
 
 @dataclass(frozen=True, eq=False)
-class Weighted(Sequence):
-    """Structures whose weight is multiplied by a factor of their config_type."""
+class Changed(Sequence):
+    """Structures each of which is changed when it is asked for."""
 
     parent: Sequence[Structure]
-    factors: Mapping[str, float]
 
     def __len__(self) -> int:
         return len(self.parent)
 
     def __getitem__(self, k):
         if isinstance(k, slice):
-            return Weighted(self.parent[k], self.factors)
-        s = self.parent[k]
+            return replace(self, parent=self.parent[k])
+        return self.change(self.parent[k])
+
+    def change(self, s: Structure) -> Structure:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Changed):
+    """Structures whose weight is multiplied by a factor of their config_type."""
+
+    factors: Mapping[str, float]
+
+    def change(self, s: Structure) -> Structure:
         return s.replace(weight=s.weight * self.factors.get(str(s.info.get("config_type")), 1.0))
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled(Sequence):
+class Scaled(Changed):
     """Structures whose weight is multiplied by a factor."""
 
-    parent: Sequence[Structure]
     factor: float
 
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    def __getitem__(self, k):
-        if isinstance(k, slice):
-            return Scaled(self.parent[k], self.factor)
-        s = self.parent[k]
+    def change(self, s: Structure) -> Structure:
         return s.replace(weight=s.weight * self.factor)
 
 
 @dataclass(frozen=True, eq=False)
-class Rezeroed(Sequence):
+class Rezeroed(Changed):
     """Structures whose energies are counted from other free atoms."""
 
-    parent: Sequence[Structure]
     changes: Mapping[int, float]
     """Of the free atoms' energies, eV by Z; none means zero."""
 
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    def __getitem__(self, k):
-        if isinstance(k, slice):
-            return Rezeroed(self.parent[k], self.changes)
-        s = self.parent[k]
+    def change(self, s: Structure) -> Structure:
         if s.energy is None:
             return s
         return s.replace(energy=s.energy + sum(self.changes.get(int(z), 0.0) for z in s.numbers))
 
 
 @dataclass(frozen=True, eq=False)
-class Cleared(Sequence):
+class Cleared(Changed):
     """Structures without some of their fields."""
 
-    parent: Sequence[Structure]
     cleared: Mapping[str, float | None]
     """What the fields hold instead."""
 
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    def __getitem__(self, k):
-        if isinstance(k, slice):
-            return Cleared(self.parent[k], self.cleared)
-        return self.parent[k].replace(**self.cleared)
+    def change(self, s: Structure) -> Structure:
+        return s.replace(**self.cleared)
 
 
 def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:
