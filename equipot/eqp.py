@@ -20,7 +20,7 @@ import numpy as np
 
 from equipot import config
 from equipot.files import write_atomically
-from equipot.potential import Metadata, Potential, Term
+from equipot.potential import Head, Metadata, Potential, Term
 
 FORMAT = 1
 
@@ -77,9 +77,12 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
 
 
 def _metadata(fields: dict[str, Any]) -> Metadata:
+    energies = lambda pairs: tuple((int(z), float(e)) for z, e in pairs)
+    heads = [Head(**{**head, "atomic_energies": energies(head["atomic_energies"])}) for head in fields["heads"]]
     pairs = {
-        "atomic_energies": tuple((int(z), float(e)) for z, e in fields["atomic_energies"]),
+        "atomic_energies": energies(fields["atomic_energies"]),
         "extra": tuple((str(key), str(value)) for key, value in fields["extra"]),
+        "heads": tuple(heads),
     }
     return Metadata(**{**fields, **pairs})
 

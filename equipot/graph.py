@@ -35,7 +35,7 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
-        "graph_mask", "charge", "spin",
+        "graph_mask", "charge", "spin", "head",
     ],
     meta_fields=[],
 )  # fmt: skip
@@ -64,6 +64,8 @@ class Graph:
     """Total charge, e."""
     spin: Float[Array, "graphs"]
     """Unpaired electrons."""
+    head: Int[Array, "graphs"] | None = None
+    """Which head of a potential with several gives the energy; None for one without."""
 
     @property
     def num_atoms(self) -> int:

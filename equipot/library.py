@@ -126,15 +126,22 @@ MODELS: dict[str, Entry] = {
 def load(source: str | Path, dtype: Any = None) -> Potential:
     """A potential by the name of a published model (``equipot models`` lists them) or from an ``.eqp`` file.
 
-    ``dtype`` is "float32" or "float64" (which switches JAX to 64 bits); else the precision that the potential is meant for. The
-    first time that a name is used, its checkpoint is fetched, checked, converted and certified; progress is told on stderr.
+    ``FILE@HEAD`` is one level of theory of a potential with several. ``dtype`` is "float32" or "float64" (which switches JAX to
+    64 bits); else the precision that the potential is meant for. The first time that a name is used, its checkpoint is fetched,
+    checked, converted and certified; progress is told on stderr.
 
     Raises:
         FileNotFoundError: neither a file nor a name.
         LibraryError: a named potential is not in the cache and cannot be fetched; the message says what to do.
-        ValueError: not a readable ``.eqp`` file.
+        ValueError: not a readable ``.eqp`` file, or no such head.
     """
     name = str(source).lower()
+    if "@" in name and not Path(source).exists():
+        file, _, head = str(source).rpartition("@")
+        try:
+            return load(file, dtype).head(head)
+        except ValueError as error:
+            raise ValueError(str(error) if str(error).startswith(file) else f"{file}: {error}") from None
     if name in MODELS:
         return eqp.load(fetch(name), dtype)
     if not Path(source).exists() and not Path(source).suffix and Path(source).name == str(source):

@@ -53,6 +53,16 @@ class Term(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
+class Head:
+    """One level of theory of a potential with several."""
+
+    name: str
+    atomic_energies: tuple[tuple[int, float], ...] = ()
+    """As in ``Metadata``."""
+    level_of_theory: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Metadata:
     """What a potential is for and where it comes from. Hashable: it is static under jit."""
 
@@ -68,6 +78,8 @@ class Metadata:
     dtype: str = ""
     """Precision that it is meant to be used in, where the file holds another: ``load`` gives this one if none is asked for."""
     extra: tuple[tuple[str, str], ...] = ()
+    heads: tuple[Head, ...] = ()
+    """Of a potential with several, in the order of its term's; their free atoms count, and those above are zero."""
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -94,6 +106,21 @@ class Potential:
     @property
     def elements(self) -> tuple[int, ...]:
         return self.metadata.elements
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the levels of theory to choose from; none where there is nothing to choose."""
+        return getattr(self.term, "heads", ())
+
+    def head(self, name: str) -> Potential:
+        """The potential of one level of theory among several.
+
+        Raises:
+            ValueError: no such head.
+        """
+        from equipot.models.heads import pick
+
+        return pick(self, name)
 
     @property
     def dtype(self) -> Any:

@@ -47,6 +47,8 @@ class Structure:
     energy_weight: float = 1.0
     forces_weight: float = 1.0
     stress_weight: float = 1.0
+    head: int | None = None
+    """Which level of theory the labels are of, by its place among those of a potential with several; None for any other."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the file said about this frame."""
     source: str = ""

@@ -29,7 +29,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Methods of the public surface that are made by a layer above, when they are called.
-FACADES = {("potential.py", "equipot.interfaces.ase")}
+FACADES = {("potential.py", "equipot.interfaces.ase"), ("potential.py", "equipot.models.heads")}
 # The front door offers names of the layers below it, lazily; nothing inside comes in through it but for the version.
 FRONT = "__init__"
 

@@ -6,15 +6,11 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import jax
-import numpy as np
-
 import equipot
 from equipot.convert import mace_torch, nequix, sevennet, torch_file
-from equipot.data.batch import pad
-from equipot.graph import edge_vectors
+from equipot.eqp import flatten
+from equipot.models import shapes
 from equipot.potential import Potential
-from equipot.structure import Structure
 
 TORCH = {"SevenNet": sevennet, "MACE": mace_torch}
 """Programs whose checkpoints are torch files."""
@@ -72,13 +68,8 @@ def check_shapes(potential: Potential) -> None:
     Raises:
         ValueError: the variables are not those that the term has; what is missing or different is named.
     """
-    graph = pad([Structure(np.array(potential.elements[:1]), np.zeros((1, 3)))], potential.cutoff)
-    vectors = edge_vectors(graph)
-    wanted = jax.eval_shape(lambda v: potential.term.init(jax.random.key(0), graph.replace(positions=None), v), vectors)
-    expected, found = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
-        for tree in (wanted, potential.variables)
-    )
+    expected = shapes(potential.term)
+    found = {path: leaf.shape for path, leaf in flatten(potential.variables).items()}
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             raise ValueError(f"{name} has the shape {found.get(name)} in the checkpoint, but {expected.get(name)} is needed")

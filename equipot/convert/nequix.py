@@ -112,7 +112,7 @@ def read_variables(term: NequIP, config: dict[str, Any], file: BinaryIO) -> tupl
         after = term.features(x, last=layer == term.layers - 1)
         params[f"layer{layer}"] = read_layer(term, x, after, take, gain=SILU / SILU_SCALE if layer else 1.0)
         x = regroup(after)
-    params["readout"] = {"w0": SILU / SILU_SCALE * take(x[e3nn.Irrep("0e")], 1)}
+    params["readout"] = {"out": {"w0": SILU / SILU_SCALE * take(x[e3nn.Irrep("0e")], 1)}}
     constants = {
         "avg_num_neighbors": np.array(float(config["avg_n_neighbors"])),
         "scale": np.full(count, float(config["scale"])),

@@ -97,7 +97,7 @@ def build(content: dict[str, Any], head: str | None = None) -> Potential:
     for t, divisor in enumerate(denominators):
         params[f"layer{t}"] = convert_layer(weights, layout, t, divisor / denominators[0])
     scale, shift = rescaling(weights, layout)
-    params["hidden"], params["readout"], offset = convert_readout(weights, layout)
+    params["readout"], offset = convert_readout(weights, layout)
     if left := [name for name in weights if not FOLLOWS.search(name) and weights.left[name].size]:
         raise ValueError(f"the checkpoint has weights that SevenNet models known here do not have: {', '.join(left)}")
     constants = {"avg_num_neighbors": np.array(denominators[0]), "scale": scale, "shift": np.zeros_like(shift)}
@@ -349,7 +349,7 @@ def self_connection(
     return {ir: gain[ir] * w for ir, w in matrices.items()}
 
 
-def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, dict, float]:
+def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, float]:
     """Parameters of the two linear layers, and the constant that biases add to every atom's energy before scaling."""
     x = layout.hidden[-1]
     width = x.dim // 2
@@ -359,7 +359,7 @@ def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, dict, float
     if layout.bias:
         offset += weights.take("reduce_hidden_to_energy.linear.bias").item()
     matrices = {EVEN: SILU / SILU_SCALE * hidden[EVEN]}
-    return parameters(matrices), {"w0": energy * np.sqrt(width)}, offset
+    return {"hidden": parameters(matrices), "out": {"w0": energy * np.sqrt(width)}}, offset
 
 
 def rescaling(weights: Weights, layout: Layout) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,7 @@ def pad(
     padding atoms but no padding graph they are masked all the same.
 
     Raises:
-        ValueError: the structures do not fit ``shape``.
+        ValueError: the structures do not fit ``shape``, or only some of them have a head.
     """
     found = [find_slots(s, cutoff) for s in structures] if found is None else found
     need = smallest_shape(found)
@@ -69,6 +69,10 @@ def pad(
     mask = np.zeros((atoms, width), bool)
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
+    heads = [s.head for s in structures]
+    if None in heads and any(head is not None for head in heads):
+        raise ValueError(f"{structures[heads.index(None)].name}: has no head, but others in its batch do; give it one")
+    head = None if None in heads else np.array([*heads, *[0] * (graphs - len(heads))], np.int32)
     first = 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
         n, w = s.mask.shape
@@ -85,7 +89,7 @@ def pad(
     return Graph(
         positions, numbers, cell, neighbors, shifts, reverse, mask,
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
-        charge=charge, spin=spin,
+        charge=charge, spin=spin, head=head,
     )  # fmt: skip
 
 

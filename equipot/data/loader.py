@@ -89,7 +89,7 @@ def sha256_of(structures: Sequence[Structure]) -> str:
 
 def _update(digest: Any, s: Structure) -> None:
     scalars = [s.charge, s.spin, s.weight, s.energy_weight, s.forces_weight, s.stress_weight]
-    for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, scalars):
+    for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, s.head, scalars):
         digest.update(b"none" if value is None else np.asarray(value).tobytes())
 
 

@@ -98,6 +98,16 @@ class Rezeroed(Changed):
 
 
 @dataclass(frozen=True, eq=False)
+class Headed(Changed):
+    """Structures with labels of one level of theory among several."""
+
+    head: int
+
+    def change(self, s: Structure) -> Structure:
+        return s.replace(head=self.head)
+
+
+@dataclass(frozen=True, eq=False)
 class Cleared(Changed):
     """Structures without some of their fields."""
 

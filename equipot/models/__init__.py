@@ -6,10 +6,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from equipot.data.batch import pad
+from equipot.eqp import flatten
 from equipot.graph import Graph, edge_vectors
 from equipot.potential import Metadata, Potential, Term
+from equipot.structure import Structure
+
+
+def shapes(term: Term) -> dict[str, tuple[int, ...]]:
+    """Shape of every variable of a term with a table of elements, by path, such as ``params/readout0/w0``.
+
+    Nothing is computed.
+    """
+    atom = Structure(np.array(term.elements[:1]), np.zeros((1, 3)), head=0)
+    graph = pad([atom], term.cutoff)
+
+    def initial(key: Array, graph: Graph) -> Any:
+        return term.init(key, graph.replace(positions=None), edge_vectors(graph))
+
+    return {path: leaf.shape for path, leaf in flatten(jax.eval_shape(initial, jax.random.key(0), graph)).items()}
 
 
 def fresh(

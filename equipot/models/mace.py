@@ -13,7 +13,7 @@ from equipot.nn.edges import embed_edges
 from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP, OnWeights, Radial
-from equipot.nn.readout import BiasedMLP, Embedding, finish
+from equipot.nn.readout import BiasedMLP, Embedding, check_heads, chosen, finish, per_head
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
 
@@ -45,12 +45,15 @@ class MACE(Term):
     """Hidden widths of the last layer's readout; the other layers read out linearly."""
     readout_bias: bool = False
     """Whether the last layer's readout adds a constant in every layer."""
+    heads: tuple[str, ...] = ()
+    """Names of levels of theory that share everything but the readouts."""
     repulsion: ZBL | None = None
     """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_elements(self.elements)
+        check_heads(self.heads)
         self.at_least(1, "channels", "layers")
         self.at_least(0, "hidden_l", "l_max")
         for name in ("correlation", "message_channels"):
@@ -89,7 +92,9 @@ class MACE(Term):
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))
             network = BiasedMLP if last and self.readout_bias else MLP
-            energy += network((*self.readout, 1) if last else (1,), name=f"readout{layer}")(latent[-1])[:, 0]
+            widths = (*self.readout, 1) if last else (1,)
+            answers = per_head(network, self.heads, widths=widths, name=f"readout{layer}")(latent[-1])[..., 0]
+            energy += chosen(answers, self.heads, graph)
         return Atomic(finish(self, energy, edges, graph), latent=jnp.concatenate(latent, axis=-1))
 
 

@@ -16,7 +16,7 @@ from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLin
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, UnitVariance
 from equipot.nn.radial import MLP, Radial
-from equipot.nn.readout import Embedding, finish
+from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
@@ -76,12 +76,15 @@ class NequIP(Term):
     """Learned constants in the linear maps before and after each convolution."""
     readout: int | None = 16
     """Width of a linear layer between the last features and the energy."""
+    heads: tuple[str, ...] = ()
+    """Names of levels of theory that share everything but what follows the last features."""
     repulsion: ZBL | None = None
     """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_elements(self.elements)
+        check_heads(self.heads)
         self.at_least(1, "layers")
         self.at_least(0, "l_max")
         widths = [*self._widths(), *(n for n in (self.embedding, self.readout) if n is not None)]
@@ -105,8 +108,8 @@ class NequIP(Term):
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
         latent = scalars(x)
-        hidden = latent if self.readout is None else scalars(Linear(f"{self.readout}x0e", name="hidden")(x))
-        return Atomic(finish(self, MLP((1,), name="readout")(hidden)[:, 0], edges, graph), latent=latent)
+        readout = per_head(Readout, self.heads, width=self.readout, name="readout")
+        return Atomic(finish(self, chosen(readout(x), self.heads, graph), edges, graph), latent=latent)
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""
@@ -121,6 +124,17 @@ class NequIP(Term):
 
     def _widths(self) -> tuple[int, ...]:
         return (self.channels,) * (self.l_max + 1) if isinstance(self.channels, int) else tuple(self.channels)
+
+
+class Readout(nn.Module):
+    """Invariant features to a number for each atom: linear, in two steps where ``width`` gives what lies between."""
+
+    width: int | None
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "atoms"]:
+        hidden = scalars(x if self.width is None else Linear(f"{self.width}x0e", name="hidden")(x))
+        return MLP((1,), name="out")(hidden)[:, 0]
 
 
 class Layer(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,15 +42,49 @@ class BiasedMLP(nn.Module):
         return x
 
 
+def check_heads(heads: tuple[str, ...]) -> None:
+    """ValueError for names of heads that cannot be told apart, or that a file name with ``@HEAD`` could not give."""
+    wrong = [name for name in heads if not re.fullmatch(r"[\w.+-]+", name)]
+    if wrong:
+        raise ValueError(f"heads: {wrong[0]!r} is not one word of letters, digits and . + - _")
+    if len(set(heads)) < len(heads):
+        raise ValueError(f"heads: {list(heads)} has one of them twice")
+
+
+def per_head(make: Callable[..., nn.Module], heads: Sequence[str], **fields: Any) -> nn.Module:
+    """The module; with heads, one with parameters of its own for each, whose answers are stacked along the first axis."""
+    if not heads:
+        return make(**fields)
+    lifted = nn.vmap(make, in_axes=None, axis_size=len(heads), variable_axes={"params": 0}, split_rngs={"params": True})
+    return lifted(**fields)
+
+
+def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Graph) -> Float[Array, "atoms"]:
+    """Of what all heads say, for each atom what the head of its graph says; ``values`` itself where there are no heads.
+
+    Raises:
+        ValueError: there are several heads, but the graph does not say which.
+    """
+    if not heads:
+        return values
+    if graph.head is None:
+        raise ValueError(
+            f"the potential has several heads, {', '.join(heads)}: choose one, with potential.head({heads[0]!r}), or with "
+            f"FILE@{heads[0]} wherever a potential is named"
+        )
+    return jnp.take_along_axis(values, graph.head[graph.node_graph][None], axis=0)[0]
+
+
 def finish(term: nn.Module, network: Float[Array, "atoms"], edges: Edges, graph: Graph) -> Float[Array, "atoms"]:
     """Energy of each atom in eV: scale[s] x network + shift[s], both constants that come from the training set.
 
-    A ``term.repulsion`` is added as it is.
+    With ``term.heads``, every head has constants of its own. A ``term.repulsion`` is added as it is.
     """
-    count = len(term.elements)
-    scale = term.variable("constants", "scale", lambda: jnp.ones(count)).value
-    shift = term.variable("constants", "shift", lambda: jnp.zeros(count)).value
-    energy = scale[edges.species] * network + shift[edges.species]
+    table = (*([len(term.heads)] if term.heads else []), len(term.elements))
+    scale = term.variable("constants", "scale", lambda: jnp.ones(table)).value
+    shift = term.variable("constants", "shift", lambda: jnp.zeros(table)).value
+    of_atom = lambda constant: chosen(constant[..., edges.species], term.heads, graph)
+    energy = of_atom(scale) * network + of_atom(shift)
     if term.repulsion is not None:
         energy += term.repulsion(edges, graph, term.cutoff)
     return energy * edges.known

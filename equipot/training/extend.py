@@ -8,35 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from equipot.data.batch import pad
 from equipot.eqp import flatten, unflatten
-from equipot.graph import edge_vectors
+from equipot.models import shapes
 from equipot.potential import Potential, Term, symbols
-from equipot.structure import Structure
 
 
 def has_elements(term: Term) -> bool:
     """Whether a term has a table of elements."""
     return any(f.name == "elements" for f in dataclasses.fields(term))
-
-
-def shapes(term: Term) -> dict[str, tuple[int, ...]]:
-    """Shape of every variable by path, collection first; nothing is computed."""
-    z = term.elements[0]
-    pair = Structure([z, z], [[0.0, 0.0, 0.0], [term.cutoff / 2, 0.0, 0.0]])
-    graph = pad([pair], term.cutoff)
-
-    def initial(key: Any, graph: Any) -> Any:
-        return term.init(key, graph.replace(positions=None), edge_vectors(graph))
-
-    return {path: leaf.shape for path, leaf in flatten(jax.eval_shape(initial, jax.random.key(0), graph)).items()}
 
 
 def species_axes(term: Term) -> dict[str, int | None]:

@@ -218,8 +218,8 @@ def nequip(term, variables, structure, edges):
             parts = zip(y.irreps, y.chunks, strict=True)
             y = concatenate([(e3nn.Irreps([(mul, ir)]), chunk + chunks.get(ir, 0)) for (mul, ir), chunk in parts])
         x = gate(y, irreps)
-    hidden = linear(params["hidden"], x, f"{term.readout}x0e").array
-    return finish(variables, mlp(params["readout"], hidden)[:, 0], species)
+    hidden = linear(params["readout"]["hidden"], x, f"{term.readout}x0e").array
+    return finish(variables, mlp(params["readout"]["out"], hidden)[:, 0], species)
 
 
 def gate(y, irreps):

@@ -1,0 +1,140 @@
+"""Several heads on one body: each says exactly what it says alone, and nobody is asked without a choice."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+import equipot
+from equipot.data.batch import Shape, pad
+from equipot.models import fresh
+from equipot.models.heads import join, own
+from equipot.models.mace import MACE
+from equipot.models.nequip import NequIP
+from equipot.nn.radial import Radial
+from equipot.physics.lennard_jones import LennardJones
+from equipot.potential import Metadata, evaluate
+from equipot.structure import Structure
+
+SYSTEMS = (Structure.from_ase(molecule("CH3CH2OH")), Structure.from_ase(bulk("Cu", cubic=True).repeat((1, 1, 2))))
+ELEMENTS = (1, 6, 8, 29)
+TERMS = {
+    "mace": MACE(cutoff=3.5, elements=ELEMENTS, channels=3, l_max=1, correlation=2, radial=Radial(mlp=(4,))),
+    "mace-biased": MACE(
+        cutoff=3.5, elements=ELEMENTS, channels=3, l_max=1, correlation=1, readout_bias=True, radial=Radial(mlp=(4,))
+    ),
+    "nequip": NequIP(cutoff=3.5, elements=ELEMENTS, channels=3, l_max=1, layers=2, radial=Radial(mlp=(4,))),
+    "nequip-direct": NequIP(
+        cutoff=3.5, elements=ELEMENTS, channels=3, l_max=1, layers=2, readout=None, radial=Radial(mlp=(4,))
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _precision(double_precision):
+    """Exactly means exactly."""
+
+
+def singles(name):
+    """Two potentials that differ in their readouts and constants only."""
+    graph = pad(SYSTEMS, 3.5)
+    made = [
+        fresh(TERMS[name], graph, jax.random.key(0), Metadata(free, level), scale=scale, shift=shift, avg_num_neighbors=9.0)
+        for free, level, scale, shift in (
+            (tuple((z, -1.0 * z) for z in ELEMENTS), "PBE", 0.5, [0.1, 0.2, 0.3, 0.4]),
+            (tuple((z, -2.0 * z) for z in ELEMENTS[:3]), "r2SCAN", [0.6, 0.7, 0.8, 0.9], 0.0),
+        )
+    ]
+    pbe, r2scan = (potential.astype("float64") for potential in made)
+    moved = lambda path, x: 1.3 * x + 0.1 if any("readout" in str(key) for key in path) else x
+    r2scan = r2scan.replace(variables=jax.tree_util.tree_map_with_path(moved, r2scan.variables))
+    return {"pbe": pbe, "r2scan": r2scan}
+
+
+def test_what_belongs_to_a_head():
+    assert {path for path in own(TERMS["mace"]) if path.startswith("constants")} == {"constants/scale", "constants/shift"}
+    trained = {path.split("/")[1] for path in own(TERMS["mace"]) if path.startswith("params")}
+    assert trained == {"readout0", "readout1"}
+    assert {path for path in own(TERMS["nequip"]) if path.startswith("params")} == {
+        "params/readout/hidden/w0e", "params/readout/out/w0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_mixed_batch_gives_what_each_head_gives_alone(name):
+    alone = singles(name)
+    joined = join(alone)
+    frames = [s.replace(head=head) for s in SYSTEMS for head in (1, 0)]
+    graph = pad(frames, 3.5, Shape(48, 48, 5), np.float64)
+    found = jax.jit(evaluate, static_argnames="want")(joined, graph, want=("energy", "forces", "stress"))
+    first = 0
+    for k, frame in enumerate(frames):
+        single = list(alone.values())[frame.head]
+        expected = evaluate(single, pad([frame.replace(head=None)], 3.5, dtype=np.float64), ("energy", "forces", "stress"))
+        assert float(found.interaction[k]) == pytest.approx(float(expected.interaction[0]), abs=1e-12)
+        np.testing.assert_allclose(found.forces[first : first + len(frame)], expected.forces, atol=1e-12)
+        if frame.pbc.any():
+            np.testing.assert_allclose(found.stress[k], expected.stress[0], atol=1e-13)
+        first += len(frame)
+    # Otherwise the choice of head would not show.
+    assert abs(float(found.interaction[0] - found.interaction[1])) > 1e-3
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_head_that_is_picked_is_what_was_joined(name):
+    for head, single in singles(name).items():
+        picked = join(singles(name)).head(head)
+        assert picked.term == single.term and picked.metadata == single.metadata and picked.heads == ()
+        assert jax.tree.structure(picked.variables) == jax.tree.structure(single.variables)
+        assert all(map(np.array_equal, jax.tree.leaves(picked.variables), jax.tree.leaves(single.variables)))
+
+
+def test_a_file_holds_all_heads_and_a_name_chooses_one(tmp_path):
+    alone = singles("mace")
+    joined, path = join(alone), tmp_path / "both.eqp"
+    equipot.save(joined, path)
+    assert equipot.load(path).metadata == joined.metadata and equipot.load(path).heads == ("pbe", "r2scan")
+    chosen = equipot.load(f"{path}@r2scan")
+    assert chosen.metadata.level_of_theory == "r2SCAN" and chosen.elements == (1, 6, 8)
+    energy = equipot.evaluate(chosen, SYSTEMS[0], want=("energy",)).energy
+    assert energy == equipot.evaluate(alone["r2scan"], SYSTEMS[0], want=("energy",)).energy
+    with pytest.raises(ValueError, match=r"both.eqp: the potential has no head 'hse': its heads are pbe, r2scan"):
+        equipot.load(f"{path}@hse")
+    equipot.save(alone["pbe"], tmp_path / "one.eqp")
+    with pytest.raises(ValueError, match=r"one.eqp: the potential has no head 'pbe': it has only one level of theory"):
+        equipot.load(f"{tmp_path / 'one.eqp'}@pbe")
+
+
+def test_nobody_is_asked_without_a_choice():
+    joined = join(singles("mace"))
+    with pytest.raises(ValueError, match=r"several heads, pbe, r2scan: choose one, with potential.head\('pbe'\)"):
+        equipot.evaluate(joined, SYSTEMS[0])
+    with pytest.raises(ValueError, match="several heads, pbe, r2scan: choose one"):
+        joined.calculator().calculate(SYSTEMS[0].to_ase())
+    mixed = [SYSTEMS[0].replace(head=1), SYSTEMS[1]]
+    with pytest.raises(ValueError, match="has no head, but others in its batch do"):
+        pad(mixed, 3.5)
+
+
+def test_heads_share_their_body():
+    pbe, r2scan = singles("mace").values()
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 1 if "embedding" in str(path) else x, r2scan.variables
+    )
+    with pytest.raises(ValueError, match="r2scan and pbe differ in params/embedding/w; heads share everything but"):
+        join({"pbe": pbe, "r2scan": r2scan.replace(variables=moved)})
+    with pytest.raises(ValueError, match="r2scan and pbe are not the same model"):
+        join({"pbe": pbe, "r2scan": r2scan.replace(term=r2scan.term.clone(cutoff=3.0))})
+
+
+def test_names_of_heads():
+    with pytest.raises(ValueError, match="heads: 'two words' is not one word"):
+        dataclasses.replace(TERMS["mace"], heads=("two words",))
+    with pytest.raises(ValueError, match="has one of them twice"):
+        dataclasses.replace(TERMS["nequip"], heads=("pbe", "pbe"))
+    with pytest.raises(ValueError, match="LennardJones cannot have several heads"):
+        own(LennardJones(cutoff=3.0))
