@@ -13,8 +13,9 @@ import numpy as np
 from benchmarks.measure import compiled, device, memory, timing
 from equipot import config, md
 from equipot.data.batch import pad
+from equipot.data.config import DataConfig
 from equipot.data.loader import plan_training, prepare
-from equipot.data.read import DataConfig, load_data
+from equipot.data.read import load_data
 from equipot.graph import Graph
 from equipot.md.driver import Run
 from equipot.md.progress import Progress

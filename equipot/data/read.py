@@ -2,111 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from equipot.data import bundled, extxyz
-from equipot.data.check import CUTOFF, MAX_FORCE, MIN_DISTANCE, Report, check
+from equipot.data.check import CUTOFF, Report, check
+from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
 from equipot.structure import Structure
 
-__all__ = ["DataConfig", "Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
-
-CHOICES = ("auto", "isolated", "fit")
-SETS = ("training", "validation", "test", "replay")
-"""What reports call the sets of a run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How files of reference data are understood."""
-
-    keys: Keys = field(default_factory=Keys)
-    """Names of the labels in the files, where they are not the usual ones."""
-    units: Units = field(default_factory=Units)
-    """Units of the files."""
-    max_force: float = MAX_FORCE
-    """A larger force component in the data (eV/Å) is an error."""
-    min_distance: float = MIN_DISTANCE
-    """A pair of atoms in the data that is closer (Å) is an error."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_force", "min_distance"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source(Reading):
-    """Frames of another origin than the training set's, with conventions of their own."""
-
-    files: str | tuple[str, ...]
-    """Source or sources."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replay(Source):
-    """Frames of a base potential's level of theory, mixed into its fine-tuning so that it does not forget."""
-
-    share: float = 0.5
-    """Of the frames of an epoch; which frames, is drawn anew for each epoch. At most all of them are taken."""
-    weight: float = 1.0
-    """Factor on the weight of these frames in the loss."""
-    labels: Literal["file", "base"] = "file"
-    """Labels of the files, or what the base potential says of their geometries before the first step."""
-    valid: float | int = 0.1
-    """Share (below 1) or number of the frames to hold out; the report tells what was forgotten on them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.share < 1:
-            raise ValueError(f"share = {self.share:g} must lie between 0 and 1: it is a share of the frames of an epoch")
-        if not 0 < self.weight < np.inf:
-            raise ValueError(f"weight = {self.weight:g} must be positive and finite; leave replay out for none")
-
-
-@dataclass(frozen=True)
-class DataConfig(Reading):
-    """Reference data of a run. A source is a file, ``file@0:100`` (ASE's frame slices) or ``bundled:NAME``."""
-
-    train: str | tuple[str, ...]
-    """Source or sources to train on; isolated atoms among them give E0 and are not trained on."""
-    valid: float | int | str | tuple[str, ...] = 0.1
-    """Share (below 1) or number of the training frames to hold out for validation, or sources of its own."""
-    test: str | tuple[str, ...] | None = None
-    """Source or sources to evaluate on at the end."""
-    limit: int | None = None
-    """Train on this many frames only; a share in valid is then one of this number."""
-    limit_by: Literal["random", "first"] = "random"
-    """Which frames a limit keeps: drawn with the seed, or the first in the files."""
-    atomic_energies: str | dict[str, float] = "auto"
-    """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Factor on the weight of training frames, by their config_type."""
-    replay: Replay | None = None
-    """In fine-tuning: frames of the base's level of theory to train on as well, against forgetting."""
-    forget: dict[str, str | tuple[str, ...] | Source] = field(default_factory=dict)
-    """In fine-tuning: sets of the base's level of theory, by name, on which the report compares the result with the base."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit = {self.limit} leaves nothing to train on; give 1 or more, or leave it out")
-        for name, factor in self.weights.items():
-            if not 0 <= factor < np.inf:
-                raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive, and finite")
-        for name in self.forget:
-            if name in SETS or not re.fullmatch(r"[\w-]+", name):
-                taken = "taken" if name in SETS else "no name for a file"
-                raise ValueError(f"forget: {name!r} is {taken}; choose a word other than {', '.join(SETS)}")
+__all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +46,8 @@ class Dataset:
     """Where E0 comes from: isolated, fit or config."""
     report: Report
     """What the checks found; its ``str`` is for the user."""
+    levels: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """E0 of each head, where there are several; energies are then counted from them, and those above are zero."""
 
 
 def read(source: str | Path, keys: Keys | None = None, units: Units | None = None) -> Sequence[Structure]:
@@ -246,13 +159,13 @@ def _slice(index: str, source: str) -> slice:
         raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
 
 
-def load_data(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Dataset:
+def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Dataset:
     """Everything a run reads, split, checked and with E0; arguments and errors as ``load_sets``, and an element without E0."""
     sets = load_sets(config, seed, cutoff, depends_on)
     return with_energies(sets, find_energies(config, sets))
 
 
-def load_sets(config: DataConfig, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Sets:
+def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Sets:
     """The sets of a run, split and checked.
 
     ``cutoff`` (Å) is for the search for atoms without neighbours, ``depends_on`` that of the term that will be trained.
@@ -305,7 +218,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
     return frames
 
 
-def _training_frames(config: DataConfig) -> tuple[Sequence[Structure], dict[int, float]]:
+def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float]]:
     """The frames to train on, and E0 of the free atoms among them."""
     everything = _sources(config.train, config)
     alone = np.array([is_free_atom(s) for s in everything], bool)
@@ -337,7 +250,7 @@ def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Seque
     return Weighted(train, factors)
 
 
-def find_energies(config: DataConfig, sets: Sets, known: Known | None = None) -> AtomicEnergies:
+def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> AtomicEnergies:
     """E0 of the training elements; the checks have seen to it that the other sets have no more.
 
     With ``known``, only what it leaves open, see ``stats.atomic_energies``.

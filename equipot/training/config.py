@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from equipot.data.read import DataConfig
+from equipot.data.config import DataConfig
 from equipot.potential import Term
 from equipot.training.loop import TrainingConfig
 
@@ -47,6 +47,9 @@ class FineTune:
     atomic_energies: Literal["keep", "refit"] = "keep"
     """E0 of the base, or new ones for data of another level of theory: by data.atomic_energies, where a fit is one to what the
     base's interaction energies leave of the new energies."""
+    head: str | None = None
+    """With data.heads: the head of the base that new heads begin as, and that replay and forget belong to. A base that has none
+    gets its own level of theory as a head of this name beside them; without it, only the heads of the data are kept."""
     elements: Literal["known", "extend"] | dict[str, str] = "known"
     """What to do with elements that the base lacks: an error; begin as the mean of the known ones; or as one of them, by symbol
     (Br: Cl)."""
@@ -74,6 +77,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
+        if isinstance(self.model, FineTune):
+            if self.model.head and not self.data.heads:
+                raise ValueError(
+                    "model.head is for data.heads, but there are none: leave it out; FILE@HEAD in model.from chooses a head"
+                )
+            if self.data.heads and not self.model.head and (self.data.replay or self.data.forget):
+                raise ValueError("data.heads: set model.head to the head that replay and forget belong to")
         if isinstance(self.model, Term):
             for name in ("replay", "forget"):
                 if getattr(self.data, name):

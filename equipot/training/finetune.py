@@ -14,11 +14,13 @@ import numpy as np
 import equipot
 from equipot import config as configs
 from equipot import library
+from equipot.data.levels import KINDS, by_level, joined, label, of_level
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
-from equipot.data.split import Chain, Rezeroed, Scaled, Subset, split
+from equipot.data.split import Chain, Headed, Rezeroed, Scaled, Subset, split
 from equipot.data.stats import AtomicEnergies, compositions
-from equipot.potential import Potential
+from equipot.models.heads import join, own
+from equipot.potential import Head, Potential
 from equipot.structure import Structure
 from equipot.training import checkpoint
 from equipot.training.adapt import Trained, trainable
@@ -28,7 +30,7 @@ from equipot.training.evaluate import Table, error_table, evaluate_sets
 from equipot.training.extend import choose_parents, extend, species_axes
 from equipot.training.level import Level, energies_of_level, short
 from equipot.training.measured import Measured, pack, remembered, unpack
-from equipot.training.start import Base, Beginning, device_count, need_frames, prepare_sets
+from equipot.training.start import Base, Beginning, device_count, need_frames, pairs, prepare_sets
 
 
 class Others(NamedTuple):
@@ -49,27 +51,56 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     """
     model = config.model
     base = library.load(model.from_, config.dtype)
-    sha256 = fingerprint(base)
-    sets = load_sets(config.data, config.seed, base.cutoff, base.term.depends_on)
-    need_frames(config, sets)
-    parents = choose_parents(base.elements, compositions(sets.train)[2], model.elements, model.from_)
-    potential = extend(base, parents)
+    sha256, bases = fingerprint(base), bases_of(config, base)
+    sets = {
+        name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()
+    }
+    for part in sets.values():
+        need_frames(config, part)
+    present = sorted({z for part in sets.values() for z in compositions(part.train)[2]})
+    parents = choose_parents(base.elements, present, model.elements, model.from_)
+    potential = extend(join(bases) if config.data.heads else base, parents)
     trained = adapted(config, potential)
-    others = load_others(config, base)
+    others = load_others(config, bases.get(model.head or "", base))
     # With nothing explained, for its errors: what the config lacks shows before the base is asked.
-    level(config, sets, base, np.zeros(len(sets.train)))
-    asked = [model.atomic_energies, model.elements, config.data.atomic_energies, labels_itself(config)]
-    key = json.dumps([sha256, asked, hashes(sets, others)])
-    measured = remembered(out, key, resume, lambda: measure(config, base, potential, sets, others))
-    others, found = with_labels(others, measured.labels), measured.energies
-    changes = changes_of(found, base)
-    dataset, replay = mixed(config, with_energies(sets, found), others.replay, changes)
+    for name, part in sets.items():
+        level(config, name, part, bases[name], np.zeros(len(part.train)))
+    asked = [model.atomic_energies, model.elements, [d.atomic_energies for d in config.data.levels.values()], list(bases)]
+    key = json.dumps([sha256, *asked, model.head, labels_itself(config), hashes(sets, others)])
+    measured = remembered(out, key, resume, lambda: measure(config, bases, potential, sets, others))
+    others = with_labels(others, measured.labels)
+    dataset, replay, watched = mixed(config, bases, sets, others, measured)
     frames = prepare_sets(dataset, potential.cutoff)
-    potential = with_metadata(potential, config, found.energies, frames["train"].sha256, sha256)
-    watched = {name: Rezeroed(held, changes) for name, held in others.watched.items()}
-    notes = (*describe(config, base, replay, measured.before), *measured.notes)
-    origin = Base(model.from_, sha256, measured.before, {"training": sets.train, **watched}, notes)
+    potential = with_metadata(potential, config, bases, measured, frames["train"].sha256, sha256)
+    notes = (*describe(config, base, bases, replay, measured.before), *measured.notes)
+    origin = Base(model.from_, sha256, measured.before, watched, notes)
     return Beginning(config, dataset, potential, trained, frames, replay, origin)
+
+
+def bases_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:
+    """What each head begins as, by its name, which is empty where there is only one level of theory.
+
+    The heads of the base come first, then new ones in the order of ``data.heads``.
+
+    Raises:
+        ValueError: heads of config and base that do not fit.
+    """
+    model, wanted = config.model, tuple(config.data.heads)
+    if not wanted:
+        if base.heads:
+            choice = f"{model.from_}@{base.heads[0]}"
+            raise ValueError(
+                f"{model.from_} has the heads {', '.join(base.heads)}: begin with one of them, model.from: {choice}, or give "
+                "data.heads with data of each level of theory"
+            )
+        return {"": base}
+    known = {name: base.head(name) for name in base.heads} or ({model.head: base} if model.head else {})
+    if base.heads and model.head is not None and model.head not in known:
+        raise ValueError(f"model.head: {model.from_} has no head {model.head!r}; its heads are {', '.join(known)}")
+    new = [name for name in wanted if name not in known]
+    if base.heads and new and model.head is None:
+        raise ValueError(f"data.heads: {new[0]} is new; set model.head to what it begins as, one of {', '.join(known)}")
+    return known | {name: known.get(model.head, base) for name in new}
 
 
 def fingerprint(potential: Potential) -> str:
@@ -81,6 +112,8 @@ def fingerprint(potential: Potential) -> str:
 def adapted(config: TrainConfig, potential: Potential) -> Trained:
     """What is trained of the potential."""
     found = species_axes(potential.term) if config.model.adapters else {}
+    if config.model.adapters and potential.heads:
+        found |= dict.fromkeys(own(potential.term), 0)
     axes = {path.removeprefix("params/"): axis for path, axis in found.items() if axis is not None}
     return trainable(potential.variables["params"], config.model, axes, jax.random.key(config.seed))
 
@@ -106,35 +139,57 @@ def load_others(config: TrainConfig, base: Potential) -> Others:
     return Others(replay, watched)
 
 
-def hashes(sets: Sets, others: Others) -> list[str]:
+def hashes(sets: Mapping[str, Sets], others: Others) -> list[str]:
     """SHA-256 of every set, as it was read."""
-    return [sha256_of(frames) for frames in (sets.train, sets.valid, sets.test, others.replay, *others.watched.values())]
+    own = [frames for part in sets.values() for frames in (part.train, part.valid, part.test)]
+    return [sha256_of(frames) for frames in (*own, others.replay, *others.watched.values())]
 
 
-def level(config: TrainConfig, sets: Sets, base: Potential, explained: np.ndarray) -> Level:
-    """E0 of the data's level of theory, see ``energies_of_level``."""
-    old = dict(base.metadata.atomic_energies)
-    return energies_of_level(config.data, sets, old, config.model.atomic_energies == "refit", explained)
+def level(config: TrainConfig, name: str, sets: Sets, base: Potential, explained: np.ndarray) -> Level:
+    """E0 of the level of theory of the head ``name``, see ``energies_of_level``."""
+    refit = config.model.atomic_energies == "refit"
+    return energies_of_level(config.data.levels[name], sets, free(base), refit, explained)
 
 
-def measure(config: TrainConfig, base: Potential, potential: Potential, sets: Sets, others: Others) -> Measured:
-    """The base's errors, with E0 of the data's level of theory for data of that level; ``potential`` knows new elements too."""
-    here = {"training": sets.train, "validation": sets.valid, "test": sets.test}
-    everything = {**here, **others.watched, **({"replayed": others.replay} if labels_itself(config) else {})}
-    devices = device_count(config.training, len(sets.train))
-    found = evaluate_sets(potential, everything, config.training.valid_batch_size, devices)
-    energies, notes = level(config, sets, base, np.array([s.energy for s in found["training"][1]]))
-    changes = changes_of(energies, base)
-    before = {name: table for name, (table, _) in found.items()}
-    for name in (name for name in here if name in found):
-        before[name] = error_table(here[name], list(Rezeroed(found[name][1], changes)))
+def free(base: Potential) -> dict[int, float]:
+    """E0, eV by Z."""
+    return dict(base.metadata.atomic_energies)
+
+
+def measure(
+    config: TrainConfig, bases: Mapping[str, Potential], potential: Potential, sets: Mapping[str, Sets], others: Others
+) -> Measured:
+    """The base's errors, with E0 of the data's levels of theory for data of those levels.
+
+    ``potential`` is what training begins with: it says what the base says, and knows new elements and heads too.
+    """
+    head_of = {label(kind, name): name for name in sets for kind in KINDS}
+    head_of |= dict.fromkeys([*others.watched, "replayed"], config.model.head or "")
+    everything = {label(kind, name): getattr(part, field) for name, part in sets.items() for kind, field in KINDS.items()}
+    everything |= {**others.watched, **({"replayed": others.replay} if labels_itself(config) else {})}
+    places = {name: k for k, name in enumerate(bases)}
+    asked = {n: Headed(f, places[head_of[n]]) if potential.heads else f for n, f in everything.items()}
+    devices = device_count(config.training, sum(len(part.train) for part in sets.values()))
+    found = evaluate_sets(potential, asked, config.training.valid_batch_size, devices)
+    # Energies of a potential with heads are counted from the free atoms.
+    added = {name: free(base) if potential.heads else {} for name, base in bases.items()}
+    said = {name: list(Rezeroed(predicted, added[head_of[name]])) for name, (_, predicted) in found.items()}
+    levels = {
+        name: level(config, name, part, bases[name], np.array([s.energy for s in said[label("training", name)]]))
+        for name, part in sets.items()
+    }
+    energies = {name: found.found for name, found in levels.items()}
+    moved = {name: list(Rezeroed(said[name], changes_of(energies, bases, head_of[name]))) for name in said}
+    watched = [name for name in others.watched if name in said]
+    before = {name: error_table(everything[name], said[name] if name in watched else moved[name]) for name in said}
     labels: dict[str, np.ndarray] = {}
     if labels_itself(config):
-        held = found["replay"][1] if "replay" in found else []
-        labels = pack([*found["replayed"][1], *held])
+        held = said.get("replay", [])
+        labels = pack([*said["replayed"], *held])
         before |= {"replay": error_table(held, held)} if held else {}
     before.pop("replayed", None)
-    return Measured(energies, notes, before, labels)
+    notes = [f"{name}: {note}" if name else note for name, found in levels.items() for note in found.notes]
+    return Measured(energies, tuple(notes), before, labels)
 
 
 def labels_itself(config: TrainConfig) -> bool:
@@ -142,10 +197,10 @@ def labels_itself(config: TrainConfig) -> bool:
     return config.data.replay is not None and config.data.replay.labels == "base"
 
 
-def changes_of(energies: AtomicEnergies, base: Potential) -> dict[int, float]:
-    """New E0 less those of the base, eV by Z."""
-    old = dict(base.metadata.atomic_energies)
-    return {z: energy - old.get(z, 0.0) for z, energy in energies.energies.items()}
+def changes_of(energies: Mapping[str, AtomicEnergies], bases: Mapping[str, Potential], name: str) -> dict[int, float]:
+    """New E0 of a head less those of its base, eV by Z; none for a head whose level of theory has no data here."""
+    old = free(bases[name])
+    return {z: energy - old.get(z, 0.0) for z, energy in energies[name].energies.items()} if name in energies else {}
 
 
 def with_labels(others: Others, labels: Mapping[str, np.ndarray]) -> Others:
@@ -158,37 +213,65 @@ def with_labels(others: Others, labels: Mapping[str, np.ndarray]) -> Others:
 
 
 def mixed(
-    config: TrainConfig, dataset: Dataset, replay: Sequence[Structure], changes: Mapping[int, float]
-) -> tuple[Dataset, Replayed | None]:
-    """The training set with the frames to replay behind it, their energies counted from the same E0 as the others'."""
+    config: TrainConfig, bases: Mapping[str, Potential], sets: Mapping[str, Sets], others: Others, measured: Measured
+) -> tuple[Dataset, Replayed | None, dict[str, Sequence[Structure]]]:
+    """The data of the run, with the frames to replay behind those to train on; how many of these; and the sets to report on.
+
+    Energies of all are counted from the same E0, with heads from those of their own.
+    """
+    energies, heads, theirs = measured.energies, tuple(bases), config.model.head or ""
+    parts = {name: with_energies(part, energies[name]) for name, part in sets.items()}
+    dataset = joined(parts, heads) if config.data.heads else parts[""]
+
+    def counted(frames: Sequence[Structure]) -> Sequence[Structure]:
+        """Frames of the base's level of theory."""
+        if not config.data.heads:
+            return Rezeroed(frames, changes_of(energies, bases, theirs))
+        return of_level(frames, heads.index(theirs), free(bases[theirs]))
+
+    sets_of_report = {label("training", n): frames for n, frames in zip(sets, by_level(dataset, "train"), strict=True)}
+    sets_of_report |= {name: counted(frames) for name, frames in others.watched.items()}
     settings = config.data.replay
     if settings is None:
-        return dataset, None
+        return dataset, None, sets_of_report
     wanted = round(len(dataset.train) * settings.share / (1 - settings.share))
-    behind = Scaled(Rezeroed(replay, changes), settings.weight)
+    behind = Scaled(counted(others.replay), settings.weight)
     both = dataclasses.replace(dataset, train=Chain((dataset.train, behind)))
-    return both, Replayed(len(replay), min(max(1, wanted), len(replay)))
+    return both, Replayed(len(others.replay), min(max(1, wanted), len(others.replay))), sets_of_report
 
 
-def with_metadata(potential: Potential, config: TrainConfig, energies: Mapping[int, float], data: str, base: str) -> Potential:
+def with_metadata(
+    potential: Potential, config: TrainConfig, bases: Mapping[str, Potential], measured: Measured, data: str, base: str
+) -> Potential:
     """The potential with E0 and origin of what it will be; licence and citation stay those of the base."""
-    old = potential.metadata
-    refit = config.model.atomic_energies == "refit"
+    old, refit = potential.metadata, config.model.atomic_energies == "refit"
+    heads = []
+    for name, origin in bases.items():
+        trained = name in measured.energies
+        energies = measured.energies[name].energies if trained else free(origin)
+        heads.append(Head(name, pairs(energies), "" if trained and refit else origin.metadata.level_of_theory))
     metadata = dataclasses.replace(
         old,
-        atomic_energies=tuple(sorted((int(z), float(energy)) for z, energy in energies.items())),
-        level_of_theory="" if refit else old.level_of_theory,
         training_data=data,
         version=equipot.__version__,
         dtype="",
         extra=(*old.extra, ("fine-tuned from", f"{config.model.from_} (SHA-256 {base})")),
     )
-    return potential.replace(metadata=metadata)
+    if potential.heads:
+        return potential.replace(metadata=dataclasses.replace(metadata, heads=tuple(heads)))
+    (only,) = heads
+    told = {"atomic_energies": only.atomic_energies, "level_of_theory": only.level_of_theory}
+    return potential.replace(metadata=dataclasses.replace(metadata, **told))
 
 
-def describe(config: TrainConfig, base: Potential, replay: Replayed | None, before: Mapping[str, Table]) -> tuple[str, ...]:
-    """What there is to say of the base: its elements, its errors, the frames that are replayed."""
+def describe(
+    config: TrainConfig, base: Potential, bases: Mapping[str, Potential], replay: Replayed | None, before: Mapping[str, Table]
+) -> tuple[str, ...]:
+    """What there is to say of the base: its elements, its heads, its errors, the frames that are replayed."""
     lines = [f"base {config.model.from_}: {type(base.term).__name__} for {short(base.elements)}"]
+    if config.data.heads:
+        old = base.heads or ((config.model.head,) if config.model.head else ())
+        lines.append("heads: " + ", ".join(f"{name} ({'of the base' if name in old else 'new'})" for name in bases))
     lines += [f"base on {name}: {errors_text(table, '')}" for name, table in before.items()]
     if replay is not None:
         lines.append(f"replay: {replay.drawn} of {replay.pool} frames in every epoch")

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equipot.data.read import DataConfig, Sets, find_energies
+from equipot.data.config import Labelled
+from equipot.data.read import Sets, find_energies
 from equipot.data.stats import AtomicEnergies, Known, compositions, fit_energies
 from equipot.potential import symbols
 
@@ -34,7 +35,7 @@ class Level(NamedTuple):
 
 
 def energies_of_level(
-    config: DataConfig, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray
+    config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray
 ) -> Level:
     """E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
 
@@ -101,7 +102,7 @@ def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -
     )
 
 
-def other_zero(config: DataConfig, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
+def other_zero(config: Labelled, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
     """A warning where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
     if found.origin == "fit" or not given - fitted > OTHER_ZERO:
         return ()

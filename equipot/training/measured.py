@@ -23,7 +23,8 @@ NAME = "base.safetensors"
 class Measured(NamedTuple):
     """What the base says of the data before the first step."""
 
-    energies: AtomicEnergies
+    energies: Mapping[str, AtomicEnergies]
+    """By head, whose name is empty where there is only one level of theory."""
     notes: tuple[str, ...]
     before: dict[str, Table]
     """Its errors on each set."""
@@ -64,15 +65,17 @@ def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured
         if record["key"] == key:
             # Checkpoints write the path of a leaf, ['energy'] for energy.
             labels = {name.strip("[']"): array for name, array in arrays.items()}
-            energies = {int(z): energy for z, energy in record["energies"].items()}
-            found = AtomicEnergies(energies, record["origin"], tuple(record["warnings"]))
+            found = {
+                head: AtomicEnergies({int(z): energy for z, energy in energies.items()}, origin, tuple(warnings))
+                for head, (energies, origin, warnings) in record["energies"].items()
+            }
             return Measured(found, tuple(record["notes"]), record["before"], labels)
     measured = measure()
-    found = measured.energies
-    record = {
-        "key": key, "energies": {str(z): float(e) for z, e in found.energies.items()}, "origin": found.origin,
-        "warnings": found.warnings, "notes": measured.notes, "before": measured.before,
-    }  # fmt: skip
+    energies = {
+        head: ({str(z): float(e) for z, e in found.energies.items()}, found.origin, found.warnings)
+        for head, found in measured.energies.items()
+    }
+    record = {"key": key, "energies": energies, "notes": measured.notes, "before": measured.before}
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.replace_file(path, checkpoint.encode(measured.labels, record))
     return measured

@@ -11,6 +11,7 @@ import numpy as np
 
 from equipot import config as configs
 from equipot import eqp
+from equipot.data.levels import KINDS, by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.training import checkpoint
@@ -189,7 +190,12 @@ def padding(loader: Loader, seed: int) -> float:
 def report(run: Run, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     """The error table, on the console and in report.md, with plots; after fine-tuning, beside the errors of the base."""
     potential, dataset, base = eqp.load(run.best_path), beginning.dataset, beginning.base
-    sets = {"validation": dataset.valid, "test": dataset.test or [], **({} if base is None else base.sets)}
+    sets = {
+        label(kind, head): frames
+        for kind in ("validation", "test")
+        for head, frames in zip(dataset.levels or ("",), by_level(dataset, KINDS[kind]), strict=True)
+    }
+    sets |= {} if base is None else base.sets
     found = evaluate_sets(potential, sets, run.config.valid_batch_size, run.mesh.size)
     tables = {name: table for name, (table, _) in found.items()}
     results = {name: (table, sets[name], predictions) for name, (table, predictions) in found.items()}

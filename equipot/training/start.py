@@ -11,11 +11,12 @@ import numpy as np
 
 import equipot
 from equipot.data.batch import pad
+from equipot.data.levels import joined
 from equipot.data.loader import Frames, Replayed, prepare
 from equipot.data.read import Dataset, Sets, load_data
 from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.models import fresh
-from equipot.potential import Metadata, Potential
+from equipot.potential import Head, Metadata, Potential
 from equipot.structure import Structure
 from equipot.training.adapt import Trained
 from equipot.training.config import TrainConfig
@@ -68,12 +69,37 @@ def from_scratch(config: TrainConfig) -> Beginning:
     Raises:
         ValueError: data and config do not fit.
     """
-    dataset = load_data(config.data, config.seed, config.model.cutoff or LONGEST, config.model.depends_on)
+    config = with_heads(config)
+    dataset = load_levels(config)
     config = with_elements(with_cutoff(config, dataset), dataset)
     need_frames(config, dataset)
     frames = prepare_sets(dataset, config.model.cutoff)
     potential = first_potential(config, dataset, frames["train"])
     return Beginning(config, dataset, potential, Trained(potential.variables["params"]), frames)
+
+
+def load_levels(config: TrainConfig) -> Dataset:
+    """The data of a run, of one level of theory or of several."""
+    cutoff, depends_on = config.model.cutoff or LONGEST, config.model.depends_on
+    found = {name: load_data(data, config.seed, cutoff, depends_on) for name, data in config.data.levels.items()}
+    return joined(found, tuple(found)) if config.data.heads else found[""]
+
+
+def with_heads(config: TrainConfig) -> TrainConfig:
+    """The config with the model's heads, which are those of the data.
+
+    Raises:
+        ValueError: the model cannot have heads, or names others.
+    """
+    heads, kind = tuple(config.data.heads), type(config.model).__name__
+    if not any(field.name == "heads" for field in dataclasses.fields(config.model)):
+        if heads:
+            raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")
+        return config
+    if config.model.heads not in ((), heads):
+        given = list(config.model.heads)
+        raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
+    return dataclasses.replace(config, model=config.model.clone(heads=heads))
 
 
 def need_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
@@ -119,9 +145,10 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames) -> Po
     some = np.unique(np.linspace(0, len(frames) - 1, EXAMPLES).astype(int))
     graph = pad([frames.structures[int(k)] for k in some], config.model.cutoff)
     metadata = Metadata(
-        atomic_energies=tuple(sorted((int(z), float(e)) for z, e in dataset.atomic_energies.items())),
+        atomic_energies=pairs(dataset.atomic_energies),
         training_data=frames.sha256,
         version=equipot.__version__,
+        heads=tuple(Head(name, pairs(energies)) for name, energies in dataset.levels.items()),
     )
     # A model may be made for more elements than the data have; those are never asked for.
     elements = config.model.elements if has_elements(config.model) else stats.elements
@@ -137,6 +164,11 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames) -> Po
         avg_num_neighbors=stats.avg_num_neighbors,
     )
     return potential.astype(config.dtype)
+
+
+def pairs(energies: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    """E0 as metadata hold them."""
+    return tuple(sorted((int(z), float(energy)) for z, energy in energies.items()))
 
 
 def device_count(settings: TrainingConfig, frames: int) -> int:

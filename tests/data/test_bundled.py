@@ -3,7 +3,8 @@ import pytest
 
 from equipot.data import bundled
 from equipot.data.check import check
-from equipot.data.read import DataConfig, load_data, read
+from equipot.data.config import DataConfig
+from equipot.data.read import load_data, read
 from equipot.data.stats import is_free_atom
 
 

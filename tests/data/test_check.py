@@ -9,8 +9,9 @@ from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 
 from equipot.data.check import DataError, check
+from equipot.data.config import DataConfig
 from equipot.data.pairfit import fit
-from equipot.data.read import DataConfig, load_data
+from equipot.data.read import load_data
 from equipot.structure import Structure
 from equipot.units import GPa, hartree, kcal_per_mol
 

@@ -10,8 +10,9 @@ import ase.io
 import numpy as np
 import pytest
 
+from equipot.data.config import DataConfig
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
-from equipot.data.read import DataConfig, Keys, Units, load_data, read
+from equipot.data.read import Keys, Units, load_data, read
 from equipot.structure import Structure
 
 CONVENTIONS = [

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from equipot.data.read import DataConfig, load_data
+from equipot.data.config import DataConfig
+from equipot.data.read import load_data
 from equipot.data.split import Chain, Subset, split
 
 

@@ -5,7 +5,8 @@ import pytest
 from ase.build import bulk, molecule
 
 from equipot.data.batch import find_slots
-from equipot.data.read import DataConfig, load_data
+from equipot.data.config import DataConfig
+from equipot.data.read import load_data
 from equipot.data.stats import (
     LONGEST,
     atomic_energies,

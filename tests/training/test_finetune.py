@@ -5,11 +5,11 @@ import io
 import json
 import shutil
 
-import ase.io
 import jax
 import numpy as np
 import pytest
 import tiny
+from tuning import SHIFTS, labelled, shifted, tune, write
 
 from equipot import config, eqp
 from equipot.config import ConfigError
@@ -22,7 +22,7 @@ from equipot.nn.radial import Radial
 from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.systems import evaluate
-from equipot.training import TrainConfig, checkpoint, report, train
+from equipot.training import TrainConfig, checkpoint
 from equipot.training.adapt import trainable
 from equipot.training.config import Adapters, FineTune
 from equipot.training.evaluate import evaluate_set, predict
@@ -31,23 +31,6 @@ from equipot.training.overlay import overlay
 from equipot.training.step import with_params
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
-
-SHIFTS = {1: 3.25, 8: -41.5}
-"""E0 of another level of theory less those of the base, eV."""
-
-
-def write(path, frames):
-    ase.io.write(path, [s.to_ase() for s in frames])
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def no_plots():
-    """Plots are tested elsewhere, and take as long as these runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("parity", "learning_curves"):
-            patch.setattr(report, name, lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +49,6 @@ def files(tmp_path_factory):
     }
 
 
-def tune(out, base, data, model=None, training=None, resume=False, progress=None, **rest):
-    """A fine-tuning of the base, by the keys of a config."""
-    settings = {"epochs": 2, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(training or {})}
-    whole = {"data": data, "model": {"from": str(base), **(model or {})}, "training": settings, **rest}
-    return train(config.build(TrainConfig, whole), out, resume, progress)
-
-
 def params(path):
     return flatten(eqp.load(path).variables["params"])
 
@@ -82,15 +58,6 @@ def moved(path, base):
     before, after = params(base), params(path)
     assert before.keys() == after.keys()
     return {name for name in before if not np.array_equal(before[name], after[name])}
-
-
-def shifted(frames, shifts=SHIFTS):
-    return [s.replace(energy=s.energy + sum(shifts[z] for z in s.numbers)) for s in frames]
-
-
-def labelled(potential, frames):
-    """The frames with labels of a potential."""
-    return predict(eqp.load(potential), frames)
 
 
 # What is trained

@@ -18,7 +18,7 @@ import pytest
 import tiny
 
 from equipot import eqp
-from equipot.data.read import DataConfig
+from equipot.data.config import DataConfig
 from equipot.data.stats import typical_cutoff
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -261,8 +261,8 @@ def test_from_files_of_every_kind_to_a_potential(tmp_path):
     pytest.importorskip("h5py")
     import ase.io
 
+    from equipot.data.config import DataConfig
     from equipot.data.hdf5 import write_hdf5
-    from equipot.data.read import DataConfig
     from equipot.training import TrainConfig, evaluate_set, train
     from equipot.training.loop import TrainingConfig
 

@@ -93,7 +93,7 @@ def run(out, changes=None, resume=False, train=None, progress=None, model=None):
     """A training run on ``dataset`` with some settings changed."""
     import equipot.training.start as module
     from equipot import config
-    from equipot.data.read import DataConfig
+    from equipot.data.config import DataConfig
     from equipot.training import TrainConfig
     from equipot.training import train as fit
     from equipot.training.loop import TrainingConfig
