@@ -18,6 +18,7 @@ order in both modes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -88,6 +89,14 @@ class Graph:
         real = ("positions", "cell", "charge", "spin")
         present = {name: getattr(self, name) for name in real}
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
+
+
+def choose_head(heads: Sequence[str]) -> str:
+    """What to say where a potential has several heads and nobody has chosen one."""
+    return (
+        f"the potential has several heads, {', '.join(heads)}: choose one, with potential.head({heads[0]!r}), or with "
+        f"FILE@{heads[0]} wherever a potential is named"
+    )
 
 
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:

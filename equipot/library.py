@@ -185,7 +185,9 @@ def import_checkpoint(
     path = references or (REFERENCES / f"{name}.json" if name else None)
     if path is None:
         return potential, None
-    certificate = certify(potential, read_references(Path(path)))
+    values = read_references(Path(path))
+    single = potential.head(values["provenance"]["head"] or "") if potential.heads else potential
+    certificate = certify(single, values)
     if not certificate.passed:
         raise LibraryError(f"{source}: not converted, since the result deviates from its source by {certificate}")
     extra = (*potential.metadata.extra, ("deviation", str(certificate)))

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from equipot.graph import Graph, edge_vectors, sum_graphs, volume
+from equipot.graph import Graph, choose_head, edge_vectors, sum_graphs, volume
 from equipot.structure import Structure
 
 WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
@@ -142,12 +142,14 @@ class Potential:
         return dataclasses.replace(self, **changes)
 
     def check(self, structures: Iterable[Structure]) -> None:
-        """Raise where a structure has an element that this potential does not know.
+        """Raise where this potential cannot say anything about a structure.
 
         Raises:
-            ValueError: naming the structure, the element and what is known.
+            ValueError: an element that it does not know (named with the structure), or several heads and none chosen.
         """
         for structure in structures:
+            if self.heads and structure.head is None:
+                raise ValueError(choose_head(self.heads))
             unknown = sorted(set(structure.numbers.tolist()) - set(self.elements))
             if unknown:
                 raise ValueError(

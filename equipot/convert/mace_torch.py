@@ -18,6 +18,7 @@ from equipot.convert.mace_blocks import SCALAR, Basis, Block, Params, hidden_wid
 from equipot.convert.mace_products import Couplings, Product, product, readout
 from equipot.convert.torch_file import Record
 from equipot.convert.torch_module import Module, e3nn_linear
+from equipot.models.heads import join
 from equipot.models.mace import MACE
 from equipot.nn.features import PerSpecies, Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain
@@ -54,25 +55,42 @@ def recognise(content: Any) -> bool:
 def build(model: Record, head: str | None = None) -> Potential:
     """The potential that a ``.model`` file holds, with variables in double precision.
 
-    ``head`` chooses among the heads of a model with several.
+    ``head`` chooses among the heads of a model with several; without it, the potential has all of them.
 
     Raises:
-        ValueError: something in it cannot be converted, by name; or ``head`` is missing or unknown.
+        ValueError: something in it cannot be converted, by name; or ``head`` is unknown.
     """
+    names = heads(Module(model).of(*MODELS))
+    if head is not None and head not in names:
+        raise ValueError(f"the model has no head {head!r}; choose from {', '.join(names)}")
+    if head is not None or len(names) == 1:
+        return build_head(model, 0 if head is None else names.index(head), len(names))
+    try:
+        return join({name: build_head(model, k, len(names)) for k, name in enumerate(names)})
+    except ValueError as error:
+        raise ValueError(f"{error}; choose one of the heads {', '.join(names)}") from None
+
+
+def heads(module: Module) -> list[str]:
+    """Names of the levels of theory; an old model has one without a name of its own."""
+    return [str(name) for name in module.attribute("heads", None) or ["Default"]]
+
+
+def build_head(model: Record, chosen: int, count: int) -> Potential:
+    """The potential of one head of ``count``."""
     module = Module(model).of(*MODELS)
-    heads = [str(name) for name in module.attribute("heads", None) or ["Default"]]
-    chosen = choose_head(heads, head)
+    heads(module)
     module.ignore(*DESCRIPTIONS)
     module.expect("use_so3", False)
     if "joint_embedding" in module:
         raise module.fail("joint_embedding: energies that depend on total charge, spin or other inputs cannot be converted")
     elements = tuple(int(z) for z in module.array("atomic_numbers"))
-    scale, shift = scale_and_shift(module, chosen, len(heads))
+    scale, shift = scale_and_shift(module, chosen, count)
     radial, basis, cutoff = radial_basis(module)
     check_harmonics(module.child("spherical_harmonics"))
     layers = read_layers(module, basis)
     check_smooth(module, radial, layers)
-    final = readouts(module, len(layers.blocks), chosen, len(heads))
+    final = readouts(module, len(layers.blocks), chosen, count)
     radii = stored_radii(module, elements)
     scales = {"scale": np.full(len(elements), scale), "shift": np.full(len(elements), shift)}
     constants = {"avg_num_neighbors": np.float64(layers.blocks[0].avg_num_neighbors), **scales}
@@ -90,7 +108,7 @@ def build(model: Record, head: str | None = None) -> Potential:
     for k, (block, made, read) in enumerate(zip(*layers, final, strict=True)):
         params |= {f"interaction{k}": block.params, f"contraction{k}": made.contraction, f"linear{k}": made.linear}
         params[f"readout{k}"] = read
-    free = atomic_energies(module, chosen, len(heads), elements)
+    free = atomic_energies(module, chosen, count, elements)
     if left := module.unread():
         raise ValueError(f"{left[0]} ({len(left)} such in all) is not known here: without it the potential might be another")
     metadata = Metadata(tuple(zip(elements, free, strict=True)), extra=(("architecture", module.kind),))
@@ -100,15 +118,6 @@ def build(model: Record, head: str | None = None) -> Potential:
 def precision(model: Record) -> str:
     """Of the weights."""
     return "float32" if Module(model).child("node_embedding").child("linear").single("weight") else "float64"
-
-
-def choose_head(heads: list[str], head: str | None) -> int:
-    """Index of the head."""
-    if head is None and len(heads) > 1:
-        raise ValueError(f"the model has {len(heads)} heads: choose one of {', '.join(heads)}")
-    if head is not None and head not in heads:
-        raise ValueError(f"the model has no head {head!r}; choose from {', '.join(heads)}")
-    return 0 if head is None else heads.index(head)
 
 
 def per_head(module: Module, name: str, head: int, heads: int) -> float:

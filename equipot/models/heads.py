@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 import numpy as np
 
 from equipot.eqp import flatten, unflatten
@@ -50,7 +49,8 @@ def join(potentials: Mapping[str, Potential]) -> Potential:
         different = [name for name, other in zip(names, values, strict=True) if not np.array_equal(other, values[0])]
         if path not in apart and different:
             raise ValueError(f"{different[0]} and {names[0]} differ in {path}; heads share everything but their readouts")
-        joined[path] = jnp.asarray(np.stack(values)) if path in apart else value
+        # Not arrays of JAX, which would round double precision where 64 bits are not switched on.
+        joined[path] = np.stack(values) if path in apart else value
     heads = tuple(Head(name, p.metadata.atomic_energies, p.metadata.level_of_theory) for name, p in potentials.items())
     zero = tuple((z, 0.0) for z in sorted({z for potential in all_of_them for z in potential.elements}))
     metadata = dataclasses.replace(first.metadata, atomic_energies=zero, level_of_theory="", heads=heads)

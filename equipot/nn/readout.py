@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from equipot.graph import Graph
+from equipot.graph import Graph, choose_head
 from equipot.nn.edges import Edges
 from equipot.nn.radial import silu
 
@@ -68,10 +68,7 @@ def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Gra
     if not heads:
         return values
     if graph.head is None:
-        raise ValueError(
-            f"the potential has several heads, {', '.join(heads)}: choose one, with potential.head({heads[0]!r}), or with "
-            f"FILE@{heads[0]} wherever a potential is named"
-        )
+        raise ValueError(choose_head(heads))
     return jnp.take_along_axis(values, graph.head[graph.node_graph][None], axis=0)[0]
 
 

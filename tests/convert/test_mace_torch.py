@@ -201,8 +201,6 @@ def test_what_cannot_be_converted_is_refused_by_name(name):
 
 def test_the_head_is_chosen_by_name():
     model = read("mace-density")
-    with pytest.raises(ValueError, match="the model has 2 heads: choose one of a, b"):
-        mace_torch.build(model)
     with pytest.raises(ValueError, match="the model has no head 'c'; choose from a, b"):
         mace_torch.build(model, "c")
     told = convert(DATA / "mace-density.model", "b").metadata
@@ -210,6 +208,23 @@ def test_the_head_is_chosen_by_name():
     stored = at(model, "atomic_energies_fn").state["_buffers"]["atomic_energies"]
     for k, head in enumerate("ab"):
         assert [energy for _, energy in mace_torch.build(model, head).metadata.atomic_energies] == stored[k].tolist()
+
+
+def test_without_a_choice_a_potential_has_all_heads():
+    model = read("mace-density")
+    with pytest.raises(ValueError, match="b and a are not the same model; .*; choose one of the heads a, b"):
+        # Their scales differ, and with them the repulsion, which is inside.
+        mace_torch.build(model)
+    buffers = at(model, "scale_shift").state["_buffers"]
+    buffers["scale"] = np.full_like(buffers["scale"], buffers["scale"][0])
+    both = mace_torch.build(model)
+    assert both.heads == ("a", "b")
+    for head in "ab":
+        picked, single = both.head(head), mace_torch.build(model, head)
+        assert picked.term == single.term and picked.metadata.atomic_energies == single.metadata.atomic_energies
+        assert all(map(np.array_equal, jax.tree.leaves(picked.variables), jax.tree.leaves(single.variables)))
+    parts = [both.head(head).variables["params"]["readout1"]["w0"] for head in "ab"]
+    assert not np.array_equal(*parts)
 
 
 def test_what_is_no_mace_model_is_recognised():
