@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix or MACE into a potential of equipot")
     convert.add_argument("source", metavar="SOURCE", help="a checkpoint (.pth, .nqx, .model), or a name of `equipot models`")
     convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
-    convert.add_argument("--head", help="the level of theory, where the checkpoint has several")
+    head = "the level of theory, where the checkpoint has several (default: all, if they share a body)"
+    convert.add_argument("--head", help=head)
     convert.add_argument("--reference", metavar="FILE", type=Path, help="values of the source program to compare with (JSON)")
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
@@ -94,7 +95,7 @@ def command(commands: argparse._SubParsersAction, name: str, what: str) -> argpa
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model", metavar="MODEL", help="a potential: NAME.eqp, or a name of `equipot models`")
+    sub.add_argument("model", metavar="MODEL", help="a potential: NAME.eqp, NAME.eqp@HEAD, or a name of `equipot models`")
 
 
 def add_config(sub: argparse.ArgumentParser, what: str) -> None:

@@ -21,8 +21,8 @@ CLASSES = ("mace", "e3nn", "torch")
 def convert(source: str | Path, head: str | None = None) -> Potential:
     """The potential in a checkpoint of SevenNet (``.pth``), MACE (``.model``) or Nequix (``.nqx``), in double precision.
 
-    ``head`` chooses the level of theory where a model has several: MACE's head, SevenNet's modality. The metadata record the
-    file's name, SHA-256 and precision.
+    ``head`` chooses the level of theory where a model has several: MACE's head (without it, all are kept), SevenNet's modality
+    (which has to be chosen). The metadata record the file's name, SHA-256 and precision.
 
     Raises:
         FileNotFoundError: no such file.

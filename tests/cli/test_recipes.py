@@ -99,3 +99,11 @@ def test_fine_tuning_recipe_runs(tmp_path, monkeypatch, capsys):
     assert "E0 of H, C, O (fitted to what the base leaves)" in said and "through adapters" in said and "same: base: E" in said
     assert np.array_equal(best.variables["params"]["embedding"]["w"], base.variables["params"]["embedding"]["w"])
     assert cli.main(["evaluate", "runs/finetune/best.eqp", "mine.xyz"]) == 0
+    heads = ["data.train=[]", "data.heads={new: {train: mine.xyz, valid: 0.1}}", "model.head=old", "model.from=base.eqp"]
+    heads += ["training.epochs=1", "training.devices=1"]
+    assert cli.main(["train", "finetune", "--out", "runs/heads", *(word for text in heads for word in ("--set", text))]) == 0
+    assert cli.main(["evaluate", "runs/heads/best.eqp@new", "mine.xyz"]) == 0
+    capsys.readouterr()
+    for command in (["evaluate", "runs/heads/best.eqp", "mine.xyz"], ["doctor", "runs/heads/best.eqp"]):
+        assert cli.main(command) == 2
+        assert "several heads, old, new: choose one, with potential.head('old'), or with FILE@old" in capsys.readouterr().err
