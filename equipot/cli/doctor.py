@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     from equipot.workflows.doctor import examine
     from equipot.workflows.doctor.page import draw
 
-    out = args.out or Path("runs") / f"doctor-{Path(args.model).stem}"
+    out = args.out or Path("runs") / ("doctor-" + Path(args.model).name.replace(".eqp", ""))
     for path in filter(None, (out / "doctor.json", args.json)):
         check_writable(path)
     prepare("float64")
