@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, materials, record
+from benchmarks import accuracy, finetune, materials, record
 from benchmarks.peers import compare
 from benchmarks.table import text
 
@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     solids = items.add_parser("materials", help="lattice constants and bulk moduli beside those of PBE")
     materials.add_arguments(solids)
     add_out(solids)
+    tuning = items.add_parser("finetune", help="fine-tuning on a tenth of a data set, and what is forgotten")
+    finetune.add_arguments(tuning)
+    add_out(tuning)
     others = items.add_parser("peers", help="SevenNet-0 beside sevenn: energy, forces and stress on one core")
     compare.add_arguments(others)
     add_out(others)
@@ -87,7 +90,7 @@ def measure(args: argparse.Namespace) -> None:
 
 def outcomes(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     """The results of an item, one after the other."""
-    here = {"accuracy": accuracy.run, "materials": materials.measure, "peers": compare.measure}
+    here = {"accuracy": accuracy.run, "finetune": finetune.run, "materials": materials.measure, "peers": compare.measure}
     if args.item in here:
         return here[args.item](args)
     return (in_own_process(*case, args.cores) for case in cases(args))

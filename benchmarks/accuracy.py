@@ -122,27 +122,42 @@ def train(name: str, task: Task, args: argparse.Namespace) -> Path:
     out, data = args.runs.resolve() / name, args.data.resolve()
     settings = [f"data.train={data / task.train}", f"data.test={data / task.test}"]
     settings += [setting.format(data=data) for setting in task.settings] + args.overrides
-    command = [sys.executable, "-m", "equipot", "train", str(CONFIGS / f"{task.config}.yaml"), "--out", str(out)]
+    run_training(CONFIGS / f"{task.config}.yaml", out, settings)
+    return out
+
+
+def run_training(config: Path, out: Path, settings: list[str]) -> None:
+    """A run of ``equipot train`` into the folder ``out``, or what is left of it."""
+    command = [sys.executable, "-m", "equipot", "train", str(config), "--out", str(out)]
     command += [part for setting in settings for part in ("--set", setting)]
     if (out / "config.yaml").exists():
         command.append("--resume")
     print(" ".join(command), file=sys.stderr, flush=True)
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
-    return out
 
 
 def compare(name: str, task: Task, out: Path, overrides: list[str]) -> dict[str, Any]:
     """The errors of a finished run on its test set beside the published ones."""
     errors = json.loads((out / "errors.json").read_text())["test"]
-    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    facts = dict(line[2:].split(": ", 1) for line in (out / "report.md").read_text().splitlines() if line.startswith("- "))
-    resolved = yaml.safe_load((out / "config.yaml").read_text())
     quantities = [q._asdict() | {"value": errors[q.key] * q.factor} for q in task.quantities]
     return {
         "task": name,
         "config": f"benchmarks/configs/{task.config}.yaml",
         "settings": task.settings,
         "overrides": overrides,
+        **facts_of(out),
+        "quantities": quantities,
+        "source": task.source,
+        "errors": errors,
+    }
+
+
+def facts_of(out: Path) -> dict[str, Any]:
+    """Settings, length and duration of a finished run."""
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    facts = dict(line[2:].split(": ", 1) for line in (out / "report.md").read_text().splitlines() if line.startswith("- "))
+    resolved = yaml.safe_load((out / "config.yaml").read_text())
+    return {
         "model": resolved["model"],
         "training": resolved["training"],
         "seed": resolved["seed"],
@@ -150,7 +165,4 @@ def compare(name: str, task: Task, out: Path, overrides: list[str]) -> dict[str,
         "epochs": last["epoch"],
         "steps": last["step"],
         "minutes": last["elapsed"] / 60,
-        "quantities": quantities,
-        "source": task.source,
-        "errors": errors,
     }
