@@ -141,8 +141,8 @@ def load_others(config: TrainConfig, base: Potential) -> Others:
 
 def hashes(sets: Mapping[str, Sets], others: Others) -> list[str]:
     """SHA-256 of every set, as it was read."""
-    own = [frames for part in sets.values() for frames in (part.train, part.valid, part.test)]
-    return [sha256_of(frames) for frames in (*own, others.replay, *others.watched.values())]
+    here = [frames for part in sets.values() for frames in (part.train, part.valid, part.test)]
+    return [sha256_of(frames) for frames in (*here, others.replay, *others.watched.values())]
 
 
 def level(config: TrainConfig, name: str, sets: Sets, base: Potential, explained: np.ndarray) -> Level:
