@@ -14,17 +14,15 @@ from typing import Any, NamedTuple
 import e3nn_jax as e3nn
 import numpy as np
 
-from equipot.convert.e3nn_torch import SILU, TANH, Weights, linear, parameters, sign, torch_order
+from equipot.convert.e3nn_torch import SILU, Weights, linear, parameters, torch_order
+from equipot.convert.gated_layers import EVEN, entering, gains, our_columns, our_paths, our_rows, signs, stored_paths
 from equipot.models.nequip import BothParities, NequIP, PerSpecies, RotationsOnly, Shared
 from equipot.nn.edges import SolidHarmonics, SphericalHarmonics
 from equipot.nn.features import regroup
-from equipot.nn.gate import TANH_SCALE, gated_irreps
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import SILU_SCALE, XPLOR, Bessel, PolynomialEnvelope, Radial
-from equipot.nn.tensor_product import Path
 from equipot.potential import Metadata, Potential
 
-EVEN = e3nn.Irrep("0e")
 OLD_NAMES = {
     "EdgeEmbedding": "edge_embedding",
     "reducing nn input to hidden": "reduce_input_to_hidden",
@@ -224,45 +222,27 @@ def hidden_irreps(config: dict[str, Any], term: NequIP) -> list[e3nn.Irreps]:
 def convert_layer(weights: Weights, layout: Layout, t: int, divisor: float) -> dict[str, Any]:
     """Parameters of a layer; ``divisor`` is that of its messages over that of the first layer's."""
     term, x, after = layout.term, layout.hidden[t], layout.hidden[t + 1]
-    # Activations of e3nn, and with them all that leaves a gate, are larger by a constant.
-    gain = {ir: 1.0 if t == 0 else TANH / TANH_SCALE if (ir.l, ir.p) == (0, -1) else SILU / SILU_SCALE for _, ir in x}
-    kept = sum(mul for mul, ir in after if ir == EVEN)
-    gated = [(mul, ir) for mul, ir in after if ir.l > 0]
-    gates = e3nn.Irreps([(sum(mul for mul, _ in gated), EVEN)] if gated else [])
-    scalars = e3nn.Irreps([(mul, ir) for mul, ir in after if ir.l == 0])
-    entering = join(scalars + gates + e3nn.Irreps(gated))
-    arrange = gate_order(kept, gated)
+    gain = gains(x) if t else {ir: 1.0 for _, ir in x}
+    into, arrange = entering(after)
 
     def mix(name: str, place: str, source: e3nn.Irreps, target: e3nn.Irreps) -> tuple[dict, np.ndarray | None]:
         return take_linear(weights, layout, f"{t}_{name}", place, source, target)
 
+    last, top = t == term.layers - 1, max(ir.l for _, ir in after)
+    stored = stored_paths(term, x, lambda ir: ir.l <= top and (ir.p == 1 or not last), layout.sorted_paths)
     up, up_bias = mix("self_interaction_1", "up", x, x)
-    paths, columns, produced = convolution(layout, t)
-    down, down_bias = mix("self_interaction_2", "down", produced, entering)
-    ours = term.paths(sorted(ir for _, ir in x), regroup(gated_irreps(str(after))))
+    down, down_bias = mix("self_interaction_2", "down", stored.irreps, into)
+    ours = our_paths(term, x, after)
+    flips = signs(weights, f"{t}_convolution.convolution._compiled_main_left_right._w3j_", ours)
     params = {
         "up": parameters({ir: gain[ir] * w for ir, w in up.items()}, up_bias),
-        "convolution": {"radial": radial_mlp(weights, t, term, signs(weights, t, ours), [columns[path] for path in ours])},
+        "convolution": {"radial": radial_mlp(weights, t, term, flips, [stored.columns[path] for path in ours])},
     }
-    rows = {ir: np.concatenate([paths[path] for path in ours if path.ir_out == ir]) for ir in {p.ir_out for p in ours}}
-    down = {ir: w[rows[ir]] / divisor for ir, w in down.items()}
+    down = {ir: down[ir][rows] / divisor for ir, rows in our_rows(ours, stored).items()}
     down[EVEN] = down[EVEN][:, arrange]
     params["down"] = parameters(down, None if down_bias is None else down_bias[arrange])
-    params["self"] = parameters(self_connection(weights, layout, t, gain, entering, arrange))
+    params["self"] = parameters(self_connection(weights, layout, t, gain, into, arrange))
     return params
-
-
-def join(irreps: e3nn.Irreps) -> e3nn.Irreps:
-    """Equal irreps together, in the order of e3nn (torch)."""
-    found = {ir: sum(mul for mul, other in irreps if other == ir) for _, ir in irreps}
-    return e3nn.Irreps([(found[ir], ir) for ir in torch_order(found)])
-
-
-def gate_order(kept: int, gated: list[tuple[int, e3nn.Irrep]]) -> np.ndarray:
-    """Where our even scalars before the gate stand in the file: those that stay, then gates in the order of our irreps."""
-    starts = np.cumsum([kept, *(mul for mul, _ in gated)])
-    blocks = {ir: np.arange(start, start + mul) for start, (mul, ir) in zip(starts, gated, strict=False)}
-    return np.concatenate([np.arange(kept), *(blocks[ir] for ir in sorted(blocks))])
 
 
 def take_linear(
@@ -286,49 +266,14 @@ def bias_of(weights: Weights, name: str, layout: Layout) -> np.ndarray | None:
     return weights.take(f"{name}.linear.bias") if layout.bias else None
 
 
-def convolution(layout: Layout, t: int) -> tuple[dict[Path, np.ndarray], dict[Path, np.ndarray], e3nn.Irreps]:
-    """For each path of the file's convolution the rows of its output and columns of its radial weights; what it produces."""
-    term, x = layout.term, layout.hidden[t]
-    last = t == term.layers - 1
-    top = max(ir.l for _, ir in layout.hidden[t + 1])
-    loop = [
-        (Path(ir, l, out), mul)
-        for mul, ir in x
-        for l in range(term.l_max + 1)
-        for out in ir * e3nn.Irrep(l, term.parity.odd**l)
-        if out.l <= top and (out.p == 1 or not last)
-    ]
-    rows, count = {}, {}
-    for path, mul in loop:
-        start = count.get(path.ir_out, 0)
-        rows[path] = np.arange(start, start + mul)
-        count[path.ir_out] = start + mul
-    order = torch_order(count)
-    stored = sorted(loop, key=lambda item: order.index(item[0].ir_out)) if layout.sorted_paths else loop
-    ends = np.cumsum([mul for _, mul in stored])
-    columns = {path: np.arange(end - mul, end) for (path, mul), end in zip(stored, ends, strict=True)}
-    return rows, columns, e3nn.Irreps([(count[ir], ir) for ir in order])
-
-
-def signs(weights: Weights, t: int, paths: list[Path]) -> list[float]:
-    """What the coupling coefficients in the file, where it has them, differ by from ours."""
-    stem = f"{t}_convolution.convolution._compiled_main_left_right._w3j_"
-    name = lambda path: f"{stem}{path.ir_in.l}_{path.l_edge}_{path.ir_out.l}"
-    return [sign(path, weights.left[name(path)]) if name(path) in weights else 1.0 for path in paths]
-
-
 def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], columns: list[np.ndarray]) -> dict[str, np.ndarray]:
-    depth = len(term.radial.mlp)
-    out = {f"w{k}": weights.take(f"{t}_convolution.weight_nn.layer{k}.weight") for k in range(depth + 1)}
-    needed = 1 + max(where.max() for where in columns)
-    if out[f"w{depth}"].shape[1] != needed:
-        raise ValueError(f"{t}_convolution.weight_nn has {out[f'w{depth}'].shape[1]} outputs, but the irreps need {needed}")
+    depth, name = len(term.radial.mlp), f"{t}_convolution.weight_nn"
+    out = {f"w{k}": weights.take(f"{name}.layer{k}.weight") for k in range(depth + 1)}
     for k in range(1, depth + 1):
         out[f"w{k}"] *= SILU / SILU_SCALE
     # The basis has 2/c in front, ours sqrt(2/c).
     out["w0"] *= np.sqrt(2 / term.cutoff)
-    last = out[f"w{depth}"]
-    out[f"w{depth}"] = np.concatenate([s * last[:, where] for s, where in zip(signs, columns, strict=True)], axis=1)
+    out[f"w{depth}"] = our_columns(out[f"w{depth}"], signs, columns, name)
     return out
 
 
