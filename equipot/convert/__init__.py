@@ -7,12 +7,12 @@ import hashlib
 from pathlib import Path
 
 import equipot
-from equipot.convert import mace_torch, nequix, sevennet, torch_file
+from equipot.convert import mace_torch, nequip, nequix, sevennet, torch_file
 from equipot.eqp import flatten
 from equipot.models import shapes
 from equipot.potential import Potential
 
-TORCH = {"SevenNet": sevennet, "MACE": mace_torch}
+TORCH = {"SevenNet": sevennet, "MACE": mace_torch, "NequIP": nequip}
 """Programs whose checkpoints are torch files."""
 CLASSES = ("mace", "e3nn", "torch")
 """Packages whose classes may stand in a file, as names and data; nothing of them is imported."""

@@ -1,0 +1,262 @@
+"""Checkpoints of NequIP (torch, 0.7 and newer) as its training writes them (``.ckpt``).
+
+Settings and tensors are plain data in them. Where an exponential moving average of the weights was kept, it is what NequIP
+itself computes with, and what is taken here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import e3nn_jax as e3nn
+import numpy as np
+
+from equipot.convert import nequip_model
+from equipot.convert.nequip_model import Model
+from equipot.potential import Potential
+
+STEM = "model.sole_model.model.func."
+"""Before the names of the tensors of a checkpoint's one model."""
+MODULES = ("NequIPLightningModule", "EMALightningModule", "ConFIGLightningModule", "EMAConFIGLightningModule")
+"""Training modules whose weights for inference are known."""
+PACKAGE = "write `nequip-package build CHECKPOINT NAME.nequip.zip` where nequip is installed and convert that"
+PRESETS: dict[str, dict[str, Any]] = {
+    "S": {"num_layers": 2, "l_max": 1, "num_features": [128, 64]},
+    "M": {"num_layers": 4, "l_max": 2, "num_features": [128, 64, 32]},
+    "L": {"num_layers": 6, "l_max": 3, "num_features": [128, 64, 32, 32]},
+    "XL": {"num_layers": 6, "l_max": 4, "num_features": [320, 96, 64, 32, 32]},
+}
+SIMPLE = {"num_layers": 4, "l_max": 1, "parity": True, "num_features": 32}
+"""Defaults of ``NequIPGNNModel``."""
+ACTIVATIONS = {"e": "silu", "o": "tanh"}
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "per_edge_type_cutoff": (None,),
+    "categorical_graph_field_embed": (None,),
+    "convnet_resnet": (False,),
+    "convnet_nonlinearity_type": ("gate",),
+    "convnet_nonlinearity_scalars": (ACTIVATIONS,),
+    "convnet_nonlinearity_gates": (ACTIVATIONS,),
+}
+"""Settings that change the form of the energy, and the values that are known here."""
+READ = {
+    "r_max", "type_names", "irreps_edge_sh", "feature_irreps_hidden", "polynomial_cutoff_p", "avg_num_neighbors",
+    "pair_potential", "bessel_trainable", "per_type_energy_scales_trainable", "per_type_energy_shifts_trainable",
+}  # fmt: skip
+IMPLIED = {
+    "_target_", "seed", "model_dtype", "compile_mode", "do_derivatives", "radial_mlp_depth", "radial_mlp_width",
+    "type_embed_num_features", "num_bessels", "per_type_energy_scales", "per_type_energy_shifts", "convnet_sc",
+    "learnable_shift", "readout_mlp_hidden_layers_depth", "readout_mlp_hidden_layers_width", "readout_mlp_nonlinearity",
+}  # fmt: skip
+"""Settings that show in the tensors, or change no energy."""
+TRAINED = re.compile(r"(embed_module|linear_[12]|sc|mlp\.\d+)\.weight$")
+"""Tensors that are always trained."""
+FASTER = ("enable_OpenEquivariance", "enable_CuEquivariance")
+"""Modifiers that change nothing but the speed."""
+
+
+def recognise(content: Any) -> bool:
+    """Whether what a torch file holds is a checkpoint of NequIP, or tensors of one."""
+    if not isinstance(content, dict):
+        return False
+    tensors = content.get("state_dict", content)
+    return isinstance(tensors, dict) and any(re.search(r"(^|\.)layer0_convnet\.", str(name)) for name in tensors)
+
+
+def build(content: dict[str, Any], head: str | None = None) -> Potential:
+    """The potential in a checkpoint, in double precision.
+
+    Raises:
+        ValueError: the checkpoint uses something that cannot be converted, or a head was asked for.
+    """
+    if head is not None:
+        raise ValueError(f"head {head!r}: NequIP has only one level of theory; leave the head out")
+    if "state_dict" not in content or "model" not in content.get("hyper_parameters", {}):
+        raise ValueError(
+            "tensors of NequIP without the settings of their model (hyper_parameters); give the whole .ckpt that nequip-train "
+            "0.7 or newer wrote, or a package (.nequip.zip); files of older versions must be trained anew"
+        )
+    settings = content["hyper_parameters"]
+    version, module = settings["info_dict"]["versions"]["nequip"], settings["info_dict"]["training_module"]["_target_"]
+    if module not in [f"nequip.train.{name}" for name in MODULES]:
+        raise ValueError(f"weights that {module} keeps for inference are not known here; {PACKAGE}")
+    check_types(settings["info_dict"].get("data"))
+    config, trained = flatten(settings["model"])
+    config = full(config, before(version, 16))
+    tensors = inference_weights(content["state_dict"], trained)
+    if others := [n for n in tensors if not n.startswith(STEM) and re.match(r"model\.", n) and np.size(tensors[n])]:
+        raise ValueError(f"a checkpoint with more than one model ({others[0]}, ...) cannot be converted; {PACKAGE}")
+    tensors = {name.removeprefix(STEM): value for name, value in tensors.items() if name.startswith(STEM)}
+    return nequip_model.build(read_model(config, old_repulsion=before(version, 17)), tensors)
+
+
+def precision(content: dict[str, Any]) -> str:
+    """Of the weights."""
+    return str(np.asarray(content["state_dict"][f"{STEM}type_embed.embed_module.weight"]).dtype)
+
+
+def before(version: Any, minor: int) -> bool:
+    """Whether a version is older than 0.``minor``.
+
+    Raises:
+        ValueError: no version.
+    """
+    found = re.match(r"(\d+)\.(\d+)\.", str(version))
+    if found is None:
+        raise ValueError(f"{version!r} is no version of nequip")
+    return tuple(map(int, found.groups())) < (0, minor)
+
+
+def check_types(data: Any) -> None:
+    """
+    Raises:
+        ValueError: an element is mapped to a type that has the name of another.
+    """
+    for value in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        check_types(value)
+    mapped = data.get("chemical_species_to_atom_type_map") if isinstance(data, dict) else None
+    if isinstance(mapped, dict) and (wrong := [f"{s} to {name}" for s, name in mapped.items() if s != name]):
+        raise ValueError(f"chemical_species_to_atom_type_map maps {wrong[0]}; only types that are elements can be converted")
+
+
+def flatten(config: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The settings of the model itself, and which of ``bessel_weights``, ``scales`` and ``shifts`` are trained.
+
+    Raises:
+        ValueError: the model stands in another file, or is changed in ways that are not known here.
+    """
+    target = config["_target_"]
+    if target in ("nequip.model.ModelFromCheckpoint", "nequip.model.ModelFromPackage"):
+        raise ValueError(f"the settings of the model are not in this checkpoint but in that which it began with; {PACKAGE}")
+    if target == "nequip.model.modify":
+        if strange := [each["modifier"] for each in config["modifiers"] if each["modifier"] not in FASTER]:
+            raise ValueError(f"the model is changed by {strange[0]}; {PACKAGE}")
+        return flatten(config["model"])
+    flags = {"bessel_weights": "bessel_trainable"} | {k: f"per_type_energy_{k}_trainable" for k in ("scales", "shifts")}
+    return config, {name for name, flag in flags.items() if config.get(flag, False)}
+
+
+def full(config: dict[str, Any], old: bool) -> dict[str, Any]:
+    """The settings of ``FullNequIPGNNModel`` that another builder stands for; ``old`` is before 0.16.
+
+    Raises:
+        ValueError: an unknown builder.
+    """
+    name = config["_target_"].removeprefix("nequip.model.")
+    if name == "PresetNequIPGNNModel":
+        chosen = PRESETS.get(config["preset"].upper())
+        if chosen is None:
+            raise ValueError(f"preset {config['preset']!r} is not known here; {PACKAGE}")
+        rest = {key: value for key, value in config.items() if key != "preset"}
+        return full({"parity": False, **chosen, **rest, "_target_": "nequip.model.NequIPGNNModel"}, old)
+    if name in ("FullNequIPGNNModel", "FullNequIPGNNEnergyModel"):
+        return config
+    if name not in ("NequIPGNNModel", "NequIPGNNEnergyModel"):
+        raise ValueError(f"{config['_target_']} cannot be converted; nequip.model.NequIPGNNModel can")
+    given = {**SIMPLE, **config}
+    l_max, parity, features = given["l_max"], given["parity"], given["num_features"]
+    features = [features] * (l_max + 1) if isinstance(features, int) else features
+    degrees = range(l_max + 1)
+    if len(features) != len(degrees):
+        raise ValueError(f"num_features {features} are not one for each of l = 0..{l_max}")
+    if old:
+        # Without parity everything counted as even, and with it all even irreps came before the odd ones.
+        hidden = [(features[l], (l, p)) for p in ((1, -1) if parity else (1,)) for l in degrees]
+        harmonics = [(1, (l, (-1 if parity else 1) ** l)) for l in degrees]
+    else:
+        hidden = [(features[l], (l, p)) for l in degrees for p in ((1, -1) if parity else ((-1) ** l,))]
+        harmonics = [(1, (l, (-1) ** l)) for l in degrees]
+    layers = [str(e3nn.Irreps(hidden))] * (given["num_layers"] - 1)
+    return {
+        **{key: value for key, value in config.items() if key not in SIMPLE},
+        "irreps_edge_sh": str(e3nn.Irreps(harmonics)),
+        "feature_irreps_hidden": [*layers, f"{features[0]}x0e"],
+    }
+
+
+def read_model(config: dict[str, Any], old_repulsion: bool) -> Model:
+    """What the full settings say.
+
+    Raises:
+        ValueError: something that equipot's NequIP cannot be.
+    """
+    for key, known in EXPECTED.items():
+        if config.get(key, known[0]) not in known:
+            raise ValueError(f"NequIP's {key}: {config[key]!r} cannot be converted; known: {', '.join(map(repr, known))}")
+    if unknown := sorted(set(config) - READ - IMPLIED - set(EXPECTED)):
+        raise ValueError(f"NequIP's {unknown[0]}: {config[unknown[0]]!r} is not known here")
+    harmonics, p = config["irreps_edge_sh"], float(config.get("polynomial_cutoff_p", 6))
+    if isinstance(harmonics, int):
+        harmonics = e3nn.Irreps.spherical_harmonics(harmonics)
+    return Model(
+        elements(config["type_names"]),
+        float(config["r_max"]),
+        e3nn.Irreps(str(harmonics)),
+        tuple(e3nn.Irreps(str(irreps)) for irreps in config["feature_irreps_hidden"]),
+        p,
+        neighbors(config.get("avg_num_neighbors")),
+        repulsion(config.get("pair_potential"), p if old_repulsion else 6.0),
+    )
+
+
+def elements(names: list[str]) -> tuple[int, ...]:
+    """Atomic numbers of the types.
+
+    Raises:
+        ValueError: a type is not called like an element.
+    """
+    from ase.data import atomic_numbers
+
+    if wrong := [name for name in names if not atomic_numbers.get(name)]:
+        raise ValueError(f"the type {wrong[0]!r} among type_names is no element; only models whose types are can be converted")
+    return tuple(atomic_numbers[name] for name in names)
+
+
+def neighbors(given: Any) -> float | None:
+    """
+    Raises:
+        ValueError: types have different numbers.
+    """
+    if isinstance(given, dict):
+        if len(set(given.values())) > 1:
+            raise ValueError("avg_num_neighbors of each type cannot be converted; one number for all can")
+        return next(iter(given.values()))
+    return given
+
+
+def repulsion(config: dict[str, Any] | None, default: float) -> float:
+    """p of the cutoff of ZBL.
+
+    Raises:
+        ValueError: another pair potential, or settings that are not known here.
+    """
+    if config is None:
+        return default
+    if config.get("_target_") != "nequip.nn.pair_potential.ZBL":
+        raise ValueError(f"the pair potential {config.get('_target_')} cannot be converted; nequip.nn.pair_potential.ZBL can")
+    if unknown := sorted(set(config) - {"_target_", "units", "chemical_species", "polynomial_cutoff_p"}):
+        raise ValueError(f"ZBL's {unknown[0]}: {config[unknown[0]]!r} is not known here")
+    return float(config.get("polynomial_cutoff_p", default))
+
+
+def inference_weights(tensors: dict[str, Any], trained: set[str]) -> dict[str, Any]:
+    """The tensors with which NequIP computes: those that were averaged, where there are any, in place of the last ones.
+
+    Raises:
+        ValueError: the averaged tensors are not those of the model.
+    """
+    average = {name: value for name, value in tensors.items() if name.startswith("ema.ema_weight_")}
+    if not average:
+        return dict(tensors)
+    if not tensors["ema._extra_state"]["is_holding_ema_weights"]:
+        raise ValueError("the averaged weights were swapped with the last ones when this was written; take another checkpoint")
+    # They are numbered in the order of the model's parameters.
+    names = [
+        name
+        for name, value in tensors.items()
+        if name.startswith("model.") and np.size(value) and (TRAINED.search(name) or name.rpartition(".")[2] in trained)
+    ]
+    values = [average.get(f"ema.ema_weight_{k}") for k in range(len(average))]
+    if [np.shape(tensors[name]) for name in names] != [np.shape(value) for value in values]:
+        raise ValueError(f"{len(values)} averaged weights (EMA) do not fit the {len(names)} parameters of the model; {PACKAGE}")
+    return {**tensors, **dict(zip(names, values, strict=True))}
