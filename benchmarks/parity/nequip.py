@@ -2,8 +2,8 @@
 
     python benchmarks/parity/nequip.py CHECKPOINT OUT.json [--only NAME ...]
 
-CHECKPOINT is a ``.ckpt`` of nequip-train or a package, ``.nequip.zip``. Structures with elements that the model does not know are
-left out. It imports nothing of equipot.
+CHECKPOINT is a ``.ckpt`` of nequip-train or a package, ``.nequip.zip``. Structures with elements that the model does not know
+are left out. It imports nothing of equipot.
 """
 
 from __future__ import annotations

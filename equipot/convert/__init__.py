@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 import equipot
-from equipot.convert import mace_torch, nequip, nequix, sevennet, torch_file
+from equipot.convert import mace_torch, nequip, nequip_package, nequix, sevennet, torch_file
 from equipot.eqp import flatten
 from equipot.models import shapes
 from equipot.potential import Potential
@@ -55,6 +55,8 @@ def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
         if head is not None:
             raise ValueError(f"head {head!r}: Nequix has only one level of theory; leave the head out")
         return "Nequix", nequix.build(path), "float32"
+    if nequip_package.recognise(path):
+        return "NequIP", *nequip_package.build(path, head)
     content = torch_file.load(path, CLASSES)
     for program, module in TORCH.items():
         if module.recognise(content):

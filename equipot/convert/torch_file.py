@@ -8,12 +8,13 @@ A file written by ``torch.save`` is a zip with a pickle (``data.pkl``), which na
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ BUILDERS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
+    ("builtins", "slice"): slice,
     ("_codecs", "encode"): latin1,
     ("torch._utils", "_rebuild_tensor_v2"): tensor,
     ("torch._utils", "_rebuild_parameter"): first,
@@ -186,23 +188,44 @@ def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
         raise FileNotFoundError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: not a checkpoint of torch 1.6 or newer (a zip file), or cut short; copy it or save it again")
+    with _refusals(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
+            raise ValueError("no data.pkl")
+        folder = pickles[0].removesuffix("data.pkl")
+        if any(name.startswith(f"{folder}code/") for name in names):
+            raise pickle.UnpicklingError("a TorchScript program; give the checkpoint that it was made from")
+        return _unpickle(archive, pickles[0], folder, "data/{}", packages)
+
+
+def load_packaged(path: str | Path, resource: str, packages: Sequence[str] = ()) -> Any:
+    """A pickle in what ``torch.package`` wrote, such as ``model/model.pkl``, as ``load`` gives it. The code is left alone.
+
+    Raises:
+        ValueError: as ``load``, or there is no such pickle.
+    """
+    with _refusals(Path(path)), zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.partition("/")[2] == resource]
+        if len(found) != 1:
+            raise ValueError(f"no {resource}")
+        return _unpickle(archive, found[0], found[0].removesuffix(resource), ".data/{}.storage", packages)
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Says of what goes wrong in a file that it is the file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return plain(_unpickle(archive, packages))
+        yield
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: refused, and nothing of it was run: it holds {error}") from None
     except DAMAGE as error:
-        raise ValueError(f"{path}: damaged, or not what torch.save writes ({type(error).__name__}: {error})") from None
+        raise ValueError(f"{path}: damaged, or not what torch writes ({type(error).__name__}: {error})") from None
 
 
-def _unpickle(archive: zipfile.ZipFile, packages: Sequence[str]) -> Any:
+def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, packages: Sequence[str]) -> Any:
+    """The content of the pickle ``name``; ``storages`` is how files of raw numbers are called in the ``folder``."""
     entries = {entry.filename: entry for entry in archive.infolist()}
-    pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(pickles) != 1:
-        raise ValueError("no data.pkl")
-    folder = pickles[0].removesuffix("data.pkl")
-    if any(name.startswith(f"{folder}code/") for name in entries):
-        raise pickle.UnpicklingError("a TorchScript program; give the checkpoint that it was made from")
 
     def content(name: str) -> bytes:
         # torch does not compress: what is compressed may unfold to any size.
@@ -211,8 +234,8 @@ def _unpickle(archive: zipfile.ZipFile, packages: Sequence[str]) -> Any:
         return archive.read(name)
 
     order = ">" if f"{folder}byteorder" in entries and content(f"{folder}byteorder") == b"big" else "<"
-    storage = lambda key, dtype: np.frombuffer(content(f"{folder}data/{key}"), np.dtype(dtype).newbyteorder(order))
-    return Unpickler(io.BytesIO(content(pickles[0])), storage, packages).load()
+    storage = lambda key, dtype: np.frombuffer(content(folder + storages.format(key)), np.dtype(dtype).newbyteorder(order))
+    return plain(Unpickler(io.BytesIO(content(name)), storage, packages).load())
 
 
 def plain(value: Any, seen: dict[int, Any] | None = None) -> Any:

@@ -26,6 +26,7 @@ class Module:
         self.kind = record.source.rpartition(".")[2]
         tensors = {**state.get("_parameters", {}), **state.get("_buffers", {})}
         self._arrays = {name: value for name, value in tensors.items() if value is not None}
+        self._passing = state.get("_non_persistent_buffers_set", set())
         self._modules = {name: value for name, value in state["_modules"].items() if value is not None}
         own = ("_parameters", "_buffers", "_modules")
         # Hooks run code of their own, but tables of none of them stand in every file.
@@ -58,6 +59,10 @@ class Module:
         if value.dtype.kind not in "fiub":
             raise self.fail(f"{name} is not an array of numbers")
         return value.astype(np.float64)
+
+    def stored(self) -> dict[str, Any]:
+        """Its parameters and buffers as a state dict has them; they do not count as read."""
+        return {name: value for name, value in self._arrays.items() if name not in self._passing}
 
     def number(self, name: str) -> float:
         """A tensor or attribute with one number."""
