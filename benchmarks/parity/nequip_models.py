@@ -32,22 +32,29 @@ import structures  # noqa: E402
 ELEMENTS = ["H", "C", "O", "Na", "Mg", "Si", "Cl", "Cu"]
 CHOSEN = ("ethanol", "silicon", "sodium chloride", "magnesium oxide, left-handed", "copper, one atom")
 SHIFTS = dict(zip(ELEMENTS, [-1.0, -2.0, -3.0, 1.5, 2.5, -5.0, 0.5, -0.7], strict=True))
-SCALES = dict(zip(ELEMENTS, [0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3], strict=True))
+SCALES = dict(zip(ELEMENTS, [15.0, 16.0, 17.0, 18.0, 19.0, 21.0, 22.0, 23.0], strict=True))
+NEIGHBORS = dict(zip(ELEMENTS, [3.1, 4.2, 5.3, 6.4, 7.5, 8.6, 9.7, 12.8], strict=True))
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": ELEMENTS}
 SMALL = {
     "_target_": "nequip.model.NequIPGNNModel", "seed": 3, "model_dtype": "float64", "type_names": ELEMENTS, "r_max": 4.0,
-    "radial_mlp_width": 5, "avg_num_neighbors": 7.3, "per_type_energy_scales": 1.7, "per_type_energy_shifts": SHIFTS,
+    "radial_mlp_width": 5, "avg_num_neighbors": 7.3, "per_type_energy_scales": 17.0, "per_type_energy_shifts": SHIFTS,
 }  # fmt: skip
 PLAIN = {"_target_": "nequip.train.NequIPLightningModule"}
 AVERAGED = {"_target_": "nequip.train.EMALightningModule", "ema_decay": 0.5}
 MODELS = {
     # Odd scalars first appear after the third layer, and reach the energy after the sixth.
-    "parity": (AVERAGED, {"num_layers": 6, "l_max": 2, "parity": True, "num_features": 2, "pair_potential": ZBL}),
+    "parity": (
+        AVERAGED,
+        {
+            "num_layers": 6, "l_max": 2, "parity": True, "num_features": 2, "pair_potential": ZBL,
+            "avg_num_neighbors": 1.0,  # Large messages, or nobody would see the odd scalars.
+        },
+    ),
     "natural": (
         PLAIN,
         {
             "num_layers": 3, "l_max": 3, "parity": False, "num_features": [4, 3, 2, 2], "type_embed_num_features": 5,
-            "model_dtype": "float32", "radial_mlp_depth": 3, "per_type_energy_scales": SCALES,
+            "model_dtype": "float32", "radial_mlp_depth": 3, "per_type_energy_scales": SCALES, "avg_num_neighbors": NEIGHBORS,
         },
     ),
     "trainable": (
@@ -74,7 +81,13 @@ MODELS = {
         },
     ),
     "no-self": (PLAIN, {"num_layers": 2, "l_max": 1, "num_features": 3, "convnet_sc": False}),
-    "package": (AVERAGED, {"num_layers": 2, "l_max": 2, "num_features": [3, 2, 2], "parity": False, "pair_potential": ZBL}),
+    "package": (
+        AVERAGED,
+        {
+            "num_layers": 2, "l_max": 2, "num_features": [3, 2, 2], "parity": False, "pair_potential": ZBL,
+            "avg_num_neighbors": NEIGHBORS,
+        },
+    ),
 }  # fmt: skip
 
 
@@ -107,13 +120,13 @@ def config(module: dict, model: dict, folder: Path) -> dict:
         },
         "trainer": {
             "_target_": "lightning.Trainer", "accelerator": "cpu", "max_epochs": 2, "logger": False,
-            "enable_progress_bar": False, "callbacks": [saver],
+            "enable_progress_bar": False, "callbacks": [saver], "gradient_clip_val": 0.05,
         },
         "training_module": {
             **module,
             "loss": {"_target_": "nequip.train.EnergyForceLoss", "coeffs": {"total_energy": 1.0, "forces": 1.0}},
             "val_metrics": {"_target_": "nequip.train.EnergyForceMetrics", "coeffs": {"forces_mae": 1.0}},
-            "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.02},
+            "optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1},
             "model": {**SMALL, **model},
         },
     }  # fmt: skip

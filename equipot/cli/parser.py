@@ -67,8 +67,9 @@ def parser() -> argparse.ArgumentParser:
     add_out(md, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(md)
 
-    convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix or MACE into a potential of equipot")
-    convert.add_argument("source", metavar="SOURCE", help="a checkpoint (.pth, .nqx, .model), or a name of `equipot models`")
+    convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix, MACE or NequIP into a potential of equipot")
+    source = "a checkpoint (.pth, .nqx, .model, .ckpt, .nequip.zip), or a name of `equipot models`"
+    convert.add_argument("source", metavar="SOURCE", help=source)
     convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
     head = "the level of theory, where the checkpoint has several (default: all, if they share a body)"
     convert.add_argument("--head", help=head)

@@ -19,8 +19,10 @@ CLASSES = ("mace", "e3nn", "torch")
 
 
 def convert(source: str | Path, head: str | None = None) -> Potential:
-    """The potential in a checkpoint of SevenNet (``.pth``), MACE (``.model``) or Nequix (``.nqx``), in double precision.
+    """The potential in a checkpoint of another program, in double precision.
 
+    Read are those of SevenNet (``.pth``), MACE (``.model``), Nequix (``.nqx``) and NequIP since 0.7 (``.ckpt``, and packages,
+    ``.nequip.zip``); of NequIP's the averaged weights (EMA) where there are any, with which it computes itself.
     ``head`` chooses the level of theory where a model has several: MACE's head (without it, all are kept), SevenNet's modality
     (which has to be chosen). The metadata record the file's name, SHA-256 and precision.
 

@@ -194,7 +194,7 @@ def read_model(config: dict[str, Any], old_repulsion: bool) -> Model:
         e3nn.Irreps(str(harmonics)),
         tuple(e3nn.Irreps(str(irreps)) for irreps in config["feature_irreps_hidden"]),
         p,
-        neighbors(config.get("avg_num_neighbors")),
+        neighbors(config.get("avg_num_neighbors"), config["type_names"]),
         repulsion(config.get("pair_potential"), p if old_repulsion else 6.0),
     )
 
@@ -212,16 +212,11 @@ def elements(names: list[str]) -> tuple[int, ...]:
     return tuple(atomic_numbers[name] for name in names)
 
 
-def neighbors(given: Any) -> float | None:
-    """
-    Raises:
-        ValueError: types have different numbers.
-    """
+def neighbors(given: dict[str, float] | float | None, names: list[str]) -> tuple[float, ...]:
+    """Of each type; 1 where nothing is divided."""
     if isinstance(given, dict):
-        if len(set(given.values())) > 1:
-            raise ValueError("avg_num_neighbors of each type cannot be converted; one number for all can")
-        return next(iter(given.values()))
-    return given
+        return tuple(float(given[name]) for name in names)
+    return (1.0 if given is None else float(given),) * len(names)
 
 
 def repulsion(config: dict[str, Any] | None, default: float) -> float:

@@ -19,7 +19,7 @@ from equipot.convert.e3nn_torch import SILU, Weights, linear, parameters
 from equipot.convert.gated_layers import EVEN, entering, gains, our_columns, our_paths, our_rows, signs, stored_paths
 from equipot.models.nequip import BothParities, NaturalParity, NequIP, PerSpecies, RotationsOnly
 from equipot.nn.features import regroup
-from equipot.nn.normalize import MeanNeighbors
+from equipot.nn.normalize import MeanNeighbors, SenderNeighbors
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.physics.zbl import ZBL
 from equipot.potential import Metadata, Potential
@@ -43,8 +43,8 @@ class Model(NamedTuple):
     """Wanted after each layer; what the layer cannot produce is not there."""
     envelope: float
     """The exponent p of the polynomial cutoff."""
-    neighbors: float | None
-    """Messages are divided by the square root of this."""
+    neighbors: tuple[float, ...]
+    """What each element sends is divided by the square root of this."""
     repulsion: float
     """p of the cutoff of a pair potential, if there is one."""
 
@@ -69,8 +69,9 @@ def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
         params[f"layer{t}"] = convert_layer(weights, term, t, hidden[t], hidden[t + 1], embedding)
     params["readout"] = {"out": {"w0": SILU / SILU_SCALE * readout(weights)}}
     scale, shift = (per_type(weights, name, len(term.elements)) for name in ("scales", "shifts"))
+    neighbors = np.array(model.neighbors)
     constants: dict[str, Any] = {
-        "avg_num_neighbors": np.array(1.0 if model.neighbors is None else float(model.neighbors)),
+        "avg_num_neighbors": neighbors if isinstance(term.normalization, SenderNeighbors) else neighbors[0],
         "scale": np.ones(len(term.elements)) if scale is None else scale,
         "shift": np.zeros(len(term.elements)),
     }
@@ -121,7 +122,7 @@ def read_term(model: Model, weights: Weights) -> tuple[NequIP, list[e3nn.Irreps]
             mlp=hidden_widths(weights, len(model.features)),
         ),
         self_connection=PerSpecies() if any(name.endswith(".sc.weight") for name in weights) else None,
-        normalization=MeanNeighbors(0.5),
+        normalization=MeanNeighbors(0.5) if len(set(model.neighbors)) == 1 else SenderNeighbors(0.5),
         readout=None,
         repulsion=repulsion(model.repulsion) if "pair_potential._qqr2exesquare" in weights else None,
     )

@@ -100,13 +100,14 @@ def read_model(stages: Module) -> Model:
         raise ValueError(f"a model with the stages {', '.join(names)} cannot be converted")
     cutoff = stages.child("edge_norm").number("r_max")
     check_stages(stages, cutoff)
-    neighbors = {check_layer(stages.child(name)) for name in layers}
+    species = elements(stages.child("per_type_energy_scale_shift").attribute("type_names"))
+    neighbors = {check_layer(stages.child(name), len(species)) for name in layers}
     if len(neighbors) > 1:
         raise ValueError("layers with different avg_num_neighbors cannot be converted")
     p = stages.child("bessel_encode").child("cutoff").number("p")
     repulsion = stages.child("pair_potential") if "pair_potential" in names else None
     return Model(
-        elements(stages.child("per_type_energy_scale_shift").attribute("type_names")),
+        species,
         cutoff,
         e3nn.Irreps(stages.child("spharm").irreps("irreps_edge_sh")),
         tuple(e3nn.Irreps(stages.child(name).irreps("feature_irreps_hidden")) for name in layers),
@@ -135,11 +136,11 @@ def check_stages(stages: Module, cutoff: float) -> None:
     check_network(stages.child("per_atom_energy_readout").child("mlp_module"))
 
 
-def check_layer(layer: Module) -> float | None:
-    """avg_num_neighbors of a layer.
+def check_layer(layer: Module, count: int) -> tuple[float, ...]:
+    """avg_num_neighbors of each of ``count`` types in a layer.
 
     Raises:
-        ValueError: it does not do what a layer of NequIP does, or divides by several numbers.
+        ValueError: it does not do what a layer of NequIP does.
     """
     layer.expect("resnet", False)
     gate = layer.child("equivariant_nonlin").of("e3nn.nn._gate.Gate")
@@ -151,11 +152,9 @@ def check_layer(layer: Module) -> float | None:
     check_network(conv.child("edge_mlp"))
     if "avg_num_neighbors_norm" not in conv:
         factor = conv.attribute("scatter_norm_factor")
-        return None if factor is None else float(factor) ** -2
-    found = np.unique(conv.child("avg_num_neighbors_norm").array("norm_const"))
-    if found.size > 1:
-        raise ValueError("avg_num_neighbors of each type cannot be converted; one number for all can")
-    return found.item() ** -2
+        return (1.0 if factor is None else float(factor) ** -2,) * count
+    found = conv.child("avg_num_neighbors_norm").array("norm_const").reshape(-1)
+    return tuple((np.broadcast_to(found, count) ** -2).tolist())
 
 
 def activations(gate: Module) -> list[tuple[int, Module]]:

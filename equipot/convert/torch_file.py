@@ -191,6 +191,8 @@ def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
     with _refusals(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if any(name.endswith("/archive_format") for name in names):
+            raise pickle.UnpicklingError("a compiled program (.pt2); give the checkpoint that it was made from")
         if len(pickles) != 1:
             raise ValueError("no data.pkl")
         folder = pickles[0].removesuffix("data.pkl")

@@ -14,7 +14,7 @@ from equipot.graph import Graph
 from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
 from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
-from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, UnitVariance
+from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
 from equipot.nn.tensor_product import Convolution, Path, find_paths
@@ -68,7 +68,7 @@ class NequIP(Term):
     radial: Radial = Radial(mlp=(64, 64))
     harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics()
     self_connection: PerSpecies | Shared | None = PerSpecies()
-    normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+    normalization: UnitVariance | MeanNeighbors | SenderNeighbors | Density = UnitVariance()
     """Of the sum over neighbours."""
     layer_norm: RMSNorm | None = None
     """Of what enters the gate."""
@@ -97,7 +97,8 @@ class NequIP(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
         edges = embed_edges(self, graph, vectors, self.harmonics)
-        avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
+        shape = (count,) if isinstance(self.normalization, SenderNeighbors) else ()
+        avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(shape)).value
         width = self.embedding or self._widths()[0]
         table = {e3nn.Irrep("0e"): Embedding(width, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
@@ -142,7 +143,7 @@ class Layer(nn.Module):
 
     irreps: str
     self_connection: PerSpecies | Shared | None
-    normalization: UnitVariance | MeanNeighbors | Density
+    normalization: UnitVariance | MeanNeighbors | SenderNeighbors | Density
     layer_norm: RMSNorm | None
     bias: bool
     l_max: int
@@ -154,15 +155,21 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Features, edges: Edges, avg_num_neighbors: Float[Array, ""], graph: Graph, table: Features | None = None
+        self, x: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph, table: Features | None = None
     ) -> Features:
-        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
+        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer.
+
+        ``avg_num_neighbors`` is one number, or one for each species for ``SenderNeighbors``.
+        """
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
         convolution = Convolution(irreps, self.l_max, self.mlp, odd=self.odd, name="convolution")
+        if isinstance(self.normalization, SenderNeighbors):
+            up = self.normalization(up, avg_num_neighbors if table is not None else avg_num_neighbors[edges.species])
         message = convolution(up, edges, graph, table is not None)
-        message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
+        if not isinstance(self.normalization, SenderNeighbors):
+            message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         out = Linear(irreps, self.bias, name="down")(message)
         if isinstance(self.self_connection, PerSpecies):
             out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))

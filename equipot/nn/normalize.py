@@ -35,6 +35,21 @@ class MeanNeighbors:
 
 
 @dataclasses.dataclass(frozen=True)
+class SenderNeighbors:
+    """Divide what an atom sends by (mean number of neighbours of its species)^exponent, as NequIP does since version 0.16.
+
+    The constants are at first the mean over all species of the training set.
+    """
+
+    exponent: float = 0.5
+
+    def __call__(self, x: Features, avg_num_neighbors: Float[Array, "atoms"]) -> Features:
+        """``x`` of atoms whose species have this many neighbours on average."""
+        scale = (avg_num_neighbors**self.exponent)[:, None, None]
+        return {ir: value / scale for ir, value in x.items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class Density:
     """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
 

@@ -14,7 +14,7 @@ from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
 from equipot.nn.edges import SolidHarmonics
 from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
-from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm
+from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
 from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
 from equipot.physics.zbl import ZBL
 from equipot.potential import Metadata
@@ -95,6 +95,9 @@ TERMS = {
     "nequip-no-self": NequIP(
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, self_connection=None, normalization=MeanNeighbors(0.0),
         radial=Radial(mlp=(8,)),
+    ),
+    "nequip-senders": NequIP(
+        cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
     ),
 }  # fmt: skip
 
