@@ -45,11 +45,12 @@ def pad(
     shape: Shape | None = None,
     dtype: Any = np.float32,
     found: Sequence[Slots] | None = None,
+    headed: bool = False,
 ) -> Graph:
     """One padded graph (numpy arrays) of several structures.
 
     ``found`` are their neighbour slots where they are known already. Padding atoms belong to the last graph; where there are
-    padding atoms but no padding graph they are masked all the same.
+    padding atoms but no padding graph they are masked all the same. ``headed`` says of no structures whether they have heads.
 
     Raises:
         ValueError: the structures do not fit ``shape``, or only some of them have a head.
@@ -70,9 +71,10 @@ def pad(
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
     heads = [s.head for s in structures]
-    if None in heads and any(head is not None for head in heads):
+    headed = any(head is not None for head in heads) if heads else headed
+    if headed and None in heads:
         raise ValueError(f"{structures[heads.index(None)].name}: has no head, but others in its batch do; give it one")
-    head = None if None in heads else np.array([*heads, *[0] * (graphs - len(heads))], np.int32)
+    head = np.array([*heads, *[0] * (graphs - len(heads))], np.int32) if headed else None
     first = 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
         n, w = s.mask.shape

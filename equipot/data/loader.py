@@ -48,6 +48,8 @@ class Frames:
     """Which of energy, forces and stress any frame has."""
     sha256: str
     """Of every number in every frame."""
+    headed: bool
+    """Whether the frames have heads."""
 
     def __len__(self) -> int:
         return len(self.found)
@@ -67,7 +69,7 @@ class Replayed(NamedTuple):
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
     """One pass over a set: neighbour slots (kept until they fill ``memory`` GiB, else found again), sizes and hash."""
     found: list[Slots | None] = []
-    sizes, labels, used, digest = [], set(), 0.0, hashlib.sha256()
+    sizes, labels, used, digest, headed = [], set(), 0.0, hashlib.sha256(), False
     for k in range(len(structures)):
         structure = structures[k]
         s = find_slots(structure, cutoff)
@@ -75,8 +77,10 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
         used += sum(array.nbytes for array in s) / 2**30
         found.append(s if used < memory else None)
         labels |= {name for name in ("energy", "forces", "stress") if getattr(structure, name) is not None}
+        headed |= structure.head is not None
         _update(digest, structure)
-    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), frozenset(labels), digest.hexdigest())
+    sizes = np.array(sizes, int).reshape(-1, 2)
+    return Frames(structures, cutoff, tuple(found), sizes, frozenset(labels), digest.hexdigest(), headed)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
@@ -193,7 +197,7 @@ class Loader:
     def _shard(self, indices: list[int], shape: Shape) -> Batch:
         structures = [self.frames.structures[i] for i in indices]
         found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
-        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found)
+        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found, self.frames.headed)
         return Batch(graph, pad_targets(structures, shape, self.atomic_energies, indices, self.dtype))
 
     def padding(self, batches: Sequence[np.ndarray]) -> float:

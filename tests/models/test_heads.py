@@ -11,6 +11,7 @@ from ase.build import bulk, molecule
 
 import equipot
 from equipot.data.batch import Shape, pad
+from equipot.data.loader import plan_evaluation, prepare
 from equipot.models import fresh
 from equipot.models.heads import join, own
 from equipot.models.mace import MACE
@@ -107,6 +108,14 @@ def test_a_file_holds_all_heads_and_a_name_chooses_one(tmp_path):
     equipot.save(alone["pbe"], tmp_path / "one.eqp")
     with pytest.raises(ValueError, match=r"one.eqp: the potential has no head 'pbe': it has only one level of theory"):
         equipot.load(f"{tmp_path / 'one.eqp'}@pbe")
+
+
+@pytest.mark.parametrize("head", [None, 1])
+def test_a_device_without_a_frame_has_what_the_others_have(head):
+    frames = prepare([s.replace(head=head) for s in SYSTEMS], 3.5)
+    loader = plan_evaluation(frames, dict.fromkeys(ELEMENTS, 0.0), 2, 2, np.float64)
+    batch = loader.build(((0,), ()))
+    assert (batch.graph.head is None) == (head is None)
 
 
 def test_nobody_is_asked_without_a_choice():
