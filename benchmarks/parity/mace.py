@@ -8,9 +8,6 @@ Structures with elements that the model does not know are left out. It imports n
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from pathlib import Path
 here = str(Path(__file__).parent)
 sys.path = [*(path for path in sys.path if path != here), here]
 
-import numpy as np  # noqa: E402
 import structures  # noqa: E402
 from mace.calculators import MACECalculator  # noqa: E402
 
@@ -32,28 +28,15 @@ def evaluate(calculator: MACECalculator, record: dict) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--head")
-    parser.add_argument("--only", nargs="*")
-    args = parser.parse_args()
+    args = structures.arguments(head=True)
     options = {"head": args.head} if args.head else {}
     calculator = MACECalculator(str(args.checkpoint), device="cpu", default_dtype="float64", **options)
     known = {int(z) for z in calculator.models[0].atomic_numbers}
     made = {name: atoms for name, atoms in structures.structures().items() if set(atoms.numbers.tolist()) <= known}
     chosen = {name: made[name] for name in args.only or made}
     records = [evaluate(calculator, structures.as_record(name, atoms)) for name, atoms in chosen.items()]
-    provenance = {
-        "by": "benchmarks/parity/mace.py",
-        "source": args.checkpoint.name,
-        "sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
-        "head": args.head,
-        "dtype": "float64",
-        **{name: importlib.metadata.version(name) for name in ("mace-torch", "torch", "e3nn", "numpy", "ase")},
-    }
+    provenance = structures.provenance(__file__, args.checkpoint, ("mace-torch", "torch", "e3nn"), head=args.head)
     structures.write(args.out, provenance, records)
-    print(f"{args.out}: {len(records)} structures, largest force {max(np.abs(r['forces']).max() for r in records):.1f} eV/Å")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ are left out. It imports nothing of equipot.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from pathlib import Path
 here = str(Path(__file__).parent)
 sys.path = [*(path for path in sys.path if path != here), here]
 
-import numpy as np  # noqa: E402
 import structures  # noqa: E402
 import torch  # noqa: E402
 from ase.data import atomic_numbers  # noqa: E402
@@ -69,33 +65,17 @@ def evaluate(model: GraphModel, record: dict) -> dict:
     }
 
 
-def provenance(checkpoint: Path) -> dict:
-    """What the values come from."""
-    return {
-        "by": "benchmarks/parity/nequip.py",
-        "source": checkpoint.name,
-        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "dtype": "float64",
-        **{name: importlib.metadata.version(name) for name in ("nequip", "torch", "e3nn", "numpy", "ase")},
-    }
-
-
 def write(checkpoint: Path, out: Path, only: list[str] | None) -> None:
     """What nequip says of the structures, or those of them that are named, in ``out``."""
     model = load(checkpoint)
     known = {atomic_numbers[name] for name in model.type_names}
     made = {name: atoms for name, atoms in structures.structures().items() if set(atoms.numbers.tolist()) <= known}
     records = [evaluate(model, structures.as_record(name, made[name])) for name in only or made]
-    structures.write(out, provenance(checkpoint), records)
-    print(f"{out}: {len(records)} structures, largest force {max(np.abs(r['forces']).max() for r in records):.1f} eV/Å")
+    structures.write(out, structures.provenance(__file__, checkpoint, ("nequip", "torch", "e3nn")), records)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--only", nargs="*")
-    args = parser.parse_args()
+    args = structures.arguments()
     write(args.checkpoint, args.out, args.only)
 
 

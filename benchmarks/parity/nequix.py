@@ -7,9 +7,6 @@ It imports nothing of equipot.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -79,11 +76,7 @@ def evaluate(model: eqx.Module, config: dict, records: list[dict]) -> list[dict]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--only", nargs="*")
-    args = parser.parse_args()
+    args = structures.arguments()
     model, config = load_model(str(args.checkpoint))
     jax.config.update("jax_enable_x64", True)
     keep_constants()
@@ -91,15 +84,7 @@ def main() -> None:
     made = structures.structures()
     chosen = {name: made[name] for name in args.only or made}
     records = evaluate(model, config, [structures.as_record(name, atoms) for name, atoms in chosen.items()])
-    provenance = {
-        "by": "benchmarks/parity/nequix.py",
-        "source": args.checkpoint.name,
-        "sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
-        "dtype": "float64",
-        **{name: importlib.metadata.version(name) for name in ("nequix", "jax", "e3nn-jax", "numpy", "ase")},
-    }
-    structures.write(args.out, provenance, records)
-    print(f"{args.out}: {len(records)} structures, largest force {max(np.abs(r['forces']).max() for r in records):.1f} eV/Å")
+    structures.write(args.out, structures.provenance(__file__, args.checkpoint, ("nequix", "jax", "e3nn-jax")), records)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,14 @@ It imports nothing of equipot.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import importlib.metadata
-from pathlib import Path
-
-import numpy as np
 import sevenn._keys as KEY
 import structures
 import torch
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
 from sevenn.train.dataload import unlabeled_atoms_to_graph
+
+PACKAGES = ("sevenn", "torch", "e3nn")
 
 
 def evaluate(calculator: SevenNetCalculator, record: dict) -> dict:
@@ -55,32 +51,15 @@ def in_double(calculator: SevenNetCalculator) -> None:
             module.register_forward_hook(cast)
 
 
-def provenance(checkpoint: Path, head: str | None) -> dict:
-    """What the values come from."""
-    return {
-        "by": "benchmarks/parity/sevennet.py",
-        "source": checkpoint.name,
-        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-        "head": head,
-        "dtype": "float64",
-        **{name: importlib.metadata.version(name) for name in ("sevenn", "torch", "e3nn", "numpy", "ase")},
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--head")
-    parser.add_argument("--only", nargs="*")
-    args = parser.parse_args()
+    args = structures.arguments(head=True)
     calculator = SevenNetCalculator(str(args.checkpoint), modal=args.head, device="cpu")
     in_double(calculator)
     made = structures.structures()
     chosen = {name: made[name] for name in args.only or made}
     records = [evaluate(calculator, structures.as_record(name, atoms)) for name, atoms in chosen.items()]
-    structures.write(args.out, provenance(args.checkpoint, args.head), records)
-    print(f"{args.out}: {len(records)} structures, largest force {max(np.abs(r['forces']).max() for r in records):.1f} eV/Å")
+    provenance = structures.provenance(__file__, args.checkpoint, PACKAGES, head=args.head)
+    structures.write(args.out, provenance, records)
 
 
 if __name__ == "__main__":

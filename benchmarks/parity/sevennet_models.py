@@ -76,7 +76,7 @@ def make(name: str, folder: Path) -> None:
         records = [sevennet.evaluate(calculator, structures.as_record(key, made[key])) for key in CHOSEN]
         torch.set_default_dtype(torch.float32)
         target = folder / (f"sevennet-{name}-{head}.json" if head else f"sevennet-{name}.json")
-        structures.write(target, sevennet.provenance(path, head), records)
+        structures.write(target, structures.provenance(sevennet.__file__, path, sevennet.PACKAGES, head=head), records)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ Most are displaced at random (fixed seeds), so that no force vanishes by symmetr
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +124,34 @@ def as_atoms(record: dict[str, Any]) -> ase.Atoms:
     return ase.Atoms(record["numbers"], record["positions"], cell=record["cell"], pbc=record["pbc"])
 
 
+def arguments(head: bool = False) -> argparse.Namespace:
+    """Of a script that writes references: ``checkpoint``, ``out``, ``only``, and ``head`` where there may be several."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", nargs="*")
+    if head:
+        parser.add_argument("--head")
+    return parser.parse_args()
+
+
+def provenance(script: str, checkpoint: Path, packages: Sequence[str], **facts: Any) -> dict[str, Any]:
+    """What references come from: the script, the checkpoint, and the versions of ``packages`` and of what all of them use."""
+    return {
+        "by": f"benchmarks/parity/{Path(script).name}",
+        "source": checkpoint.name,
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        **facts,
+        "dtype": "float64",
+        **{name: importlib.metadata.version(name) for name in (*packages, "numpy", "ase")},
+    }
+
+
 def write(path: str | Path, provenance: dict[str, Any], records: list[dict[str, Any]]) -> None:
     """References: energy (eV), forces (eV/Å) and stress (eV/Å^3, ASE's sign; none for what is not periodic in space)."""
     Path(path).write_text(json.dumps({"provenance": provenance, "structures": records}) + "\n", encoding="utf-8")
+    largest = max(np.abs(record["forces"]).max() for record in records)
+    print(f"{path}: {len(records)} structures, largest force {largest:.1f} eV/Å")
 
 
 if __name__ == "__main__":
