@@ -79,8 +79,7 @@ def heads(module: Module) -> list[str]:
 def build_head(model: Record, chosen: int, count: int) -> Potential:
     """The potential of one head of ``count``."""
     module = Module(model).of(*MODELS)
-    heads(module)
-    module.ignore(*DESCRIPTIONS)
+    module.ignore("heads", *DESCRIPTIONS)
     module.expect("use_so3", False)
     if "joint_embedding" in module:
         raise module.fail("joint_embedding: energies that depend on total charge, spin or other inputs cannot be converted")

@@ -13,8 +13,9 @@ from equipot.data.check import MAX_FORCE, MIN_DISTANCE
 from equipot.data.labels import Keys, Units
 
 CHOICES = ("auto", "isolated", "fit")
-SETS = ("training", "validation", "test", "replay")
-"""What reports call the sets of a run."""
+KINDS = {"training": "train", "validation": "valid", "test": "test"}
+"""What reports call the sets of a run, and what those are called here."""
+SETS = (*KINDS, "replay")
 
 
 @dataclass(frozen=True, kw_only=True)

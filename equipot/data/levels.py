@@ -13,9 +13,6 @@ from equipot.data.read import Dataset
 from equipot.data.split import Chain, Headed, Rezeroed
 from equipot.structure import Structure
 
-KINDS = {"training": "train", "validation": "valid", "test": "test"}
-"""What reports call the sets of a run, and what those are called here."""
-
 
 def label(kind: str, head: str) -> str:
     """What reports call a set of one head; ``head`` is empty where there is only one level of theory."""

@@ -16,13 +16,18 @@ from equipot.models import shapes
 from equipot.potential import Head, Potential, Term
 
 
+def can_have_heads(term: Term) -> bool:
+    """Whether a term has a field for them."""
+    return any(field.name == "heads" for field in dataclasses.fields(term))
+
+
 def own(term: Term) -> frozenset[str]:
     """Paths of the variables that every head has for itself.
 
     Raises:
         ValueError: a term that cannot have heads.
     """
-    if not any(field.name == "heads" for field in dataclasses.fields(term)):
+    if not can_have_heads(term):
         raise ValueError(f"{type(term).__name__} cannot have several heads")
     single, several = (shapes(term.clone(heads=heads)) for heads in ((), ("one", "two")))
     return frozenset(path for path, shape in single.items() if several[path] != shape)

@@ -14,7 +14,8 @@ import numpy as np
 import equipot
 from equipot import config as configs
 from equipot import library
-from equipot.data.levels import KINDS, by_level, joined, label, of_level
+from equipot.data.config import KINDS
+from equipot.data.levels import by_level, joined, label, of_level
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Headed, Rezeroed, Scaled, Subset, split

@@ -11,7 +11,8 @@ import numpy as np
 
 from equipot import config as configs
 from equipot import eqp
-from equipot.data.levels import KINDS, by_level, label
+from equipot.data.config import KINDS
+from equipot.data.levels import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.training import checkpoint

@@ -16,6 +16,7 @@ from equipot.data.loader import Frames, Replayed, prepare
 from equipot.data.read import Dataset, Sets, load_data
 from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.models import fresh
+from equipot.models.heads import can_have_heads
 from equipot.potential import Head, Metadata, Potential
 from equipot.structure import Structure
 from equipot.training.adapt import Trained
@@ -92,7 +93,7 @@ def with_heads(config: TrainConfig) -> TrainConfig:
         ValueError: the model cannot have heads, or names others.
     """
     heads, kind = tuple(config.data.heads), type(config.model).__name__
-    if not any(field.name == "heads" for field in dataclasses.fields(config.model)):
+    if not can_have_heads(config.model):
         if heads:
             raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")
         return config
