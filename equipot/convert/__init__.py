@@ -36,10 +36,11 @@ def convert(source: str | Path, head: str | None = None) -> Potential:
         raise FileNotFoundError(f"{path}: no such file; give a checkpoint, such as checkpoint.pth or model.nqx")
     try:
         program, potential, dtype = _read(path, head)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a checkpoint as its program writes it ({type(error).__name__}: {error})") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        said = torch_file.printable(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path}: not a checkpoint as its program writes it ({said})") from error
     except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise ValueError(f"{path}: {torch_file.printable(str(error).removeprefix(f'{path}: '))}") from error
     check_shapes(potential)
     facts = (("program", program), ("source", path.name), ("source_sha256", hashlib.sha256(path.read_bytes()).hexdigest()))
     metadata = dataclasses.replace(

@@ -3,6 +3,7 @@
 A file written by ``torch.save`` is a zip with a pickle (``data.pkl``), which names objects, and the raw bytes of every tensor
 (``data/KEY``). A pickle is a program: it may call whatever it can name. Here it can name only the builders of plain data in
 ``BUILDERS`` and, as inert ``Record``, the classes of the packages that the caller lists; any other name ends the reading.
+What it may take of memory and time is bounded by the size of the file.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from equipot.convert import opcodes
 
 STORAGES = {
     "DoubleStorage": "f8",
@@ -32,6 +35,10 @@ STORAGES = {
     "BoolStorage": "?",
 }
 """Torch's storages and the NumPy name of their elements."""
+
+LARGEST_GROWTH = 8
+"""What a pickle may build, in sizes of its file. A file has every number once and its pickle names it once: known checkpoints
+build less than their size. The rest is for numbers that several tensors share, as tied weights do."""
 
 DAMAGE = (
     EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError, MemoryError, OSError,
@@ -80,7 +87,7 @@ class PlainDtype:
     @property
     def dtype(self) -> np.dtype:
         if not isinstance(self.name, str) or self.name[:1] not in "fiub" or self.order not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"an array of {self.name!r}")
+            raise pickle.UnpicklingError(f"an array of {self.name if isinstance(self.name, str) else 'what is no number'}")
         return np.dtype(self.name).newbyteorder(self.order)
 
 
@@ -96,11 +103,11 @@ class PlainArray:
     @property
     def value(self) -> np.ndarray:
         _, shape, dtype, fortran, data = self.state
-        return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C").copy()
+        return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
-    """A window of a storage as an array of its own; ``strides`` count elements."""
+    """A window of a storage, which takes no memory of its own; ``strides`` count elements."""
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in numbers):
         raise pickle.UnpicklingError("a tensor that is not described as torch does")
@@ -110,7 +117,7 @@ def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.n
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if last >= data.size:
         raise pickle.UnpicklingError(f"a tensor that reaches element {last} of {data.size}")
-    return np.lib.stride_tricks.as_strided(data[offset:], shape, [step * data.itemsize for step in strides]).copy()
+    return np.lib.stride_tricks.as_strided(data[offset:], shape, [step * data.itemsize for step in strides])
 
 
 def scalar(dtype: Any, data: Any) -> Any:
@@ -121,6 +128,13 @@ def scalar(dtype: Any, data: Any) -> Any:
 def latin1(text: Any, *_: Any) -> bytes:
     """How old pickle protocols write bytes."""
     return text.encode("latin1")
+
+
+def device(name: Any, *_: Any) -> str:
+    """``torch.device("cuda")``."""
+    if not isinstance(name, str):
+        raise pickle.UnpicklingError("a device without a name")
+    return name
 
 
 first: Callable[..., Any] = lambda value, *_: value
@@ -134,7 +148,7 @@ BUILDERS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): tensor,
     ("torch._utils", "_rebuild_parameter"): first,
     ("torch", "Size"): tuple,
-    ("torch", "device"): lambda *args: str(args[0]),
+    ("torch", "device"): device,
     **{("torch", name): StorageType(dtype) for name, dtype in STORAGES.items()},
     **{("torch", f"float{n}"): f"float{n}" for n in (16, 32, 64)},
     **{("torch", f"int{n}"): f"int{n}" for n in (8, 16, 32, 64)},
@@ -146,19 +160,49 @@ BUILDERS: dict[tuple[str, str], Any] = {
 """What a pickle may name, and what it gets."""
 
 
-class Unpickler(pickle.Unpickler):
-    """Builds plain data only."""
+class Builder:
+    """A function as a pickle gets it. The state that a pickle may give to anything would stay with it for the next file."""
 
-    def __init__(self, file: io.BytesIO, storage: Callable[[str, str], np.ndarray], packages: Sequence[str]) -> None:
+    __slots__ = ("function", "pay")
+
+    def __init__(self, function: Callable[..., Any], pay: Callable[[int], None]) -> None:
+        self.function, self.pay = function, pay
+
+    def __call__(self, *args: Any) -> Any:
+        made = self.function(*args)
+        # What is handed through was paid for when it was made.
+        if not any(made is arg for arg in args):
+            self.pay(made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, Sized) else 0)
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("state for a function")
+
+
+class Unpickler(pickle.Unpickler):
+    """Builds plain data only; its functions make at most ``allowance`` bytes of tensors and entries of containers."""
+
+    def __init__(
+        self, file: io.BytesIO, storage: Callable[[str, str], np.ndarray], packages: Sequence[str], allowance: int
+    ) -> None:
         super().__init__(file)
         self.storage = storage
+        self.left = self.allowance = allowance
         self.packages = packages
         self.classes: dict[str, type[Record]] = {}
         self.storages: dict[str, Storage] = {}
 
+    def pay(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise pickle.UnpicklingError(
+                f"tensors of {self.allowance - self.left} bytes and more, over {LARGEST_GROWTH} times the size of the file"
+            )
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in BUILDERS:
-            return BUILDERS[module, name]
+            known = BUILDERS[module, name]
+            return Builder(known, self.pay) if callable(known) else known
         source = f"{module}.{name}"
         if module.split(".")[0] in self.packages:
             if source not in self.classes:
@@ -168,8 +212,8 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, storage_type, key, *_ = pid
-        if kind != "storage" or not isinstance(storage_type, StorageType):
-            raise pickle.UnpicklingError(f"an object kept elsewhere of kind {kind!r}")
+        if kind != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str | int):
+            raise pickle.UnpicklingError(f"an object kept elsewhere{f' of kind {kind}' if isinstance(kind, str) else ''}")
         if key not in self.storages:
             self.storages[key] = Storage(self.storage(str(key), storage_type.dtype))
         return self.storages[key]
@@ -194,7 +238,7 @@ def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
         if any(name.endswith("/archive_format") for name in names):
             raise pickle.UnpicklingError("a compiled program (.pt2); give the checkpoint that it was made from")
         if len(pickles) != 1:
-            raise ValueError("no data.pkl")
+            raise ValueError(_count(pickles, "data.pkl"))
         folder = pickles[0].removesuffix("data.pkl")
         if any(name.startswith(f"{folder}code/") for name in names):
             raise pickle.UnpicklingError("a TorchScript program; give the checkpoint that it was made from")
@@ -210,8 +254,17 @@ def load_packaged(path: str | Path, resource: str, packages: Sequence[str] = ())
     with _refusals(Path(path)), zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.partition("/")[2] == resource]
         if len(found) != 1:
-            raise ValueError(f"no {resource}")
+            raise ValueError(_count(found, resource))
         return _unpickle(archive, found[0], found[0].removesuffix(resource), ".data/{}.storage", packages)
+
+
+def _count(found: list[str], wanted: str) -> str:
+    return f"{len(found)} times {wanted}, of which there should be one: {', '.join(found)}" if found else f"no {wanted}"
+
+
+def printable(message: str) -> str:
+    """With control characters as escapes: what a file calls things must not steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
 @contextlib.contextmanager
@@ -220,9 +273,10 @@ def _refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: refused, and nothing of it was run: it holds {error}") from None
+        raise ValueError(f"{path}: refused, and nothing of it was run: it holds {printable(str(error))}") from None
     except DAMAGE as error:
-        raise ValueError(f"{path}: damaged, or not what torch writes ({type(error).__name__}: {error})") from None
+        said = printable(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path}: damaged, or not what torch writes ({said})") from None
 
 
 def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, packages: Sequence[str]) -> Any:
@@ -237,24 +291,57 @@ def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, p
 
     order = ">" if f"{folder}byteorder" in entries and content(f"{folder}byteorder") == b"big" else "<"
     storage = lambda key, dtype: np.frombuffer(content(folder + storages.format(key)), np.dtype(dtype).newbyteorder(order))
-    return plain(Unpickler(io.BytesIO(content(name)), storage, packages).load())
+    text = content(name)
+    opcodes.check(text)
+    allowance = LARGEST_GROWTH * Path(str(archive.filename)).stat().st_size
+    value = plain(Unpickler(io.BytesIO(text), storage, packages, allowance).load())
+    check_text(value, LARGEST_GROWTH * len(text))
+    return value
 
 
-def plain(value: Any, seen: dict[int, Any] | None = None) -> Any:
-    """The same with NumPy arrays in place of their makings, in containers at any depth."""
-    seen = {} if seen is None else seen
-    if id(value) in seen:
-        return seen[id(value)]
+def plain(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
+    """The same with NumPy arrays in place of their makings, in containers at any depth.
+
+    ``done`` has what was seen, kept alive so that nothing else gets its id, and what became of it.
+    """
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)][1]
     if isinstance(value, PlainArray):
-        return value.value
-    if isinstance(value, tuple) and not isinstance(value, (Storage, StorageType)):
-        return tuple(plain(item, seen) for item in value)
-    seen[id(value)] = value
+        made: Any = value.value
+    elif isinstance(value, tuple) and not isinstance(value, (Storage, StorageType)):
+        made = tuple(plain(item, done) for item in value)
+    elif isinstance(value, (dict, list, Record)):
+        made = value
+    else:
+        return value
+    done[id(value)] = value, made
     if isinstance(value, dict):
         for key in value:
-            value[key] = plain(value[key], seen)
+            value[key] = plain(value[key], done)
     elif isinstance(value, list):
-        value[:] = [plain(item, seen) for item in value]
+        value[:] = [plain(item, done) for item in value]
     elif isinstance(value, Record):
-        value.args, value.state = plain(value.args, seen), plain(value.state, seen)
-    return value
+        value.args, value.state = plain(value.args, done), plain(value.state, done)
+    return made
+
+
+def check_text(value: Any, limit: int, sizes: dict[int, int] | None = None) -> int:
+    """How many parts a message with this value would have, where shared ones stand each time and records are names.
+
+    Raises:
+        UnpicklingError: more than ``limit``, here or in a record below.
+    """
+    sizes = {} if sizes is None else sizes
+    if id(value) in sizes or not isinstance(value, (dict, list, tuple, set, Record)):
+        return sizes.get(id(value), 1)
+    sizes[id(value)] = 1
+    if isinstance(value, Record):
+        check_text(value.args, limit, sizes)
+        check_text(value.state, limit, sizes)
+        return 1
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    size = sizes[id(value)] = 1 + sum(check_text(part, limit, sizes) for part in parts)
+    if size > limit:
+        raise pickle.UnpicklingError(f"containers of more than {limit} parts, because they share them")
+    return size

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -53,8 +54,9 @@ class Pickler(pickle._Pickler):
     def persistent_id(self, value):
         if not isinstance(value, Numbers):
             return None
-        self.storages.append(value)
-        return ("storage", Global("torch", value.kind), str(len(self.storages) - 1), "cpu", value.values.size)
+        if value not in self.storages:
+            self.storages.append(value)
+        return ("storage", Global("torch", value.kind), str(self.storages.index(value)), "cpu", value.values.size)
 
     def save(self, value, save_persistent_id=True):
         if isinstance(value, Global):
@@ -201,3 +203,90 @@ def test_an_instance_made_without_its_constructor_keeps_what_it_was_given(tmp_pa
         archive.writestr("m/data.pkl", text)
     got = torch_file.load(path, ("e3nn",))
     assert got.source == "e3nn.o3._irreps.Irrep" and got.args == (1, 2)
+
+
+def raw(path, *pickles):
+    """A file of pickles that are given byte by byte."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder, text in zip("abc", pickles, strict=False):
+            archive.writestr(f"{folder}/data.pkl", b"\x80\x04" + text + b".")
+    return path
+
+
+def shared(kind, times=60):
+    """Nested containers, each of which holds the one before twice: 2^60 parts in a few hundred bytes."""
+    again = {"tuple": b"0h\x00h\x00\x86q\x00", "list": b"0](h\x00h\x00eq\x00"}[kind]
+    return {"tuple": b")q\x00", "list": b"]q\x00"}[kind] + again * times
+
+
+def windows(count):
+    """Tensors with one storage."""
+    storage = Numbers(np.zeros(9999))
+    return [Called("torch._utils", "_rebuild_tensor_v2", storage, 0, (9999,), (1,)) for _ in range(count)]
+
+
+def copies(count):
+    """A list made into a tuple again and again."""
+    return b"](" + b"N" * 999 + b"eq\x00" + b"0ctorch\nSize\nh\x00\x85R" * count
+
+
+BURDENS = {
+    "stride 0": (lambda path: write(path, tensor([1.0], shape=(2 * 10**9,), strides=(0,))), "tensors of 8000000000 bytes"),
+    "overlapping": (lambda path: write(path, tensor(np.zeros(999), shape=(500, 500), strides=(1, 1))), "tensors of 1000000 b"),
+    "one storage": (lambda path: write(path, windows(9)), "over 8 times the size"),
+    "tuples": (lambda path: raw(path, shared("tuple")), "a value of more than 10000 parts"),
+    "tuples as keys": (lambda path: raw(path, shared("tuple") + b"0}h\x00Ns"), "a value of more than 10000 parts"),
+    "lists": (lambda path: raw(path, shared("list")), "containers of more than .* parts"),
+    "copies": (lambda path: raw(path, copies(999)), "over 8 times the size"),
+    "device": (lambda path: raw(path, shared("list") + b"0ctorch\ndevice\nh\x00\x85R"), "a device without a name"),
+    "kind": (lambda path: raw(path, shared("list") + b"0h\x00NN\x87Q"), "an object kept elsewhere"),
+    "key": (
+        lambda path: raw(path, shared("list") + b"0\x8c\x07storagectorch\nFloatStorage\nh\x00\x87Q"),
+        "an object kept elsewhere",
+    ),
+    "dtype": (
+        lambda path: raw(path, shared("list") + b"0cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nh\x00\x85RC\x01x\x86R"),
+        "an array of what is no number",
+    ),
+    "place of the memo": (lambda path: raw(path, b"Nr" + struct.pack("<I", 2**29)), "place 536870912 of a memo"),
+    "place in text": (lambda path: raw(path, b"Np536870912\n"), "place 536870912 of a memo"),
+    "bytearray": (lambda path: raw(path, b"\x96" + struct.pack("<Q", 2**33)), "expected 8589934592 bytes"),
+}
+"""Small files that would take gigabytes, or a time without end."""
+
+
+@pytest.mark.parametrize("name", BURDENS)
+def test_a_small_file_takes_little(tmp_path, name):
+    make, complaint = BURDENS[name]
+    path = make(tmp_path / "a.pth")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=complaint):
+        torch_file.load(path)
+
+
+def test_what_is_shared_stays_shared(tmp_path):
+    pair = (array([1.0, 2.0]), "x")
+    got = torch_file.load(write(tmp_path / "a.pth", [pair, pair, {"again": pair}]))
+    assert got[0] is got[1] is got[2]["again"] and got[0][0].tolist() == [1.0, 2.0]
+
+
+def test_no_file_changes_how_the_next_is_read(tmp_path):
+    for function in ("_codecs\nencode", "torch\ndevice", "torch._utils\n_rebuild_tensor_v2", "builtins\nset", "numpy\ndtype"):
+        for state in (b"}\x8c\x0c__defaults__N\x85s", b"}\x8c\x08functionNs", b"N}\x8c\x08functionNs\x86"):
+            with pytest.raises(ValueError, match="state for a function"):
+                torch_file.load(raw(tmp_path / "bad.pth", b"c" + function.encode() + b"\n" + state + b"b"))
+    value = Called("_codecs", "encode", "\xe9", "latin1")
+    assert torch_file.load(write(tmp_path / "good.pth", value)) == b"\xe9"
+
+
+def test_names_in_a_file_do_not_steer_the_terminal(tmp_path):
+    name = "os\n\x1b[31mred\rover"
+    path = raw(tmp_path / "a.pth", pickle.dumps(name, 4)[2:-1] + b"\x8c\x01x\x93")
+    with pytest.raises(ValueError) as caught:
+        torch_file.load(path)
+    assert str(caught.value).isprintable() and r"os\n\x1b[31mred\rover.x" in str(caught.value)
+
+
+def test_two_checkpoints_in_one_file_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"2 times data.pkl, of which there should be one: a/data.pkl, b/data.pkl"):
+        torch_file.load(raw(tmp_path / "a.pth", b"N", b"N"))
