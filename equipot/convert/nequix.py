@@ -6,12 +6,16 @@ normalisation before each gate; its first layer acts on one-hot species, which h
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import e3nn_jax as e3nn
+import jax
 import numpy as np
 
 from equipot.models.nequip import NaturalParity, NequIP, PerSpecies, Shared
@@ -21,10 +25,20 @@ from equipot.nn.normalize import MeanNeighbors, RMSNorm
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.potential import Metadata, Potential
 
-NEEDED = (
-    "atomic_numbers", "cutoff", "hidden_irreps", "lmax", "n_layers", "radial_basis_size", "radial_mlp_size",
-    "radial_mlp_layers", "radial_polynomial_p", "index_weights", "layer_norm", "shift", "scale", "avg_n_neighbors",
-)  # fmt: skip
+COUNTS = {"n_layers": (1, 100), "lmax": (0, 11), "radial_basis_size": (1, 10**4), "radial_mlp_size": (1, 10**5),
+          "radial_mlp_layers": (0, 100), "radial_polynomial_p": (2, 100)}  # fmt: skip
+"""Whole numbers of the model, with the least and the greatest that are believed."""
+POSITIVE = ("cutoff", "avg_n_neighbors")
+NEEDED = (*COUNTS, *POSITIVE, "shift", "scale", "index_weights", "layer_norm", "atomic_numbers", "hidden_irreps")
+WITHOUT_EFFECT = {
+    "atom_energies", "avg_n_edges", "avg_n_nodes", "batch_size", "cache_dir", "checkpoint_grad_energy", "ema_decay",
+    "energy_weight", "extra_energy_weight", "extra_force_weight", "extra_stress_weight", "extra_train_path",
+    "extra_train_steps", "extra_val_frac", "extra_val_path", "finetune_from", "force_weight", "grad_clip_norm",
+    "hessian_weight", "kernel", "learning_rate", "log_every", "loss_type", "max_n_edges", "max_n_nodes", "mlp_init_scale",
+    "n_epochs", "n_graph", "optimizer", "readout_initialization", "resume_from", "state_path", "stress_weight", "train_path",
+    "val_every", "val_path", "valid_frac", "valid_path", "warmup_epochs", "warmup_factor", "weight_decay",
+}  # fmt: skip
+"""Settings of the training, or of the speed, or that the arrays repeat."""
 SILU = 1.6765648126602173
 """What e3nn-jax multiplies SiLU with in a gate: its estimate of 1 / sqrt(E[silu(x)^2]) in single precision."""
 LONGEST_HEADER = 10**6
@@ -41,7 +55,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int] | None:
         line = file.readline(LONGEST_HEADER)
     try:
         config = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return (config, len(line)) if isinstance(config, dict) and "hidden_irreps" in config else None
 
@@ -50,15 +64,82 @@ def build(path: Path) -> Potential:
     """The potential in a ``.nqx`` file, in double precision.
 
     Raises:
-        ValueError: the file is cut short, or has settings that cannot be converted.
+        ValueError: the file is cut short or has more than the model, or has settings that cannot be converted.
     """
     config, start = _header(path)
+    check_settings(config)
+    term = read_term(config)
+    # In memory, where no array can claim more than there is.
+    file = io.BytesIO(path.read_bytes()[start:])
+    potential = Potential(term, *read_variables(term, config, file))
+    check_end(config, file)
+    return potential
+
+
+def check_end(config: dict[str, Any], file: BinaryIO) -> None:
+    """What may follow the model: the numbers of its header once more, as in nequix-oam-1, or a line end, as in nequix-mp-1.
+
+    Raises:
+        ValueError: anything else follows.
+    """
+    start = file.tell()
+    rest = file.read()
+    file.seek(start)
+    numbers = [leaf for leaf in jax.tree.leaves(config) if not isinstance(leaf, str)]
+    try:
+        known = rest in (b"", b"\n") or all(number == read_array(file, ()) for number in numbers) and not file.read()
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(f"{len(rest)} bytes follow the last array of the model that its header describes; copy the file again")
+
+
+def read_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """The next array, in double precision.
+
+    Raises:
+        ValueError: none of numbers with this shape follows.
+    """
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("not version 1.0 of NumPy's format")
+        found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, EOFError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError(f"cut short or damaged: an array of shape {shape} should follow ({error})") from None
+    if found != shape or dtype.kind not in ("f" if shape else "fib"):
+        raise ValueError(f"an array of shape {shape} should follow, not {dtype} {found}")
+    size = math.prod(shape) * dtype.itemsize
+    data = file.read(size)
+    if len(data) < size:
+        raise ValueError(f"cut short in an array of shape {shape}")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").astype(np.float64)
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: settings are missing, unknown or out of range.
+    """
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"the header of this Nequix file lacks {', '.join(missing)}; save it again with nequix 0.4")
-    term = read_term(config)
-    with open(path, "rb") as file:
-        file.seek(start)
-        return Potential(term, *read_variables(term, config, file))
+    if unknown := sorted(set(config) - WITHOUT_EFFECT - set(NEEDED)):
+        raise ValueError(f"Nequix's {unknown[0]} is not known here: with it the potential might be another")
+    for key in (*COUNTS, *POSITIVE, "shift", "scale"):
+        value = config[key]
+        if type(value) not in (int, float) or not abs(value) < 1e9:
+            raise ValueError(f"Nequix's {key} is not a number that is finite and below 1e9")
+        least, greatest = COUNTS.get(key, (value, value))
+        if not least <= value <= greatest or (key in COUNTS and value != int(value)):
+            raise ValueError(f"Nequix's {key} {value} is not a whole number from {least} to {greatest}")
+        if key in POSITIVE and value <= 0:
+            raise ValueError(f"Nequix's {key} {value} must be above 0")
+    numbers = config["atomic_numbers"]
+    if not isinstance(numbers, list) or not numbers or any(type(z) is not int for z in numbers):
+        raise ValueError("Nequix's atomic_numbers are not a list of whole numbers")
+    if not isinstance(config["hidden_irreps"], str):
+        raise ValueError("Nequix's hidden_irreps are not a text such as '128x0e + 64x1o'")
+    if wrong := [key for key in ("index_weights", "layer_norm") if type(config[key]) is not bool]:
+        raise ValueError(f"Nequix's {wrong[0]} is neither true nor false")
 
 
 def read_term(config: dict[str, Any]) -> NequIP:
@@ -69,9 +150,6 @@ def read_term(config: dict[str, Any]) -> NequIP:
     hidden, l_max = regroup(config["hidden_irreps"]), config["lmax"]
     if sorted(hidden) != sorted(e3nn.Irrep(l, (-1) ** l) for l in range(l_max + 1)):
         raise ValueError(f"hidden_irreps {config['hidden_irreps']} are not one each of l = 0..{l_max} with natural parity")
-    p = config["radial_polynomial_p"]
-    if p != int(p):
-        raise ValueError(f"radial_polynomial_p {p} is not a whole number")
     return NequIP(
         elements=tuple(config["atomic_numbers"]),
         cutoff=float(config["cutoff"]),
@@ -82,7 +160,7 @@ def read_term(config: dict[str, Any]) -> NequIP:
         embedding=len(config["atomic_numbers"]),
         radial=Radial(
             Bessel(config["radial_basis_size"]),
-            PolynomialEnvelope(int(p)),
+            PolynomialEnvelope(int(config["radial_polynomial_p"])),
             mlp=(config["radial_mlp_size"],) * config["radial_mlp_layers"],
         ),
         self_connection=PerSpecies() if config["index_weights"] else Shared(),
@@ -97,13 +175,7 @@ def read_variables(term: NequIP, config: dict[str, Any], file: BinaryIO) -> tupl
     count = len(term.elements)
 
     def take(*shape: int) -> np.ndarray:
-        try:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"cut short or damaged: an array of shape {shape} should follow ({error})") from None
-        if array.shape != shape or array.dtype.kind != "f":
-            raise ValueError(f"an array of shape {shape} should follow, not {array.dtype} {array.shape}")
-        return array.astype(np.float64)
+        return read_array(file, shape)
 
     free = take(count) + config["shift"]
     params: dict[str, Any] = {"embedding": {"w": np.eye(count)}}
