@@ -145,9 +145,7 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
         spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor))
-    return dataclasses.replace(
-        wanted, slots=max(spec.slots, wanted.slots), occupancy=max(spec.occupancy, wanted.occupancy)
-    )
+    return dataclasses.replace(wanted, slots=max(spec.slots, wanted.slots), occupancy=max(spec.occupancy, wanted.occupancy))
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
@@ -173,9 +171,7 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     if n * width >= 2**31:
         raise ValueError(f"{n} atoms x {width} slots exceed what 32-bit indices can count; split the system")
     occupancy = min(n, _more(crowd, spec.slack))
-    return dataclasses.replace(
-        spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy
-    )
+    return dataclasses.replace(spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy)
 
 
 def _more(count: int, factor: float) -> int:

@@ -61,9 +61,7 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
 def _append(file: Any, block: list[Structure]) -> None:
     sizes = np.cumsum([len(s) for s in block])
     zeros = np.zeros((3, 3))
-    atoms = [
-        np.column_stack([s.numbers, s.positions, np.zeros((len(s), 3)) if s.forces is None else s.forces]) for s in block
-    ]
+    atoms = [np.column_stack([s.numbers, s.positions, np.zeros((len(s), 3)) if s.forces is None else s.forces]) for s in block]
     frames = [
         [
             *(label is not None for label in (s.energy, s.forces, s.stress)),

@@ -97,9 +97,7 @@ def _update(digest: Any, s: Structure) -> None:
         digest.update(b"none" if value is None else np.asarray(value).tobytes())
 
 
-def epoch_batches(
-    count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None
-) -> list[np.ndarray]:
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None) -> list[np.ndarray]:
     """Frames of each batch of an epoch: shuffled by (seed, epoch), in batches whose sizes differ by at most one.
 
     With ``replay``, the last frames of the ``count`` are a pool of which every epoch has some.
@@ -241,9 +239,7 @@ def plan_training(
     return replace(plan(frames, atomic_energies, batch_size, devices, dtype, ahead), replay=replay)
 
 
-def plan_evaluation(
-    frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any
-) -> Loader:
+def plan_evaluation(frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any) -> Loader:
     """A loader for one pass in ``sorted_batches``."""
     return plan(frames, atomic_energies, batch_size, devices, dtype, sorted_batches(frames.sizes, batch_size))
 

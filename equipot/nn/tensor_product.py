@@ -37,9 +37,7 @@ class Path(NamedTuple):
     ir_out: e3nn.Irrep
 
 
-def find_paths(
-    irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable[e3nn.Irrep], odd: int = -1
-) -> list[Path]:
+def find_paths(irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable[e3nn.Irrep], odd: int = -1) -> list[Path]:
     """All paths into ``irreps_out``, ordered by output, then input, then l.
 
     ``odd`` is the parity of the spherical harmonics of odd l: 1 where reflections are ignored and everything counts as even.

@@ -53,9 +53,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     model = config.model
     base = library.load(model.from_, config.dtype)
     sha256, bases = fingerprint(base), bases_of(config, base)
-    sets = {
-        name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()
-    }
+    sets = {name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()}
     for part in sets.values():
         need_frames(config, part)
     present = sorted({z for part in sets.values() for z in compositions(part.train)[2]})

@@ -34,9 +34,7 @@ class Level(NamedTuple):
     notes: tuple[str, ...]
 
 
-def energies_of_level(
-    config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray
-) -> Level:
+def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray) -> Level:
     """E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
 
     ``base`` are the base's E0 (eV by Z) and ``explained`` (frames,) its energies of the training frames, with its E0.

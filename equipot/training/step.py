@@ -121,9 +121,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         terms = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
         return state, {"loss": value, "gradient_norm": norm, "finite": finite, **terms, **seen}
 
-    mapped = jax.shard_map(
-        body, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False
-    )
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped, donate_argnums=0)
     return lambda state, batch, factor: compiled(state, variables, batch, jnp.asarray(factor, potential.dtype))

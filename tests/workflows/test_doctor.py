@@ -24,7 +24,8 @@ from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic, Metadata, Potential, Term
 from equipot.structure import Structure
 from equipot.workflows import doctor
-from equipot.workflows.doctor import lists
+from equipot.workflows.doctor import laws, lists
+from equipot.workflows.doctor.bench import Subject, bench_for
 from equipot.workflows.doctor.dimers import describe, findings
 from equipot.workflows.doctor.findings import Measure
 from equipot.workflows.doctor.page import draw
@@ -122,6 +123,34 @@ class Wavy(Bonds):
         return super().pair(r) + 0.6 * jnp.sin(8 * r) * jax.nn.sigmoid(10 * (r - 1.8))
 
 
+class InnerJump(Bonds):
+    """As at a knot of a spline that does not fit."""
+
+    def pair(self, r):
+        return super().pair(r) + jnp.where(r < 3.1, 0.02, 0.0)
+
+
+class InnerKink(Bonds):
+    def pair(self, r):
+        return super().pair(r) + 0.3 * jnp.maximum(3.1 - r, 0)
+
+
+class Second(Bonds):
+    """A second cutoff, of three atoms, that two atoms do not show."""
+
+    def extra(self, graph, vectors, r, near):
+        count = self.sum(near & (r < 3.5), 1.0)
+        return 0.01 * count * (count - 1)
+
+
+class Volume(Bonds):
+    """An energy of each atom that depends on how many there are."""
+
+    def extra(self, graph, vectors, r, near):
+        count = jax.ops.segment_sum(graph.node_mask.astype(float), graph.node_graph, graph.cell.shape[0])
+        return 0.01 * count[graph.node_graph]
+
+
 class NotANumber(Bonds):
     def extra(self, graph, vectors, r, near):
         return jnp.log(-self.sum(near, r))
@@ -173,6 +202,10 @@ DEFECTS = {
     Attraction: {"dimer wall": "broken"},
     Buckingham: {"dimer wall": "look"},
     Wavy: {"dimer tail": "look"},
+    InnerJump: {"jumps": "broken"},
+    InnerKink: {"jumps": "look"},
+    Second: {"jumps": "broken", "dynamics": "broken"},
+    Volume: {"extensivity": "broken"},
     NotANumber: {"answer": "broken"},
     NaNAtContact: {"dimer wall": "broken"},
     Cancelling: {"float32": "look"},
@@ -278,6 +311,19 @@ def test_directions_of_limits():
     assert verdicts == ["sound", "look", "broken", "broken", "broken"]
     assert [Measure("x", value, "", 2.0, 0.25).verdict for value in (3.0, 1.0, 0.1)] == ["sound", "look", "broken"]
     assert Measure("x", 1e9, "", 1.0).verdict == "look"
+
+
+def test_a_shell_at_the_cutoff_accuses_no_derivative(double_precision):
+    """The slope of the force jumps there, and finite differences across it are wrong."""
+
+    class Strong(Quadratic):
+        def pair(self, r):
+            return 10 * super().pair(r)
+
+    shell = Structure([14], np.zeros((1, 3)), CUTOFF * np.eye(3), True, source="shell at the cutoff")
+    bench = bench_for(potential_of(Strong(CUTOFF)), [shell], CUTOFF + 0.5)
+    subject = Subject(bench, [shell], bench.look([shell]))
+    assert laws.stress(subject).verdict == "sound"
 
 
 AWKWARD = [

@@ -62,7 +62,7 @@ def describe(
     radii = float(covalent_radii[a] + covalent_radii[b])
     nan = float("nan")
     if not (np.isfinite(energy).all() and np.isfinite(force).all()):
-        return Curve(_name(a, b), r, energy, radii, nan, nan, nan, nan, nan, nan)
+        return Curve(_name(a, b), r, energy, force, radii, nan, nan, nan, nan, nan, nan)
     energy = energy - energy[-1]
     edge = hole_edge(r, force, WALL * radii)
     top = 0 if edge is None else edge
@@ -73,6 +73,7 @@ def describe(
         pair=_name(a, b),
         distance=r,
         energy=energy,
+        force=force,
         radii=radii,
         minimum=float(r[well]) if depth > BINDS else nan,
         depth=max(depth, 0.0),

@@ -30,8 +30,10 @@ STEP = 0.015
 """Å^2/eV: a step of settling per force; stable up to stiffnesses of 130 eV/Å^2, and bonds have 50 at most."""
 LONGEST = 0.05
 """No atom moves farther in one step of settling, Å."""
-DRIFT = (0.03, 0.3)
-"""Change of the total energy over the run, in kT, that is worth a look and that is a defect."""
+DRIFT = (0.03, 0.1)
+"""Drift of the total energy over the run, in kT, worth a look, and a defect: 0.1 kT in 0.1 ps heats by T/3 a ps."""
+FLUCTUATION = (0.03, 0.3)
+"""The same of its fluctuation, which long steps alone raise."""
 HOT = 2000.0
 """Temperature (K) above which a run says little about the potential."""
 EXPLODED = 20_000.0
@@ -122,8 +124,7 @@ def judge(run: Run) -> tuple[Measure, Measure]:
     drift = abs(run.total[-third:].mean() - run.total[:third].mean())
     noise = np.std(run.total - np.polyval(np.polyfit(run.time, run.total, 1), run.time))
     thermal = 1e3 * kB * max(TEMPERATURE / 2, float(run.temperature.mean()))
-    limits = [share * thermal for share in DRIFT]
     return (
-        Measure("drift", float(drift), f"meV/atom in {run.time[-1]:.0f} fs", *limits),
-        Measure("fluctuation", float(noise), "meV/atom", *limits),
+        Measure("drift", float(drift), f"meV/atom in {run.time[-1]:.0f} fs", *(share * thermal for share in DRIFT)),
+        Measure("fluctuation", float(noise), "meV/atom", *(share * thermal for share in FLUCTUATION)),
     )

@@ -21,6 +21,8 @@ class Curve:
     """Å, ascending, up to the cutoff."""
     energy: Float[np.ndarray, "points"]
     """eV, less that of the two atoms beyond the cutoff."""
+    force: Float[np.ndarray, "points"]
+    """-dE/d(distance), eV/Å."""
     radii: float
     """Sum of the covalent radii, Å."""
     minimum: float

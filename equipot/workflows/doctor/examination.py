@@ -19,6 +19,7 @@ from equipot.workflows.doctor.dimers import dimers
 from equipot.workflows.doctor.dynamics import check_start, constant_energy, settled
 from equipot.workflows.doctor.evidence import Evidence
 from equipot.workflows.doctor.findings import Finding, Measure, Report
+from equipot.workflows.doctor.jumps import jumps
 from equipot.workflows.doctor.lists import neighbour_lists
 from equipot.workflows.doctor.single import single_precision
 from equipot.workflows.doctor.smoothness import through_the_cutoff
@@ -123,12 +124,13 @@ def _checks(
     yield neighbour_lists(structures, potential.cutoff), {}
     if start.verdict == "broken":
         return
-    yield from _laws(subject, seed)
     small = Bench(potential, SMALL)
+    yield from _laws(subject, small, pairs, seed)
     finding, passages = through_the_cutoff(small, pairs)
     yield finding, {"passages": passages}
     found, curves = dimers(small, pairs)
     yield from ((finding, {"dimers": curves}) for finding in found)
+    yield jumps(small, curves, pairs, bench, structures), {}
     if dtype == "float32":
         yield single_precision(subject, own), {}
     finding, runs = constant_energy(bench, settled(bench, structures), steps, seed)
@@ -153,11 +155,12 @@ def _start(seen: Sequence[Seen], moved: Sequence[Seen], given: bool) -> Finding:
     return Finding("answer", measures, note)
 
 
-def _laws(subject: Subject, seed: int) -> Iterator[Check]:
+def _laws(subject: Subject, small: Bench, pairs: list[int], seed: int) -> Iterator[Check]:
     yield laws.rotation(subject, seed), {}
     yield laws.reflection(subject), {}
     yield laws.translation(subject, seed), {}
     yield laws.permutation(subject, seed), {}
+    yield laws.extensivity(small, pairs), {}
     yield laws.spare_pairs(subject, SKIN), {}
     finding, slopes, differences = laws.forces(subject, seed)
     yield finding, {"slopes": slopes, "differences": differences}

@@ -7,6 +7,7 @@ its floor.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.doctor.bench import Bench, Seen, Subject
+from equipot.workflows.doctor.clearance import clear_of_cutoff, strained
 from equipot.workflows.doctor.findings import Finding, Measure, largest
 
 SOUND, BROKEN = 1e-5, 1e-3
@@ -26,6 +28,8 @@ STEP = 5e-4
 """Of the finite differences by positions, Å."""
 STRAIN = 1e-4
 """Of those by strain."""
+APART = 100.0
+"""Distance of copies of a molecule, in cutoffs."""
 DIRECTIONS = 6
 """Random directions in which forces are compared with finite differences."""
 
@@ -86,6 +90,32 @@ def spare_pairs(subject: Subject, skin: float) -> Finding:
     return _finding("spare pairs", measures, "pairs beyond the cutoff count where a list holds them: the term has to mask them")
 
 
+def extensivity(bench: Bench, elements: Sequence[int]) -> Finding:
+    """Twice the cell of a chain, and two molecules far apart, against one: of small systems, whose shape is compiled anyway."""
+    cutoff = bench.potential.cutoff
+    chain = cutoff * np.diag([1.4, 3.0, 3.0])
+    places = np.array([[0.0, 0, 0], [0.65 * cutoff, 0, 0]])
+    structures = [
+        Structure([a, b], places, cell, bool(cell.any()), source="two atoms")
+        for a, b in itertools.combinations_with_replacement(elements, 2)
+        for cell in (chain, np.zeros((3, 3)))
+    ]
+    twice = [copied(s, s.cell[0] if s.pbc.any() else np.array([APART * cutoff, 0, 0])) for s in structures]
+    subject = Subject(bench, structures, bench.look(structures))
+    halves = [Seen(s.energy / 2, s.forces[: len(s.forces) // 2], s.stress) for s in bench.look(twice)]
+    remedy = "twice the matter has not twice the energy: look for a dependence on the number of atoms, such as a mean over them"
+    return _finding("extensivity", compare(subject, halves), remedy)
+
+
+def copied(structure: Structure, shift: Float[np.ndarray, "3"]) -> Structure:
+    """A structure and its copy at ``shift`` (Å); the first cell vector of a periodic one is doubled."""
+    return structure.replace(
+        numbers=np.tile(structure.numbers, 2),
+        positions=np.concatenate([structure.positions, structure.positions + shift]),
+        cell=structure.cell * np.array([[2.0], [1.0], [1.0]]),
+    )
+
+
 def _carried(
     subject: Subject, move: Callable[[Structure], Structure], back: Carry = lambda structure, seen: seen
 ) -> list[Seen]:
@@ -139,6 +169,7 @@ def forces(subject: Subject, seed: int) -> tuple[Finding, np.ndarray, np.ndarray
     finite differences, (directions of all structures,) in eV/Å.
     """
     rng = np.random.default_rng(seed)
+    subject, crossing = clear_of_cutoff(subject, 4 * math.sqrt(3) * STEP)
     slopes, differences = [], []
     for _ in range(DIRECTIONS):
         ways = [rng.choice([-1.0, 1.0], (len(s), 3)) for s in subject.structures]
@@ -152,7 +183,7 @@ def forces(subject: Subject, seed: int) -> tuple[Finding, np.ndarray, np.ndarray
     # The limit follows from the size of the forces, not from that of their sum along a direction.
     measures = [graded("forces", error, np.abs(s.forces).max()) for error, s in zip(errors, subject.seen, strict=True)]
     remedy = "forces are not the slope of the energy: dynamics will heat or cool; look for a stopped gradient or a jump"
-    return _finding("forces", (largest(measures),), remedy), slopes.ravel(), differences.ravel()
+    return _finding("forces", (largest(measures),), remedy + crossing), slopes.ravel(), differences.ravel()
 
 
 def stress(subject: Subject) -> Finding | None:
@@ -160,7 +191,10 @@ def stress(subject: Subject) -> Finding | None:
     kept = [k for k, seen in enumerate(subject.seen) if seen.stress is not None]
     if not kept:
         return None
-    structures, found = [subject.structures[k] for k in kept], [subject.seen[k].stress for k in kept]
+    subject = Subject(subject.bench, [subject.structures[k] for k in kept], [subject.seen[k] for k in kept])
+    # Half as far again as a step of the five-point formula stretches the longest pair.
+    subject, crossing = clear_of_cutoff(subject, 3 * STRAIN * subject.bench.potential.cutoff)
+    structures = subject.structures
     numeric = np.zeros((len(kept), 3, 3))
     volumes = np.array([s.volume for s in structures])
     for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
@@ -169,15 +203,9 @@ def stress(subject: Subject) -> Finding | None:
         unit[j, i] += 0.5
         at = lambda x, unit=unit: [strained(s, x * unit) for s in structures]
         numeric[:, i, j] = numeric[:, j, i] = _derivative(subject.bench, at, STRAIN) / volumes
-    measures = [deviation("stress", *pair) for pair in zip(numeric, found, strict=True)]
+    measures = [deviation("stress", s.stress, found) for s, found in zip(subject.seen, numeric, strict=True)]
     remedy = "the stress is not the slope of the energy by strain: no constant-pressure dynamics, no relaxed cells with it"
-    return _finding("stress", (largest(measures),), remedy)
-
-
-def strained(structure: Structure, strain: Float[np.ndarray, "3 3"]) -> Structure:
-    """Positions and cell deformed alike."""
-    deform = np.eye(3) + strain
-    return structure.replace(positions=structure.positions @ deform, cell=structure.cell @ deform)
+    return _finding("stress", (largest(measures),), remedy + crossing)
 
 
 def _derivative(bench: Bench, at: Callable[[float], list[Structure]], step: float) -> Float[np.ndarray, "structures"]:

@@ -1,0 +1,169 @@
+"""Jumps of the energy and of the force inside of the cutoff: inner ends, knots of splines, conditions.
+
+Along a line, E(x + h) - E(x) is compared with the trapezoid of the forces, and forces with their neighbours. What a local cubic
+does not explain is a suspect, and its interval is divided again and again: curvature goes away, a jump stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import chemical_symbols
+from jaxtyping import Float
+
+from equipot.neighbors import neighbor_list
+from equipot.structure import Structure
+from equipot.workflows.doctor.bench import Bench, Seen
+from equipot.workflows.doctor.clearance import distances
+from equipot.workflows.doctor.evidence import Curve
+from equipot.workflows.doctor.findings import Finding, Measure
+
+KINDS = (("energy", "meV", 1e3, 1e-6, 1e-6), ("force", "meV/Å", 1e3, 1e-4, np.inf))
+"""What may jump: name, unit of the report, its factor, and limits of look and broken in eV and Å."""
+KERNEL = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 6
+"""Takes a cubic out of a sequence, and leaves a single entry as it is."""
+REACH = len(KERNEL) // 2
+STANDS_OUT = 2.0
+"""Over the median of the intervals nearby on either side, from which on an interval is suspected."""
+SUSPECTS = 2
+"""Of either kind that are followed on one line."""
+PARTS, LEVELS = 8, 5
+"""An interval is divided into so many parts, so many times: to some 1e-6 Å, where curvature leaves 1e-5 eV/Å at most."""
+STAYS = 0.15
+"""Share that a jump keeps at each division, with others beside it; a jump of a slope keeps 1/8, curvature far less."""
+POINTS = 41
+"""Of the line on which an atom moves."""
+FARTHEST = 0.25
+"""Displacement of that atom either way, over the distance of its nearest neighbour."""
+MOVED = 2
+"""Elements of a structure of which an atom is moved."""
+
+
+class Line(NamedTuple):
+    """Structures as a function of a distance x, and what was seen at even steps of it."""
+
+    label: str
+    at: Callable[[float], Structure]
+    force: Callable[[Seen], float]
+    """-dE/dx, eV/Å."""
+    x: Float[np.ndarray, "points"]
+    """Å."""
+    seen: Float[np.ndarray, "2 points"]
+    """Energy (eV) and force."""
+
+
+class Suspect(NamedTuple):
+    """An interval of a line on which energy (kind 0) or force (kind 1) seems to jump."""
+
+    line: Line
+    kind: int
+    left: float
+    width: float
+    size: float
+    """eV or eV/Å."""
+
+
+def jumps(
+    small: Bench, curves: Sequence[Curve], elements: Sequence[int], bench: Bench, structures: Sequence[Structure]
+) -> Finding:
+    """Between two atoms alone (``curves`` of all pairs of ``elements``), and where one atom of the ``structures`` moves."""
+    cutoff = bench.potential.cutoff
+    numbers = itertools.combinations_with_replacement(elements, 2)
+    alone = [pair_line(*pair, curve) for pair, curve in zip(numbers, curves, strict=True)]
+    # One at a time: two copies of a structure may not fit into the shape that is compiled.
+    singly = lambda moved: [seen for structure in moved for seen in bench.look([structure])]
+    around = list(moves(singly, structures, cutoff))
+    found = [("two atoms", follow(small.look, alone, cutoff)), ("in the structure", follow(singly, around, cutoff))]
+    measures, notes = [], []
+    for place, suspects in found:
+        for kind, (name, unit, factor, *limits) in enumerate(KINDS):
+            worst = max((s for s in suspects if s.kind == kind), key=lambda s: s.size, default=None)
+            size = worst.size if worst else 0.0
+            measures.append(Measure(f"{place}: {name}", factor * size, unit, *(factor * limit for limit in limits)))
+            if measures[-1].verdict != "sound":
+                notes.append(f"{name} of {worst.line.label} {worst.left:.3f} Å by {factor * size:.2g} {unit}")
+    remedy = "something ends or begins there without a smooth envelope, such as an inner cutoff or a piece of a spline"
+    return Finding("jumps", tuple(measures), f"jumps: {'; '.join(notes)}: {remedy}" if notes else "")
+
+
+def pair_line(a: int, b: int, curve: Curve) -> Line:
+    """The line of two atoms alone, seen already."""
+    at = lambda r: Structure([a, b], [[0, 0, 0], [r, 0, 0]], source="two atoms")
+    seen = np.array([curve.energy, curve.force])
+    return Line(f"{curve.pair} at", at, lambda seen: seen.forces[1, 0], curve.distance, seen)
+
+
+def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Iterator[Line]:
+    """Lines on which one atom moves along a fixed direction; its images move with it."""
+    way = np.array([2.0, 3.0, 6.0]) / 7
+    for s in structures:
+        edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
+        length = distances(s, edges)
+        own = edges.centers == edges.neighbors
+        for k in np.sort(np.unique(s.numbers, return_index=True)[1])[:MOVED]:
+            near = length[(edges.centers == k) & ~own]
+            if not len(near):
+                continue
+            x = FARTHEST * near.min() * np.linspace(-1, 1, POINTS)
+            at = lambda x, s=s, k=k: s.replace(positions=s.positions + x * way * (np.arange(len(s)) == k)[:, None])
+            force = lambda seen, k=k: float(seen.forces[k] @ way)
+            answers = look([at(shift) for shift in x])
+            seen = np.array([[answer.energy, force(answer)] for answer in answers]).T
+            label = f"{s.name} where its {chemical_symbols[s.numbers[k]]} (atom {k}) moves by"
+            yield Line(label, at, force, x, seen)
+
+
+def follow(look: Callable[[list[Structure]], list[Seen]], lines: Sequence[Line], cutoff: float) -> list[Suspect]:
+    """The suspects of all lines that stay when their intervals shrink, away from the cutoff (Å)."""
+    found = [suspect for line in lines for suspect in suspects(line)]
+    for level in range(LEVELS):
+        # Several jumps side by side add up in the kernel, perhaps in an interval that has none: first, all around is divided.
+        beside = REACH + REACH * PARTS * (level == 0)
+        points = [s.left + s.width / PARTS * np.arange(-beside, PARTS + beside + 1) for s in found]
+        answers = iter(look([s.line.at(x) for s, column in zip(found, points, strict=True) for x in column]))
+        closer = []
+        for s, column in zip(found, points, strict=True):
+            seen = np.array([(a.energy, s.line.force(a)) for a in itertools.islice(answers, len(column))]).T
+            step = s.width / PARTS
+            sizes = sharp(step, seen)[s.kind]
+            k = int(np.argmax(sizes))
+            # Not finite is a verdict of another check.
+            if np.isfinite(sizes).all() and sizes[k] > STAYS * s.size:
+                closer.append(s._replace(left=column[REACH + k], width=step, size=float(sizes[k])))
+        found = closer
+    return [s for s in found if not crosses(s, cutoff)]
+
+
+def crosses(suspect: Suspect, cutoff: float) -> bool:
+    """Whether a pair crosses the cutoff (Å) in this interval: that is examined elsewhere."""
+    ends = [suspect.line.at(x) for x in (suspect.left, suspect.left + suspect.width)]
+    within = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in ends]
+    return not all(np.array_equal(a, b) for a, b in zip(*within, strict=True))
+
+
+def suspects(line: Line) -> Iterator[Suspect]:
+    """Intervals whose mismatch stands out from those nearby, the most remarkable ones of either kind."""
+    step = line.x[1] - line.x[0]
+    for kind, sizes in enumerate(sharp(step, line.seen)):
+        sizes = np.where(np.isfinite(sizes), sizes, np.inf)
+        floor = KINDS[kind][3]
+        scores = {}
+        for k in range(1, len(sizes) - 1):
+            # The kernel smears a jump over the two intervals on either side.
+            sides = sizes[max(k - 5, 0) : max(k - 2, 0)], sizes[k + 3 : k + 6]
+            usual = max([floor, *(float(np.median(side)) for side in sides if len(side))])
+            if sizes[k] >= max(sizes[k - 1], sizes[k + 1]) and sizes[k] > STANDS_OUT * usual:
+                scores[k] = sizes[k] / usual
+        for k in sorted(scores, key=scores.__getitem__)[-SUSPECTS:]:
+            yield Suspect(line, kind, float(line.x[k + REACH]), float(step), float(sizes[k]))
+
+
+def sharp(step: float, seen: Float[np.ndarray, "2 points"]) -> Float[np.ndarray, "2 inner"]:
+    """What a smooth curve does not explain of each interval, without the two at either end: eV and eV/Å."""
+    energy, force = seen
+    with np.errstate(invalid="ignore", over="ignore"):
+        work = np.diff(energy) + step / 2 * (force[1:] + force[:-1])
+        return np.abs([np.convolve(column, KERNEL, "valid") for column in (work, np.diff(force))])
