@@ -193,7 +193,7 @@ def examine(term, structure, **options) -> doctor.Report:
 DEFECTS = {
     AbsoluteAxis: {"rotation": "broken"},
     Handed: {"reflection": "look"},
-    SlotOrder: {"permutation": "broken", "spare pairs": "broken", "dynamics": "look"},
+    SlotOrder: {"permutation": "broken", "extensivity": "broken", "spare pairs": "broken", "dynamics": "broken"},
     Unmasked: {"spare pairs": "broken"},
     Cut: {"cutoff": "broken", "dynamics": "broken"},
     Linear: {"cutoff": "broken"},
