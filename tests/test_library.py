@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -84,6 +85,35 @@ def test_the_checkpoint_in_the_cache_is_enough(cache, monkeypatch):
     assert library.fetch("tiny", say=lambda text: None) == made
 
 
+def test_a_damaged_file_in_the_cache_is_made_again(cache, monkeypatch, capsys, tmp_path):
+    folder, carrier = cache
+    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    made = library.fetch("tiny", say=lambda text: None)
+    whole = library.load("tiny")
+    made.write_bytes(made.read_bytes()[:1000])
+    assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
+    assert "cut short" in capsys.readouterr().err
+    assert library.load(tmp_path / "x.eqp").metadata == library.load("tiny").metadata == whole.metadata
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "delimiter|double quotes"),
+        ("[]", "no attribute"),
+        ("{}", "it lacks provenance, structures"),
+        ('{"provenance": {}, "structures": []}', "it lacks dtype"),
+        ('{"provenance": {"dtype": "float64"}, "structures": []}', "it lacks structures"),
+        ('{"provenance": {"dtype": "float64"}, "structures": [{"name": "x"}]}', "it lacks cell, energy, forces, numbers"),
+    ],
+)
+def test_references_that_are_none_are_told(tmp_path, text, fault, capsys):
+    (tmp_path / "r.json").write_text(text)
+    files = ["-o", str(tmp_path / "x.eqp"), "--reference", str(tmp_path / "r.json")]
+    assert main(["convert", str(DATA / "sevennet-parity.pth"), *files]) == 2
+    assert re.search(f"r.json: not reference values .*{fault}", capsys.readouterr().err)
+
+
 def test_a_wheel_put_there_by_hand_is_enough(cache, monkeypatch):
     folder, carrier = cache
     monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
@@ -129,11 +159,21 @@ def test_what_no_package_carries_is_told(cache, monkeypatch):
         library.load("tiny")
 
 
-def test_a_misspelt_name(cache):
+def test_a_misspelt_name(cache, capsys, tmp_path):
     with pytest.raises(FileNotFoundError, match="did you mean tiny?"):
         library.load("tinny")
     with pytest.raises(FileNotFoundError, match="other.eqp: no such file"):
         library.load("other.eqp")
+    assert main(["convert", "tinny", "-o", str(tmp_path / "x.eqp")]) == 2
+    assert "did you mean tiny?" in capsys.readouterr().err
+
+
+def test_the_other_command_is_named(cache, capsys, tmp_path):
+    checkpoint = str(DATA / "sevennet-parity.pth")
+    with pytest.raises(ValueError, match=f"first: equipot convert {checkpoint} -o sevennet-parity.eqp"):
+        library.load(checkpoint)
+    assert main(["convert", str(tmp_path / "y.eqp"), "-o", str(tmp_path / "x.eqp")]) == 2
+    assert "is a potential of equipot already" in capsys.readouterr().err
 
 
 def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from equipot.cli.runtime import prepare
 
@@ -24,6 +25,11 @@ def run(args: argparse.Namespace) -> None:
         write_atomically(args.output, library.fetch(args.source.lower()).read_bytes())
         print(f"written: {args.output}")
         return
+    if args.source.lower().endswith(".eqp"):
+        raise ValueError(f"{args.source} is a potential of equipot already: copy it, or use it as it is")
+    if not Path(args.source).exists() and not Path(args.source).suffix:
+        guess = library.guess(args.source.lower())
+        raise FileNotFoundError(f"{args.source}: neither a file nor the name of a published potential; {guess}")
     potential, certificate = library.import_checkpoint(args.source, args.head, args.reference)
     eqp.save(potential, args.output)
     told, count = potential.metadata, sum(leaf.size for leaf in jax.tree.leaves(potential.variables["params"]))

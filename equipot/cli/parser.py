@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
     head = "the level of theory, where the checkpoint has several (default: all, if they share a body)"
     convert.add_argument("--head", help=head)
-    convert.add_argument("--reference", metavar="FILE", type=Path, help="values of the source program to compare with (JSON)")
+    reference = "values of the source program to compare with: JSON as the scripts in benchmarks/parity write it"
+    convert.add_argument("--reference", metavar="FILE", type=Path, help=reference)
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 

@@ -51,9 +51,27 @@ class Certificate:
         )
 
 
+RECORD = {"name", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress"}
+"""What is said of each structure."""
+
+
 def read_references(path: Path) -> dict[str, Any]:
-    """Reference values as ``benchmarks/parity`` writes them."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Reference values as ``benchmarks/parity`` writes them.
+
+    Raises:
+        ValueError: the file is not one of those; what it lacks is named.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        lacking = {"provenance", "structures"} - values.keys()
+        lacking |= {"dtype"} - values["provenance"].keys() if not lacking else set()
+        lacking |= set().union(*(RECORD - record.keys() for record in values["structures"])) if not lacking else set()
+        if not lacking and values["structures"]:
+            return values
+        fault = f"it lacks {', '.join(sorted(lacking)) or 'structures'}"
+    except (ValueError, AttributeError, TypeError) as error:
+        fault = str(error)
+    raise ValueError(f"{path}: not reference values as the scripts in benchmarks/parity write them ({fault})")
 
 
 def certify(potential: Potential, references: Mapping[str, Any], dtype: str = "float64") -> Certificate:
