@@ -49,15 +49,19 @@ def fresh(
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
     graph = graph.replace(positions=jnp.asarray(graph.positions))
     bare, vectors = graph.replace(positions=None), edge_vectors(graph)
-    # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
-    variables = jax.jit(term.init, compiler_options={"xla_backend_optimization_level": 0})(key, bare, vectors)
-    constants = {
-        name: jnp.broadcast_to(jnp.asarray(given[name], value.dtype), value.shape)
-        for name, value in variables.get("constants", {}).items()
-        if name in given
-    }
 
+    def start(key: Array, bare: Graph, vectors: Array) -> Any:
+        variables = term.init(key, bare, vectors)
+        constants = {
+            name: jnp.broadcast_to(jnp.asarray(given[name], value.dtype), value.shape)
+            for name, value in variables.get("constants", {}).items()
+            if name in given
+        }
+        return {**variables, "constants": constants}
+
+    # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
+    variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, bare, vectors)
     # Constants that are measured on the network are measured once the others stand.
     measure = jax.jit(lambda *arguments: term.apply(*arguments, mutable=["constants"])[1])
-    variables |= measure({**variables, "constants": constants}, bare, vectors)
+    variables |= measure(variables, bare, vectors)
     return Potential(term, variables, metadata).astype("float32")
