@@ -137,6 +137,15 @@ def attribute(path, name, value):
     return lambda model: at(model, path).state.__setitem__(name, value)
 
 
+def damage(path, name, place, value):
+    def change(model):
+        buffers = at(model, path).state["_buffers"]
+        buffers[name] = np.array(buffers[name])
+        buffers[name][place] = value
+
+    return change
+
+
 def buffer(path, name, value):
     return lambda model: at(model, path).state["_buffers"].__setitem__(name, value)
 
@@ -165,7 +174,7 @@ CHANGES = {
     ),
     "a jump at the cutoff": (attribute("radial_embedding", "apply_cutoff", True), "its energy jumps when an atom crosses"),
     "a damaged coupling": (
-        lambda model: at(model, CONTRACTION).state["_buffers"]["U_matrix_2"].__setitem__((0, 1, 0), 0.3),
+        damage(CONTRACTION, "U_matrix_2", (0, 1, 0), 0.3),
         "U_matrix_2 deviates by .* from all that is equivariant",
     ),
     "another cutoff": (buffer("radial_embedding.cutoff_fn", "r_max", np.array(3.0)), "or an r_max other than 4.0 Å"),
