@@ -52,7 +52,7 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an ``.eqp`` file, cut short, altered, written by a newer version, or a term that it does not hold.
+        ValueError: not an ``.eqp`` file, cut short, altered, written by a newer version, or not of a potential.
     """
     from safetensors import SafetensorError, safe_open
 
