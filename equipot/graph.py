@@ -130,10 +130,15 @@ def gather(x: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "atoms sl
 
 def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
     """Sum over the used slots that point to each atom. The transpose of ``gather``."""
-    if graph.reverse is None:
-        kept = jnp.where(_expand(graph.slot_mask, y.ndim), y, 0)
-        return jnp.zeros((y.shape[0], *y.shape[2:]), y.dtype).at[graph.neighbors].add(kept)
-    return scatter_p.bind(y, graph.neighbors, graph.reverse, graph.slot_mask)
+    return scatter_slots(y, graph.neighbors, graph.reverse, graph.slot_mask)
+
+
+def scatter_slots(y: Float[Array, "atoms slots ..."], neighbors: Array, reverse: Array | None, mask: Array) -> Array:
+    """``scatter`` by the index arrays of a graph."""
+    if reverse is None:
+        kept = jnp.where(_expand(mask, y.ndim), y, 0)
+        return jnp.zeros((y.shape[0], *y.shape[2:]), y.dtype).at[neighbors].add(kept)
+    return scatter_p.bind(y, neighbors, reverse, mask)
 
 
 def _expand(mask: Array, ndim: int) -> Array:

@@ -8,7 +8,8 @@ from typing import Any
 import e3nn_jax as e3nn
 import numpy as np
 
-from equipot.nn.tensor_product import Path, coupling
+from equipot.kernels.bundle import coupling
+from equipot.nn.tensor_product import Path
 
 SILU = 1.6791767923989418
 """What e3nn multiplies SiLU with: its estimate of 1 / sqrt(E[silu(x)^2]) from random numbers."""
@@ -55,7 +56,7 @@ def sign(path: Path, stored: np.ndarray) -> float:
     Raises:
         ValueError: it differs by more than a sign.
     """
-    ours = coupling(path) / np.sqrt(path.ir_out.dim)
+    ours = coupling(path.ir_in.l, path.l_edge, path.ir_out.l) / np.sqrt(path.ir_out.dim)
     stored = stored / np.linalg.norm(stored) * np.linalg.norm(ours)
     found = 1.0 if np.sum(stored * ours) > 0 else -1.0
     if not np.allclose(stored, found * ours, atol=1e-5):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph, gather
 from equipot.nn.features import species_index
@@ -19,8 +19,8 @@ from equipot.nn.radial import Bessel, covalent_radii
 class SphericalHarmonics:
     """Y_l of the direction, in e3nn's order, |Y_l|^2 = 2l + 1."""
 
-    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
-        """For l = 0..l_max."""
+    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> Float[Array, "*edges m"]:
+        """For l = 0..l_max, one after the other."""
         return _harmonics(vectors, l_max, normalize=True)
 
 
@@ -28,15 +28,14 @@ class SphericalHarmonics:
 class SolidHarmonics:
     """r^l Y_l, with the distance r in Å."""
 
-    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> list[Float[Array, "*edges m"]]:
-        """For l = 0..l_max."""
+    def __call__(self, vectors: Float[Array, "*edges 3"], l_max: int) -> Float[Array, "*edges m"]:
+        """For l = 0..l_max, one after the other."""
         return _harmonics(vectors, l_max, normalize=False)
 
 
-def _harmonics(vectors: Array, l_max: int, normalize: bool) -> list[Array]:
+def _harmonics(vectors: Array, l_max: int, normalize: bool) -> Array:
     irreps = e3nn.Irreps.spherical_harmonics(l_max)
-    y = e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component").array
-    return [y[..., block] for block in irreps.slices()]
+    return e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component").array
 
 
 class Edges(NamedTuple):
@@ -45,7 +44,9 @@ class Edges(NamedTuple):
     species: Int[Array, "atoms"]
     known: Float[Array, "atoms"]
     """NaN for an atom whose element the model does not know, else 1."""
-    harmonics: list[Float[Array, "atoms slots m"]]
+    active: Bool[Array, "atoms slots"]
+    """Slots with a neighbour within the cutoff: beyond it all radial weights and their derivatives are zero."""
+    harmonics: Float[Array, "atoms slots m"]
     distances: Float[Array, "atoms slots"]
     """Å."""
     radii: Float[Array, "atoms slots"] | None
@@ -81,4 +82,5 @@ def embed_edges(
     if isinstance(radial.basis, Bessel) and radial.basis.trainable:
         learned = term.param("frequencies", lambda _: jnp.asarray(radial.basis.frequencies(), vectors.dtype))
     features, envelope = radial(r, term.cutoff, radii, learned)
-    return Edges(species, known, harmonics(vectors, term.l_max), r, radii, features, envelope)
+    active = graph.slot_mask & (r < term.cutoff)
+    return Edges(species, known, active, harmonics(vectors, term.l_max), r, radii, features, envelope)

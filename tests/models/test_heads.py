@@ -135,9 +135,7 @@ def test_nobody_is_asked_without_a_choice():
 
 def test_heads_share_their_body():
     pbe, r2scan = singles("mace").values()
-    moved = jax.tree_util.tree_map_with_path(
-        lambda path, x: x + 1 if "embedding" in str(path) else x, r2scan.variables
-    )
+    moved = jax.tree_util.tree_map_with_path(lambda path, x: x + 1 if "embedding" in str(path) else x, r2scan.variables)
     with pytest.raises(ValueError, match="r2scan and pbe differ in params/embedding/w; heads share everything but"):
         join({"pbe": pbe, "r2scan": r2scan.replace(variables=moved)})
     with pytest.raises(ValueError, match="r2scan and pbe are not the same model"):

@@ -1,0 +1,166 @@
+"""Bundles of convolutions: what is computed together, and what its derivatives are.
+
+A convolution is linear in each of five things, its legs:
+
+    Phi = sum over atoms n, slots k, routes p, channels c, components a, b, m of
+
+          (sum_q hidden[n,k,q] last[q,p,c])  senders[j(n,k),a,c]  harmonics[n,k,b]  message[n,p,m,c]  C_p[a,b,m]
+
+Leaving out one leg gives the derivative with respect to it: without ``message`` it is the convolution itself, without ``hidden``
+what a force needs, and so on. Since derivatives of these are sums of the same five forms, a ``Bundle`` that says which sums of
+which forms are wanted has bundles as its derivatives, to any order, forward and backward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Sequence
+
+import e3nn_jax as e3nn
+import jax
+import numpy as np
+
+
+class Leg(enum.IntEnum):
+    """What a convolution is linear in, and how an array of it is laid out."""
+
+    HIDDEN = 0
+    """Last hidden features of the radial network, [atoms, slots, q]."""
+    LAST = 1
+    """Its last layer, [q, numel]: one column for each route and channel."""
+    HARMONICS = 2
+    """Spherical harmonics, [atoms, slots, (l_max + 1)^2]."""
+    NODES = 3
+    """Features of the neighbours, as a row for each atom: [atoms, features]."""
+    MESSAGE = 4
+    """What the convolution gives, [atoms, messages]."""
+    SLOTS = 5
+    """Features of the neighbours, as a row for each slot: [atoms, slots, features]."""
+
+    @property
+    def position(self) -> int:
+        """Its place in a ``Term``."""
+        return Leg.NODES if self is Leg.SLOTS else self
+
+
+Term = tuple[int, int, int, int, int]
+"""Which operand stands for each leg; ``OPEN`` for the one that is left out."""
+OPEN = -1
+
+
+@functools.lru_cache(maxsize=256)
+def coupling(l_in: int, l_edge: int, l_out: int) -> np.ndarray:
+    """Clebsch-Gordan coefficients [m_in, m_edge, m_out], such that inputs of unit variance give an output of unit variance."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(e3nn.clebsch_gordan(l_in, l_edge, l_out), np.float64) * np.sqrt(2 * l_out + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """One path of a convolution and where its parts lie: [component, channel] blocks in the rows of features and messages."""
+
+    l_in: int
+    l_edge: int
+    l_out: int
+    channels: int
+    sender: int
+    """Offset in a row of features."""
+    sender_stride: int
+    """From one component to the next."""
+    column: int
+    """First of ``channels`` columns of the last radial layer."""
+    message: int
+    """Offset in a row of messages."""
+    message_stride: int
+
+    @property
+    def degrees(self) -> tuple[int, int, int]:
+        return self.l_in, self.l_edge, self.l_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The routes of a convolution and the sizes of its rows."""
+
+    routes: tuple[Route, ...]
+    hidden: int
+    harmonics: int
+    features: int
+    messages: int
+
+    @property
+    def numel(self) -> int:
+        """Columns of the last radial layer."""
+        return sum(route.channels for route in self.routes)
+
+    def row(self, leg: Leg) -> int:
+        """Length of a row of a leg."""
+        if leg is Leg.LAST:
+            return self.numel
+        sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
+        return sizes[leg.position]
+
+    def shape(self, leg: Leg, slots: tuple[int, int]) -> tuple[int, ...]:
+        """Shape of an array of a leg, for (atoms, slots). ``NODES`` has as many rows as there are atoms."""
+        if leg is Leg.LAST:
+            return self.hidden, self.numel
+        if leg in (Leg.NODES, Leg.MESSAGE):
+            return slots[0], self.row(leg)
+        return *slots, self.row(leg)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """Sums of convolutions with one leg left out each."""
+
+    layout: Layout
+    legs: tuple[Leg, ...]
+    """Of the operands."""
+    outputs: tuple[tuple[Leg, tuple[Term, ...]], ...]
+    """The leg that is left out, which is what comes out, and the terms of the sum."""
+
+    def tangent(self, varied: Sequence[int]) -> Bundle:
+        """Derivative along tangents of the operands ``varied``, which follow the operands. An output may have no terms."""
+        place = {operand: len(self.legs) + k for k, operand in enumerate(varied)}
+        replaced = lambda term, k: tuple(place[o] if j == k else o for j, o in enumerate(term))
+        outputs = tuple(
+            (leg, tuple(replaced(term, k) for term in terms for k, operand in enumerate(term) if operand in place))
+            for leg, terms in self.outputs
+        )
+        return Bundle(self.layout, self.legs + tuple(self.legs[o] for o in varied), outputs)
+
+    def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Bundle:
+        """The transposed map: its operands are all of these, of which ``linear`` are not looked at, then the cotangents of the
+        outputs ``given``; its outputs are the cotangents of ``linear``. Those of ``NODES`` come out as ``SLOTS``."""
+        outputs = []
+        for operand in linear:
+            leg = Leg.SLOTS if self.legs[operand] is Leg.NODES else self.legs[operand]
+            terms = []
+            for k, output in enumerate(given):
+                out, sums = self.outputs[output]
+                for term in sums:
+                    if term[leg.position] == operand:
+                        changed = list(term)
+                        changed[leg.position], changed[out.position] = OPEN, len(self.legs) + k
+                        terms.append(tuple(changed))
+            outputs.append((leg, tuple(terms)))
+        return Bundle(self.layout, self.legs + tuple(self.outputs[o][0] for o in given), tuple(outputs))
+
+    def pruned(self) -> tuple[Bundle, tuple[int, ...], tuple[int, ...]]:
+        """The same without outputs that have no terms and operands that nobody uses, and which of both were kept."""
+        outputs = tuple(k for k, (_, terms) in enumerate(self.outputs) if terms)
+        used = {o for k in outputs for term in self.outputs[k][1] for o in term} - {OPEN}
+        operands = tuple(o for o in range(len(self.legs)) if o in used)
+        number = {o: k for k, o in enumerate(operands)} | {OPEN: OPEN}
+        kept = tuple(
+            (self.outputs[k][0], tuple(sorted(tuple(number[o] for o in term) for term in self.outputs[k][1]))) for k in outputs
+        )
+        return Bundle(self.layout, tuple(self.legs[o] for o in operands), kept), operands, outputs
+
+
+def forward(layout: Layout) -> Bundle:
+    """The convolution itself, of hidden features, last layer, harmonics and atoms' features."""
+    legs = (Leg.HIDDEN, Leg.LAST, Leg.HARMONICS, Leg.NODES)
+    return Bundle(layout, legs, ((Leg.MESSAGE, ((0, 1, 2, 3, OPEN),)),))

@@ -1,0 +1,149 @@
+"""The convolution's kernel against the formula written out, with derivatives of JAX's own, and against the plain bundle."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import e3nn_jax as e3nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equipot.data.batch import pad
+from equipot.kernels import convolution, convolution_code, machine
+from equipot.kernels.bundle import Layout, coupling
+from equipot.nn.tensor_product import arrange, find_paths
+from equipot.structure import Structure
+
+NATURAL = {e3nn.Irrep(0, 1): 5, e3nn.Irrep(1, -1): 3}
+BOTH = {e3nn.Irrep(0, 1): 16, e3nn.Irrep(0, -1): 16, e3nn.Irrep(1, -1): 16, e3nn.Irrep(1, 1): 16, e3nn.Irrep(2, 1): 16}
+WIDE = {e3nn.Irrep(0, 1): 37, e3nn.Irrep(2, 1): 20}
+CASES = [(NATURAL, 3, 3, 6), (BOTH, 2, 2, 7), (WIDE, 2, 1, 13), ({e3nn.Irrep(1, -1): 1}, 1, 0, 1)]
+"""Input irreps and widths, l_max of the harmonics and of the messages, hidden features."""
+
+
+def graph_of(symbols: str = "H7O3", slots: int = 13):
+    rng = np.random.default_rng(0)
+    import ase
+
+    atoms = ase.Atoms(symbols, positions=rng.uniform(0, 5, (10, 3)), cell=[5, 5, 6], pbc=[True, True, False])
+    structure = Structure.from_ase(atoms, source="test")
+    graph = jax.device_put(pad([structure], 2.8))
+    return graph.replace(positions=jnp.asarray(graph.positions, jnp.float64))
+
+
+def problem(case: int, dtype: str = "float64"):
+    """Layout, graph, active slots and operands."""
+    widths, l_max, l_out, hidden = CASES[case]
+    wanted = [e3nn.Irrep(l, p) for l in range(l_out + 1) for p in (1, -1)]
+    paths = find_paths(sorted(widths), l_max, wanted)
+    layout, _ = arrange(paths, {ir: widths[ir] for ir in sorted(widths)}, l_max, hidden)
+    graph = graph_of()
+    rng = np.random.default_rng(case)
+    n, k = graph.neighbors.shape
+    make = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    # Some pairs are beyond the cutoff, in both directions.
+    flat = np.zeros(n * k, bool)
+    reverse = np.asarray(graph.reverse).reshape(-1)
+    off = rng.choice(n * k, 7, replace=False)
+    flat[off] = flat[reverse[off]] = True
+    active = jnp.asarray(np.asarray(graph.slot_mask) & ~flat.reshape(n, k))
+    operands = make(n, k, hidden), make(hidden, layout.numel), make(n, k, layout.harmonics), make(n, layout.features)
+    return layout, graph, active, operands, make(n, layout.messages)
+
+
+def formula(layout: Layout, graph, active, hidden, last, harmonics, nodes):
+    """Written out, path by path, differentiated by JAX."""
+    senders = jnp.where(active[..., None], nodes[graph.neighbors], 0)
+    out = jnp.zeros((nodes.shape[0], layout.messages), nodes.dtype)
+    for r in layout.routes:
+        w = hidden @ last[:, r.column : r.column + r.channels]
+        index = r.sender + np.arange(2 * r.l_in + 1)[:, None] * r.sender_stride + np.arange(r.channels)
+        y = harmonics[..., r.l_edge**2 : (r.l_edge + 1) ** 2]
+        value = jnp.einsum("abm,nkc,nkac,nkb->nmc", jnp.asarray(coupling(*r.degrees), w.dtype), w, senders[..., index], y)
+        index = r.message + np.arange(2 * r.l_out + 1)[:, None] * r.message_stride + np.arange(r.channels)
+        out = out.at[:, index].add(value)
+    return out
+
+
+def kernel(layout, graph, active, *operands):
+    return convolution.convolve(*operands, graph, active, layout)
+
+
+def close(x, y, rtol=1e-12):
+    for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(float(jnp.abs(b).max()), 1e-300))
+
+
+DERIVATIVES = {
+    "value": lambda f, x, g: f(*x),
+    "gradient": lambda f, x, g: jax.vjp(f, *x)[1](g),
+    "tangent": lambda f, x, g: jax.jvp(f, x, tuple(2 * v + 1 for v in x))[1],
+    "hessian": lambda f, x, g: jax.jvp(lambda *y: jax.vjp(f, *y)[1](g), x, tuple(2 * v + 1 for v in x))[1],
+    "training": lambda f, x, g: jax.grad(lambda x, g: sum(jnp.sum(jnp.sin(v)) for v in jax.vjp(f, *x)[1](g)), argnums=(0, 1))(
+        x, g
+    ),
+    "third": lambda f, x, g: jax.jvp(
+        lambda *y: jax.grad(lambda z: sum(jnp.sum(jnp.sin(v)) for v in jax.vjp(f, *z)[1](g)))(y), x, x
+    )[1],
+}
+
+
+@pytest.fixture(params=["native", "plain"])
+def lowering(request, monkeypatch):
+    """Either the kernel or, as on other devices, the plain formulation in several blocks."""
+    if request.param == "native":
+        assert machine.available()
+    else:
+        monkeypatch.setattr(convolution_code, "possible", lambda dtype: False)
+        monkeypatch.setitem(convolution.BLOCK_BYTES, "cpu", 2**15)
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_derivatives_of_every_order_are_those_of_the_formula(case, lowering):
+    layout, graph, active, operands, message = problem(case)
+    for name, derivative in DERIVATIVES.items():
+        ours, theirs = (
+            jax.jit(lambda x, g, f=f: derivative(partial(f, layout, graph, active), x, g))(operands, message)
+            for f in (kernel, formula)
+        )
+        close(ours, theirs, 1e-11 if name == "third" else 1e-12)
+
+
+def test_lists_that_are_not_symmetric(lowering):
+    layout, graph, active, operands, message = problem(0)
+    graph = graph.replace(reverse=None)
+    ours, theirs = (
+        jax.jit(lambda x, f=f: jax.vjp(partial(f, layout, graph, active), *x)[1](message))(operands) for f in (kernel, formula)
+    )
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize("which", [(3,), (0, 2), (1,), (0, 1, 2, 3), ()])
+def test_batches_are_many_systems(which, lowering):
+    layout, graph, active, operands, message = problem(0)
+    many = tuple(jnp.stack([x, 2 * x, x + 1]) if k in which else x for k, x in enumerate(operands))
+    axes = tuple(0 if k in which else None for k in range(4)), 0 if not which else None
+    messages = jnp.stack([message] * 3) * jnp.arange(3)[:, None, None] if not which else message
+    pulled = lambda f: jax.jit(jax.vmap(lambda x, g: jax.vjp(partial(f, layout, graph, active), *x)[1](g), in_axes=axes))
+    close(pulled(kernel)(many, messages), pulled(formula)(many, messages))
+
+
+def test_single_precision_and_eager_calls(lowering):
+    layout, graph, active, operands, _ = problem(1, "float32")
+    close(kernel(layout, graph, active, *operands), formula(layout, graph, active, *operands), 3e-6)
+
+
+def test_results_do_not_depend_on_what_was_in_memory():
+    """Slots that are not active and rows without neighbours are written, not left as they were found."""
+    layout, graph, active, operands, message = problem(0)
+    pull = jax.jit(lambda x, active: jax.vjp(partial(kernel, layout, graph, active), *x)[1](message))
+    none = jnp.zeros_like(active)
+    junk = [jax.jit(lambda x: jnp.full_like(x, jnp.nan))(x) for x in operands]
+    del junk
+    for value in jax.tree.leaves((pull(operands, none), kernel(layout, graph, none, *operands))):
+        assert not np.any(np.asarray(value))
