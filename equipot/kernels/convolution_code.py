@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int
 from llvmlite import ir
 
 from equipot.kernels import machine
-from equipot.kernels.bundle import OPEN, Bundle, Layout, Leg, Route, Term, coupling
+from equipot.kernels.convolution_bundle import OPEN, Bundle, Layout, Leg, Route, Term, coupling
 from equipot.kernels.emit import ROWS, Emitter, Index, Matrix
 from equipot.kernels.machine import I8, I32, I64, Arguments
 
@@ -112,7 +112,8 @@ class _Writer:
                 size = self.layout.numel * self.layout.hidden
                 self.outputs[o] = e.pointer(self.outputs[o], e.mul(arguments.part, size))
                 self._clear(self.outputs[o], 0, size)
-        with e.loop(arguments.end, start=arguments.begin) as n:
+        begin, end = arguments.rows(e.b)
+        with e.loop(end, start=begin) as n:
             self._atom(n)
         e.free(self.memory)
 

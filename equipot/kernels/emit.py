@@ -217,7 +217,7 @@ class Emitter:
     def matmul(self, a: Matrix, b: Matrix, c: Matrix, rows: Index, inner: Index, columns: int, add: bool) -> None:
         """c (+)= a b, with ``inner`` the dimension that is summed over.
 
-        ``rows`` that are not known when this is written must be a multiple of ``ROWS``. Columns of ``b`` and ``c`` are contiguous.
+        ``rows`` that are not known when this is written must be a multiple of ``ROWS``; columns of b and c are contiguous.
         """
         known = rows if isinstance(rows, int) else None
         key = f"matmul_{columns}_{known}_{add}_" + "_".join(str(m.strides) for m in (a, b, c))

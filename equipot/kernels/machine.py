@@ -83,34 +83,48 @@ class Arguments:
     outputs: tuple[ir.Value, ...]
     shape: tuple[ir.Value, ir.Value]
     """The first two dimensions of the first operand."""
-    begin: ir.Value
-    end: ir.Value
-    """Rows of this part."""
     part: ir.Value
+    count: ir.Value
+    """Which of how many parts this call is about."""
+
+    def rows(self, builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
+        """First row of this part, and the one after its last."""
+        border = lambda k: builder.sdiv(builder.mul(self.shape[0], k), self.count)
+        return border(self.part), border(builder.add(self.part, I64(1)))
 
 
 Write = Callable[[ir.IRBuilder, Arguments], None]
 """Writes the body of a kernel."""
 
 
-def call(kind: str, static: Any, write: Write, operands: Sequence[Any], results: Sequence[jax.ShapeDtypeStruct]) -> list[Any]:
-    """Custom call of the kernel that ``write`` writes for the hyper-parameters ``static``; their repr must tell them apart."""
-    name = _kernel(kind, static, str(operands[-1].dtype), write, len(operands), len(results))
+def call(
+    kind: str,
+    static: Any,
+    write: Write,
+    operands: Sequence[Any],
+    results: Sequence[jax.ShapeDtypeStruct],
+    fixed: int | None = None,
+) -> list[Any]:
+    """Custom call of the kernel that ``write`` writes for the hyper-parameters ``static``; their repr must tell them apart.
+
+    There are ``fixed`` parts, or where that is left out ``parts`` of the rows of the first operand.
+    """
+    name = _kernel(kind, static, str(operands[-1].dtype), write, len(operands), len(results), fixed)
     return jax.ffi.ffi_call(name, list(results))(*operands)
 
 
 _known: dict[str, str] = {}
 
 
-def _kernel(kind: str, static: Any, dtype: str, write: Write, inputs: int, outputs: int) -> str:
+def _kernel(kind: str, static: Any, dtype: str, write: Write, inputs: int, outputs: int, fixed: int | None) -> str:
     """Name of the custom call, compiled and registered."""
-    told = repr((kind, static, dtype, inputs, outputs))
+    told = repr((kind, static, dtype, inputs, outputs, fixed))
     with _lock:
         if told not in _known:
             triple = llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
             key = hashlib.sha256(repr((told, triple, llvmlite.__version__, _sources())).encode()).hexdigest()[:24]
             name = f"equipot_{kind}_{key}"
-            address = _compile(name, lambda: _module(name, write, inputs, outputs))
+            address = _compile(name, lambda: _module(name, write, inputs, outputs, fixed))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(ctypes.CFUNCTYPE(ctypes.c_void_p)(address)), platform="cpu")
             _known[told] = name
         return _known[told]
@@ -142,13 +156,13 @@ def _compile(name: str, module: Callable[[], ir.Module]) -> int:
     return engine.get_function_address(name)
 
 
-def _module(name: str, write: Write, inputs: int, outputs: int) -> ir.Module:
+def _module(name: str, write: Write, inputs: int, outputs: int, fixed: int | None) -> ir.Module:
     """A module with the handler ``name``, which XLA calls, and the kernel, which it calls for each part."""
     module = ir.Module(name)
-    kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, I64]), f"{name}_part")
+    kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64]), f"{name}_part")
     kernel.linkage = "internal"
     builder = ir.IRBuilder(kernel.append_basic_block("entry"))
-    frame, begin, end, part = kernel.args
+    frame, part, among = kernel.args
     pointers = [
         tuple(_load(builder, _load(builder, _load(builder, frame, which), 8 * k), DATA) for k in range(count))
         for which, count in ((ARGUMENTS, inputs), (RESULTS, outputs))
@@ -156,17 +170,14 @@ def _module(name: str, write: Write, inputs: int, outputs: int) -> ir.Module:
     start = kernel.append_basic_block("start")
     builder.branch(start)
     builder.position_at_end(start)
-    write(builder, Arguments(*pointers, _dimensions(builder, frame), begin, end, part))
+    write(builder, Arguments(*pointers, _dimensions(builder, frame), part, among))
     builder.ret_void()
 
     handler = ir.Function(module, ir.FunctionType(POINTER, [POINTER]), name)
     builder = ir.IRBuilder(handler.append_basic_block("entry"))
     (frame,) = handler.args
     _answer_metadata(builder, frame)
-    rows, _ = _dimensions(builder, frame)
-    wanted = builder.sdiv(builder.add(rows, I64(PART - 1)), I64(PART))
-    least = builder.select(builder.icmp_signed("<", wanted, I64(1)), I64(1), wanted)
-    count = builder.select(builder.icmp_signed(">", least, I64(MOST_PARTS)), I64(MOST_PARTS), least)
+    count = I64(fixed) if fixed else _count(builder, _dimensions(builder, frame)[0])
     head, body, done = (handler.append_basic_block(label) for label in ("head", "body", "done"))
     before = builder.block
     builder.branch(head)
@@ -176,13 +187,19 @@ def _module(name: str, write: Write, inputs: int, outputs: int) -> ir.Module:
     builder.cbranch(builder.icmp_signed("<", index, count), body, done)
     builder.position_at_end(body)
     following = builder.add(index, I64(1))
-    border = lambda k: builder.sdiv(builder.mul(rows, k), count)
-    builder.call(kernel, [frame, border(index), border(following), index])
+    builder.call(kernel, [frame, index, count])
     index.add_incoming(following, builder.block)
     builder.branch(head)
     builder.position_at_end(done)
     builder.ret(NULL)
     return module
+
+
+def _count(builder: ir.IRBuilder, rows: ir.Value) -> ir.Value:
+    """``parts``."""
+    wanted = builder.sdiv(builder.add(rows, I64(PART - 1)), I64(PART))
+    least = builder.select(builder.icmp_signed("<", wanted, I64(1)), I64(1), wanted)
+    return builder.select(builder.icmp_signed(">", least, I64(MOST_PARTS)), I64(MOST_PARTS), least)
 
 
 def _answer_metadata(builder: ir.IRBuilder, frame: ir.Value) -> None:

@@ -17,8 +17,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph, gather
-from equipot.kernels.bundle import Layout, Route
 from equipot.kernels.convolution import convolve
+from equipot.kernels.convolution_bundle import Layout, Route
 from equipot.nn.edges import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
 from equipot.nn.slot_network import Ends, SlotMLP
@@ -90,7 +90,7 @@ class Convolution(nn.Module):
 def arrange(
     paths: list[Path], widths: dict[e3nn.Irrep, int], l_max: int, hidden: int
 ) -> tuple[Layout, dict[e3nn.Irrep, slice]]:
-    """Where everything lies in rows of features, of ``widths`` channels for each irrep, and of messages; and each message's block.
+    """Where everything lies in rows of features, with ``widths`` channels of each irrep, and of messages; each message's block.
 
     Paths with one output irrep stand side by side along its channels.
     """

@@ -12,7 +12,7 @@ import pytest
 
 from equipot.data.batch import pad
 from equipot.kernels import convolution, convolution_code, machine
-from equipot.kernels.bundle import Layout, coupling
+from equipot.kernels.convolution_bundle import Layout, coupling
 from equipot.nn.tensor_product import arrange, find_paths
 from equipot.structure import Structure
 

@@ -6,8 +6,8 @@ A convolution is linear in each of five things, its legs:
 
           (sum_q hidden[n,k,q] last[q,p,c])  senders[j(n,k),a,c]  harmonics[n,k,b]  message[n,p,m,c]  C_p[a,b,m]
 
-Leaving out one leg gives the derivative with respect to it: without ``message`` it is the convolution itself, without ``hidden``
-what a force needs, and so on. Since derivatives of these are sums of the same five forms, a ``Bundle`` that says which sums of
+Leaving out one leg gives the derivative with respect to it: without ``message`` it is the convolution, without ``hidden`` what
+a force needs, and so on. Since derivatives of these are sums of the same five forms, a ``Bundle`` that says which sums of
 which forms are wanted has bundles as its derivatives, to any order, forward and backward.
 """
 
@@ -20,7 +20,11 @@ from collections.abc import Sequence
 
 import e3nn_jax as e3nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
+
+from equipot.graph import scatter_slots
 
 
 class Leg(enum.IntEnum):
@@ -102,7 +106,7 @@ class Layout:
         sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
         return sizes[leg.position]
 
-    def shape(self, leg: Leg, slots: tuple[int, int]) -> tuple[int, ...]:
+    def shape(self, leg: Leg, slots: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of an array of a leg, for (atoms, slots). ``NODES`` has as many rows as there are atoms."""
         if leg is Leg.LAST:
             return self.hidden, self.numel
@@ -120,20 +124,29 @@ class Bundle:
     """Of the operands."""
     outputs: tuple[tuple[Leg, tuple[Term, ...]], ...]
     """The leg that is left out, which is what comes out, and the terms of the sum."""
+    symmetric: bool = True
+    """Whether the reverse slots are known, behind neighbours and active slots."""
+
+    @property
+    def indices(self) -> int:
+        return 2 + self.symmetric
+
+    def shapes(self, neighbors: tuple[int, ...], *others: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Of the results."""
+        return [self.layout.shape(leg, neighbors) for leg, _ in self.outputs]
 
     def tangent(self, varied: Sequence[int]) -> Bundle:
-        """Derivative along tangents of the operands ``varied``, which follow the operands. An output may have no terms."""
+        """See ``primitive.Bundle``."""
         place = {operand: len(self.legs) + k for k, operand in enumerate(varied)}
         replaced = lambda term, k: tuple(place[o] if j == k else o for j, o in enumerate(term))
         outputs = tuple(
             (leg, tuple(replaced(term, k) for term in terms for k, operand in enumerate(term) if operand in place))
             for leg, terms in self.outputs
         )
-        return Bundle(self.layout, self.legs + tuple(self.legs[o] for o in varied), outputs)
+        return dataclasses.replace(self, legs=self.legs + tuple(self.legs[o] for o in varied), outputs=outputs)
 
     def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Bundle:
-        """The transposed map: its operands are all of these, of which ``linear`` are not looked at, then the cotangents of the
-        outputs ``given``; its outputs are the cotangents of ``linear``. Those of ``NODES`` come out as ``SLOTS``."""
+        """See ``primitive.Bundle``. Cotangents of ``NODES`` come out as ``SLOTS``."""
         outputs = []
         for operand in linear:
             leg = Leg.SLOTS if self.legs[operand] is Leg.NODES else self.legs[operand]
@@ -146,10 +159,18 @@ class Bundle:
                         changed[leg.position], changed[out.position] = OPEN, len(self.legs) + k
                         terms.append(tuple(changed))
             outputs.append((leg, tuple(terms)))
-        return Bundle(self.layout, self.legs + tuple(self.outputs[o][0] for o in given), tuple(outputs))
+        legs = self.legs + tuple(self.outputs[o][0] for o in given)
+        return dataclasses.replace(self, legs=legs, outputs=tuple(outputs))
+
+    def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
+        """Sum over the slots that point to an atom, for a cotangent of ``NODES``."""
+        if self.legs[operand] is not Leg.NODES:
+            return cotangent
+        neighbors, active, *reverse = indices
+        return scatter_slots(cotangent, neighbors, reverse[0] if reverse else None, active)
 
     def pruned(self) -> tuple[Bundle, tuple[int, ...], tuple[int, ...]]:
-        """The same without outputs that have no terms and operands that nobody uses, and which of both were kept."""
+        """See ``primitive.Bundle``."""
         outputs = tuple(k for k, (_, terms) in enumerate(self.outputs) if terms)
         used = {o for k in outputs for term in self.outputs[k][1] for o in term} - {OPEN}
         operands = tuple(o for o in range(len(self.legs)) if o in used)
@@ -157,10 +178,22 @@ class Bundle:
         kept = tuple(
             (self.outputs[k][0], tuple(sorted(tuple(number[o] for o in term) for term in self.outputs[k][1]))) for k in outputs
         )
-        return Bundle(self.layout, tuple(self.legs[o] for o in operands), kept), operands, outputs
+        return dataclasses.replace(self, legs=tuple(self.legs[o] for o in operands), outputs=kept), operands, outputs
+
+    def over_atoms(self) -> tuple[list[bool], list[bool]]:
+        """All but the last radial layer."""
+        return [leg is not Leg.LAST for leg in self.legs], [leg is not Leg.LAST for leg, _ in self.outputs]
+
+    def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
+        """Index arrays of so many copies of the system, one behind the other."""
+        atoms, slots = indices[0].shape
+        steps = (atoms, None, atoms * slots)
+        copies = jnp.arange(size, dtype=indices[0].dtype)[:, None, None]
+        many = lambda x, step: jnp.broadcast_to(x, (size, *x.shape)) if step is None else x + step * copies
+        return [many(x, step).reshape(size * atoms, slots) for x, step in zip(indices, steps, strict=False)]
 
 
-def forward(layout: Layout) -> Bundle:
+def forward(layout: Layout, symmetric: bool) -> Bundle:
     """The convolution itself, of hidden features, last layer, harmonics and atoms' features."""
     legs = (Leg.HIDDEN, Leg.LAST, Leg.HARMONICS, Leg.NODES)
-    return Bundle(layout, legs, ((Leg.MESSAGE, ((0, 1, 2, 3, OPEN),)),))
+    return Bundle(layout, legs, ((Leg.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric)
