@@ -28,9 +28,11 @@ def convolve(
     layout: Layout,
 ) -> Float[Array, "atoms messages"]:
     """Messages of the neighbours in the slots that are ``active``: the used ones within the cutoff, in both directions."""
-    indices = (graph.neighbors, active, *([] if graph.reverse is None else [graph.reverse]))
-    bundle = forward(layout, graph.reverse is not None)
-    return convolution_p.bind(*indices, hidden, last, harmonics, nodes, bundle=bundle)[0]
+    indices = [graph.neighbors, active, *([] if graph.reverse is None else [graph.reverse])]
+    indices = [x if x.dtype == bool else x.astype(jnp.int32) for x in indices]
+    dtype = jnp.result_type(hidden, last, harmonics, nodes)
+    operands = (x.astype(dtype) for x in (hidden, last, harmonics, nodes))
+    return convolution_p.bind(*indices, *operands, bundle=forward(layout, graph.reverse is not None))[0]
 
 
 def plain(*arguments: Array, bundle: Bundle) -> list[Array]:

@@ -67,6 +67,9 @@ def make(name: str, plain: Callable[..., list[Array]], native: Callable[..., lis
 
     def abstract(*avals: Any, bundle: Bundle) -> list:
         dtype = avals[-1].dtype
+        # A kernel takes what it is given for numbers of one type.
+        assert {a.dtype for a in avals[bundle.indices :]} == {dtype}, [a.dtype for a in avals]
+        assert all(a.dtype in (jnp.int32, jnp.bool_) for a in avals[: bundle.indices]), [a.dtype for a in avals]
         return [jax.core.ShapedArray(shape, dtype) for shape in bundle.shapes(*(a.shape for a in avals))]
 
     def jvp(primals: Sequence, tangents: Sequence, *, bundle: Bundle) -> tuple:

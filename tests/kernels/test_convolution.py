@@ -23,11 +23,11 @@ CASES = [(NATURAL, 3, 3, 6), (BOTH, 2, 2, 7), (WIDE, 2, 1, 13), ({e3nn.Irrep(1, 
 """Input irreps and widths, l_max of the harmonics and of the messages, hidden features."""
 
 
-def graph_of(symbols: str = "H7O3", slots: int = 13):
+def graph_of(symbols: str = "H13O7"):
     rng = np.random.default_rng(0)
     import ase
 
-    atoms = ase.Atoms(symbols, positions=rng.uniform(0, 5, (10, 3)), cell=[5, 5, 6], pbc=[True, True, False])
+    atoms = ase.Atoms(symbols, positions=rng.uniform(0, 5, (20, 3)), cell=[5, 5, 9], pbc=[True, True, False])
     structure = Structure.from_ase(atoms, source="test")
     graph = jax.device_put(pad([structure], 2.8))
     return graph.replace(positions=jnp.asarray(graph.positions, jnp.float64))
@@ -136,6 +136,14 @@ def test_batches_are_many_systems(which, lowering):
 def test_single_precision_and_eager_calls(lowering):
     layout, graph, active, operands, _ = problem(1, "float32")
     close(kernel(layout, graph, active, *operands), formula(layout, graph, active, *operands), 3e-6)
+
+
+def test_what_is_mixed_in_precision_is_computed_in_the_higher_one(lowering):
+    layout, graph, active, operands, _ = problem(0)
+    mixed = [x.astype("float32") if k in (0, 2) else x for k, x in enumerate(operands)]
+    ours, theirs = (jax.jit(partial(f, layout, graph, active))(*mixed) for f in (kernel, formula))
+    assert ours.dtype == jnp.float64
+    close(ours, theirs, 1e-6)
 
 
 def test_results_do_not_depend_on_what_was_in_memory():
