@@ -52,8 +52,8 @@ class Couplings:
         return self.known[key]
 
     def _solve(self, module: Module, name: str, stored: np.ndarray, ours: np.ndarray) -> np.ndarray:
-        flat = ours.swapaxes(2, 3).reshape(-1, ours.shape[2])
-        target = stored.swapaxes(2, 3).reshape(-1, stored.shape[2])
+        flat = ours.swapaxes(1, 2).reshape(-1, ours.shape[1])
+        target = stored.swapaxes(1, 2).reshape(-1, stored.shape[1])
         matrix = np.linalg.lstsq(flat, target)[0]
         deviation = np.abs(flat @ matrix - target).max(initial=0.0)
         if deviation > (SINGLE if module.single(name) else TOLERANCE):

@@ -17,12 +17,11 @@ from llvmlite import ir
 from equipot.kernels import machine
 from equipot.kernels.convolution_bundle import OPEN, Bundle, Layout, Leg, Route, Term, coupling
 from equipot.kernels.emit import ROWS, Emitter, Index, Matrix
-from equipot.kernels.machine import I8, I32, I64, Arguments
+from equipot.kernels.machine import I8, I32, I64, REAL, Arguments
 
 HIDDEN, LAST, HARMONICS, SENDER, MESSAGE = range(5)
 """Places in a term."""
 PER_SLOT = (Leg.HIDDEN, Leg.HARMONICS, Leg.SLOTS)
-REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 
 
 def possible(dtype: jnp.dtype) -> bool:

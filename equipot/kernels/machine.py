@@ -25,6 +25,8 @@ from llvmlite import ir
 I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 NULL = ir.Constant(POINTER, None)
+REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+"""Types of numbers that kernels are written for."""
 
 # Byte offsets in XLA_FFI_CallFrame (of the extension, and of the lists of arguments and of results), in XLA_FFI_Buffer, and in
 # XLA_FFI_Metadata_Extension and XLA_FFI_Metadata.

@@ -1,24 +1,19 @@
-"""Polynomials of an atom's features, channel by channel, as a primitive of JAX.
-
-    P_d(x; c) = sum_M  c[s, M d] x_{M_1} x_{M_2} ...
-
-for each atom of species s and each channel. Its derivatives are directional derivatives D^k P(x; c)[u_1, ..., u_k], linear in
-the directions, in the coefficients and in what the outputs are multiplied by; leaving one of these out gives what a
-differentiation of any order, forward or backward, asks for. A ``Bundle`` says which sums of them are computed together.
-"""
+"""Polynomials of an atom's features, channel by channel, as a primitive of JAX (see ``polynomial_bundle`` for the formula)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections import Counter
+from math import factorial
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import ad
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from equipot.kernels.polynomial_bundle import Bundle, Polynomial, forward
-
-Formula = "Callable[[Array, Array, Array], Array]"
+from equipot.kernels import polynomial_code, primitive
+from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Term, forward
 
 
 def evaluate(
@@ -27,44 +22,141 @@ def evaluate(
     species: Int[Array, "atoms"],
     polynomial: Polynomial,
 ) -> Float[Array, "atoms dim channels"]:
-    """P_d(x; c), with one coefficient for each of ``polynomial.terms``."""
-    return polynomial_p.bind(species, x, coefficients, bundle=forward(polynomial))[0]
+    """The values, with one coefficient for each of ``polynomial.terms``."""
+    dtype = jnp.result_type(x, coefficients)
+    bundle = forward(polynomial, coefficients.shape[0])
+    return polynomial_p.bind(species.astype(jnp.int32), x.astype(dtype), coefficients.astype(dtype), bundle=bundle)[0]
 
 
-polynomial_p = Primitive("equipot_polynomial")
-polynomial_p.multiple_results = True
+def plain(species: Array, *operands: Array, bundle: Bundle) -> list[Array]:
+    """What a bundle means, with derivatives by JAX."""
+    return [sum(_term(leg, term, species, operands, bundle) for term in terms) for leg, terms in bundle.outputs]
 
 
-def _bind(species, operands: Sequence, bundle: Bundle) -> list:
-    """Results for all outputs of a bundle, None for those without terms."""
-    pruned, kept, outputs = bundle.pruned()
-    results: list = [None] * len(bundle.outputs)
-    if outputs:
-        found = polynomial_p.bind(species, *(operands[k] for k in kept), bundle=pruned)
-        for k, value in zip(outputs, found, strict=True):
-            results[k] = value
-    return results
+def _term(leg: Leg, term: Term, species: Array, operands: tuple[Array, ...], bundle: Bundle) -> Array:
+    x = operands[BASE]
+
+    def derivative(x: Array, coefficients: Array) -> Array:
+        value = lambda x: products(x, coefficients, species, bundle.polynomial)
+        for u in term.directions:
+            if u >= 0:
+                value = lambda x, f=value, u=u: jax.jvp(f, (x,), (operands[u],))[1]
+        return value(x)
+
+    if leg is Leg.OUTPUT:
+        return derivative(x, operands[term.coefficients])
+    if leg is Leg.DIRECTION:
+        return jax.vjp(lambda x: derivative(x, operands[term.coefficients]), x)[1](operands[term.output])[0]
+    zero = jnp.zeros((bundle.species, len(bundle.polynomial.terms), x.shape[-1]), x.dtype)
+    return jax.vjp(lambda c: derivative(x, c), zero)[1](operands[term.output])[0]
 
 
-def _abstract(species, *operands, bundle: Bundle) -> list:
-    atoms, _, channels = operands[0].shape
-    kinds = bundle.shapes(atoms, channels, bundle.count(operands))
-    return [jax.core.ShapedArray(shape, operands[0].dtype) for shape in kinds]
+def native(species: Array, *operands: Array, bundle: Bundle) -> list[Array]:
+    """The same by a kernel for this processor."""
+    if not polynomial_code.possible(bundle.polynomial, operands[0].dtype):
+        return plain(species, *operands, bundle=bundle)
+    return polynomial_code.call(bundle, species, operands)
 
 
-def _jvp(primals: Sequence, tangents: Sequence, *, bundle: Bundle) -> tuple:
-    out = polynomial_p.bind(*primals, bundle=bundle)
-    species, *operands = primals
-    varied = [k for k, t in enumerate(tangents[1:]) if type(t) is not ad.Zero]
-    found = _bind(species, [*operands, *(tangents[1 + k] for k in varied)], bundle.tangent(varied))
-    return out, [ad.Zero.from_primal_value(o) if t is None else t for o, t in zip(out, found, strict=True)]
+polynomial_p = primitive.make("equipot_polynomial", plain, native)
 
 
-def _transpose(cotangents: Sequence, species, *operands, bundle: Bundle) -> list:
-    linear = [k for k, operand in enumerate(operands) if ad.is_undefined_primal(operand)]
-    given = [k for k, cotangent in enumerate(cotangents) if type(cotangent) is not ad.Zero]
-    found = _bind(species, [*operands, *(cotangents[k] for k in given)], bundle.transpose(linear, given))
-    results: list = [None] * (1 + len(operands))
-    for k, value in zip(linear, found, strict=True):
-        results[1 + k] = ad.Zero(operands[k].aval) if value is None else value
-    return results
+# The plain formulation: the terms of degree nu are x_p times a sum over monomials of degree nu - 1, so that values come from
+# one matrix product; by Euler's theorem the gradient of these terms is nu times that product, so that it costs nothing extra.
+
+
+def products(x: Array, coefficients: Array, species: Array, polynomial: Polynomial) -> Float[Array, "atoms dim channels"]:
+    """The values, by matrix products over monomials for each channel."""
+    tables = {degree: table(coefficients, polynomial, degree) for degree in degrees(polynomial)}
+    return jnp.transpose(_polynomial(jnp.transpose(x, (2, 0, 1)), tables, species), (1, 2, 0))
+
+
+def degrees(polynomial: Polynomial) -> list[int]:
+    """Degrees of its monomials, ascending."""
+    return sorted({len(monomial) for monomial, _ in polynomial.terms})
+
+
+@functools.lru_cache(maxsize=64)
+def monomials(size: int, degree: int) -> tuple[tuple[int, ...], ...]:
+    """Multisets of ``degree`` out of ``size`` variables, ascending."""
+    return tuple(itertools.combinations_with_replacement(range(size), degree))
+
+
+def multiplicity(monomial: tuple[int, ...]) -> int:
+    """In how many orders its variables can be written."""
+    return functools.reduce(lambda n, count: n // factorial(count), Counter(monomial).values(), factorial(len(monomial)))
+
+
+@functools.lru_cache(maxsize=64)
+def _places(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """[q, p, d]: which coefficient belongs to monomial q of degree - 1 times x_p, or the one behind the last; and its share."""
+    index = {term: k for k, term in enumerate(polynomial.terms)}
+    rows = monomials(polynomial.size, degree - 1)
+    where = np.full((len(rows), polynomial.size, polynomial.dim), len(polynomial.terms))
+    share = np.zeros(where.shape[:2])
+    for q, row in enumerate(rows):
+        for p in range(polynomial.size):
+            whole = tuple(sorted((*row, p)))
+            share[q, p] = multiplicity(row) / multiplicity(whole)
+            for d in range(polynomial.dim):
+                where[q, p, d] = index.get((whole, d), len(polynomial.terms))
+    return where, share
+
+
+def table(coefficients: Array, polynomial: Polynomial, degree: int) -> Float[Array, "species channels q p d"]:
+    """Coefficients of one degree, symmetric under exchange of variables, zero where there is none."""
+    where, share = _places(polynomial, degree)
+    padded = jnp.pad(coefficients, ((0, 0), (0, 1), (0, 0)))
+    return jnp.moveaxis(padded[:, where], -1, 1) * jnp.asarray(share[..., None], coefficients.dtype)
+
+
+def evaluate_monomials(x: Float[Array, "*batch p"], degree: int) -> Float[Array, "*batch q"]:
+    """All monomials of one degree, in the order of ``monomials``."""
+    if degree == 0:
+        return jnp.ones((*x.shape[:-1], 1), x.dtype)
+    size = x.shape[-1]
+    # Those whose smallest index is p are x_p times those of one degree less with indices from p on: a suffix of that list.
+    lower = evaluate_monomials(x, degree - 1)
+    first = [m[0] if m else 0 for m in monomials(size, degree - 1)]
+    starts = [next((k for k, f in enumerate(first) if f >= p), 0) for p in range(size)] if degree > 1 else [0] * size
+    return jnp.concatenate([x[..., p : p + 1] * lower[..., starts[p] :] for p in range(size)], axis=-1)
+
+
+def _products(x: Array, tables: dict[int, Array], species: Array) -> dict[int, Array]:
+    """For each degree, [channels, atoms, p, d]: the cofactor of x_p."""
+    out = {}
+    for degree, c in tables.items():
+        m = evaluate_monomials(x, degree - 1)
+        count, channels, rows, p, d = c.shape
+        flat = c.reshape(count, channels, rows, p * d)
+        mine = lambda s: (species == s).astype(x.dtype)[None, :, None]
+        value = m @ flat[0] if count == 1 else sum(mine(s) * (m @ flat[s]) for s in range(count))
+        out[degree] = value.reshape(*value.shape[:2], p, d)
+    return out
+
+
+@jax.custom_jvp
+def _polynomial(
+    x: Float[Array, "channels atoms p"], tables: dict[int, Array], species: Int[Array, "atoms"]
+) -> Float[Array, "channels atoms d"]:
+    """sum_nu sum_p x_p sum_q m_q(x) c_nu[species, channel, q, p, d]."""
+    return jnp.einsum("cnp,cnpd->cnd", x, sum(_products(x, tables, species).values()))
+
+
+def _polynomial_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, tables, species = primals
+    dx, dc, _ = tangents
+    cofactors = _products(x, tables, species)
+    value = jnp.einsum("cnp,cnpd->cnd", x, sum(cofactors.values()))
+    zero = jax.custom_derivatives.SymbolicZero
+    tangent = jnp.zeros_like(value)
+    if type(dx) is not zero:
+        gradient = sum(degree * part for degree, part in cofactors.items())
+        tangent += jnp.einsum("cnp,cnpd->cnd", dx, gradient)
+    varied = {degree: d for degree, d in dc.items() if type(d) is not zero}
+    if varied:
+        tangent += jnp.einsum("cnp,cnpd->cnd", x, sum(_products(x, varied, species).values()))
+    return value, tangent
+
+
+_polynomial.defjvp(_polynomial_jvp, symbolic_zeros=True)

@@ -17,6 +17,7 @@ from equipot.convert import CLASSES, convert, mace_torch, torch_file
 from equipot.convert.mace_products import Couplings
 from equipot.convert.torch_module import Module
 from equipot.data.batch import pad
+from equipot.kernels.polynomial import monomials, multiplicity
 from equipot.nn.contraction import basis
 from equipot.potential import evaluate
 from equipot.structure import Structure
@@ -249,8 +250,11 @@ def test_couplings_are_written_in_our_basis_exactly():
     irreps, ir = e3nn.Irreps("0e+1o"), e3nn.Irrep("1o")
     ours = basis(irreps, 2, ir)
     rng = np.random.default_rng(0)
-    mixture, skew = rng.normal(size=(ours.shape[2], 3)), rng.normal(size=(ir.dim, 4, 4, 3))
-    stored = np.einsum("qpkd,ks->dqps", ours, mixture) + skew - skew.swapaxes(1, 2)
+    mixture, skew = rng.normal(size=(ours.shape[1], 3)), rng.normal(size=(ir.dim, 4, 4, 3))
+    symmetric = np.zeros((4, 4, *ours.shape[1:]))
+    for row, (p, q) in zip(ours, monomials(4, 2), strict=True):
+        symmetric[p, q] = symmetric[q, p] = row / multiplicity((p, q))
+    stored = np.einsum("qpkd,ks->dqps", symmetric, mixture) + skew - skew.swapaxes(1, 2)
     model = read("mace-mace")
     at(model, CONTRACTION).state["_buffers"]["U_matrix_2"] = stored
     found = Couplings()(Module(at(model, CONTRACTION)), "U_matrix_2", irreps, 2, ir)

@@ -108,7 +108,9 @@ def test_derivatives_of_every_order_are_those_of_the_formula(case, lowering):
     layout, graph, active, operands, message = problem(case)
     for name, derivative in DERIVATIVES.items():
         ours, theirs = (
-            jax.jit(lambda x, g, f=f: derivative(partial(f, layout, graph, active), x, g))(operands, message)
+            jax.jit(lambda x, g, f=f, derivative=derivative: derivative(partial(f, layout, graph, active), x, g))(
+                operands, message
+            )
             for f in (kernel, formula)
         )
         close(ours, theirs, 1e-11 if name == "third" else 1e-12)

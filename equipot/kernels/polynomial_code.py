@@ -1,0 +1,236 @@
+"""Machine code of a bundle of directional derivatives of polynomials.
+
+Channels lie along vector registers; everything else is unrolled. Directions enter as in forward differentiation: x becomes
+x + e_1 u_1 + e_2 u_2 + ..., where every e_j squares to zero, and D^k P[u_1, ..., u_k] is what stands at e_1 ... e_k. Values are
+evaluated by Horner's rule over the tree of monomials; a derivative with respect to a direction that is left out is the backward
+sweep through the same tree, which needs no more than about three operations for each coefficient.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+from llvmlite import ir
+
+from equipot.kernels import machine
+from equipot.kernels.emit import Emitter, Index
+from equipot.kernels.machine import I32, I64, REAL, Arguments
+from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Term
+
+MOST_TERMS = 10_000
+"""Largest polynomial that is unrolled."""
+Dual = dict[int, ir.Value]
+"""Numbers with nilpotent parts: for each set of e's, as bits, what stands there; zero where nothing is said."""
+
+
+def possible(polynomial: Polynomial, dtype: jnp.dtype) -> bool:
+    """Whether there is a kernel for this polynomial and type on this processor."""
+    return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and machine.available()
+
+
+def call(bundle: Bundle, species: Int[Array, "atoms"], operands: Sequence[Array]) -> list[Array]:
+    """Results of a bundle."""
+    dtype, channels = operands[0].dtype, operands[0].shape[-1]
+    lanes = machine.vector_bytes() // dtype.itemsize
+    width = -(-channels // lanes) * lanes
+    wide = [jnp.pad(x, ((0, 0), (0, 0), (0, width - channels))) if width > channels else x for x in operands]
+    shapes = bundle.shapes(species.shape, wide[0].shape)
+    results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, width, arguments).write()
+    # Sums over atoms are made by one thread for each block of channels.
+    fixed = width // lanes if _sums(bundle) else None
+    found = machine.call("polynomial", (bundle, width), write, [species[:, None], *wide], results, fixed)
+    return [y[..., :channels] if width > channels else y for y in found]
+
+
+def _sums(bundle: Bundle) -> bool:
+    return any(leg is Leg.COEFFICIENTS for leg, _ in bundle.outputs)
+
+
+Node = dict[int, "Tree"]
+
+
+class Tree:
+    """Monomials by their first variable, then their second, and so on."""
+
+    def __init__(self, monomials: Iterable[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]) -> None:
+        self.here: tuple[tuple[int, int], ...] = ()
+        """(output, index of the coefficient) of the monomial that ends here."""
+        below: dict[int, list] = {}
+        for monomial, entries in monomials:
+            if monomial:
+                below.setdefault(monomial[0], []).append((monomial[1:], entries))
+            else:
+                self.here = entries
+        self.below = {p: Tree(rest) for p, rest in sorted(below.items())}
+
+
+@functools.lru_cache(maxsize=32)
+def _tree(polynomial: Polynomial) -> Tree:
+    found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for k, (monomial, d) in enumerate(polynomial.terms):
+        found.setdefault(monomial, []).append((d, k))
+    return Tree([(monomial, tuple(entries)) for monomial, entries in found.items()])
+
+
+class _Writer:
+    """Writes the kernel of a bundle."""
+
+    def __init__(self, e: Emitter, bundle: Bundle, width: int, arguments: Arguments) -> None:
+        self.e, self.bundle, self.width, self.arguments = e, bundle, width, arguments
+        self.species, *self.inputs = arguments.inputs
+        self.polynomial, self.tree = bundle.polynomial, _tree(bundle.polynomial)
+        copies: dict[int, int] = {}
+        for _, terms in bundle.outputs:
+            for term in terms:
+                for operand, count in Counter(u for u in term.directions if u >= 0).items():
+                    copies[operand] = max(copies.get(operand, 0), count)
+        self.bits = {pair: 1 << k for k, pair in enumerate((u, j) for u in sorted(copies) for j in range(copies[u]))}
+
+    def write(self) -> None:
+        e, blocks = self.e, self.width // self.e.lanes
+        if _sums(self.bundle):
+            block = e.mul(self.arguments.part, e.lanes)
+            for o, (leg, _) in enumerate(self.bundle.outputs):
+                if leg is Leg.COEFFICIENTS:
+                    with e.loop(self.bundle.species * len(self.polynomial.terms)) as row:
+                        e.store(e.zero(e.lanes), self.arguments.outputs[o], e.at(row, self.width, block))
+            with e.loop(self.arguments.shape[0]) as n:
+                self._atom(n, block)
+        else:
+            begin, end = self.arguments.rows(e.b)
+            with e.loop(blocks * e.lanes, e.lanes) as block, e.loop(end, start=begin) as n:
+                self._atom(n, block)
+
+    def _atom(self, n: ir.Value, block: Index) -> None:
+        """All results for one block of channels of an atom."""
+        e, p = self.e, self.polynomial
+        s = e.b.sext(e.load(self.species, n, kind=I32), I64)
+        self.table = e.add(e.mul(s, len(p.terms) * self.width), block)
+        self.own = {
+            leg: e.add(e.mul(n, size * self.width), block) for leg, size in ((Leg.DIRECTION, p.size), (Leg.OUTPUT, p.dim))
+        }
+        self.x: list[Dual] = []
+        for k in range(p.size):
+            x = {0: self._operand(BASE, Leg.DIRECTION, k)}
+            for (operand, _), bit in self.bits.items():
+                x[bit] = self._operand(operand, Leg.DIRECTION, k)
+            self.x.append(x)
+        for o, (leg, terms) in enumerate(self.bundle.outputs):
+            (self._values, self._slopes, self._moments)[(Leg.OUTPUT, Leg.DIRECTION, Leg.COEFFICIENTS).index(leg)](o, terms)
+
+    def _operand(self, operand: int, leg: Leg, row: int) -> ir.Value:
+        base = self.table if leg is Leg.COEFFICIENTS else self.own[leg]
+        return self.e.load(self.inputs[operand], self.e.add(base, row * self.width), self.e.lanes)
+
+    def _store(self, o: int, leg: Leg, rows: Iterable[tuple[int, ir.Value | None]]) -> None:
+        for row, value in rows:
+            where = self.e.add(self.own[leg], row * self.width)
+            self.e.store(self.e.zero(self.e.lanes) if value is None else value, self.arguments.outputs[o], where)
+
+    def _mask(self, term: Term) -> int:
+        """The set of e's of a term's directions."""
+        seen: Counter[int] = Counter()
+        mask = 0
+        for u in term.directions:
+            if u >= 0:
+                mask |= self.bits[u, seen[u]]
+                seen[u] += 1
+        return mask
+
+    def _multiply(self, x: Dual, y: Dual, wanted: set[int], start: Dual | None = None) -> Dual:
+        """start + x y, at the sets that are wanted."""
+        out = dict(start or {})
+        for a, xa in x.items():
+            for b, yb in y.items():
+                if not a & b and a | b in wanted:
+                    out[a | b] = self.e.fma(xa, yb, out.get(a | b))
+        return out
+
+    # Values
+
+    def _values(self, o: int, terms: Sequence[Term]) -> None:
+        """D^k P(x; c)[u_1, ..., u_k]."""
+        total: list[ir.Value | None] = [None] * self.polynomial.dim
+        for c in sorted({t.coefficients for t in terms}):
+            masks = [self._mask(t) for t in terms if t.coefficients == c]
+            found = self._horner(self.tree, c, _subsets(masks))
+            for d in range(self.polynomial.dim):
+                for mask in masks:
+                    value = found.get(d, {}).get(mask)
+                    if value is not None:
+                        total[d] = value if total[d] is None else self.e.b.fadd(total[d], value)
+        self._store(o, Leg.OUTPUT, enumerate(total))
+
+    def _horner(self, tree: Tree, c: int, wanted: set[int]) -> dict[int, Dual]:
+        """For each output, the polynomial below a node of the tree."""
+        out: dict[int, Dual] = {d: {0: self._operand(c, Leg.COEFFICIENTS, k)} for d, k in tree.here}
+        for p, below in tree.below.items():
+            for d, value in self._horner(below, c, wanted).items():
+                out[d] = self._multiply(self.x[p], value, wanted, out.get(d))
+        return out
+
+    # Derivatives with respect to a direction
+
+    def _slopes(self, o: int, terms: Sequence[Term]) -> None:
+        """Gradient of sum_d g_d D^k P_d(x; c)[u_1, ..., u_k] with respect to x."""
+        whole = functools.reduce(int.__or__, (self._mask(t) for t in terms))
+        weights: dict[int, list[tuple[int, int]]] = {}
+        for t in terms:
+            # What a term lacks of the whole set is what its coefficients carry.
+            weights.setdefault(whole & ~self._mask(t), []).append((t.coefficients, t.output))
+        outputs = {g: [self._operand(g, Leg.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}}
+        slopes: list[ir.Value | None] = [None] * self.polynomial.size
+        wanted = _subsets([whole])
+
+        def coefficient(tree: Tree) -> Dual:
+            out: Dual = {}
+            for mask, pairs in weights.items():
+                for c, g in pairs:
+                    for d, k in tree.here:
+                        out[mask] = self.e.fma(self._operand(c, Leg.COEFFICIENTS, k), outputs[g][d], out.get(mask))
+            return out
+
+        def visit(tree: Tree, product: Dual) -> Dual:
+            """The polynomial below a node; ``product`` is that of the variables above it."""
+            total = coefficient(tree)
+            for p, below in tree.below.items():
+                inner = visit(below, self._multiply(product, self.x[p], wanted) if below.below else {})
+                part = self._multiply(product, inner, {whole}, {} if slopes[p] is None else {whole: slopes[p]})
+                slopes[p] = part.get(whole)
+                total = self._multiply(self.x[p], inner, wanted, total)
+            return total
+
+        visit(self.tree, {0: self.e.constant(1.0, self.e.lanes)})
+        self._store(o, Leg.DIRECTION, enumerate(slopes))
+
+    # Derivatives with respect to coefficients
+
+    def _moments(self, o: int, terms: Sequence[Term]) -> None:
+        """g_d times the monomials, at the directions, added for all atoms of a species."""
+        masks = [self._mask(t) for t in terms]
+        wanted = _subsets(masks)
+        outputs = {g: [self._operand(g, Leg.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}}
+
+        def visit(tree: Tree, product: Dual) -> None:
+            for d, k in tree.here:
+                where = self.e.add(self.table, k * self.width)
+                total = self.e.load(self.arguments.outputs[o], where, self.e.lanes)
+                for term, mask in zip(terms, masks, strict=True):
+                    if mask in product:
+                        total = self.e.fma(outputs[term.output][d], product[mask], total)
+                self.e.store(total, self.arguments.outputs[o], where)
+            for p, below in tree.below.items():
+                visit(below, self._multiply(product, self.x[p], wanted))
+
+        visit(self.tree, {0: self.e.constant(1.0, self.e.lanes)})
+
+
+def _subsets(masks: Iterable[int]) -> set[int]:
+    """All subsets of these sets."""
+    return {sub for mask in masks for sub in range(mask + 1) if sub & ~mask == 0}
