@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph
 from equipot.kernels import convolution_code, primitive
@@ -26,9 +26,14 @@ def convolve(
     graph: Graph,
     active: Bool[Array, "atoms slots"],
     layout: Layout,
+    start: Int[Array, "atoms slots"] | None = None,
 ) -> Float[Array, "atoms messages"]:
-    """Messages of the neighbours in the slots that are ``active``: the used ones within the cutoff, in both directions."""
-    indices = [graph.neighbors, active, *([] if graph.reverse is None else [graph.reverse])]
+    """Messages of the neighbours in the slots that are ``active``: the used ones within the cutoff, in both directions.
+
+    Where ``layout.rows`` is given, ``start`` is the first row of the last layer that belongs to a slot.
+    """
+    assert (start is None) == (layout.rows is None)
+    indices = [x for x in (graph.neighbors, active, start, graph.reverse) if x is not None]
     indices = [x if x.dtype == bool else x.astype(jnp.int32) for x in indices]
     dtype = jnp.result_type(hidden, last, harmonics, nodes)
     operands = (x.astype(dtype) for x in (hidden, last, harmonics, nodes))
@@ -47,17 +52,19 @@ def plain(*arguments: Array, bundle: Bundle) -> list[Array]:
     parts = {k: split(x) for k, x in enumerate(operands) if k not in whole}
 
     def block(mapped: tuple) -> list[Array]:
-        neighbors, active, chosen = mapped
-        return _plain_block(bundle, neighbors, active, [whole[k] if k in whole else chosen[k] for k in range(len(operands))])
+        of_block, chosen = mapped
+        return _plain_block(bundle, of_block, [whole[k] if k in whole else chosen[k] for k in range(len(operands))])
 
-    found = jax.lax.map(block, (split(indices[0]), split(indices[1]), parts))
+    found = jax.lax.map(block, ([split(x) for x in indices], parts))
     return [
         jnp.sum(y, axis=0) if leg is Leg.LAST else y.reshape(blocks * size, *y.shape[2:])[:atoms]
         for (leg, _), y in zip(bundle.outputs, found, strict=True)
     ]
 
 
-def _plain_block(bundle: Bundle, neighbors: Array, active: Array, operands: list[Array]) -> list[Array]:
+def _plain_block(bundle: Bundle, indices: list[Array], operands: list[Array]) -> list[Array]:
+    neighbors, active, *others = indices
+    start = None if bundle.layout.rows is None else others[0]
     mask = active[..., None]
     rows = []
     for leg, x in zip(bundle.legs, operands, strict=True):
@@ -66,7 +73,7 @@ def _plain_block(bundle: Bundle, neighbors: Array, active: Array, operands: list
     out = []
     for leg, terms in bundle.outputs:
         shape = bundle.layout.shape(leg, neighbors.shape)
-        total = sum(_form(bundle.layout, leg, term, rows, shape) for term in terms)
+        total = sum(_form(bundle.layout, leg, term, rows, shape, start) for term in terms)
         out.append(jnp.where(mask, total, 0) if leg in (Leg.HIDDEN, Leg.HARMONICS, Leg.SLOTS) else total)
     return out
 
@@ -76,18 +83,24 @@ def _components(x: Array, start: int, stride: int, l: int, channels: int) -> Flo
     return jnp.stack([x[..., start + a * stride : start + a * stride + channels] for a in range(2 * l + 1)], axis=-2)
 
 
-def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[int, ...]) -> Array:
+def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[int, ...], start: Array | None) -> Array:
     """The form with one leg left out, path by path."""
     hidden, last, *_ = (rows[o] if o >= 0 else None for o in term)
+    mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
     if leg in (Leg.HIDDEN, Leg.LAST):
         # Columns of the last layer stand in the order of the routes.
         slope = jnp.concatenate([_slope(r, term, rows) for r in layout.routes], axis=-1)
-        return jnp.einsum("nkj,qj->nkq", slope, last) if leg is Leg.HIDDEN else jnp.einsum("nkq,nkj->qj", hidden, slope)
+        if leg is Leg.HIDDEN:
+            return slope @ last.T if mine is None else jnp.einsum("nkc,nkqc->nkq", slope, last[mine])
+        if mine is None:
+            return jnp.einsum("nkq,nkj->qj", hidden, slope)
+        return jnp.zeros(shape, hidden.dtype).at[mine].add(hidden[..., None] * slope[:, :, None])
     out = jnp.zeros(shape, hidden.dtype)
     for r in layout.routes:
-        w = (hidden @ last[:, r.column : r.column + r.channels])[:, :, None]
+        columns = last[:, r.column : r.column + r.channels]
+        w = (hidden @ columns if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, columns[mine]))[:, :, None]
         if leg is Leg.SLOTS:
-            value, start, stride = w * _returned(r, term, rows), r.sender, r.sender_stride
+            value, offset, stride = w * _returned(r, term, rows), r.sender, r.sender_stride
         else:
             h = _components(rows[term[Leg.NODES]], r.sender, r.sender_stride, r.l_in, r.channels)
             if leg is Leg.HARMONICS:
@@ -96,9 +109,9 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
                 out = out.at[..., r.l_edge**2 : (r.l_edge + 1) ** 2].add(value)
                 continue
             value = jnp.einsum("nkma,nkac->nmc", _transfer(r, term, rows), w * h)
-            start, stride = r.message, r.message_stride
+            offset, stride = r.message, r.message_stride
         for m in range(value.shape[-2]):
-            at = start + m * stride
+            at = offset + m * stride
             out = out.at[..., at : at + r.channels].add(value[..., m, :])
     return out
 
@@ -129,7 +142,7 @@ def native(*arguments: Array, bundle: Bundle) -> list[Array]:
     indices, operands = arguments[: bundle.indices], arguments[bundle.indices :]
     if not convolution_code.possible(operands[0].dtype):
         return plain(*arguments, bundle=bundle)
-    return convolution_code.call(bundle, indices[0], indices[1], operands)
+    return convolution_code.call(bundle, indices, operands)
 
 
 convolution_p = primitive.make("equipot_convolution", plain, native)

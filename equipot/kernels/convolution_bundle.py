@@ -90,9 +90,13 @@ class Layout:
 
     routes: tuple[Route, ...]
     hidden: int
+    """Hidden features of a slot."""
     harmonics: int
     features: int
     messages: int
+    rows: int | None = None
+    """Rows of the last radial layer where they are more than ``hidden``: a slot then has its own ``hidden`` consecutive ones,
+    from an index on that stands behind the active slots. So it is with splines, of which few overlap."""
 
     @property
     def numel(self) -> int:
@@ -109,7 +113,7 @@ class Layout:
     def shape(self, leg: Leg, slots: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of an array of a leg, for (atoms, slots). ``NODES`` has as many rows as there are atoms."""
         if leg is Leg.LAST:
-            return self.hidden, self.numel
+            return self.rows or self.hidden, self.numel
         if leg in (Leg.NODES, Leg.MESSAGE):
             return slots[0], self.row(leg)
         return *slots, self.row(leg)
@@ -125,11 +129,11 @@ class Bundle:
     outputs: tuple[tuple[Leg, tuple[Term, ...]], ...]
     """The leg that is left out, which is what comes out, and the terms of the sum."""
     symmetric: bool = True
-    """Whether the reverse slots are known, behind neighbours and active slots."""
+    """Whether the reverse slots are known; they stand behind the other index arrays."""
 
     @property
     def indices(self) -> int:
-        return 2 + self.symmetric
+        return 2 + (self.layout.rows is not None) + self.symmetric
 
     def shapes(self, neighbors: tuple[int, ...], *others: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Of the results."""
@@ -166,8 +170,8 @@ class Bundle:
         """Sum over the slots that point to an atom, for a cotangent of ``NODES``."""
         if self.legs[operand] is not Leg.NODES:
             return cotangent
-        neighbors, active, *reverse = indices
-        return scatter_slots(cotangent, neighbors, reverse[0] if reverse else None, active)
+        neighbors, active, *_ = indices
+        return scatter_slots(cotangent, neighbors, indices[-1] if self.symmetric else None, active)
 
     def pruned(self) -> tuple[Bundle, tuple[int, ...], tuple[int, ...]]:
         """See ``primitive.Bundle``."""
@@ -187,10 +191,12 @@ class Bundle:
     def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
         """Index arrays of so many copies of the system, one behind the other."""
         atoms, slots = indices[0].shape
-        steps = (atoms, None, atoms * slots)
+        steps = [atoms, *[None] * (self.indices - 1)]
+        if self.symmetric:
+            steps[-1] = atoms * slots
         copies = jnp.arange(size, dtype=indices[0].dtype)[:, None, None]
         many = lambda x, step: jnp.broadcast_to(x, (size, *x.shape)) if step is None else x + step * copies
-        return [many(x, step).reshape(size * atoms, slots) for x, step in zip(indices, steps, strict=False)]
+        return [many(x, step).reshape(size * atoms, slots) for x, step in zip(indices, steps, strict=True)]
 
 
 def forward(layout: Layout, symmetric: bool) -> Bundle:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 from llvmlite import ir
 
 from equipot.kernels import machine
@@ -29,22 +29,23 @@ def possible(dtype: jnp.dtype) -> bool:
     return str(dtype) in REAL and machine.available()
 
 
-def call(bundle: Bundle, neighbors: Int[Array, "atoms slots"], active: Bool[Array, "atoms slots"], operands: Sequence[Array]):
+def call(bundle: Bundle, indices: Sequence[Int[Array, "atoms slots"]], operands: Sequence[Array]) -> list[Array]:
     """Results of a bundle."""
-    layout, dtype = bundle.layout, operands[0].dtype
+    layout, dtype, neighbors = bundle.layout, operands[0].dtype, indices[0]
     packed = [_pack(layout, x) if leg is Leg.LAST else x for leg, x in zip(bundle.legs, operands, strict=True)]
     transposed = [operands[k].T for k in _transposed(bundle)]
     count = machine.parts(neighbors.shape[0])
     shapes = [
-        (count, layout.numel * layout.hidden) if leg is Leg.LAST else layout.shape(leg, neighbors.shape)
+        (count, layout.numel * _rows(layout)) if leg is Leg.LAST else layout.shape(leg, neighbors.shape)
         for leg, _ in bundle.outputs
     ]
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, arguments).write()
-    found = machine.call("convolution", bundle, write, [neighbors, active, *packed, *transposed], results)
-    return [
-        _unpack(layout, jnp.sum(y, axis=0)) if leg is Leg.LAST else y for (leg, _), y in zip(bundle.outputs, found, strict=True)
-    ]
+    found = machine.call(
+        "convolution", bundle, write, [*indices[: 2 + (layout.rows is not None)], *packed, *transposed], results
+    )
+    legs = [leg for leg, _ in bundle.outputs]
+    return [_unpack(layout, jnp.sum(y, axis=0)) if leg is Leg.LAST else y for leg, y in zip(legs, found, strict=True)]
 
 
 def _pack(layout: Layout, last: Array) -> Array:
@@ -53,13 +54,20 @@ def _pack(layout: Layout, last: Array) -> Array:
 
 
 def _unpack(layout: Layout, packed: Array) -> Array:
-    q = layout.hidden
+    q = _rows(layout)
     blocks = [packed[r.column * q : (r.column + r.channels) * q].reshape(q, r.channels) for r in layout.routes]
     return jnp.concatenate(blocks, axis=1)
 
 
+def _rows(layout: Layout) -> int:
+    """Of the last layer."""
+    return layout.rows or layout.hidden
+
+
 def _transposed(bundle: Bundle) -> list[int]:
     """Last layers that are needed with their columns as rows."""
+    if bundle.layout.rows is not None:
+        return []
     return sorted({term[LAST] for leg, terms in bundle.outputs if leg is Leg.HIDDEN for term in terms})
 
 
@@ -69,6 +77,8 @@ class _Writer:
     def __init__(self, e: Emitter, bundle: Bundle, arguments: Arguments) -> None:
         self.e, self.bundle, self.layout, self.arguments = e, bundle, bundle.layout, arguments
         self.neighbors, self.active, *rest = arguments.inputs
+        self.start = rest.pop(0) if self.layout.rows is not None else None
+        self.rows = _rows(self.layout)
         self.inputs = rest[: len(bundle.legs)]
         self.transposed = dict(zip(_transposed(bundle), rest[len(bundle.legs) :], strict=True))
         self.outputs = list(arguments.outputs)
@@ -108,7 +118,7 @@ class _Writer:
         self._allocate()
         for o, (leg, _) in enumerate(self.bundle.outputs):
             if leg is Leg.LAST:
-                size = self.layout.numel * self.layout.hidden
+                size = self.layout.numel * self.rows
                 self.outputs[o] = e.pointer(self.outputs[o], e.mul(arguments.part, size))
                 self._clear(self.outputs[o], 0, size)
         begin, end = arguments.rows(e.b)
@@ -127,7 +137,7 @@ class _Writer:
         for o, (leg, _) in enumerate(self.bundle.outputs):
             if leg in (Leg.HIDDEN, Leg.HARMONICS):
                 wanted.append((("result", o), layout.row(leg) * (1 if leg is Leg.HIDDEN else e.lanes)))
-        wanted += [("slot", 2), ("row", 2)]
+        wanted += [("slot", 2), ("row", 2), ("start", 2)]
         places, size = {}, 0
         for key, width in wanted:
             places[key], size = size, e.add(size, e.round_up(e.mul(rows, width), 16))
@@ -175,6 +185,8 @@ class _Writer:
                     c = e.read(count)
                     e.store(at, self.place["slot"], c, I64)
                     e.store(e.b.sext(e.load(self.neighbors, at, kind=I32), I64), self.place["row"], c, I64)
+                    if self.start is not None:
+                        e.store(e.b.sext(e.load(self.start, at, kind=I32), I64), self.place["start"], c, I64)
                     for u in self.hidden:
                         target = self.place["hidden", u]
                         self._copy(self.inputs[u], e.mul(at, layout.hidden), target, e.mul(c, layout.hidden), layout.hidden)
@@ -212,12 +224,9 @@ class _Writer:
 
     def _route(self, n: ir.Value, r: Route, first: bool) -> None:
         """One route; ``first`` says that nothing was written yet to the results for the features that it reads."""
-        e, layout, outputs = self.e, self.layout, self.bundle.outputs
-        q, c = layout.hidden, r.channels
+        e, outputs = self.e, self.bundle.outputs
         for u, last in self.weights:
-            columns = Matrix((c, 1), e.pointer(self.inputs[last], r.column * q))
-            hidden = Matrix((q, 1), self.place["hidden", u])
-            e.matmul(hidden, columns, Matrix((c, 1), self.place["weights", (u, last)]), self.padded, q, c, add=False)
+            self._weigh(r, u, last)
         for o, (leg, terms) in enumerate(outputs):
             if leg is Leg.MESSAGE:
                 self._gather(n, r, o, terms)
@@ -225,13 +234,70 @@ class _Writer:
             with e.loop(self.count) as k:
                 self._slot(n, r, k, first)
         for o, operand, slope in self.returns:
-            slopes = Matrix((c, 1), self.place["slope", slope])
-            if outputs[o][0] is Leg.HIDDEN:
-                rows = Matrix((q, 1), e.pointer(self.transposed[operand], r.column * q))
-                e.matmul(slopes, rows, Matrix((q, 1), self.place["result", o]), self.padded, c, q, add=True)
-            else:
-                hidden = Matrix((1, q), self.place["hidden", operand])
-                e.matmul(hidden, slopes, Matrix((c, 1), e.pointer(self.outputs[o], r.column * q)), q, self.count, c, add=True)
+            (self._return_hidden if outputs[o][0] is Leg.HIDDEN else self._return_last)(r, o, operand, slope)
+
+    def _weigh(self, r: Route, u: int, last: int) -> None:
+        """Radial weights of all slots for a route."""
+        e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["weights", (u, last)]
+        columns = e.pointer(self.inputs[last], r.column * self.rows)
+        if self.start is None:
+            hidden = Matrix((q, 1), self.place["hidden", u])
+            e.matmul(hidden, Matrix((c, 1), columns), Matrix((c, 1), target), self.padded, q, c, add=False)
+            return
+        with e.loop(self.count) as k:
+            values = [e.load(self.place["hidden", u], e.at(k, q, j)) for j in range(q)]
+            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
+
+            def block(offset: Index, lanes: int) -> None:
+                total = None
+                for j, value in enumerate(values):
+                    total = e.fma(e.splat(value, lanes), e.load(columns, e.add(row, e.add(j * c, offset)), lanes), total)
+                e.store(total, target, e.at(k, c, offset))
+
+            e.blocks(c, block)
+
+    def _return_hidden(self, r: Route, o: int, last: int, slope: int) -> None:
+        """Derivatives with respect to radial weights back to the hidden features."""
+        e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["result", o]
+        if self.start is None:
+            slopes, rows = Matrix((c, 1), self.place["slope", slope]), e.pointer(self.transposed[last], r.column * q)
+            e.matmul(slopes, Matrix((q, 1), rows), Matrix((q, 1), target), self.padded, c, q, add=True)
+            return
+        columns = e.pointer(self.inputs[last], r.column * self.rows)
+        with e.loop(self.count) as k:
+            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
+            sums = [e.variable(e.zero(e.lanes)) for _ in range(q)]
+
+            def block(offset: Index, lanes: int) -> None:
+                value = e.load(self.place["slope", slope], e.at(k, c, offset), lanes)
+                for j, place in enumerate(sums):
+                    part = e.b.fmul(value, e.load(columns, e.add(row, e.add(j * c, offset)), lanes))
+                    e.b.store(e.b.fadd(e.read(place), e.widen(part, e.lanes)), place)
+
+            e.blocks(c, block)
+            for j, place in enumerate(sums):
+                where = e.at(k, q, j)
+                e.store(e.b.fadd(e.load(target, where), e.sum(e.read(place))), target, where)
+
+    def _return_last(self, r: Route, o: int, u: int, slope: int) -> None:
+        """Derivatives with respect to radial weights back to the last layer."""
+        e, q, c = self.e, self.layout.hidden, r.channels
+        slopes, target = self.place["slope", slope], e.pointer(self.outputs[o], r.column * self.rows)
+        if self.start is None:
+            hidden = Matrix((1, q), self.place["hidden", u])
+            e.matmul(hidden, Matrix((c, 1), slopes), Matrix((c, 1), target), q, self.count, c, add=True)
+            return
+        with e.loop(self.count) as k:
+            values = [e.load(self.place["hidden", u], e.at(k, q, j)) for j in range(q)]
+            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
+
+            def block(offset: Index, lanes: int) -> None:
+                part = e.load(slopes, e.at(k, c, offset), lanes)
+                for j, value in enumerate(values):
+                    where = e.add(row, e.add(j * c, offset))
+                    e.store(e.fma(e.splat(value, lanes), part, e.load(target, where, lanes)), target, where)
+
+            e.blocks(c, block)
 
     def _matrix(self, r: Route, y: int, k: Index) -> dict[tuple[int, int], ir.Value]:
         """Elements (m, a) of a slot's transfer matrix."""

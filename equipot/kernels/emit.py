@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from llvmlite import ir
 
-from equipot.kernels.machine import I8, I32, I64, POINTER, vector_bytes, vector_registers
+from equipot.kernels.machine import I8, I32, I64, POINTER, counting, external, vector_bytes, vector_registers
 
 Index = ir.Value | int
 
@@ -71,20 +71,8 @@ class Emitter:
     @contextlib.contextmanager
     def loop(self, count: Index, step: int = 1, start: Index = 0) -> Iterator[ir.Value]:
         """``for index in range(start, count, step)``."""
-        before = self.b.block
-        head = self.b.append_basic_block("head")
-        body = self.b.append_basic_block("body")
-        after = self.b.append_basic_block("after")
-        self.b.branch(head)
-        self.b.position_at_end(head)
-        index = self.b.phi(I64)
-        index.add_incoming(self.index(start), before)
-        self.b.cbranch(self.b.icmp_signed("<", index, self.index(count)), body, after)
-        self.b.position_at_end(body)
-        yield index
-        index.add_incoming(self.b.add(index, I64(step)), self.b.block)
-        self.b.branch(head)
-        self.b.position_at_end(after)
+        with counting(self.b, self.index(start), self.index(count), step) as index:
+            yield index
 
     # Memory
 
@@ -115,7 +103,7 @@ class Emitter:
         """Memory for so many numbers, from the beginning of a cache line; for ``free``."""
         line = 64
         reserved = self.b.add(self.b.mul(self.index(count), I64(self.bytes)), I64(2 * line))
-        raw = self.b.call(self._external("malloc", POINTER, [I64]), [reserved])
+        raw = self.b.call(external(self.b.module, "malloc", POINTER, [I64]), [reserved])
         number = self.b.and_(self.b.add(self.b.ptrtoint(raw, I64), I64(2 * line - 1)), I64(-line))
         memory = self.b.inttoptr(number, POINTER)
         # What malloc gave stands just before.
@@ -124,11 +112,7 @@ class Emitter:
 
     def free(self, memory: ir.Value) -> None:
         raw = self.b.load(self.b.gep(memory, [I64(-8)], source_etype=I8), typ=POINTER)
-        self.b.call(self._external("free", ir.VoidType(), [POINTER]), [raw])
-
-    def _external(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
-        found = self.b.module.globals.get(name)
-        return found or ir.Function(self.b.module, ir.FunctionType(result, arguments), name)
+        self.b.call(external(self.b.module, "free", ir.VoidType(), [POINTER]), [raw])
 
     # Vectors
 
