@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -22,6 +23,10 @@ from equipot.kernels.convolution_bundle import Layout, Route
 from equipot.nn.edges import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
 from equipot.nn.slot_network import Ends, SlotMLP
+
+
+BLOCK = 2048
+"""Slots in one block of the radial network on a CPU."""
 
 
 class Path(NamedTuple):
@@ -75,7 +80,7 @@ class Convolution(nn.Module):
         widths = {ir: value.shape[-1] for ir, value in used.items()}
         numel = sum(widths[path.ir_in] for path in paths)
         stages = self.network((*self.mlp, numel), name="radial").stages(edges, graph, ends).under_envelope(edges)
-        hidden = stages.hidden(*stages.inputs)
+        hidden = map_atoms(stages.hidden, stages.inputs)
         count = next(iter(used.values())).shape[0]
         if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used):
             hot = gather(one_hot(edges.species, count, edges.radial.dtype), graph)
@@ -142,3 +147,18 @@ def combine_moments(
         rows = moments[:, :, path.l_edge**2 : (path.l_edge + 1) ** 2]
         out.setdefault(path.ir_out, []).append(jnp.einsum("nzmc,zc->nmc", rows @ w, table))
     return {ir: jnp.concatenate(parts, axis=-1) for ir, parts in out.items()}
+
+
+def map_atoms(function: Callable[..., Array], arrays: list[Array]) -> Array:
+    """``function(*arrays)`` on blocks of atoms, recomputed in the backward pass, so that one block at a time stays in the cache.
+
+    On an accelerator, where a loop over blocks would run one after the other, all atoms are one block.
+    """
+    n, slots = arrays[0].shape[:2]
+    size = max(1, BLOCK // slots)
+    if n <= size or jax.default_backend() != "cpu":
+        return function(*arrays)
+    blocks = -(-n // size)
+    split = lambda x: jnp.pad(x, [(0, blocks * size - n)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, size, *x.shape[1:])
+    out = jax.lax.map(jax.checkpoint(lambda block: function(*block)), [split(x) for x in arrays])
+    return out.reshape(blocks * size, *out.shape[2:])[:n]
