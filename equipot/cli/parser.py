@@ -15,6 +15,7 @@ examples:
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine --resume
   equipot models                                   published potentials that can be used by name
   equipot convert mace.model -o mace.eqp           take a checkpoint of another program
+  equipot compress mace.eqp -o fast.eqp            the same potential, faster
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
   equipot train finetune --set model.from=sevennet-0 --set data.train=train.xyz
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
@@ -75,6 +76,14 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--head", help=head)
     reference = "values of the source program to compare with: JSON as the scripts in benchmarks/parity write it"
     convert.add_argument("--reference", metavar="FILE", type=Path, help=reference)
+
+    compress = command(commands, "compress", "tabulate the radial networks of a potential: the same to rounding, and faster")
+    add_model(compress)
+    compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
+    grid = "intervals of the splines between zero and the cutoff (default: %(default)s)"
+    compress.add_argument("--intervals", metavar="N", type=int, default=256, help=grid)
+    told = "frames on which it is compared with the original (default: a crystal and a molecule made here)"
+    compress.add_argument("--structures", metavar="FILE", help=told)
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 

@@ -86,7 +86,8 @@ class MACE(Term):
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
             choice = self.first if layer == 0 else self.others
             widths = self.channels, self.each("message_channels")[layer]
-            block = Interaction(choice, irreps, *widths, self.l_max, self.radial.mlp, count, name=f"interaction{layer}")
+            made_of = irreps, *widths, self.l_max, self.radial, self.cutoff, count
+            block = Interaction(choice, *made_of, name=f"interaction{layer}")
             a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
             b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import e3nn_jax as e3nn
@@ -17,6 +18,7 @@ from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
+from equipot.nn.slot_network import SlotMLP, SplineTable
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
@@ -105,7 +107,7 @@ class NequIP(Term):
         for layer in range(self.layers):
             block = Layer(
                 self.features(x, last=layer == self.layers - 1), self.self_connection, self.normalization, self.layer_norm,
-                self.bias, self.l_max, self.parity.odd, self.radial.mlp, count, name=f"layer{layer}",
+                self.bias, self.l_max, self.parity.odd, self.radial, self.cutoff, count, name=f"layer{layer}",
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
         latent = scalars(x)
@@ -149,7 +151,9 @@ class Layer(nn.Module):
     l_max: int
     odd: int
     """Parity of the spherical harmonics of odd l."""
-    mlp: tuple[int, ...]
+    radial: Radial
+    cutoff: float
+    """Å."""
     count: int
     """Number of species."""
 
@@ -164,7 +168,10 @@ class Layer(nn.Module):
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
-        convolution = Convolution(irreps, self.l_max, self.mlp, odd=self.odd, name="convolution")
+        network = SlotMLP
+        if self.radial.table is not None:
+            network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
+        convolution = Convolution(irreps, self.l_max, self.radial.mlp, network, self.odd, name="convolution")
         if isinstance(self.normalization, SenderNeighbors):
             up = self.normalization(up, avg_num_neighbors if table is not None else avg_num_neighbors[edges.species])
         message = convolution(up, edges, graph, table is not None)

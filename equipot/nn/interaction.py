@@ -14,7 +14,8 @@ from equipot.nn.edges import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
-from equipot.nn.slot_network import Ends, EndsMLP, SlotMLP, SpeciesMLP
+from equipot.nn.radial import Radial
+from equipot.nn.slot_network import Ends, EndsMLP, SlotMLP, SpeciesMLP, SplineTable
 from equipot.nn.tensor_product import Convolution
 
 
@@ -65,7 +66,9 @@ class Interaction(nn.Module):
     message_channels: int
     """Width of what neighbours send."""
     l_max: int
-    mlp: tuple[int, ...]
+    radial: Radial
+    cutoff: float
+    """Å."""
     count: int
     """Number of species."""
 
@@ -84,9 +87,11 @@ class Interaction(nn.Module):
         gated = isinstance(self.choice, NonLinear)
         network = functools.partial(SpeciesMLP, count=self.count) if gated else SlotMLP
         ends = None
-        if isinstance(self.choice, Attention):
+        if self.radial.table is not None:
+            network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
+        elif isinstance(self.choice, Attention):
             network, ends = EndsMLP, self._ends(x)
-        convolution = Convolution(basis, self.l_max, self.mlp, network, name="convolution")
+        convolution = Convolution(basis, self.l_max, self.radial.mlp, network, name="convolution")
         message = convolution(up, edges, graph, table is not None, ends)
         message = Normalize(self.choice.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         a = Linear(gated_irreps(basis) if gated else basis, name="down")(message)
@@ -101,5 +106,5 @@ class Interaction(nn.Module):
         return a, Linear(self.irreps_skip, name="skip")(x)
 
     def _ends(self, x: Features) -> Ends:
-        width = f"{self.mlp[0]}x0e"
+        width = f"{self.radial.mlp[0]}x0e"
         return Ends(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))

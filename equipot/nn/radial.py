@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 SILU_SCALE = 1.6765324703310907
 """1 / sqrt(E[silu(x)^2]) for x ~ N(0, 1): keeps the second moment of activations at one."""
@@ -152,6 +152,54 @@ class OnWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Splines:
+    """Radial weights as quintic splines of the distance on a uniform grid from zero to the cutoff.
+
+    Four derivatives are continuous; at the cutoff the value and two derivatives vanish. ``equipot compress`` makes them.
+    """
+
+    intervals: int = 256
+    pairs: bool = False
+    """Whether every ordered pair of species has splines of its own."""
+
+    def __post_init__(self) -> None:
+        if self.intervals < 8:
+            raise ValueError(f"table.intervals {self.intervals} is too coarse for quintic splines; give 8 or more")
+
+    @property
+    def rows(self) -> int:
+        """Coefficients of one spline."""
+        return self.intervals + DEGREE
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> tuple[Int[Array, "*edges"], Float[Array, "*edges 6"]]:
+        """The first basis function that does not vanish at r, and the values of all that do not, which follow it."""
+        x = jnp.clip(r, 0, cutoff) * (self.intervals / cutoff)
+        start = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, self.intervals - 1)
+        t = x - start.astype(r.dtype)
+        value = jnp.zeros((*r.shape, DEGREE + 1), r.dtype)
+        for power in reversed(CARDINAL.T):
+            value = value * t[..., None] + power.astype(r.dtype)
+        return start, value
+
+
+DEGREE = 5
+CARDINAL = (
+    np.array(
+        [
+            [1, -5, 10, -10, 5, -1],
+            [26, -50, 20, 20, -20, 5],
+            [66, 0, -60, 0, 30, -10],
+            [26, 50, 20, -20, -20, 10],
+            [1, 5, 10, 10, 5, -5],
+            [0, 0, 0, 0, 0, 1],
+        ]
+    )
+    / 120
+)
+"""The cardinal B-spline of degree 5 on each of its intervals, last interval first, as coefficients of powers of t in [0, 1]."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Radial:
     """Distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
 
@@ -162,6 +210,8 @@ class Radial:
     """Hidden widths of the radial MLP."""
     place: OnFeatures | OnWeights = OnFeatures()
     """Where the envelope acts."""
+    table: Splines | None = None
+    """What stands in for basis, envelope and MLP in a compressed potential."""
 
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:

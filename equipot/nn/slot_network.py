@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph, gather
 from equipot.nn.edges import Edges
-from equipot.nn.radial import MLP, silu
+from equipot.nn.radial import MLP, Splines, silu
 
 LAYER_NORM_FLOOR = 1e-5
 """Added to the variance under the root."""
@@ -26,17 +26,22 @@ class Stages(NamedTuple):
     hidden: Callable[..., Float[Array, "atoms slots hidden"]]
     """What enters the last layer, from ``inputs``."""
     last: Float[Array, "hidden outputs"]
+    start: Int[Array, "atoms slots"] | None = None
+    """Where a slot has rows of its own in ``last``, the first of them."""
 
     def under_envelope(self, edges: Edges) -> Stages:
-        """The same times the envelope, where that stands apart."""
-        if edges.envelope is None:
+        """The same times the envelope, where that stands apart; splines contain it."""
+        if edges.envelope is None or self.start is not None:
             return self
         hidden = lambda *inputs: self.hidden(*inputs[:-1]) * inputs[-1]
         return Stages([*self.inputs, edges.envelope[..., None]], hidden, self.last)
 
     def __call__(self) -> Float[Array, "atoms slots outputs"]:
         """The network's output."""
-        return self.hidden(*self.inputs) @ self.last
+        hidden = self.hidden(*self.inputs)
+        if self.start is None:
+            return hidden @ self.last
+        return jnp.einsum("nkq,nkqj->nkj", hidden, self.last[self.start[..., None] + jnp.arange(hidden.shape[-1])])
 
 
 class SlotMLP(MLP):
@@ -115,6 +120,30 @@ class SpeciesMLP(nn.Module):
             return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
         return Stages([edges.radial, own], hidden, jnp.concatenate([weights[-1], biases[-1][None]]))
+
+
+class SplineTable(nn.Module):
+    """``Splines``, whose coefficients are constants."""
+
+    widths: Sequence[int]
+    """Only the last, the number of outputs, counts."""
+    splines: Splines
+    cutoff: float
+    """Å."""
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def stages(self, edges: Edges, graph: Graph, ends: None = None) -> Stages:
+        """The splines at each slot."""
+        tables = self.count**2 if self.splines.pairs else 1
+        shape = (tables * self.splines.rows, self.widths[-1])
+        table = self.variable("constants", "table", lambda: jnp.zeros(shape)).value.astype(edges.distances.dtype)
+        start, _ = self.splines(edges.distances, self.cutoff)
+        if self.splines.pairs:
+            start += (edges.species[:, None] * self.count + edges.species[graph.neighbors]) * self.splines.rows
+        values = lambda r: self.splines(r[..., 0], self.cutoff)[1]
+        return Stages([edges.distances[..., None]], values, table, start)
 
 
 def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:

@@ -8,6 +8,7 @@ and MACE (arXiv:2206.07697, eq. 8). The product and the sum are one kernel, see 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,6 @@ from equipot.kernels.convolution_bundle import Layout, Route
 from equipot.nn.edges import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
 from equipot.nn.slot_network import Ends, SlotMLP
-
 
 BLOCK = 2048
 """Slots in one block of the radial network on a CPU."""
@@ -82,13 +82,15 @@ class Convolution(nn.Module):
         stages = self.network((*self.mlp, numel), name="radial").stages(edges, graph, ends).under_envelope(edges)
         hidden = map_atoms(stages.hidden, stages.inputs)
         count = next(iter(used.values())).shape[0]
-        if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used):
+        if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used) and stages.start is None:
             hot = gather(one_hot(edges.species, count, edges.radial.dtype), graph)
             return combine_moments(species_moments(hidden, edges.harmonics, hot), used, stages.last, paths)
         rows = {ir: value[edges.species] if per_species else value for ir, value in used.items()}
         nodes = jnp.concatenate([value.reshape(value.shape[0], -1) for value in rows.values()], axis=-1)
         layout, blocks = arrange(paths, widths, self.l_max, hidden.shape[-1])
-        out = convolve(hidden, stages.last, edges.harmonics, nodes, graph, edges.active, layout)
+        if stages.start is not None:
+            layout = dataclasses.replace(layout, rows=stages.last.shape[0])
+        out = convolve(hidden, stages.last, edges.harmonics, nodes, graph, edges.active, layout, stages.start)
         return {ir: out[:, block].reshape(len(out), ir.dim, -1) for ir, block in blocks.items()}
 
 
@@ -150,7 +152,7 @@ def combine_moments(
 
 
 def map_atoms(function: Callable[..., Array], arrays: list[Array]) -> Array:
-    """``function(*arrays)`` on blocks of atoms, recomputed in the backward pass, so that one block at a time stays in the cache.
+    """``function(*arrays)`` on blocks of atoms, recomputed in the backward pass: one block at a time stays in the cache.
 
     On an accelerator, where a loop over blocks would run one after the other, all atoms are one block.
     """

@@ -1,0 +1,37 @@
+"""``equipot compress MODEL -o NAME.eqp``."""
+
+from __future__ import annotations
+
+import argparse
+
+from equipot.cli.runtime import prepare
+
+
+def run(args: argparse.Namespace) -> None:
+    """Tabulates the radial networks, says what that changed, and writes the file."""
+    from equipot import eqp, library
+    from equipot.data.read import read
+    from equipot.files import check_writable
+    from equipot.models.compress import compress
+    from equipot.workflows.compression import UNITS, deviations
+    from equipot.workflows.doctor.specimens import rattled, specimens
+
+    if args.output.suffix != ".eqp":
+        raise ValueError(f"{args.output}: the name of a potential ends in .eqp")
+    check_writable(args.output)
+    prepare("float64")
+    potential = library.load(args.model)
+    compressed = compress(potential, args.intervals)
+    made = [rattled(structure, seed) for seed, structure in enumerate(specimens(potential.elements))]
+    structures = made if args.structures is None else list(read(args.structures))
+    potential.check([s.replace(head=0) if potential.heads else s for s in structures])
+    found = deviations(potential, compressed.potential, structures)
+    eqp.save(compressed.potential, args.output)
+    print(
+        f"{args.model}: radial weights of all layers as quintic splines on {args.intervals} intervals; they deviate by "
+        f"{compressed.weights:.0e} of the largest, their slopes by {compressed.slopes:.0e}"
+    )
+    told = ", ".join(f"{found[name]:.1e} {unit}" for name, unit in UNITS.items())
+    where = "; ".join(s.source for s in made) if args.structures is None else f"{len(structures)} frames of {args.structures}"
+    print(f"largest deviation from the original, in double precision: {told}\n    on {where}")
+    print(f"written: {args.output}")

@@ -1,0 +1,102 @@
+"""A compressed potential is the original to what its splines leave, obeys the same laws, and is an ordinary file."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase.build import bulk
+
+import equipot
+from equipot import cli, eqp
+from equipot.data.batch import pad
+from equipot.models import fresh
+from equipot.models.compress import compress
+from equipot.models.mace import MACE
+from equipot.models.nequip import NequIP
+from equipot.nn.interaction import Attention, NonLinear, Residual
+from equipot.nn.normalize import Density
+from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
+from equipot.physics.lennard_jones import LennardJones
+from equipot.potential import Metadata, Potential, evaluate
+from equipot.structure import Structure
+from equipot.workflows.compression import deviations
+
+ELEMENTS = (11, 17)
+SMALL = {"cutoff": 4.0, "elements": ELEMENTS, "channels": 3}
+TERMS = {
+    "mace": MACE(**SMALL, l_max=2, correlation=2, radial=Radial(mlp=(8, 8))),
+    "mace-transform": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), transform=Agnesi())),
+    "mace-gated": MACE(
+        **SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), place=OnWeights()), first=NonLinear(), others=NonLinear()
+    ),
+    "mace-density": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,)), others=Residual(Density())),
+    "nequip": NequIP(**SMALL, l_max=1, layers=2, radial=Radial(mlp=(8,))),
+}
+
+
+@pytest.fixture(autouse=True)
+def _precision(double_precision):
+    """Deviations are those of the splines, not of rounding."""
+
+
+def salt() -> Structure:
+    atoms = bulk("NaCl", "rocksalt", 5.6, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    return Structure.from_ase(atoms, source="rattled salt")
+
+
+def potential_of(name: str) -> Potential:
+    graph = pad([salt()], 4.0)
+    metadata = Metadata(atomic_energies=tuple((z, -1.0 * z) for z in ELEMENTS))
+    return fresh(TERMS[name], graph, jax.random.key(0), metadata, avg_num_neighbors=12.0).astype("float64")
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_deviations_fall_with_the_width_of_the_intervals(name):
+    potential = potential_of(name)
+    coarse, fine = (compress(potential, intervals) for intervals in (48, 96))
+    # Quintic splines: values to the sixth order, slopes to the fifth.
+    assert fine.weights < coarse.weights / 25 and fine.slopes < coarse.slopes / 12
+    found = [deviations(potential, c.potential, [salt()]) for c in (coarse, fine)]
+    assert found[1]["forces"] < found[0]["forces"] / 8 and found[1]["forces"] < 2e-3
+    assert 0 < found[1]["energy"] < 1e-5
+
+
+def test_forces_are_minus_the_gradient_and_vanish_smoothly():
+    potential = compress(potential_of("mace"), 16).potential
+    graph = pad([salt()], 4.0, dtype=np.float64)
+    run = jax.jit(lambda r: evaluate(potential, graph.replace(positions=r), ("energy", "forces")))
+    step = np.zeros(graph.positions.shape)
+    step[1, 2] = 1e-5
+    slope = (run(graph.positions + step).energy[0] - run(graph.positions - step).energy[0]) / 2e-5
+    assert abs(float(slope + run(graph.positions).forces[1, 2])) < 1e-7 * float(jnp.abs(run(graph.positions).forces).max())
+    splines = Splines(16)
+    table = np.asarray(potential.variables["constants"]["interaction1"]["convolution"]["radial"]["table"])
+    value = lambda r: (lambda start, basis: jnp.einsum("q,qj->j", basis, table[start + np.arange(6)]))(*splines(r, 4.0))
+    for derivative in (value, jax.jacfwd(value), jax.jacfwd(jax.jacfwd(value))):
+        assert float(jnp.abs(derivative(jnp.asarray(4.0))).max()) < 1e-9 * max(1.0, float(np.abs(table).max()))
+
+
+def test_what_cannot_be_compressed_is_refused():
+    with pytest.raises(ValueError, match="LennardJones has no radial network"):
+        compress(Potential(LennardJones(cutoff=5.0), {}))
+    with pytest.raises(ValueError, match="compressed already, on 16 intervals"):
+        compress(compress(potential_of("mace"), 16).potential)
+    with pytest.raises(ValueError, match="4 is too coarse"):
+        compress(potential_of("mace"), 4)
+    term = MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), place=OnWeights()), others=Attention())
+    graph = pad([salt()], 4.0)
+    attentive = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((11, 0.0), (17, 0.0))))
+    with pytest.raises(ValueError, match="cannot be tabulated"):
+        compress(attentive)
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    eqp.save(potential_of("nequip").astype("float32"), tmp_path / "whole.eqp")
+    assert cli.main(["compress", str(tmp_path / "whole.eqp"), "-o", str(tmp_path / "fast.eqp"), "--intervals", "64"]) == 0
+    assert "largest deviation from the original" in capsys.readouterr().out
+    fast, whole = (equipot.load(tmp_path / name, "float64") for name in ("fast.eqp", "whole.eqp"))
+    assert fast.term.radial.table == Splines(64)
+    assert deviations(whole, fast, [salt()])["energy"] < 1e-5
