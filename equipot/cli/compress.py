@@ -13,6 +13,7 @@ def run(args: argparse.Namespace) -> None:
     from equipot.data.read import read
     from equipot.files import check_writable
     from equipot.models.compress import compress
+    from equipot.nn.radial import Splines
     from equipot.workflows.compression import UNITS, deviations
     from equipot.workflows.doctor.specimens import rattled, specimens
 
@@ -21,14 +22,15 @@ def run(args: argparse.Namespace) -> None:
     check_writable(args.output)
     prepare("float64")
     potential = library.load(args.model)
-    compressed = compress(potential, args.intervals)
+    intervals = Splines.intervals if args.intervals is None else args.intervals
+    compressed = compress(potential, intervals)
     made = [rattled(structure, seed) for seed, structure in enumerate(specimens(potential.elements))]
     structures = made if args.structures is None else list(read(args.structures))
     potential.check([s.replace(head=0) if potential.heads else s for s in structures])
     found = deviations(potential, compressed.potential, structures)
     eqp.save(compressed.potential, args.output)
     print(
-        f"{args.model}: radial weights of all layers as quintic splines on {args.intervals} intervals; they deviate by "
+        f"{args.model}: radial weights of all layers as quintic splines on {intervals} intervals; they deviate by "
         f"{compressed.weights:.0e} of the largest, their slopes by {compressed.slopes:.0e}"
     )
     told = ", ".join(f"{found[name]:.1e} {unit}" for name, unit in UNITS.items())

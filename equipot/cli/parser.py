@@ -80,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
     compress = command(commands, "compress", "tabulate the radial networks of a potential: the same to rounding, and faster")
     add_model(compress)
     compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
-    grid = "intervals of the splines between zero and the cutoff (default: %(default)s)"
-    compress.add_argument("--intervals", metavar="N", type=int, default=256, help=grid)
+    grid = "intervals of the splines between zero and the cutoff (default: as many as single precision can tell)"
+    compress.add_argument("--intervals", metavar="N", type=int, help=grid)
     told = "frames on which it is compared with the original (default: a crystal and a molecule made here)"
     compress.add_argument("--structures", metavar="FILE", help=told)
 

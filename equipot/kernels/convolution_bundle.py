@@ -103,17 +103,20 @@ class Layout:
         """Columns of the last radial layer."""
         return sum(route.channels for route in self.routes)
 
+    @property
+    def depth(self) -> int:
+        """Rows of the last radial layer."""
+        return self.rows or self.hidden
+
     def row(self, leg: Leg) -> int:
         """Length of a row of a leg."""
-        if leg is Leg.LAST:
-            return self.numel
         sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
         return sizes[leg.position]
 
     def shape(self, leg: Leg, slots: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of an array of a leg, for (atoms, slots). ``NODES`` has as many rows as there are atoms."""
         if leg is Leg.LAST:
-            return self.rows or self.hidden, self.numel
+            return self.depth, self.numel
         if leg in (Leg.NODES, Leg.MESSAGE):
             return slots[0], self.row(leg)
         return *slots, self.row(leg)

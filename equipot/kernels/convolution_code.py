@@ -19,8 +19,6 @@ from equipot.kernels.convolution_bundle import OPEN, Bundle, Layout, Leg, Route,
 from equipot.kernels.emit import ROWS, Emitter, Index, Matrix
 from equipot.kernels.machine import I8, I32, I64, REAL, Arguments
 
-HIDDEN, LAST, HARMONICS, SENDER, MESSAGE = range(5)
-"""Places in a term."""
 PER_SLOT = (Leg.HIDDEN, Leg.HARMONICS, Leg.SLOTS)
 
 
@@ -36,7 +34,7 @@ def call(bundle: Bundle, indices: Sequence[Int[Array, "atoms slots"]], operands:
     transposed = [operands[k].T for k in _transposed(bundle)]
     count = machine.parts(neighbors.shape[0])
     shapes = [
-        (count, layout.numel * _rows(layout)) if leg is Leg.LAST else layout.shape(leg, neighbors.shape)
+        (count, layout.numel * layout.depth) if leg is Leg.LAST else layout.shape(leg, neighbors.shape)
         for leg, _ in bundle.outputs
     ]
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
@@ -54,21 +52,16 @@ def _pack(layout: Layout, last: Array) -> Array:
 
 
 def _unpack(layout: Layout, packed: Array) -> Array:
-    q = _rows(layout)
+    q = layout.depth
     blocks = [packed[r.column * q : (r.column + r.channels) * q].reshape(q, r.channels) for r in layout.routes]
     return jnp.concatenate(blocks, axis=1)
-
-
-def _rows(layout: Layout) -> int:
-    """Of the last layer."""
-    return layout.rows or layout.hidden
 
 
 def _transposed(bundle: Bundle) -> list[int]:
     """Last layers that are needed with their columns as rows."""
     if bundle.layout.rows is not None:
         return []
-    return sorted({term[LAST] for leg, terms in bundle.outputs if leg is Leg.HIDDEN for term in terms})
+    return sorted({term[Leg.LAST] for leg, terms in bundle.outputs if leg is Leg.HIDDEN for term in terms})
 
 
 class _Writer:
@@ -78,7 +71,7 @@ class _Writer:
         self.e, self.bundle, self.layout, self.arguments = e, bundle, bundle.layout, arguments
         self.neighbors, self.active, *rest = arguments.inputs
         self.start = rest.pop(0) if self.layout.rows is not None else None
-        self.rows = _rows(self.layout)
+        self.rows = self.layout.depth
         self.inputs = rest[: len(bundle.legs)]
         self.transposed = dict(zip(_transposed(bundle), rest[len(bundle.legs) :], strict=True))
         self.outputs = list(arguments.outputs)
@@ -90,18 +83,20 @@ class _Writer:
         """Which intermediate results there are, and where what a transfer matrix needs lies in working memory."""
         outputs = self.bundle.outputs
         terms = [term for _, of_output in outputs for term in of_output]
-        self.harmonics = sorted({t[HARMONICS] for t in terms} - {OPEN})
-        self.weights = sorted({(t[HIDDEN], t[LAST]) for t in terms if OPEN not in (t[HIDDEN], t[LAST])})
-        self.hidden = sorted({h for h, _ in self.weights} | {t[HIDDEN] for leg, ts in outputs if leg is Leg.LAST for t in ts})
+        self.harmonics = sorted({t[Leg.HARMONICS] for t in terms} - {OPEN})
+        self.weights = sorted({(t[Leg.HIDDEN], t[Leg.LAST]) for t in terms if OPEN not in (t[Leg.HIDDEN], t[Leg.LAST])})
+        self.hidden = sorted(
+            {h for h, _ in self.weights} | {t[Leg.HIDDEN] for leg, ts in outputs if leg is Leg.LAST for t in ts}
+        )
         # Derivatives with respect to radial weights: each is a sum over (harmonics, sender, message). Next, for which output
         # and with which last layer or hidden features it is multiplied.
-        self.slopes: dict[frozenset, int] = {}
+        self.slopes: dict[tuple[tuple[int, int, int], ...], int] = {}
         self.returns: list[tuple[int, int, int]] = []
         for o, (leg, ts) in enumerate(outputs):
             if leg in (Leg.HIDDEN, Leg.LAST):
-                other = LAST if leg is Leg.HIDDEN else HIDDEN
+                other = Leg.LAST if leg is Leg.HIDDEN else Leg.HIDDEN
                 for operand in sorted({t[other] for t in ts}):
-                    key = frozenset((t[HARMONICS], t[SENDER], t[MESSAGE]) for t in ts if t[other] == operand)
+                    key = tuple(sorted((t[Leg.HARMONICS], t[Leg.NODES], t[Leg.MESSAGE]) for t in ts if t[other] == operand))
                     self.returns.append((o, operand, self.slopes.setdefault(key, len(self.slopes))))
         self.entries: dict[tuple, tuple[int, dict[int, float]]] = {}
         for degrees in sorted({route.degrees for route in self.layout.routes}):
@@ -316,14 +311,14 @@ class _Writer:
         def block(offset: Index, lanes: int) -> None:
             sums = [e.variable(e.zero(lanes)) for _ in range(2 * r.l_out + 1)]
             with e.loop(self.count) as k:
-                for y in sorted({t[HARMONICS] for t in terms}):
+                for y in sorted({t[Leg.HARMONICS] for t in terms}):
                     x: list = [None] * (2 * r.l_in + 1)
                     for t in terms:
-                        if t[HARMONICS] == y:
+                        if t[Leg.HARMONICS] == y:
                             w = self._weight(r, t, k, offset, lanes)
                             x = [
                                 e.fma(w, h, part)
-                                for h, part in zip(self._sender(r, t[SENDER], k, offset, lanes), x, strict=True)
+                                for h, part in zip(self._sender(r, t[Leg.NODES], k, offset, lanes), x, strict=True)
                             ]
                     for (m, a), factor in self._matrix(r, y, k).items():
                         e.b.store(e.fma(e.splat(factor, lanes), x[a], e.read(sums[m])), sums[m])
@@ -333,7 +328,7 @@ class _Writer:
         e.blocks(r.channels, block)
 
     def _weight(self, r: Route, term: Term, k: Index, offset: Index, lanes: int) -> ir.Value:
-        return self.e.load(self.place["weights", (term[HIDDEN], term[LAST])], self.e.at(k, r.channels, offset), lanes)
+        return self.e.load(self.place["weights", (term[Leg.HIDDEN], term[Leg.LAST])], self.e.at(k, r.channels, offset), lanes)
 
     def _sender(self, r: Route, operand: int, k: Index, offset: Index, lanes: int) -> list[ir.Value]:
         e = self.e
@@ -356,7 +351,7 @@ class _Writer:
             values = _Values(self, n, r, k, offset, lanes, matrices)
             for terms, slope in self.slopes.items():
                 total = None
-                for y, h, g in sorted(terms):
+                for y, h, g in terms:
                     for part, z in zip(values.sender(h), values.returned(y, g), strict=True):
                         total = e.fma(part, z, total)
                 e.store(total, self.place["slope", slope], e.at(k, r.channels, offset))
@@ -364,7 +359,7 @@ class _Writer:
                 if leg is Leg.SLOTS:
                     total = [None] * (2 * r.l_in + 1)
                     for t in terms:
-                        returned = values.returned(t[HARMONICS], t[MESSAGE])
+                        returned = values.returned(t[Leg.HARMONICS], t[Leg.MESSAGE])
                         total = [e.fma(values.weight(t), z, part) for z, part in zip(returned, total, strict=True)]
                     row = e.at(at, self.layout.features, r.sender, offset)
                     for a, value in enumerate(total):
@@ -373,13 +368,13 @@ class _Writer:
                             value if first else e.b.fadd(value, e.load(self.outputs[o], where, lanes)), self.outputs[o], where
                         )
                 if leg is Leg.HARMONICS:
-                    for g in sorted({t[MESSAGE] for t in terms}):
+                    for g in sorted({t[Leg.MESSAGE] for t in terms}):
                         x: list = [None] * (2 * r.l_in + 1)
                         for t in terms:
-                            if t[MESSAGE] == g:
+                            if t[Leg.MESSAGE] == g:
                                 x = [
                                     e.fma(values.weight(t), h, part)
-                                    for h, part in zip(values.sender(t[SENDER]), x, strict=True)
+                                    for h, part in zip(values.sender(t[Leg.NODES]), x, strict=True)
                                 ]
                         for (m, a), place in products[o].items():
                             if lanes == e.lanes:
@@ -416,7 +411,7 @@ class _Values:
         return self._once(("sender", operand), lambda: self.w._sender(self.r, operand, self.k, self.offset, self.lanes))
 
     def weight(self, term: Term) -> ir.Value:
-        key = "weight", term[HIDDEN], term[LAST]
+        key = "weight", term[Leg.HIDDEN], term[Leg.LAST]
         return self._once(key, lambda: self.w._weight(self.r, term, self.k, self.offset, self.lanes))
 
     def message(self, operand: int) -> list[ir.Value]:

@@ -52,9 +52,6 @@ def _sums(bundle: Bundle) -> bool:
     return any(leg is Leg.COEFFICIENTS for leg, _ in bundle.outputs)
 
 
-Node = dict[int, "Tree"]
-
-
 class Tree:
     """Monomials by their first variable, then their second, and so on."""
 
@@ -122,7 +119,7 @@ class _Writer:
                 x[bit] = self._operand(operand, Leg.DIRECTION, k)
             self.x.append(x)
         for o, (leg, terms) in enumerate(self.bundle.outputs):
-            (self._values, self._slopes, self._moments)[(Leg.OUTPUT, Leg.DIRECTION, Leg.COEFFICIENTS).index(leg)](o, terms)
+            {Leg.OUTPUT: self._values, Leg.DIRECTION: self._slopes, Leg.COEFFICIENTS: self._moments}[leg](o, terms)
 
     def _operand(self, operand: int, leg: Leg, row: int) -> ir.Value:
         base = self.table if leg is Leg.COEFFICIENTS else self.own[leg]
