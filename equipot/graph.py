@@ -11,8 +11,8 @@ Conventions
 
 Two linear maps carry everything between atoms and slots, each the other's transpose: ``gather`` (an atom's features into
 the slots that point to it) and ``scatter`` (slot values summed back onto the atoms they point to). Where the list is
-symmetric, ``reverse`` makes the second a gather as well: fast on CPU, deterministic on GPU, and differentiable to any
-order in both modes.
+symmetric, ``reverse`` makes the second a sum of gathered rows as well, and both are one primitive (``sum_rows``): fast on
+CPU, deterministic on GPU, and differentiable to any order in both modes.
 """
 
 from __future__ import annotations
@@ -123,78 +123,77 @@ def sum_graphs(values: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, 
 
 def gather(x: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
     """Features of the neighbour in each slot; zero in unused slots. The transpose of ``scatter``."""
-    if graph.reverse is None:
-        return _gather(x, graph.neighbors, graph.neighbors, graph.slot_mask)
-    return gather_p.bind(x, graph.neighbors, graph.reverse, graph.slot_mask)
+    to, back = _used(graph.neighbors, graph), _used(graph.reverse, graph)
+    return sum_rows(x, to.reshape(-1, 1), back).reshape(*to.shape, *x.shape[1:])
 
 
 def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
     """Sum over the used slots that point to each atom. The transpose of ``gather``."""
-    return scatter_slots(y, graph.neighbors, graph.reverse, graph.slot_mask)
-
-
-def scatter_slots(y: Float[Array, "atoms slots ..."], neighbors: Array, reverse: Array | None, mask: Array) -> Array:
-    """``scatter`` by the index arrays of a graph."""
-    if reverse is None:
-        kept = jnp.where(_expand(mask, y.ndim), y, 0)
-        return jnp.zeros((y.shape[0], *y.shape[2:]), y.dtype).at[neighbors].add(kept)
-    return scatter_p.bind(y, neighbors, reverse, mask)
-
-
-def _expand(mask: Array, ndim: int) -> Array:
-    return mask.reshape(*mask.shape, *([1] * (ndim - 2)))
-
-
-def _gather(x: Array, neighbors: Array, reverse: Array, mask: Array) -> Array:
-    return jnp.where(_expand(mask, x.ndim + 1), x[neighbors], 0)
-
-
-def _scatter(y: Array, neighbors: Array, reverse: Array, mask: Array) -> Array:
+    to, back = _used(graph.neighbors, graph), _used(graph.reverse, graph)
     flat = y.reshape(-1, *y.shape[2:])
-    return jnp.sum(jnp.where(_expand(mask, y.ndim), flat[reverse], 0), axis=1)
+    if back is None:
+        return add_rows(flat, to.reshape(-1), len(y))
+    return sum_rows(flat, back, to.reshape(-1, 1))
 
 
-def _linear_primitive(name: str, implementation: Any) -> Primitive:
-    primitive = Primitive(name)
-    primitive.def_impl(jax.jit(implementation))
-    primitive.def_abstract_eval(
-        lambda *avals: jax.core.ShapedArray(
-            (shape := jax.eval_shape(implementation, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))).shape,
-            shape.dtype,
-        )
-    )
-    mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=False))
-    return primitive
+def _used(index: Array | None, graph: Graph) -> Array | None:
+    return None if index is None else jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)
 
 
-gather_p = _linear_primitive("equipot_gather", _gather)
-scatter_p = _linear_primitive("equipot_scatter", _scatter)
+def sum_rows(
+    x: Float[Array, "n ..."], index: Int[Array, "m k"], back: Int[Array, "n l"] | None
+) -> Float[Array, "m ..."]:
+    """y[i] = sum_k x[index[i, k]], where -1 stands for nothing; ``back`` says the same of the transposed map.
+
+    Without it, the gradient is an ordinary scatter.
+    """
+    if back is None:
+        return _sum_rows(x, index, index)
+    return rows_p.bind(x, index, back)
 
 
-def _register(primitive: Primitive, transpose: Primitive, implementation: Any, lead: int) -> None:
-    """Differentiation and batching rules; ``lead`` is the number of leading axes that the map acts on."""
-
-    def jvp(primals: tuple, tangents: tuple) -> tuple:
-        x, *indices = primals
-        out = primitive.bind(x, *indices)
-        tangent = tangents[0]
-        return out, ad.Zero.from_primal_value(out) if type(tangent) is ad.Zero else primitive.bind(tangent, *indices)
-
-    def transposed(cotangent: Any, x: Any, *indices: Any) -> tuple:
-        zero = type(cotangent) is ad.Zero
-        return (ad.Zero(x.aval) if zero else transpose.bind(cotangent, *indices), None, None, None)
-
-    def batched(arguments: tuple, axes: tuple) -> tuple:
-        x, *indices = arguments
-        if not any(isinstance(axis, int) for axis in axes[1:]):
-            # The map acts on leading axes only, so a mapped axis may simply ride along at the end.
-            return primitive.bind(jnp.moveaxis(x, axes[0], -1), *indices), x.ndim - 1 + (1 if lead == 1 else -1)
-        return jax.vmap(implementation, in_axes=tuple(a if isinstance(a, int) else None for a in axes))(*arguments), 0
-
-    ad.primitive_jvps[primitive] = jvp
-    ad.primitive_transposes[primitive] = transposed
-    batching.primitive_batchers[primitive] = batched
+def add_rows(x: Float[Array, "n ..."], to: Int[Array, "n"], count: int) -> Float[Array, "count ..."]:
+    """Each row of ``x`` added to row ``to`` of ``count``; -1 stands for nowhere."""
+    return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.where(to < 0, count, to)].add(x, mode="drop")
 
 
-_register(gather_p, scatter_p, _gather, lead=1)
-_register(scatter_p, gather_p, _scatter, lead=2)
+def _sum_rows(x: Array, index: Array, back: Array) -> Array:
+    found = x.at[jnp.maximum(index, 0)].get(mode="promise_in_bounds")
+    kept = jnp.where((index >= 0).reshape(*index.shape, *([1] * (x.ndim - 1))), found, 0)
+    return kept[:, 0] if index.shape[1] == 1 else jnp.sum(kept, axis=1)
+
+
+rows_p = Primitive("equipot_sum_rows")
+rows_p.def_impl(jax.jit(_sum_rows))
+rows_p.def_abstract_eval(lambda x, index, back: jax.core.ShapedArray((index.shape[0], *x.shape[1:]), x.dtype))
+mlir.register_lowering(rows_p, mlir.lower_fun(_sum_rows, multiple_results=False))
+
+
+def _jvp(primals: tuple, tangents: tuple) -> tuple:
+    x, index, back = primals
+    out, (tangent, *_) = rows_p.bind(x, index, back), tangents
+    return out, ad.Zero.from_primal_value(out) if type(tangent) is ad.Zero else rows_p.bind(tangent, index, back)
+
+
+def _transpose(cotangent: Any, x: Any, index: Array, back: Array) -> tuple:
+    return ad.Zero(x.aval) if type(cotangent) is ad.Zero else rows_p.bind(cotangent, back, index), None, None
+
+
+def _batch(arguments: tuple, axes: tuple) -> tuple:
+    x, index, back = arguments
+    if not any(isinstance(axis, int) for axis in axes[1:]):
+        # The map acts on the leading axis only, so a mapped axis may simply ride along at the end.
+        return rows_p.bind(jnp.moveaxis(x, axes[0], -1), index, back), x.ndim - 1
+    # One system with the rows of all.
+    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if isinstance(axis, int))
+    front = lambda a, axis: jnp.moveaxis(a, axis, 0) if isinstance(axis, int) else jnp.broadcast_to(a, (size, *a.shape))
+    x, index, back = (front(a, axis) for a, axis in zip(arguments, axes, strict=True))
+    shift = lambda i, rows: jnp.where(i < 0, -1, i + rows * jnp.arange(size, dtype=i.dtype)[:, None, None])
+    whole = lambda a: a.reshape(-1, *a.shape[2:])
+    out = rows_p.bind(whole(x), whole(shift(index, x.shape[1])), whole(shift(back, index.shape[1])))
+    return out.reshape(size, -1, *out.shape[1:]), 0
+
+
+ad.primitive_jvps[rows_p] = _jvp
+ad.primitive_transposes[rows_p] = _transpose
+batching.primitive_batchers[rows_p] = _batch

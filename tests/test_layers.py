@@ -17,7 +17,7 @@ PACKAGE = ROOT / "equipot"
 
 LAYERS = [
     {"units", "files", "yamltext", "config"},
-    {"structure", "graph", "neighbors", "device_list", "kernels"},
+    {"structure", "graph", "pairs", "neighbors", "device_list", "kernels"},
     {"data", "nn"},
     {"potential", "eqp", "systems"},
     {"models", "physics"},

@@ -12,8 +12,8 @@ from equipot.convert.torch_module import LinearMaps, Module, e3nn_activation, e3
 from equipot.nn.gate import SIGMOID_SCALE
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity
+from equipot.nn.pair_network import LAYER_NORM_FLOOR
 from equipot.nn.radial import SILU_SCALE
-from equipot.nn.slot_network import LAYER_NORM_FLOOR
 from equipot.nn.tensor_product import Path, find_paths
 
 BLOCKS = {
@@ -78,7 +78,7 @@ def interaction(module: Module, basis: Basis, skipped: list[e3nn.Irrep]) -> Bloc
     else:
         skip = e3nn_linear(module.child("skip_linear" if isinstance(choice, Attention) else "skip_tp"))
         params["skip"] = linear(skip, skipped)
-    networks = species_networks if gated else ends_networks if isinstance(choice, Attention) else slot_networks
+    networks = species_networks if gated else ends_networks if isinstance(choice, Attention) else pair_networks
     params |= networks(module, basis, paths)
     if gated:
         params |= {"bypass": linear(e3nn_linear(module.child("linear_res"))), "mix": mix(module)}
@@ -183,7 +183,7 @@ def convolution_paths(module: Module, inputs: list[e3nn.Irrep]) -> Paths:
     return Paths({path: stored[path] for path in ours}, size, l_max)
 
 
-def slot_networks(module: Module, basis: Basis, paths: Paths) -> Params:
+def pair_networks(module: Module, basis: Basis, paths: Paths) -> Params:
     """Radial weights and density that depend on the distance alone."""
     *hidden, last = e3nn_mlp(module.child("conv_tp_weights"), SILU_SCALE)
     params: Params = {"convolution": {"radial": network([*hidden, paths.columns(last)], basis)}}
@@ -221,7 +221,7 @@ def species_networks(module: Module, basis: Basis, paths: Paths) -> Params:
 
 
 def species_mlp(module: Module, basis: Basis, tables: list[np.ndarray]) -> Params:
-    """Parameters of ``nn.slot_network.SpeciesMLP``; ``tables`` are the stored features of a slot's ends, by species."""
+    """Parameters of ``nn.pair_network.SpeciesMLP``; ``tables`` are the stored features of a slot's ends, by species."""
     module.of("mace.modules.radial.RadialMLP").ignore("hs")
     layers = list(module.child("net").of("torch.nn.modules.container.Sequential"))
     if len(layers) < 4 or len(layers) % 3 != 1:

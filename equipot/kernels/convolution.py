@@ -1,6 +1,6 @@
-"""The convolution over neighbour slots as a primitive of JAX.
+"""The convolution over neighbours as a primitive of JAX.
 
-On a CPU a bundle is one kernel that keeps what belongs to a slot in registers and the cache; nothing as large as [atoms, slots,
+On a CPU a bundle is one kernel that keeps what belongs to a pair in registers and the cache; nothing as large as [pairs,
 numel] is ever stored. Elsewhere, and where LLVM does not know the processor, it is the plain formulation below.
 """
 
@@ -8,41 +8,60 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from equipot.graph import Graph
 from equipot.kernels import convolution_code, primitive
-from equipot.kernels.convolution_bundle import Bundle, Layout, Leg, Route, Term, coupling, forward
+from equipot.kernels.convolution_bundle import PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling, forward
+from equipot.pairs import Pairs
 
 BLOCK_BYTES = {"cpu": 2**23, "other": 2**30}
 """Size of the radial weights that the plain formulation holds at once."""
 
 
 def convolve(
-    hidden: Float[Array, "atoms slots q"],
+    hidden: Float[Array, "pairs q"],
     last: Float[Array, "q numel"],
-    harmonics: Float[Array, "atoms slots m"],
+    harmonics: Float[Array, "pairs m"],
     nodes: Float[Array, "atoms features"],
-    graph: Graph,
-    active: Bool[Array, "atoms slots"],
+    pairs: Pairs,
     layout: Layout,
-    start: Int[Array, "atoms slots"] | None = None,
+    start: Int[Array, "pairs"] | None = None,
 ) -> Float[Array, "atoms messages"]:
-    """Messages of the neighbours in the slots that are ``active``: the used ones within the cutoff, in both directions.
+    """Messages of the neighbours.
 
-    Where ``layout.rows`` is given, ``start`` is the first row of the last layer that belongs to a slot.
+    Where ``layout.rows`` is given, ``start`` is the first row of the last layer that belongs to a pair. Where the layout is
+    ``direct``, ``last`` has no rows.
     """
     assert (start is None) == (layout.rows is None)
-    indices = [x for x in (graph.neighbors, active, start, graph.reverse) if x is not None]
-    indices = [x if x.dtype == bool else x.astype(jnp.int32) for x in indices]
+    indices = [x for x in (pairs.place, pairs.first, pairs.neighbors, start, pairs.back) if x is not None]
     dtype = jnp.result_type(hidden, last, harmonics, nodes)
     operands = (x.astype(dtype) for x in (hidden, last, harmonics, nodes))
-    return convolution_p.bind(*indices, *operands, bundle=forward(layout, graph.reverse is not None))[0]
+    bundle = forward(layout, pairs.back is not None, pairs.packed)
+    return convolution_p.bind(*(x.astype(jnp.int32) for x in indices), *operands, bundle=bundle)[0]
 
 
 def plain(*arguments: Array, bundle: Bundle) -> list[Array]:
-    """What a bundle means, in blocks of atoms."""
-    indices, operands = arguments[: bundle.indices], arguments[bundle.indices :]
+    """What a bundle means, with a row of slots for each atom."""
+    (place, _, neighbors, *others), operands = arguments[: bundle.indices], arguments[bundle.indices :]
+    active, rows = place >= 0, neighbors.shape[0]
+
+    def slots(x: Array) -> Array:
+        """What belongs to pairs; anything in slots that are not active."""
+        return x[jnp.maximum(place, 0)] if bundle.packed else x.reshape(*place.shape, *x.shape[1:])
+
+    def pairs(y: Array) -> Array:
+        if not bundle.packed:
+            return y.reshape(rows, *y.shape[2:])
+        return jnp.zeros((rows, *y.shape[2:]), y.dtype).at[jnp.where(active, place, rows)].set(y, mode="drop")
+
+    start = () if bundle.layout.rows is None else (slots(others[0]),)
+    given = [x if leg in (Leg.LAST, Leg.NODES, Leg.MESSAGE) else slots(x) for leg, x in zip(bundle.legs, operands, strict=True)]
+    found = _plain_slots(bundle, [jnp.maximum(slots(neighbors), 0), active, *start], given)
+    return [pairs(y) if leg in PER_PAIR else y for (leg, _), y in zip(bundle.outputs, found, strict=True)]
+
+
+def _plain_slots(bundle: Bundle, indices: list[Array], operands: list[Array]) -> list[Array]:
+    """In blocks of atoms."""
     (atoms, slots), layout = indices[0].shape, bundle.layout
     limit = BLOCK_BYTES["cpu" if jax.default_backend() == "cpu" else "other"]
     size = max(1, min(atoms, limit // max(1, slots * layout.numel * operands[0].dtype.itemsize)))
@@ -69,12 +88,12 @@ def _plain_block(bundle: Bundle, indices: list[Array], operands: list[Array]) ->
     rows = []
     for leg, x in zip(bundle.legs, operands, strict=True):
         x = x[neighbors] if leg is Leg.NODES else x
-        rows.append(jnp.where(mask, x, 0) if leg in (Leg.NODES, Leg.SLOTS, Leg.HARMONICS) else x)
+        rows.append(jnp.where(mask, x, 0) if leg in (Leg.NODES, *PER_PAIR) else x)
     out = []
     for leg, terms in bundle.outputs:
-        shape = bundle.layout.shape(leg, neighbors.shape)
+        shape = bundle.layout.shape(leg, len(neighbors), neighbors.shape)
         total = sum(_form(bundle.layout, leg, term, rows, shape, start) for term in terms)
-        out.append(jnp.where(mask, total, 0) if leg in (Leg.HIDDEN, Leg.HARMONICS, Leg.SLOTS) else total)
+        out.append(jnp.where(mask, total, 0) if leg in PER_PAIR else total)
     return out
 
 
@@ -88,6 +107,10 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
     hidden, last, *_ = (rows[o] if o >= 0 else None for o in term)
     mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
     if leg in (Leg.HIDDEN, Leg.LAST):
+        if layout.direct:
+            if leg is Leg.LAST:
+                return jnp.zeros(shape, rows[0].dtype)
+            return sum(_columns(r, layout.hidden, _slope(r, term, rows)) for r in layout.routes)
         # Columns of the last layer stand in the order of the routes.
         slope = jnp.concatenate([_slope(r, term, rows) for r in layout.routes], axis=-1)
         if leg is Leg.HIDDEN:
@@ -97,9 +120,13 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
         return jnp.zeros(shape, hidden.dtype).at[mine].add(hidden[..., None] * slope[:, :, None])
     out = jnp.zeros(shape, hidden.dtype)
     for r in layout.routes:
-        columns = last[:, r.column : r.column + r.channels]
-        w = (hidden @ columns if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, columns[mine]))[:, :, None]
-        if leg is Leg.SLOTS:
+        columns = slice(r.column, r.column + r.channels)
+        if layout.direct:
+            w = hidden[..., columns]
+        else:
+            w = hidden @ last[:, columns] if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, last[:, columns][mine])
+        w = w[:, :, None]
+        if leg is Leg.PAIRS:
             value, offset, stride = w * _returned(r, term, rows), r.sender, r.sender_stride
         else:
             h = _components(rows[term[Leg.NODES]], r.sender, r.sender_stride, r.l_in, r.channels)
@@ -114,6 +141,11 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
             at = offset + m * stride
             out = out.at[..., at : at + r.channels].add(value[..., m, :])
     return out
+
+
+def _columns(r: Route, count: int, x: Array) -> Array:
+    """What belongs to a route among so many columns."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(r.column, count - r.column - r.channels)])
 
 
 def _coupling(r: Route, like: Array) -> Array:
@@ -140,7 +172,7 @@ def _slope(r: Route, term: Term, rows: list[Array]) -> Float[Array, "atoms slots
 def native(*arguments: Array, bundle: Bundle) -> list[Array]:
     """The same by a kernel for this processor."""
     indices, operands = arguments[: bundle.indices], arguments[bundle.indices :]
-    if not convolution_code.possible(operands[0].dtype):
+    if not (bundle.packed and convolution_code.possible(operands[0].dtype)):
         return plain(*arguments, bundle=bundle)
     return convolution_code.call(bundle, indices, operands)
 

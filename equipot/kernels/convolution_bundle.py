@@ -2,9 +2,9 @@
 
 A convolution is linear in each of five things, its legs:
 
-    Phi = sum over atoms n, slots k, routes p, channels c, components a, b, m of
+    Phi = sum over pairs k of atoms n(k) and j(k), routes p, channels c, components a, b, m of
 
-          (sum_q hidden[n,k,q] last[q,p,c])  senders[j(n,k),a,c]  harmonics[n,k,b]  message[n,p,m,c]  C_p[a,b,m]
+          (sum_q hidden[k,q] last[q,p,c])  senders[j,a,c]  harmonics[k,b]  message[n,p,m,c]  C_p[a,b,m]
 
 Leaving out one leg gives the derivative with respect to it: without ``message`` it is the convolution, without ``hidden`` what
 a force needs, and so on. Since derivatives of these are sums of the same five forms, a ``Bundle`` that says which sums of
@@ -24,30 +24,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from equipot.graph import scatter_slots
+from equipot.pairs import scatter_pairs
 
 
 class Leg(enum.IntEnum):
     """What a convolution is linear in, and how an array of it is laid out."""
 
     HIDDEN = 0
-    """Last hidden features of the radial network, [atoms, slots, q]."""
+    """Last hidden features of the radial network, [pairs, q]."""
     LAST = 1
     """Its last layer, [q, numel]: one column for each route and channel."""
     HARMONICS = 2
-    """Spherical harmonics, [atoms, slots, (l_max + 1)^2]."""
+    """Spherical harmonics, [pairs, (l_max + 1)^2]."""
     NODES = 3
     """Features of the neighbours, as a row for each atom: [atoms, features]."""
     MESSAGE = 4
     """What the convolution gives, [atoms, messages]."""
-    SLOTS = 5
-    """Features of the neighbours, as a row for each slot: [atoms, slots, features]."""
+    PAIRS = 5
+    """Features of the neighbours, as a row for each pair: [pairs, features]."""
 
     @property
     def position(self) -> int:
         """Its place in a ``Term``."""
-        return Leg.NODES if self is Leg.SLOTS else self
+        return Leg.NODES if self is Leg.PAIRS else self
 
+
+PER_PAIR = (Leg.HIDDEN, Leg.HARMONICS, Leg.PAIRS)
+"""Legs whose arrays have a row for each pair."""
 
 Term = tuple[int, int, int, int, int]
 """Which operand stands for each leg; ``OPEN`` for the one that is left out."""
@@ -95,31 +98,33 @@ class Layout:
     features: int
     messages: int
     rows: int | None = None
-    """Rows of the last radial layer where they are more than ``hidden``: a slot then has its own ``hidden`` consecutive ones,
-    from an index on that stands behind the active slots. So it is with splines, of which few overlap."""
+    """Rows of the last radial layer where they are more than ``hidden``: a pair then has its own ``hidden`` consecutive ones,
+    from an index on that stands behind the neighbours. So it is with splines, of which few overlap."""
+    direct: bool = False
+    """Whether there is no last layer: the radial weight of a column is that hidden feature. Routes may share columns."""
 
     @property
     def numel(self) -> int:
         """Columns of the last radial layer."""
-        return sum(route.channels for route in self.routes)
+        return self.hidden if self.direct else sum(route.channels for route in self.routes)
 
     @property
     def depth(self) -> int:
-        """Rows of the last radial layer."""
-        return self.rows or self.hidden
+        """Rows of the last radial layer; where there is none, an empty array stands for it."""
+        return 0 if self.direct else self.rows or self.hidden
 
     def row(self, leg: Leg) -> int:
         """Length of a row of a leg."""
         sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
         return sizes[leg.position]
 
-    def shape(self, leg: Leg, slots: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of an array of a leg, for (atoms, slots). ``NODES`` has as many rows as there are atoms."""
+    def shape(self, leg: Leg, atoms: int, pairs: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of an array of a leg. ``NODES`` has as many rows as there are atoms; ``pairs`` may be more than one axis."""
         if leg is Leg.LAST:
             return self.depth, self.numel
         if leg in (Leg.NODES, Leg.MESSAGE):
-            return slots[0], self.row(leg)
-        return *slots, self.row(leg)
+            return atoms, self.row(leg)
+        return *pairs, self.row(leg)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +137,21 @@ class Bundle:
     outputs: tuple[tuple[Leg, tuple[Term, ...]], ...]
     """The leg that is left out, which is what comes out, and the terms of the sum."""
     symmetric: bool = True
-    """Whether the reverse slots are known; they stand behind the other index arrays."""
+    """Whether the reverse pairs are known."""
+    packed: bool = True
+    """Whether the pairs of an atom follow each other without a gap, see ``pairs.Pairs``."""
 
     @property
     def indices(self) -> int:
-        return 2 + (self.layout.rows is not None) + self.symmetric
+        """``place``, ``first`` and ``neighbors`` of the pairs, then the first row of the last layer for each where pairs have
+        their own, then ``back`` where it is known."""
+        return 3 + (self.layout.rows is not None) + self.symmetric
 
-    def shapes(self, neighbors: tuple[int, ...], *others: tuple[int, ...]) -> list[tuple[int, ...]]:
+    def shapes(
+        self, place: tuple[int, ...], first: tuple[int, ...], neighbors: tuple[int, ...], *others: tuple[int, ...]
+    ) -> list[tuple[int, ...]]:
         """Of the results."""
-        return [self.layout.shape(leg, neighbors) for leg, _ in self.outputs]
+        return [self.layout.shape(leg, place[0], neighbors) for leg, _ in self.outputs]
 
     def tangent(self, varied: Sequence[int]) -> Bundle:
         """See ``primitive.Bundle``."""
@@ -153,10 +164,10 @@ class Bundle:
         return dataclasses.replace(self, legs=self.legs + tuple(self.legs[o] for o in varied), outputs=outputs)
 
     def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Bundle:
-        """See ``primitive.Bundle``. Cotangents of ``NODES`` come out as ``SLOTS``."""
+        """See ``primitive.Bundle``. Cotangents of ``NODES`` come out as ``PAIRS``."""
         outputs = []
         for operand in linear:
-            leg = Leg.SLOTS if self.legs[operand] is Leg.NODES else self.legs[operand]
+            leg = Leg.PAIRS if self.legs[operand] is Leg.NODES else self.legs[operand]
             terms = []
             for k, output in enumerate(given):
                 out, sums = self.outputs[output]
@@ -170,11 +181,11 @@ class Bundle:
         return dataclasses.replace(self, legs=legs, outputs=tuple(outputs))
 
     def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
-        """Sum over the slots that point to an atom, for a cotangent of ``NODES``."""
+        """Sum over the pairs that point to an atom, for a cotangent of ``NODES``."""
         if self.legs[operand] is not Leg.NODES:
             return cotangent
-        neighbors, active, *_ = indices
-        return scatter_slots(cotangent, neighbors, indices[-1] if self.symmetric else None, active)
+        place, _, neighbors, *_ = indices
+        return scatter_pairs(cotangent, neighbors, indices[-1] if self.symmetric else None, len(place))
 
     def pruned(self) -> tuple[Bundle, tuple[int, ...], tuple[int, ...]]:
         """See ``primitive.Bundle``."""
@@ -193,16 +204,21 @@ class Bundle:
 
     def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
         """Index arrays of so many copies of the system, one behind the other."""
-        atoms, slots = indices[0].shape
-        steps = [atoms, *[None] * (self.indices - 1)]
-        if self.symmetric:
-            steps[-1] = atoms * slots
-        copies = jnp.arange(size, dtype=indices[0].dtype)[:, None, None]
-        many = lambda x, step: jnp.broadcast_to(x, (size, *x.shape)) if step is None else x + step * copies
-        return [many(x, step).reshape(size * atoms, slots) for x, step in zip(indices, steps, strict=True)]
+        place, first, neighbors, *others = indices
+        (atoms, _), rows = place.shape, neighbors.shape[0]
+        copies = jnp.arange(size, dtype=place.dtype)
+
+        def many(x: Array, step: int) -> Array:
+            moved = jnp.where(x < 0, -1, x + step * copies.reshape(size, *[1] * x.ndim))
+            return moved.reshape(size * x.shape[0], *x.shape[1:])
+
+        ends = jnp.full(1, size * rows, first.dtype)
+        out = [many(place, rows), jnp.concatenate([many(first[:-1], rows), ends]), many(neighbors, atoms)]
+        out += [many(x, rows if x.ndim == 2 else 0) for x in others]
+        return out
 
 
-def forward(layout: Layout, symmetric: bool) -> Bundle:
+def forward(layout: Layout, symmetric: bool, packed: bool) -> Bundle:
     """The convolution itself, of hidden features, last layer, harmonics and atoms' features."""
     legs = (Leg.HIDDEN, Leg.LAST, Leg.HARMONICS, Leg.NODES)
-    return Bundle(layout, legs, ((Leg.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric)
+    return Bundle(layout, legs, ((Leg.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric, packed)

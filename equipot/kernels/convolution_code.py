@@ -1,7 +1,7 @@
 """Machine code of a bundle of convolutions.
 
-For each atom the active slots are packed; then, route by route, the radial weights of all slots are made by a small matrix
-product that stays in the cache, and used at once: channels lie along vector registers, the components of features, harmonics
+For each atom, route by route, the radial weights of all pairs are made by a small matrix product that stays in the cache, and
+used at once: channels lie along vector registers, the components of features, harmonics
 and messages are unrolled. Derivatives with respect to the radial weights go back through the transposed product.
 """
 
@@ -15,11 +15,9 @@ from jaxtyping import Array, Int
 from llvmlite import ir
 
 from equipot.kernels import machine
-from equipot.kernels.convolution_bundle import OPEN, Bundle, Layout, Leg, Route, Term, coupling
+from equipot.kernels.convolution_bundle import OPEN, PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling
 from equipot.kernels.emit import ROWS, Emitter, Index, Matrix
-from equipot.kernels.machine import I8, I32, I64, REAL, Arguments
-
-PER_SLOT = (Leg.HIDDEN, Leg.HARMONICS, Leg.SLOTS)
+from equipot.kernels.machine import I32, I64, REAL, Arguments
 
 
 def possible(dtype: jnp.dtype) -> bool:
@@ -27,39 +25,42 @@ def possible(dtype: jnp.dtype) -> bool:
     return str(dtype) in REAL and machine.available()
 
 
-def call(bundle: Bundle, indices: Sequence[Int[Array, "atoms slots"]], operands: Sequence[Array]) -> list[Array]:
+def call(bundle: Bundle, indices: Sequence[Int[Array, "..."]], operands: Sequence[Array]) -> list[Array]:
     """Results of a bundle."""
-    layout, dtype, neighbors = bundle.layout, operands[0].dtype, indices[0]
+    layout, dtype, atoms, pairs = bundle.layout, operands[0].dtype, indices[0].shape[0], indices[2].shape
     packed = [_pack(layout, x) if leg is Leg.LAST else x for leg, x in zip(bundle.legs, operands, strict=True)]
     transposed = [operands[k].T for k in _transposed(bundle)]
-    count = machine.parts(neighbors.shape[0])
+    count = machine.parts(atoms)
     shapes = [
-        (count, layout.numel * layout.depth) if leg is Leg.LAST else layout.shape(leg, neighbors.shape)
+        (count, layout.numel * layout.depth) if leg is Leg.LAST else layout.shape(leg, atoms, pairs)
         for leg, _ in bundle.outputs
     ]
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, arguments).write()
-    found = machine.call(
-        "convolution", bundle, write, [*indices[: 2 + (layout.rows is not None)], *packed, *transposed], results
-    )
+    used = indices[: 3 + (layout.rows is not None)]
+    found = machine.call("convolution", bundle, write, [*used, *packed, *transposed], results)
     legs = [leg for leg, _ in bundle.outputs]
     return [_unpack(layout, jnp.sum(y, axis=0)) if leg is Leg.LAST else y for leg, y in zip(legs, found, strict=True)]
 
 
 def _pack(layout: Layout, last: Array) -> Array:
     """The last layer with the columns of each route as a contiguous block: rows far apart would evict each other."""
+    if layout.direct:
+        return last.reshape(-1)
     return jnp.concatenate([last[:, r.column : r.column + r.channels].reshape(-1) for r in layout.routes])
 
 
 def _unpack(layout: Layout, packed: Array) -> Array:
     q = layout.depth
+    if layout.direct:
+        return packed.reshape(q, layout.numel)
     blocks = [packed[r.column * q : (r.column + r.channels) * q].reshape(q, r.channels) for r in layout.routes]
     return jnp.concatenate(blocks, axis=1)
 
 
 def _transposed(bundle: Bundle) -> list[int]:
     """Last layers that are needed with their columns as rows."""
-    if bundle.layout.rows is not None:
+    if bundle.layout.rows is not None or bundle.layout.direct:
         return []
     return sorted({term[Leg.LAST] for leg, terms in bundle.outputs if leg is Leg.HIDDEN for term in terms})
 
@@ -69,7 +70,7 @@ class _Writer:
 
     def __init__(self, e: Emitter, bundle: Bundle, arguments: Arguments) -> None:
         self.e, self.bundle, self.layout, self.arguments = e, bundle, bundle.layout, arguments
-        self.neighbors, self.active, *rest = arguments.inputs
+        _, self.first, self.neighbors, *rest = arguments.inputs
         self.start = rest.pop(0) if self.layout.rows is not None else None
         self.rows = self.layout.depth
         self.inputs = rest[: len(bundle.legs)]
@@ -132,7 +133,7 @@ class _Writer:
         for o, (leg, _) in enumerate(self.bundle.outputs):
             if leg in (Leg.HIDDEN, Leg.HARMONICS):
                 wanted.append((("result", o), layout.row(leg) * (1 if leg is Leg.HIDDEN else e.lanes)))
-        wanted += [("slot", 2), ("row", 2), ("start", 2)]
+        wanted += [("row", 2), ("start", 2)]
         places, size = {}, 0
         for key, width in wanted:
             places[key], size = size, e.add(size, e.round_up(e.mul(rows, width), 16))
@@ -140,9 +141,9 @@ class _Writer:
         self.place = {key: e.pointer(self.memory, offset) for key, offset in places.items()}
 
     def _atom(self, n: ir.Value) -> None:
-        """All results for one atom and its slots."""
+        """All results for one atom and its pairs."""
         e, layout = self.e, self.layout
-        self._pack_slots(n)
+        self._read_pairs(n)
         results = [(o, leg) for o, (leg, _) in enumerate(self.bundle.outputs) if leg in (Leg.HIDDEN, Leg.HARMONICS)]
         with e.loop(self.padded, start=self.count) as k:
             for u in self.hidden:
@@ -158,7 +159,7 @@ class _Writer:
             self._route(n, route, route.sender not in seen)
             seen.add(route.sender)
         with e.loop(self.count) as k:
-            at = e.load(self.place["slot"], k, kind=I64)
+            at = e.add(self.begin, k)
             for o, leg in results:
                 row = e.mul(at, layout.row(leg))
                 if leg is Leg.HIDDEN:
@@ -168,29 +169,29 @@ class _Writer:
                     value = e.load(self.place["result", o], e.mul(e.at(k, layout.harmonics, b), e.lanes), e.lanes)
                     e.store(e.sum(value), self.outputs[o], e.add(row, b))
 
-    def _pack_slots(self, n: ir.Value) -> None:
-        """Indices, hidden features and transfer matrices of the active slots; zeros into the results of the others."""
+    def _read_pairs(self, n: ir.Value) -> None:
+        """Indices, hidden features and transfer matrices of an atom's pairs; zeros into the rows behind them that are empty."""
         e, layout = self.e, self.layout
+        read = lambda base, at: e.b.sext(e.load(base, at, kind=I32), I64)
+        self.begin, end = read(self.first, n), read(self.first, e.add(n, 1))
         count = e.variable(I64(0))
-        with e.loop(self.slots) as k:
-            at = e.at(n, self.slots, k)
-            on = e.b.icmp_unsigned("!=", e.load(self.active, at, kind=I8), I8(0))
-            with e.b.if_else(on) as (used, unused):
+        with e.loop(end, start=self.begin) as at:
+            neighbor = read(self.neighbors, at)
+            with e.b.if_else(e.b.icmp_signed(">=", neighbor, I64(0))) as (used, empty):
                 with used:
                     c = e.read(count)
-                    e.store(at, self.place["slot"], c, I64)
-                    e.store(e.b.sext(e.load(self.neighbors, at, kind=I32), I64), self.place["row"], c, I64)
+                    e.store(neighbor, self.place["row"], c, I64)
                     if self.start is not None:
-                        e.store(e.b.sext(e.load(self.start, at, kind=I32), I64), self.place["start"], c, I64)
+                        e.store(read(self.start, at), self.place["start"], c, I64)
                     for u in self.hidden:
                         target = self.place["hidden", u]
                         self._copy(self.inputs[u], e.mul(at, layout.hidden), target, e.mul(c, layout.hidden), layout.hidden)
                     for y in self.harmonics:
                         self._transfer(y, at, c)
                     e.b.store(e.b.add(c, I64(1)), count)
-                with unused:
+                with empty:
                     for o, (leg, _) in enumerate(self.bundle.outputs):
-                        if leg in PER_SLOT:
+                        if leg in PER_PAIR:
                             self._clear(self.outputs[o], e.mul(at, layout.row(leg)), layout.row(leg))
         self.count = e.read(count)
         self.padded = e.round_up(self.count, ROWS)
@@ -199,12 +200,21 @@ class _Writer:
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.load(source, e.add(offset, j), lanes), target, e.add(at, j)))
 
+    def _add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+        e = self.e
+
+        def block(j: Index, lanes: int) -> None:
+            there = e.load(target, e.add(at, j), lanes)
+            e.store(e.b.fadd(there, e.load(source, e.add(offset, j), lanes)), target, e.add(at, j))
+
+        e.blocks(size, block)
+
     def _clear(self, target: ir.Value, at: Index, size: int) -> None:
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.zero(lanes), target, e.add(at, j)))
 
     def _transfer(self, y: int, at: Index, c: Index) -> None:
-        """sum_b C[a, b, m] Y_b of one slot, for all degrees and the (m, a) that couple."""
+        """sum_b C[a, b, m] Y_b of one pair, for all degrees and the (m, a) that couple."""
         e = self.e
         table: list[dict[int, float]] = [{} for _ in range(self.stride)]
         for (degrees, _, _), (offset, found) in self.entries.items():
@@ -227,13 +237,17 @@ class _Writer:
                 self._gather(n, r, o, terms)
         if any(leg is not Leg.MESSAGE for leg, _ in outputs):
             with e.loop(self.count) as k:
-                self._slot(n, r, k, first)
+                self._pair(n, r, k, first)
         for o, operand, slope in self.returns:
             (self._return_hidden if outputs[o][0] is Leg.HIDDEN else self._return_last)(r, o, operand, slope)
 
     def _weigh(self, r: Route, u: int, last: int) -> None:
-        """Radial weights of all slots for a route."""
+        """Radial weights of all pairs for a route."""
         e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["weights", (u, last)]
+        if self.layout.direct:
+            with e.loop(self.count) as k:
+                self._copy(self.place["hidden", u], e.at(k, q, r.column), target, e.mul(k, c), c)
+            return
         columns = e.pointer(self.inputs[last], r.column * self.rows)
         if self.start is None:
             hidden = Matrix((q, 1), self.place["hidden", u])
@@ -254,6 +268,10 @@ class _Writer:
     def _return_hidden(self, r: Route, o: int, last: int, slope: int) -> None:
         """Derivatives with respect to radial weights back to the hidden features."""
         e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["result", o]
+        if self.layout.direct:
+            with e.loop(self.count) as k:
+                self._add(self.place["slope", slope], e.mul(k, c), target, e.at(k, q, r.column), c)
+            return
         if self.start is None:
             slopes, rows = Matrix((c, 1), self.place["slope", slope]), e.pointer(self.transposed[last], r.column * q)
             e.matmul(slopes, Matrix((q, 1), rows), Matrix((q, 1), target), self.padded, c, q, add=True)
@@ -277,6 +295,8 @@ class _Writer:
     def _return_last(self, r: Route, o: int, u: int, slope: int) -> None:
         """Derivatives with respect to radial weights back to the last layer."""
         e, q, c = self.e, self.layout.hidden, r.channels
+        if self.layout.direct:
+            return
         slopes, target = self.place["slope", slope], e.pointer(self.outputs[o], r.column * self.rows)
         if self.start is None:
             hidden = Matrix((1, q), self.place["hidden", u])
@@ -295,7 +315,7 @@ class _Writer:
             e.blocks(c, block)
 
     def _matrix(self, r: Route, y: int, k: Index) -> dict[tuple[int, int], ir.Value]:
-        """Elements (m, a) of a slot's transfer matrix."""
+        """Elements (m, a) of a pair's transfer matrix."""
         base = self.e.mul(k, self.stride)
         return {
             (m, a): self.e.load(self.place["transfer", y], self.e.add(base, offset))
@@ -304,7 +324,7 @@ class _Writer:
         }
 
     def _gather(self, n: ir.Value, r: Route, o: int, terms: Sequence[Term]) -> None:
-        """Sum over slots into an atom's message."""
+        """Sum over pairs into an atom's message."""
         e = self.e
         row = e.at(n, self.layout.messages, r.message)
 
@@ -332,14 +352,15 @@ class _Writer:
 
     def _sender(self, r: Route, operand: int, k: Index, offset: Index, lanes: int) -> list[ir.Value]:
         e = self.e
-        which = "row" if self.bundle.legs[operand] is Leg.NODES else "slot"
-        row = e.at(e.load(self.place[which], k, kind=I64), self.layout.features, r.sender, offset)
+        of_node = self.bundle.legs[operand] is Leg.NODES
+        at = e.load(self.place["row"], k, kind=I64) if of_node else e.add(self.begin, k)
+        row = e.at(at, self.layout.features, r.sender, offset)
         return [e.load(self.inputs[operand], e.add(row, a * r.sender_stride), lanes) for a in range(2 * r.l_in + 1)]
 
-    def _slot(self, n: ir.Value, r: Route, k: Index, first: bool) -> None:
-        """What belongs to one slot: derivatives with respect to radial weights, harmonics and the neighbour's features."""
+    def _pair(self, n: ir.Value, r: Route, k: Index, first: bool) -> None:
+        """What belongs to one pair: derivatives with respect to radial weights, harmonics and the neighbour's features."""
         e, outputs = self.e, self.bundle.outputs
-        at = e.load(self.place["slot"], k, kind=I64)
+        at = e.add(self.begin, k)
         matrices = {y: self._matrix(r, y, k) for y in self.harmonics}
         keys = [(m, a) for (degrees, m, a) in self.entries if degrees == r.degrees]
         products: dict[int, dict] = {}
@@ -356,7 +377,7 @@ class _Writer:
                         total = e.fma(part, z, total)
                 e.store(total, self.place["slope", slope], e.at(k, r.channels, offset))
             for o, (leg, terms) in enumerate(outputs):
-                if leg is Leg.SLOTS:
+                if leg is Leg.PAIRS:
                     total = [None] * (2 * r.l_in + 1)
                     for t in terms:
                         returned = values.returned(t[Leg.HARMONICS], t[Leg.MESSAGE])
@@ -396,7 +417,7 @@ class _Writer:
 
 
 class _Values:
-    """What a slot needs of one block of channels, loaded or computed when first asked for."""
+    """What a pair needs of one block of channels, loaded or computed when first asked for."""
 
     def __init__(self, w: _Writer, n: ir.Value, r: Route, k: Index, offset: Index, lanes: int, matrices: dict) -> None:
         self.w, self.n, self.r, self.k, self.offset, self.lanes, self.matrices = w, n, r, k, offset, lanes, matrices

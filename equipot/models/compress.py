@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from equipot.eqp import flatten, unflatten
 from equipot.graph import Graph
 from equipot.nn.interaction import NonLinear
+from equipot.nn.pair_network import EndsMLP, PairMLP, SpeciesMLP
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
-from equipot.nn.slot_network import EndsMLP, SlotMLP, SpeciesMLP
 from equipot.potential import Potential
 
 SAMPLES = 4
@@ -105,8 +105,8 @@ def _sample(
             if context.method_name == "stages" and path.endswith("convolution/radial"):
                 if isinstance(context.module, EndsMLP):
                     raise ValueError("radial weights that depend on the features of atoms (Attention) cannot be tabulated")
-                assert isinstance(context.module, SlotMLP | SpeciesMLP)
-                found[path] = result.under_envelope(args[0])()
+                assert isinstance(context.module, PairMLP | SpeciesMLP)
+                found[path] = result(args[0])
             return result
 
         vectors = jnp.stack([r, jnp.zeros_like(r), jnp.zeros_like(r)], axis=-1)

@@ -16,9 +16,9 @@ from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_ed
 from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
+from equipot.nn.pair_network import PairMLP, SplineTable
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
-from equipot.nn.slot_network import SlotMLP, SplineTable
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
@@ -168,13 +168,13 @@ class Layer(nn.Module):
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
-        network = SlotMLP
+        network = PairMLP
         if self.radial.table is not None:
             network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
         convolution = Convolution(irreps, self.l_max, self.radial.mlp, network, self.odd, name="convolution")
         if isinstance(self.normalization, SenderNeighbors):
             up = self.normalization(up, avg_num_neighbors if table is not None else avg_num_neighbors[edges.species])
-        message = convolution(up, edges, graph, table is not None)
+        message = convolution(up, edges, table is not None)
         if not isinstance(self.normalization, SenderNeighbors):
             message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         out = Linear(irreps, self.bias, name="down")(message)

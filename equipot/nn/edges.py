@@ -1,4 +1,4 @@
-"""What a model knows about atoms and slots before it learns anything: species, harmonics, radial features."""
+"""What a model knows about atoms and pairs before it learns anything: species, harmonics, distances, radial features."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 from typing import NamedTuple
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from equipot.graph import Graph, gather
+from equipot.graph import PADDING_VECTOR, Graph
 from equipot.nn.features import species_index
-from equipot.nn.radial import Bessel, covalent_radii
+from equipot.nn.radial import Bessel, OnWeights, Radial, covalent_radii
+from equipot.pairs import Pairs, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +40,49 @@ def _harmonics(vectors: Array, l_max: int, normalize: bool) -> Array:
     return e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component").array
 
 
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """Radial features as a function of what belongs to a pair: hyper-parameters only."""
+
+    radial: Radial
+    cutoff: float
+    """Å."""
+
+    def __call__(
+        self, frequencies: Float[Array, "n"] | None, r: Float[Array, "*pairs"], radii: Float[Array, "*pairs"] | None
+    ) -> tuple[Float[Array, "*pairs n"], Float[Array, "*pairs"] | None]:
+        """The features, under the envelope unless that stands apart, as a factor of what the radial network gives.
+
+        They are zero beyond the cutoff, and zero must be mapped to zero.
+        """
+        return self.radial(r, self.cutoff, radii, frequencies)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the envelope stands apart."""
+        return isinstance(self.radial.place, OnWeights)
+
+
 class Edges(NamedTuple):
-    """Features of atoms and slots that depend on species and geometry alone."""
+    """Features of atoms and pairs that depend on species and geometry alone."""
 
     species: Int[Array, "atoms"]
     known: Float[Array, "atoms"]
     """NaN for an atom whose element the model does not know, else 1."""
-    active: Bool[Array, "atoms slots"]
-    """Slots with a neighbour within the cutoff: beyond it all radial weights and their derivatives are zero."""
-    harmonics: Float[Array, "atoms slots m"]
-    distances: Float[Array, "atoms slots"]
-    """Å."""
-    radii: Float[Array, "atoms slots"] | None
+    pairs: Pairs
+    """Those within the cutoff: beyond it all radial weights and their derivatives are zero."""
+    harmonics: Float[Array, "pairs m"]
+    distances: Float[Array, "pairs"]
+    """Å; far beyond the cutoff in empty rows."""
+    radii: Float[Array, "pairs"] | None
     """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
-    radial: Float[Array, "atoms slots n"]
-    """The basis, under the envelope unless that stands apart: zero beyond the cutoff, and zero must be mapped to zero."""
-    envelope: Float[Array, "atoms slots"] | None
-    """Factor of what the radial network gives."""
+    basis: Basis
+    frequencies: Float[Array, "n"] | None
+    """Those that a Bessel basis learned."""
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.distances.dtype
 
 
 def embed_edges(
@@ -63,7 +91,7 @@ def embed_edges(
     vectors: Float[Array, "atoms slots 3"],
     harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics(),
 ) -> Edges:
-    """Species, spherical harmonics and radial features, for a term with the fields of MACE and NequIP.
+    """Species, spherical harmonics and distances, for a term with the fields of MACE and NequIP.
 
     Raises:
         ValueError: no elements.
@@ -72,15 +100,18 @@ def embed_edges(
     if not elements:
         raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
     species, known = species_index(graph.numbers, elements)
+    squares = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=-1)
+    pairs = find(graph, squares < term.cutoff**2)
+    vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.pick(vectors))
     r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     radii = None
     if radial.transform is not None or term.repulsion is not None:
         table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value
         own = table.astype(vectors.dtype)[species]
-        radii = own[:, None] + jnp.where(graph.slot_mask, gather(own, graph), own[:, None])
+        radii = pairs.of_centers(own) + pairs.of_neighbors(own)
+        radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
     learned = None
     if isinstance(radial.basis, Bessel) and radial.basis.trainable:
         learned = term.param("frequencies", lambda _: jnp.asarray(radial.basis.frequencies(), vectors.dtype))
-    features, envelope = radial(r, term.cutoff, radii, learned)
-    active = graph.slot_mask & (r < term.cutoff)
-    return Edges(species, known, active, harmonics(vectors, term.l_max), r, radii, features, envelope)
+    basis = Basis(radial, term.cutoff)
+    return Edges(species, known, pairs, harmonics(vectors, term.l_max), r, radii, basis, learned)

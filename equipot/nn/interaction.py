@@ -14,8 +14,8 @@ from equipot.nn.edges import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
+from equipot.nn.pair_network import Ends, EndsMLP, PairMLP, SpeciesMLP, SplineTable
 from equipot.nn.radial import Radial
-from equipot.nn.slot_network import Ends, EndsMLP, SlotMLP, SpeciesMLP, SplineTable
 from equipot.nn.tensor_product import Convolution
 
 
@@ -85,14 +85,14 @@ class Interaction(nn.Module):
         basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in e3nn.Irreps.spherical_harmonics(self.l_max)]))
         up = Linear(str(e3nn.Irreps([(self.message_channels, ir) for ir in x])), name="up")(x if table is None else table)
         gated = isinstance(self.choice, NonLinear)
-        network = functools.partial(SpeciesMLP, count=self.count) if gated else SlotMLP
+        network = functools.partial(SpeciesMLP, count=self.count) if gated else PairMLP
         ends = None
         if self.radial.table is not None:
             network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
         elif isinstance(self.choice, Attention):
             network, ends = EndsMLP, self._ends(x)
         convolution = Convolution(basis, self.l_max, self.radial.mlp, network, name="convolution")
-        message = convolution(up, edges, graph, table is not None, ends)
+        message = convolution(up, edges, table is not None, ends)
         message = Normalize(self.choice.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         a = Linear(gated_irreps(basis) if gated else basis, name="down")(message)
         if gated:

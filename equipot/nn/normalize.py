@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.nn.edges import Edges
 from equipot.nn.features import Features
-from equipot.nn.slot_network import SlotMLP, SpeciesMLP, Stages
+from equipot.nn.pair_network import PairMLP, SpeciesMLP, Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +75,10 @@ class Normalize(nn.Module):
             measured = self.variable("constants", "rms", lambda: self._measure(message, graph)).value
             return {ir: value / measured[str(ir)] for ir, value in message.items()}
         if isinstance(self.choice, Density):
-            scale = 1 + density(SlotMLP((1,), name="density").stages(edges, graph), edges)
+            scale = 1 + density(PairMLP((1,), name="density").stages(edges, enveloped=False), edges)
         elif isinstance(self.choice, PairDensity):
-            rho = density(SpeciesMLP((self.choice.hidden, 1), self.count, name="density").stages(edges, graph), edges)
+            network = SpeciesMLP((self.choice.hidden, 1), self.count, name="density")
+            rho = density(network.stages(edges, enveloped=False), edges)
             alpha = self.param("alpha", nn.initializers.constant(20.0), ())
             beta = self.param("beta", nn.initializers.zeros, ())
             scale = alpha.astype(rho.dtype) + beta.astype(rho.dtype) * rho
@@ -97,10 +98,11 @@ class Normalize(nn.Module):
 
 
 def density(network: Stages, edges: Edges) -> Float[Array, "atoms 1 1"]:
-    """sum_k tanh(w_k^2), with w_k what a network with one output says of each slot."""
-    rho = jnp.tanh(network()[..., 0] ** 2)
-    rho = rho if edges.envelope is None else rho * edges.envelope
-    return jnp.sum(rho, axis=1)[:, None, None]
+    """sum_k tanh(w_k^2), with w_k what a network with one output says of each pair, under the envelope where that is apart."""
+    rho = jnp.tanh(network(edges)[:, 0] ** 2)
+    if edges.basis.apart:
+        rho = rho * edges.basis.radial.envelope(edges.distances, edges.basis.cutoff)
+    return edges.pairs.sum(rho)[:, None, None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Equivariant convolution over neighbour slots.
+"""Equivariant convolution over neighbours.
 
     A_i[p] = sum_k  R_p(r_ik)  (h_k (x)_p Y(v_ik))
 
@@ -13,20 +13,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from equipot.graph import Graph, gather
 from equipot.kernels.convolution import convolve
 from equipot.kernels.convolution_bundle import Layout, Route
 from equipot.nn.edges import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
-from equipot.nn.slot_network import Ends, SlotMLP
-
-BLOCK = 2048
-"""Slots in one block of the radial network on a CPU."""
+from equipot.nn.pair_network import Ends, PairMLP
 
 
 class Path(NamedTuple):
@@ -61,15 +56,13 @@ class Convolution(nn.Module):
     l_max: int
     mlp: tuple[int, ...]
     """Hidden widths of the radial network."""
-    network: Callable[..., Any] = SlotMLP
-    """Module made from the widths, whose ``stages`` are the radial weights of a slot."""
+    network: Callable[..., Any] = PairMLP
+    """Module made from the widths, whose ``stages`` are the radial weights of a pair."""
     odd: int = -1
     """Parity of the spherical harmonics of odd l, see ``find_paths``."""
 
     @nn.compact
-    def __call__(
-        self, x: Features, edges: Edges, graph: Graph, per_species: bool = False, ends: Ends | None = None
-    ) -> Features:
+    def __call__(self, x: Features, edges: Edges, per_species: bool = False, ends: Ends | None = None) -> Features:
         """Messages of the neighbours' features ``x``, [atoms, m, channels].
 
         Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
@@ -79,18 +72,17 @@ class Convolution(nn.Module):
         used = {ir: x[ir] for ir in sorted({path.ir_in for path in paths})}
         widths = {ir: value.shape[-1] for ir, value in used.items()}
         numel = sum(widths[path.ir_in] for path in paths)
-        stages = self.network((*self.mlp, numel), name="radial").stages(edges, graph, ends).under_envelope(edges)
-        hidden = map_atoms(stages.hidden, stages.inputs)
+        stages = self.network((*self.mlp, numel), name="radial").stages(edges, ends)
+        hidden = stages.hidden(edges)
         count = next(iter(used.values())).shape[0]
         if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used) and stages.start is None:
-            hot = gather(one_hot(edges.species, count, edges.radial.dtype), graph)
-            return combine_moments(species_moments(hidden, edges.harmonics, hot), used, stages.last, paths)
+            return combine_moments(species_moments(hidden, edges, count, self.l_max), used, stages.last, paths)
         rows = {ir: value[edges.species] if per_species else value for ir, value in used.items()}
         nodes = jnp.concatenate([value.reshape(value.shape[0], -1) for value in rows.values()], axis=-1)
         layout, blocks = arrange(paths, widths, self.l_max, hidden.shape[-1])
         if stages.start is not None:
             layout = dataclasses.replace(layout, rows=stages.last.shape[0])
-        out = convolve(hidden, stages.last, edges.harmonics, nodes, graph, edges.active, layout, stages.start)
+        out = convolve(hidden, stages.last, edges.harmonics, nodes, edges.pairs, layout, stages.start)
         return {ir: out[:, block].reshape(len(out), ir.dim, -1) for ir, block in blocks.items()}
 
 
@@ -124,16 +116,19 @@ def arrange(
 
 
 def species_moments(
-    hidden: Float[Array, "atoms slots hidden"],
-    harmonics: Float[Array, "atoms slots m"],
-    hot: Float[Array, "atoms slots species"],
+    hidden: Float[Array, "pairs hidden"], edges: Edges, count: int, l_max: int
 ) -> Float[Array, "atoms species m hidden"]:
-    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial network."""
-    if hot.shape[-1] == 1:
-        return jnp.einsum("nkm,nkq->nmq", harmonics, hidden)[:, None]
-    n, slots, count = hot.shape
-    y = (hot[..., None] * harmonics[:, :, None]).reshape(n, slots, -1)
-    return jnp.einsum("nkm,nkq->nmq", y, hidden).reshape(n, count, -1, hidden.shape[-1])
+    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial network.
+
+    A convolution too: a neighbour sends one to its own species and zero to the others, and a_q are the radial weights.
+    """
+    q, size = hidden.shape[1], (l_max + 1) ** 2
+    places = [(z, l) for z in range(count) for l in range(l_max + 1)]
+    routes = tuple(Route(0, l, l, q, z * q, q, 0, (z * size + l**2) * q, q) for z, l in places)
+    layout = Layout(routes, q, size, count * q, count * size * q, direct=True)
+    nodes = jnp.repeat(one_hot(edges.species, count, hidden.dtype), q, axis=1)
+    out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.harmonics, nodes, edges.pairs, layout)
+    return out.reshape(-1, count, size, q)
 
 
 def combine_moments(
@@ -149,18 +144,3 @@ def combine_moments(
         rows = moments[:, :, path.l_edge**2 : (path.l_edge + 1) ** 2]
         out.setdefault(path.ir_out, []).append(jnp.einsum("nzmc,zc->nmc", rows @ w, table))
     return {ir: jnp.concatenate(parts, axis=-1) for ir, parts in out.items()}
-
-
-def map_atoms(function: Callable[..., Array], arrays: list[Array]) -> Array:
-    """``function(*arrays)`` on blocks of atoms, recomputed in the backward pass: one block at a time stays in the cache.
-
-    On an accelerator, where a loop over blocks would run one after the other, all atoms are one block.
-    """
-    n, slots = arrays[0].shape[:2]
-    size = max(1, BLOCK // slots)
-    if n <= size or jax.default_backend() != "cpu":
-        return function(*arrays)
-    blocks = -(-n // size)
-    split = lambda x: jnp.pad(x, [(0, blocks * size - n)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, size, *x.shape[1:])
-    out = jax.lax.map(jax.checkpoint(lambda block: function(*block)), [split(x) for x in arrays])
-    return out.reshape(blocks * size, *out.shape[2:])[:n]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot import units
-from equipot.graph import Graph, gather
+from equipot.graph import Graph
 from equipot.nn.edges import Edges
 from equipot.nn.radial import PolynomialEnvelope
 
@@ -37,13 +37,11 @@ class ZBL:
 
     def __call__(self, edges: Edges, graph: Graph, cutoff: float) -> Float[Array, "atoms"]:
         """Half of each pair's energy to either atom, eV. ``edges`` needs the covalent radii."""
-        r = edges.distances
-        own = graph.numbers.astype(r.dtype)
-        # An unused slot points to nothing; its distance is beyond any envelope.
-        other = jnp.where(graph.slot_mask, gather(own, graph), 1)
-        # A padding atom has no charge, and zero to a power has no derivative worth having.
-        own = jnp.maximum(own, 1)[:, None]
+        r, pairs = edges.distances, edges.pairs
+        charge = graph.numbers.astype(r.dtype)
+        # An empty row has no charge, and zero to a power has no derivative worth having; it is beyond any envelope.
+        own, other = (jnp.maximum(z, 1) for z in (pairs.of_centers(charge), pairs.of_neighbors(charge)))
         scaled = r * (own**self.exponent + other**self.exponent) / self.length
         screening = sum(c * jnp.exp(-d * scaled) for c, d in zip(self.coefficients, self.decays, strict=True))
         energy = units.hartree * units.bohr * own * other / r * screening
-        return 0.5 * jnp.sum(energy * self.envelope(r, jnp.minimum(edges.radii, cutoff)), axis=1)
+        return 0.5 * pairs.sum(energy * self.envelope(r, jnp.minimum(edges.radii, cutoff)))

@@ -16,15 +16,24 @@ from equipot.data.batch import pad
 from equipot.kernels import convolution, convolution_code, machine
 from equipot.kernels.convolution_bundle import Layout, coupling
 from equipot.nn.tensor_product import arrange, find_paths
+from equipot.pairs import Pairs, find
 from equipot.structure import Structure
 
 NATURAL = {e3nn.Irrep(0, 1): 5, e3nn.Irrep(1, -1): 3}
 BOTH = {e3nn.Irrep(0, 1): 16, e3nn.Irrep(0, -1): 16, e3nn.Irrep(1, -1): 16, e3nn.Irrep(1, 1): 16, e3nn.Irrep(2, 1): 16}
 WIDE = {e3nn.Irrep(0, 1): 37, e3nn.Irrep(2, 1): 20}
-CASES = [(NATURAL, 3, 3, 6), (BOTH, 2, 2, 7), (WIDE, 2, 1, 13), ({e3nn.Irrep(1, -1): 1}, 1, 0, 1)]
+CASES = [
+    (NATURAL, 2, 2, 6),
+    (BOTH, 2, 1, 7),
+    (WIDE, 2, 1, 13),
+    ({e3nn.Irrep(1, -1): 1}, 1, 0, 1),
+    ({e3nn.Irrep(0, 1): 9}, 2, 2, 9),
+]
 """Input irreps and widths, l_max of the harmonics and of the messages, hidden features."""
 BANDED = 2
-"""The case with splines: every slot has its own rows of the last layer."""
+"""The case with splines: every pair has its own rows of the last layer."""
+DIRECT = 4
+"""The case whose hidden features are the radial weights of all routes."""
 ROWS = 23
 
 
@@ -37,7 +46,7 @@ def graph_of(symbols: str = "H13O7"):
 
 
 def problem(case: int, dtype: str = "float64"):
-    """Layout, graph, active slots and operands."""
+    """Layout, pairs and operands."""
     widths, l_max, l_out, hidden = CASES[case]
     wanted = [e3nn.Irrep(l, p) for l in range(l_out + 1) for p in (1, -1)]
     paths = find_paths(sorted(widths), l_max, wanted)
@@ -46,47 +55,52 @@ def problem(case: int, dtype: str = "float64"):
     rng = np.random.default_rng(case)
     n, k = graph.neighbors.shape
     make = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
-    # Some pairs are beyond the cutoff, in both directions.
-    flat = np.zeros(n * k, bool)
-    reverse = np.asarray(graph.reverse).reshape(-1)
-    off = rng.choice(n * k, 7, replace=False)
-    flat[off] = flat[reverse[off]] = True
-    active = jnp.asarray(np.asarray(graph.slot_mask) & ~flat.reshape(n, k))
-    operands = make(n, k, hidden), make(hidden, layout.numel), make(n, k, layout.harmonics), make(n, layout.features)
+    # Some pairs are beyond the cutoff, and so are their reverses.
+    flat = np.ones(n * k, bool)
+    flat[rng.choice(n * k, 7, replace=False)] = False
+    pairs = find(graph, jnp.asarray(flat.reshape(n, k)))
+    rows = n * k
+    operands = make(rows, hidden), make(hidden, layout.numel), make(rows, layout.harmonics), make(n, layout.features)
     start = None
     if case == BANDED:
-        start = jnp.asarray(rng.integers(0, ROWS - hidden + 1, (n, k)), jnp.int32)
+        start = jnp.asarray(rng.integers(0, ROWS - hidden + 1, rows), jnp.int32)
         operands = operands[0], make(ROWS, layout.numel), *operands[2:]
         layout = dataclasses.replace(layout, rows=ROWS)
-    return (layout, graph, active, start), operands, make(n, layout.messages)
+    if case == DIRECT:
+        shared = tuple(dataclasses.replace(r, column=0) for r in layout.routes)
+        operands = operands[0], jnp.zeros((0, hidden), dtype), *operands[2:]
+        layout = dataclasses.replace(layout, routes=shared, direct=True)
+    return (layout, pairs, start), operands, make(n, layout.messages)
 
 
-def formula(layout: Layout, graph, active, start, hidden, last, harmonics, nodes):
+def formula(layout: Layout, pairs: Pairs, start, hidden, last, harmonics, nodes):
     """Written out, path by path, differentiated by JAX."""
+    active = (pairs.slots >= 0)[:, None]
     if start is not None:
-        dense = jnp.zeros((*hidden.shape[:2], ROWS), hidden.dtype)
+        dense = jnp.zeros((len(hidden), ROWS), hidden.dtype)
         for j in range(hidden.shape[-1]):
-            dense += hidden[..., j : j + 1] * jax.nn.one_hot(start + j, ROWS, dtype=hidden.dtype)
+            dense += hidden[:, j : j + 1] * jax.nn.one_hot(start + j, ROWS, dtype=hidden.dtype)
         hidden = dense
-    senders = jnp.where(active[..., None], nodes[graph.neighbors], 0)
+    senders = jnp.where(active, nodes[pairs.neighbors], 0)
     out = jnp.zeros((nodes.shape[0], layout.messages), nodes.dtype)
     for r in layout.routes:
-        w = hidden @ last[:, r.column : r.column + r.channels]
+        columns = slice(r.column, r.column + r.channels)
+        w = hidden[:, columns] if layout.direct else hidden @ last[:, columns]
         index = r.sender + np.arange(2 * r.l_in + 1)[:, None] * r.sender_stride + np.arange(r.channels)
-        y = harmonics[..., r.l_edge**2 : (r.l_edge + 1) ** 2]
-        value = jnp.einsum("abm,nkc,nkac,nkb->nmc", jnp.asarray(coupling(*r.degrees), w.dtype), w, senders[..., index], y)
+        y = harmonics[:, r.l_edge**2 : (r.l_edge + 1) ** 2]
+        value = jnp.einsum("abm,kc,kac,kb->kmc", jnp.asarray(coupling(*r.degrees), w.dtype), w, senders[:, index], y)
         index = r.message + np.arange(2 * r.l_out + 1)[:, None] * r.message_stride + np.arange(r.channels)
-        out = out.at[:, index].add(value)
+        out = out.at[jnp.where(active, pairs.centers[:, None], len(out))[:, :, None], index].add(value, mode="drop")
     return out
 
 
-def kernel(layout, graph, active, start, *operands):
-    return convolution.convolve(*operands, graph, active, layout, start)
+def kernel(layout, pairs, start, *operands):
+    return convolution.convolve(*operands, pairs, layout, start)
 
 
 def close(x, y, rtol=1e-12):
     for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(float(jnp.abs(b).max()), 1e-300))
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * max(float(jnp.abs(b).max(initial=0)), 1e-300))
 
 
 DERIVATIVES = {
@@ -123,7 +137,7 @@ MOST = [name for name in DERIVATIVES if name != "third"]
 @pytest.mark.parametrize(
     ("case", "lowering", "names"),
     [(0, "native", MOST), (1, "native", FEW), (BANDED, "native", MOST), (3, "native", DERIVATIVES), (0, "plain", FEW),
-     (BANDED, "plain", FEW)],
+     (BANDED, "plain", FEW), (DIRECT, "native", MOST), (DIRECT, "plain", FEW)],
     indirect=["lowering"],
 )  # fmt: skip
 def test_derivatives_of_every_order_are_those_of_the_formula(case, lowering, names):
@@ -134,8 +148,8 @@ def test_derivatives_of_every_order_are_those_of_the_formula(case, lowering, nam
 
 
 def test_lists_that_are_not_symmetric(lowering):
-    (layout, graph, *others), operands, message = problem(BANDED)
-    static = layout, graph.replace(reverse=None), *others
+    (layout, pairs, start), operands, message = problem(BANDED)
+    static = layout, pairs._replace(back=None), start
     ours, theirs = (jax.jit(lambda x, f=f: jax.vjp(partial(f, *static), *x)[1](message))(operands) for f in (kernel, formula))
     close(ours, theirs)
 
@@ -164,10 +178,10 @@ def test_what_is_mixed_in_precision_is_computed_in_the_higher_one(lowering):
 
 
 def test_results_do_not_depend_on_what_was_in_memory():
-    """Slots that are not active and rows without neighbours are written, not left as they were found."""
-    (layout, graph, active, start), operands, message = problem(0)
-    none = jnp.zeros_like(active)
-    run = partial(kernel, layout, graph, none, start)
+    """Empty rows and atoms without neighbours are written, not left as they were found."""
+    (layout, _, start), operands, message = problem(0)
+    graph = graph_of()
+    run = partial(kernel, layout, find(graph, jnp.zeros_like(graph.slot_mask)), start)
     junk = [jax.jit(lambda x: jnp.full_like(x, jnp.nan))(x) for x in operands]
     del junk
     for value in jax.tree.leaves((jax.jit(lambda x: jax.vjp(run, *x)[1](message))(operands), run(*operands))):

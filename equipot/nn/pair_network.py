@@ -1,0 +1,183 @@
+"""Networks that turn what is known of a pair into the radial weights of its message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from equipot.nn.edges import Basis, Edges
+from equipot.nn.pair_map import Function, Others, map_pairs
+from equipot.nn.radial import MLP, Splines, silu
+
+LAYER_NORM_FLOOR = 1e-5
+"""Added to the variance under the root."""
+
+
+class Stages(NamedTuple):
+    """A network of every pair in two parts: its last layer is linear, so that it may act after a sum over pairs."""
+
+    function: Function
+    """What enters the last layer."""
+    variables: Any
+    others: Others
+    """Of pairs, besides the distances."""
+    last: Float[Array, "hidden outputs"]
+    start: Int[Array, "pairs"] | None = None
+    """Where a pair has rows of its own in ``last``, the first of them."""
+
+    def hidden(self, edges: Edges) -> Float[Array, "pairs hidden"]:
+        """What enters the last layer for all pairs."""
+        return map_pairs(self.function, self.variables, edges.distances, self.others, edges.pairs)
+
+    def __call__(self, edges: Edges) -> Float[Array, "pairs outputs"]:
+        """The network's output."""
+        hidden = self.hidden(edges)
+        if self.start is None:
+            return hidden @ self.last
+        return jnp.einsum("nq,nqj->nj", hidden, self.last[self.start[..., None] + jnp.arange(hidden.shape[-1])])
+
+
+def of_features(basis: Basis, enveloped: bool, network: Function) -> Function:
+    """``network(variables, features, others)`` as a function of the distances.
+
+    Its others begin with the covalent radii where the basis is transformed. ``enveloped`` says that an envelope which stands
+    apart multiplies the result.
+    """
+
+    def function(variables: Any, r: Array, others: Others) -> Array:
+        frequencies, own = variables
+        radii, rest = (others[0], others[1:]) if basis.radial.transform is not None else (None, others)
+        x, envelope = basis(frequencies, r, radii)
+        out = network(own, x, rest)
+        return out if envelope is None or not enveloped else out * envelope[:, None]
+
+    return function
+
+
+def _stages(edges: Edges, enveloped: bool, network: Function, variables: Any, others: Others, last: Array) -> Stages:
+    radii = () if edges.basis.radial.transform is None else (edges.radii,)
+    function = of_features(edges.basis, enveloped, network)
+    return Stages(function, (edges.frequencies, variables), (*radii, *others), last)
+
+
+class PairMLP(MLP):
+    """``MLP`` of the radial features."""
+
+    @nn.compact
+    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
+        """The network of each pair; this one does not depend on its ends."""
+        *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
+
+        def network(weights: list[Array], x: Array, others: Others) -> Array:
+            for w in weights:
+                x = silu(x @ w)
+            return x
+
+        return _stages(edges, enveloped, network, weights, (), last)
+
+
+class Ends(NamedTuple):
+    """What the two atoms of a pair add to the first layer of its network."""
+
+    sender: Float[Array, "atoms hidden"]
+    receiver: Float[Array, "atoms hidden"]
+
+
+class EndsMLP(MLP):
+    """``MLP`` of the radial features whose first layer also sees the features of both atoms."""
+
+    @nn.compact
+    def stages(self, edges: Edges, ends: Ends, enveloped: bool = True) -> Stages:
+        """The network of each pair."""
+        *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
+
+        def network(weights: list[Array], x: Array, others: Others) -> Array:
+            first, *rest = weights
+            x = silu(x @ first + others[0])
+            for w in rest:
+                x = silu(x @ w)
+            return x
+
+        return _stages(edges, enveloped, network, weights, (_of_pairs(ends, edges),), last)
+
+
+class SpeciesMLP(nn.Module):
+    """Dense layers with bias, layer normalisation and SiLU between them; the first also sees the species of both atoms.
+
+    The radial network of MACE's non-linear interaction. Layer normalisation is that of Ba et al., arXiv:1607.06450.
+    """
+
+    widths: Sequence[int]
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
+        """The network of each pair."""
+        dtype, fan = edges.dtype, edges.basis.radial.basis.n
+        normal, zeros, ones = nn.initializers.normal(1.0), nn.initializers.zeros, nn.initializers.ones
+        weights, biases, scales, shifts = [], [], [], []
+        for k, width in enumerate(self.widths):
+            weights.append((self.param(f"w{k}", normal, (fan, width)) / np.sqrt(fan)).astype(dtype))
+            if k > 0:
+                biases.append(self.param(f"b{k}", zeros, (width,)).astype(dtype))
+            if k < len(self.widths) - 1:
+                scales.append(self.param(f"scale{k}", ones, (width,)).astype(dtype))
+                shifts.append(self.param(f"shift{k}", zeros, (width,)).astype(dtype))
+            fan = width
+        table = lambda name: self.param(name, normal, (self.count, self.widths[0])).astype(dtype)[edges.species]
+        own = _of_pairs(Ends(table("sender"), table("receiver")), edges)
+
+        def network(variables: tuple, x: Array, others: Others) -> Array:
+            weights, biases, scales, shifts = variables
+            x = x @ weights[0] + others[0]
+            for k, (scale, shift) in enumerate(zip(scales, shifts, strict=True)):
+                x = x if k == 0 else x @ weights[k] + biases[k - 1]
+                x = jax.nn.silu(layer_norm(x) * scale + shift)
+            # The last layer's bias is the weight of one more hidden feature, which is one.
+            return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+
+        variables = weights[:-1], biases[:-1], scales, shifts
+        return _stages(edges, enveloped, network, variables, (own,), jnp.concatenate([weights[-1], biases[-1][None]]))
+
+
+class SplineTable(nn.Module):
+    """``Splines``, whose coefficients are constants."""
+
+    widths: Sequence[int]
+    """Only the last, the number of outputs, counts."""
+    splines: Splines
+    cutoff: float
+    """Å."""
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
+        """The splines at each pair; they contain the envelope."""
+        tables = self.count**2 if self.splines.pairs else 1
+        shape = (tables * self.splines.rows, self.widths[-1])
+        table = self.variable("constants", "table", lambda: jnp.zeros(shape)).value.astype(edges.dtype)
+        start, _ = self.splines(edges.distances, self.cutoff)
+        if self.splines.pairs:
+            place = lambda atoms: jnp.where(atoms < 0, 0, edges.species[atoms])
+            center, neighbor = place(edges.pairs.centers), place(edges.pairs.neighbors)
+            start += (center * self.count + neighbor) * self.splines.rows
+        splines, cutoff = self.splines, self.cutoff
+        return Stages(lambda _, r, __: splines(r, cutoff)[1], (), (), table, start)
+
+
+def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Zero mean and unit variance over the last axis."""
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + LAYER_NORM_FLOOR)
+
+
+def _of_pairs(ends: Ends, edges: Edges) -> Float[Array, "pairs hidden"]:
+    return edges.pairs.of_neighbors(ends.sender) + edges.pairs.of_centers(ends.receiver)

@@ -1,0 +1,89 @@
+"""The slots that count, one behind the other: what depends on a slot alone is computed for these and for no others.
+
+A list for dynamics has slots for atoms within its skin, a batch of molecules as many as the best-connected atom needs. Within
+the cutoff are fewer. On a CPU they are packed to the front, so that the work is that of the pairs there are; an accelerator,
+which gains nothing from less work that is unevenly shared, takes the slots as they stand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from equipot.graph import Graph, add_rows, sum_rows
+
+
+class Pairs(NamedTuple):
+    """Directed pairs within the cutoff, in the order of their slots; as many rows as there are slots, the last ones empty.
+
+    -1 stands for nothing everywhere.
+    """
+
+    slots: Int[Array, "pairs"]
+    """Flat slot (atom * slots + slot) of a pair."""
+    centers: Int[Array, "pairs"]
+    neighbors: Int[Array, "pairs"]
+    place: Int[Array, "atoms slots"]
+    """The pair in each slot."""
+    back: Int[Array, "atoms slots"] | None
+    """The pair in the reverse slot; None where the list is not symmetric."""
+    first: Int[Array, "atoms+1"]
+    """The first pair of each atom, and the number of rows."""
+    count: Int[Array, ""]
+    """Rows up to the last pair."""
+    packed: bool
+    """Whether the pairs of an atom follow each other without a gap."""
+
+    def pick(self, x: Float[Array, "atoms slots ..."]) -> Float[Array, "pairs ..."]:
+        """What belongs to slots."""
+        flat = x.reshape(-1, *x.shape[2:])
+        return sum_rows(flat, self.slots[:, None], self.place.reshape(-1, 1)) if self.packed else flat
+
+    def of_centers(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
+        """What belongs to the gathering atom of each pair."""
+        return sum_rows(x, self.centers[:, None], self.place)
+
+    def of_neighbors(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
+        """What belongs to its neighbour."""
+        return sum_rows(x, self.neighbors[:, None], self.back)
+
+    def sum(self, y: Float[Array, "pairs ..."]) -> Float[Array, "atoms ..."]:
+        """Sum over the pairs of each atom."""
+        return sum_rows(y, self.place, self.centers[:, None])
+
+
+def scatter_pairs(
+    y: Float[Array, "pairs ..."], neighbors: Int[Array, "pairs"], back: Int[Array, "atoms slots"] | None, atoms: int
+) -> Float[Array, "atoms ..."]:
+    """Sum over the pairs that point to each atom."""
+    return add_rows(y, neighbors, atoms) if back is None else sum_rows(y, back, neighbors[:, None])
+
+
+def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
+    """The used slots that are ``within`` the cutoff, seen from both sides where the list is symmetric."""
+    active = jnp.asarray(graph.slot_mask & within)
+    if graph.reverse is not None:
+        # A distance may be rounded in two ways.
+        active &= active.reshape(-1)[graph.reverse]
+    atoms, width = active.shape
+    rows = atoms * width
+    flat = jnp.arange(rows, dtype=jnp.int32).reshape(active.shape)
+    packed = jax.default_backend() == "cpu"
+    if packed:
+        rank = jnp.cumsum(active, axis=1, dtype=jnp.int32)
+        last = jnp.cumsum(rank[:, -1], dtype=jnp.int32)
+        start, count = last - rank[:, -1], last[-1]
+        place = jnp.where(active, start[:, None] + rank - 1, -1)
+        slots = jnp.full(rows, -1, jnp.int32).at[jnp.where(active, place, rows)].set(flat, mode="drop", unique_indices=True)
+    else:
+        start, count = flat[:, 0], jnp.int32(rows)
+        place = jnp.where(active, flat, -1)
+        slots = place.reshape(-1)
+    neighbors = jnp.where(slots < 0, -1, jnp.asarray(graph.neighbors).reshape(-1)[slots]).astype(jnp.int32)
+    centers = jnp.where(slots < 0, -1, slots // width)
+    back = None if graph.reverse is None else jnp.where(active, place.reshape(-1)[graph.reverse], -1)
+    first = jnp.concatenate([start, jnp.full(1, rows, jnp.int32)])
+    return Pairs(slots, centers, neighbors, place, back, first, count, packed)
