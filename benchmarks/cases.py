@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,12 @@ def about(potential: Potential, graph: Graph) -> dict[str, Any]:
     }
 
 
-def scaling(atoms: int, seconds: float) -> dict[str, Any]:
-    """Energy and forces of silicon: time and memory."""
-    potential, graph = untrained(SMALL, [silicon(atoms)])
+def scaling(atoms: int, seconds: float, batch: int = 1, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Energy and forces of ``batch`` crystals of silicon by ``SMALL`` with ``changes``: time and memory."""
+    potential, graph = untrained(SMALL.clone(**(changes or {})), [silicon(atoms)] * batch)
     call, facts = compiled(energy_forces, potential, graph)
     out = about(potential, graph) | facts | timing(call, seconds) | memory()
+    atoms *= batch
     out |= {f"{name}_per_atom": out[name] / atoms for name in ("cpu_ms", "cpu_ms_min", "wall_ms", "wall_ms_min")}
     if "temp_bytes" in out:
         out["temp_bytes_per_atom"] = out["temp_bytes"] / atoms
@@ -123,7 +125,10 @@ def training(model: str, system: str, frames: int, seconds: float) -> dict[str, 
         state, report = step(state, batch, 1.0)
         return report
 
-    return about(potential, graph) | {"frames": frames} | timing(call, seconds) | memory()
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    facts = {"frames": frames, "compile_s": time.perf_counter() - began}
+    return about(potential, graph) | facts | timing(call, seconds) | memory()
 
 
 def bundled_frames(system: str, frames: int, cutoff: float) -> tuple[list[Structure], dict[int, float]]:
@@ -142,16 +147,30 @@ def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
     potential, graph = untrained(SMALL, [structure], scale=1e-6)
     bare, facts = compiled(energy_forces, potential, graph)
     out = about(potential, graph) | {"evaluation": facts | timing(bare, seconds)}
-    settings = md.MDConfig(
-        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, temperature_K=1.0, steps=10**6,
-        log_every=steps, chunk_steps=steps, trajectory=None,
-    )  # fmt: skip
+    settings = settings_of(steps)
     spec = plan(structure.positions, structure.cell, structure.pbc, potential.cutoff, settings.skin)
     geometry = graph.positions, graph.cell[0]
     build = compiled(lambda r, c: allocate(spec, r, c), *geometry)[0]
     wide = to_graph(build(), geometry[0], graph.numbers, geometry[1])
     out["list"] = timing(build, seconds / 4) | {"slots": spec.slots}
     out["evaluation_in_list"] = timing(compiled(energy_forces, potential, wide)[0], seconds)
+    out["step"] = md_step(potential, structure, steps, seconds)
+    out["steps_per_chunk"] = steps
+    out["step_over_evaluation"] = out["step"]["cpu_ms_min"] / out["evaluation"]["cpu_ms_min"]
+    return out | memory()
+
+
+def settings_of(steps: int) -> md.MDConfig:
+    """Chunks of so many steps, without a trajectory."""
+    return md.MDConfig(
+        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, temperature_K=1.0, steps=10**6,
+        log_every=steps, chunk_steps=steps, trajectory=None,
+    )  # fmt: skip
+
+
+def md_step(potential: Potential, structure: Structure, steps: int, seconds: float) -> dict[str, float]:
+    """Time of a step of the driver of ``equipot md``, all included."""
+    settings = settings_of(steps)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
         at = run.start()
@@ -162,10 +181,7 @@ def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
             return at.state
 
         whole = timing(call, seconds)
-    out["step"] = {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in whole.items()}
-    out["steps_per_chunk"] = steps
-    out["step_over_evaluation"] = out["step"]["cpu_ms_min"] / out["evaluation"]["cpu_ms_min"]
-    return out | memory()
+    return {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in whole.items()}
 
 
 CASES = {"scaling": scaling, "inference": inference, "training": training, "dynamics": dynamics}

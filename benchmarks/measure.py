@@ -40,13 +40,19 @@ def timing(call: Callable[[], Any], seconds: float) -> dict[str, float]:
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Callable[[], Any], dict[str, float]]:
-    """A call without arguments, compiled, with the time that took and the memory that XLA plans for it."""
+    """A call without arguments, compiled; the time that took, the memory that XLA plans, the FLOP and bytes that it counts.
+
+    XLA sees nothing of what kernels of machine code do.
+    """
     began = time.perf_counter()
     program = jax.jit(function).lower(*arguments).compile()
     facts = {"compile_s": time.perf_counter() - began}
     memory = program.memory_analysis()
     if memory is not None:
         facts["temp_bytes"] = memory.temp_size_in_bytes
+    cost = program.cost_analysis() or {}
+    names = {"flops": "xla_flop", "bytes accessed": "xla_bytes"}
+    facts |= {ours: cost[theirs] for theirs, ours in names.items() if theirs in cost}
     return lambda: program(*arguments), facts
 
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+README = Path(__file__).parent / "README.md"
+PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+"""Where the table of an item belongs, by the name of its result files without the date."""
+
+
+def fill(readme: Path, results: Path) -> None:
+    """Puts the table of the newest result file of each item into its place; without a file a place is left as it is."""
+
+    def newest(place: re.Match) -> str:
+        found = sorted(results.glob(f"{place[2]}-[0-9]*-[0-9][0-9]-[0-9][0-9].json"))
+        if not found:
+            return place[0]
+        title, _, rest = text(found[-1:]).partition("\n")
+        return f"{place[1]}\n**{title.removeprefix('### ')}.** {rest.strip()}\n\n{place[3]}"
+
+    readme.write_text(PLACE.sub(newest, readme.read_text()))
 
 
 def text(files: Sequence[Path]) -> str:
@@ -43,12 +61,15 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def scaling(results: Sequence[dict[str, Any]]) -> str:
-    header = ("atoms", "edges", "CPU ms/atom", "least", "wall ms/atom", "least", "temp kB/atom", "peak RSS MB", "compile s")
+    header = (
+        "over", "value", "atoms", "edges", "CPU ms/atom", "least", "wall ms/atom", "least", "temp kB/atom", "peak RSS MB",
+        "compile s",
+    )  # fmt: skip
     rows = [
         (
-            r["atoms"], r["edges"], r["cpu_ms_per_atom"], r["cpu_ms_min_per_atom"], r["wall_ms_per_atom"],
-            r["wall_ms_min_per_atom"], r["temp_bytes_per_atom"] / 1e3 if "temp_bytes_per_atom" in r else None,
-            round(r["peak_rss_MB"]), r["compile_s"],
+            r.get("over", "atoms"), r.get("value", r["atoms"]), r["atoms"], r["edges"], r["cpu_ms_per_atom"],
+            r["cpu_ms_min_per_atom"], r["wall_ms_per_atom"], r["wall_ms_min_per_atom"],
+            r["temp_bytes_per_atom"] / 1e3 if "temp_bytes_per_atom" in r else None, round(r["peak_rss_MB"]), r["compile_s"],
         )
         for r in results
     ]  # fmt: skip
@@ -56,11 +77,15 @@ def scaling(results: Sequence[dict[str, Any]]) -> str:
 
 
 def speed(results: Sequence[dict[str, Any]]) -> str:
-    header = ("what", "model", "system", "atoms", "edges", "CPU ms", "least", "wall ms", "least", "peak RSS MB")
+    header = (
+        "what", "model", "system", "atoms", "edges", "CPU ms", "least", "wall ms", "least", "peak RSS MB", "compile s",
+        "from cache",
+    )  # fmt: skip
     rows = [
         (
-            r["case"], r["arguments"]["model"], f"{r['arguments']['frames']} x {r['arguments']['system']}", r["atoms"],
+            r["case"], r["arguments"]["model"], f"{r['frames']} x {r['arguments']['system']}", r["atoms"],
             r["edges"], r["cpu_ms"], r["cpu_ms_min"], r["wall_ms"], r["wall_ms_min"], round(r["peak_rss_MB"]),
+            r.get("compile_s"), r.get("cached_compile_s"),
         )
         for r in results
     ]  # fmt: skip
@@ -105,13 +130,84 @@ def materials(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, [[r[key] for key in keys] for r in results])
 
 
-def peers(results: Sequence[dict[str, Any]]) -> str:
+def roofline(results: Sequence[dict[str, Any]]) -> str:
+    header = (
+        "work", "program", "GFLOP", "MB", "arithmetic ms", "memory ms", "CPU ms", "least", "wall ms", "least",
+        "over the bound", "temp MB", "XLA GFLOP", "XLA MB",
+    )  # fmt: skip
+    times = ("cpu_ms", "cpu_ms_min", "wall_ms", "wall_ms_min", "over_bound")
+    rows = [
+        (
+            r["work"], name, 1e-9 * sum(f["flop"].values()), 1e-6 * f["bytes"], f["arithmetic_ms"], f["memory_ms"],
+            *(f[key] for key in times), 1e-6 * f["temp_bytes"], 1e-9 * f["xla_flop"], 1e-6 * f["xla_bytes"],
+        )
+        for r in results
+        for name, f in r["programs"].items()
+    ]  # fmt: skip
+    counts = "\n".join(
+        f"- {r['work']}, {name}: " + ", ".join(f"{what} {1e-9 * n:.3g}" for what, n in f["flop"].items()) + " GFLOP"
+        for r in results
+        for name, f in r["programs"].items()
+    )
+    peaks = [
+        f"{r['work']}: matrix products {r['numpy_GFLOP_per_s']:.0f} (numpy) and {r['xla_GFLOP_per_s']:.0f} (XLA) GFLOP/s, "
+        f"memory {r['numpy_GB_per_s']:.1f} and {r['xla_GB_per_s']:.1f} GB/s"
+        for r in results
+    ]
+    return f"{markdown(header, rows)}\n\n{'; '.join(peaks)}. Counts:\n\n{counts}"
+
+
+def gpu(results: Sequence[dict[str, Any]]) -> str:
+    header = (
+        "network", "atoms", "device", "evaluation µs/atom", "MD step µs/atom", "MD step ms", "ns/day at 1 fs", "device MB",
+        "compile s", "note",
+    )  # fmt: skip
+    rows = [
+        (
+            r["network"], r["atoms"], r.get("device", ""), r.get("evaluation_us_per_atom"), r.get("step_us_per_atom"),
+            r.get("step", {}).get("wall_ms"), r.get("ns_per_day_at_1_fs"), r.get("peak_device_MB"),
+            r.get("evaluation", {}).get("compile_s"), r.get("failed", ""),
+        )
+        for r in results
+    ]  # fmt: skip
+    fits: dict[str, int] = {}
+    for r in results:
+        if "failed" not in r:
+            fits[r["network"]] = max(r["atoms"], fits.get(r["network"], 0))
+    return f"{markdown(header, rows)}\n\nLargest that fitted: {', '.join(f'{k} {n} atoms' for k, n in fits.items())}."
+
+
+def sevennet(results: Sequence[dict[str, Any]]) -> str:
     header = ("atoms", "pairs", "equipot, CPU ms", "sevenn, CPU ms", "ratio", "energies differ by, eV/atom")
     rows = [
         (r["atoms"], r["pairs"], r["cpu_ms"]["equipot"], r["cpu_ms"]["sevenn"], r["ratio"], r["difference_eV_per_atom"])
         for r in results
     ]  # fmt: skip
     return markdown(header, rows)
+
+
+def peers(results: Sequence[dict[str, Any]]) -> str:
+    header = (
+        "work", "atoms", "pairs", "program", "CPU ms", "least", "wall ms", "least", "peak RSS MB", "first call s",
+        "x equipot", "x compressed", "energy apart, eV/atom", "force apart, eV/Å",
+    )  # fmt: skip
+    keys = (
+        "cpu_ms", "cpu_ms_min", "wall_ms", "wall_ms_min", "peak_rss_MB", "first_call_s", "ratio_to_equipot",
+        "ratio_to_equipot_compressed", "energy_difference_eV_per_atom", "force_difference_max",
+    )  # fmt: skip
+    rows = [
+        (r["work"], r["atoms"], r["pairs"], name, *(round(f[k]) if k == "peak_rss_MB" else f.get(k) for k in keys))
+        for r in results
+        for name, f in r["programs"].items()
+    ]
+    kind = {"cpu_ms": "CPU", "wall_ms": "wall"}[results[0]["ratio_of"]]
+    notes = [f"{results[0]['threads']} core(s); ratios are of median {kind} times, `{results[0]['malloc']}` for all."]
+    forces = "; ".join(f"{r['work']} {r['force_rms']:.3g} ({r['force_max']:.3g})" for r in results if "force_rms" in r)
+    if forces:
+        notes.append(f"Apart from mace-torch in double precision, whose forces are, rms (largest) in eV/Å: {forces}.")
+    notes += [f"{r['work']}: {name} failed ({why})." for r in results for name, why in r["failed"].items()]
+    versions = {f"{k} {v}" for r in results for f in r["programs"].values() for k, v in f["versions"].items()}
+    return f"{markdown(header, rows)}\n\n{chr(10).join(notes)}\nVersions: {', '.join(sorted(versions))}."
 
 
 def finetune(results: Sequence[dict[str, Any]]) -> str:
@@ -128,5 +224,5 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
-    "finetune": finetune,
+    "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
 }  # fmt: skip

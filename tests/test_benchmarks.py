@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,6 +15,16 @@ from equipot import __version__, config
 from equipot.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+# The benchmarks are not installed with the package.
+sys.path.append(str(ROOT))
+
+from benchmarks import gpu, sweeps  # noqa: E402
+from benchmarks.peers.items import ITEMS, chosen  # noqa: E402
+from benchmarks.peers.rounds import interleave, start  # noqa: E402
+from benchmarks.peers.systems import benzyloxypyridinamine, make, molecules  # noqa: E402
+from benchmarks.table import fill, text  # noqa: E402
+from benchmarks.table import gpu as gpu_table  # noqa: E402
+
 FOLDER = ROOT / "benchmarks"
 
 
@@ -46,6 +57,112 @@ def test_smallest_item_from_command_to_table(tmp_path):
     assert result["temp_bytes"] > 0 and result["peak_rss_MB"] > 100
     assert "| atoms | edges |" in shown
     assert benchmarks("table", str(out)).strip() in shown
+
+
+STUB = """
+from benchmarks.peers.worker import Ready, serve
+
+def prepare(job):
+    if job["broken"]:
+        raise ValueError("does not fit")
+    return Ready(lambda: None, 12, lambda: {"energy": [1.5]}, {"parameters": 3})
+
+serve(prepare, ("numpy",))
+"""
+
+
+def test_workers_answer_in_rounds_and_failures_are_told(tmp_path):
+    command = [sys.executable, "-c", STUB]
+    jobs = {"good": {"broken": False}, "bad": {"broken": True}}
+    cores = [max(os.sched_getaffinity(0))]
+    workers, told, failed = start(dict.fromkeys(jobs, command), jobs, cores, tmp_path)
+    assert failed == {"bad": "ended with exit code 1: ValueError: does not fit"}
+    assert told["good"]["pairs"] == 12 and told["good"]["parameters"] == 3 and told["good"]["first_call_s"] >= 0
+    figures, late = interleave(workers, 3, 0.0)
+    assert figures["good"]["calls"] == 3 and figures["good"]["peak_rss_MB"] > 1 and not late
+    assert workers["good"].ask(want="answer") == {"energy": [1.5]}
+    workers["good"].process.kill()
+    assert interleave(workers, 1, 0.0) == ({}, {"good": "ended with exit code -9: no message"})
+    workers["good"].close()
+
+
+def test_systems_of_the_work_items():
+    for name in {item.system for item in ITEMS.values()} - {"si1728", "si4096"}:
+        assert all((a.positions == b.positions).all() for a, b in zip(make(name), make(name), strict=True))
+    (water,) = make("water192")
+    assert water.get_chemical_formula() == "H128O64"
+    assert water.get_masses().sum() / water.get_volume() * 1.66054 == pytest.approx(1.0, abs=1e-4)
+    assert benzyloxypyridinamine().get_chemical_formula() == "C12H12N2O" and len(molecules(5)) == 5
+    distances = benzyloxypyridinamine().get_all_distances()
+    assert distances[distances > 0].min() == pytest.approx(1.01)
+    assert chosen(["W2", "W3"]) == [*(name for name in ITEMS if name.startswith("W2")), "W3"]
+    with pytest.raises(ValueError, match="no item W9"):
+        chosen(["W9"])
+
+
+def test_roofline_counts_a_polynomial():
+    from benchmarks.roofline import Size, flop, polynomial
+    from equipot.models.mace import MACE
+    from equipot.nn.interaction import Plain
+
+    small = MACE(cutoff=5.0, channels=4, l_max=1, correlation=2, first=Plain())
+    # Into a scalar: s, s^2 and the three squares of v.
+    assert polynomial(small, [0]) == 4 * 5 + 5 * 4
+    once, twice = flop(small, Size(10, 200, 2)), flop(small, Size(20, 400, 2))
+    assert min(once.values()) > 0 and {name: 2 * value for name, value in once.items()} == twice
+
+
+def test_sweeps_change_one_thing():
+    assert sweeps.arguments_of("neighbors", 6.0) == {"atoms": 512, "changes": {"cutoff": 6.0}}
+    assert sweeps.arguments_of("batch", 4) == {"atoms": 64, "batch": 4}
+    assert sweeps.arguments_of("atoms", 64) == {"atoms": 64}
+
+
+def test_gpu_begins_nothing_after_its_time():
+    args = argparse.Namespace(network=["W1"], atoms=[64, 216], steps=1, seconds=0.0, budget=0.0, largest=True, cores=None)
+    results = list(gpu.measure(args))
+    assert [r["failed"] for r in results] == ["not begun: the time was over"] * 2
+    assert "not begun" in gpu_table(results)
+
+
+def test_newest_table_goes_into_its_place(tmp_path):
+    kept = FOLDER / "results" / "md-2026-11-21.json"
+    for date in ("2026-01-31", "2026-02-01"):
+        record = json.loads(kept.read_text()) | {"command": f"measured {date}"}
+        (tmp_path / f"md-{date}.json").write_text(json.dumps(record))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- table md -->\nold\n<!-- end -->\n<!-- table speed -->\nkept\n<!-- end -->\n")
+    fill(readme, tmp_path)
+    once = readme.read_text()
+    assert "measured 2026-02-01" in once and "2026-01-31" not in once and "old" not in once and "kept" in once
+    assert text([kept]).splitlines()[-3] in once
+    fill(readme, tmp_path)
+    assert readme.read_text() == once
+
+
+@pytest.mark.slow
+def test_gpu_item_on_a_processor(tmp_path):
+    out = tmp_path / "gpu.json"
+    command = ("gpu", "--atoms", "8", "64", "--network", "W2", "--steps", "2", "--seconds", "0", "--no-largest")
+    shown = benchmarks(*command, "--out", str(out))
+    results = json.loads(out.read_text())["results"]
+    assert [r["atoms"] for r in results] == [8, 64] and "Largest that fitted: W2 64 atoms" in shown
+    for r in results:
+        assert r["step_us_per_atom"] > 0 and r["evaluation_us_per_atom"] > 0
+        assert r["ns_per_day_at_1_fs"] == pytest.approx(86.4 / r["step"]["wall_ms"])
+
+
+@pytest.mark.slow
+def test_peers_item_with_equipot_alone(tmp_path):
+    out = tmp_path / "peers.json"
+    shown = benchmarks(
+        "peers", "--home", str(tmp_path), "--only", "W4t", "--programs", "equipot", "--rounds", "1", "--out", str(out)
+    )
+    (result,) = json.loads(out.read_text())["results"]
+    found = result["programs"]["equipot"]
+    assert (result["work"], result["atoms"], result["failed"]) == ("W4t", 135, {})
+    assert found["ratio_to_equipot"] == 1 and found["weights"] == "random" and found["parameters"] > 0
+    assert "W4t" in shown and str(tmp_path) not in out.read_text()
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda path: path.stem)

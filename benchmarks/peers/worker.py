@@ -1,29 +1,51 @@
-"""The side of a worker: lines of JSON in, lines of JSON out. Needs the standard library only."""
+"""The side of a worker: a job as its argument, lines of JSON in, lines of JSON out."""
 
 from __future__ import annotations
 
 import json
-import os
+import resource
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 
-def serve(prepare: Callable[[int], tuple[Callable[[], Any], Callable[[Any], float], int]], versions: dict[str, str]) -> None:
-    """``prepare(atoms)`` gives a function that computes energy, forces and stress, one that reads the energy (eV) of its
-    answer, and the number of pairs. The first two calls of it are warm-up."""
+class Ready(NamedTuple):
+    """What a program has made of a job."""
+
+    compute: Callable[[], Any]
+    """One call of what is timed, which ends when the work is done."""
+    pairs: int
+    answer: Callable[[], dict[str, Any]] | None = None
+    """Energy (eV) and, where they are compared, forces (eV/Å) as lists."""
+    facts: dict[str, Any] = {}
+
+
+def serve(prepare: Callable[[dict[str, Any]], Ready], packages: Sequence[str]) -> None:
+    """Prepares the job, calls twice to warm up, says so, and then computes whenever it is asked."""
+    ready = prepare(json.loads(sys.argv[1]))
+    began = time.perf_counter()
+    ready.compute()
+    first = time.perf_counter() - began
+    ready.compute()
+    versions = {name: version(name) for name in packages}
+    say({"first_call_s": first, "pairs": ready.pairs, "versions": versions, **ready.facts})
     for line in sys.stdin:
         order = json.loads(line)
-        if "core" in order:
-            os.sched_setaffinity(0, {order["core"]})
-            answer: dict[str, Any] = versions
-        elif "atoms" in order:
-            compute, energy, pairs = prepare(order["atoms"])
-            compute()
-            answer = {"energy": energy(compute()), "pairs": pairs}
-        else:
-            wall, cpu = time.perf_counter(), time.process_time()
-            compute()
-            answer = {"cpu_ms": 1e3 * (time.process_time() - cpu), "wall_ms": 1e3 * (time.perf_counter() - wall)}
-        print("ANSWER" + json.dumps(answer), flush=True)
+        say(ready.answer() if order["want"] == "answer" else timed(ready.compute, order["seconds"]))
+
+
+def timed(compute: Callable[[], Any], seconds: float) -> dict[str, Any]:
+    """Processor and wall time (ms) of each call within so many seconds, at least of one; peak memory until then."""
+    cpu, wall, end = [], [], time.perf_counter() + seconds
+    while not cpu or time.perf_counter() < end:
+        began = time.perf_counter(), time.process_time()
+        compute()
+        cpu.append(1e3 * (time.process_time() - began[1]))
+        wall.append(1e3 * (time.perf_counter() - began[0]))
+    return {"cpu_ms": cpu, "wall_ms": wall, "peak_rss_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+
+
+def say(answer: dict[str, Any]) -> None:
+    print("ANSWER" + json.dumps(answer), flush=True)

@@ -1,20 +1,16 @@
-"""Rounds in which each program computes once, one after the other on the same core."""
+"""Rounds in which both programs compute once, one after the other on the same core."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record
-
-HERE = Path(__file__).parent
+from benchmarks.peers.rounds import Failed, interleave, start
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -24,46 +20,36 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--rounds", type=int, default=5)
 
 
-class Worker:
-    """A program that computes when asked."""
-
-    def __init__(self, command: list[str], core: int) -> None:
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=record.ROOT)
-        self.versions = self.ask(core=core)
-
-    def ask(self, **order: Any) -> dict[str, Any]:
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("ANSWER"):
-                return json.loads(line.removeprefix("ANSWER"))
-        raise RuntimeError(f"{self.process.args}: ended with exit code {self.process.wait()}")
-
-
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Energy, forces and stress of SevenNet-0, the neighbour list given; medians over the rounds."""
-    core = max(os.sched_getaffinity(0))
-    workers = {
-        "sevenn": Worker([args.python, str(HERE / "sevennet.py"), args.checkpoint], core),
-        "equipot": Worker([sys.executable, "-m", "benchmarks.peers.equipot_worker", "sevennet-0"], core),
+    """Energy, forces and stress of SevenNet-0, the neighbour list given; medians over the rounds.
+
+    Raises:
+        Failed: one of them could not.
+    """
+    commands = {
+        "sevenn": [args.python, "-m", "benchmarks.sevennet.sevenn_worker"],
+        "equipot": [sys.executable, "-m", "benchmarks.sevennet.equipot_worker"],
     }
+    cores = [max(os.sched_getaffinity(0))]
     for atoms in args.atoms:
-        ready = {name: worker.ask(atoms=atoms) for name, worker in workers.items()}
-        rounds = [{name: worker.ask(go=True) for name, worker in workers.items()} for _ in range(args.rounds)]
-        cpu = {name: statistics.median(r[name]["cpu_ms"] for r in rounds) for name in workers}
-        result = {
+        job = {"atoms": atoms, "checkpoint": str(Path(args.checkpoint).absolute())}
+        with tempfile.TemporaryDirectory() as logs:
+            workers, told, failed = start(commands, dict.fromkeys(commands, job), cores, Path(logs))
+            if failed:
+                raise Failed("; ".join(f"{name}: {why}" for name, why in failed.items()))
+            energies = {name: worker.ask(want="answer")["energy"] for name, worker in workers.items()}
+            figures, failed = interleave(workers, args.rounds, 0.0)
+        for worker in workers.values():
+            worker.close()
+        assert told["sevenn"]["pairs"] == told["equipot"]["pairs"], "the programs see different pairs"
+        cpu = {name: found["cpu_ms"] for name, found in figures.items()}
+        yield {
             "atoms": atoms,
-            "pairs": ready["equipot"]["pairs"],
-            "difference_eV_per_atom": abs(ready["equipot"]["energy"] - ready["sevenn"]["energy"]) / atoms,
+            "pairs": told["equipot"]["pairs"],
+            "difference_eV_per_atom": abs(energies["equipot"] - energies["sevenn"]) / atoms,
             "cpu_ms": cpu,
-            "least_cpu_ms": {name: min(r[name]["cpu_ms"] for r in rounds) for name in workers},
+            "least_cpu_ms": {name: found["cpu_ms_min"] for name, found in figures.items()},
+            "peak_rss_MB": {name: found["peak_rss_MB"] for name, found in figures.items()},
             "ratio": cpu["sevenn"] / cpu["equipot"],
-            "versions": {name: worker.versions for name, worker in workers.items()},
+            "versions": {name: found["versions"] for name, found in told.items()},
         }
-        assert ready["sevenn"]["pairs"] == result["pairs"], "the programs see different pairs"
-        told = ", ".join(f"{name} {value:.0f} ms" for name, value in cpu.items())
-        print(f"{atoms} atoms: {told}; ratio {result['ratio']:.2f}", flush=True)
-        yield result
-    for worker in workers.values():
-        worker.process.stdin.close()
-        worker.process.wait()

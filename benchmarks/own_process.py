@@ -1,0 +1,50 @@
+"""A measurement in a process of its own, so that its peak memory is its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import record
+
+
+def in_own_process(
+    name: str,
+    arguments: Mapping[str, Any],
+    cores: int | None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """What ``python -m benchmarks case`` says.
+
+    Raises:
+        CalledProcessError: it failed, as it says on stderr.
+        TimeoutExpired: it took more than ``timeout`` seconds.
+    """
+    print(f"{name} {dict(arguments)} ...", file=sys.stderr, flush=True)
+    command: Sequence[str] = [sys.executable, "-m", "benchmarks", "case", name, json.dumps(arguments)]
+    command = [*command, *(["--cores", str(cores)] if cores else [])]
+    # Nothing of JAX is loaded here: a child's peak memory begins with that of its parent.
+    done = subprocess.run(
+        command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    return {"case": name, "arguments": arguments} | json.loads(done.stdout.splitlines()[-1])
+
+
+def run(name: str, arguments: Mapping[str, Any], cores: int | None) -> None:
+    """The same from inside: measures here and prints the result."""
+    if cores:
+        # Before JAX counts them.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+    from benchmarks.cases import CASES
+    from benchmarks.gpu import crystal
+    from benchmarks.roofline import roofline
+    from equipot.cli.runtime import cores as used
+
+    result = (CASES | {"crystal": crystal, "roofline": roofline})[name](**arguments)
+    print(json.dumps({"cores_used": used()} | result))

@@ -1,0 +1,1 @@
+"""SevenNet-0 by equipot and by sevenn, from the same checkpoint on the same crystals."""

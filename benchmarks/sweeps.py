@@ -1,0 +1,65 @@
+"""What ``scaling`` and ``speed`` consist of: names and arguments of functions in ``cases``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.own_process import in_own_process
+
+FRAMES = {"ethanol": 4, "silicon": 2}
+"""Frames of each bundled set in a batch of ``speed``: 36 and 64 atoms."""
+OVER: dict[str, tuple[Any, ...]] = {
+    "atoms": (64, 512, 1728, 4096),
+    "neighbors": (4.0, 5.0, 6.0, 7.0),
+    "l_max": (1, 2, 3, 4),
+    "channels": (16, 32, 64, 128),
+    "correlation": (1, 2, 3),
+    "batch": (1, 2, 4, 8),
+}
+"""What ``scaling`` goes over; neighbours by the cutoff in Å."""
+WORKS = ("W1-si216", "W1-water192")
+"""Work items of ``roofline``."""
+FIXED, EACH = 512, 64
+"""Atoms of the crystal whose network varies, and of each crystal in a batch."""
+
+
+def scaling(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One quantity at a time, the others as the network of ``scaling`` has them."""
+    for over in args.over:
+        for value in args.atoms if over == "atoms" else OVER[over]:
+            arguments = {"seconds": args.seconds} | arguments_of(over, value)
+            yield in_own_process("scaling", arguments, args.cores) | {"over": over, "value": value}
+
+
+def arguments_of(over: str, value: Any) -> dict[str, Any]:
+    if over == "atoms":
+        return {"atoms": value}
+    if over == "batch":
+        return {"atoms": EACH, "batch": value}
+    return {"atoms": FIXED, "changes": {"cutoff" if over == "neighbors" else over: value}}
+
+
+def speed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Each measurement twice: with an empty cache of compiled functions, and only to compile, with what that left in it."""
+    for what in ("inference", "training"):
+        for model in args.model:
+            for system in args.system:
+                arguments = {"model": model, "system": system, "frames": FRAMES[system], "seconds": args.seconds}
+                with tempfile.TemporaryDirectory() as folder:
+                    cache = {"JAX_COMPILATION_CACHE_DIR": folder}
+                    cold = in_own_process(what, arguments, args.cores, cache)
+                    warm = in_own_process(what, arguments | {"seconds": 0.0}, args.cores, cache)
+                yield cold | {"cached_compile_s": warm["compile_s"]}
+
+
+def dynamics(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for atoms in args.atoms:
+        yield in_own_process("dynamics", {"atoms": atoms, "steps": args.steps, "seconds": args.seconds}, args.cores)
+
+
+def roofline(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    for work in args.only:
+        yield in_own_process("roofline", {"work": work, "seconds": args.seconds}, args.cores)
