@@ -78,7 +78,7 @@ def compare(name: str, programs: list[str], args: argparse.Namespace) -> dict[st
     atoms = sum(map(len, load(str(system))))
     return {
         "work": name, "network": item.network, "system": item.system, "training": item.training, "atoms": atoms,
-        "pairs": pairs.pop() if pairs else None, "threads": args.threads, "rounds": args.rounds, "malloc": MALLOC,
+        "pairs": pairs.pop() if pairs else None, "cores_used": args.threads, "rounds": args.rounds, "malloc": MALLOC,
         "ratio_of": kind, **prepared, "programs": figures, "failed": failed | late,
     }  # fmt: skip
 

@@ -45,6 +45,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         cpu = {name: found["cpu_ms"] for name, found in figures.items()}
         yield {
             "atoms": atoms,
+            "cores_used": len(cores),
             "pairs": told["equipot"]["pairs"],
             "difference_eV_per_atom": abs(energies["equipot"] - energies["sevenn"]) / atoms,
             "cpu_ms": cpu,
