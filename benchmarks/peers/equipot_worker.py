@@ -22,7 +22,7 @@ from equipot.potential import Metadata, Potential, evaluate
 from equipot.structure import Structure
 from equipot.training.loop import TrainingConfig
 from equipot.training.optimizer import shape, transformation
-from equipot.training.step import Rates, make_train_step, mesh_of, place, start
+from equipot.training.step import Rates, make_train_step, mesh_of, place, replicate, start
 
 
 def prepare(job: dict[str, Any]) -> Ready:
@@ -72,7 +72,7 @@ def training(potential: Potential, structures: list[Structure]) -> Any:
     curve = shape(settings.schedule, 1000)
     rates = Rates(transformation(settings.optimizer, settings.clip), lambda s: 1e-3 * curve(s), settings.ema or 0.0, 1000)
     step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), rates, mesh)
-    state = start(potential.variables["params"], rates)
+    state = replicate(mesh, start(potential.variables["params"], rates))
 
     def call() -> Any:
         nonlocal state
