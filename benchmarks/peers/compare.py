@@ -69,7 +69,7 @@ def compare(name: str, programs: list[str], args: argparse.Namespace) -> dict[st
             worker.close()
     pairs = {told[p]["pairs"] for p in figures}
     assert len(pairs) <= 1, f"the programs see different pairs: {pairs}"
-    kind = "cpu_ms" if args.threads == 1 else "wall_ms"
+    kind = "cpu_ms_min" if args.threads == 1 else "wall_ms_min"
     for p, found in figures.items():
         found |= told[p] | apart.get(p, {}) | {"weights": "of mace-torch" if p in SHARED and files else "random"}
         for mine in ("equipot", "equipot compressed"):

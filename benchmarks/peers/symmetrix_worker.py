@@ -17,7 +17,7 @@ SKIN = 0.01
 
 def prepare(job: dict[str, Any]) -> Ready:
     atoms = load(job["system"])[0]
-    calculator = Symmetrix(job["extracted"], neighbor_skin=SKIN, execution_profile="speed")
+    calculator = Symmetrix(job["extracted"], neighbor_skin=SKIN)
     rng, still = np.random.default_rng(1), atoms.positions.copy()
     wanted = ["energy", "forces", "stress"]
 
