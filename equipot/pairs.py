@@ -16,6 +16,28 @@ from jaxtyping import Array, Bool, Float, Int
 from equipot.graph import Graph, add_rows, sum_rows
 
 
+class Halves(NamedTuple):
+    """One of the two directed pairs of two atoms, for what is the same of both."""
+
+    one: Int[Array, "half"]
+    """A pair for each row."""
+    row: Int[Array, "pairs"]
+    """The row of each pair."""
+    both: Int[Array, "half 2"]
+    """The two pairs of each row."""
+    count: Int[Array, ""]
+    """Rows up to the last one used."""
+
+    def pick(self, x: Float[Array, "pairs ..."]) -> Float[Array, "half ..."]:
+        """What belongs to the pair that stands for both."""
+        chosen = jnp.where((self.row >= 0) & (self.one[self.row] == jnp.arange(len(self.row))), self.row, -1)
+        return sum_rows(x, self.one[:, None], chosen[:, None])
+
+    def spread(self, y: Float[Array, "half ..."]) -> Float[Array, "pairs ..."]:
+        """The same for both."""
+        return sum_rows(y, self.row[:, None], self.both)
+
+
 class Pairs(NamedTuple):
     """Directed pairs within the cutoff, in the order of their slots; as many rows as there are slots, the last ones empty.
 
@@ -34,6 +56,8 @@ class Pairs(NamedTuple):
     """The first pair of each atom, and the number of rows."""
     count: Int[Array, ""]
     """Rows up to the last pair."""
+    halves: Halves | None
+    """None where the list is not symmetric, or not packed."""
     packed: bool
     """Whether the pairs of an atom follow each other without a gap."""
 
@@ -86,4 +110,16 @@ def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
     centers = jnp.where(slots < 0, -1, slots // width)
     back = None if graph.reverse is None else jnp.where(active, place.reshape(-1)[graph.reverse], -1)
     first = jnp.concatenate([start, jnp.full(1, rows, jnp.int32)])
-    return Pairs(slots, centers, neighbors, place, back, first, count, packed)
+    halves = _halves(slots, back, count) if packed and back is not None else None
+    return Pairs(slots, centers, neighbors, place, back, first, count, halves, packed)
+
+
+def _halves(slots: Int[Array, "pairs"], back: Int[Array, "atoms slots"], count: Int[Array, ""]) -> Halves:
+    rows = len(slots)
+    own = jnp.arange(rows, dtype=jnp.int32)
+    other = jnp.where(slots < 0, -1, back.reshape(-1)[slots])
+    rank = jnp.cumsum(own < other, dtype=jnp.int32) - 1
+    row = jnp.where(other < 0, -1, rank[jnp.minimum(own, other)])
+    one = jnp.full(-(-rows // 2), -1, jnp.int32)
+    one = one.at[jnp.where(own < other, rank, len(one))].set(own, mode="drop", unique_indices=True)
+    return Halves(one, row, jnp.stack([one, jnp.where(one < 0, -1, other[one])], axis=1), count // 2)

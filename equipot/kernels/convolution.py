@@ -108,8 +108,6 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
     mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
     if leg in (Leg.HIDDEN, Leg.LAST):
         if layout.direct:
-            if leg is Leg.LAST:
-                return jnp.zeros(shape, rows[0].dtype)
             return sum(_columns(r, layout.hidden, _slope(r, term, rows)) for r in layout.routes)
         # Columns of the last layer stand in the order of the routes.
         slope = jnp.concatenate([_slope(r, term, rows) for r in layout.routes], axis=-1)

@@ -155,7 +155,7 @@ class Bundle:
 
     def tangent(self, varied: Sequence[int]) -> Bundle:
         """See ``primitive.Bundle``."""
-        place = {operand: len(self.legs) + k for k, operand in enumerate(varied)}
+        place = {operand: len(self.legs) + k for k, operand in enumerate(varied) if self._matters(operand)}
         replaced = lambda term, k: tuple(place[o] if j == k else o for j, o in enumerate(term))
         outputs = tuple(
             (leg, tuple(replaced(term, k) for term in terms for k, operand in enumerate(term) if operand in place))
@@ -172,13 +172,17 @@ class Bundle:
             for k, output in enumerate(given):
                 out, sums = self.outputs[output]
                 for term in sums:
-                    if term[leg.position] == operand:
+                    if term[leg.position] == operand and self._matters(operand):
                         changed = list(term)
                         changed[leg.position], changed[out.position] = OPEN, len(self.legs) + k
                         terms.append(tuple(changed))
             outputs.append((leg, tuple(terms)))
         legs = self.legs + tuple(self.outputs[o][0] for o in given)
         return dataclasses.replace(self, legs=legs, outputs=tuple(outputs))
+
+    def _matters(self, operand: int) -> bool:
+        """Whether anything depends on an operand: not on a last layer that is none."""
+        return not (self.layout.direct and self.legs[operand] is Leg.LAST)
 
     def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
         """Sum over the pairs that point to an atom, for a cotangent of ``NODES``."""

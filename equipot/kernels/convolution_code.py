@@ -52,8 +52,6 @@ def _pack(layout: Layout, last: Array) -> Array:
 
 def _unpack(layout: Layout, packed: Array) -> Array:
     q = layout.depth
-    if layout.direct:
-        return packed.reshape(q, layout.numel)
     blocks = [packed[r.column * q : (r.column + r.channels) * q].reshape(q, r.channels) for r in layout.routes]
     return jnp.concatenate(blocks, axis=1)
 
@@ -295,8 +293,6 @@ class _Writer:
     def _return_last(self, r: Route, o: int, u: int, slope: int) -> None:
         """Derivatives with respect to radial weights back to the last layer."""
         e, q, c = self.e, self.layout.hidden, r.channels
-        if self.layout.direct:
-            return
         slopes, target = self.place["slope", slope], e.pointer(self.outputs[o], r.column * self.rows)
         if self.start is None:
             hidden = Matrix((1, q), self.place["hidden", u])

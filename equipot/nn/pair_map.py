@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from equipot.pairs import Pairs
+from equipot.graph import PADDING_VECTOR
+from equipot.pairs import Halves, Pairs
 
 BLOCK = 2048
 """Pairs in one block on a CPU."""
+FAR = PADDING_VECTOR[0]
+"""Distance (Å) in empty rows."""
 
 Others = tuple[Float[Array, "pairs *n"], ...]
 Function = Callable[[Any, Float[Array, "pairs"], Others], Float[Array, "pairs q"]]
@@ -25,10 +28,13 @@ Function = Callable[[Any, Float[Array, "pairs"], Others], Float[Array, "pairs q"
 
 
 def map_pairs(
-    function: Function, variables: Any, r: Float[Array, "pairs"], others: Others, pairs: Pairs
+    function: Function, variables: Any, r: Float[Array, "pairs"], others: Others, pairs: Pairs, symmetric: bool = False
 ) -> Float[Array, "pairs q"]:
-    """``function(variables, r, others)``; zeros in blocks of empty rows."""
-    return _map(function, pairs.packed, variables, r, others, pairs.count)
+    """``function(variables, r, others)``; empty rows hold anything.
+
+    ``symmetric`` says that the other arrays are the same for both directed pairs of two atoms: one of them is computed then.
+    """
+    return _map(function, pairs.packed, variables, r, others, pairs.count, pairs.halves if symmetric else None)
 
 
 def _blocks(function: Function, packed: bool, variables: Any, r: Array, others: Others, count: Array) -> Array:
@@ -40,7 +46,9 @@ def _blocks(function: Function, packed: bool, variables: Any, r: Array, others: 
     if n <= BLOCK or not packed:
         return function(variables, r, others)
     blocks = -(-n // BLOCK)
-    split = lambda x: jnp.pad(x, [(0, blocks * BLOCK - n)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, BLOCK, *x.shape[1:])
+    # Copies of the last row, since zero may be no sensible distance or radius.
+    longer = lambda x: jnp.pad(x, [(0, blocks * BLOCK - n)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+    split = lambda x: longer(x).reshape(blocks, BLOCK, *x.shape[1:])
     shape = jax.eval_shape(function, variables, r[:BLOCK], tuple(x[:BLOCK] for x in others))
 
     @jax.checkpoint
@@ -53,20 +61,41 @@ def _blocks(function: Function, packed: bool, variables: Any, r: Array, others: 
     return out.reshape(blocks * BLOCK, *out.shape[2:])[:n]
 
 
-_map = jax.custom_jvp(_blocks, nondiff_argnums=(0, 1))
+def _all(
+    function: Function, packed: bool, variables: Any, r: Array, others: Others, count: Array, halves: Halves | None
+) -> Array:
+    if halves is None:
+        return _blocks(function, packed, variables, r, others, count)
+    return halves.spread(_blocks(function, packed, variables, *_halved(halves, r, others), halves.count))
+
+
+def _halved(halves: Halves, r: Array, others: Others) -> tuple[Array, Others]:
+    """Arguments for one pair of two; in empty rows far away, and one."""
+    empty = halves.one < 0
+    fill = lambda x, value: jnp.where(empty.reshape(-1, *[1] * (x.ndim - 1)), jnp.asarray(value, x.dtype), halves.pick(x))
+    return fill(r, FAR), tuple(fill(x, 1.0) for x in others)
+
+
+_map = jax.custom_jvp(_all, nondiff_argnums=(0, 1))
 
 
 def _jvp(function: Function, packed: bool, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    variables, r, others, count = primals
-    dvariables, dr, dothers, _ = tangents
+    variables, r, others, count, halves = primals
+    dvariables, dr, dothers, *_ = tangents
     zero = lambda t: isinstance(t, jax.custom_derivatives.SymbolicZero)
     if all(map(zero, jax.tree.leaves((dvariables, dothers), is_leaf=zero))):
-        along = lambda r: _blocks(function, packed, variables, r, others, count)
-        value, slope = jax.jvp(along, (r,), (jnp.ones_like(r),))
+        inside, rest, used = r, others, count
+        if halves is not None:
+            (inside, rest), used = _halved(halves, r, others), halves.count
+        along = lambda r: _blocks(function, packed, variables, r, rest, used)
+        value, slope = jax.jvp(along, (inside,), (jnp.ones_like(inside),))
+        if halves is not None:
+            # Each directed pair keeps the derivative by its own distance: virials of atoms depend on that.
+            value, slope = halves.spread(value), halves.spread(slope)
         return value, jnp.zeros_like(value) if zero(dr) else slope * dr[:, None]
     real = lambda t, x: jnp.zeros_like(x) if zero(t) else t
     filled = jax.tree.map(real, (dvariables, dr, dothers), (variables, r, others), is_leaf=zero)
-    return jax.jvp(lambda *x: _blocks(function, packed, *x, count), (variables, r, others), filled)
+    return jax.jvp(lambda *x: _all(function, packed, *x, count, halves), (variables, r, others), filled)
 
 
 _map.defjvp(_jvp, symbolic_zeros=True)

@@ -30,10 +30,12 @@ class Stages(NamedTuple):
     last: Float[Array, "hidden outputs"]
     start: Int[Array, "pairs"] | None = None
     """Where a pair has rows of its own in ``last``, the first of them."""
+    symmetric: bool = False
+    """Whether both directed pairs of two atoms have the same weights, up to rounding."""
 
     def hidden(self, edges: Edges) -> Float[Array, "pairs hidden"]:
         """What enters the last layer for all pairs."""
-        return map_pairs(self.function, self.variables, edges.distances, self.others, edges.pairs)
+        return map_pairs(self.function, self.variables, edges.distances, self.others, edges.pairs, self.symmetric)
 
     def __call__(self, edges: Edges) -> Float[Array, "pairs outputs"]:
         """The network's output."""
@@ -79,7 +81,7 @@ class PairMLP(MLP):
                 x = silu(x @ w)
             return x
 
-        return _stages(edges, enveloped, network, weights, (), last)
+        return _stages(edges, enveloped, network, weights, (), last)._replace(symmetric=True)
 
 
 class Ends(NamedTuple):
