@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from equipot.library import import_checkpoint, load
     from equipot.potential import Metadata, Observables, Potential, Term
     from equipot.structure import Structure
-    from equipot.systems import evaluate, hessian_of
+    from equipot.systems import evaluate, evaluate_each, evaluate_ensemble, hessian_of
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,8 @@ _HOMES = {
     "Structure": "structure",
     "Term": "potential",
     "evaluate": "systems",
+    "evaluate_each": "systems",
+    "evaluate_ensemble": "systems",
     "hessian_of": "systems",
     "import_checkpoint": "library",
     "load": "library",
@@ -37,7 +39,8 @@ _HOMES = {
 _MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units", "workflows")
 
 __all__ = [
-    "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "hessian_of", "import_checkpoint", "load", "save",
+    "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of",
+    "import_checkpoint", "load", "save",
 ]  # fmt: skip
 
 

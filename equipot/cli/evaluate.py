@@ -11,11 +11,17 @@ from equipot.cli.runtime import cores, prepare
 
 def run(args: argparse.Namespace) -> None:
     """Prints the error table; writes it, the predictions and the plots where asked to."""
-    measure(args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype)
+    measure(args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype, batch_size=args.batch_size)
 
 
 def measure(
-    model: str | Path, data: str, overrides: Sequence[str], json: Path | None, out: Path | None, dtype: str | None
+    model: str | Path,
+    data: str,
+    overrides: Sequence[str],
+    json: Path | None,
+    out: Path | None,
+    dtype: str | None,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """The error table of a potential on labelled data."""
     from equipot import config, library
@@ -37,7 +43,7 @@ def measure(
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
     check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance).raise_errors()
-    table, predictions = evaluate_set(potential, structures)
+    table, predictions = evaluate_set(potential, structures, batch_size)
     left_out = len(frames) - len(structures)
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
     print(table_text({Path(data).name: table}))

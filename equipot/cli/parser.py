@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the error table here (eV, Å)")
     add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
     evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
+    batch = "structures at a time, over all devices (default: as many as is useful and as memory allows)"
+    evaluate.add_argument("--batch-size", metavar="N", type=int, help=batch)
     add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
 
     doctor = command(commands, "doctor", "examine a potential: laws, neighbour lists, cutoff, pairs of atoms, dynamics")

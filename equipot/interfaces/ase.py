@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from equipot.neighbors import Slots
 from equipot.potential import Observables, Potential, evaluate, free_atoms
 from equipot.structure import Structure
 from equipot.systems import not_finite, without_free_atoms
+from equipot.systems.batched import Job, run
+
+WANT = ("energies", "forces", "virials")
+"""What everything that ASE asks for is made of."""
 
 
 class EquipotCalculator(Calculator):
@@ -70,15 +74,20 @@ class EquipotCalculator(Calculator):
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
-        out = jax.tree.map(lambda x: np.asarray(x, np.float64), _observe(self._interaction, self._neighbors(structure)))
+        self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure)))
+
+    def _results(self, structure: Structure, out: Observables) -> dict[str, Any]:
+        """What ASE is given, from energies, forces and virials without the free atoms."""
+        out = jax.tree.map(lambda x: np.asarray(x, np.float64), out)
         energies = out.energies + free_atoms(self.potential.metadata, structure.numbers)
         energy = float(energies.sum())
         if not (np.isfinite(energy) and np.isfinite(out.forces).all()):
             raise ValueError(not_finite(structure))
-        self.results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": out.forces}
-        if periodic:
+        results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": out.forces}
+        if structure.pbc.any() and structure.volume > 0:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
-            self.results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
+            results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
+        return results
 
     def _neighbors(self, structure: Structure) -> Graph:
         """The graph of this structure: the last one with other positions and cell, or one with a new list."""
@@ -109,9 +118,41 @@ def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:
     return atoms.info.get("charge"), atoms.info.get("spin")
 
 
+def calculate_together(images: Sequence[Atoms]) -> None:
+    """Calculates many ``Atoms`` in batches and leaves the results in their calculators, where ASE then finds them.
+
+    >>> for atoms in candidates:
+    ...     atoms.calc = potential.calculator()  # light: they share what is compiled
+    >>> calculate_together(candidates)
+    >>> candidates[0].get_forces()  # calculates nothing
+
+    What is up to date already, or has a calculator of another kind, is left alone.
+
+    Raises:
+        ValueError: images that are to be calculated share a calculator, which can hold the results of one only; and see
+            ``EquipotCalculator``.
+    """
+    stale = [
+        atoms for atoms in images
+        if isinstance(atoms.calc, EquipotCalculator) and atoms.calc.calculation_required(atoms, ["energy", "forces"])
+    ]  # fmt: skip
+    if len({id(atoms.calc) for atoms in stale}) < len(stale):
+        raise ValueError("images share a calculator; give each its own: atoms.calc = potential.calculator()")
+    groups: dict[int, list[Atoms]] = {}
+    for atoms in stale:
+        groups.setdefault(id(atoms.calc.potential), []).append(atoms)
+    for group in groups.values():
+        calculators = [atoms.calc for atoms in group]
+        structures = [Structure.from_ase(atoms, source=atoms.get_chemical_formula()) for atoms in group]
+        calculators[0].potential.check(structures)
+        for k, out in run(Job(calculators[0]._interaction, WANT), structures):
+            results = calculators[k]._results(structures[k], out)
+            calculators[k].atoms, calculators[k].results = group[k].copy(), results
+
+
 @jax.jit
 def _observe(potential: Potential, graph: Graph) -> Observables:
-    return evaluate(potential, graph, ("energies", "forces", "virials"))
+    return evaluate(potential, graph, WANT)
 
 
 def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import pad
 from equipot.graph import Graph
 from equipot.neighbors import neighbor_list
-from equipot.potential import Observables, Potential, free_atoms, hessian
+from equipot.potential import Metadata, Observables, Potential, free_atoms, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.structure import Structure
+from equipot.systems.batched import PER_GRAPH, Job, TooLargeError, run
+
+__all__ = [
+    "TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite",
+    "without_free_atoms",
+]  # fmt: skip
 
 _evaluate = jax.jit(evaluate_graph, static_argnames="want")
 _hessian = jax.jit(hessian, static_argnames="batch_size")
@@ -31,36 +38,122 @@ def as_structures(systems: Any) -> list[Structure]:
     raise ValueError(f"expected ase.Atoms, a Structure, a Graph, or a list of them; got {type(systems).__name__}")
 
 
-def evaluate(potential: Potential, systems: Any, want: Sequence[str] | None = None) -> Observables:
-    """Energy (eV), forces (eV/Å), stress (eV/Å^3) and more of one or several systems, in one batch.
+def evaluate(
+    potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+) -> Observables:
+    """Energy (eV), forces (eV/Å), stress (eV/Å^3) and more of one or several systems, in the order given.
 
-    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a ``Graph`` (evaluated as it is, on the device).
-    ``want`` defaults to energy, forces, and stress where every system has a volume. Per-atom results of several systems follow
-    one another. Energies of the free atoms are added in double precision, whatever the potential's own precision.
+    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a ``Graph`` (evaluated as it is, on the device). A list
+    may hold molecules beside great cells: it is evaluated in batches as large as is useful and as memory allows, or of
+    ``batch_size`` systems, which changes nothing but the rounding. ``want`` defaults to energy, forces, and stress where every
+    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. Energies of
+    the free atoms are added in double precision, whatever the potential's own precision.
 
     Raises:
         ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume,
             a result that is not finite.
+        TooLargeError: a single system does not fit into memory.
     """
-    want = (want,) if isinstance(want, str) else want
     if isinstance(systems, Graph):
+        want = (want,) if isinstance(want, str) else want
         return _evaluate(potential, systems, want=tuple(want or ("energy", "forces", "stress")))
     structures = as_structures(systems)
-    potential.check(structures)
-    open_ones = [s for s in structures if not (s.pbc.any() and s.volume > 0)]
+    want = _wanted(structures, want)
+    return _joined(_each([potential], structures, want, batch_size), 0)
+
+
+def evaluate_each(
+    potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+) -> list[Observables]:
+    """``evaluate`` of each system by itself: () energy, (atoms, 3) forces, (3, 3) stress, ..., in the order given.
+
+    ``want`` defaults to energy, forces and stress; a system without a volume has the stress None.
+
+    Raises:
+        ValueError, TooLargeError: see ``evaluate``.
+    """
+    want = (want,) if isinstance(want, str) else tuple(want or ("energy", "forces", "stress"))
+    structures = as_structures(systems)
+    found = _each([potential], structures, want, batch_size)
+    return [out if _has_volume(s) else out.replace(stress=None) for s, out in zip(structures, found, strict=True)]
+
+
+def evaluate_ensemble(
+    potentials: Sequence[Potential], systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+) -> Observables:
+    """``evaluate`` of several potentials of one architecture at once; every result has a leading axis of them.
+
+    >>> out = equipot.evaluate_ensemble([equipot.load(name) for name in names], frames)
+    >>> out.energy.std(axis=0), out.forces.std(axis=0)  # (graphs,) eV, (atoms, 3) eV/Å
+
+    They share neighbour lists and one compiled function, which maps over their stacked variables.
+
+    Raises:
+        ValueError: no potentials, or of different hyper-parameters, elements or precision; and see ``evaluate``.
+        TooLargeError: see ``evaluate``.
+    """
+    potentials = list(potentials)
+    if not potentials:
+        raise ValueError("an ensemble needs at least one potential")
+    kind = lambda p: (p.term, p.elements, p.dtype, jax.tree.structure(p.variables))
+    for k, potential in enumerate(potentials):
+        if kind(potential) != kind(potentials[0]):
+            raise ValueError(
+                f"potential {k} of the ensemble differs from the first in its hyper-parameters, elements or precision; "
+                "evaluate it by itself"
+            )
+    structures = as_structures(systems)
+    return _joined(_each(potentials, structures, _wanted(structures, want), batch_size, ensemble=True), 1)
+
+
+def _wanted(structures: Sequence[Structure], want: Sequence[str] | None) -> tuple[str, ...]:
+    """What is evaluated of all of them; a stress that one cannot have is an error."""
+    open_ones = [s for s in structures if not _has_volume(s)]
     if want is None:
         want = ("energy", "forces") if open_ones else ("energy", "forces", "stress")
+    want = (want,) if isinstance(want, str) else tuple(want)
     if "stress" in want and open_ones:
         raise ValueError(f"{open_ones[0].name}: an isolated system has no stress; leave it out of `want`")
-    graph = pad(structures, potential.cutoff, dtype=potential.dtype)
-    out = jax.tree.map(np.asarray, _evaluate(without_free_atoms(potential), graph, want=tuple(want)))
-    for value, owner in ((out.energy, np.arange(len(structures))), (out.forces, graph.node_graph)):
-        if value is not None and not np.isfinite(value).all():
-            raise ValueError(not_finite(structures[int(owner[np.argwhere(~np.isfinite(value))[0, 0]])]))
-    free = free_atoms(potential.metadata, graph.numbers)
-    per_graph = np.bincount(graph.node_graph, weights=free, minlength=len(structures))
-    add = lambda value, offset: None if value is None else value + offset
-    return out.replace(energy=add(out.energy, per_graph), energies=add(out.energies, free))
+    return want
+
+
+def _has_volume(structure: Structure) -> bool:
+    return bool(structure.pbc.any()) and structure.volume > 0
+
+
+def _each(
+    potentials: Sequence[Potential],
+    structures: Sequence[Structure],
+    want: tuple[str, ...],
+    batch_size: int | None,
+    ensemble: bool = False,
+) -> list[Observables]:
+    """Results of each structure with the free atoms' energies, all of them finite; of an ensemble, with a leading axis."""
+    if not structures:
+        raise ValueError("there are no systems to evaluate")
+    for potential in potentials:
+        potential.check(structures)
+    model = without_free_atoms(potentials[0])
+    if ensemble:
+        model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
+    found = dict(run(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))
+    out = []
+    for k, structure in enumerate(structures):
+        mine = found.pop(k)
+        if not all(np.isfinite(value).all() for value in (mine.energy, mine.forces) if value is not None):
+            raise ValueError(not_finite(structure))
+        free = np.stack([free_atoms(p.metadata, structure.numbers) for p in potentials])
+        free = free if ensemble else free[0]
+        add = lambda value, offset: None if value is None else value + offset
+        out.append(mine.replace(energy=add(mine.energy, free.sum(axis=-1)), energies=add(mine.energies, free)))
+    return out
+
+
+def _joined(each: Sequence[Observables], axis: int) -> Observables:
+    """Results of several systems as those of one batch."""
+    names = [field.name for field in dataclasses.fields(Observables) if getattr(each[0], field.name) is not None]
+    join = lambda name: np.stack if name in PER_GRAPH else np.concatenate
+    return Observables(**{name: join(name)([getattr(out, name) for out in each], axis=axis) for name in names})
 
 
 def not_finite(structure: Structure) -> str:
@@ -73,9 +166,11 @@ def not_finite(structure: Structure) -> str:
 
 
 def without_free_atoms(potential: Potential) -> Potential:
-    """The same potential with free atoms at zero energy, for whoever adds them in double precision."""
-    zero = tuple((z, 0.0) for z in potential.elements)
-    return potential.replace(metadata=dataclasses.replace(potential.metadata, atomic_energies=zero))
+    """The same potential with free atoms at zero energy, for whoever adds them in double precision.
+
+    Nothing else is left in its metadata: potentials that differ in their origin share what is compiled.
+    """
+    return potential.replace(metadata=Metadata(tuple((z, 0.0) for z in potential.elements)))
 
 
 def hessian_of(potential: Potential, system: Any, batch_size: int = 32) -> np.ndarray:

@@ -7,30 +7,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from equipot.data.batch import free_energy
-from equipot.data.loader import Shards, plan_evaluation, prefetch, prepare, sorted_batches
 from equipot.data.split import Chain
 from equipot.files import write_atomically
-from equipot.potential import Observables, Potential
+from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.training.step import make_predict, mesh_of, place
+from equipot.systems import without_free_atoms
+from equipot.systems.batched import Job, run
 from equipot.units import GPa
 
 Table = dict[str, float]
 
 
 def evaluate_set(
-    potential: Potential, structures: Sequence[Structure], batch_size: int = 16, devices: int | None = None
+    potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> tuple[Table, list[Structure]]:
     """Mean errors against the labels, and the structures with predicted labels in place of their own.
 
     The table has, in eV and Å, ``energy_mae``, ``energy_rmse`` (of whole structures), ``energy_mae_per_atom``,
     ``energy_rmse_per_atom``, ``forces_mae``, ``forces_rmse`` (over Cartesian components; also for each element, such as
     ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components); and ``frames`` and ``atoms``. What no
-    structure has a label for is left out.
+    structure has a label for is left out. ``batch_size`` and ``devices`` as in ``predict``.
 
     Raises:
         ValueError: no structures, or an element that the potential does not know.
@@ -40,7 +39,7 @@ def evaluate_set(
 
 
 def evaluate_sets(
-    potential: Potential, sets: Mapping[str, Sequence[Structure]], batch_size: int = 16, devices: int | None = None
+    potential: Potential, sets: Mapping[str, Sequence[Structure]], batch_size: int | None = None, devices: int | None = None
 ) -> dict[str, tuple[Table, list[Structure]]]:
     """``evaluate_set`` of several sets in one pass, so that they share what is compiled; empty ones are left out.
 
@@ -58,9 +57,12 @@ def evaluate_sets(
 
 
 def predict(
-    potential: Potential, structures: Sequence[Structure], batch_size: int = 16, devices: int | None = None
+    potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> list[Structure]:
     """The structures with predicted energy, forces and, where the cell has a volume, stress as their labels.
+
+    ``batch_size`` are the structures evaluated at a time, over all ``devices`` (nothing means all that are local); where it is
+    left out, as many as is useful and as memory allows.
 
     Raises:
         ValueError: no structures, or an element that the potential does not know.
@@ -68,38 +70,19 @@ def predict(
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
     potential.check(structures)
-    count = min(devices or jax.local_device_count(), batch_size, len(structures))
-    frames = prepare(structures, potential.cutoff)
     energies = dict(potential.metadata.atomic_energies)
-    loader = plan_evaluation(frames, energies, batch_size, count, np.dtype(potential.dtype))
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
-    mesh = mesh_of(count)
-    run = make_predict(potential, ("forces", "stress") if periodic else ("forces",), mesh)
-    items = [loader.shards(batch) for batch in sorted_batches(frames.sizes, batch_size)]
+    job = Job(without_free_atoms(potential), ("forces", "stress") if periodic else ("forces",))
     out: dict[int, Structure] = {}
-    for shards, batch in prefetch(items, lambda s: place(mesh, loader.build(s))):
-        out |= unpack(structures, shards, jax.device_get(run(batch)), energies)
+    for k, found in run(job, structures, batch_size, devices):
+        structure = structures[k]
+        stress = None if found.stress is None else np.asarray(found.stress, np.float64)
+        out[k] = structure.replace(
+            energy=float(found.interaction) + free_energy(structure, energies),
+            forces=np.asarray(found.forces, np.float64),
+            stress=stress if stress is not None and structure.pbc.any() and np.isfinite(stress).all() else None,
+        )
     return [out[k] for k in range(len(structures))]
-
-
-def unpack(
-    structures: Sequence[Structure], shards: Shards, found: Observables, energies: Mapping[int, float]
-) -> dict[int, Structure]:
-    """Predictions of a stacked batch by frame; the free atoms' energies are added in double precision."""
-    out = {}
-    for device, indices in enumerate(shards):
-        first = 0
-        for k, i in enumerate(indices):
-            structure = structures[i]
-            rows = slice(first, first + len(structure))
-            first += len(structure)
-            stress = None if found.stress is None else np.asarray(found.stress[device, k], np.float64)
-            out[i] = structure.replace(
-                energy=float(found.interaction[device, k]) + free_energy(structure, energies),
-                forces=np.asarray(found.forces[device, rows], np.float64),
-                stress=stress if stress is not None and structure.pbc.any() and np.isfinite(stress).all() else None,
-            )
-    return out
 
 
 def error_table(references: Sequence[Structure], predictions: Sequence[Structure]) -> Table:

@@ -216,7 +216,10 @@ def report(run: Run, cursor: Cursor, beginning: Beginning, ending: str) -> None:
         facts["trained"] = trained_text(run.potential.variables["params"], beginning.trained)
         write_json(base.before, run.out / "base-errors.json")
     text = write_report(run.out, facts, results, dataset.atomic_energies, None if base is None else base.before)
-    run.console.say(f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']})")
+    run.console.say(
+        f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']}; compilations of the training step: "
+        f"{len(run.watch.shapes)}, {facts['padding']} padding)"
+    )
     for name in tables if base is not None else ():
         run.console.say(f"{name}: base: {errors_text(base.before[name], '')}; after: {errors_text(tables[name], '')}")
     if text and base is None:

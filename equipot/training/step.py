@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from equipot.data.batch import Batch
-from equipot.potential import Observables, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
 from equipot.training.optimizer import average
 from equipot.training.overlay import overlay
@@ -99,7 +99,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
     it. The state passed in is donated.
     """
 
-    def body(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
+    def train_step(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
         numbers = sum_devices(counts(batch, wants))
         weights = loss.weights(state.step / rates.steps)
@@ -121,7 +121,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         terms = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
         return state, {"loss": value, "gradient_norm": norm, "finite": finite, **terms, **seen}
 
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
+    mapped = jax.shard_map(train_step, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped, donate_argnums=0)
     return lambda state, batch, factor: compiled(state, variables, batch, jnp.asarray(factor, potential.dtype))
@@ -140,7 +140,7 @@ def advance(state: State, gradient: Any, factor: Any, rates: Rates) -> State:
 def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> Callable:
     """``step(params, batch) -> report`` with the sums that a loss and mean errors over many batches are made of."""
 
-    def body(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
+    def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
         model = with_params(potential.replace(variables=variables), params)
         errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
@@ -148,23 +148,10 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], me
         terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
         return sum_devices({**terms, **figures(errors, batch)})
 
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
+    mapped = jax.shard_map(valid_step, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped)
     return lambda params, batch: compiled(params, variables, batch)
-
-
-def make_predict(potential: Potential, want: tuple[str, ...], mesh: Mesh) -> Callable:
-    """``predict(batch) -> Observables`` stacked along the leading axis of devices."""
-
-    def body(model: Potential, batch: Batch) -> Observables:
-        out = evaluate(model, jax.tree.map(lambda x: x[0], batch).graph, want)
-        return jax.tree.map(lambda x: x[None], out)
-
-    mapped = jax.shard_map(body, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-    compiled = jax.jit(mapped)
-    model = replicate(mesh, potential)
-    return lambda batch: compiled(model, batch)
 
 
 def mean_errors(sums: dict[str, float]) -> dict[str, float]:

@@ -173,6 +173,31 @@ print(jnp.zeros(()).dtype, len(jax.devices("cpu")))
     assert first.startswith(f"float64 3 {tmp_path}") and second == "float32 3"
 
 
+@pytest.mark.parametrize("off", [False, True])
+def test_evaluating_leaves_compiled_functions_and_kernels_in_the_cache(tmp_path, off):
+    import jax
+
+    from equipot import eqp
+    from equipot.data import bundled
+    from equipot.data.batch import pad
+    from equipot.models import fresh
+    from equipot.models.mace import MACE
+    from equipot.nn.radial import Radial
+    from equipot.potential import Metadata
+
+    term = MACE(cutoff=4.0, channels=4, radial=Radial(mlp=(8,)), elements=(1, 6, 8))
+    frames, free = bundled.load("ethanol/test")[:2], Metadata(((1, -13.0), (6, -1000.0), (8, -2000.0)))
+    eqp.save(fresh(term, pad(frames, 4.0), jax.random.key(0), free), tmp_path / "m.eqp")
+    env = os.environ | {"EQUIPOT_CACHE": "off" if off else str(tmp_path / "c"), "XDG_CACHE_HOME": str(tmp_path / "x")}
+    env |= {"JAX_PLATFORMS": "cpu"}
+    env.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = [sys.executable, "-m", "equipot", "evaluate", "m.eqp", "bundled:ethanol/test", "--batch-size", "45"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0 and "90 frames" in done.stdout, done.stderr
+    kept = {"-cache" if path.name.endswith("-cache") else path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == ({".eqp"} if off else {".eqp", ".o", "-cache"})
+
+
 def test_a_termination_request_stops_as_an_interrupt_does(tmp_path):
     code = """
 import sys, time, types

@@ -1,0 +1,40 @@
+"""Nudged elastic bands of ASE whose images are calculated in one batch."""
+
+from __future__ import annotations
+
+import ase.mep.neb
+import numpy as np
+from ase.build import minimize_rotation_and_translation
+
+from equipot.interfaces.ase import calculate_together
+
+
+class NEB(ase.mep.neb.NEB):
+    """``ase.mep.NEB``, with all images of a step in one batch; every option and method is that of ASE.
+
+    >>> images = [first, *(first.copy() for _ in range(7)), last]
+    >>> for image in images:
+    ...     image.calc = potential.calculator()
+    >>> band = NEB(images, climb=True, method="improvedtangent")
+    >>> band.interpolate("idpp")
+    >>> FIRE(band).run(fmax=0.05)
+
+    Images with a calculator of another kind, such as ends whose energies are known, are left to it. As in ASE each image needs
+    its own calculator, unless ``allow_shared_calculator`` is set: then they are calculated one after the other.
+    """
+
+    def get_forces(self) -> np.ndarray:
+        """(images between the ends x atoms, 3) forces on the band, eV/Å."""
+        if self.allow_shared_calculator or self.parallel:
+            return super().get_forces()
+        images, align = self.images, self.remove_rotation_and_translation
+        if align:
+            # ASE does this first; done once more after the batch it would move the images by a rounding error.
+            for before, image in zip(images, images[1:], strict=False):
+                minimize_rotation_and_translation(before, image)
+        calculate_together(images[1:-1] if self.method == "aseneb" else images)
+        self.remove_rotation_and_translation = False
+        try:
+            return super().get_forces()
+        finally:
+            self.remove_rotation_and_translation = align

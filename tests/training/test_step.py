@@ -1,0 +1,61 @@
+"""The training step as JAX sees it: its state is donated, it compiles once for each shape, batches wait on the device."""
+
+import logging
+import threading
+
+import jax
+import pytest
+import tiny
+
+from equipot.data.loader import Loader
+from equipot.training import run as module
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """What every training step was called with."""
+    calls, original = [], module.make_train_step
+
+    def make(*arguments):
+        step = original(*arguments)
+
+        def noted(state, batch, factor):
+            out = step(state, batch, factor)
+            calls.append((state, batch))
+            return out
+
+        return noted
+
+    monkeypatch.setattr(module, "make_train_step", make)
+    return calls
+
+
+def test_the_state_is_donated(steps, tmp_path):
+    tiny.run(tmp_path / "run", {"epochs": 1})
+    assert len(steps) == 3
+    for state, _ in steps:
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.moments, state.ema)))
+
+
+def test_batches_are_built_ahead_and_wait_on_the_device(steps, tmp_path, monkeypatch):
+    threads, original = [], Loader.build
+    noted = lambda self, *arguments: (threads.append(threading.current_thread()), original(self, *arguments))[1]
+    monkeypatch.setattr(Loader, "build", noted)
+    tiny.run(tmp_path / "run", {"epochs": 1})
+    assert threading.main_thread() not in threads and len(threads) >= 3
+    for _, batch in steps:
+        assert all(isinstance(leaf, jax.Array) and leaf.committed for leaf in jax.tree.leaves(batch))
+
+
+def test_a_shape_is_compiled_once_and_the_user_is_told(tmp_path, caplog, capsys):
+    frames = [*tiny.structures(8, 0, (2, 2)), *tiny.structures(8, 1, (5, 5))]
+    jax.clear_caches()
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        tiny.run(tmp_path / "run", {"epochs": 3, "batch_size": 1}, train=frames, progress=True)
+    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(train_step)" in r.getMessage()]
+    count, said = len(compiled), capsys.readouterr().out
+    assert count >= 2
+    assert f"compilations of the training step: {count}, " in said and "% padding)" in said
+    assert f"compilations of the training step: {count}\n" in (tmp_path / "run" / "report.md").read_text()
