@@ -32,6 +32,8 @@ CANDIDATES = 2**20
 """Candidate pairs looked at in one go: few enough for a CPU's cache, enough to fill a GPU."""
 MARGIN = 1.0e-4
 """Bins are this much wider than the list radius needs, so that rounding in their assignment cannot hide a pair."""
+FULL = 0.98
+"""Share of the pairs a list has room for that may be used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,9 @@ class ListSpec:
     """Atoms that a bin can hold."""
     slack: float
     """Factor by which the capacities exceed what was found when planning."""
+    pairs: int | None = None
+    """Directed pairs within the cutoff that the system can have: what a model computes for each pair it computes for so many.
+    As many as there are slots where left out."""
 
     @property
     def radius(self) -> float:
@@ -70,7 +75,7 @@ class ListSpec:
     data_fields=[
         "neighbors", "shifts", "reverse", "slot_mask", "reference_positions", "reference_cell", "overflow",
     ],
-    meta_fields=["pbc"],
+    meta_fields=["pbc", "pairs"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
@@ -87,6 +92,8 @@ class DeviceList:
     """A capacity was exceeded, the cell became too small for the planned reach, or a coordinate is not finite, at this build or
     any before it: the list is not to be used. Call ``neighbors.grow`` and go back to the last good state."""
     pbc: tuple[bool, bool, bool]
+    pairs: int | None = None
+    """See ``ListSpec``."""
 
 
 def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
@@ -102,7 +109,24 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
     last = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     neighbors, shifts, reverse, mask = _fill_slots(spec, binned, words, last - counts, last)
     overflow = binned.overflow | (jnp.max(last[:, -1]) > spec.slots)
-    return DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc)
+    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pairs)
+    return dataclasses.replace(made, overflow=overflow | _crowded(spec, made, positions, cell))
+
+
+def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
+    """Whether there are nearly as many pairs within the cutoff as there may be.
+
+    Nearly, since a step may look at positions between those that are looked at here.
+    """
+    if spec.pairs is None:
+        return jnp.asarray(False)
+    cell = complete_cell(cell, spec.pbc)
+    square = 0
+    for k in range(3):
+        image = sum(dlist.shifts[..., a].astype(positions.dtype) * cell[a, k] for a in range(3))
+        square += (positions[dlist.neighbors, k] + image - positions[:, None, k]) ** 2
+    within = dlist.slot_mask & (square < (spec.cutoff * (1 + MARGIN)) ** 2)
+    return jnp.sum(within, dtype=jnp.int32) > spec.pairs * FULL
 
 
 def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
@@ -112,7 +136,12 @@ def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"]
         new = allocate(spec, positions, cell)
         return dataclasses.replace(new, overflow=new.overflow | dlist.overflow)
 
-    return jax.lax.cond(is_stale(spec, dlist, positions, cell), rebuilt, lambda: dlist)
+    positions, cell = jax.lax.stop_gradient((jnp.asarray(positions), jnp.asarray(cell, positions.dtype)))
+
+    def kept() -> DeviceList:
+        return dataclasses.replace(dlist, overflow=dlist.overflow | _crowded(spec, dlist, positions, cell))
+
+    return jax.lax.cond(is_stale(spec, dlist, positions, cell), rebuilt, kept)
 
 
 def is_stale(
@@ -161,7 +190,7 @@ def to_graph(
         positions, jnp.asarray(numbers, jnp.int32), cell[None],
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
-        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
+        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pairs=dlist.pairs,
     )  # fmt: skip
 
 

@@ -28,6 +28,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int
 
+from equipot.kernels import rows_code
+
 PADDING_VECTOR = (1.0e3, 0.0, 0.0)
 """Vector of an unused slot (Å)."""
 
@@ -38,7 +40,7 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
         "graph_mask", "charge", "spin", "head",
     ],
-    meta_fields=[],
+    meta_fields=["pairs"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Graph:
@@ -67,6 +69,8 @@ class Graph:
     """Unpaired electrons."""
     head: Int[Array, "graphs"] | None = None
     """Which head of a potential with several gives the energy; None for one without."""
+    pairs: int | None = None
+    """Room for directed pairs within the cutoff, where that is known to be less than for slots; more make energies NaN."""
 
     @property
     def num_atoms(self) -> int:
@@ -160,13 +164,18 @@ def add_rows(x: Float[Array, "n ..."], to: Int[Array, "n"], count: int) -> Float
 def _sum_rows(x: Array, index: Array, back: Array) -> Array:
     found = x.at[jnp.maximum(index, 0)].get(mode="promise_in_bounds")
     kept = jnp.where((index >= 0).reshape(*index.shape, *([1] * (x.ndim - 1))), found, 0)
-    return kept[:, 0] if index.shape[1] == 1 else jnp.sum(kept, axis=1)
+    return kept[:, 0] if index.shape[1] == 1 else jnp.sum(kept, axis=1, dtype=x.dtype)
+
+
+def _native(x: Array, index: Array, back: Array) -> Array:
+    return rows_code.call(x, index) if rows_code.possible(x.dtype) else _sum_rows(x, index, back)
 
 
 rows_p = Primitive("equipot_sum_rows")
-rows_p.def_impl(jax.jit(_sum_rows))
+rows_p.def_impl(jax.jit(lambda x, index, back: rows_p.bind(x, index, back)))
 rows_p.def_abstract_eval(lambda x, index, back: jax.core.ShapedArray((index.shape[0], *x.shape[1:]), x.dtype))
 mlir.register_lowering(rows_p, mlir.lower_fun(_sum_rows, multiple_results=False))
+mlir.register_lowering(rows_p, mlir.lower_fun(_native, multiple_results=False), platform="cpu")
 
 
 def _jvp(primals: tuple, tangents: tuple) -> tuple:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipot.device_list import MARGIN, DeviceList, ListSpec, allocate, complete_cell, is_stale, to_graph, update
+from equipot.device_list import FULL, MARGIN, DeviceList, ListSpec, allocate, complete_cell, is_stale, to_graph, update
 
 __all__ = [
     "DeviceList", "Edges", "ListSpec", "Slots", "allocate", "complete_cell", "grow", "is_stale", "neighbor_list", "plan",
@@ -141,11 +141,14 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
     """
     positions, cell, _ = _checked(positions, cell, spec.pbc, spec.radius)
     wanted = _plan(positions, cell, spec, ROOM)
-    if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and _holds(spec, cell):
+    enough = spec.pairs is None or wanted.pairs <= spec.pairs
+    if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
         spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor))
-    return dataclasses.replace(wanted, slots=max(spec.slots, wanted.slots), occupancy=max(spec.occupancy, wanted.occupancy))
+    pairs = None if spec.pairs is None else max(spec.pairs, wanted.pairs)
+    slots = max(spec.slots, wanted.slots)
+    return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pairs=pairs)
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
@@ -164,14 +167,21 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     place = np.where(spec.pbc, (fraction - np.floor(fraction)), (fraction - low) / np.maximum(length, spec.radius * grid))
     bins = np.minimum(np.floor(place * grid).astype(int), grid - 1)
     crowd = int(np.bincount(np.ravel_multi_index(bins.T, grid)).max())
-    degree = int(np.bincount(neighbor_list(positions, cell, spec.pbc, spec.radius).centers, minlength=1).max())
+    edges = neighbor_list(positions, cell, spec.pbc, spec.radius)
+    degree = int(np.bincount(edges.centers, minlength=1).max())
+    vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
+    inside = int(np.sum(np.sum(vectors**2, axis=1) < spec.cutoff**2))
     width = _more(degree, spec.slack)
     if not any(spec.pbc):
         width = min(width, max(1, n - 1))
     if n * width >= 2**31:
         raise ValueError(f"{n} atoms x {width} slots exceed what 32-bit indices can count; split the system")
     occupancy = min(n, _more(crowd, spec.slack))
-    return dataclasses.replace(spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy)
+    # Sums over all atoms fluctuate less than the degree of one.
+    pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
+    return dataclasses.replace(
+        spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy, pairs=pairs
+    )
 
 
 def _more(count: int, factor: float) -> int:

@@ -39,7 +39,7 @@ class Halves(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Directed pairs within the cutoff, in the order of their slots; as many rows as there are slots, the last ones empty.
+    """Directed pairs within the cutoff, in the order of their slots; as many rows as a graph has room for, the last ones empty.
 
     -1 stands for nothing everywhere.
     """
@@ -58,6 +58,8 @@ class Pairs(NamedTuple):
     """Rows up to the last pair."""
     halves: Halves | None
     """None where the list is not symmetric, or not packed."""
+    lost: Bool[Array, ""]
+    """Whether there are more pairs than rows: nothing that follows from these is to be used."""
     packed: bool
     """Whether the pairs of an atom follow each other without a gap."""
 
@@ -93,25 +95,30 @@ def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
         # A distance may be rounded in two ways.
         active &= active.reshape(-1)[graph.reverse]
     atoms, width = active.shape
-    rows = atoms * width
-    flat = jnp.arange(rows, dtype=jnp.int32).reshape(active.shape)
+    room = atoms * width
+    flat = jnp.arange(room, dtype=jnp.int32).reshape(active.shape)
     packed = jax.default_backend() == "cpu"
+    rows, lost = room, jnp.asarray(False)
     if packed:
+        rows = room if graph.pairs is None else min(room, graph.pairs)
         rank = jnp.cumsum(active, axis=1, dtype=jnp.int32)
         last = jnp.cumsum(rank[:, -1], dtype=jnp.int32)
-        start, count = last - rank[:, -1], last[-1]
-        place = jnp.where(active, start[:, None] + rank - 1, -1)
-        slots = jnp.full(rows, -1, jnp.int32).at[jnp.where(active, place, rows)].set(flat, mode="drop", unique_indices=True)
+        lost = last[-1] > rows
+        start, count = jnp.minimum(last - rank[:, -1], rows), jnp.minimum(last[-1], rows)
+        place = start[:, None] + rank - 1
+        place = jnp.where(active & (place < rows), place, -1)
+        to = jnp.where(place < 0, rows, place)
+        slots = jnp.full(rows, -1, jnp.int32).at[to].set(flat, mode="drop", unique_indices=True)
     else:
-        start, count = flat[:, 0], jnp.int32(rows)
+        start, count = flat[:, 0], jnp.int32(room)
         place = jnp.where(active, flat, -1)
         slots = place.reshape(-1)
     neighbors = jnp.where(slots < 0, -1, jnp.asarray(graph.neighbors).reshape(-1)[slots]).astype(jnp.int32)
     centers = jnp.where(slots < 0, -1, slots // width)
-    back = None if graph.reverse is None else jnp.where(active, place.reshape(-1)[graph.reverse], -1)
+    back = None if graph.reverse is None else jnp.where(place < 0, -1, place.reshape(-1)[graph.reverse])
     first = jnp.concatenate([start, jnp.full(1, rows, jnp.int32)])
     halves = _halves(slots, back, count) if packed and back is not None else None
-    return Pairs(slots, centers, neighbors, place, back, first, count, halves, packed)
+    return Pairs(slots, centers, neighbors, place, back, first, count, halves, lost, packed)
 
 
 def _halves(slots: Int[Array, "pairs"], back: Int[Array, "atoms slots"], count: Int[Array, ""]) -> Halves:

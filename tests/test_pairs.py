@@ -110,3 +110,13 @@ def test_a_model_sees_nothing_beyond_its_cutoff():
     run = jax.jit(lambda graph: atomic(potential, graph, edge_vectors(graph)).energy)
     assert wide.num_slots > narrow.num_slots
     np.testing.assert_allclose(run(wide), run(narrow), rtol=2e-6)
+
+
+def test_pairs_without_room_are_no_numbers():
+    graph = wide_graph()
+    term = TERMS["nequip"].clone(elements=(6, 8))
+    potential = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((6, 0.0), (8, 0.0))), avg_num_neighbors=10.0)
+    count = int(jnp.sum(graph.slot_mask & (jnp.linalg.norm(edge_vectors(graph), axis=-1) < CUTOFF)))
+    energies = [evaluate(potential, graph.replace(pairs=room), ("energy",)).energy for room in (None, count, count - 1)]
+    np.testing.assert_allclose(energies[1], energies[0], rtol=1e-6)
+    assert np.all(np.isfinite(energies[0])) and np.all(np.isnan(energies[2]))

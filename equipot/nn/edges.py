@@ -37,7 +37,11 @@ class SolidHarmonics:
 
 def _harmonics(vectors: Array, l_max: int, normalize: bool) -> Array:
     irreps = e3nn.Irreps.spherical_harmonics(l_max)
-    return e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component").array
+    # Sparse products fuse into one loop over vectors.
+    algorithm = ("recursive", "sparse", "custom_jvp")
+    return e3nn.spherical_harmonics(
+        irreps, vectors, normalize=normalize, normalization="component", algorithm=algorithm
+    ).array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Edges(NamedTuple):
 
     species: Int[Array, "atoms"]
     known: Float[Array, "atoms"]
-    """NaN for an atom whose element the model does not know, else 1."""
+    """NaN for an atom whose element the model does not know, or where pairs were lost, else 1."""
     pairs: Pairs
     """Those within the cutoff: beyond it all radial weights and their derivatives are zero."""
     harmonics: Float[Array, "pairs m"]
@@ -102,6 +106,7 @@ def embed_edges(
     species, known = species_index(graph.numbers, elements)
     squares = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=-1)
     pairs = find(graph, squares < term.cutoff**2)
+    known = jnp.where(pairs.lost, jnp.nan, known)
     vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.pick(vectors))
     r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     radii = None
