@@ -18,7 +18,7 @@ from equipot.graph import PADDING_VECTOR
 from equipot.pairs import Halves, Pairs
 
 BLOCK = 2048
-"""Pairs in one block on a CPU."""
+"""Most pairs in one block on a CPU."""
 FAR = PADDING_VECTOR[0]
 """Distance (Å) in empty rows."""
 
@@ -46,19 +46,20 @@ def _blocks(function: Function, packed: bool, variables: Any, r: Array, others: 
     if n <= BLOCK or not packed:
         return function(variables, r, others)
     blocks = -(-n // BLOCK)
+    size = -(-n // blocks)
     # Copies of the last row, since zero may be no sensible distance or radius.
-    longer = lambda x: jnp.pad(x, [(0, blocks * BLOCK - n)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-    split = lambda x: longer(x).reshape(blocks, BLOCK, *x.shape[1:])
-    shape = jax.eval_shape(function, variables, r[:BLOCK], tuple(x[:BLOCK] for x in others))
+    longer = lambda x: jnp.pad(x, [(0, blocks * size - n)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+    split = lambda x: longer(x).reshape(blocks, size, *x.shape[1:])
+    shape = jax.eval_shape(function, variables, r[:size], tuple(x[:size] for x in others))
 
     @jax.checkpoint
     def block(start: Array, r: Array, others: Others) -> Array:
         empty = lambda r, others: jnp.zeros(shape.shape, shape.dtype)
         return jax.lax.cond(start < count, partial(function, variables), empty, r, others)
 
-    starts = jnp.arange(blocks, dtype=jnp.int32) * BLOCK
+    starts = jnp.arange(blocks, dtype=jnp.int32) * size
     out = jax.lax.map(lambda x: block(*x), (starts, split(r), tuple(map(split, others))))
-    return out.reshape(blocks * BLOCK, *out.shape[2:])[:n]
+    return out.reshape(blocks * size, *out.shape[2:])[:n]
 
 
 def _all(
