@@ -11,8 +11,8 @@ import numpy as np
 from equipot.device_list import FULL, MARGIN, DeviceList, ListSpec, allocate, complete_cell, is_stale, to_graph, update
 
 __all__ = [
-    "DeviceList", "Edges", "ListSpec", "Slots", "allocate", "complete_cell", "grow", "is_stale", "neighbor_list", "plan",
-    "slots", "to_graph", "update",
+    "DeviceList", "Edges", "ListSpec", "Slots", "allocate", "complete_cell", "grow", "is_stale", "more_pairs",
+    "neighbor_list", "plan", "slots", "to_graph", "update",
 ]  # fmt: skip
 
 FLATTEST = 1.0e-3
@@ -145,10 +145,21 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
     if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
-        spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor))
-    pairs = None if spec.pairs is None else max(spec.pairs, wanted.pairs)
+        pairs = None if spec.pairs is None else _more(spec.pairs, factor)
+        spec = dataclasses.replace(
+            spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pairs=pairs
+        )
     slots = max(spec.slots, wanted.slots)
+    pairs = None if spec.pairs is None else min(len(positions) * slots, max(spec.pairs, wanted.pairs))
     return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pairs=pairs)
+
+
+def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
+    """Room for twice as many pairs within the cutoff; None where there is room for all that fit into the slots already."""
+    most = num_atoms * spec.slots
+    if spec.pairs is None or spec.pairs >= most:
+        return None
+    return dataclasses.replace(spec, pairs=min(most, 2 * spec.pairs))
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
@@ -170,7 +181,8 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     edges = neighbor_list(positions, cell, spec.pbc, spec.radius)
     degree = int(np.bincount(edges.centers, minlength=1).max())
     vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
-    inside = int(np.sum(np.sum(vectors**2, axis=1) < spec.cutoff**2))
+    # A shell at the cutoff counts, on whichever side of it rounding puts it.
+    inside = int(np.sum(np.sum(vectors**2, axis=1) < (spec.cutoff * (1 + 2 * MARGIN)) ** 2))
     width = _more(degree, spec.slack)
     if not any(spec.pbc):
         width = min(width, max(1, n - 1))

@@ -132,7 +132,9 @@ class Potential:
         """The same potential in ``"float32"`` or ``"float64"``; the latter switches JAX to 64 bits."""
         dtype = jnp.dtype(dtype)
         if dtype == jnp.float64:
-            jax.config.update("jax_enable_x64", True)
+            # Where that is so already, perhaps only for a while, nothing is left switched.
+            if not jax.config.jax_enable_x64:
+                jax.config.update("jax_enable_x64", True)
         elif dtype != jnp.float32:
             raise ValueError(f"dtype {dtype} is not supported; use float32 or float64")
         cast = lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) else jnp.asarray(x)

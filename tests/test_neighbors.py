@@ -8,9 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase.build import bulk
 
 from equipot.graph import edge_vectors
-from equipot.neighbors import Edges, ListSpec, allocate, grow, is_stale, neighbor_list, plan, slots, to_graph, update
+from equipot.neighbors import (
+    Edges,
+    ListSpec,
+    allocate,
+    grow,
+    is_stale,
+    more_pairs,
+    neighbor_list,
+    plan,
+    slots,
+    to_graph,
+    update,
+)  # fmt: skip
 
 PERIODICITY = list(itertools.product((True, False), repeat=3))
 # Compiling is what takes the time here; the large system is compiled as users would.
@@ -413,3 +426,30 @@ def test_ten_thousand_atoms_in_float32_and_linear_memory():
     assert len(ours ^ theirs) < 1e-4 * len(theirs)
     near = neighbor_list(np.asarray(r, float), np.asarray(c, float), np.ones(3, bool), spec.radius - 1e-4)
     assert set(map(tuple, np.column_stack(near))) <= ours
+
+
+@pytest.mark.parametrize("symbol, structure, a, cutoff", [("LiF", "rocksalt", 4.0, 6.0), ("Si", "diamond", 5.43, 5.43)])
+def test_a_shell_of_a_perfect_crystal_at_the_cutoff_has_room(symbol, structure, a, cutoff):
+    crystal = bulk(symbol, structure, a=a, cubic=True)
+    geometry = crystal.positions, crystal.cell[:]
+    for r in (cutoff * (1 - 5e-5), cutoff, cutoff * (1 + 5e-5)):
+        spec = plan(*geometry, True, r)
+        assert not build(spec, *geometry).overflow
+
+
+def test_pairs_without_room_are_flagged_and_grow_makes_room():
+    crystal = bulk("Ar", "fcc", a=5.0, cubic=True) * (2, 2, 2)
+    positions, cell = crystal.positions, crystal.cell[:]
+    # The second shell, at 5 Å, comes in when the crystal shrinks by a hundredth.
+    spec = plan(positions, cell, True, 4.96, skin=1.0)
+    dlist = build(spec, positions, cell)
+    assert not dlist.overflow and spec.pairs < 18 * len(positions)
+    crowded = renew(spec, dlist, 0.99 * positions, 0.99 * cell)
+    assert crowded.overflow
+    spec = grow(spec, 0.99 * positions, 0.99 * cell)
+    assert spec.pairs >= 18 * len(positions) and not build(spec, 0.99 * positions, 0.99 * cell).overflow
+    before = plan(positions, cell, True, 4.96, skin=1.0)
+    assert grow(before, positions, cell).pairs > before.pairs
+    most = before.slots * len(positions)
+    assert more_pairs(before, len(positions)).pairs == min(most, 2 * before.pairs)
+    assert more_pairs(dataclasses.replace(before, pairs=most), len(positions)) is None

@@ -123,7 +123,8 @@ def neighbor_list_energy(
             raise ValueError(f"there are {len(position)} positions, but {len(numbers)} atomic numbers")
         real, cell = coordinates.real(position, box)
         spec = plan(np.asarray(real), np.asarray(cell), repeats, potential.cutoff, dr_threshold, capacity_multiplier)
-        spec = dataclasses.replace(spec, slots=spec.slots + extra_capacity)
+        extra = len(numbers) * extra_capacity
+        spec = dataclasses.replace(spec, slots=spec.slots + extra_capacity, pairs=spec.pairs + extra)
         return Neighbors(jax.jit(allocate, static_argnums=0)(spec, real, cell), spec, coordinates)
 
     def update_fn(position: Array, neighbors: Neighbors, **options: Any) -> Neighbors:

@@ -29,7 +29,7 @@ from equipot.md.prepare import check, explain_start, read_structure, start_list,
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
-from equipot.neighbors import ListSpec, grow
+from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential, free_atoms
 from equipot.structure import Structure
 from equipot.training.console import stream_of
@@ -152,11 +152,15 @@ class Run:
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
         explain_start(self.config, self.structure, self.progress.say)
-        state, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
-        state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
+        first, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
+        begin = lambda spec: chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, first)
+        state, seen, overflow = begin(spec)
+        growths = 0
         while bool(overflow):
-            spec = grow(spec, self.structure.positions, self.structure.cell)
-            state, seen, overflow = chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, state)
+            spec, growths = grow(spec, self.structure.positions, self.structure.cell), growths + 1
+            if growths > MOST_GROWTHS:
+                raise ValueError(f"{self.structure.name}: no neighbour list holds it, not even one {spec}")
+            state, seen, overflow = begin(spec)
         if not (np.isfinite(seen.interaction) and np.isfinite(state.force).all()):
             raise ValueError(
                 f"{self.structure.name}: the potential's energy or forces are not finite there; correct the structure"
@@ -258,26 +262,40 @@ class Run:
         for _ in range(MOST_GROWTHS):
             result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.plan, at.state, lines))
             step = at.step + int(result.steps)
+            # Pairs without room make forces that are no numbers: only where there is room for all has something broken.
+            wider = None if self.finite(result) else more_pairs(spec, len(self.structure))
+            if wider is not None:
+                spec = self.repeat(at, step, wider)
+                continue
             reason = self.what_broke(result)
             if reason:
                 self.explode(at, result, reason)
             if not bool(result.overflow):
                 return result, spec
             try:
-                spec = grow(spec, result.state.position, result.state.cell)
+                spec = self.repeat(at, step, grow(spec, result.state.position, result.state.cell))
             except ValueError as error:
                 self.explode(at, result, str(error))
-            self.builds += 1
-            slots = f"with {spec.slots} slots an atom"
-            self.progress.say(f"step {step}: the neighbour list was too small; repeating from step {at.step} {slots}")
         self.explode(at, result, f"the neighbour list is still too small after {MOST_GROWTHS} growths")
+
+    def repeat(self, at: Position, step: int, spec: ListSpec) -> ListSpec:
+        """Says that a chunk is done again with a larger list."""
+        self.builds += 1
+        pairs = "" if spec.pairs is None else f" and {spec.pairs} pairs within the cutoff"
+        room = f"with room for {spec.slots} neighbours of an atom{pairs}"
+        self.progress.say(f"step {step}: the neighbour list was too small; repeating from step {at.step} {room}")
+        return spec
+
+    def finite(self, result: chunk.Result) -> bool:
+        """Whether positions, momenta and cell at the end of a chunk are numbers."""
+        state = result.state
+        return all(np.isfinite(x).all() for x in (state.position, state.momentum, state.cell))
 
     def what_broke(self, result: chunk.Result) -> str:
         """Why the state at the end of a chunk is no state of matter; empty where all is well."""
         state, config = result.state, self.config
-        finite = all(np.isfinite(x).all() for x in (state.position, state.momentum, state.cell))
         temperature = float(np.sum(state.momentum**2 / self.setup.mass)) / (self.ledger.dof * kB)
-        if not finite:
+        if not self.finite(result):
             return "a coordinate is not finite"
         if temperature > config.max_temperature_K:
             return f"the temperature is {temperature:.3g} K (max_temperature_K is {config.max_temperature_K:g})"

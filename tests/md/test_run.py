@@ -8,19 +8,26 @@ from pathlib import Path
 
 import ase.io
 import h5py
+import jax
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.constraints import FixAtoms
 from safetensors import safe_open
 
 import equipot
 from equipot import config as yaml
 from equipot import md
+from equipot.data.batch import pad
 from equipot.md import log
 from equipot.md.prepare import check, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
+from equipot.models import fresh
+from equipot.models.nequip import NequIP
 from equipot.neighbors import neighbor_list, plan
+from equipot.nn.radial import Radial
+from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.units import kB
 
@@ -134,6 +141,23 @@ def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
         pressure = (kinetic - np.trace(known.stress[0])) / 3 / equipot.units.GPa
         assert pressure == pytest.approx(table["pressure_GPa"][row], abs=1e-5)
     assert np.ptp(table["volume_A3"]) > 1
+
+
+def test_pairs_that_come_in_all_at_once_are_no_explosion(tmp_path):
+    """A whole shell within one step leaves forces that are no numbers: the chunk is repeated with more room."""
+    atoms = bulk("Si", "diamond", a=5.431, cubic=True) * (2, 2, 2)
+    structure = Structure.from_ase(atoms, source="silicon")
+    # The second shell is at 3.8403 Å.
+    graph = jax.device_put(pad([structure], 3.835))
+    term = NequIP(cutoff=3.835, channels=2, l_max=0, layers=1, elements=(14,), radial=Radial(mlp=(4,)))
+    potential = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((14, 0.0),)), avg_num_neighbors=4.0)
+    config = md.MDConfig(
+        "-", "-", md.NVE(), steps=4, timestep_fs=2.0, temperature_K=1000.0, log_every=2, chunk_steps=4, trajectory=None
+    )
+    told = io.StringIO()
+    summary = md.simulate(potential, structure, config, tmp_path / "run", progress=told)
+    assert summary.builds > 1 and "pairs within the cutoff" in told.getvalue()
+    assert all(np.isfinite(column).all() for column in log.read(tmp_path / "run" / "log.csv").values())
 
 
 def test_overflow_is_replayed(potential, solid, configure, tmp_path, monkeypatch):

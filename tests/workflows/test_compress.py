@@ -100,3 +100,10 @@ def test_from_the_command_line(tmp_path, capsys):
     fast, whole = (equipot.load(tmp_path / name, "float64") for name in ("fast.eqp", "whole.eqp"))
     assert fast.term.radial.table == Splines(64)
     assert deviations(whole, fast, [salt()])["energy"] < 1e-5
+
+
+def test_precision_of_the_process_is_left_as_it_was():
+    potential = potential_of("nequip").astype("float32")
+    jax.config.update("jax_enable_x64", False)
+    compress(potential, 8)
+    assert not jax.config.jax_enable_x64
