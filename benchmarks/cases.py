@@ -37,6 +37,8 @@ MODELS: dict[str, Term] = {
     "NequIP": NequIP(cutoff=5.0, channels=32, l_max=2, layers=4),
 }
 """Of ``speed``."""
+SKIN = 1.0
+"""Å, of the list of ``md``."""
 LATTICE, RATTLE = 5.43, 0.05
 """Å: of diamond silicon, and the standard deviation of its atoms' displacements."""
 
@@ -164,7 +166,7 @@ def settings_of(steps: int) -> md.MDConfig:
     """Chunks of so many steps, without a trajectory."""
     return md.MDConfig(
         model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, temperature_K=1.0, steps=10**6,
-        log_every=steps, chunk_steps=steps, trajectory=None,
+        log_every=steps, chunk_steps=steps, trajectory=None, skin=SKIN,
     )  # fmt: skip
 
 
