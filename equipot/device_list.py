@@ -116,9 +116,10 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
 def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
     """Whether there are nearly as many pairs within the cutoff as there may be.
 
-    Nearly, since a step may look at positions between those that are looked at here.
+    Nearly, since a step may look at positions between those that are looked at here. Never, where there is room for all that
+    fit into the slots.
     """
-    if spec.pairs is None:
+    if spec.pairs is None or spec.pairs >= len(positions) * spec.slots:
         return jnp.asarray(False)
     cell = complete_cell(cell, spec.pbc)
     square = 0

@@ -453,3 +453,13 @@ def test_pairs_without_room_are_flagged_and_grow_makes_room():
     most = before.slots * len(positions)
     assert more_pairs(before, len(positions)).pairs == min(most, 2 * before.pairs)
     assert more_pairs(dataclasses.replace(before, pairs=most), len(positions)) is None
+
+
+def test_a_molecule_all_of_whose_pairs_come_within_the_cutoff_has_room():
+    """As many pairs as slots hold are never too many: there is nothing that could be lost."""
+    ring = 2.0 * np.stack([np.cos(np.arange(9) * 0.7), np.sin(np.arange(9) * 0.7), 0 * np.arange(9.0)], axis=1)
+    spec = plan(ring, np.zeros((3, 3)), False, 3.9, skin=0.5)
+    dlist = build(spec, ring, np.zeros((3, 3)))
+    closer = 0.9 * ring
+    assert close_pairs(spec, dlist, ring, np.zeros((3, 3))) < 72 == close_pairs(spec, dlist, closer, np.zeros((3, 3)))
+    assert not renew(spec, dlist, closer, np.zeros((3, 3))).overflow

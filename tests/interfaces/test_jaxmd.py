@@ -152,6 +152,16 @@ def test_stale_list_is_renewed_and_overflow_is_loud(potential):
     assert (neighbors.idx <= len(atoms)).all() and (neighbors.idx == len(atoms)).any()
 
 
+def test_extra_capacity_is_room_for_pairs_within_the_cutoff_too(potential):
+    """A crystal just outside of a whole shell: what comes in fits only with extra capacity."""
+    atoms = bulk("Ar", "fcc", a=6.05, cubic=True) * (3, 3, 3)
+    box, position = jaxmd.box_of(atoms.cell[:]), jnp.asarray(atoms.positions)
+    neighbor_fn, _ = jaxmd.neighbor_list_energy(potential, atoms.numbers, box, fractional_coordinates=False)
+    update = jax.jit(lambda n: n.update(0.98 * position, box=0.98 * box))
+    assert update(neighbor_fn.allocate(position)).did_buffer_overflow
+    assert not update(neighbor_fn.allocate(position, extra_capacity=6)).did_buffer_overflow
+
+
 def test_errors(potential):
     with pytest.raises(ValueError, match="does not know Cu"):
         jaxmd.neighbor_list_energy(potential, [29], 10.0)
