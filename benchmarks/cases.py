@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,18 @@ def training(model: str, system: str, frames: int, seconds: float) -> dict[str, 
     term = MODELS[model]
     structures, energies = bundled_frames(system, frames, term.cutoff)
     potential, graph = untrained(term, structures)
-    settings = TrainingConfig()
-    found = prepare(structures, term.cutoff)
-    mesh = mesh_of(1)
-    loader = plan_training(found, energies, frames, 1, np.dtype(np.float32), 0)
-    batch = place(mesh, loader.build(loader.shards(np.arange(frames))))
+    call = train_step(potential, structures, energies)
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    facts = {"frames": frames, "compile_s": time.perf_counter() - began}
+    return about(potential, graph) | facts | timing(call, seconds) | memory()
+
+
+def train_step(potential: Potential, structures: list[Structure], atomic_energies: dict[int, float]) -> Callable[[], Any]:
+    """The step of ``equipot train`` with its defaults, on all of these structures at once; a call makes one and reports."""
+    settings, found, mesh = TrainingConfig(), prepare(structures, potential.cutoff), mesh_of(1)
+    loader = plan_training(found, atomic_energies, len(structures), 1, np.dtype(np.float32), 0)
+    batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
     curve = shape(settings.schedule, 1000)
     rates = Rates(transformation(settings.optimizer, settings.clip), lambda s: 1e-3 * curve(s), settings.ema or 0.0, 1000)
     step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), rates, mesh)
@@ -127,10 +134,7 @@ def training(model: str, system: str, frames: int, seconds: float) -> dict[str, 
         state, report = step(state, batch, 1.0)
         return report
 
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    facts = {"frames": frames, "compile_s": time.perf_counter() - began}
-    return about(potential, graph) | facts | timing(call, seconds) | memory()
+    return call
 
 
 def bundled_frames(system: str, frames: int, cutoff: float) -> tuple[list[Structure], dict[int, float]]:

@@ -38,7 +38,7 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
-        "graph_mask", "charge", "spin", "head",
+        "graph_mask", "charge", "spin", "head", "rest", "cell_rest",
     ],
     meta_fields=["pairs"],
 )  # fmt: skip
@@ -69,6 +69,10 @@ class Graph:
     """Unpaired electrons."""
     head: Int[Array, "graphs"] | None = None
     """Which head of a potential with several gives the energy; None for one without."""
+    rest: Float[Array, "atoms 3"] | None = None
+    """To be added to the positions (Å). In single precision they stand on a grid where their differences are exact."""
+    cell_rest: Float[Array, "graphs 3 3"] | None = None
+    """To be added to the cell (Å), which stands on the same grid."""
     pairs: int | None = None
     """Room for directed pairs within the cutoff, where that is known to be less than for slots; more make energies NaN."""
 
@@ -90,7 +94,7 @@ class Graph:
 
     def astype(self, dtype: Any) -> Graph:
         """The same graph with its real-valued fields in ``dtype``."""
-        real = ("positions", "cell", "charge", "spin")
+        real = ("positions", "cell", "charge", "spin", "rest", "cell_rest")
         present = {name: getattr(self, name) for name in real}
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
 
@@ -105,11 +109,18 @@ def choose_head(heads: Sequence[str]) -> str:
 
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Vector from each atom to the neighbour in each slot (Å); ``PADDING_VECTOR`` in unused slots."""
-    cell = graph.cell[graph.node_graph]
+    vectors = _differences(graph.positions, graph.cell, graph)
+    if graph.rest is not None:
+        # What stands on the grid is exact so far: this is where a vector is rounded, once.
+        vectors += _differences(graph.rest, graph.cell_rest, graph)
+    return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
+
+
+def _differences(positions: Array, cell: Array, graph: Graph) -> Float[Array, "atoms slots 3"]:
+    cell = cell[graph.node_graph]
     # An accelerator must not round lattice vectors to 19 bits.
     image = jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
-    vectors = gather(graph.positions, graph) + image - graph.positions[:, None]
-    return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
+    return (gather(positions, graph) - positions[:, None]) + image
 
 
 def volume(graph: Graph) -> Float[Array, "graphs"]:

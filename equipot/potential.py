@@ -275,7 +275,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """Forces (eV/Å) with the graph's neighbours but other positions (Å)."""
+    """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which ``graph.rest`` is added as to its own."""
     return evaluate(potential, graph.replace(positions=positions), ("forces",)).forces
 
 

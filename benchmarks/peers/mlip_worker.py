@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from mlip.data import ChemicalSystem
 from mlip.data.dataset_info import DatasetInfo
 from mlip.graph import Graph
@@ -15,6 +14,7 @@ from mlip.graph.batching_helpers import batch_graphs
 from mlip.models import ForceField, Mace, Nequip
 from mlip.typing.properties import Properties
 
+from benchmarks.peers.adam import training
 from benchmarks.peers.items import CUTOFF, ITEMS
 from benchmarks.peers.systems import load
 from benchmarks.peers.worker import Ready, serve
@@ -57,7 +57,12 @@ def prepare(job: dict[str, Any]) -> Ready:
     field = ForceField.from_mlip_network(model, required_properties=wanted)
     facts = {"parameters": sum(x.size for x in jax.tree.leaves(field.params))}
     if item.training:
-        return Ready(training(field, graph, len(frames), len(frames[0])), pairs, facts=facts)
+
+        def energy_forces(params: Any, graph: Graph) -> Any:
+            out = field.predictor.apply(params, graph)
+            return out.globals.energy[: len(frames)], out.nodes.forces
+
+        return Ready(training(energy_forces, field.params, graph, len(frames[0])), pairs, facts=facts)
 
     @jax.jit
     def evaluate(params: Any, graph: Graph) -> Any:
@@ -65,28 +70,6 @@ def prepare(job: dict[str, Any]) -> Ready:
         return out.globals.energy, out.nodes.forces, out.globals.stress
 
     return Ready(lambda: jax.block_until_ready(evaluate(field.params, graph)), pairs, facts=facts)
-
-
-def training(field: ForceField, graph: Graph, frames: int, size: int) -> Any:
-    """One step: the loss of every worker, and Adam."""
-    optimizer = optax.adam(1e-3)
-    state = [field.params, optimizer.init(field.params)]
-
-    def loss(params: Any, graph: Graph) -> jax.Array:
-        out = field.predictor.apply(params, graph)
-        return jnp.mean((out.globals.energy[:frames] / size) ** 2) + 10 * jnp.mean(out.nodes.forces**2)
-
-    @jax.jit
-    def step(params: Any, moments: Any, graph: Graph) -> Any:
-        value, gradient = jax.value_and_grad(loss)(params, graph)
-        update, moments = optimizer.update(gradient, moments, params)
-        return optax.apply_updates(params, update), moments, value
-
-    def call() -> None:
-        state[0], state[1], value = step(*state, graph)
-        jax.block_until_ready((state, value))
-
-    return call
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
-import optax
 from nequix.model import Nequix
 
+from benchmarks.peers.adam import training
 from benchmarks.peers.items import CUTOFF, ITEMS
 from benchmarks.peers.systems import load, neighbors
 from benchmarks.peers.worker import Ready, serve
@@ -53,31 +53,14 @@ def prepare(job: dict[str, Any]) -> Ready:
     params, rest = eqx.partition(model, eqx.is_inexact_array)
     facts = {"parameters": sum(x.size for x in jax.tree.leaves(params))}
     if item.training:
-        return Ready(training(params, rest, graph, len(frames[0])), pairs, facts=facts)
+
+        def energy_forces(params: Any, graph: jraph.GraphsTuple) -> Any:
+            energy, forces, _ = eqx.combine(params, rest)(graph)
+            return energy[:-1], forces
+
+        return Ready(training(energy_forces, params, graph, len(frames[0])), pairs, facts=facts)
     evaluate = jax.jit(lambda params, graph: eqx.combine(params, rest)(graph))
     return Ready(lambda: jax.block_until_ready(evaluate(params, graph)), pairs, facts=facts)
-
-
-def training(params: Any, rest: Any, graph: jraph.GraphsTuple, size: int) -> Any:
-    """One step: the loss of every worker, and Adam."""
-    optimizer = optax.adam(1e-3)
-    state = [params, optimizer.init(params)]
-
-    def loss(params: Any, graph: jraph.GraphsTuple) -> jax.Array:
-        energy, forces, _ = eqx.combine(params, rest)(graph)
-        return jnp.mean((energy[:-1] / size) ** 2) + 10 * jnp.mean(forces**2)
-
-    @jax.jit
-    def step(params: Any, moments: Any, graph: jraph.GraphsTuple) -> Any:
-        value, gradient = jax.value_and_grad(loss)(params, graph)
-        update, moments = optimizer.update(gradient, moments, params)
-        return optax.apply_updates(params, update), moments, value
-
-    def call() -> None:
-        state[0], state[1], value = step(*state, graph)
-        jax.block_until_ready((state, value))
-
-    return call
 
 
 if __name__ == "__main__":

@@ -34,6 +34,21 @@ def smallest_shape(found: Sequence[Slots]) -> Shape:
     return Shape(sum(len(s.mask) for s in found), max((s.mask.shape[1] for s in found), default=1), len(found))
 
 
+GRID_BITS = 23
+"""Multiples of one step that single precision can add and subtract without rounding are below two to this power."""
+
+
+def on_grid(positions: np.ndarray, cell: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and cell rounded to multiples of a power of two (Å) that keep every difference exact in single precision.
+
+    ``shifts`` are those of all pairs, (..., 3).
+    """
+    images = np.abs(shifts).reshape(-1, 3).max(axis=0, initial=0) @ np.abs(cell)
+    reach = 2 * np.abs(positions).max(initial=0) + images.max() + 1.0
+    step = 2.0 ** (np.ceil(np.log2(reach)) - GRID_BITS)
+    return np.round(positions / step) * step, np.round(cell / step) * step
+
+
 def centred(structure: Structure) -> np.ndarray:
     """(atoms, 3) positions in Å about their mean: far from the origin float32 would resolve edges poorly."""
     return structure.positions - structure.positions.mean(axis=0) if len(structure) else structure.positions
@@ -47,7 +62,7 @@ def pad(
     found: Sequence[Slots] | None = None,
     headed: bool = False,
 ) -> Graph:
-    """One padded graph (numpy arrays) of several structures.
+    """One padded graph (numpy arrays) of several structures. In single precision, edge vectors are exact but for one rounding.
 
     ``found`` are their neighbour slots where they are known already. Padding atoms belong to the last graph; where there are
     padding atoms but no padding graph they are masked all the same. ``headed`` says of no structures whether they have heads.
@@ -62,8 +77,8 @@ def pad(
         raise ValueError(f"a batch of {need} does not fit {shape}; choose larger buckets")
     atoms, width, graphs = shape
     numbers = np.zeros(atoms, np.int32)
-    positions = np.zeros((atoms, 3), dtype)
-    cell = np.zeros((graphs, 3, 3), dtype)
+    positions, rest = np.zeros((2, atoms, 3), dtype)
+    cell, cell_rest = np.zeros((2, graphs, 3, 3), dtype)
     neighbors = np.repeat(np.arange(atoms, dtype=np.int32)[:, None], width, axis=1)
     shifts = np.zeros((atoms, width, 3), np.int32)
     reverse = np.arange(atoms * width, dtype=np.int32).reshape(atoms, width)
@@ -75,13 +90,15 @@ def pad(
     if headed and None in heads:
         raise ValueError(f"{structures[heads.index(None)].name}: has no head, but others in its batch do; give it one")
     head = np.array([*heads, *[0] * (graphs - len(heads))], np.int32) if headed else None
-    first = 0
+    single, first = np.dtype(dtype) == np.float32, 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
         n, w = s.mask.shape
         rows = slice(first, first + n)
-        numbers[rows], positions[rows], node_graph[rows] = structure.numbers, centred(structure), k
+        numbers[rows], node_graph[rows] = structure.numbers, k
         # A row that does not repeat is kept where another does: it gives a slab its volume.
-        cell[k] = structure.cell if structure.pbc.any() else 0
+        exact = centred(structure), structure.cell if structure.pbc.any() else np.zeros((3, 3))
+        positions[rows], cell[k] = on_grid(*exact, s.shifts) if single else exact
+        rest[rows], cell_rest[k] = exact[0] - positions[rows], exact[1] - cell[k]
         neighbors[rows, :w] = s.neighbors + first
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
@@ -91,7 +108,7 @@ def pad(
     return Graph(
         positions, numbers, cell, neighbors, shifts, reverse, mask,
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
-        charge=charge, spin=spin, head=head,
+        charge=charge, spin=spin, head=head, rest=rest if single else None, cell_rest=cell_rest if single else None,
     )  # fmt: skip
 
 

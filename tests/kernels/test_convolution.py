@@ -156,7 +156,11 @@ def test_lists_that_are_not_symmetric(lowering):
     close(ours, theirs)
 
 
-@pytest.mark.parametrize("which", [(3,), (0, 2), (1,), (0, 1, 2, 3), ()])
+@pytest.mark.parametrize(
+    ("which", "lowering"),
+    [*[(which, "native") for which in ((3,), (0, 2), (1,), ())], ((0, 1, 2, 3), "plain"), ((), "plain")],
+    indirect=["lowering"],
+)
 def test_batches_are_many_systems(which, lowering):
     static, operands, message = problem(0)
     many = tuple(jnp.stack([x, 2 * x, x + 1]) if k in which else x for k, x in enumerate(operands))

@@ -13,7 +13,7 @@ from equipot.kernels import machine, polynomial_code
 from equipot.kernels.polynomial import evaluate, monomials
 from equipot.kernels.polynomial_bundle import Polynomial
 
-CASES = [(4, 3, (1, 2, 3), 5), (3, 1, (1, 2, 3, 4), 16), (5, 2, (2,), 8), (2, 2, (1,), 1)]
+CASES = [(3, 2, (1, 2, 3), 5), (3, 1, (2, 4), 16), (5, 2, (2,), 8), (2, 2, (1,), 1)]
 """Variables, outputs, degrees, channels."""
 
 
