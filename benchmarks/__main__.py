@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import accuracy, finetune, gpu, materials, own_process, record, sweeps
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
-from benchmarks.sweeps import FRAMES, OVER, WORKS
+from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
 from benchmarks.table import README, fill, text
 
 ITEMS = {
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     scaling.add_argument("--over", nargs="+", choices=list(OVER), default=["atoms"], help="default: atoms")
     scaling.add_argument("--atoms", type=int, nargs="+", default=OVER["atoms"], metavar="N")
     speed = items.add_parser("speed", help="evaluation and training step of each model")
-    speed.add_argument("--model", nargs="+", default=["MACE", "NequIP"])
+    speed.add_argument("--model", nargs="+", default=["MACE", "NequIP", WIDEST], choices=["MACE", "NequIP", WIDEST])
     speed.add_argument("--system", nargs="+", default=list(FRAMES), choices=list(FRAMES))
     dynamics = items.add_parser("md", help="a step of molecular dynamics beside a bare evaluation")
     dynamics.add_argument("--atoms", type=int, nargs="+", default=[1000], metavar="N")

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from benchmarks.measure import compiled, device, memory, timing
+from benchmarks.peers.systems import KINDS, make
 from equipot import config, md
 from equipot.data.batch import pad
 from equipot.data.config import DataConfig
@@ -24,6 +25,7 @@ from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.neighbors import allocate, plan, to_graph
+from equipot.nn.interaction import Plain
 from equipot.potential import Metadata, Potential, Term, evaluate
 from equipot.structure import Structure
 from equipot.training.loop import TrainingConfig
@@ -35,6 +37,7 @@ SMALL = MACE(cutoff=5.0, channels=32, hidden_l=1, l_max=3, correlation=2)
 MODELS: dict[str, Term] = {
     "MACE": MACE(cutoff=5.0, channels=64, hidden_l=1, l_max=3, correlation=3),
     "NequIP": NequIP(cutoff=5.0, channels=32, l_max=2, layers=4),
+    "W1": MACE(cutoff=5.0, channels=128, hidden_l=1, l_max=3, correlation=3, first=Plain()),
 }
 """Of ``speed``."""
 SKIN = 1.0
@@ -98,8 +101,11 @@ def scaling(atoms: int, seconds: float, batch: int = 1, changes: dict[str, Any] 
 
 
 def inference(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
-    """Energy, forces and, where there is a cell, stress of frames of a bundled set."""
-    structures = bundled_frames(system, frames, MODELS[model].cutoff)[0]
+    """Energy, forces and, where there is a cell, stress of frames of a bundled set, or of a system of the work items."""
+    if system.rstrip("0123456789") in KINDS:
+        structures = [Structure.from_ase(atoms) for atoms in make(system)]
+    else:
+        structures = bundled_frames(system, frames, MODELS[model].cutoff)[0]
     potential, graph = untrained(MODELS[model], structures)
     want = ("energy", "forces", "stress") if structures[0].pbc.all() else ("energy", "forces")
     call, facts = compiled(lambda p, g: evaluate(p, g, want), potential, graph)

@@ -11,6 +11,8 @@ from benchmarks.own_process import in_own_process
 
 FRAMES = {"ethanol": 4, "silicon": 2}
 """Frames of each bundled set in a batch of ``speed``: 36 and 64 atoms."""
+WIDEST, CRYSTALS = "W1", ("si216", "water192")
+"""The network of W1, of which ``speed`` has evaluations only, and its systems."""
 OVER: dict[str, tuple[Any, ...]] = {
     "atoms": (64, 512, 1728, 4096),
     "neighbors": (4.0, 5.0, 6.0, 7.0),
@@ -44,15 +46,17 @@ def arguments_of(over: str, value: Any) -> dict[str, Any]:
 
 def speed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Each measurement twice: with an empty cache of compiled functions, and only to compile, with what that left in it."""
-    for what in ("inference", "training"):
-        for model in args.model:
-            for system in args.system:
-                arguments = {"model": model, "system": system, "frames": FRAMES[system], "seconds": args.seconds}
-                with tempfile.TemporaryDirectory() as folder:
-                    cache = {"JAX_COMPILATION_CACHE_DIR": folder}
-                    cold = in_own_process(what, arguments, args.cores, cache)
-                    warm = in_own_process(what, arguments | {"seconds": 0.0}, args.cores, cache)
-                yield cold | {"cached_compile_s": warm["compile_s"]}
+    works = [(what, model, system) for what in ("inference", "training") for model in args.model for system in args.system]
+    works = [work for work in works if WIDEST not in work]
+    if WIDEST in args.model:
+        works += [("inference", WIDEST, system) for system in CRYSTALS]
+    for what, model, system in works:
+        arguments = {"model": model, "system": system, "frames": FRAMES.get(system, 1), "seconds": args.seconds}
+        with tempfile.TemporaryDirectory() as folder:
+            cache = {"JAX_COMPILATION_CACHE_DIR": folder}
+            cold = in_own_process(what, arguments, args.cores, cache)
+            warm = in_own_process(what, arguments | {"seconds": 0.0}, args.cores, cache)
+        yield cold | {"cached_compile_s": warm["compile_s"], "cached_peak_rss_MB": warm["peak_rss_MB"]}
 
 
 def dynamics(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

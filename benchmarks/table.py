@@ -76,16 +76,20 @@ def scaling(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def rounded(x: float | None) -> int | None:
+    return None if x is None else round(x)
+
+
 def speed(results: Sequence[dict[str, Any]]) -> str:
     header = (
-        "what", "model", "system", "atoms", "edges", "CPU ms", "least", "wall ms", "least", "peak RSS MB", "compile s",
-        "from cache",
+        "what", "model", "system", "atoms", "edges", "CPU ms", "least", "wall ms", "least", "compile s", "from cache",
+        "peak RSS MB", "from cache",
     )  # fmt: skip
     rows = [
         (
             r["case"], r["arguments"]["model"], f"{r['frames']} x {r['arguments']['system']}", r["atoms"],
-            r["edges"], r["cpu_ms"], r["cpu_ms_min"], r["wall_ms"], r["wall_ms_min"], round(r["peak_rss_MB"]),
-            r.get("compile_s"), r.get("cached_compile_s"),
+            r["edges"], r["cpu_ms"], r["cpu_ms_min"], r["wall_ms"], r["wall_ms_min"], r.get("compile_s"),
+            r.get("cached_compile_s"), round(r["peak_rss_MB"]), rounded(r.get("cached_peak_rss_MB")),
         )
         for r in results
     ]  # fmt: skip

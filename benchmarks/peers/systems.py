@@ -29,7 +29,7 @@ def path_of(folder: Path, name: str) -> Path:
 def make(name: str) -> list[ase.Atoms]:
     """Frames of a system, such as si216, water192 or molecules5; the same every time."""
     kind, number = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
-    return {"si": silicon, "water": water, "molecules": molecules}[kind](number)
+    return KINDS[kind](number)
 
 
 def load(path: str) -> list[ase.Atoms]:
@@ -117,3 +117,6 @@ def benzyloxypyridinamine() -> ase.Atoms:
         if k != 3:
             put("H", centre + 2.48 * out)
     return ase.Atoms(symbols, positions)
+
+
+KINDS = {"si": silicon, "water": water, "molecules": molecules}

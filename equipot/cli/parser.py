@@ -45,47 +45,16 @@ def parser() -> argparse.ArgumentParser:
     add_out(train, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(train)
 
-    evaluate = command(commands, "evaluate", "errors of a potential on labelled data")
-    add_model(evaluate)
-    evaluate.add_argument("data", metavar="DATA", help="a file that training reads too, or bundled:NAME")
-    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the error table here (eV, Å)")
-    add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
-    evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
-    batch = "structures at a time, over all devices (default: as many as is useful and as memory allows)"
-    evaluate.add_argument("--batch-size", metavar="N", type=int, help=batch)
-    add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
-
-    doctor = command(commands, "doctor", "examine a potential: laws, neighbour lists, cutoff, pairs of atoms, dynamics")
-    add_model(doctor)
-    structure = "a file that ASE reads, its last frame or file@INDEX (default: a crystal and a molecule made here)"
-    doctor.add_argument("structure", metavar="STRUCTURE", nargs="?", help=structure)
-    add_out(doctor, "folder of the report: doctor.md, doctor.json, doctor.png (default: runs/doctor-MODEL)")
-    doctor.add_argument("--json", metavar="FILE", type=Path, help="write the findings here as well")
-    doctor.add_argument("--elements", metavar="Si,O", help="whose pairs are examined (default: all if few, or the structure's)")
-    precision = "precision that it is meant to run in (default: that of the file)"
-    doctor.add_argument("--dtype", choices=("float32", "float64"), help=precision)
+    add_evaluate(commands)
+    add_doctor(commands)
 
     md = command(commands, "md", "molecular dynamics with a potential, as a config says")
     add_config(md, "MD config: a YAML file, or the name of a recipe (md-...)")
     add_out(md, "folder of the run (default: runs/NAME-OF-CONFIG)")
     add_resume(md)
 
-    convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix, MACE or NequIP into a potential of equipot")
-    source = "a checkpoint (.pth, .nqx, .model, .ckpt, .nequip.zip), or a name of `equipot models`"
-    convert.add_argument("source", metavar="SOURCE", help=source)
-    convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
-    head = "the level of theory, where the checkpoint has several (default: all, if they share a body)"
-    convert.add_argument("--head", help=head)
-    reference = "values of the source program to compare with: JSON as the scripts in benchmarks/parity write it"
-    convert.add_argument("--reference", metavar="FILE", type=Path, help=reference)
-
-    compress = command(commands, "compress", "tabulate the radial networks of a potential: the same to rounding, and faster")
-    add_model(compress)
-    compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
-    grid = "intervals of the splines between zero and the cutoff (default: as many as single precision can tell)"
-    compress.add_argument("--intervals", metavar="N", type=int, help=grid)
-    told = "frames on which it is compared with the original (default: a crystal and a molecule made here)"
-    compress.add_argument("--structures", metavar="FILE", help=told)
+    add_convert(commands)
+    add_compress(commands)
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 
@@ -98,6 +67,51 @@ def parser() -> argparse.ArgumentParser:
     add_out(quickstart, "folder of the runs (default: runs/quickstart)")
     add_resume(quickstart)
     return top
+
+
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = command(commands, "evaluate", "errors of a potential on labelled data")
+    add_model(evaluate)
+    evaluate.add_argument("data", metavar="DATA", help="a file that training reads too, or bundled:NAME")
+    evaluate.add_argument("--json", metavar="FILE", type=Path, help="write the error table here (eV, Å)")
+    add_out(evaluate, "write predictions (extxyz) and parity plots into this folder (default: none)")
+    evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
+    batch = "structures at a time, over all devices (default: as many as is useful and as memory allows)"
+    evaluate.add_argument("--batch-size", metavar="N", type=int, help=batch)
+    add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
+
+
+def add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = command(commands, "doctor", "examine a potential: laws, neighbour lists, cutoff, pairs of atoms, dynamics")
+    add_model(doctor)
+    structure = "a file that ASE reads, its last frame or file@INDEX (default: a crystal and a molecule made here)"
+    doctor.add_argument("structure", metavar="STRUCTURE", nargs="?", help=structure)
+    add_out(doctor, "folder of the report: doctor.md, doctor.json, doctor.png (default: runs/doctor-MODEL)")
+    doctor.add_argument("--json", metavar="FILE", type=Path, help="write the findings here as well")
+    doctor.add_argument("--elements", metavar="Si,O", help="whose pairs are examined (default: all if few, or the structure's)")
+    precision = "precision that it is meant to run in (default: that of the file)"
+    doctor.add_argument("--dtype", choices=("float32", "float64"), help=precision)
+
+
+def add_convert(commands: argparse._SubParsersAction) -> None:
+    convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix, MACE or NequIP into a potential of equipot")
+    source = "a checkpoint (.pth, .nqx, .model, .ckpt, .nequip.zip), or a name of `equipot models`"
+    convert.add_argument("source", metavar="SOURCE", help=source)
+    convert.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
+    head = "the level of theory, where the checkpoint has several (default: all, if they share a body)"
+    convert.add_argument("--head", help=head)
+    reference = "values of the source program to compare with: JSON as the scripts in benchmarks/parity write it"
+    convert.add_argument("--reference", metavar="FILE", type=Path, help=reference)
+
+
+def add_compress(commands: argparse._SubParsersAction) -> None:
+    compress = command(commands, "compress", "tabulate the radial networks of a potential: the same to rounding, and faster")
+    add_model(compress)
+    compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
+    grid = "intervals of the splines between zero and the cutoff (default: as many as single precision can tell)"
+    compress.add_argument("--intervals", metavar="N", type=int, help=grid)
+    told = "frames on which it is compared with the original (default: a crystal and a molecule made here)"
+    compress.add_argument("--structures", metavar="FILE", help=told)
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:

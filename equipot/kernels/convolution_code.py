@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 from llvmlite import ir
 
-from equipot.kernels import machine
+from equipot.kernels import machine, radial_code
 from equipot.kernels.convolution_bundle import OPEN, PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling
-from equipot.kernels.emit import ROWS, Emitter, Index, Matrix
+from equipot.kernels.emit import ROWS, Emitter, Index
 from equipot.kernels.machine import I32, I64, REAL, Arguments
 
 
@@ -36,7 +36,7 @@ def call(bundle: Bundle, indices: Sequence[Int[Array, "..."]], operands: Sequenc
         for leg, _ in bundle.outputs
     ]
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, arguments).write()
+    write = lambda builder, arguments: Writer(Emitter(builder, REAL[str(dtype)]), bundle, arguments).write()
     used = indices[: 3 + (layout.rows is not None)]
     found = machine.call("convolution", bundle, write, [*used, *packed, *transposed], results)
     legs = [leg for leg, _ in bundle.outputs]
@@ -63,7 +63,7 @@ def _transposed(bundle: Bundle) -> list[int]:
     return sorted({term[Leg.LAST] for leg, terms in bundle.outputs if leg is Leg.HIDDEN for term in terms})
 
 
-class _Writer:
+class Writer:
     """Writes the kernel of a bundle."""
 
     def __init__(self, e: Emitter, bundle: Bundle, arguments: Arguments) -> None:
@@ -114,7 +114,7 @@ class _Writer:
             if leg is Leg.LAST:
                 size = self.layout.numel * self.rows
                 self.outputs[o] = e.pointer(self.outputs[o], e.mul(arguments.part, size))
-                self._clear(self.outputs[o], 0, size)
+                self.clear(self.outputs[o], 0, size)
         begin, end = arguments.rows(e.b)
         with e.loop(end, start=begin) as n:
             self._atom(n)
@@ -145,13 +145,13 @@ class _Writer:
         results = [(o, leg) for o, (leg, _) in enumerate(self.bundle.outputs) if leg in (Leg.HIDDEN, Leg.HARMONICS)]
         with e.loop(self.padded, start=self.count) as k:
             for u in self.hidden:
-                self._clear(self.place["hidden", u], e.mul(k, layout.hidden), layout.hidden)
+                self.clear(self.place["hidden", u], e.mul(k, layout.hidden), layout.hidden)
             for slope in self.slopes.values():
-                self._clear(self.place["slope", slope], e.mul(k, self.width), self.width)
+                self.clear(self.place["slope", slope], e.mul(k, self.width), self.width)
         with e.loop(self.padded) as k:
             for o, leg in results:
                 width = layout.row(leg) * (1 if leg is Leg.HIDDEN else e.lanes)
-                self._clear(self.place["result", o], e.mul(k, width), width)
+                self.clear(self.place["result", o], e.mul(k, width), width)
         seen: set[int] = set()
         for route in layout.routes:
             self._route(n, route, route.sender not in seen)
@@ -161,7 +161,7 @@ class _Writer:
             for o, leg in results:
                 row = e.mul(at, layout.row(leg))
                 if leg is Leg.HIDDEN:
-                    self._copy(self.place["result", o], e.mul(k, layout.hidden), self.outputs[o], row, layout.hidden)
+                    self.copy(self.place["result", o], e.mul(k, layout.hidden), self.outputs[o], row, layout.hidden)
                     continue
                 for b in range(layout.harmonics):
                     value = e.load(self.place["result", o], e.mul(e.at(k, layout.harmonics, b), e.lanes), e.lanes)
@@ -183,22 +183,22 @@ class _Writer:
                         e.store(read(self.start, at), self.place["start"], c, I64)
                     for u in self.hidden:
                         target = self.place["hidden", u]
-                        self._copy(self.inputs[u], e.mul(at, layout.hidden), target, e.mul(c, layout.hidden), layout.hidden)
+                        self.copy(self.inputs[u], e.mul(at, layout.hidden), target, e.mul(c, layout.hidden), layout.hidden)
                     for y in self.harmonics:
                         self._transfer(y, at, c)
                     e.b.store(e.b.add(c, I64(1)), count)
                 with empty:
                     for o, (leg, _) in enumerate(self.bundle.outputs):
                         if leg in PER_PAIR:
-                            self._clear(self.outputs[o], e.mul(at, layout.row(leg)), layout.row(leg))
+                            self.clear(self.outputs[o], e.mul(at, layout.row(leg)), layout.row(leg))
         self.count = e.read(count)
         self.padded = e.round_up(self.count, ROWS)
 
-    def _copy(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+    def copy(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.load(source, e.add(offset, j), lanes), target, e.add(at, j)))
 
-    def _add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+    def add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
         e = self.e
 
         def block(j: Index, lanes: int) -> None:
@@ -207,7 +207,7 @@ class _Writer:
 
         e.blocks(size, block)
 
-    def _clear(self, target: ir.Value, at: Index, size: int) -> None:
+    def clear(self, target: ir.Value, at: Index, size: int) -> None:
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.zero(lanes), target, e.add(at, j)))
 
@@ -229,7 +229,7 @@ class _Writer:
         """One route; ``first`` says that nothing was written yet to the results for the features that it reads."""
         e, outputs = self.e, self.bundle.outputs
         for u, last in self.weights:
-            self._weigh(r, u, last)
+            radial_code.weigh(self, r, u, last)
         for o, (leg, terms) in enumerate(outputs):
             if leg is Leg.MESSAGE:
                 self._gather(n, r, o, terms)
@@ -237,78 +237,8 @@ class _Writer:
             with e.loop(self.count) as k:
                 self._pair(n, r, k, first)
         for o, operand, slope in self.returns:
-            (self._return_hidden if outputs[o][0] is Leg.HIDDEN else self._return_last)(r, o, operand, slope)
-
-    def _weigh(self, r: Route, u: int, last: int) -> None:
-        """Radial weights of all pairs for a route."""
-        e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["weights", (u, last)]
-        if self.layout.direct:
-            with e.loop(self.count) as k:
-                self._copy(self.place["hidden", u], e.at(k, q, r.column), target, e.mul(k, c), c)
-            return
-        columns = e.pointer(self.inputs[last], r.column * self.rows)
-        if self.start is None:
-            hidden = Matrix((q, 1), self.place["hidden", u])
-            e.matmul(hidden, Matrix((c, 1), columns), Matrix((c, 1), target), self.padded, q, c, add=False)
-            return
-        with e.loop(self.count) as k:
-            values = [e.load(self.place["hidden", u], e.at(k, q, j)) for j in range(q)]
-            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
-
-            def block(offset: Index, lanes: int) -> None:
-                total = None
-                for j, value in enumerate(values):
-                    total = e.fma(e.splat(value, lanes), e.load(columns, e.add(row, e.add(j * c, offset)), lanes), total)
-                e.store(total, target, e.at(k, c, offset))
-
-            e.blocks(c, block)
-
-    def _return_hidden(self, r: Route, o: int, last: int, slope: int) -> None:
-        """Derivatives with respect to radial weights back to the hidden features."""
-        e, q, c, target = self.e, self.layout.hidden, r.channels, self.place["result", o]
-        if self.layout.direct:
-            with e.loop(self.count) as k:
-                self._add(self.place["slope", slope], e.mul(k, c), target, e.at(k, q, r.column), c)
-            return
-        if self.start is None:
-            slopes, rows = Matrix((c, 1), self.place["slope", slope]), e.pointer(self.transposed[last], r.column * q)
-            e.matmul(slopes, Matrix((q, 1), rows), Matrix((q, 1), target), self.padded, c, q, add=True)
-            return
-        columns = e.pointer(self.inputs[last], r.column * self.rows)
-        with e.loop(self.count) as k:
-            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
-            sums = [e.variable(e.zero(e.lanes)) for _ in range(q)]
-
-            def block(offset: Index, lanes: int) -> None:
-                value = e.load(self.place["slope", slope], e.at(k, c, offset), lanes)
-                for j, place in enumerate(sums):
-                    part = e.b.fmul(value, e.load(columns, e.add(row, e.add(j * c, offset)), lanes))
-                    e.b.store(e.b.fadd(e.read(place), e.widen(part, e.lanes)), place)
-
-            e.blocks(c, block)
-            for j, place in enumerate(sums):
-                where = e.at(k, q, j)
-                e.store(e.b.fadd(e.load(target, where), e.sum(e.read(place))), target, where)
-
-    def _return_last(self, r: Route, o: int, u: int, slope: int) -> None:
-        """Derivatives with respect to radial weights back to the last layer."""
-        e, q, c = self.e, self.layout.hidden, r.channels
-        slopes, target = self.place["slope", slope], e.pointer(self.outputs[o], r.column * self.rows)
-        if self.start is None:
-            hidden = Matrix((1, q), self.place["hidden", u])
-            e.matmul(hidden, Matrix((c, 1), slopes), Matrix((c, 1), target), q, self.count, c, add=True)
-            return
-        with e.loop(self.count) as k:
-            values = [e.load(self.place["hidden", u], e.at(k, q, j)) for j in range(q)]
-            row = e.mul(e.load(self.place["start"], k, kind=I64), c)
-
-            def block(offset: Index, lanes: int) -> None:
-                part = e.load(slopes, e.at(k, c, offset), lanes)
-                for j, value in enumerate(values):
-                    where = e.add(row, e.add(j * c, offset))
-                    e.store(e.fma(e.splat(value, lanes), part, e.load(target, where, lanes)), target, where)
-
-            e.blocks(c, block)
+            back = radial_code.return_hidden if outputs[o][0] is Leg.HIDDEN else radial_code.return_last
+            back(self, r, o, operand, slope)
 
     def _matrix(self, r: Route, y: int, k: Index) -> dict[tuple[int, int], ir.Value]:
         """Elements (m, a) of a pair's transfer matrix."""
@@ -415,7 +345,7 @@ class _Writer:
 class _Values:
     """What a pair needs of one block of channels, loaded or computed when first asked for."""
 
-    def __init__(self, w: _Writer, n: ir.Value, r: Route, k: Index, offset: Index, lanes: int, matrices: dict) -> None:
+    def __init__(self, w: Writer, n: ir.Value, r: Route, k: Index, offset: Index, lanes: int, matrices: dict) -> None:
         self.w, self.n, self.r, self.k, self.offset, self.lanes, self.matrices = w, n, r, k, offset, lanes, matrices
         self.known: dict[tuple, object] = {}
 

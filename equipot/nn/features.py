@@ -7,6 +7,7 @@ then one matrix product on contiguous memory. Components of an irrep stand in e3
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ class Linear(nn.Module):
         for ir, mul in regroup(self.irreps).items():
             if ir in x:
                 w = self.param(f"w{ir}", nn.initializers.normal(1.0), (x[ir].shape[-1], mul))
-                out[ir] = x[ir] @ (w / np.sqrt(w.shape[0])).astype(x[ir].dtype)
+                out[ir] = x[ir] @ (w / math.sqrt(w.shape[0])).astype(x[ir].dtype)
                 if self.bias and ir == e3nn.Irrep("0e"):
                     out[ir] += self.param("b", nn.initializers.zeros, (mul,)).astype(x[ir].dtype)
         return out
@@ -93,7 +94,7 @@ class SpeciesLinear(nn.Module):
             if ir in x:
                 fan = x[ir].shape[-1]
                 w = self.param(f"w{ir}", nn.initializers.normal(1.0), (self.count, fan, mul))
-                out[ir] = species_matmul(x[ir], (w / np.sqrt(fan)).astype(x[ir].dtype), species)
+                out[ir] = species_matmul(x[ir], (w / math.sqrt(fan)).astype(x[ir].dtype), species)
         return out
 
 

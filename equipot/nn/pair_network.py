@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -126,7 +126,7 @@ class SpeciesMLP(nn.Module):
         normal, zeros, ones = nn.initializers.normal(1.0), nn.initializers.zeros, nn.initializers.ones
         weights, biases, scales, shifts = [], [], [], []
         for k, width in enumerate(self.widths):
-            weights.append((self.param(f"w{k}", normal, (fan, width)) / np.sqrt(fan)).astype(dtype))
+            weights.append((self.param(f"w{k}", normal, (fan, width)) / math.sqrt(fan)).astype(dtype))
             if k > 0:
                 biases.append(self.param(f"b{k}", zeros, (width,)).astype(dtype))
             if k < len(self.widths) - 1:

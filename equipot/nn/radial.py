@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ class Bessel:
         """``frequencies`` are those that were learned."""
         w = jnp.asarray(self.frequencies() if frequencies is None else frequencies, r.dtype) / cutoff
         r = jnp.maximum(r, 1e-6)[..., None]
-        return np.sqrt(2 / cutoff) * jnp.sin(w * r) / r
+        return math.sqrt(2 / cutoff) * jnp.sin(w * r) / r
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +251,7 @@ class MLP(nn.Module):
         out = []
         for k, width in enumerate(self.widths):
             w = self.param(f"w{k}", nn.initializers.normal(1.0), (fan, width))
-            out.append((w / np.sqrt(fan)).astype(dtype))
+            out.append((w / math.sqrt(fan)).astype(dtype))
             fan = width
         return out
 

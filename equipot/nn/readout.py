@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -38,7 +38,7 @@ class BiasedMLP(nn.Module):
             fan = x.shape[-1]
             w = self.param(f"w{k}", nn.initializers.normal(1.0), (fan, width))
             b = self.param(f"b{k}", nn.initializers.zeros, (width,))
-            x = (silu(x) if k else x) @ (w / np.sqrt(fan)).astype(x.dtype) + b.astype(x.dtype)
+            x = (silu(x) if k else x) @ (w / math.sqrt(fan)).astype(x.dtype) + b.astype(x.dtype)
         return x
 
 

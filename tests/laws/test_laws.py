@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import ALONE, CHIRAL, CUTOFF, SHAPE, SYSTEMS, TERMS, VANISH, graph, potential, structure
+from jax.extend.core import jaxprs_in_params
+from systems import ALONE, CHIRAL, CUTOFF, MOLECULE, SHAPE, SYSTEMS, TERMS, VANISH, graph, potential, structure
 
 from equipot.data.batch import Shape, pad
 from equipot.potential import energy, evaluate, hessian, hessian_vector_product
@@ -37,6 +38,26 @@ def rotation(seed, handedness):
     q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     q = q * np.sign(np.diag(r))
     return q if np.sign(np.linalg.det(q)) == handedness else -q
+
+
+@pytest.mark.parametrize(
+    "term", ["mace", "mace-plain-l2", "mace-agnesi-correlation-4", "mace-attention-zbl", "nequip-rotations"]
+)
+def test_single_precision_stays_single_where_jax_has_64_bits(term):
+    """One constant in double precision, and all that follows from it would be computed in it, at twice the cost."""
+    single, known = potential(term).astype("float32"), pad([MOLECULE], CUTOFF, SHAPE)
+    jaxpr = jax.make_jaxpr(lambda potential, graph: energy(potential, graph))(single, known)
+    assert not doubles(jaxpr.jaxpr, known.num_atoms)
+
+
+def doubles(jaxpr, atoms):
+    """Features of atoms or pairs in double precision that make others double, in it and in what it calls."""
+    strong = lambda x: x.dtype == jnp.float64 and not x.weak_type and len(x.shape) > 1 and max(x.shape) >= atoms
+    found = [x.aval for equation in jaxpr.eqns for x in equation.outvars if strong(x.aval)]
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            found += doubles(inner, atoms)
+    return found
 
 
 @every_system
