@@ -90,7 +90,9 @@ class Graph:
         return self.cell.shape[0]
 
     def replace(self, **changes: Any) -> Graph:
-        return dataclasses.replace(self, **changes)
+        """With other fields. Other positions, or another cell, do not have the rest of the old ones, unless it is given."""
+        rests = {"positions": "rest", "cell": "cell_rest"}
+        return dataclasses.replace(self, **{rest: None for name, rest in rests.items() if name in changes} | changes)
 
     def astype(self, dtype: Any) -> Graph:
         """The same graph with its real-valued fields in ``dtype``."""
@@ -109,23 +111,23 @@ def choose_head(heads: Sequence[str]) -> str:
 
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Vector from each atom to the neighbour in each slot (Å); ``PADDING_VECTOR`` in unused slots."""
-    vectors = _differences(graph.positions, graph.cell, graph)
-    if graph.rest is not None:
-        # What stands on the grid is exact so far: this is where a vector is rounded, once.
-        vectors += _differences(graph.rest, graph.cell_rest, graph)
+    vectors = (gather(graph.positions, graph) - graph.positions[:, None]) + _images(graph.cell, graph)
+    # What stands on the grid is exact so far: this is where a vector is rounded, once.
+    rest = 0 if graph.rest is None else gather(graph.rest, graph) - graph.rest[:, None]
+    vectors += rest if graph.cell_rest is None else rest + _images(graph.cell_rest, graph)
     return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
 
 
-def _differences(positions: Array, cell: Array, graph: Graph) -> Float[Array, "atoms slots 3"]:
+def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
     cell = cell[graph.node_graph]
     # An accelerator must not round lattice vectors to 19 bits.
-    image = jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
-    return (gather(positions, graph) - positions[:, None]) + image
+    return jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
 
 
 def volume(graph: Graph) -> Float[Array, "graphs"]:
     """|det cell| in Å^3; zero where the system is open along a missing lattice vector."""
-    a, b, c = graph.cell[:, 0], graph.cell[:, 1], graph.cell[:, 2]
+    cell = graph.cell if graph.cell_rest is None else graph.cell + graph.cell_rest
+    a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
 
 

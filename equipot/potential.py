@@ -237,7 +237,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     unknown = [name for name in want if name not in WANTS]
     if unknown:
         raise ValueError(f"cannot evaluate {unknown[0]!r}; choose from {', '.join(WANTS)}")
-    vectors, pull = jax.vjp(lambda r: edge_vectors(graph.replace(positions=r)), graph.positions)
+    vectors, pull = jax.vjp(lambda r: edge_vectors(graph.replace(positions=r, rest=graph.rest)), graph.positions)
 
     def interaction(v: Array) -> tuple[Array, Atomic]:
         answer = atomic(potential, graph, v)
@@ -253,15 +253,18 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
     free = free_atoms(potential.metadata, graph.numbers).astype(answer.energy.dtype)
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
+    # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
+    lost = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
+    spoilt = jnp.where(lost, jnp.nan, 0.0).astype(answer.energy.dtype)
     if "energy" in want:
         out["energy"] = sum_graphs(answer.energy + free, graph)
     if "energies" in want:
         out["energies"] = jnp.where(graph.node_mask, answer.energy + free, 0)
     if "forces" in want:
-        out["forces"] = -pull(slope)[0]
+        out["forces"] = spoilt[:, None] - pull(slope)[0]
     if {"stress", "virials"} & set(want):
         per_atom = jnp.einsum("nki,nkj->nij", jnp.where(graph.slot_mask[..., None], vectors, 0), slope, precision="highest")
-        per_atom = (per_atom + jnp.swapaxes(per_atom, 1, 2)) / 2
+        per_atom = (per_atom + jnp.swapaxes(per_atom, 1, 2)) / 2 + spoilt[:, None, None]
         if "virials" in want:
             out["virials"] = per_atom
         if "stress" in want:
@@ -276,7 +279,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
     """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which ``graph.rest`` is added as to its own."""
-    return evaluate(potential, graph.replace(positions=positions), ("forces",)).forces
+    return evaluate(potential, graph.replace(positions=positions, rest=graph.rest), ("forces",)).forces
 
 
 def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:

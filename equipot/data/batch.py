@@ -54,6 +54,17 @@ def centred(structure: Structure) -> np.ndarray:
     return structure.positions - structure.positions.mean(axis=0) if len(structure) else structure.positions
 
 
+def geometry(structure: Structure, shifts: np.ndarray, dtype: Any) -> dict[str, np.ndarray | None]:
+    """Positions (atoms, 3) and cell (3, 3) of a structure as a graph holds them, with their rests; see ``on_grid``."""
+    # A row that does not repeat is kept where another does: it gives a slab its volume.
+    exact = centred(structure), structure.cell if structure.pbc.any() else np.zeros((3, 3))
+    if np.dtype(dtype) != np.float32:
+        return {"positions": exact[0].astype(dtype), "cell": exact[1].astype(dtype), "rest": None, "cell_rest": None}
+    held = [x.astype(dtype) for x in on_grid(*exact, shifts)]
+    rest = [(x - y).astype(dtype) for x, y in zip(exact, held, strict=True)]
+    return {"positions": held[0], "cell": held[1], "rest": rest[0], "cell_rest": rest[1]}
+
+
 def pad(
     structures: Sequence[Structure],
     cutoff: float,
@@ -62,7 +73,8 @@ def pad(
     found: Sequence[Slots] | None = None,
     headed: bool = False,
 ) -> Graph:
-    """One padded graph (numpy arrays) of several structures. In single precision, edge vectors are exact but for one rounding.
+    """One padded graph (numpy arrays) of several structures. In single precision, edge vectors are exact but for one rounding
+    (and, where atoms are more than a million Å apart, for that of what the grid leaves).
 
     ``found`` are their neighbour slots where they are known already. Padding atoms belong to the last graph; where there are
     padding atoms but no padding graph they are masked all the same. ``headed`` says of no structures whether they have heads.
@@ -95,10 +107,10 @@ def pad(
         n, w = s.mask.shape
         rows = slice(first, first + n)
         numbers[rows], node_graph[rows] = structure.numbers, k
-        # A row that does not repeat is kept where another does: it gives a slab its volume.
-        exact = centred(structure), structure.cell if structure.pbc.any() else np.zeros((3, 3))
-        positions[rows], cell[k] = on_grid(*exact, s.shifts) if single else exact
-        rest[rows], cell_rest[k] = exact[0] - positions[rows], exact[1] - cell[k]
+        placed = geometry(structure, s.shifts, dtype)
+        positions[rows], cell[k] = placed["positions"], placed["cell"]
+        if single:
+            rest[rows], cell_rest[k] = placed["rest"], placed["cell_rest"]
         neighbors[rows, :w] = s.neighbors + first
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from equipot.data.batch import Shape, centred, find_slots, pad
+from equipot.data.batch import Shape, find_slots, geometry, pad
 from equipot.graph import Graph
 from equipot.neighbors import Slots
 from equipot.potential import Observables, Potential, evaluate, free_atoms
@@ -55,6 +55,7 @@ class EquipotCalculator(Calculator):
         self._interaction = without_free_atoms(self.potential)
         self._reference: Structure | None = None
         self._graph: Graph | None = None
+        self._shifts = np.zeros((0, 3), np.int32)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation; ASE does not look at ``info``, where charge and spin are."""
@@ -93,15 +94,18 @@ class EquipotCalculator(Calculator):
         """The graph of this structure: the last one with other positions and cell, or one with a new list."""
         if self._graph is None or not still_complete(self._reference, structure, self.potential.cutoff, self.skin):
             found = find_slots(structure, self.potential.cutoff + self.skin)
-            self._graph = jax.device_put(self._padded(structure, found))
+            self._graph, self._shifts = jax.device_put(self._padded(structure, found)), found.shifts
             self._reference = structure
             self.builds += 1
         dtype = self.potential.dtype
-        cell = structure.cell if structure.pbc.any() else np.zeros((3, 3))
+        placed = geometry(structure, self._shifts, dtype)
         real = lambda x: jnp.asarray(x, dtype)
+        one = lambda x: None if x is None else jnp.asarray(x)[None]
         return self._graph.replace(
-            positions=real(centred(structure)),
-            cell=real(cell)[None],
+            positions=jnp.asarray(placed["positions"]),
+            rest=placed["rest"],
+            cell=one(placed["cell"]),
+            cell_rest=one(placed["cell_rest"]),
             charge=real([structure.charge]),
             spin=real([structure.spin]),
         )

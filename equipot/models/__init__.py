@@ -47,7 +47,7 @@ def fresh(
     free-atom energies E0 in ``metadata``.
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
-    graph = graph.replace(positions=jnp.asarray(graph.positions))
+    graph = graph.replace(positions=jnp.asarray(graph.positions), rest=graph.rest)
     bare, vectors = graph.replace(positions=None), edge_vectors(graph)
 
     def start(key: Array, bare: Graph, vectors: Array) -> Any:

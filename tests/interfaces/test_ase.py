@@ -191,3 +191,23 @@ def test_a_structure_does_not_change_with_the_atoms_it_was_made_of():
     atoms.cell[:] *= 2
     for a, b in zip(before, (kept.numbers, kept.positions, kept.cell, kept.momenta), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_single_precision_follows_moved_and_strained_atoms_wherever_they_are():
+    """Atoms many cells from where they began, a step of dynamics and a strain within one list: as in double precision."""
+    atoms = crystal() * (2, 2, 2)
+    atoms.positions += np.random.default_rng(0).integers(-30, 30, (len(atoms), 3)) @ atoms.cell[:]
+    calculators = [EquipotCalculator(argon(dtype), skin=1.0) for dtype in ("float32", "float64")]
+    for step in range(3):
+        if step == 1:
+            atoms.rattle(0.05, seed=3)
+        if step == 2:
+            atoms.set_cell(1.003 * atoms.cell[:], scale_atoms=True)
+        single, double = (
+            (calc.get_property("energy", atoms), calc.get_forces(atoms), calc.get_stress(atoms)) for calc in calculators
+        )
+        size = np.abs(double[1]).max()
+        assert np.abs(single[1] - double[1]).max() < 2e-6 * size and abs(single[0] / double[0] - 1) < 1e-6
+        # Virials of many pairs, of either sign.
+        assert np.abs(single[2] - double[2]).max() < 1e-5 * np.abs(double[2]).max()
+    assert calculators[0].builds == 1
