@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     scaling.add_argument("--atoms", type=int, nargs="+", default=OVER["atoms"], metavar="N")
     speed = items.add_parser("speed", help="evaluation and training step of each model")
     speed.add_argument("--model", nargs="+", default=["MACE", "NequIP", WIDEST], choices=["MACE", "NequIP", WIDEST])
-    speed.add_argument("--system", nargs="+", default=list(FRAMES), choices=list(FRAMES), help="of MACE and NequIP; W1 has its own")
+    whose = "of MACE and NequIP; W1 has its own"
+    speed.add_argument("--system", nargs="+", default=list(FRAMES), choices=list(FRAMES), help=whose)
     dynamics = items.add_parser("md", help="a step of molecular dynamics beside a bare evaluation")
     dynamics.add_argument("--atoms", type=int, nargs="+", default=[1000], metavar="N")
     dynamics.add_argument("--steps", type=int, default=20, help="steps of a chunk")

@@ -48,6 +48,10 @@ from equipot.nn.tensor_product import Path, find_paths
 from equipot.structure import Structure
 
 
+SPLINED = 6
+"""Numbers of a pair by which its splines are weighted."""
+
+
 def network_of(work: str) -> MACE:
     """The network of a work item, without elements."""
     network = ITEMS[work].network
@@ -112,7 +116,8 @@ def traffic(term: MACE, size: Size, parameters: int) -> float:
     """Bytes of the ideal algorithm."""
     harmonics, hidden = (term.l_max + 1) ** 2, (term.hidden_l + 1) ** 2
     rows = sum(d(path.ir_out.l) for path in paths_of(term, term.hidden_l))
-    kept = size.pairs * (3 + harmonics + 2 * term.radial.mlp[-1])
+    features = 2 * term.radial.mlp[-1] if term.radial.table is None else SPLINED
+    kept = size.pairs * (3 + harmonics + features)
     # Layer 1: messages, basis, contraction, features; layer 2: sent features, messages, basis, contraction, features.
     kept += size.atoms * term.channels * (2 * harmonics + 2 * hidden + hidden + rows + harmonics + 2)
     return 4.0 * (5 * kept + 2 * parameters)
@@ -158,7 +163,7 @@ def roofline(work: str, seconds: float) -> dict[str, Any]:
     bandwidth = max(measured["numpy_GB_per_s"], measured["xla_GB_per_s"])
     for name, found in programs.items():
         counted = flop(models[name].term, size)
-        moved = traffic(potential.term, size, sum(x.size for x in jax.tree.leaves(models[name].variables)))
+        moved = traffic(models[name].term, size, sum(x.size for x in jax.tree.leaves(models[name].variables)))
         limits = {"arithmetic_ms": 1e-6 * sum(counted.values()) / rate, "memory_ms": 1e-6 * moved / bandwidth}
         bound = max(limits.values())
         found |= {"flop": counted, "bytes": moved, **limits, "bound_ms": bound, "over_bound": fastest(found) / bound}
