@@ -47,7 +47,6 @@ from equipot.nn.interaction import Plain
 from equipot.nn.tensor_product import Path, find_paths
 from equipot.structure import Structure
 
-
 SPLINED = 6
 """Numbers of a pair by which its splines are weighted."""
 
