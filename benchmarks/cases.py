@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.measure import compiled, device, memory, timing
 from benchmarks.peers.systems import KINDS, make
-from equipot import config, md
+from equipot import config, load, md, save
 from equipot.data.batch import pad
 from equipot.data.config import DataConfig
 from equipot.data.loader import plan_training, prepare
@@ -100,16 +100,27 @@ def scaling(atoms: int, seconds: float, batch: int = 1, changes: dict[str, Any] 
     return out
 
 
-def inference(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
-    """Energy, forces and, where there is a cell, stress of frames of a bundled set, or of a system of the work items."""
-    if system.rstrip("0123456789") in KINDS:
-        structures = [Structure.from_ase(atoms) for atoms in make(system)]
-    else:
-        structures = bundled_frames(system, frames, MODELS[model].cutoff)[0]
-    potential, graph = untrained(MODELS[model], structures)
+def saved(model: str, system: str, frames: int, file: str) -> dict[str, Any]:
+    """Writes a fresh potential, so that what evaluates it starts as a user's program does: from a file."""
+    save(untrained(MODELS[model], structures_of(system, frames, MODELS[model].cutoff))[0], file)
+    return {}
+
+
+def inference(model: str, system: str, frames: int, file: str, seconds: float) -> dict[str, Any]:
+    """Energy, forces and, where there is a cell, stress by the potential in a file (``saved``)."""
+    potential = load(file)
+    structures = structures_of(system, frames, potential.cutoff)
+    graph = jax.device_put(pad(structures, potential.cutoff))
     want = ("energy", "forces", "stress") if structures[0].pbc.all() else ("energy", "forces")
     call, facts = compiled(lambda p, g: evaluate(p, g, want), potential, graph)
     return about(potential, graph) | {"frames": frames} | facts | timing(call, seconds) | memory()
+
+
+def structures_of(system: str, frames: int, cutoff: float) -> list[Structure]:
+    """Frames of a bundled set, or a system of the work items."""
+    if system.rstrip("0123456789") in KINDS:
+        return [Structure.from_ase(atoms) for atoms in make(system)]
+    return bundled_frames(system, frames, cutoff)[0]
 
 
 def training(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
@@ -196,4 +207,4 @@ def md_step(potential: Potential, structure: Structure, steps: int, seconds: flo
     return {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in whole.items()}
 
 
-CASES = {"scaling": scaling, "inference": inference, "training": training, "dynamics": dynamics}
+CASES = {"scaling": scaling, "saved": saved, "inference": inference, "training": training, "dynamics": dynamics}

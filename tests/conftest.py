@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import pytest
+
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+)
+"""What XLA is told: compiling is most of the time of the tests, and what they check does not depend on how well it is done.
+``XLA_FLAGS= pytest`` compiles as users do, and so do the slow tests, which compute more than they compile."""
+
+
+def pytest_configure(config):
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", QUICK)
 
 
 @pytest.fixture

@@ -26,12 +26,11 @@ from equipot.neighbors import (
 )  # fmt: skip
 
 PERIODICITY = list(itertools.product((True, False), repeat=3))
-# Compiling is what takes the time here; the large system is compiled as users would.
-quick = partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
-build = quick(allocate)
-build_many = quick(jax.vmap(allocate, in_axes=(None, 0, 0)))
-stale = quick(is_stale)
-renew = quick(update)
+jitted = partial(jax.jit, static_argnums=0)
+build = jitted(allocate)
+build_many = jitted(jax.vmap(allocate, in_axes=(None, 0, 0)))
+stale = jitted(is_stale)
+renew = jitted(update)
 label = lambda pbc: "".join("FT"[p] for p in pbc)
 
 
@@ -249,7 +248,7 @@ def close_pairs(spec, dlist, positions, cell):
     return jnp.sum(jnp.linalg.norm(vectors, axis=-1) < spec.cutoff)
 
 
-count = quick(close_pairs)
+count = jitted(close_pairs)
 
 
 def test_list_inside_a_loop_with_a_changing_cell():

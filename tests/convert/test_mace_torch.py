@@ -28,7 +28,7 @@ FOLDER = Path(os.environ.get("EQUIPOT_MACE_MODELS", DATA))
 GOLDEN = sorted(FOLDER.glob("mace-*.json" if FOLDER == DATA else "*.json"))
 CASES = [(path.stem, head) for path in GOLDEN for head in json.loads(path.read_text())["heads"]]
 
-_evaluate = jax.jit(evaluate, static_argnames="want", compiler_options={"xla_backend_optimization_level": 0})
+_evaluate = jax.jit(evaluate, static_argnames="want")
 
 
 def read(name, folder=DATA):
