@@ -143,8 +143,10 @@ def test_frames_hold_what_the_model_says(potential, solid, configure, tmp_path):
     assert np.ptp(table["volume_A3"]) > 1
 
 
-def test_pairs_that_come_in_all_at_once_are_no_explosion(tmp_path):
-    """A whole shell within one step leaves forces that are no numbers: the chunk is repeated with more room."""
+@pytest.mark.parametrize("ensemble", [md.NVE(), md.NPTIsotropic()], ids=name)
+def test_pairs_that_come_in_all_at_once_are_no_explosion(ensemble, tmp_path):
+    """A whole shell within one step leaves forces that are no numbers: the chunk is repeated with more room, and a run that
+    is resumed keeps the room."""
     atoms = bulk("Si", "diamond", a=5.431, cubic=True) * (2, 2, 2)
     structure = Structure.from_ase(atoms, source="silicon")
     # The second shell is at 3.8403 Å.
@@ -152,12 +154,15 @@ def test_pairs_that_come_in_all_at_once_are_no_explosion(tmp_path):
     term = NequIP(cutoff=3.835, channels=2, l_max=0, layers=1, elements=(14,), radial=Radial(mlp=(4,)))
     potential = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((14, 0.0),)), avg_num_neighbors=4.0)
     config = md.MDConfig(
-        "-", "-", md.NVE(), steps=4, timestep_fs=2.0, temperature_K=1000.0, log_every=2, chunk_steps=4, trajectory=None
+        "-", "-", ensemble, steps=8, timestep_fs=2.0, temperature_K=1000.0, log_every=2, chunk_steps=4, trajectory=None
     )
     told = io.StringIO()
     summary = md.simulate(potential, structure, config, tmp_path / "run", progress=told)
     assert summary.builds > 1 and "pairs within the cutoff" in told.getvalue()
     assert all(np.isfinite(column).all() for column in log.read(tmp_path / "run" / "log.csv").values())
+    md.simulate(potential, structure, dataclasses.replace(config, steps=4), tmp_path / "cut", progress=None)
+    assert md.simulate(potential, structure, config, tmp_path / "cut", resume=True, progress=None).builds == 1
+    assert contents(tmp_path / "cut") == contents(tmp_path / "run")
 
 
 def test_overflow_is_replayed(potential, solid, configure, tmp_path, monkeypatch):
