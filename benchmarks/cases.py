@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.measure import compiled, device, memory, timing
+from benchmarks.measure import compiled, device, in_turn, memory, timing
 from benchmarks.peers.systems import KINDS, make
 from equipot import config, load, md, save
 from equipot.data.batch import pad
@@ -169,16 +170,22 @@ def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
     structure = silicon(atoms)
     potential, graph = untrained(SMALL, [structure], scale=1e-6)
     bare, facts = compiled(energy_forces, potential, graph)
-    out = about(potential, graph) | {"evaluation": facts | timing(bare, seconds)}
     settings = settings_of(steps)
     spec = plan(structure.positions, structure.cell, structure.pbc, potential.cutoff, settings.skin)
     geometry = graph.positions, graph.cell[0]
     build = compiled(lambda r, c: allocate(spec, r, c), *geometry)[0]
     wide = to_graph(build(), geometry[0], graph.numbers, geometry[1])
-    out["list"] = timing(build, seconds / 4) | {"slots": spec.slots}
-    out["evaluation_in_list"] = timing(compiled(energy_forces, potential, wide)[0], seconds)
-    out["step"] = md_step(potential, structure, steps, seconds)
-    out["steps_per_chunk"] = steps
+    with moving(potential, structure, steps) as chunk:
+        calls = {
+            "evaluation": (bare, steps),
+            "list": (build, steps),
+            "evaluation_in_list": (compiled(energy_forces, potential, wide)[0], steps),
+            "chunk": (chunk, 1),
+        }
+        found = in_turn(calls, seconds)
+    out = about(potential, graph) | {"steps_per_chunk": steps, "step": of_step(found.pop("chunk"), steps)} | found
+    out["evaluation"] |= facts
+    out["list"]["slots"] = spec.slots
     out["step_over_evaluation"] = out["step"]["cpu_ms_min"] / out["evaluation"]["cpu_ms_min"]
     return out | memory()
 
@@ -191,8 +198,9 @@ def settings_of(steps: int) -> md.MDConfig:
     )  # fmt: skip
 
 
-def md_step(potential: Potential, structure: Structure, steps: int, seconds: float) -> dict[str, float]:
-    """Time of a step of the driver of ``equipot md``, all included."""
+@contextlib.contextmanager
+def moving(potential: Potential, structure: Structure, steps: int) -> Iterator[Callable[[], Any]]:
+    """A call that makes a chunk of so many steps by the driver of ``equipot md``, files included."""
     settings = settings_of(steps)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
@@ -203,8 +211,12 @@ def md_step(potential: Potential, structure: Structure, steps: int, seconds: flo
             at = run.chunk(at)
             return at.state
 
-        whole = timing(call, seconds)
-    return {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in whole.items()}
+        yield call
+
+
+def of_step(chunk: dict[str, float], steps: int) -> dict[str, float]:
+    """Times of a step from those of a chunk."""
+    return {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in chunk.items()}
 
 
 CASES = {"scaling": scaling, "saved": saved, "inference": inference, "training": training, "dynamics": dynamics}

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,20 +22,36 @@ def timing(call: Callable[[], Any], seconds: float) -> dict[str, float]:
     Processor time counts all threads of this process. On a machine that others use too it is the steadier figure, as long as
     the work is done by processors.
     """
-    for _ in range(WARM_UP):
-        jax.block_until_ready(call())
-    wall, cpu, end = [], [], time.perf_counter() + seconds
-    while len(wall) < LEAST or time.perf_counter() < end:
-        began = time.perf_counter(), time.process_time()
-        jax.block_until_ready(call())
-        wall.append(1e3 * (time.perf_counter() - began[0]))
-        cpu.append(1e3 * (time.process_time() - began[1]))
+    return in_turn({"": (call, 1)}, seconds)[""]
+
+
+def in_turn(calls: Mapping[str, tuple[Callable[[], Any], int]], seconds: float) -> dict[str, dict[str, float]]:
+    """The same of several calls to be compared, which take turns, so that all meet the same moods of the machine.
+
+    A call comes with how often it is made in its turn; given is the mean of a turn's, and the median and the least over turns.
+    """
+    for call, _ in calls.values():
+        for _ in range(WARM_UP):
+            jax.block_until_ready(call())
+    wall, cpu = ({name: [] for name in calls} for _ in range(2))
+    turns, end = 0, time.perf_counter() + seconds * len(calls)
+    while turns < LEAST or time.perf_counter() < end:
+        turns += 1
+        for name, (call, repeats) in calls.items():
+            began = time.perf_counter(), time.process_time()
+            for _ in range(repeats):
+                jax.block_until_ready(call())
+            wall[name].append(1e3 * (time.perf_counter() - began[0]) / repeats)
+            cpu[name].append(1e3 * (time.process_time() - began[1]) / repeats)
     return {
-        "cpu_ms": statistics.median(cpu),
-        "cpu_ms_min": min(cpu),
-        "wall_ms": statistics.median(wall),
-        "wall_ms_min": min(wall),
-        "repeats": len(wall),
+        name: {
+            "cpu_ms": statistics.median(cpu[name]),
+            "cpu_ms_min": min(cpu[name]),
+            "wall_ms": statistics.median(wall[name]),
+            "wall_ms_min": min(wall[name]),
+            "repeats": turns,
+        }
+        for name in calls
     }
 
 

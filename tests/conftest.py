@@ -19,10 +19,17 @@ def pytest_configure(config):
         os.environ.setdefault("XLA_FLAGS", QUICK)
 
 
-@pytest.fixture
-def double_precision():
-    """64 bits in JAX for one test, as before afterwards."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
+PRECISION = jax.config.jax_enable_x64
+
+
+@pytest.fixture(autouse=True)
+def precision_is_put_back():
+    """What a test, or the program that it runs, switches on is off for the next one."""
     yield
-    jax.config.update("jax_enable_x64", before)
+    jax.config.update("jax_enable_x64", PRECISION)
+
+
+@pytest.fixture
+def double_precision(precision_is_put_back):
+    """64 bits in JAX for one test."""
+    jax.config.update("jax_enable_x64", True)

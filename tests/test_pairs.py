@@ -44,6 +44,7 @@ def wide_graph() -> Graph:
 def everything(term, graph: Graph, monkeypatch, packed: bool, derivatives: bool) -> dict[str, np.ndarray]:
     """Of a fresh potential, by pairs that are packed or not."""
     monkeypatch.setattr(pair_map, "BLOCK", 16)
+    monkeypatch.setattr(pair_map, "WHOLE", 16)
     found = pairs.find
     if not packed:
         monkeypatch.setattr(jax, "default_backend", lambda: "another")

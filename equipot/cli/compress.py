@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from equipot.cli.runtime import prepare
 
@@ -19,6 +20,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output.suffix != ".eqp":
         raise ValueError(f"{args.output}: the name of a potential ends in .eqp")
+    if Path(args.model).exists() and args.output.exists() and args.output.samefile(args.model):
+        raise ValueError(f"{args.output} is the original, which cannot be made again from its splines; choose another name")
     check_writable(args.output)
     prepare("float64")
     potential = library.load(args.model)
@@ -33,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
         f"{args.model}: radial weights of all layers as quintic splines on {intervals} intervals; they deviate by "
         f"{compressed.weights:.0e} of the largest, their slopes by {compressed.slopes:.0e}"
     )
-    told = ", ".join(f"{found[name]:.1e} {unit}" for name, unit in UNITS.items())
+    told = ", ".join(f"{value:.1e} {UNITS[name]}" for name, value in found.items())
     where = "; ".join(s.source for s in made) if args.structures is None else f"{len(structures)} frames of {args.structures}"
-    print(f"largest deviation from the original, in double precision: {told}\n    on {where}")
+    heads = f" and its {len(potential.heads)} heads" if potential.heads else ""
+    print(f"largest deviation from the original{heads}, in double precision: {told}\n    on {where}")
     print(f"written: {args.output}")

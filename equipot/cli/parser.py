@@ -105,7 +105,7 @@ def add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def add_compress(commands: argparse._SubParsersAction) -> None:
-    compress = command(commands, "compress", "tabulate the radial networks of a potential: the same to rounding, and faster")
+    compress = command(commands, "compress", "tabulate the radial networks of a potential: nearly the same, and faster")
     add_model(compress)
     compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
     grid = "intervals of the splines between zero and the cutoff (default: as many as single precision can tell)"

@@ -104,8 +104,8 @@ def neighbor_list_energy(
     ``box`` is jax-md's (see the module), or None for an isolated system, whose coordinates are real. ``dr_threshold`` is the
     margin of the list (Å). ``energy_fn(R, neighbor=..., box=..., perturbation=...)`` is the interaction energy in eV, without
     the free atoms', which would cost digits in float32. It brings the list up to date by itself where atoms have moved too far
-    since ``neighbors.update``. Where the list has overflowed it is NaN, and so is its gradient: never the energy of a list with
-    missing pairs.
+    since ``neighbors.update``. Where the list has overflowed it is NaN, and so are its derivatives by anything:
+    never the energy of a list with missing pairs.
 
     Raises:
         ValueError: an unknown element; from ``allocate``, whatever ``neighbors.plan`` raises.
@@ -142,7 +142,8 @@ def neighbor_list_energy(
             vectors = perturbed(edge_vectors(graph), perturbation)
             total = jnp.sum(atomic(potential, graph, vectors).energy)
         # Its derivatives are no numbers either: a chosen constant would have none, and atoms without forces look calm.
-        return total + jnp.where(slots.overflow, jnp.nan, 0.0).astype(total.dtype) * jnp.sum(real)
+        everything = jnp.sum(real) + jnp.sum(vectors)
+        return total + jnp.where(slots.overflow, jnp.nan, 0.0).astype(total.dtype) * everything
 
     return partition.NeighborListFns(allocate_fn, update_fn), energy_fn
 

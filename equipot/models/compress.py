@@ -1,4 +1,4 @@
-"""A potential with its radial networks tabulated as splines: the same potential to rounding, and faster.
+"""A potential with its radial networks tabulated as splines: the same potential but for a stated deviation, and faster.
 
 The splines are the model from then on: energies are conserved exactly as before. The precedent is the compression of DeePMD
 (Lu et al., J. Chem. Theory Comput. 18, 5559 (2022), arXiv:2107.02103).

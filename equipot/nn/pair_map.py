@@ -17,8 +17,10 @@ from jaxtyping import Array, Float
 from equipot.graph import PADDING_VECTOR
 from equipot.pairs import Halves, Pairs
 
-BLOCK = 2048
-"""Most pairs in one block on a CPU."""
+BLOCK = 512
+"""Most pairs in one block on a CPU: few, since a block that is only begun is computed to its end."""
+WHOLE = 2048
+"""Pairs up to which they are not divided."""
 FAR = PADDING_VECTOR[0]
 """Distance (Å) in empty rows."""
 
@@ -43,7 +45,7 @@ def _blocks(function: Function, packed: bool, variables: Any, r: Array, others: 
     On an accelerator, where blocks would run one after the other, all pairs are one.
     """
     n = len(r)
-    if n <= BLOCK or not packed:
+    if n <= WHOLE or not packed:
         return function(variables, r, others)
     blocks = -(-n // BLOCK)
     size = -(-n // blocks)

@@ -140,13 +140,20 @@ def _each(
     out = []
     for k, structure in enumerate(structures):
         mine = found.pop(k)
-        if not all(np.isfinite(value).all() for value in (mine.energy, mine.forces) if value is not None):
+        if not all(np.isfinite(value).all() for value in _results(mine, structure)):
             raise ValueError(not_finite(structure))
         free = np.stack([free_atoms(p.metadata, structure.numbers) for p in potentials])
         free = free if ensemble else free[0]
         add = lambda value, offset: None if value is None else value + offset
         out.append(mine.replace(energy=add(mine.energy, free.sum(axis=-1)), energies=add(mine.energies, free)))
     return out
+
+
+def _results(out: Observables, structure: Structure) -> list[np.ndarray]:
+    """All that there is to be said of a structure: no stress of one without a volume."""
+    values = {field.name: getattr(out, field.name) for field in dataclasses.fields(out)}
+    meaningless = () if _has_volume(structure) else ("stress",)
+    return [value for name, value in values.items() if value is not None and name not in meaningless]
 
 
 def _joined(each: Sequence[Observables], axis: int) -> Observables:
@@ -158,7 +165,7 @@ def _joined(each: Sequence[Observables], axis: int) -> Observables:
 
 def not_finite(structure: Structure) -> str:
     """What to say of a structure whose energy or forces are not finite: which atoms are too close, if that is why."""
-    what = f"{structure.name}: energy or forces are not finite"
+    what = f"{structure.name}: a result (energy, forces or what follows from them) is not finite"
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, 0.1)
     if not len(edges.centers):
         return f"{what}; the potential knows nothing like it"

@@ -15,6 +15,7 @@ from equipot.data.config import KINDS
 from equipot.data.levels import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
+from equipot.potential import Potential
 from equipot.training import checkpoint
 from equipot.training.adapt import Trained
 from equipot.training.config import FineTune, TrainConfig
@@ -159,7 +160,7 @@ def describe(run: Run, beginning: Beginning) -> None:
         f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
     )
     if beginning.base is not None:
-        for line in (*beginning.base.notes, trained_text(potential.variables["params"], beginning.trained)):
+        for line in (*beginning.base.notes, trained_text(potential, beginning.trained)):
             say(line)
     if run.config.batch_size % run.mesh.size:
         say(
@@ -177,10 +178,13 @@ def size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def trained_text(params: Any, trained: Trained) -> str:
+def trained_text(potential: Potential, trained: Trained) -> str:
     """How much of the parameters is trained."""
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
-    return f"trained: {size(trained.params)} of {size(params)} parameters{through}"
+    compressed = getattr(getattr(potential.term, "radial", None), "table", None) is not None
+    splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
+    count = f"{size(trained.params)} of {size(potential.variables['params'])} parameters"
+    return f"trained: {count}{through}{splines if compressed else ''}"
 
 
 def padding(loader: Loader, seed: int) -> float:
@@ -213,7 +217,7 @@ def report(run: Run, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     }
     if base is not None:
         facts["base"] = f"{base.name} (SHA-256 {base.sha256})"
-        facts["trained"] = trained_text(run.potential.variables["params"], beginning.trained)
+        facts["trained"] = trained_text(run.potential, beginning.trained)
         write_json(base.before, run.out / "base-errors.json")
     text = write_report(run.out, facts, results, dataset.atomic_energies, None if base is None else base.before)
     run.console.say(

@@ -148,6 +148,11 @@ def test_stale_list_is_renewed_and_overflow_is_loud(potential):
     assert dense.did_buffer_overflow
     value, slope = jax.value_and_grad(energy_fn)(jnp.asarray(atoms.positions * 0.7), neighbor=neighbors, box=box * 0.7)
     assert np.isnan(value) and np.isnan(slope).all()
+    small = jnp.asarray(atoms.positions * 0.7), box * 0.7
+    assert np.isnan(quantity.pressure(energy_fn, *small, neighbor=dense))
+    assert np.isnan(quantity.stress(energy_fn, *small, neighbor=dense)).all()
+    by_box = jax.grad(lambda b: energy_fn(small[0], neighbor=dense, box=b))(small[1])
+    assert np.isnan(by_box[jnp.triu_indices(3)]).all()
     again = neighbor_fn.allocate(atoms.positions * 0.7, box=box * 0.7)
     assert not again.did_buffer_overflow
     assert (neighbors.idx <= len(atoms)).all() and (neighbors.idx == len(atoms)).any()

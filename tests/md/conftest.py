@@ -17,13 +17,6 @@ CUTOFF = 7.0
 TEMPERATURE = 40.0
 
 
-@pytest.fixture(autouse=True, scope="module")
-def precision_is_put_back():
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @pytest.fixture(scope="session")
 def solid():
     """32 atoms, half neon and half argon for what the masses are concerned, in a crystal of argon."""

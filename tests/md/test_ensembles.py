@@ -152,7 +152,6 @@ def test_compressibility_from_fluctuations_and_from_pressures(ensemble, potentia
 
 def test_single_precision_does_not_drift(potential, solid, configure, tmp_path):
     """In float32 the total energy of NVE wanders by rounding, but has no slope."""
-    jax.config.update("jax_enable_x64", False)
     config = configure(md.NVE(), steps=8_000, dtype="float32")
     table, _ = trajectory(potential, solid, config, tmp_path / "run")
     interaction = table["total_eV"] - table["total_eV"].mean()

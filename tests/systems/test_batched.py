@@ -199,6 +199,10 @@ def test_bad_results_name_their_structure():
     frames.insert(2, Atoms("Ar2", [[0, 0, 0], [0, 0, 0.0]], info={}))
     with pytest.raises(ValueError, match="closer than 0.1"):
         equipot.evaluate(argon(), frames)
+    fused = Atoms("Ar2", [[0, 0, 0], [0, 0, 0.0]], cell=[9.0] * 3, pbc=True)
+    for want in ("stress", "virials"):
+        with pytest.raises(ValueError, match="closer than 0.1"):
+            equipot.evaluate(argon(), fused, want=want)
 
 
 @pytest.mark.parametrize("name", ["mace", "nequip"])

@@ -211,16 +211,9 @@ def test_isolated_atoms_of_the_new_level_are_used_where_the_base_counts_from_the
 # New elements
 
 
-@pytest.fixture
-def double():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-
-
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("parents", [{17: None}, {17: 8, 6: None, 9: 1}])
-def test_new_elements_leave_the_old_ones_alone(name, parents, double):
+def test_new_elements_leave_the_old_ones_alone(name, parents, double_precision):
     potential = small(name).astype("float64")
     larger = extend(potential, parents)
     assert larger.term.elements == (1, 8, *parents) and larger.elements == tuple(sorted((1, 8, *parents)))

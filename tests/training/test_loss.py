@@ -12,10 +12,8 @@ from equipot.training.loss import MSE, TERMS, Constant, Huber, Loss, Ramp, Switc
 
 
 @pytest.fixture(autouse=True)
-def double():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+def _precision(double_precision):
+    """Losses are checked in float64."""
 
 
 def batch_of(structures, extra=(0, 0, 0)):

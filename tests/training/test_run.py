@@ -271,16 +271,13 @@ def test_from_files_of_every_kind_to_a_potential(tmp_path):
     energies = {"H": tiny.ENERGIES[1], "O": tiny.ENERGIES[8]}
     data = DataConfig(train=str(tmp_path / "train.xyz"), valid=str(tmp_path / "valid.h5"), atomic_energies=energies)
     config = TrainConfig(data, tiny.Tiny(3.5), TrainingConfig(epochs=2, batch_size=4), dtype="float64")
-    try:
-        best = train(config, tmp_path / "run", progress=None)
-        potential = eqp.load(best)
-        assert potential.dtype == np.float64
-        table, _ = evaluate_set(potential, tiny.structures(5, 1, (3, 4)))
-        row = min(rows(tmp_path / "run"), key=lambda row: row["valid_loss"])
-        for key in ("forces_mae", "forces_rmse", "energy_mae_per_atom", "stress_mae"):
-            np.testing.assert_allclose(table[key], row[f"valid_{key}"], rtol=1e-9)
-    finally:
-        jax.config.update("jax_enable_x64", False)
+    best = train(config, tmp_path / "run", progress=None)
+    potential = eqp.load(best)
+    assert potential.dtype == np.float64
+    table, _ = evaluate_set(potential, tiny.structures(5, 1, (3, 4)))
+    row = min(rows(tmp_path / "run"), key=lambda row: row["valid_loss"])
+    for key in ("forces_mae", "forces_rmse", "energy_mae_per_atom", "stress_mae"):
+        np.testing.assert_allclose(table[key], row[f"valid_{key}"], rtol=1e-9)
 
 
 def test_more_devices_than_there_are(tmp_path):

@@ -19,7 +19,7 @@ from equipot.nn.interaction import Attention, NonLinear, Residual
 from equipot.nn.normalize import Density
 from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Head, Metadata, Potential, evaluate
 from equipot.structure import Structure
 from equipot.workflows.compression import deviations
 
@@ -64,6 +64,28 @@ def test_deviations_fall_with_the_width_of_the_intervals(name):
     assert 0 < found[1]["energy"] < 1e-5
 
 
+def test_deviations_are_of_what_was_measured():
+    """No stress where there is none, no deviation from what is no number, and the worst of all heads."""
+    whole = potential_of("nequip")
+    fast = compress(whole, 16).potential
+    molecule = salt().replace(pbc=np.zeros(3, bool), cell=np.zeros((3, 3)))
+    assert set(deviations(whole, fast, [molecule])) == {"energy", "forces"}
+    fused = molecule.replace(positions=np.repeat(molecule.positions[:4], 2, axis=0))
+    with pytest.raises(ValueError, match="closer than 0.1"):
+        deviations(whole, fast, [molecule, fused])
+
+    term = MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,)), heads=("one", "other"))
+    energies = tuple((z, -1.0 * z) for z in ELEMENTS)
+    metadata = Metadata(atomic_energies=energies, heads=(Head("one", energies), Head("other", energies)))
+    graph = pad([salt().replace(head=0)], 4.0)
+    whole = fresh(term, graph, jax.random.key(0), metadata, avg_num_neighbors=12.0).astype("float64")
+    fast = compress(whole, 16).potential
+    alone = [deviations(whole.head(name), fast.head(name), [salt()]) for name in ("one", "other")]
+    both = deviations(whole, fast, [salt()])
+    assert alone[0] != alone[1]
+    assert both == pytest.approx({name: max(one[name] for one in alone) for name in both}, rel=1e-6)
+
+
 def test_forces_are_minus_the_gradient_and_vanish_smoothly():
     potential = compress(potential_of("mace"), 16).potential
     graph = pad([salt()], 4.0, dtype=np.float64)
@@ -97,6 +119,8 @@ def test_from_the_command_line(tmp_path, capsys):
     eqp.save(potential_of("nequip").astype("float32"), tmp_path / "whole.eqp")
     assert cli.main(["compress", str(tmp_path / "whole.eqp"), "-o", str(tmp_path / "fast.eqp"), "--intervals", "64"]) == 0
     assert "largest deviation from the original" in capsys.readouterr().out
+    assert cli.main(["compress", str(tmp_path / "whole.eqp"), "-o", str(tmp_path / "whole.eqp")]) == 2
+    assert "is the original" in capsys.readouterr().err
     fast, whole = (equipot.load(tmp_path / name, "float64") for name in ("fast.eqp", "whole.eqp"))
     assert fast.term.radial.table == Splines(64)
     assert deviations(whole, fast, [salt()])["energy"] < 1e-5

@@ -370,12 +370,10 @@ def test_unknown_elements_before_any_work(crystal):
 def test_command_line(term, code, crystal, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EQUIPOT_CACHE", "off")
-    before = jax.config.jax_enable_x64
     eqp.save(potential_of(term(CUTOFF)), "model.eqp")
     crystal.to_ase().write("start.xyz")
     argv = ["doctor", "model.eqp", "start.xyz", "--elements", "Ge", "--json", "found.json"]
     assert cli.main(argv) == code
-    jax.config.update("jax_enable_x64", before)
     out = capsys.readouterr().out
     assert "| rotation" in out and "runs/doctor-model" in out
     found = json.loads((tmp_path / "found.json").read_text())
