@@ -26,6 +26,9 @@ ITEMS = {
 
 def main() -> None:
     args = parser().parse_args()
+    wrong = not_counts(args)
+    if wrong:
+        sys.exit(f"benchmarks: {wrong}")
     # Asked to end, it ends by an exception: a measurement that it started goes with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if args.item == "case":
@@ -39,6 +42,17 @@ def main() -> None:
             measure(args)
         except subprocess.CalledProcessError as error:
             sys.exit(f"benchmarks: a measurement failed (exit code {error.returncode}), as it says above; others are kept")
+
+
+def not_counts(args: argparse.Namespace) -> str:
+    """What is said to be how many, how long or how wide, and cannot be; empty where nothing is."""
+    for name in ("atoms", "steps", "seconds", "cores", "rounds", "threads", "budget"):
+        value = getattr(args, name, None)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if number is not None and not number > 0:
+                return f"--{name} {number} must be greater than 0"
+    wanted, there = getattr(args, "cores", None) or getattr(args, "threads", None) or 0, record.cores()
+    return f"{wanted} cores are asked for, there are {there}" if wanted > there else ""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
 from benchmarks import gpu, sweeps  # noqa: E402
+from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.peers.items import ITEMS, chosen  # noqa: E402
 from benchmarks.peers.rounds import interleave, start  # noqa: E402
 from benchmarks.peers.systems import benzyloxypyridinamine, make, molecules  # noqa: E402
@@ -69,6 +70,21 @@ def prepare(job):
 
 serve(prepare, ("numpy",))
 """
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["speed", "--cores", "0"], "--cores 0 must be greater than 0"),
+        (["md", "--steps", "-2"], "--steps -2 must be greater than 0"),
+        (["gpu", "--atoms", "8", "-3"], "--atoms -3 must be greater than 0"),
+        (["roofline", "--cores", "9999"], "9999 cores are asked for"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(arguments, message, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit, match=message):
+        main()
 
 
 def test_workers_answer_in_rounds_and_failures_are_told(tmp_path):

@@ -181,8 +181,17 @@ def without_free_atoms(potential: Potential) -> Potential:
 
 
 def hessian_of(potential: Potential, system: Any, batch_size: int = 32) -> np.ndarray:
-    """d^2E/dr dr of one system, (atoms, 3, atoms, 3) in eV/Å^2."""
-    (structure,) = as_structures(system)
-    potential.check([structure])
-    graph = pad([structure], potential.cutoff, dtype=potential.dtype)
-    return np.asarray(_hessian(potential, graph, batch_size=batch_size))
+    """d^2E/dr dr of one system, (atoms, 3, atoms, 3) in eV/Å^2.
+
+    Raises:
+        ValueError: several systems, an unknown element, a result that is not finite.
+    """
+    structures = as_structures(system)
+    if len(structures) != 1:
+        raise ValueError(f"a Hessian is of one system; got {len(structures)}")
+    potential.check(structures)
+    graph = pad(structures, potential.cutoff, dtype=potential.dtype)
+    found = np.asarray(_hessian(potential, graph, batch_size=batch_size))
+    if not np.isfinite(found).all():
+        raise ValueError(not_finite(structures[0]))
+    return found

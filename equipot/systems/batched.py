@@ -69,8 +69,8 @@ def run(
     Raises:
         TooLargeError: a single structure does not fit.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} must be at least 1; leave it out to have it chosen")
+    if batch_size is not None and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
+        raise ValueError(f"batch_size {batch_size!r} must be a whole number, at least 1; leave it out to have it chosen")
     frames = prepare(structures, job.model.cutoff)
     chosen = _devices(devices)
     chosen = chosen[: len(structures) if batch_size is None else min(len(structures), batch_size)]

@@ -129,8 +129,9 @@ def test_the_size_of_batches_can_be_set(device, batch_size):
     found = evaluate_each(model, frames, batch_size=batch_size)
     assert len(device.graphs) >= 13 / batch_size and max(int(g.graph_mask.sum()) for g in device.graphs) == batch_size
     assert_same(found, evaluate_each(model, frames))
-    with pytest.raises(ValueError, match="batch_size 0"):
-        evaluate_each(model, frames, batch_size=0)
+    for wrong in (0, 1.5, "4"):
+        with pytest.raises(ValueError, match=f"batch_size {wrong!r} must be a whole number"):
+            evaluate_each(model, frames, batch_size=wrong)
 
 
 def test_one_great_cell_among_molecules(device, monkeypatch):
@@ -203,6 +204,10 @@ def test_bad_results_name_their_structure():
     for want in ("stress", "virials"):
         with pytest.raises(ValueError, match="closer than 0.1"):
             equipot.evaluate(argon(), fused, want=want)
+    with pytest.raises(ValueError, match="closer than 0.1"):
+        equipot.hessian_of(argon(), fused)
+    with pytest.raises(ValueError, match="one system; got 2"):
+        equipot.hessian_of(argon(), frames[:2])
 
 
 @pytest.mark.parametrize("name", ["mace", "nequip"])
