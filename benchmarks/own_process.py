@@ -28,10 +28,12 @@ def in_own_process(
     print(f"{name} {dict(arguments)} ...", file=sys.stderr, flush=True)
     command: Sequence[str] = [sys.executable, "-m", "benchmarks", "case", name, json.dumps(arguments)]
     command = [*command, *(["--cores", str(cores)] if cores else [])]
+    # numpy's threads are made before a process confines itself, and would compute on the other cores.
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cores)) if cores else {}
     # Nothing of JAX is loaded here: a child's peak memory begins with that of its parent.
     done = subprocess.run(
         command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **threads, **(environment or {})},
     )  # fmt: skip
     return {"case": name, "arguments": arguments} | json.loads(done.stdout.splitlines()[-1])
 
