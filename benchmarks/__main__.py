@@ -16,6 +16,7 @@ from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
 from benchmarks.table import README, fill, text
+from equipot.cli.runtime import cores
 
 ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
@@ -51,7 +52,7 @@ def not_counts(args: argparse.Namespace) -> str:
         for number in value if isinstance(value, list | tuple) else [value]:
             if number is not None and not number > 0:
                 return f"--{name} {number} must be greater than 0"
-    wanted, there = getattr(args, "cores", None) or getattr(args, "threads", None) or 0, record.cores()
+    wanted, there = getattr(args, "cores", None) or getattr(args, "threads", None) or 0, cores()
     return f"{wanted} cores are asked for, there are {there}" if wanted > there else ""
 
 

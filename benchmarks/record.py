@@ -69,11 +69,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def versions() -> dict[str, str]:
     """Python, the packages that matter, and the commit of this repository (``+`` where files were changed since)."""
     found = {"python": platform.python_version(), "equipot": equipot.__version__, "commit": commit()}

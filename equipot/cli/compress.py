@@ -29,7 +29,6 @@ def run(args: argparse.Namespace) -> None:
     compressed = compress(potential, intervals)
     made = [rattled(structure, seed) for seed, structure in enumerate(specimens(potential.elements))]
     structures = made if args.structures is None else list(read(args.structures))
-    potential.check([s.replace(head=0) if potential.heads else s for s in structures])
     found = deviations(potential, compressed.potential, structures)
     eqp.save(compressed.potential, args.output)
     print(
@@ -38,6 +37,6 @@ def run(args: argparse.Namespace) -> None:
     )
     told = ", ".join(f"{value:.1e} {UNITS[name]}" for name, value in found.items())
     where = "; ".join(s.source for s in made) if args.structures is None else f"{len(structures)} frames of {args.structures}"
-    heads = f" and its {len(potential.heads)} heads" if potential.heads else ""
+    heads = f", over its {len(potential.heads)} heads" if potential.heads else ""
     print(f"largest deviation from the original{heads}, in double precision: {told}\n    on {where}")
     print(f"written: {args.output}")
