@@ -1,4 +1,4 @@
-"""Molecular dynamics on the integrators of jax-md, in whole chunks on the device.
+"""Molecular dynamics by the integrators of jax-md, in whole chunks on the device.
 
 >>> from equipot import md
 >>> md.run(md.MDConfig(model="model.eqp", structure="start.xyz", ensemble=md.NVTCSVR(), steps=10_000), "runs/md")

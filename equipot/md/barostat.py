@@ -38,17 +38,17 @@ def flexible(ensemble: NPTFlexible, setup: Setup, field: Field) -> tuple:
     half = setup.dt / 2
     mass = lambda state: jnp.asarray(setup.mass, state.position.dtype)
 
-    def start(state: State, virial: Float[Array, "3 3"]) -> State:
-        return state.replace(extra={"momentum": jnp.zeros_like(virial), "virial": virial})
+    def start(state: State) -> State:
+        return state.replace(extra={"momentum": jnp.zeros_like(state.virial)})
 
     def kick_cell(state: State) -> Array:
         pressure_volume = setup.pressure * jnp.abs(jnp.linalg.det(state.cell))
         flow = jnp.sum(state.momentum[:, :, None] * state.momentum[:, None, :] / mass(state)[..., None], axis=0)
         eye = jnp.eye(3, dtype=flow.dtype)
-        force = flow - state.extra["virial"] - pressure_volume * eye + jnp.trace(flow) / (3 * n) * eye
+        force = flow - state.virial - pressure_volume * eye + jnp.trace(flow) / (3 * n) * eye
         return state.extra["momentum"] + half * force
 
-    def step(state: State, neighbor: DeviceList) -> State:
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         first = kick_cell(state)
         rate = first / weight
         momentum = kick(state.momentum, state.force, rate, half, n)
@@ -58,14 +58,10 @@ def flexible(ensemble: NPTFlexible, setup: Setup, field: Field) -> tuple:
         second, cell_heat = cell_noise(cell_key, first, weight, setup.kT, cell_friction * setup.dt)
         rate = second / weight
         position, cell = drift(position, cell, momentum / mass(state), rate, half)
-        out = field.evaluate(position, cell, neighbor, ("forces", "stress"))
-        virial = out.stress[0] * jnp.abs(jnp.linalg.det(cell))
-        momentum = kick(momentum, out.forces, rate, half, n)
-        new = state.replace(
-            position=position, momentum=momentum, force=out.forces, cell=cell, key=key,
-            heat=state.heat + heat + cell_heat, extra={"momentum": second, "virial": virial},
-        )  # fmt: skip
-        return new.replace(extra={"momentum": kick_cell(new), "virial": virial})
+        moved = state.replace(position=position, cell=cell, key=key, heat=state.heat + heat + cell_heat)
+        new, neighbor = field.follow(moved, neighbor)
+        new = new.replace(momentum=kick(momentum, new.force, rate, half, n), extra={"momentum": second})
+        return new.replace(extra={"momentum": kick_cell(new)}), neighbor
 
     def reservoir(state: State) -> Array:
         cell_energy = jnp.sum(state.extra["momentum"] ** 2) / (2 * weight)

@@ -16,7 +16,8 @@ from equipot.files import write_atomically
 from equipot.md.state import State
 from equipot.neighbors import ListSpec
 
-FORMAT = "equipot md 1"
+FORMAT = "equipot md 2"
+"""1 had no energy and virial in the state."""
 
 
 def save(path: Path, state: State, record: dict[str, Any]) -> None:

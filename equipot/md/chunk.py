@@ -21,8 +21,8 @@ from equipot.graph import Graph, edge_vectors
 from equipot.md.field import Field
 from equipot.md.integrators import Integrator, integrator
 from equipot.md.state import Observation, Setup, State, kinetic_energy
-from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell, update
-from equipot.potential import Observables, Potential, evaluate
+from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell
+from equipot.potential import Potential
 from equipot.units import kB
 
 FAR = 1.5
@@ -107,12 +107,8 @@ def _begin(
         field = Field(potential, spec, setup)
         moves = integrator(ensemble, setup, field)
         neighbor = allocate(spec, state.position, state.cell)
-        want = ("forces", "stress") if all(setup.pbc) else ("forces",)
-        graph = field.graph(state.position, state.cell, neighbor)
-        out = evaluate(potential, graph, want)
-        virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if all(setup.pbc) else jnp.zeros((3, 3))
-        state = moves.start(state.replace(force=out.forces), virial.astype(state.position.dtype))
-        return state, observe(setup, moves, state, graph, out), neighbor.overflow
+        state = moves.start(field.evaluate(state, neighbor))
+        return state, observe(setup, moves, state, field.graph(state, neighbor)), neighbor.overflow
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "plan"))
@@ -125,13 +121,11 @@ def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: 
         neighbor = unbuilt(spec, state)
         log, frames = empty(plan, state)
         result = Result(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
-        want = ("stress",) if all(setup.pbc) else ()
 
         def line(carry: tuple[Result, DeviceList]) -> tuple[Result, DeviceList]:
             before, neighbor = carry
-            state, neighbor, made = advance(plan, field, moves, before.state, neighbor)
-            graph = field.graph(state.position, state.cell, neighbor)
-            seen = observe(setup, moves, state, graph, evaluate(potential, graph, want))
+            state, neighbor, made = advance(plan, moves, before.state, neighbor)
+            seen = observe(setup, moves, state, field.graph(state, neighbor))
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
             frames = keep_frame(plan, before.frames, state, before.done + 1)
             fine = (seen.kinetic <= plan.max_kinetic) & (seen.closest >= plan.min_distance) & jnp.isfinite(seen.interaction)
@@ -145,13 +139,12 @@ def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: 
         return jax.lax.while_loop(going, line, (result, neighbor))[0]
 
 
-def advance(plan: Plan, field: Field, moves: Integrator, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
+def advance(plan: Plan, moves: Integrator, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
     """The steps up to the next line of the log, or up to an overflow of the list."""
 
     def one(carry: tuple[State, DeviceList, Array]) -> tuple[State, DeviceList, Array]:
         state, neighbor, made = carry
-        state = moves.step(state, neighbor)
-        return state, update(field.spec, neighbor, state.position, state.cell), made + 1
+        return *moves.step(state, neighbor), made + 1
 
     going = lambda carry: (carry[2] < plan.steps_per_line) & ~carry[1].overflow
     return jax.lax.while_loop(going, one, (state, neighbor, jnp.int32(0)))
@@ -164,17 +157,18 @@ def unbuilt(spec: ListSpec, state: State) -> DeviceList:
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
-def observe(setup: Setup, moves: Integrator, state: State, graph: Graph, out: Observables) -> Observation:
-    """What a line of the log says of a state, given the model's input and output."""
+def observe(setup: Setup, moves: Integrator, state: State, graph: Graph) -> Observation:
+    """What a line of the log says of a state, given the model's input."""
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
     nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
+    volume = jnp.abs(jnp.linalg.det(state.cell)) if periodic else nothing[0, 0]
     return Observation(
-        interaction=out.interaction[0],
+        interaction=state.interaction,
         kinetic=kinetic_energy(state.momentum, jnp.asarray(setup.mass, state.position.dtype)),
         reservoir=moves.reservoir(state),
-        stress=out.stress[0] if periodic else nothing,
-        volume=jnp.abs(jnp.linalg.det(state.cell)) if periodic else nothing[0, 0],
+        stress=state.virial / volume if periodic else nothing,
+        volume=volume,
         closest=jnp.min(distance),
     )
 

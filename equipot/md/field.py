@@ -1,43 +1,37 @@
-"""The potential as a field that moves atoms: forces, energy and virial at given positions and cell."""
+"""The potential as a field that moves atoms."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from equipot.graph import Graph, edge_vectors
-from equipot.md.state import Setup
+from equipot.graph import Graph
+from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList, ListSpec, to_graph, update
-from equipot.potential import Observables, Potential, atomic, evaluate
+from equipot.potential import Potential, evaluate
 
 
 class Field(NamedTuple):
-    """A potential on one system. Forces and energies bring the list up to date for the positions they are asked about."""
+    """A potential on one system."""
 
     potential: Potential
     spec: ListSpec
     setup: Setup
 
-    def graph(self, position: Array, cell: Array, neighbor: DeviceList) -> Graph:
+    def graph(self, state: State, neighbor: DeviceList) -> Graph:
         """The model's input, with the list as it is."""
         setup = self.setup
-        return to_graph(neighbor, position, jnp.asarray(setup.numbers), cell, setup.charge, setup.spin)
+        return to_graph(neighbor, state.position, jnp.asarray(setup.numbers), state.cell, setup.charge, setup.spin)
 
-    def current(self, position: Array, cell: Array, neighbor: DeviceList) -> Graph:
-        """The model's input, with a list that is complete at these positions (Å) and this cell (Å)."""
-        return self.graph(position, cell, update(self.spec, neighbor, position, cell))
+    def evaluate(self, state: State, neighbor: DeviceList) -> State:
+        """The state with forces, energy and virial of its positions and cell, for which the list is complete."""
+        periodic = all(self.setup.pbc)
+        out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
+        virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if periodic else jnp.zeros_like(state.virial)
+        return state.replace(force=out.forces, interaction=out.interaction[0], virial=virial)
 
-    def forces(self, position: Array, cell: Array, neighbor: DeviceList) -> Float[Array, "atoms 3"]:
-        """eV/Å."""
-        return evaluate(self.potential, self.current(position, cell, neighbor), ("forces",)).forces
-
-    def evaluate(self, position: Array, cell: Array, neighbor: DeviceList, want: tuple[str, ...]) -> Observables:
-        """Whatever is wanted, for the one graph."""
-        return evaluate(self.potential, self.current(position, cell, neighbor), want)
-
-    def energy(self, position: Array, cell: Array, neighbor: DeviceList, perturbation: Any = 1.0) -> Float[Array, ""]:
-        """Interaction energy (eV) where every vector is multiplied by ``perturbation``, as jax-md asks for pressures."""
-        graph = self.current(position, cell, neighbor)
-        return jnp.sum(atomic(self.potential, graph, edge_vectors(graph) * perturbation).energy)
+    def follow(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
+        """The same where the atoms have moved since the list was last complete, and the list brought up to date."""
+        neighbor = update(self.spec, neighbor, state.position, state.cell)
+        return self.evaluate(state, neighbor), neighbor

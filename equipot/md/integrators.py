@@ -1,8 +1,13 @@
-"""One step of each ensemble: the integrators of ``jax_md.simulate``, and what they leave out.
+"""One step of each ensemble.
 
-An integrator is three functions. ``start`` fills ``State.extra``, given the virial (eV); ``step`` advances by one time step,
-with a neighbour list that is complete at its start; ``reservoir`` is the energy that is not in the atoms, such that potential +
-kinetic + reservoir is conserved. They are made inside of the compiled chunk, since they close over the potential.
+Three functions make an integrator. ``start`` fills ``State.extra`` of a state whose forces and virial are known; ``step`` goes
+on by one time step, evaluates the potential once, where the atoms end, and brings the neighbour list along; ``reservoir`` is
+the energy that is not in the atoms, so that potential + kinetic + reservoir is conserved. They are made inside of the compiled
+chunk, since they close over the potential.
+
+The steps are those of ``jax_md.simulate``, with its Nosé-Hoover chains. Its own loops are not used, since they ask for forces
+alone: the energy and the virial that come with them would have to be computed once more for each line of the log, and at
+constant pressure for each step.
 """
 
 from __future__ import annotations
@@ -25,8 +30,8 @@ from equipot.units import fs
 class Integrator(NamedTuple):
     """How an ensemble moves (see the module)."""
 
-    start: Callable[[State, Array], State]
-    step: Callable[[State, DeviceList], State]
+    start: Callable[[State], State]
+    step: Callable[[State, DeviceList], tuple[State, DeviceList]]
     reservoir: Callable[[State], Array]
 
 
@@ -48,24 +53,12 @@ def integrator(ensemble: Any, setup: Setup, field: Field) -> Integrator:
     return Integrator(*makers[type(ensemble)](ensemble, setup, field))
 
 
-def unwrapped(position: Array, change: Array, neighbor: Any = None, box: Any = None) -> Array:
-    """jax-md's shift function for positions that are not wrapped."""
-    return position + change
+def velocity_verlet(setup: Setup, field: Field) -> Callable[[State, DeviceList], tuple[State, DeviceList]]:
+    """One step of velocity Verlet, as of ``jax_md.simulate.velocity_verlet``."""
 
-
-def force_function(field: Field, cell: Array) -> Callable[..., Array]:
-    """jax-md's force function; keyword arguments of a step reach it."""
-    return lambda position, neighbor: field.forces(position, cell, neighbor)
-
-
-def velocity_verlet(setup: Setup, field: Field) -> Callable[[State, DeviceList], State]:
-    """One step of ``jax_md.simulate.nve``."""
-    from jax_md import simulate
-
-    def step(state: State, neighbor: DeviceList) -> State:
-        _, apply = simulate.nve(force_function(field, state.cell), unwrapped, setup.dt)
-        new = apply(simulate.NVEState(state.position, state.momentum, state.force, _mass(setup, state)), neighbor=neighbor)
-        return state.replace(position=new.position, momentum=new.momentum, force=new.force)
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
+        state, neighbor = field.follow(_drifted(setup, _kicked(setup, state), setup.dt), neighbor)
+        return _kicked(setup, state), neighbor
 
     return step
 
@@ -76,25 +69,17 @@ def nve(ensemble: NVE, setup: Setup, field: Field) -> tuple:
 
 
 def langevin(ensemble: NVTLangevin, setup: Setup, field: Field) -> tuple:
-    """``jax_md.simulate.nvt_langevin`` (BAOAB).
-
-    The heat of a step is the change of the kinetic energy in its O part, found again from the momenta before and after the step
-    and the half kicks between.
-    """
-    from jax_md import simulate
-
+    """BAOAB, as of ``jax_md.simulate.nvt_langevin`` (Davidchack, Ouldridge and Tretyakov, J. Chem. Phys. 142, 144114, 2015)."""
     friction = ensemble.friction_per_ps / (1000 * fs)
 
-    def step(state: State, neighbor: DeviceList) -> State:
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
+        state = _drifted(setup, _kicked(setup, state), setup.dt / 2)
+        key, now = jax.random.split(state.key)
         mass = _mass(setup, state)
-        _, apply = simulate.nvt_langevin(force_function(field, state.cell), unwrapped, setup.dt, setup.kT, friction)
-        old = simulate.NVTLangevinState(state.position, state.momentum, state.force, mass, state.key)
-        new = apply(old, neighbor=neighbor)
-        before = state.momentum + setup.dt / 2 * state.force
-        after = new.momentum - setup.dt / 2 * new.force
-        # The difference of the squares, taken atom by atom, keeps its digits in float32.
-        heat = 0.5 * jnp.sum((after - before) * (after + before) / mass)
-        return state.replace(position=new.position, momentum=new.momentum, force=new.force, key=new.rng, heat=state.heat + heat)
+        momentum, heat = barostat.ornstein_uhlenbeck(now, state.momentum, mass, setup.kT, friction * setup.dt)
+        state = _drifted(setup, state.replace(momentum=momentum, key=key, heat=state.heat + heat), setup.dt / 2)
+        state, neighbor = field.follow(state, neighbor)
+        return _kicked(setup, state), neighbor
 
     return _same, step, lambda state: -state.heat
 
@@ -107,7 +92,7 @@ def csvr(ensemble: NVTCSVR, setup: Setup, field: Field) -> tuple:
     """
     verlet = velocity_verlet(setup, field)
 
-    def step(state: State, neighbor: DeviceList) -> State:
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         key, now = jax.random.split(state.key)
         kinetic = kinetic_energy(state.momentum, _mass(setup, state))
         scale = rescaling(now, kinetic, setup, setup.dt / (ensemble.thermostat_fs * fs))
@@ -135,76 +120,86 @@ def rescaling(key: Array, kinetic: Float[Array, ""], setup: Setup, interval: flo
 
 
 def nose_hoover(ensemble: NVTNoseHoover, setup: Setup, field: Field) -> tuple:
-    """``jax_md.simulate.nvt_nose_hoover``, told the number of degrees of freedom that the momenta really have."""
-    from jax_md import simulate
+    """A Nosé-Hoover chain about velocity Verlet, as of ``jax_md.simulate.nvt_nose_hoover``.
 
-    steps = {"chain_length": ensemble.chain_length, "chain_steps": 2, "sy_steps": 3, "tau": ensemble.thermostat_fs * fs}
+    It is told the number of degrees of freedom that the momenta really have.
+    """
+    chain, verlet = _chain(ensemble.chain_length, ensemble.thermostat_fs, setup), velocity_verlet(setup, field)
 
-    def start(state: State, virial: Array) -> State:
-        chain = simulate.nose_hoover_chain(setup.dt, **steps)
-        return state.replace(extra=_as(_begin(chain, setup.dof, _kinetic(setup, state), setup.kT), state))
+    def start(state: State) -> State:
+        return state.replace(extra=_as(chain.initialize(setup.dof, _kinetic(setup, state), setup.kT), state))
 
-    def step(state: State, neighbor: DeviceList) -> State:
-        _, apply = simulate.nvt_nose_hoover(force_function(field, state.cell), unwrapped, setup.dt, setup.kT, **steps)
-        old = simulate.NVTNoseHooverState(state.position, state.momentum, state.force, _mass(setup, state), state.extra)
-        new = apply(old, neighbor=neighbor)
-        return state.replace(position=new.position, momentum=new.momentum, force=new.force, extra=_as(new.chain, state))
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
+        momentum, links = chain.half_step(state.momentum, chain.update_mass(state.extra, setup.kT), setup.kT)
+        state, neighbor = verlet(state.replace(momentum=momentum), neighbor)
+        momentum, links = chain.half_step(state.momentum, links.set(kinetic_energy=_kinetic(setup, state)), setup.kT)
+        return _as(state.replace(momentum=momentum, extra=links), state), neighbor
 
     return start, step, lambda state: chain_energy(state.extra, setup.kT)
 
 
 def isotropic(ensemble: NPTIsotropic, setup: Setup, field: Field) -> tuple:
-    """``jax_md.simulate.npt_nose_hoover`` (Tuckerman et al., J. Phys. A 39, 5629, 2006), in real, unwrapped coordinates.
+    """The barostat of Martyna, Tobias and Klein between two Nosé-Hoover chains, as of ``jax_md.simulate.npt_nose_hoover``.
 
-    The box that jax-md sees is a cube of the cell's volume, of which only the scale is used: so the cell may have any shape and
-    either handedness, and no convention of rows or columns comes in.
+    See Tuckerman et al., J. Phys. A 39, 5629 (2006); the coordinates are real and not wrapped, the cell may have any shape.
+    With eps the logarithm of the scale of the cell, p_eps its momentum, v = p_eps / W, alpha = 1 + 1/N and N_f = 3 N:
+
+        dr/dt = p / m + v r,    dp/dt = F - alpha v p,    dp_eps/dt = alpha sum p^2 / m - tr dE/d(strain) - 3 P V
     """
-    from jax_md import simulate
+    n, half = len(setup.numbers), setup.dt / 2
+    weight = 3 * (n + 1) * setup.kT * (ensemble.barostat_fs * fs) ** 2
+    thermostat, piston = (_chain(ensemble.chain_length, tau, setup) for tau in (ensemble.thermostat_fs, ensemble.barostat_fs))
+    alpha = 1 + 1 / n
+    volume = lambda state: jnp.abs(jnp.linalg.det(state.cell))
 
-    chain = lambda tau: {"chain_length": ensemble.chain_length, "chain_steps": 2, "sy_steps": 3, "tau": tau * fs}
-    couplings = {"thermostat_kwargs": chain(ensemble.thermostat_fs), "barostat_kwargs": chain(ensemble.barostat_fs)}
-
-    def start(state: State, virial: Array) -> State:
-        begin = lambda tau: simulate.nose_hoover_chain(setup.dt, **chain(tau))
+    def start(state: State) -> State:
         zero = jnp.zeros_like(state.heat)
-        side = jnp.abs(jnp.linalg.det(state.cell)) ** (1 / 3)
-        weight = 3 * (len(state.position) + 1) * setup.kT * (ensemble.barostat_fs * fs) ** 2
         extra = {
             "reference": state.cell,
-            "box": side * jnp.eye(3, dtype=side.dtype),
             "log_scale": zero,
             "momentum": zero,
-            "mass": zero + weight,
-            "barostat": _begin(begin(ensemble.barostat_fs), 1, zero, setup.kT),
-            "thermostat": _begin(begin(ensemble.thermostat_fs), setup.dof, _kinetic(setup, state), setup.kT),
+            "barostat": piston.initialize(1, zero, setup.kT),
+            "thermostat": thermostat.initialize(setup.dof, _kinetic(setup, state), setup.kT),
         }
         return state.replace(extra=_as(extra, state))
 
-    def step(state: State, neighbor: DeviceList) -> State:
+    def push(state: State) -> Array:
+        """Half a time step of the force on the cell."""
+        force = 2 * alpha * _kinetic(setup, state) - jnp.trace(state.virial) - 3 * setup.pressure * volume(state)
+        return half * force
+
+    def kicked(state: State, rate: Array) -> State:
+        x = -alpha * rate * half
+        momentum = jnp.exp(x) * state.momentum + half * barostat.expm1_over(x) * state.force
+        return state.replace(momentum=momentum)
+
+    def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         extra = state.extra
-        cell_of = lambda box: extra["reference"] * (box[0, 0] / extra["box"][0, 0])
-
-        def energy(position: Array, box: Array, neighbor: DeviceList, perturbation: Any = 1.0) -> Array:
-            return field.energy(position, cell_of(box), neighbor, perturbation)
-
-        _, apply = simulate.npt_nose_hoover(energy, unwrapped, setup.dt, setup.pressure, setup.kT, **couplings)
-        old = simulate.NPTNoseHooverState(
-            state.position, state.momentum, state.force, _mass(setup, state), extra["box"], extra["log_scale"],
-            extra["momentum"], extra["mass"], extra["barostat"], extra["thermostat"],
-        )  # fmt: skip
-        new = apply(old, neighbor=neighbor)
-        extra = extra | {
-            "log_scale": new.box_position, "momentum": new.box_momentum, "mass": new.box_mass, "barostat": new.barostat,
-            "thermostat": new.thermostat,
-        }  # fmt: skip
-        moved = state.replace(position=new.position, momentum=new.momentum, force=new.force, cell=cell_of(new.box))
-        return _as(moved.replace(extra=extra), state)
+        links, cell_links = (c.update_mass(extra[k], setup.kT) for c, k in ((thermostat, "thermostat"), (piston, "barostat")))
+        cell_momentum, cell_links = piston.half_step(extra["momentum"], cell_links, setup.kT)
+        momentum, links = thermostat.half_step(state.momentum, links, setup.kT)
+        state = state.replace(momentum=momentum)
+        cell_momentum += push(state)
+        rate = cell_momentum / weight
+        state = kicked(state, rate)
+        log_scale, x = extra["log_scale"] + rate * setup.dt, rate * setup.dt
+        velocity = state.momentum / _mass(setup, state)
+        grown = state.position * jnp.expm1(x) + setup.dt * barostat.expm1_over(x) * velocity
+        moved = state.replace(position=state.position + grown, cell=extra["reference"] * jnp.exp(log_scale))
+        state, neighbor = field.follow(moved, neighbor)
+        state = kicked(state, rate)
+        cell_momentum += push(state)
+        links = links.set(kinetic_energy=_kinetic(setup, state))
+        cell_links = cell_links.set(kinetic_energy=cell_momentum**2 / (2 * weight))
+        momentum, links = thermostat.half_step(state.momentum, links, setup.kT)
+        cell_momentum, cell_links = piston.half_step(cell_momentum, cell_links, setup.kT)
+        extra = extra | {"log_scale": log_scale, "momentum": cell_momentum, "barostat": cell_links, "thermostat": links}
+        return _as(state.replace(momentum=momentum, extra=extra), state), neighbor
 
     def reservoir(state: State) -> Array:
         extra = state.extra
         chains = chain_energy(extra["thermostat"], setup.kT) + chain_energy(extra["barostat"], setup.kT)
-        volume = jnp.abs(jnp.linalg.det(state.cell))
-        return chains + setup.pressure * volume + extra["momentum"] ** 2 / (2 * extra["mass"])
+        return chains + setup.pressure * volume(state) + extra["momentum"] ** 2 / (2 * weight)
 
     return start, step, reservoir
 
@@ -215,8 +210,21 @@ def chain_energy(chain: Any, kT: float) -> Array:
     return jnp.sum(chain.momentum**2 / (2 * chain.mass) + kT * dof * chain.position)
 
 
-def _begin(chain: Any, dof: int, kinetic: Array, kT: float) -> Any:
-    return chain.initialize(dof, kinetic, kT)
+def _chain(length: int, tau: float, setup: Setup) -> Any:
+    """jax-md's Nosé-Hoover chain of so many links with a period of ``tau`` fs."""
+    from jax_md import simulate
+
+    return simulate.nose_hoover_chain(setup.dt, length, 2, 3, tau * fs)
+
+
+def _kicked(setup: Setup, state: State) -> State:
+    """Momenta after half a time step."""
+    return state.replace(momentum=state.momentum + setup.dt / 2 * state.force)
+
+
+def _drifted(setup: Setup, state: State, time: float) -> State:
+    """Positions after so much time (Å sqrt(amu/eV))."""
+    return state.replace(position=state.position + time * state.momentum / _mass(setup, state))
 
 
 def _as(tree: Any, state: State) -> Any:
@@ -225,7 +233,7 @@ def _as(tree: Any, state: State) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, state.position.dtype) if real(x) else x, tree)
 
 
-def _same(state: State, virial: Array) -> State:
+def _same(state: State) -> State:
     return state
 
 

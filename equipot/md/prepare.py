@@ -192,7 +192,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Positions of the structure about their mean, and its momenta or momenta drawn from the seed; forces are not known yet."""
+    """Positions of the structure about their mean, and its momenta or some drawn from the seed; no forces and energy yet."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
     drawn = config.velocities == "draw"
     momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
@@ -201,6 +201,8 @@ def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> Stat
         position=real(centred(structure)),
         momentum=real(momentum),
         force=real(np.zeros_like(momentum)),
+        interaction=real(0.0),
+        virial=real(np.zeros((3, 3))),
         cell=real(structure.cell if structure.pbc.any() else np.zeros((3, 3))),
         images=jnp.zeros(momentum.shape, jnp.int32),
         key=jax.random.PRNGKey(config.seed),

@@ -20,7 +20,7 @@ from equipot.units import kB
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["position", "momentum", "force", "cell", "images", "key", "heat", "extra"],
+    data_fields=["position", "momentum", "force", "interaction", "virial", "cell", "images", "key", "heat", "extra"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,10 @@ class State:
     """sqrt(eV amu)."""
     force: Float[Array, "atoms 3"]
     """eV/Å."""
+    interaction: Float[Array, ""]
+    """Potential energy, eV, without the free atoms."""
+    virial: Float[Array, "3 3"]
+    """dE/d(strain), eV; zeros where the system is not periodic along all three axes."""
     cell: Float[Array, "3 3"]
     """Å, rows; zeros for an isolated system."""
     images: Int[Array, "atoms 3"]

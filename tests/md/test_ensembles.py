@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_md import simulate
 
 from equipot import md
 from equipot.md import log
 from equipot.md.integrators import conserves_momentum, integrator, rescaling
 from equipot.md.state import Setup, State, degrees_of_freedom, kinetic_energy, masses, thermal_momenta
-from equipot.potential import Observables
 from equipot.units import GPa, fs, kB
 
 ENSEMBLES = [
@@ -73,14 +73,8 @@ def test_sampling(ensemble, potential, solid, configure, tmp_path):
 class IdealGas:
     """A field without forces, for closed forms."""
 
-    def forces(self, position, cell, neighbor):
-        return jnp.zeros_like(position)
-
-    def energy(self, position, cell, neighbor, perturbation=1.0):
-        return 0.0 * jnp.sum(position) * perturbation
-
-    def evaluate(self, position, cell, neighbor, want):
-        return Observables(forces=jnp.zeros_like(position), stress=jnp.zeros((1, 3, 3)))
+    def follow(self, state, neighbor):
+        return state, neighbor
 
 
 ATOMS, REPLICAS = 8, 256
@@ -101,11 +95,13 @@ def gas(ensemble, steps, shape):
         momentum -= momentum.mean(axis=0) if conserves_momentum(ensemble) else 0
         position = jax.random.uniform(keys[2], (ATOMS, 3)) * side
         images = jnp.zeros((ATOMS, 3), jnp.int32)
-        state = State(position, momentum, 0 * momentum, jnp.eye(3) * side, images, keys[3], jnp.zeros(()), ())
-        state = moves.start(state, jnp.zeros((3, 3)))
+        zero, nothing = jnp.zeros(()), jnp.zeros((3, 3))
+        state = moves.start(
+            State(position, momentum, 0 * momentum, zero, nothing, jnp.eye(3) * side, images, keys[3], zero, ())
+        )
 
         def step(state, _):
-            state = moves.step(state, None)
+            state, _ = moves.step(state, None)
             ratio = jnp.abs(jnp.linalg.det(state.cell)) * pressure / kT
             return state, (ratio, kinetic_energy(state.momentum, mass) + moves.reservoir(state))
 
@@ -131,6 +127,62 @@ def test_volume_of_an_ideal_gas(ensemble, steps, shape):
     agrees(((ratio - shape) ** 2).mean(axis=1), shape, blocks=REPLICAS)
     assert np.abs(ratio.mean() - shape) < 0.5  # sharp enough to tell N from N + 1
     assert np.ptp(conserved, axis=1).max() < 0.05
+
+
+class Springs:
+    """Every two atoms, real ones and no images, on a spring, for what needs forces and virials."""
+
+    def energy(self, position, perturbation=1.0, **_):
+        first, second = np.triu_indices(len(position), 1)
+        length = jnp.linalg.norm(perturbation * (position[first] - position[second]), axis=1)
+        return jnp.sum(0.02 * (length - 3.0) ** 2)
+
+    def follow(self, state, neighbor):
+        energy, force = jax.value_and_grad(self.energy)(state.position)
+        trace = jax.grad(lambda scale: self.energy(state.position, scale))(1.0)
+        virial = jnp.diag(jnp.array([trace, 0.0, 0.0]))
+        return state.replace(force=-force, interaction=energy, virial=virial), neighbor
+
+
+@pytest.mark.parametrize("ensemble", [md.NVE(), md.NVTNoseHoover(), md.NVTLangevin(), md.NPTIsotropic()], ids=name)
+def test_steps_are_those_of_jax_md(ensemble):
+    """Positions and momenta after 20 steps are the same. Times are binary fractions: jax-md rounds them to single precision."""
+    jax.config.update("jax_enable_x64", True)
+    rng, dt, tau = np.random.default_rng(0), 0.125, 8.0
+    times = {"thermostat_fs": tau / fs, "barostat_fs": 2 * tau / fs}
+    ensemble = dataclasses.replace(ensemble, **{k: v for k, v in times.items() if hasattr(ensemble, k)})
+    kT, pressure, mass = 0.03125, 0.01, np.array([[20.0], [40.0], [12.0], [30.0]])
+    position, momentum, side = rng.normal(0, 2, (4, 3)), rng.normal(0, 1, (4, 3)), 10.0
+    field, free = Springs(), lambda position, change, **_: position + change
+    setup = Setup(dt, kT, pressure, 12, mass, np.full(4, 18), (True, True, True), 0.0, 0.0)
+    zero, key = jnp.zeros(()), jax.random.PRNGKey(1)
+    state = State(position, momentum, 0, zero, 0, side * jnp.eye(3), jnp.zeros((4, 3), jnp.int32), key, zero, ())
+    moves = integrator(ensemble, setup, field)
+    state = moves.start(field.follow(state, None)[0])
+    chain = {"chain_length": 3, "chain_steps": 2, "sy_steps": 3}
+    begin = {"mass": mass, "momenta": jnp.asarray(momentum)}
+    if isinstance(ensemble, md.NVE):
+        init, apply = simulate.nve(field.energy, free, dt)
+        other = init(key, position, kT, **begin)
+    elif isinstance(ensemble, md.NVTNoseHoover):
+        init, apply = simulate.nvt_nose_hoover(field.energy, free, dt, kT, tau=tau, **chain)
+        other = init(key, position, **begin)
+    elif isinstance(ensemble, md.NVTLangevin):
+        init, apply = simulate.nvt_langevin(field.energy, free, dt, kT, ensemble.friction_per_ps / (1000 * fs))
+        other = init(key, position, **begin).set(rng=key)
+    else:
+        chains = ({**chain, "tau": 2 * tau}, {**chain, "tau": tau})
+        init, apply = simulate.npt_nose_hoover(field.energy, free, dt, pressure, kT, *chains)
+        other = init(key, position, side * jnp.eye(3), **begin)
+    for _ in range(20):
+        state, other = moves.step(state, None)[0], apply(other)
+    moved = np.abs(state.position - position).max()
+    assert moved > 0.1
+    np.testing.assert_allclose(state.position, other.position, atol=1e-9)
+    np.testing.assert_allclose(state.momentum, other.momentum, atol=1e-9)
+    if isinstance(ensemble, md.NPTIsotropic):
+        assert abs(np.log(state.cell[0, 0] / side)) > 1e-3
+        np.testing.assert_allclose(state.cell, simulate.npt_box(other), atol=1e-9)
 
 
 @pytest.mark.slow
