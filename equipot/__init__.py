@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from equipot.allocator import keep_freed_memory
     from equipot.eqp import save
     from equipot.library import import_checkpoint, load
     from equipot.potential import Metadata, Observables, Potential, Term
@@ -33,6 +34,7 @@ _HOMES = {
     "evaluate_ensemble": "systems",
     "hessian_of": "systems",
     "import_checkpoint": "library",
+    "keep_freed_memory": "allocator",
     "load": "library",
     "save": "eqp",
 }
@@ -40,7 +42,7 @@ _MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models"
 
 __all__ = [
     "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of",
-    "import_checkpoint", "load", "save",
+    "import_checkpoint", "keep_freed_memory", "load", "save",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
+from equipot.allocator import keep_freed_memory
 from equipot.cli.parser import parser
 
 REMEDIES = {
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """The program ``equipot``: a termination request stops it as Ctrl-C does, at the next safe point."""
     signal.signal(signal.SIGTERM, interrupt)
+    keep_freed_memory()
     # XLA reports as an error, each time that a function comes from the cache, tuning flags that no processor has.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.exit(main())
