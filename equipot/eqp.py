@@ -31,10 +31,17 @@ def save(potential: Potential, path: str | Path) -> None:
     """Write a potential to one ``.eqp`` file.
 
     Raises:
+        ValueError: the metadata name other heads than the term has.
         OSError: the disk is full or the folder is missing; an older file of that name is left as it was.
     """
     from safetensors.numpy import save as to_bytes
 
+    described = tuple(head.name for head in potential.metadata.heads)
+    if described != potential.heads:
+        raise ValueError(
+            f"the term has the heads {', '.join(potential.heads) or 'none'}, the metadata describe "
+            f"{', '.join(described) or 'none'}; give metadata.heads one Head for each, in this order"
+        )
     # Not ascontiguousarray, which turns a number into an array of one.
     tensors = {name: np.array(value, order="C") for name, value in flatten(potential.variables).items()}
     header = {

@@ -114,6 +114,14 @@ def test_a_file_holds_all_heads_and_a_name_chooses_one(tmp_path):
         equipot.load(f"{tmp_path / 'one.eqp'}@pbe")
 
 
+def test_heads_without_a_description_are_not_written(tmp_path):
+    joined = join(singles("mace"))
+    mute = joined.replace(metadata=dataclasses.replace(joined.metadata, heads=()))
+    with pytest.raises(ValueError, match=r"the term has the heads pbe, r2scan, the metadata describe none"):
+        equipot.save(mute, tmp_path / "both.eqp")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("head", [None, 1])
 def test_a_device_without_a_frame_has_what_the_others_have(head):
     frames = prepare([s.replace(head=head) for s in SYSTEMS], 3.5)

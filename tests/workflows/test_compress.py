@@ -21,6 +21,8 @@ from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Head, Metadata, Potential, evaluate
 from equipot.structure import Structure
+from equipot.training.adapt import Trained
+from equipot.training.run import trained_text
 from equipot.workflows.compression import deviations
 
 ELEMENTS = (11, 17)
@@ -84,6 +86,13 @@ def test_deviations_are_of_what_was_measured():
     both = deviations(whole, fast, [salt()])
     assert alone[0] != alone[1]
     assert both == pytest.approx({name: max(one[name] for one in alone) for name in both}, rel=1e-6)
+
+
+def test_fine_tuning_says_that_splines_stay():
+    whole = potential_of("mace")
+    for potential, said in ((whole, False), (compress(whole, 16).potential, True)):
+        text = trained_text(potential, Trained(potential.variables["params"]))
+        assert text.startswith("trained: ") and ("its radial splines stay as they are" in text) == said
 
 
 def test_forces_are_minus_the_gradient_and_vanish_smoothly():
