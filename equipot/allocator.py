@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import warnings
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 """Numbers of ``mallopt``, from glibc's malloc.h."""
@@ -20,18 +22,29 @@ def keep_freed_memory() -> bool:
     """Has the process keep the memory that it frees, for its next use; the program ``equipot`` does so when it starts.
 
     Evaluations that take more than 32 MiB, of a few hundred atoms or more, become faster on a CPU. The process does not shrink
-    between them, and threads share one heap. Call it before the first large evaluation.
+    between them, and threads share one heap. Call it right after the import, before anything of JAX and before
+    ``equipot.load``: threads that exist already keep heaps of their own, which it does not reach.
 
     Returns:
-        Whether it was done: not without glibc, nor where the environment (``GLIBC_TUNABLES``, ``MALLOC_...``) says already how
-        memory is allocated.
+        Whether it was done: not without glibc, nor where the environment (any ``glibc.malloc`` in ``GLIBC_TUNABLES``, or
+        ``MALLOC_...``) says already how memory is allocated, nor where JAX has started, of which there is a warning. Another
+        allocator put before glibc's does not count as such.
     """
     decided = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name.startswith("MALLOC_") for name in os.environ)
     if decided or not _has_glibc():
         return False
+    if _jax_has_started():
+        warnings.warn("keep_freed_memory comes too late, since JAX has started; call it right after the import", stacklevel=2)
+        return False
     set_option = ctypes.CDLL(None).mallopt
     # Other heaps than the first map large pieces whatever they are told.
     return all([set_option(key, value) for key, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, MOST), (ARENA_MAX, 1))])
+
+
+def _jax_has_started() -> bool:
+    """Whether there are threads of XLA; False where this JAX does not say so."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    return bool(getattr(bridge, "backends_are_initialized", bool)())
 
 
 def _has_glibc() -> bool:

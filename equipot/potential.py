@@ -110,7 +110,9 @@ class Potential:
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the levels of theory to choose from; none where there is nothing to choose."""
-        return getattr(self.term, "heads", ())
+        names = getattr(self.term, "heads", ())
+        # A term of somebody else may mean something else by this name.
+        return tuple(names) if isinstance(names, tuple | list) and all(isinstance(n, str) for n in names) else ()
 
     def head(self, name: str) -> Potential:
         """The potential of one level of theory among several.

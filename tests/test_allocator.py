@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from equipot import allocator
@@ -44,6 +45,15 @@ def test_freed_memory_is_kept():
 def test_the_environment_decides():
     for name, value in (("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1000000"), ("MALLOC_ARENA_MAX", "4")):
         assert not any(done for done, _ in faults(KEEP, **{name: value}))
+
+
+@pytest.mark.skipif(not allocator._has_glibc(), reason="needs glibc")
+def test_it_must_come_before_jax_starts(monkeypatch):
+    jax.devices()
+    for name in [n for n in os.environ if n == "GLIBC_TUNABLES" or n.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    with pytest.warns(UserWarning, match="comes too late"):
+        assert not allocator.keep_freed_memory()
 
 
 def test_nothing_is_done_elsewhere(monkeypatch):

@@ -1,4 +1,4 @@
-"""Molecular dynamics by the integrators of jax-md, in whole chunks on the device.
+"""Molecular dynamics in whole chunks on the device, by the steps and with the Nosé-Hoover chains of jax-md.
 
 >>> from equipot import md
 >>> md.run(md.MDConfig(model="model.eqp", structure="start.xyz", ensemble=md.NVTCSVR(), steps=10_000), "runs/md")

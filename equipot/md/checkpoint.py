@@ -17,6 +17,7 @@ from equipot.md.state import State
 from equipot.neighbors import ListSpec
 
 FORMAT = "equipot md 2"
+OLDER = ("equipot md 1",)
 """1 had no energy and virial in the state."""
 
 
@@ -37,7 +38,7 @@ def load(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """The arrays of the state, for ``restore``, and the record.
 
     Raises:
-        ValueError: damaged, or not a checkpoint of molecular dynamics.
+        ValueError: damaged, of an earlier version, or not a checkpoint of molecular dynamics.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -48,6 +49,11 @@ def load(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole checkpoint ({error}); start the run anew in another folder") from None
     record = header.get("record", "")
+    if header.get("format") in OLDER:
+        raise ValueError(
+            f"{path}: written by an earlier version of equipot, which kept less; start another run from the last frame of the "
+            "trajectory with velocities: file, or finish this one with that version"
+        )
     if header.get("format") != FORMAT or header.get("sha256") != _digest(found, record):
         raise ValueError(f"{path}: a damaged checkpoint, or none of molecular dynamics; start the run anew in another folder")
     return list(found.values()), json.loads(record)

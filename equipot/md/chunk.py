@@ -8,7 +8,6 @@ overflows, to be repeated from its beginning with a larger one, or where the sys
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,7 +54,7 @@ class Frames(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What comes out of a chunk. Rows of ``log`` and ``frames`` beyond ``done`` lines are zeros."""
+    """What comes out of a chunk. Rows of ``log`` and ``frames`` beyond ``done`` lines mean nothing."""
 
     state: State
     log: Observation
@@ -103,7 +102,7 @@ def _begin(
     potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, ensemble: Any
 ) -> tuple[State, Observation, Array]:
     setup = Frozen.setup(arrays, fixed)
-    with jax.default_matmul_precision("highest"), quiet():
+    with jax.default_matmul_precision("highest"):
         field = Field(potential, spec, setup)
         moves = integrator(ensemble, setup, field)
         neighbor = allocate(spec, state.position, state.cell)
@@ -114,7 +113,7 @@ def _begin(
 @partial(jax.jit, static_argnames=("spec", "fixed", "plan"))
 def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: ListSpec, fixed: tuple, plan: Plan) -> Result:
     setup = Frozen.setup(arrays, fixed)
-    with jax.default_matmul_precision("highest"), quiet():
+    with jax.default_matmul_precision("highest"):
         field = Field(potential, spec, setup)
         moves = integrator(plan.ensemble, setup, field)
         state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
@@ -211,11 +210,3 @@ def frame_of(state: State) -> Frames:
 def max_kinetic(temperature: float, atoms: int) -> float:
     """Kinetic energy (eV) of so many atoms at a temperature (K)."""
     return 1.5 * atoms * kB * temperature
-
-
-class quiet(warnings.catch_warnings):
-    """Without the warning of jax-md's sums, which ask for float64 and say so where JAX is set to float32."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", message="Explicitly requested dtype")

@@ -5,9 +5,9 @@ on by one time step, evaluates the potential once, where the atoms end, and brin
 the energy that is not in the atoms, so that potential + kinetic + reservoir is conserved. They are made inside of the compiled
 chunk, since they close over the potential.
 
-The steps are those of ``jax_md.simulate``, with its Nosé-Hoover chains. Its own loops are not used, since they ask for forces
-alone: the energy and the virial that come with them would have to be computed once more for each line of the log, and at
-constant pressure for each step.
+NVE, Nosé-Hoover, Langevin and the isotropic barostat take the steps of ``jax_md.simulate``, with its Nosé-Hoover chains. Its
+own step functions are not used, since they give away neither the energy nor the virial: these would have to be computed once
+more for each line of the log, and the virial twice in each step at constant pressure.
 """
 
 from __future__ import annotations

@@ -523,6 +523,9 @@ def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_pa
         path.write_bytes(renamed)
         with pytest.raises(ValueError, match="damaged checkpoint"):
             again(potential, solid, config)
+    path.write_bytes(bytes(data).replace(b"equipot md 2", b"equipot md 1", 1))
+    with pytest.raises(ValueError, match="written by an earlier version of equipot.*velocities: file"):
+        again(potential, solid, config)
     path.write_bytes(data[:1000])
     with pytest.raises(ValueError, match="not a whole checkpoint"):
         again(potential, solid, config)

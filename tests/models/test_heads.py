@@ -19,7 +19,7 @@ from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, evaluate
+from equipot.potential import Metadata, Potential, evaluate
 from equipot.structure import Structure
 
 SYSTEMS = (Structure.from_ase(molecule("CH3CH2OH")), Structure.from_ase(bulk("Cu", cubic=True).repeat((1, 1, 2))))
@@ -120,6 +120,15 @@ def test_heads_without_a_description_are_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"the term has the heads pbe, r2scan, the metadata describe none"):
         equipot.save(mute, tmp_path / "both.eqp")
     assert not list(tmp_path.iterdir())
+
+
+def test_heads_may_be_a_list_and_another_field_of_this_name_is_none(tmp_path):
+    joined = join(singles("mace"))
+    listed = joined.replace(term=joined.term.clone(heads=["pbe", "r2scan"]))
+    equipot.save(listed, tmp_path / "both.eqp")
+    assert equipot.load(tmp_path / "both.eqp").heads == listed.heads == ("pbe", "r2scan")
+    attention = Potential(type("Term", (LennardJones,), {"heads": 4})(cutoff=3.5), {})
+    assert attention.heads == ()
 
 
 @pytest.mark.parametrize("head", [None, 1])
