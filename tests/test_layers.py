@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equipot"
 
 LAYERS = [
-    {"units", "files", "yamltext", "config"},
+    {"units", "files", "yamltext", "config", "allocator"},
     {"structure", "graph", "pairs", "neighbors", "device_list", "kernels"},
     {"data", "nn"},
     {"potential", "eqp", "systems"},
