@@ -159,7 +159,7 @@ def test_newest_table_goes_into_its_place(tmp_path):
 @pytest.mark.slow
 def test_gpu_item_on_a_processor(tmp_path):
     out = tmp_path / "gpu.json"
-    command = ("gpu", "--atoms", "8", "64", "--network", "W2", "--steps", "2", "--seconds", "0", "--no-largest")
+    command = ("gpu", "--atoms", "8", "64", "--network", "W2", "--steps", "2", "--seconds", "0.1", "--no-largest")
     shown = benchmarks(*command, "--out", str(out))
     results = json.loads(out.read_text())["results"]
     assert [r["atoms"] for r in results] == [8, 64] and "Largest that fitted: W2 64 atoms" in shown
