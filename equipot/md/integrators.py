@@ -142,14 +142,14 @@ def isotropic(ensemble: NPTIsotropic, setup: Setup, field: Field) -> tuple:
     """The barostat of Martyna, Tobias and Klein between two Nosé-Hoover chains, as of ``jax_md.simulate.npt_nose_hoover``.
 
     See Tuckerman et al., J. Phys. A 39, 5629 (2006); the coordinates are real and not wrapped, the cell may have any shape.
-    With eps the logarithm of the scale of the cell, p_eps its momentum, v = p_eps / W, alpha = 1 + 1/N and N_f = 3 N:
+    With eps the logarithm of the scale of the cell, p_eps its momentum, v = p_eps / W and alpha = 1 + 1/N:
 
         dr/dt = p / m + v r,    dp/dt = F - alpha v p,    dp_eps/dt = alpha sum p^2 / m - tr dE/d(strain) - 3 P V
     """
     n, half = len(setup.numbers), setup.dt / 2
+    every_way = lambda rate: rate * jnp.eye(3, dtype=rate.dtype)
     weight = 3 * (n + 1) * setup.kT * (ensemble.barostat_fs * fs) ** 2
     thermostat, piston = (_chain(ensemble.chain_length, tau, setup) for tau in (ensemble.thermostat_fs, ensemble.barostat_fs))
-    alpha = 1 + 1 / n
     volume = lambda state: jnp.abs(jnp.linalg.det(state.cell))
 
     def start(state: State) -> State:
@@ -165,13 +165,11 @@ def isotropic(ensemble: NPTIsotropic, setup: Setup, field: Field) -> tuple:
 
     def push(state: State) -> Array:
         """Half a time step of the force on the cell."""
-        force = 2 * alpha * _kinetic(setup, state) - jnp.trace(state.virial) - 3 * setup.pressure * volume(state)
+        force = 2 * (1 + 1 / n) * _kinetic(setup, state) - jnp.trace(state.virial) - 3 * setup.pressure * volume(state)
         return half * force
 
     def kicked(state: State, rate: Array) -> State:
-        x = -alpha * rate * half
-        momentum = jnp.exp(x) * state.momentum + half * barostat.expm1_over(x) * state.force
-        return state.replace(momentum=momentum)
+        return state.replace(momentum=barostat.kick(state.momentum, state.force, every_way(rate), half, n))
 
     def step(state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         extra = state.extra
@@ -182,11 +180,12 @@ def isotropic(ensemble: NPTIsotropic, setup: Setup, field: Field) -> tuple:
         cell_momentum += push(state)
         rate = cell_momentum / weight
         state = kicked(state, rate)
-        log_scale, x = extra["log_scale"] + rate * setup.dt, rate * setup.dt
         velocity = state.momentum / _mass(setup, state)
-        grown = state.position * jnp.expm1(x) + setup.dt * barostat.expm1_over(x) * velocity
-        moved = state.replace(position=state.position + grown, cell=extra["reference"] * jnp.exp(log_scale))
-        state, neighbor = field.follow(moved, neighbor)
+        position, _ = barostat.drift(state.position, state.cell, velocity, every_way(rate), setup.dt)
+        # From the first cell, so that its shape stays exactly what it is.
+        log_scale = extra["log_scale"] + rate * setup.dt
+        cell = extra["reference"] * jnp.exp(log_scale)
+        state, neighbor = field.follow(state.replace(position=position, cell=cell), neighbor)
         state = kicked(state, rate)
         cell_momentum += push(state)
         links = links.set(kinetic_energy=_kinetic(setup, state))
@@ -214,7 +213,7 @@ def _chain(length: int, tau: float, setup: Setup) -> Any:
     """jax-md's Nosé-Hoover chain of so many links with a period of ``tau`` fs."""
     from jax_md import simulate
 
-    return simulate.nose_hoover_chain(setup.dt, length, 2, 3, tau * fs)
+    return simulate.nose_hoover_chain(setup.dt, length, chain_steps=2, sy_steps=3, tau=tau * fs)
 
 
 def _kicked(setup: Setup, state: State) -> State:
