@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equipot.allocator import keep_freed_memory
     from equipot.eqp import save
-    from equipot.library import import_checkpoint, load
+    from equipot.evaluation import evaluate, evaluate_each, evaluate_ensemble, hessian_of
     from equipot.potential import Metadata, Observables, Potential, Term
+    from equipot.published import import_checkpoint, load
     from equipot.structure import Structure
-    from equipot.systems import evaluate, evaluate_each, evaluate_ensemble, hessian_of
 
 __version__ = "0.1.0"
 
@@ -33,12 +33,12 @@ _HOMES = {
     "evaluate_each": "systems",
     "evaluate_ensemble": "systems",
     "hessian_of": "systems",
-    "import_checkpoint": "library",
+    "import_checkpoint": "published",
     "keep_freed_memory": "allocator",
-    "load": "library",
+    "load": "published",
     "save": "eqp",
 }
-_MODULES = ("config", "convert", "data", "interfaces", "library", "md", "models", "nn", "training", "units", "workflows")
+_MODULES = ("config", "convert", "data", "interfaces", "published", "md", "models", "nn", "training", "units", "workflows")
 
 __all__ = [
     "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of",

@@ -48,7 +48,7 @@ class Graph:
 
     positions: Float[Array, "atoms 3"]
     """Å."""
-    numbers: Int[Array, "atoms"]
+    numbers: Int[Array, " atoms"]
     """Atomic numbers Z; 0 for padding."""
     cell: Float[Array, "graphs 3 3"]
     """Å, rows are lattice vectors; zeros where open."""
@@ -59,15 +59,15 @@ class Graph:
     reverse: Int[Array, "atoms slots"] | None
     """Flat slot (atom * slots + slot) of the same pair seen from the other side; None where the list is not symmetric."""
     slot_mask: Bool[Array, "atoms slots"]
-    node_mask: Bool[Array, "atoms"]
-    node_graph: Int[Array, "atoms"]
+    node_mask: Bool[Array, " atoms"]
+    node_graph: Int[Array, " atoms"]
     """Which graph an atom belongs to, ascending."""
-    graph_mask: Bool[Array, "graphs"]
-    charge: Float[Array, "graphs"]
+    graph_mask: Bool[Array, " graphs"]
+    charge: Float[Array, " graphs"]
     """Total charge, e."""
-    spin: Float[Array, "graphs"]
+    spin: Float[Array, " graphs"]
     """Unpaired electrons."""
-    head: Int[Array, "graphs"] | None = None
+    head: Int[Array, " graphs"] | None = None
     """Which head of a potential with several gives the energy; None for one without."""
     rest: Float[Array, "atoms 3"] | None = None
     """To be added to the positions (Å). In single precision they stand on a grid where their differences are exact."""
@@ -124,7 +124,7 @@ def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "ato
     return jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
 
 
-def volume(graph: Graph) -> Float[Array, "graphs"]:
+def volume(graph: Graph) -> Float[Array, " graphs"]:
     """|det cell| in Å^3; zero where the system is open along a missing lattice vector."""
     cell = graph.cell if graph.cell_rest is None else graph.cell + graph.cell_rest
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
@@ -157,9 +157,7 @@ def _used(index: Array | None, graph: Graph) -> Array | None:
     return None if index is None else jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)
 
 
-def sum_rows(
-    x: Float[Array, "n ..."], index: Int[Array, "m k"], back: Int[Array, "n l"] | None
-) -> Float[Array, "m ..."]:
+def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], back: Int[Array, "n l"] | None) -> Float[Array, "m ..."]:
     """y[i] = sum_k x[index[i, k]], where -1 stands for nothing; ``back`` says the same of the transposed map.
 
     Without it, the gradient is an ordinary scatter.
@@ -169,7 +167,7 @@ def sum_rows(
     return rows_p.bind(x, index, back)
 
 
-def add_rows(x: Float[Array, "n ..."], to: Int[Array, "n"], count: int) -> Float[Array, "count ..."]:
+def add_rows(x: Float[Array, "n ..."], to: Int[Array, " n"], count: int) -> Float[Array, "count ..."]:
     """Each row of ``x`` added to row ``to`` of ``count``; -1 stands for nowhere."""
     return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.where(to < 0, count, to)].add(x, mode="drop")
 

@@ -22,9 +22,9 @@ WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent
 class Atomic(NamedTuple):
     """What a term says about each atom."""
 
-    energy: Float[Array, "atoms"]
+    energy: Float[Array, " atoms"]
     """eV, without the energy of the free atom."""
-    charges: Float[Array, "atoms"] | None = None
+    charges: Float[Array, " atoms"] | None = None
     """e."""
     latent: Float[Array, "atoms features"] | None = None
     """Invariant descriptor, for uncertainty."""
@@ -221,7 +221,7 @@ def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slot
         return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
 
 
-def energy(potential: Potential, graph: Graph) -> Float[Array, "graphs"]:
+def energy(potential: Potential, graph: Graph) -> Float[Array, " graphs"]:
     """Total energy of each graph (eV); NaN where an element is unknown."""
     per_atom = atomic(potential, graph, edge_vectors(graph)).energy
     return sum_graphs(per_atom + free_atoms(potential.metadata, graph.numbers).astype(per_atom.dtype), graph)

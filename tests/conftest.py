@@ -7,9 +7,7 @@ import os
 import jax
 import pytest
 
-QUICK = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
-)
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
 """What XLA is told: compiling is most of the time of the tests, and what they check does not depend on how well it is done.
 ``XLA_FLAGS= pytest`` compiles as users do, and so do the slow tests, which compute more than they compile."""
 

@@ -17,11 +17,11 @@ PACKAGE = ROOT / "equipot"
 
 LAYERS = [
     {"units", "files", "yamltext", "config", "allocator"},
-    {"structure", "graph", "pairs", "neighbors", "device_list", "kernels"},
+    {"structure", "graph", "neighbors", "kernels"},
     {"data", "nn"},
-    {"potential", "eqp", "systems"},
+    {"potential", "eqp", "evaluation"},
     {"models", "physics"},
-    {"convert", "library"},
+    {"convert", "published"},
     {"training", "uncertainty"},
     {"md", "workflows", "interfaces"},
     {"active"},

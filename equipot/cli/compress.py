@@ -10,7 +10,7 @@ from equipot.cli.runtime import prepare
 
 def run(args: argparse.Namespace) -> None:
     """Tabulates the radial networks, says what that changed, and writes the file."""
-    from equipot import eqp, library
+    from equipot import eqp, published
     from equipot.data.read import read
     from equipot.files import check_writable
     from equipot.models.compress import compress
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.output} is the original, which cannot be made again from its splines; choose another name")
     check_writable(args.output)
     prepare("float64")
-    potential = library.load(args.model)
+    potential = published.load(args.model)
     intervals = Splines.intervals if args.intervals is None else args.intervals
     compressed = compress(potential, intervals)
     made = [rattled(structure, seed) for seed, structure in enumerate(specimens(potential.elements))]

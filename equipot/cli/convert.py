@@ -12,25 +12,25 @@ def run(args: argparse.Namespace) -> None:
     """Converts, compares with reference values where there are some, and writes the file."""
     import jax
 
-    from equipot import eqp, library
+    from equipot import eqp, published
     from equipot.files import check_writable, write_atomically
 
     if args.output.suffix != ".eqp":
         raise ValueError(f"{args.output}: the name of a potential ends in .eqp")
     check_writable(args.output)
     prepare("float32")
-    if args.source.lower() in library.MODELS:
+    if args.source.lower() in published.MODELS:
         if args.head or args.reference:
             raise ValueError(f"{args.source} has a head and references of its own; leave --head and --reference out")
-        write_atomically(args.output, library.fetch(args.source.lower()).read_bytes())
+        write_atomically(args.output, published.fetch(args.source.lower()).read_bytes())
         print(f"written: {args.output}")
         return
     if args.source.lower().endswith(".eqp"):
         raise ValueError(f"{args.source} is a potential of equipot already: copy it, or use it as it is")
     if not Path(args.source).exists() and not Path(args.source).suffix:
-        guess = library.guess(args.source.lower())
+        guess = published.guess(args.source.lower())
         raise FileNotFoundError(f"{args.source}: neither a file nor the name of a published potential; {guess}")
-    potential, certificate = library.import_checkpoint(args.source, args.head, args.reference)
+    potential, certificate = published.import_checkpoint(args.source, args.head, args.reference)
     eqp.save(potential, args.output)
     told, count = potential.metadata, sum(leaf.size for leaf in jax.tree.leaves(potential.variables["params"]))
     print(

@@ -12,7 +12,7 @@ from equipot.cli.runtime import prepare
 
 def run(args: argparse.Namespace) -> int:
     """Examines a potential, prints the table, and writes the report; 1 where something is broken."""
-    from equipot import library
+    from equipot import published
     from equipot.files import check_writable, write_atomically
     from equipot.workflows.doctor import examine
     from equipot.workflows.doctor.page import draw
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(path)
     prepare("float64")
     elements = None if args.elements is None else numbers_of(args.elements)
-    potential = library.load(args.model)
+    potential = published.load(args.model)
     structure = None if args.structure is None else read_last(args.structure)
     report = examine(potential, structure, elements=elements, dtype=args.dtype)
     report = dataclasses.replace(report, model=f"{args.model} ({report.model})")

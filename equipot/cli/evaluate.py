@@ -24,7 +24,7 @@ def measure(
     batch_size: int | None = None,
 ) -> dict[str, float]:
     """The error table of a potential on labelled data."""
-    from equipot import config, library
+    from equipot import config, published
     from equipot.data.check import check
     from equipot.data.read import Reading, read
     from equipot.data.stats import is_free_atom
@@ -38,7 +38,7 @@ def measure(
         check_writable(out / "predictions.xyz")
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
-    potential = library.load(model, dtype)
+    potential = published.load(model, dtype)
     frames = read(data, settings.keys, settings.units)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)

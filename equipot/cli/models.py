@@ -8,7 +8,7 @@ import argparse
 def run(args: argparse.Namespace) -> None:
     """Prints what can be used by name."""
     from equipot.files import cache_root
-    from equipot.library import MODELS, is_cached
+    from equipot.published import MODELS, is_cached
 
     for name, entry in MODELS.items():
         state = f"by hand from {entry.url}"

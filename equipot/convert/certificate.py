@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from equipot.evaluation import evaluate
 from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.systems import evaluate
 
 LIMITS = {"float64": (1e-6, 1e-5, 1e-7), "float32": (1e-5, 1e-3, 1e-5)}
 """Largest deviations allowed, eV/atom, eV/Å and eV/Å^3, by the precision that the potential computes in."""

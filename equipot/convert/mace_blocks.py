@@ -12,8 +12,8 @@ from equipot.convert.torch_module import LinearMaps, Module, e3nn_activation, e3
 from equipot.nn.gate import SIGMOID_SCALE
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity
-from equipot.nn.pair_network import LAYER_NORM_FLOOR
 from equipot.nn.radial import SILU_SCALE
+from equipot.nn.radial_network import LAYER_NORM_FLOOR
 from equipot.nn.tensor_product import Path, find_paths
 
 BLOCKS = {

@@ -136,21 +136,21 @@ def pad(
 class Targets:
     """Reference labels of a padded batch; zero where a label is missing or a row is padding."""
 
-    interaction: Float[Array, "graphs"]
+    interaction: Float[Array, " graphs"]
     """eV: the label less the free atoms, subtracted in double precision on the host."""
     forces: Float[Array, "atoms 3"]
     """eV/Å."""
     stress: Float[Array, "graphs 3 3"]
     """eV/Å^3."""
-    energy_weight: Float[Array, "graphs"]
-    forces_weight: Float[Array, "graphs"]
-    stress_weight: Float[Array, "graphs"]
-    has_energy: Bool[Array, "graphs"]
-    has_forces: Bool[Array, "graphs"]
-    has_stress: Bool[Array, "graphs"]
-    atoms: Int[Array, "graphs"]
+    energy_weight: Float[Array, " graphs"]
+    forces_weight: Float[Array, " graphs"]
+    stress_weight: Float[Array, " graphs"]
+    has_energy: Bool[Array, " graphs"]
+    has_forces: Bool[Array, " graphs"]
+    has_stress: Bool[Array, " graphs"]
+    atoms: Int[Array, " graphs"]
     """Number of atoms; 1 for padding, so that it may divide."""
-    frame: Int[Array, "graphs"]
+    frame: Int[Array, " graphs"]
     """Place of the structure in its set; -1 for padding."""
 
 

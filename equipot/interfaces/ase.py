@@ -14,12 +14,12 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from equipot.data.batch import Shape, find_slots, geometry, pad
+from equipot.evaluation import not_finite, without_free_atoms
+from equipot.evaluation.batched import Job, run
 from equipot.graph import Graph
 from equipot.neighbors import Slots
 from equipot.potential import Observables, Potential, evaluate, free_atoms
 from equipot.structure import Structure
-from equipot.systems import not_finite, without_free_atoms
-from equipot.systems.batched import Job, run
 
 WANT = ("energies", "forces", "virials")
 """What everything that ASE asks for is made of."""

@@ -89,7 +89,7 @@ class Coordinates:
 
 def neighbor_list_energy(
     potential: Potential,
-    numbers: Int[np.ndarray, "atoms"],
+    numbers: Int[np.ndarray, " atoms"],
     box: Any = None,
     *,
     pbc: bool | tuple[bool, bool, bool] = True,

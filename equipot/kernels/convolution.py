@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from equipot.kernels import convolution_code, primitive
 from equipot.kernels.convolution_bundle import PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling, forward
-from equipot.pairs import Pairs
+from equipot.neighbors.packed import Pairs
 
 BLOCK_BYTES = {"cpu": 2**23, "other": 2**30}
 """Size of the radial weights that the plain formulation holds at once."""
@@ -25,7 +25,7 @@ def convolve(
     nodes: Float[Array, "atoms features"],
     pairs: Pairs,
     layout: Layout,
-    start: Int[Array, "pairs"] | None = None,
+    start: Int[Array, " pairs"] | None = None,
 ) -> Float[Array, "atoms messages"]:
     """Messages of the neighbours.
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from equipot.pairs import scatter_pairs
+from equipot.neighbors.packed import scatter_pairs
 
 
 class Leg(enum.IntEnum):

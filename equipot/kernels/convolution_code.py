@@ -14,15 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 from llvmlite import ir
 
-from equipot.kernels import machine, radial_code
+from equipot.kernels import radial_code, xla_ffi
 from equipot.kernels.convolution_bundle import OPEN, PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling
-from equipot.kernels.emit import ROWS, Emitter, Index
-from equipot.kernels.machine import I32, I64, REAL, Arguments
+from equipot.kernels.llvm_builder import ROWS, Emitter, Index
+from equipot.kernels.xla_ffi import I32, I64, REAL, Arguments
 
 
 def possible(dtype: jnp.dtype) -> bool:
     """Whether there is a kernel for this type on this processor."""
-    return str(dtype) in REAL and machine.available()
+    return str(dtype) in REAL and xla_ffi.available()
 
 
 def call(bundle: Bundle, indices: Sequence[Int[Array, "..."]], operands: Sequence[Array]) -> list[Array]:
@@ -30,7 +30,7 @@ def call(bundle: Bundle, indices: Sequence[Int[Array, "..."]], operands: Sequenc
     layout, dtype, atoms, pairs = bundle.layout, operands[0].dtype, indices[0].shape[0], indices[2].shape
     packed = [_pack(layout, x) if leg is Leg.LAST else x for leg, x in zip(bundle.legs, operands, strict=True)]
     transposed = [operands[k].T for k in _transposed(bundle)]
-    count = machine.parts(atoms)
+    count = xla_ffi.parts(atoms)
     shapes = [
         (count, layout.numel * layout.depth) if leg is Leg.LAST else layout.shape(leg, atoms, pairs)
         for leg, _ in bundle.outputs
@@ -38,7 +38,7 @@ def call(bundle: Bundle, indices: Sequence[Int[Array, "..."]], operands: Sequenc
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     write = lambda builder, arguments: Writer(Emitter(builder, REAL[str(dtype)]), bundle, arguments).write()
     used = indices[: 3 + (layout.rows is not None)]
-    found = machine.call("convolution", bundle, write, [*used, *packed, *transposed], results)
+    found = xla_ffi.call("convolution", bundle, write, [*used, *packed, *transposed], results)
     legs = [leg for leg, _ in bundle.outputs]
     return [_unpack(layout, jnp.sum(y, axis=0)) if leg is Leg.LAST else y for leg, y in zip(legs, found, strict=True)]
 

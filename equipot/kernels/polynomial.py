@@ -19,7 +19,7 @@ from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Ter
 def evaluate(
     x: Float[Array, "atoms size channels"],
     coefficients: Float[Array, "species terms channels"],
-    species: Int[Array, "atoms"],
+    species: Int[Array, " atoms"],
     polynomial: Polynomial,
 ) -> Float[Array, "atoms dim channels"]:
     """The values, with one coefficient for each of ``polynomial.terms``."""
@@ -137,7 +137,7 @@ def _products(x: Array, tables: dict[int, Array], species: Array) -> dict[int, A
 
 @jax.custom_jvp
 def _polynomial(
-    x: Float[Array, "channels atoms p"], tables: dict[int, Array], species: Int[Array, "atoms"]
+    x: Float[Array, "channels atoms p"], tables: dict[int, Array], species: Int[Array, " atoms"]
 ) -> Float[Array, "channels atoms d"]:
     """sum_nu sum_p x_p sum_q m_q(x) c_nu[species, channel, q, p, d]."""
     return jnp.einsum("cnp,cnpd->cnd", x, sum(_products(x, tables, species).values()))

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 from llvmlite import ir
 
-from equipot.kernels import machine
-from equipot.kernels.emit import Emitter, Index
-from equipot.kernels.machine import I32, I64, REAL, Arguments
+from equipot.kernels import xla_ffi
+from equipot.kernels.llvm_builder import Emitter, Index
 from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Term
+from equipot.kernels.xla_ffi import I32, I64, REAL, Arguments
 
 MOST_TERMS = 10_000
 """Largest polynomial that is unrolled."""
@@ -30,13 +30,13 @@ Dual = dict[int, ir.Value]
 
 def possible(polynomial: Polynomial, dtype: jnp.dtype) -> bool:
     """Whether there is a kernel for this polynomial and type on this processor."""
-    return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and machine.available()
+    return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and xla_ffi.available()
 
 
-def call(bundle: Bundle, species: Int[Array, "atoms"], operands: Sequence[Array]) -> list[Array]:
+def call(bundle: Bundle, species: Int[Array, " atoms"], operands: Sequence[Array]) -> list[Array]:
     """Results of a bundle."""
     dtype, channels = operands[0].dtype, operands[0].shape[-1]
-    lanes = machine.vector_bytes() // dtype.itemsize
+    lanes = xla_ffi.vector_bytes() // dtype.itemsize
     width = -(-channels // lanes) * lanes
     wide = [jnp.pad(x, ((0, 0), (0, 0), (0, width - channels))) if width > channels else x for x in operands]
     shapes = bundle.shapes(species.shape, wide[0].shape)
@@ -44,7 +44,7 @@ def call(bundle: Bundle, species: Int[Array, "atoms"], operands: Sequence[Array]
     write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, width, arguments).write()
     # Sums over atoms are made by one thread for each block of channels.
     fixed = width // lanes if _sums(bundle) else None
-    found = machine.call("polynomial", (bundle, width), write, [species[:, None], *wide], results, fixed)
+    found = xla_ffi.call("polynomial", (bundle, width), write, [species[:, None], *wide], results, fixed)
     return [y[..., :channels] if width > channels else y for y in found]
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from equipot.kernels.convolution_bundle import Route
-from equipot.kernels.emit import Index, Matrix
-from equipot.kernels.machine import I64
+from equipot.kernels.llvm_builder import Index, Matrix
+from equipot.kernels.xla_ffi import I64
 
 if TYPE_CHECKING:
     from equipot.kernels.convolution_code import Writer

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from equipot.kernels import machine
-from equipot.kernels.emit import Emitter
-from equipot.kernels.machine import I32, I64, REAL, Arguments
+from equipot.kernels import xla_ffi
+from equipot.kernels.llvm_builder import Emitter
+from equipot.kernels.xla_ffi import I32, I64, REAL, Arguments
 
 VECTORS = 8
 """Of a row that are summed at once."""
@@ -18,7 +18,7 @@ VECTORS = 8
 
 def possible(dtype: jnp.dtype) -> bool:
     """Whether there is a kernel for this type on this processor."""
-    return str(dtype) in REAL and machine.available()
+    return str(dtype) in REAL and xla_ffi.available()
 
 
 def call(x: Float[Array, "n ..."], index: Int[Array, "m k"]) -> Float[Array, "m ..."]:
@@ -26,7 +26,7 @@ def call(x: Float[Array, "n ..."], index: Int[Array, "m k"]) -> Float[Array, "m 
     width, single = math.prod(x.shape[1:]), index.shape[1] == 1
     result = jax.ShapeDtypeStruct((index.shape[0], width), x.dtype)
     write = lambda builder, arguments: _write(Emitter(builder, REAL[str(x.dtype)]), arguments, width, single)
-    (out,) = machine.call("rows", (width, single), write, [index, x.reshape(len(x), width)], [result])
+    (out,) = xla_ffi.call("rows", (width, single), write, [index, x.reshape(len(x), width)], [result])
     return out.reshape(index.shape[0], *x.shape[1:])
 
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot.md.config import NPTFlexible
-from equipot.md.field import Field
+from equipot.md.forces import Field
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList
 from equipot.units import fs

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph, edge_vectors
-from equipot.md.field import Field
+from equipot.md.forces import Field
 from equipot.md.integrators import Integrator, integrator
 from equipot.md.state import Observation, Setup, State, kinetic_energy
 from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell

@@ -21,7 +21,6 @@ import numpy as np
 
 from equipot import config as yaml
 from equipot.files import write_atomically
-from equipot.library import load as load_potential
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
@@ -31,6 +30,7 @@ from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential, free_atoms
+from equipot.published import load as load_potential
 from equipot.structure import Structure
 from equipot.training.console import stream_of
 from equipot.units import kB

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from equipot.md import barostat
 from equipot.md.config import NVE, NVTCSVR, NPTFlexible, NPTIsotropic, NVTLangevin, NVTNoseHoover
-from equipot.md.field import Field
+from equipot.md.forces import Field
 from equipot.md.state import Setup, State, kinetic_energy
 from equipot.neighbors import DeviceList
 from equipot.units import fs

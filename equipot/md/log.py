@@ -58,7 +58,7 @@ BLOCKS = 10
 """Parts of a run whose means tell how well a slope is known."""
 
 
-def slope(x: Float[np.ndarray, "lines"], y: Float[np.ndarray, "lines"]) -> tuple[float, float]:
+def slope(x: Float[np.ndarray, " lines"], y: Float[np.ndarray, " lines"]) -> tuple[float, float]:
     """Slope of a straight line and its standard error; NaN where there are too few lines.
 
     The error is that of a line through the means of ten blocks: lines that follow each other are not independent.
@@ -82,7 +82,7 @@ def text(line: Line) -> str:
     return ",".join(map(show, line)) + "\n"
 
 
-def read(path: Path) -> dict[str, Float[np.ndarray, "lines"]]:
+def read(path: Path) -> dict[str, Float[np.ndarray, " lines"]]:
     """Columns of a log by name; what is empty is NaN."""
     rows = path.read_text(encoding="utf-8").splitlines()
     value = lambda x: float(x) if x else np.nan

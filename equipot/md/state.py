@@ -65,7 +65,7 @@ class Setup(NamedTuple):
     """Degrees of freedom that the thermostat acts on."""
     mass: Float[np.ndarray, "atoms 1"]
     """amu."""
-    numbers: Int[np.ndarray, "atoms"]
+    numbers: Int[np.ndarray, " atoms"]
     pbc: tuple[bool, bool, bool]
     charge: float
     spin: float

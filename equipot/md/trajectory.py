@@ -45,7 +45,7 @@ class Writer(Protocol):
 class System(NamedTuple):
     """What all frames have in common."""
 
-    numbers: Int[np.ndarray, "atoms"]
+    numbers: Int[np.ndarray, " atoms"]
     mass: Float[np.ndarray, "atoms 1"]
     pbc: tuple[bool, bool, bool]
     own_masses: bool = False

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from equipot.eqp import flatten, unflatten
 from equipot.graph import Graph
 from equipot.nn.interaction import NonLinear
-from equipot.nn.pair_network import EndsMLP, PairMLP, SpeciesMLP
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
+from equipot.nn.radial_network import EndsMLP, PairMLP, SpeciesMLP
 from equipot.potential import Potential
 
 SAMPLES = 4
@@ -70,7 +70,7 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
 
 
 def _sample(
-    potential: Potential, distances: Float[np.ndarray, "r"], pairs: bool
+    potential: Potential, distances: Float[np.ndarray, " r"], pairs: bool
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """Radial weights [pairs, r, numel] of each convolution, by the path of its network, and their slopes."""
     elements = potential.term.elements

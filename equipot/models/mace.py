@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.contraction import SymmetricContraction
-from equipot.nn.edges import embed_edges
+from equipot.nn.edge_features import embed_edges
 from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP, OnWeights, Radial

@@ -12,12 +12,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.nn.edges import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
+from equipot.nn.edge_features import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
 from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
-from equipot.nn.pair_network import PairMLP, SplineTable
 from equipot.nn.radial import MLP, Radial
+from equipot.nn.radial_network import PairMLP, SplineTable
 from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
@@ -135,7 +135,7 @@ class Readout(nn.Module):
     width: int | None
 
     @nn.compact
-    def __call__(self, x: Features) -> Float[Array, "atoms"]:
+    def __call__(self, x: Features) -> Float[Array, " atoms"]:
         hidden = scalars(x if self.width is None else Linear(f"{self.width}x0e", name="hidden")(x))
         return MLP((1,), name="out")(hidden)[:, 0]
 

@@ -56,7 +56,7 @@ class SymmetricContraction(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def __call__(self, a: Features, species: Int[Array, "atoms"]) -> Features:
+    def __call__(self, a: Features, species: Int[Array, " atoms"]) -> Features:
         irreps_in = e3nn.Irreps([(1, ir) for ir in sorted(a)])
         x = jnp.concatenate([a[ir] for ir in sorted(a)], axis=1)
         outputs = list(regroup(self.irreps))

@@ -48,7 +48,9 @@ def check_elements(elements: tuple[int, ...]) -> None:
         raise ValueError(f"elements: {list(elements)} has one of them twice")
 
 
-def species_index(numbers: Int[Array, "atoms"], elements: tuple[int, ...]) -> tuple[Int[Array, "atoms"], Float[Array, "atoms"]]:
+def species_index(
+    numbers: Int[Array, " atoms"], elements: tuple[int, ...]
+) -> tuple[Int[Array, " atoms"], Float[Array, " atoms"]]:
     """Row of each atom in ``elements`` (the first for padding), and a factor that is NaN for an element that is not there."""
     table = np.full(120, -1)
     table[0] = 0
@@ -57,7 +59,7 @@ def species_index(numbers: Int[Array, "atoms"], elements: tuple[int, ...]) -> tu
     return jnp.maximum(index, 0), jnp.where(index < 0, jnp.nan, 1.0)
 
 
-def one_hot(species: Int[Array, "atoms"], count: int, dtype: jnp.dtype) -> Float[Array, "atoms species"]:
+def one_hot(species: Int[Array, " atoms"], count: int, dtype: jnp.dtype) -> Float[Array, "atoms species"]:
     return (species[:, None] == jnp.arange(count)).astype(dtype)
 
 
@@ -88,7 +90,7 @@ class SpeciesLinear(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def __call__(self, x: Features, species: Int[Array, "atoms"]) -> Features:
+    def __call__(self, x: Features, species: Int[Array, " atoms"]) -> Features:
         out = {}
         for ir, mul in regroup(self.irreps).items():
             if ir in x:
@@ -99,7 +101,7 @@ class SpeciesLinear(nn.Module):
 
 
 def species_matmul(
-    x: Float[Array, "atoms m inputs"], w: Float[Array, "species inputs outputs"], species: Int[Array, "atoms"]
+    x: Float[Array, "atoms m inputs"], w: Float[Array, "species inputs outputs"], species: Int[Array, " atoms"]
 ) -> Float[Array, "atoms m outputs"]:
     """x[n] @ w[species[n]]."""
     count, fan, width = w.shape

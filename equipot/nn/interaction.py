@@ -10,12 +10,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.nn.edges import Edges
+from equipot.nn.edge_features import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
-from equipot.nn.pair_network import Ends, EndsMLP, PairMLP, SpeciesMLP, SplineTable
 from equipot.nn.radial import Radial
+from equipot.nn.radial_network import Ends, EndsMLP, PairMLP, SpeciesMLP, SplineTable
 from equipot.nn.tensor_product import Convolution
 
 

@@ -10,9 +10,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.nn.edges import Edges
+from equipot.nn.edge_features import Edges
 from equipot.nn.features import Features
-from equipot.nn.pair_network import PairMLP, SpeciesMLP, Stages
+from equipot.nn.radial_network import PairMLP, SpeciesMLP, Stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SenderNeighbors:
 
     exponent: float = 0.5
 
-    def __call__(self, x: Features, avg_num_neighbors: Float[Array, "atoms"]) -> Features:
+    def __call__(self, x: Features, avg_num_neighbors: Float[Array, " atoms"]) -> Features:
         """``x`` of atoms whose species have this many neighbours on average."""
         scale = (avg_num_neighbors**self.exponent)[:, None, None]
         return {ir: value / scale for ir, value in x.items()}

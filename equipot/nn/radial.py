@@ -225,7 +225,7 @@ class Radial:
         r: Float[Array, "*edges"],
         cutoff: float,
         radii: Float[Array, "*edges"] | None = None,
-        frequencies: Float[Array, "n"] | None = None,
+        frequencies: Float[Array, " n"] | None = None,
     ) -> tuple[Float[Array, "*edges n"], Float[Array, "*edges"] | None]:
         """The features, and the factor of the radial network's output: None where the features have the envelope.
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph, choose_head
-from equipot.nn.edges import Edges
+from equipot.nn.edge_features import Edges
 from equipot.nn.radial import silu
 
 
@@ -59,7 +59,7 @@ def per_head(make: Callable[..., nn.Module], heads: Sequence[str], **fields: Any
     return lifted(**fields)
 
 
-def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Graph) -> Float[Array, "atoms"]:
+def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Graph) -> Float[Array, " atoms"]:
     """Of what all heads say, for each atom what the head of its graph says; ``values`` itself where there are no heads.
 
     Raises:
@@ -72,7 +72,7 @@ def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Gra
     return jnp.take_along_axis(values, graph.head[graph.node_graph][None], axis=0)[0]
 
 
-def finish(term: nn.Module, network: Float[Array, "atoms"], edges: Edges, graph: Graph) -> Float[Array, "atoms"]:
+def finish(term: nn.Module, network: Float[Array, " atoms"], edges: Edges, graph: Graph) -> Float[Array, " atoms"]:
     """Energy of each atom in eV: scale[s] x network + shift[s], both constants that come from the training set.
 
     With ``term.heads``, every head has constants of its own. A ``term.repulsion`` is added as it is.

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float
 
 from equipot.kernels.convolution import convolve
 from equipot.kernels.convolution_bundle import Layout, Route
-from equipot.nn.edges import Edges
+from equipot.nn.edge_features import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
-from equipot.nn.pair_network import Ends, PairMLP
+from equipot.nn.radial_network import Ends, PairMLP
 
 
 class Path(NamedTuple):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from equipot import units
 from equipot.graph import Graph
-from equipot.nn.edges import Edges
+from equipot.nn.edge_features import Edges
 from equipot.nn.radial import PolynomialEnvelope
 
 
@@ -35,7 +35,7 @@ class ZBL:
         if len(self.coefficients) != len(self.decays):
             raise ValueError(f"{len(self.coefficients)} coefficients, but {len(self.decays)} decays; give one for each")
 
-    def __call__(self, edges: Edges, graph: Graph, cutoff: float) -> Float[Array, "atoms"]:
+    def __call__(self, edges: Edges, graph: Graph, cutoff: float) -> Float[Array, " atoms"]:
         """Half of each pair's energy to either atom, eV. ``edges`` needs the covalent radii."""
         r, pairs = edges.distances, edges.pairs
         charge = graph.numbers.astype(r.dtype)

@@ -11,11 +11,11 @@ import numpy as np
 
 from equipot.data.batch import free_energy
 from equipot.data.split import Chain
+from equipot.evaluation import without_free_atoms
+from equipot.evaluation.batched import Job, run
 from equipot.files import write_atomically
 from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.systems import without_free_atoms
-from equipot.systems.batched import Job, run
 from equipot.units import GPa
 
 Table = dict[str, float]

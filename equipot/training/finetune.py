@@ -13,7 +13,7 @@ import numpy as np
 
 import equipot
 from equipot import config as configs
-from equipot import library
+from equipot import published
 from equipot.data.config import KINDS
 from equipot.data.levels import by_level, joined, label, of_level
 from equipot.data.loader import Replayed, sha256_of
@@ -51,7 +51,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         FileNotFoundError: no such potential or data.
     """
     model = config.model
-    base = library.load(model.from_, config.dtype)
+    base = published.load(model.from_, config.dtype)
     sha256, bases = fingerprint(base), bases_of(config, base)
     sets = {name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()}
     for part in sets.values():

@@ -23,6 +23,7 @@ from equipot.training.adapt import Trained
 from equipot.training.config import TrainConfig
 from equipot.training.evaluate import Table
 from equipot.training.extend import has_elements
+from equipot.training.loop import TrainingConfig
 from equipot.training.optimizer import Plateau
 
 EXAMPLES = 8

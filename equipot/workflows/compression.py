@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from equipot.evaluation import evaluate_each
 from equipot.potential import Observables, Potential
 from equipot.structure import Structure
-from equipot.systems import evaluate_each
 
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
 

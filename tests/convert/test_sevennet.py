@@ -12,7 +12,7 @@ import equipot
 from equipot.convert import convert, sevennet, torch_file
 from equipot.convert.certificate import certify, read_references
 from equipot.models.nequip import BothParities, PerSpecies, RotationsOnly, Shared
-from equipot.nn.edges import SolidHarmonics
+from equipot.nn.edge_features import SolidHarmonics
 from equipot.nn.radial import XPLOR
 
 DATA = Path(__file__).parent / "data"

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from equipot.data.batch import pad
-from equipot.kernels import convolution, convolution_code, machine
+from equipot.kernels import convolution, convolution_code, xla_ffi
 from equipot.kernels.convolution_bundle import Layout, coupling
+from equipot.neighbors.packed import Pairs, find
 from equipot.nn.tensor_product import arrange, find_paths
-from equipot.pairs import Pairs, find
 from equipot.structure import Structure
 
 NATURAL = {e3nn.Irrep(0, 1): 5, e3nn.Irrep(1, -1): 3}
@@ -121,7 +121,7 @@ DERIVATIVES = {
 def lowering(request, monkeypatch):
     """Either the kernel or, as on other devices, the plain formulation in several blocks."""
     if request.param == "native":
-        assert machine.available()
+        assert xla_ffi.available()
     else:
         monkeypatch.setattr(convolution_code, "possible", lambda dtype: False)
         monkeypatch.setitem(convolution.BLOCK_BYTES, "cpu", 2**15)

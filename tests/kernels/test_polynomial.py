@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipot.kernels import machine, polynomial_code
+from equipot.kernels import polynomial_code, xla_ffi
 from equipot.kernels.polynomial import evaluate, monomials
 from equipot.kernels.polynomial_bundle import Polynomial
 
@@ -69,7 +69,7 @@ DERIVATIVES = {
 def lowering(request, monkeypatch):
     """Either the kernel or the plain formulation, as on other devices."""
     if request.param == "native":
-        assert machine.available()
+        assert xla_ffi.available()
     else:
         monkeypatch.setattr(polynomial_code, "possible", lambda polynomial, dtype: False)
     jax.clear_caches()

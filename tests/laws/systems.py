@@ -11,7 +11,7 @@ from equipot.data.batch import Shape, pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
-from equipot.nn.edges import SolidHarmonics
+from equipot.nn.edge_features import SolidHarmonics
 from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors

@@ -15,13 +15,13 @@ from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.data.batch import pad
 from equipot.eqp import flatten
+from equipot.evaluation import evaluate
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.potential import Metadata
 from equipot.structure import Structure
-from equipot.systems import evaluate
 from equipot.training import TrainConfig, checkpoint
 from equipot.training.adapt import trainable
 from equipot.training.config import Adapters, FineTune

@@ -38,7 +38,7 @@ def pairs_within(structure: Structure, cutoff: float, reach: float) -> int:
     return int(np.sum(distances(structure, edges) > cutoff - reach)) // 2
 
 
-def distances(structure: Structure, edges: Edges) -> Float[np.ndarray, "edges"]:
+def distances(structure: Structure, edges: Edges) -> Float[np.ndarray, " edges"]:
     """Of the pairs of a list, Å."""
     shifts = edges.shifts @ structure.cell
     return np.linalg.norm(structure.positions[edges.neighbors] + shifts - structure.positions[edges.centers], axis=1)

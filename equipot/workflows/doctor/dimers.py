@@ -49,14 +49,14 @@ def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], 
     return findings(curves), curves
 
 
-def _distances(a: int, b: int, cutoff: float) -> Float[np.ndarray, "points"]:
+def _distances(a: int, b: int, cutoff: float) -> Float[np.ndarray, " points"]:
     nearest, share = NEAREST
     shortest = min(max(nearest, share * (covalent_radii[a] + covalent_radii[b])), cutoff / 2)
     return np.linspace(shortest, cutoff, POINTS)
 
 
 def describe(
-    a: int, b: int, r: Float[np.ndarray, "points"], energy: Float[np.ndarray, "points"], force: Float[np.ndarray, "points"]
+    a: int, b: int, r: Float[np.ndarray, " points"], energy: Float[np.ndarray, " points"], force: Float[np.ndarray, " points"]
 ) -> Curve:
     """A curve and its figures, from energies (eV) and forces -dE/dr (eV/Å) at ascending distances (Å)."""
     radii = float(covalent_radii[a] + covalent_radii[b])
@@ -84,7 +84,7 @@ def describe(
     )
 
 
-def hole_edge(r: Float[np.ndarray, "points"], force: Float[np.ndarray, "points"], wall: float) -> int | None:
+def hole_edge(r: Float[np.ndarray, " points"], force: Float[np.ndarray, " points"], wall: float) -> int | None:
     """The last point of a hole: where the force inside of ``wall`` (Å) attracts, followed outwards; None where it does not."""
     inside = np.flatnonzero((force < -PULL) & (r < wall))
     if not len(inside):
@@ -93,7 +93,7 @@ def hole_edge(r: Float[np.ndarray, "points"], force: Float[np.ndarray, "points"]
     return int(inside[-1] + rest[0] - 1) if len(rest) else len(r) - 1
 
 
-def wiggle(energy: Float[np.ndarray, "points"]) -> float:
+def wiggle(energy: Float[np.ndarray, " points"]) -> float:
     """Prominence (eV) of the largest hump, or of the second minimum: a good curve has none of either."""
     prominences = lambda values: np.sort(find_peaks(values, prominence=0)[1]["prominences"])[::-1]
     humps, wells = prominences(energy), prominences(-energy)

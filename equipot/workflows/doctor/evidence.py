@@ -17,11 +17,11 @@ class Curve:
 
     pair: str
     """Such as ``Si-O``."""
-    distance: Float[np.ndarray, "points"]
+    distance: Float[np.ndarray, " points"]
     """Å, ascending, up to the cutoff."""
-    energy: Float[np.ndarray, "points"]
+    energy: Float[np.ndarray, " points"]
     """eV, less that of the two atoms beyond the cutoff."""
-    force: Float[np.ndarray, "points"]
+    force: Float[np.ndarray, " points"]
     """-dE/d(distance), eV/Å."""
     radii: float
     """Sum of the covalent radii, Å."""
@@ -55,11 +55,11 @@ class Passage:
     """An atom carried through the cutoff of another."""
 
     label: str
-    offset: Float[np.ndarray, "points"]
+    offset: Float[np.ndarray, " points"]
     """Distance less the cutoff, Å, ascending."""
-    energy: Float[np.ndarray, "points"]
+    energy: Float[np.ndarray, " points"]
     """eV, less that beyond the cutoff."""
-    force: Float[np.ndarray, "points"]
+    force: Float[np.ndarray, " points"]
     """-dE/d(distance) on the atom, eV/Å."""
 
 
@@ -68,11 +68,11 @@ class Run:
     """A short run of dynamics at constant energy."""
 
     label: str
-    time: Float[np.ndarray, "lines"]
+    time: Float[np.ndarray, " lines"]
     """fs."""
-    total: Float[np.ndarray, "lines"]
+    total: Float[np.ndarray, " lines"]
     """Total energy, meV/atom, from its start."""
-    temperature: Float[np.ndarray, "lines"]
+    temperature: Float[np.ndarray, " lines"]
     """K."""
 
 
@@ -80,9 +80,9 @@ class Run:
 class Evidence:
     """Arrays behind the findings; empty where something was not examined."""
 
-    slopes: Float[np.ndarray, "directions"] = field(default_factory=_nothing)
+    slopes: Float[np.ndarray, " directions"] = field(default_factory=_nothing)
     """Forces along random directions, eV/Å."""
-    differences: Float[np.ndarray, "directions"] = field(default_factory=_nothing)
+    differences: Float[np.ndarray, " directions"] = field(default_factory=_nothing)
     """The same by finite differences of the energy, eV/Å."""
     dimers: tuple[Curve, ...] = ()
     passages: tuple[Passage, ...] = ()

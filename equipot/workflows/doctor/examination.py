@@ -9,9 +9,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from equipot.data.batch import Shape
+from equipot.evaluation import as_structures
 from equipot.potential import Potential, symbols
 from equipot.structure import Structure
-from equipot.systems import as_structures
 from equipot.training.console import stream_of
 from equipot.workflows.doctor import laws
 from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision

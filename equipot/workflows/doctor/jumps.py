@@ -49,7 +49,7 @@ class Line(NamedTuple):
     at: Callable[[float], Structure]
     force: Callable[[Seen], float]
     """-dE/dx, eV/Å."""
-    x: Float[np.ndarray, "points"]
+    x: Float[np.ndarray, " points"]
     """Å."""
     seen: Float[np.ndarray, "2 points"]
     """Energy (eV) and force."""

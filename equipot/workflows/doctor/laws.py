@@ -208,7 +208,7 @@ def stress(subject: Subject) -> Finding | None:
     return _finding("stress", (largest(measures),), remedy + crossing)
 
 
-def _derivative(bench: Bench, at: Callable[[float], list[Structure]], step: float) -> Float[np.ndarray, "structures"]:
+def _derivative(bench: Bench, at: Callable[[float], list[Structure]], step: float) -> Float[np.ndarray, " structures"]:
     """dE/dx of each structure at x = 0, by the five-point formula."""
     energy = lambda k: np.array([seen.energy for seen in bench.look(at(k * step))])
     return (8 * (energy(1) - energy(-1)) - (energy(2) - energy(-2))) / (12 * step)

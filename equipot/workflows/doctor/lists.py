@@ -37,7 +37,7 @@ def neighbour_lists(structures: Sequence[Structure], cutoff: float) -> Finding:
     return Finding("neighbour list", measures, note)
 
 
-def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, "centres"]) -> tuple[Pairs, Pairs]:
+def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> tuple[Pairs, Pairs]:
     """Pairs (centre, neighbour, shift) within the cutoff (Å), and those so near to it that rounding decides.
 
     Every image of every atom that can be within reach is looked at: along each lattice vector as many images as the distance of
@@ -63,13 +63,13 @@ def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, "c
     return sure, doubtful
 
 
-def host(structure: Structure, cutoff: float, centres: Int[np.ndarray, "centres"]) -> Pairs:
+def host(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> Pairs:
     """The pairs of the list that models are trained and evaluated with."""
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
     return _pairs(edges.centers, edges.neighbors, edges.shifts, centres)
 
 
-def device(structure: Structure, cutoff: float, centres: Int[np.ndarray, "centres"]) -> Pairs:
+def device(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> Pairs:
     """The pairs of the list that dynamics runs with, without a skin."""
     spec = plan(structure.positions, structure.cell, structure.pbc, cutoff, skin=0.0)
     found = _allocate(spec, structure.positions, structure.cell)

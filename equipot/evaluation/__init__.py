@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import pad
+from equipot.evaluation.batched import PER_GRAPH, Job, TooLargeError, run
 from equipot.graph import Graph
 from equipot.neighbors import neighbor_list
 from equipot.potential import Metadata, Observables, Potential, free_atoms, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.structure import Structure
-from equipot.systems.batched import PER_GRAPH, Job, TooLargeError, run
 
 __all__ = [
     "TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite",

@@ -14,10 +14,10 @@ from systems import SYSTEMS, graph, potential
 
 import equipot
 from equipot.data.batch import pad
+from equipot.evaluation import TooLargeError, batched, evaluate_each, memory
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Metadata, Potential, evaluate
 from equipot.structure import Structure
-from equipot.systems import TooLargeError, batched, evaluate_each, memory
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -239,7 +239,7 @@ import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 from test_batched import argon, assert_same, clusters
-from equipot.systems import batched, evaluate_each
+from equipot.evaluation import batched, evaluate_each
 model, frames = argon(), clusters(60)
 used, original = [], batched.compiled
 def noted(job, m, graph, devices):

@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 from equipot.data.batch import pad
 from equipot.data.loader import Frames, prefetch, prepare
 from equipot.data.plan import Limit, Planned, plan_batches
+from equipot.evaluation import memory
 from equipot.graph import Graph
 from equipot.potential import Observables, Potential, evaluate
 from equipot.structure import Structure
-from equipot.systems import memory
 
 AXIS = "devices"
 SLOTS_PER_CORE = 2**12

@@ -19,9 +19,9 @@ from equipot.graph import Graph, add_rows, sum_rows
 class Halves(NamedTuple):
     """One of the two directed pairs of two atoms, for what is the same of both."""
 
-    one: Int[Array, "half"]
+    one: Int[Array, " half"]
     """A pair for each row."""
-    row: Int[Array, "pairs"]
+    row: Int[Array, " pairs"]
     """The row of each pair."""
     both: Int[Array, "half 2"]
     """The two pairs of each row."""
@@ -44,15 +44,15 @@ class Pairs(NamedTuple):
     -1 stands for nothing everywhere.
     """
 
-    slots: Int[Array, "pairs"]
+    slots: Int[Array, " pairs"]
     """Flat slot (atom * slots + slot) of a pair."""
-    centers: Int[Array, "pairs"]
-    neighbors: Int[Array, "pairs"]
+    centers: Int[Array, " pairs"]
+    neighbors: Int[Array, " pairs"]
     place: Int[Array, "atoms slots"]
     """The pair in each slot."""
     back: Int[Array, "atoms slots"] | None
     """The pair in the reverse slot; None where the list is not symmetric."""
-    first: Int[Array, "atoms+1"]
+    first: Int[Array, " atoms+1"]
     """The first pair of each atom, and the number of rows."""
     count: Int[Array, ""]
     """Rows up to the last pair."""
@@ -82,7 +82,7 @@ class Pairs(NamedTuple):
 
 
 def scatter_pairs(
-    y: Float[Array, "pairs ..."], neighbors: Int[Array, "pairs"], back: Int[Array, "atoms slots"] | None, atoms: int
+    y: Float[Array, "pairs ..."], neighbors: Int[Array, " pairs"], back: Int[Array, "atoms slots"] | None, atoms: int
 ) -> Float[Array, "atoms ..."]:
     """Sum over the pairs that point to each atom."""
     return add_rows(y, neighbors, atoms) if back is None else sum_rows(y, back, neighbors[:, None])
@@ -121,7 +121,7 @@ def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
     return Pairs(slots, centers, neighbors, place, back, first, count, halves, lost, packed)
 
 
-def _halves(slots: Int[Array, "pairs"], back: Int[Array, "atoms slots"], count: Int[Array, ""]) -> Halves:
+def _halves(slots: Int[Array, " pairs"], back: Int[Array, "atoms slots"], count: Int[Array, ""]) -> Halves:
     rows = len(slots)
     own = jnp.arange(rows, dtype=jnp.int32)
     other = jnp.where(slots < 0, -1, back.reshape(-1)[slots])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from llvmlite import ir
 
-from equipot.kernels.machine import I8, I32, I64, POINTER, counting, external, vector_bytes, vector_registers
+from equipot.kernels.xla_ffi import I8, I32, I64, POINTER, counting, external, vector_bytes, vector_registers
 
 Index = ir.Value | int
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipot import pairs
 from equipot.data.batch import pad
 from equipot.graph import Graph, edge_vectors
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
-from equipot.nn import pair_map
+from equipot.neighbors import packed
+from equipot.nn import blocked_map
 from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import Agnesi, OnWeights, Radial
 from equipot.potential import Metadata, atomic, evaluate, hessian_vector_product
@@ -43,9 +43,9 @@ def wide_graph() -> Graph:
 
 def everything(term, graph: Graph, monkeypatch, packed: bool, derivatives: bool) -> dict[str, np.ndarray]:
     """Of a fresh potential, by pairs that are packed or not."""
-    monkeypatch.setattr(pair_map, "BLOCK", 16)
-    monkeypatch.setattr(pair_map, "WHOLE", 16)
-    found = pairs.find
+    monkeypatch.setattr(blocked_map, "BLOCK", 16)
+    monkeypatch.setattr(blocked_map, "WHOLE", 16)
+    found = packed.find
     if not packed:
         monkeypatch.setattr(jax, "default_backend", lambda: "another")
     jax.clear_caches()
@@ -85,7 +85,7 @@ def test_packed_pairs_give_the_same_energies_forces_and_higher_derivatives(name,
 def test_every_pair_within_the_cutoff_is_there_once():
     graph = wide_graph()
     within = jnp.linalg.norm(edge_vectors(graph), axis=-1) < CUTOFF
-    found = jax.jit(pairs.find)(graph, within)
+    found = jax.jit(packed.find)(graph, within)
     used = np.asarray(found.slots[: found.count])
     assert np.array_equal(used, np.flatnonzero(np.asarray(within & graph.slot_mask)))
     assert np.all(found.slots[found.count :] == -1) and found.count < len(found.slots)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot.graph import PADDING_VECTOR
-from equipot.pairs import Halves, Pairs
+from equipot.neighbors.packed import Halves, Pairs
 
 BLOCK = 512
 """Most pairs in one block on a CPU: few, since a block that is only begun is computed to its end."""
@@ -24,13 +24,13 @@ WHOLE = 2048
 FAR = PADDING_VECTOR[0]
 """Distance (Å) in empty rows."""
 
-Others = tuple[Float[Array, "pairs *n"], ...]
-Function = Callable[[Any, Float[Array, "pairs"], Others], Float[Array, "pairs q"]]
+Others = tuple[Float[Array, " pairs *n"], ...]
+Function = Callable[[Any, Float[Array, " pairs"], Others], Float[Array, "pairs q"]]
 """Of variables, distances and other arrays of pairs; static, so that it holds no arrays itself."""
 
 
 def map_pairs(
-    function: Function, variables: Any, r: Float[Array, "pairs"], others: Others, pairs: Pairs, symmetric: bool = False
+    function: Function, variables: Any, r: Float[Array, " pairs"], others: Others, pairs: Pairs, symmetric: bool = False
 ) -> Float[Array, "pairs q"]:
     """``function(variables, r, others)``; empty rows hold anything.
 

@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,49 +25,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from equipot.graph import Graph
+from equipot.neighbors.cells import complete_cell
+from equipot.neighbors.spec import FULL, MARGIN, ListSpec
 
-WORD = 32
-"""Bits of a word."""
 CANDIDATES = 2**20
 """Candidate pairs looked at in one go: few enough for a CPU's cache, enough to fill a GPU."""
-MARGIN = 1.0e-4
-"""Bins are this much wider than the list radius needs, so that rounding in their assignment cannot hide a pair."""
-FULL = 0.98
-"""Share of the pairs a list has room for that may be used."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ListSpec:
-    """Everything static about a list. Made by ``neighbors.plan``, enlarged by ``neighbors.grow``; hashable."""
-
-    cutoff: float
-    """Å."""
-    skin: float
-    """Å; pairs out to cutoff + skin are in the list."""
-    pbc: tuple[bool, bool, bool]
-    slots: int
-    """Neighbours that an atom can have."""
-    grid: tuple[int, int, int]
-    """Bins along each lattice vector."""
-    reach: tuple[int, int, int]
-    """Bins searched to either side, periodic images included."""
-    occupancy: int
-    """Atoms that a bin can hold."""
-    slack: float
-    """Factor by which the capacities exceed what was found when planning."""
-    pairs: int | None = None
-    """Directed pairs within the cutoff that the system can have: what a model computes for each pair it computes for so many.
-    As many as there are slots where left out."""
-
-    @property
-    def radius(self) -> float:
-        """Pairs closer than this are in the list (Å)."""
-        return self.cutoff + self.skin
-
-    @property
-    def words(self) -> int:
-        """Words that hold one bit for each place of a bin."""
-        return -(-self.occupancy // WORD)
 
 
 @partial(
@@ -178,7 +140,7 @@ def is_stale(
 def to_graph(
     dlist: DeviceList,
     positions: Float[Array, "atoms 3"],
-    numbers: Int[Array, atoms],
+    numbers: Int[Array, " atoms"],
     cell: Float[Array, "3 3"],
     charge: float = 0.0,
     spin: float = 0.0,
@@ -193,27 +155,6 @@ def to_graph(
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
         charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pairs=dlist.pairs,
     )  # fmt: skip
-
-
-def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
-    """The cell with each row that does not repeat replaced by a unit vector normal to all others; numpy or JAX, (3, 3)."""
-    xp = jnp if isinstance(cell, jax.Array) else np
-    unit = lambda v: v / xp.sqrt(xp.sum(v * v))
-    periodic = [k for k in range(3) if pbc[k]]
-    if len(periodic) == 3:
-        return cell
-    if not periodic:
-        return xp.eye(3, dtype=cell.dtype)
-    rows = list(cell)
-    if len(periodic) == 2:
-        k = pbc.index(False)
-        rows[k] = unit(xp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]))
-    else:
-        k = periodic[0]
-        axis = unit(rows[k])
-        rows[(k + 1) % 3] = unit(xp.cross(axis, xp.eye(3, dtype=cell.dtype)[xp.argmin(xp.abs(axis))]))
-        rows[(k + 2) % 3] = unit(xp.cross(axis, rows[(k + 1) % 3]))
-    return xp.stack(rows)
 
 
 def _inverse(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
@@ -247,7 +188,7 @@ class _Binned(NamedTuple):
     offset: Int[Array, "atoms 3"]
     """Lattice vectors taken off each atom by wrapping."""
     bin: Int[Array, "atoms 3"]
-    place: Int[Array, atoms]
+    place: Int[Array, " atoms"]
     """Which place of its bin an atom holds."""
     grid: Int[Array, " 3"]
     """Bins in use along each vector: the planned ones, or fewer where the cell has shrunk."""

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.nn.edges import Basis, Edges
-from equipot.nn.pair_map import Function, Others, map_pairs
+from equipot.nn.blocked_map import Function, Others, map_pairs
+from equipot.nn.edge_features import Basis, Edges
 from equipot.nn.radial import MLP, Splines, silu
 
 LAYER_NORM_FLOOR = 1e-5
@@ -28,7 +28,7 @@ class Stages(NamedTuple):
     others: Others
     """Of pairs, besides the distances."""
     last: Float[Array, "hidden outputs"]
-    start: Int[Array, "pairs"] | None = None
+    start: Int[Array, " pairs"] | None = None
     """Where a pair has rows of its own in ``last``, the first of them."""
     symmetric: bool = False
     """Whether both directed pairs of two atoms have the same weights, up to rounding."""

