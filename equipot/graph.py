@@ -38,7 +38,7 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
-        "graph_mask", "charge", "spin", "head", "rest", "cell_rest",
+        "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual",
     ],
     meta_fields=["pairs"],
 )  # fmt: skip
@@ -69,10 +69,11 @@ class Graph:
     """Unpaired electrons."""
     head: Int[Array, " graphs"] | None = None
     """Which head of a potential with several gives the energy; None for one without."""
-    rest: Float[Array, "atoms 3"] | None = None
-    """To be added to the positions (Å). In single precision they stand on a grid where their differences are exact."""
-    cell_rest: Float[Array, "graphs 3 3"] | None = None
-    """To be added to the cell (Å), which stands on the same grid."""
+    positions_residual: Float[Array, "atoms 3"] | None = None
+    """Low-order part of the positions (Å), held in single precision alone: positions + residual is the position to far more
+    digits, and the differences of the positions themselves, which are multiples of one step, are exact."""
+    cell_residual: Float[Array, "graphs 3 3"] | None = None
+    """Low-order part of the cell (Å), whose high-order part is of multiples of the same step."""
     pairs: int | None = None
     """Room for directed pairs within the cutoff, where that is known to be less than for slots; more make energies NaN."""
 
@@ -90,13 +91,14 @@ class Graph:
         return self.cell.shape[0]
 
     def replace(self, **changes: Any) -> Graph:
-        """With other fields. Other positions, or another cell, do not have the rest of the old ones, unless it is given."""
-        rests = {"positions": "rest", "cell": "cell_rest"}
-        return dataclasses.replace(self, **{rest: None for name, rest in rests.items() if name in changes} | changes)
+        """Replace fields. New positions drop ``positions_residual``, a new cell ``cell_residual``, unless given too."""
+        residuals = {"positions": "positions_residual", "cell": "cell_residual"}
+        dropped = {residual: None for name, residual in residuals.items() if name in changes}
+        return dataclasses.replace(self, **dropped | changes)
 
     def astype(self, dtype: Any) -> Graph:
         """The same graph with its real-valued fields in ``dtype``."""
-        real = ("positions", "cell", "charge", "spin", "rest", "cell_rest")
+        real = ("positions", "cell", "charge", "spin", "positions_residual", "cell_residual")
         present = {name: getattr(self, name) for name in real}
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
 
@@ -113,8 +115,9 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Vector from each atom to the neighbour in each slot (Å); ``PADDING_VECTOR`` in unused slots."""
     vectors = (gather(graph.positions, graph) - graph.positions[:, None]) + _images(graph.cell, graph)
     # What stands on the grid is exact so far: this is where a vector is rounded, once.
-    rest = 0 if graph.rest is None else gather(graph.rest, graph) - graph.rest[:, None]
-    vectors += rest if graph.cell_rest is None else rest + _images(graph.cell_rest, graph)
+    fine = graph.positions_residual
+    correction = 0 if fine is None else gather(fine, graph) - fine[:, None]
+    vectors += correction if graph.cell_residual is None else correction + _images(graph.cell_residual, graph)
     return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
 
 
@@ -126,7 +129,7 @@ def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "ato
 
 def volume(graph: Graph) -> Float[Array, " graphs"]:
     """|det cell| in Å^3; zero where the system is open along a missing lattice vector."""
-    cell = graph.cell if graph.cell_rest is None else graph.cell + graph.cell_rest
+    cell = graph.cell if graph.cell_residual is None else graph.cell + graph.cell_residual
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
 

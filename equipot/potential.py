@@ -239,7 +239,8 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     unknown = [name for name in want if name not in WANTS]
     if unknown:
         raise ValueError(f"cannot evaluate {unknown[0]!r}; choose from {', '.join(WANTS)}")
-    vectors, pull = jax.vjp(lambda r: edge_vectors(graph.replace(positions=r, rest=graph.rest)), graph.positions)
+    at = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
+    vectors, pull = jax.vjp(lambda r: edge_vectors(at(r)), graph.positions)
 
     def interaction(v: Array) -> tuple[Array, Atomic]:
         answer = atomic(potential, graph, v)
@@ -280,8 +281,10 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which ``graph.rest`` is added as to its own."""
-    return evaluate(potential, graph.replace(positions=positions, rest=graph.rest), ("forces",)).forces
+    """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which its residual is added."""
+    return evaluate(
+        potential, graph.replace(positions=positions, positions_residual=graph.positions_residual), ("forces",)
+    ).forces
 
 
 def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:

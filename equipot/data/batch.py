@@ -55,14 +55,15 @@ def centred(structure: Structure) -> np.ndarray:
 
 
 def geometry(structure: Structure, shifts: np.ndarray, dtype: Any) -> dict[str, np.ndarray | None]:
-    """Positions (atoms, 3) and cell (3, 3) of a structure as a graph holds them, with their rests; see ``on_grid``."""
+    """Positions (atoms, 3) and cell (3, 3) of a structure as a graph holds them, with their residuals; see ``on_grid``."""
     # A row that does not repeat is kept where another does: it gives a slab its volume.
     exact = centred(structure), structure.cell if structure.pbc.any() else np.zeros((3, 3))
     if np.dtype(dtype) != np.float32:
-        return {"positions": exact[0].astype(dtype), "cell": exact[1].astype(dtype), "rest": None, "cell_rest": None}
+        placed = {"positions": exact[0].astype(dtype), "cell": exact[1].astype(dtype)}
+        return placed | {"positions_residual": None, "cell_residual": None}
     held = [x.astype(dtype) for x in on_grid(*exact, shifts)]
-    rest = [(x - y).astype(dtype) for x, y in zip(exact, held, strict=True)]
-    return {"positions": held[0], "cell": held[1], "rest": rest[0], "cell_rest": rest[1]}
+    residual = [(x - y).astype(dtype) for x, y in zip(exact, held, strict=True)]
+    return {"positions": held[0], "cell": held[1], "positions_residual": residual[0], "cell_residual": residual[1]}
 
 
 def pad(
@@ -89,8 +90,8 @@ def pad(
         raise ValueError(f"a batch of {need} does not fit {shape}; choose larger buckets")
     atoms, width, graphs = shape
     numbers = np.zeros(atoms, np.int32)
-    positions, rest = np.zeros((2, atoms, 3), dtype)
-    cell, cell_rest = np.zeros((2, graphs, 3, 3), dtype)
+    positions, positions_residual = np.zeros((2, atoms, 3), dtype)
+    cell, cell_residual = np.zeros((2, graphs, 3, 3), dtype)
     neighbors = np.repeat(np.arange(atoms, dtype=np.int32)[:, None], width, axis=1)
     shifts = np.zeros((atoms, width, 3), np.int32)
     reverse = np.arange(atoms * width, dtype=np.int32).reshape(atoms, width)
@@ -110,7 +111,7 @@ def pad(
         placed = geometry(structure, s.shifts, dtype)
         positions[rows], cell[k] = placed["positions"], placed["cell"]
         if single:
-            rest[rows], cell_rest[k] = placed["rest"], placed["cell_rest"]
+            positions_residual[rows], cell_residual[k] = placed["positions_residual"], placed["cell_residual"]
         neighbors[rows, :w] = s.neighbors + first
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
@@ -120,7 +121,8 @@ def pad(
     return Graph(
         positions, numbers, cell, neighbors, shifts, reverse, mask,
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
-        charge=charge, spin=spin, head=head, rest=rest if single else None, cell_rest=cell_rest if single else None,
+        charge=charge, spin=spin, head=head,
+        positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
     )  # fmt: skip
 
 

@@ -103,9 +103,9 @@ class EquipotCalculator(Calculator):
         one = lambda x: None if x is None else jnp.asarray(x)[None]
         return self._graph.replace(
             positions=jnp.asarray(placed["positions"]),
-            rest=placed["rest"],
+            positions_residual=placed["positions_residual"],
             cell=one(placed["cell"]),
-            cell_rest=one(placed["cell_rest"]),
+            cell_residual=one(placed["cell_residual"]),
             charge=real([structure.charge]),
             spin=real([structure.spin]),
         )

@@ -47,7 +47,7 @@ def fresh(
     free-atom energies E0 in ``metadata``.
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
-    graph = graph.replace(positions=jnp.asarray(graph.positions), rest=graph.rest)
+    graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
     bare, vectors = graph.replace(positions=None), edge_vectors(graph)
 
     def start(key: Array, bare: Graph, vectors: Array) -> Any:

@@ -35,8 +35,8 @@ def test_vectors_are_those_of_double_precision_rounded_once(name, double_precisi
     structures = [Structure.from_ase(CASES[name](), source="test"), Structure.from_ase(molecule("CO"), source="test")]
     single, double = (jax.tree.map(jnp.asarray, pad(structures, 5.0, dtype=dtype)) for dtype in (np.float32, np.float64))
     exact, found = edge_vectors(double), jax.jit(edge_vectors)(single)
-    assert found.dtype == jnp.float32 and double.rest is None and double.slot_mask.sum() > 50
-    # Half of the last place of a vector, and what the rests were rounded by: forty cells, a grid of 2^-12 Å, 24 bits.
+    assert found.dtype == jnp.float32 and double.positions_residual is None and double.slot_mask.sum() > 50
+    # Half of the last place of a vector, and what the residuals were rounded by: forty cells, a grid of 2^-12 Å, 24 bits.
     assert np.all(np.abs(found - exact) <= 2.0**-24 * np.abs(exact) + 2e-9)
     np.testing.assert_allclose(edge_vectors(single.astype(jnp.float64)), exact, rtol=0, atol=2e-9)
 
