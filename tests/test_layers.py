@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equipot"
 
 LAYERS = [
-    {"units", "files", "yamltext", "config", "allocator"},
+    {"units", "files", "yamltext", "config", "allocator", "console", "interrupts", "figures"},
     {"structure", "graph", "neighbors", "kernels"},
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},

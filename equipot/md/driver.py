@@ -8,19 +8,17 @@ that after a whole chunk: where the end of a run cuts the last chunk short, a lo
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 import jax
 import numpy as np
 
 from equipot import config as yaml
+from equipot.console import stream_of
 from equipot.files import write_atomically
+from equipot.interrupts import Interrupts
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
@@ -32,7 +30,6 @@ from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential, free_atoms
 from equipot.published import load as load_potential
 from equipot.structure import Structure
-from equipot.training.console import stream_of
 from equipot.units import kB
 
 MOST_GROWTHS = 20
@@ -138,11 +135,11 @@ class Run:
         at = self.resume() if resume else self.start()
         self.progress.open(at.step, len(self.structure))
         try:
-            with finish_chunk_on_interrupt(self.progress.say) as interrupted:
+            with Interrupts(lambda: self.progress.say(STOPPING)) as interrupts:
                 while at.step < self.config.steps:
                     at = self.chunk(at)
-                    if interrupted.is_set():
-                        raise KeyboardInterrupt(f"stopped at step {at.step} of {self.config.steps}; continue with resume")
+                    if interrupts.requested:
+                        interrupts.reraise(f"stopped at step {at.step} of {self.config.steps}; continue with resume")
         finally:
             self.progress.close()
         return self.finish()
@@ -364,25 +361,4 @@ class Run:
 MAY_CHANGE = ("steps", "model", "structure")
 """What a resumed run may say otherwise; the files may have moved, but they must hold the same."""
 REMEDY = "look at the last frames; use a shorter time step, a relaxed start, or a potential that knows such structures."
-
-
-@contextlib.contextmanager
-def finish_chunk_on_interrupt(say: Any) -> Iterator[threading.Event]:
-    """Ctrl-C, or a request to terminate, sets the event; a second one raises at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        say("stopping after this chunk; once more to stop at once, at the cost of this chunk")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+STOPPING = "stopping after this chunk; once more to stop at once, at the cost of this chunk"

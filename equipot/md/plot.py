@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from equipot.training.report import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
+from equipot.figures import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
 
 
 def plot(table: Mapping[str, np.ndarray], path: Path) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import numpy as np
 
+from equipot.console import Console, duration
 from equipot.md.config import NPT, NVE, MDConfig
 from equipot.md.log import Line
-from equipot.training.console import duration
 
 QUIET_SECONDS = 10.0
 """Least time between two plain lines."""
 
 
 class Progress:
-    """Writes to a stream; with None it keeps silent."""
+    """Reports a run to a stream; with None it keeps silent."""
 
     def __init__(self, stream: TextIO | None, config: MDConfig):
-        self.stream = stream
+        self.console = Console(stream, QUIET_SECONDS)
         self.config = config
-        self.bar: Any = None
-        self.last = 0.0
         self.chunks = 0
         self.timed_steps = 0
         self.seconds = 0.0
@@ -40,19 +37,11 @@ class Progress:
         temperature = f"{config.temperature_K:g} K" if drawn else "velocities of the file"
         pressure = f", {config.pressure_GPa:g} GPa" if isinstance(config.ensemble, NPT) else ""
         self.say(f"{kind}: {atoms} atoms, {temperature}{pressure}, {config.steps} steps of {config.timestep_fs:g} fs")
-        if self.stream is not None and self.stream.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=config.steps, initial=step, file=self.stream, unit="step", dynamic_ncols=True)
+        self.console.open(config.steps, step)
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        if self.stream is None:
-            return
-        if self.bar is not None:
-            self.bar.write(text, file=self.stream)
-        else:
-            print(text, file=self.stream, flush=True)
+        self.console.say(text)
 
     def advance(self, step: int, made: int, line: Line, seconds: float) -> None:
         """After a chunk of ``made`` steps that took so many seconds."""
@@ -65,20 +54,15 @@ class Progress:
             figures += f"  P {line.pressure_GPa:.3g} GPa  V {line.volume_A3:.1f} Å³"
         if self.timed_steps:
             figures += f"  {self.ns_per_day:.3g} ns/day"
-        if self.bar is not None:
-            self.bar.set_postfix_str(figures, refresh=False)
-            self.bar.update(made)
-        elif time.monotonic() - self.last > QUIET_SECONDS or step == self.config.steps:
-            self.last = time.monotonic()
-            left = ""
-            if self.timed_steps:
-                left = f"  {duration((self.config.steps - step) * self.seconds / self.timed_steps)} left"
-            self.say(f"step {step:>8d}/{self.config.steps}  {figures}{left}")
+        left = ""
+        if self.timed_steps:
+            left = f"{duration((self.config.steps - step) * self.seconds / self.timed_steps)} left"
+        where = f"step {step:>8d}/{self.config.steps}"
+        self.console.progress(figures, where, left, always=step == self.config.steps)
+        self.console.advance(made)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        self.console.close()
 
     def finish(self, summary: Any, half: Mapping[str, np.ndarray]) -> None:
         """The figures of the whole run."""

@@ -15,14 +15,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from equipot import eqp
+from equipot.console import Console, duration
 from equipot.data.loader import Loader, Shards, prefetch, sorted_batches
 from equipot.potential import Potential
 from equipot.training import checkpoint
-from equipot.training.console import Console, duration
+from equipot.training.console import show_epoch
 from equipot.training.loggers import TensorBoard, WandB, Writer
 from equipot.training.loss import Loss
 from equipot.training.optimizer import Cosine, Muon, Optimizer, Plateau, Schedule
-from equipot.training.session import Cursor, Signals, Watch
+from equipot.training.session import Cursor, Watch
 from equipot.training.step import Rates, State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
@@ -129,7 +130,7 @@ def fit(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
         OSError: something could not be written; the last checkpoint stands.
     """
     validation = None if run.valid is None else passes(run.valid, run.mesh)
-    with Signals(run.watch):
+    with run.watch.interrupts:
         while cursor.epoch < run.config.epochs:
             if run.config.patience is not None and cursor.stale >= run.config.patience:
                 return state, save(run, state, cursor), "no improvement"
@@ -171,7 +172,7 @@ def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, 
                 if len(run.watch.steps) == ESTIMATE_AFTER:
                     estimate(run, cursor)
             clock = now
-            run.console.step()
+            run.console.advance()
         return state, cursor if pending is None else settle(run, state, cursor, *pending), None
     finally:
         feed.close()
@@ -257,7 +258,7 @@ def close_epoch(run: Run, state: State, cursor: Cursor, validation: Callable | N
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
     cursor = append(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
     left = run.watch.seconds_left(run.rates.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
-    run.console.epoch(row, config.epochs, left, always=epoch == config.epochs)
+    show_epoch(run.console, row, config.epochs, left)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,23 +10,12 @@ from typing import Any
 import numpy as np
 
 from equipot.data.batch import free_energy
+from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
 from equipot.files import write_atomically
 from equipot.structure import Structure
 from equipot.training.evaluate import Table, table_text
 from equipot.units import GPa
 
-BLUE, ORANGE, GREY = "#20639b", "#d1603d", "#8a8f98"
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.dpi": 150,
-}
 MOST_POINTS = 20000
 """Points of a parity plot; of more, an even selection is drawn."""
 
@@ -35,22 +23,6 @@ MOST_POINTS = 20000
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def new_figure(width: float, height: float, columns: int) -> tuple[Any, Any]:
-    """A figure that needs no screen, and its axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    write_atomically(path, image.getvalue())
 
 
 def plain_log_scale(axis: Any) -> None:

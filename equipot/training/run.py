@@ -11,6 +11,7 @@ import numpy as np
 
 from equipot import config as configs
 from equipot import eqp
+from equipot.console import Console, duration, stream_of
 from equipot.data.config import KINDS
 from equipot.data.levels import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
@@ -19,7 +20,7 @@ from equipot.potential import Potential
 from equipot.training import checkpoint
 from equipot.training.adapt import Trained
 from equipot.training.config import FineTune, TrainConfig
-from equipot.training.console import Console, duration, errors_text, stream_of
+from equipot.training.console import errors_text
 from equipot.training.evaluate import evaluate_sets, write_json
 from equipot.training.finetune import from_base
 from equipot.training.loop import Run, fit, save_best
@@ -71,7 +72,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         console.close()
     if ending == "interrupted":
         console.say(f"interrupted at epoch {cursor.epoch + 1}; the state is saved, --resume goes on from there")
-        watch.reraise()
+        watch.interrupts.reraise()
     if not run.best_path.exists():
         save_best(run, state)
     report(run, cursor, beginning, ending)

@@ -8,11 +8,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from equipot.console import Console, stream_of
 from equipot.data.batch import Shape
 from equipot.evaluation import as_structures
 from equipot.potential import Potential, symbols
 from equipot.structure import Structure
-from equipot.training.console import stream_of
 from equipot.workflows.doctor import laws
 from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision
 from equipot.workflows.doctor.dimers import dimers
@@ -67,8 +67,7 @@ def examine(
     if steps < 50:
         raise ValueError(f"steps is {steps}; dynamics says nothing with fewer than 50")
     structures = _structures(potential, structure, elements)
-    stream = stream_of(progress)
-    say = lambda text: None if stream is None else print(text, file=stream, flush=True)
+    console = Console(stream_of(progress))
     pairs = _pairs_of(potential, structures, elements)
     findings: list[Finding] = []
     evidence: dict[str, Any] = {}
@@ -76,7 +75,7 @@ def examine(
         for finding, shown in _checks(potential, structures, pairs, structure is not None, dtype, steps, seed):
             findings.append(finding)
             evidence |= shown
-            say(f"{finding.verdict:>6}  {finding.name:<14}  {finding.measured}")
+            console.say(f"{finding.verdict:>6}  {finding.name:<14}  {finding.measured}")
     systems = tuple(f"{s.name}: {len(s)} atoms ({symbols(np.unique(s.numbers).tolist())})" for s in structures)
     name = f"{type(potential.term).__name__}, cutoff {potential.cutoff:g} Å"
     return Report(name, systems, tuple(findings), time.perf_counter() - begun, Evidence(**evidence))

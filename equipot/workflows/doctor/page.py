@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from equipot.training.report import BLUE, GREY, ORANGE, STYLE, save_figure
+from equipot.figures import BLUE, GREY, ORANGE, STYLE, empty_figure, save_figure
 from equipot.workflows.doctor.evidence import Curve, Evidence
 from equipot.workflows.doctor.findings import Report
 
@@ -23,12 +23,9 @@ WIDE = 78
 def draw(report: Report, path: Path) -> None:
     """Draws verdicts, pairs, cutoff, finite differences and dynamics into a PNG file."""
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(13, 8), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = empty_figure(13, 8)
         axes = figure.subplot_mosaic([["dimers", "cutoff", "forces"], ["dynamics", "table", "table"]], height_ratios=[1, 1.15])
         shown = report.evidence
         _dimers(axes["dimers"], shown)
