@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -23,7 +22,7 @@ class Atomic(NamedTuple):
     """What a term says about each atom."""
 
     energy: Float[Array, " atoms"]
-    """eV, without the energy of the free atom."""
+    """eV, without E0 of the isolated atom."""
     charges: Float[Array, " atoms"] | None = None
     """e."""
     latent: Float[Array, "atoms features"] | None = None
@@ -67,7 +66,7 @@ class Metadata:
     """What a potential is for and where it comes from. Hashable: it is static under jit."""
 
     atomic_energies: tuple[tuple[int, float], ...] = ()
-    """Energy of the free atom of each element it knows, (Z, eV), kept in double precision."""
+    """E0 of each element it knows, the energy of the isolated atom: (Z, eV), kept in double precision."""
     level_of_theory: str = ""
     citation: str = ""
     licence: str = ""
@@ -79,7 +78,7 @@ class Metadata:
     """Precision that it is meant to be used in, where the file holds another: ``load`` gives this one if none is asked for."""
     extra: tuple[tuple[str, str], ...] = ()
     heads: tuple[Head, ...] = ()
-    """Of a potential with several, in the order of its term's; their free atoms count, and those above are zero."""
+    """Of a potential with several, in the order of its term's; their E0 count, and those above are zero."""
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -177,7 +176,7 @@ def symbols(numbers: Iterable[int]) -> str:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["interaction", "energy", "forces", "stress", "energies", "virials", "charges", "latent"],
+    data_fields=["interaction", "interactions", "energy", "forces", "stress", "energies", "virials", "charges", "latent"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -185,15 +184,18 @@ class Observables:
     """Predictions or references. What was not asked for, or is not known, is None."""
 
     interaction: Any = None
-    """(graphs,) eV: the energy less the free atoms'. Use it in float32, where a total energy of -1e4 eV resolves only 1 meV."""
+    """(graphs,) energy less E0 of the isolated atoms (eV): what the device computes, since float32 resolves a total energy of
+    -1e4 eV to 1 meV only."""
+    interactions: Any = None
+    """(atoms,) energy of each atom less its E0 (eV); they sum to ``interaction``."""
     energy: Any = None
-    """(graphs,) total energy, eV."""
+    """(graphs,) total energy (eV), E0 added in double precision on the host."""
     forces: Any = None
     """(atoms, 3) eV/Å."""
     stress: Any = None
     """(graphs, 3, 3) eV/Å^3, positive under tension; NaN for a graph without a volume."""
     energies: Any = None
-    """(atoms,) eV; they sum to ``energy``."""
+    """(atoms,) energy of each atom with its E0 (eV); they sum to ``energy``."""
     virials: Any = None
     """(atoms, 3, 3) eV; they sum to the stress times the volume."""
     charges: Any = None
@@ -205,15 +207,6 @@ class Observables:
         return dataclasses.replace(self, **changes)
 
 
-def free_atoms(metadata: Metadata, numbers: Any) -> Array:
-    """Energy of each free atom (eV), in double precision on the host, in the working precision on the device."""
-    table = np.full(120, np.nan)
-    table[0] = 0.0
-    for z, value in metadata.atomic_energies:
-        table[z] = value
-    return table[numbers] if isinstance(numbers, np.ndarray) else jnp.asarray(table, jnp.zeros(0).dtype)[numbers]
-
-
 def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
     """The term's answer for given edge vectors."""
     # Accelerators may round matrix products of float32 to 19 bits unless told not to.
@@ -221,14 +214,16 @@ def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slot
         return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
 
 
-def energy(potential: Potential, graph: Graph) -> Float[Array, " graphs"]:
-    """Total energy of each graph (eV); NaN where an element is unknown."""
-    per_atom = atomic(potential, graph, edge_vectors(graph)).energy
-    return sum_graphs(per_atom + free_atoms(potential.metadata, graph.numbers).astype(per_atom.dtype), graph)
+def interaction_energy(potential: Potential, graph: Graph) -> Float[Array, " graphs"]:
+    """Energy of each graph less E0 of its atoms (eV); NaN where the term does not know an element."""
+    return sum_graphs(atomic(potential, graph, edge_vectors(graph)).energy, graph)
 
 
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
-    """Everything asked for, from one forward and at most one backward pass.
+    """Compute what ``want`` names on the device, with one forward and at most one backward pass.
+
+    Energies are those of the interaction, without E0: ``interaction`` always, ``interactions`` of the atoms where ``want`` has
+    "energies". ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
 
     The energy is differentiated once, with respect to the edge vectors v. With g = dE/dv, the force on an atom is the sum of g
     over its slots less the sum over the slots that point to it, and the virial is the sum of v (x) g.
@@ -254,15 +249,12 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         if name in want and getattr(answer, name) is None:
             raise ValueError(f"{type(potential.term).__name__} does not provide {name}")
 
-    free = free_atoms(potential.metadata, graph.numbers).astype(answer.energy.dtype)
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
     # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
     lost = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
     spoilt = jnp.where(lost, jnp.nan, 0.0).astype(answer.energy.dtype)
-    if "energy" in want:
-        out["energy"] = sum_graphs(answer.energy + free, graph)
     if "energies" in want:
-        out["energies"] = jnp.where(graph.node_mask, answer.energy + free, 0)
+        out["interactions"] = jnp.where(graph.node_mask, answer.energy, 0)
     if "forces" in want:
         out["forces"] = spoilt[:, None] - pull(slope)[0]
     if {"stress", "virials"} & set(want):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equipot"
 
 LAYERS = [
-    {"units", "files", "yamltext", "config", "allocator", "console", "interrupts", "figures"},
+    {"units", "files", "yamltext", "config", "allocator", "console", "interrupts", "figures", "isolated_atoms"},
     {"structure", "graph", "neighbors", "kernels"},
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
 from equipot.structure import Structure
 
@@ -139,7 +140,7 @@ class Targets:
     """Reference labels of a padded batch; zero where a label is missing or a row is padding."""
 
     interaction: Float[Array, " graphs"]
-    """eV: the label less the free atoms, subtracted in double precision on the host."""
+    """eV: the label less E0 of the isolated atoms, subtracted in double precision on the host."""
     forces: Float[Array, "atoms 3"]
     """eV/Å."""
     stress: Float[Array, "graphs 3 3"]
@@ -172,10 +173,10 @@ def pad_targets(
 ) -> Targets:
     """Labels of several structures, laid out as ``pad`` lays out their atoms.
 
-    ``frames`` are the places of the structures in their set; ``atomic_energies`` the free atoms' energies by Z (eV).
+    ``frames`` are the places of the structures in their set; ``atomic_energies`` E0 of the isolated atoms by Z (eV).
 
     Raises:
-        ValueError: an element without a free-atom energy.
+        ValueError: an element without an isolated-atom energy.
     """
     atoms, _, graphs = shape
     forces, stress = np.zeros((atoms, 3), dtype), np.zeros((graphs, 3, 3), dtype)
@@ -192,7 +193,7 @@ def pad_targets(
             has[name][k] = getattr(s, name) is not None
             weights[name][k] = s.weight * getattr(s, f"{name}_weight")
         if s.energy is not None:
-            interaction[k] = s.energy - free_energy(s, atomic_energies)
+            interaction[k] = s.energy - isolated_atom_energy(s.numbers, atomic_energies, s.name).sum()
         if s.forces is not None:
             forces[rows] = s.forces
         if s.stress is not None:
@@ -201,16 +202,3 @@ def pad_targets(
         interaction, forces, stress, weights["energy"], weights["forces"], weights["stress"],
         has["energy"], has["forces"], has["stress"], size, frame,
     )  # fmt: skip
-
-
-def free_energy(structure: Structure, atomic_energies: Mapping[int, float]) -> float:
-    """Sum of the free atoms' energies (eV) in double precision.
-
-    Raises:
-        ValueError: an element without a free-atom energy.
-    """
-    counts = zip(*np.unique(structure.numbers, return_counts=True), strict=True)
-    try:
-        return float(sum(int(n) * atomic_energies[int(z)] for z, n in counts))
-    except KeyError as error:
-        raise ValueError(f"{structure.name}: no free-atom energy for the element with Z = {error.args[0]}") from None

@@ -13,15 +13,13 @@ import numpy as np
 from equipot.data.batch import pad
 from equipot.evaluation.batched import PER_GRAPH, Job, TooLargeError, run
 from equipot.graph import Graph
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
-from equipot.potential import Metadata, Observables, Potential, free_atoms, hessian
+from equipot.potential import Observables, Potential, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.structure import Structure
 
-__all__ = [
-    "TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite",
-    "without_free_atoms",
-]  # fmt: skip
+__all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]
 
 _evaluate = jax.jit(evaluate_graph, static_argnames="want")
 _hessian = jax.jit(hessian, static_argnames="batch_size")
@@ -43,11 +41,11 @@ def evaluate(
 ) -> Observables:
     """Energy (eV), forces (eV/Å), stress (eV/Å^3) and more of one or several systems, in the order given.
 
-    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a ``Graph`` (evaluated as it is, on the device). A list
-    may hold molecules beside great cells: it is evaluated in batches as large as is useful and as memory allows, or of
+    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a padded ``Graph`` (evaluated as it is). A list may
+    hold molecules beside great cells: it is evaluated in batches as large as is useful and as memory allows, or of
     ``batch_size`` systems, which changes nothing but the rounding. ``want`` defaults to energy, forces, and stress where every
-    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. Energies of
-    the free atoms are added in double precision, whatever the potential's own precision.
+    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. E0 of the isolated atoms
+    is added here, in double precision, whatever the potential's own precision.
 
     Raises:
         ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume,
@@ -56,7 +54,8 @@ def evaluate(
     """
     if isinstance(systems, Graph):
         want = (want,) if isinstance(want, str) else want
-        return _evaluate(potential, systems, want=tuple(want or ("energy", "forces", "stress")))
+        want = tuple(want or ("energy", "forces", "stress"))
+        return _of_graph(potential, systems, jax.device_get(_evaluate(potential, systems, want=want)), want)
     structures = as_structures(systems)
     want = _wanted(structures, want)
     return _joined(_each([potential], structures, want, batch_size), 0)
@@ -128,12 +127,12 @@ def _each(
     batch_size: int | None,
     ensemble: bool = False,
 ) -> list[Observables]:
-    """Results of each structure with the free atoms' energies, all of them finite; of an ensemble, with a leading axis."""
+    """Results of each structure with E0 added, all of them finite; of an ensemble, with a leading axis."""
     if not structures:
         raise ValueError("there are no systems to evaluate")
     for potential in potentials:
         potential.check(structures)
-    model = without_free_atoms(potentials[0])
+    model = potentials[0]
     if ensemble:
         model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
     found = dict(run(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))
@@ -142,11 +141,24 @@ def _each(
         mine = found.pop(k)
         if not all(np.isfinite(value).all() for value in _results(mine, structure)):
             raise ValueError(not_finite(structure))
-        free = np.stack([free_atoms(p.metadata, structure.numbers) for p in potentials])
-        free = free if ensemble else free[0]
-        add = lambda value, offset: None if value is None else value + offset
-        out.append(mine.replace(energy=add(mine.energy, free.sum(axis=-1)), energies=add(mine.energies, free)))
+        e0 = np.stack([isolated_atom_energy(structure.numbers, dict(p.metadata.atomic_energies)) for p in potentials])
+        e0 = e0 if ensemble else e0[0]
+        out.append(_total(mine, e0.sum(axis=-1), e0, want))
     return out
+
+
+def _total(out: Observables, e0: np.ndarray, e0_of_atoms: np.ndarray, want: tuple[str, ...]) -> Observables:
+    """Results of the device with the total energies that ``want`` names: interaction energies and E0 (eV)."""
+    energy = out.interaction + e0 if "energy" in want else None
+    return out.replace(energy=energy, energies=None if out.interactions is None else out.interactions + e0_of_atoms)
+
+
+def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[str, ...]) -> Observables:
+    """``_total`` for the graphs of a padded graph."""
+    mask, owner = np.asarray(graph.node_mask), np.asarray(graph.node_graph)
+    known = dict.fromkeys(np.unique(graph.numbers).tolist(), np.nan) | dict(potential.metadata.atomic_energies)
+    e0 = np.where(mask, isolated_atom_energy(np.asarray(graph.numbers), known | {0: 0.0}), 0)
+    return _total(out, np.bincount(owner, e0, len(graph.graph_mask)), e0, want)
 
 
 def _results(out: Observables, structure: Structure) -> list[np.ndarray]:
@@ -170,14 +182,6 @@ def not_finite(structure: Structure) -> str:
     if not len(edges.centers):
         return f"{what}; the potential knows nothing like it"
     return f"{what}: atoms {edges.centers[0]} and {edges.neighbors[0]} are closer than 0.1 Å"
-
-
-def without_free_atoms(potential: Potential) -> Potential:
-    """The same potential with free atoms at zero energy, for whoever adds them in double precision.
-
-    Nothing else is left in its metadata: potentials that differ in their origin share what is compiled.
-    """
-    return potential.replace(metadata=Metadata(tuple((z, 0.0) for z in potential.elements)))
 
 
 def hessian_of(potential: Potential, system: Any, batch_size: int = 32) -> np.ndarray:

@@ -23,7 +23,7 @@ from equipot.data.loader import Frames, prefetch, prepare
 from equipot.data.plan import Limit, Planned, plan_batches
 from equipot.evaluation import memory
 from equipot.graph import Graph
-from equipot.potential import Observables, Potential, evaluate
+from equipot.potential import Metadata, Observables, Potential, evaluate
 from equipot.structure import Structure
 
 AXIS = "devices"
@@ -60,7 +60,7 @@ Stack = tuple[Planned, ...]
 def run(
     job: Job, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> Iterator[tuple[int, Observables]]:
-    """Place and results of each structure, in any order, as numpy arrays in the potential's precision.
+    """Place and results of each structure, in any order, as numpy arrays in the potential's precision; energies are without E0.
 
     ``batch_size`` is the number of structures that go together, over all devices; where it is left out, as many as is useful
     and fits. ``devices`` are how many local ones may be used; nothing means all. Where a device is out of memory after all, the
@@ -71,6 +71,8 @@ def run(
     """
     if batch_size is not None and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
         raise ValueError(f"batch_size {batch_size!r} must be a whole number, at least 1; leave it out to have it chosen")
+    # Metadata are static under jit: without them, potentials that differ in their origin share what is compiled.
+    job = job._replace(model=job.model.replace(metadata=Metadata()))
     frames = prepare(structures, job.model.cutoff)
     chosen = _devices(devices)
     chosen = chosen[: len(structures) if batch_size is None else min(len(structures), batch_size)]

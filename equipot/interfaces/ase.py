@@ -14,11 +14,12 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from equipot.data.batch import Shape, find_slots, geometry, pad
-from equipot.evaluation import not_finite, without_free_atoms
+from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, run
 from equipot.graph import Graph
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots
-from equipot.potential import Observables, Potential, evaluate, free_atoms
+from equipot.potential import Metadata, Observables, Potential, evaluate
 from equipot.structure import Structure
 
 WANT = ("energies", "forces", "virials")
@@ -32,7 +33,7 @@ class EquipotCalculator(Calculator):
     built anew only when a pair may have come within the cutoff unseen; its width has some slack, so that the model is compiled
     once for each number of atoms and again only where a structure becomes so much denser that the width must grow.
 
-    Energies include those of the free atoms and are summed in double precision. ``stresses`` are the atoms' virials over the
+    Energies include E0 of the isolated atoms and are summed in double precision. ``stresses`` are the atoms' virials over the
     volume of the cell: they sum to ``stress``.
 
     Raises:
@@ -52,7 +53,7 @@ class EquipotCalculator(Calculator):
         self.slack = slack
         self.builds = 0
         """How many times the neighbour list was built."""
-        self._interaction = without_free_atoms(self.potential)
+        self._interaction = self.potential.replace(metadata=Metadata())
         self._reference: Structure | None = None
         self._graph: Graph | None = None
         self._shifts = np.zeros((0, 3), np.int32)
@@ -78,9 +79,9 @@ class EquipotCalculator(Calculator):
         self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure)))
 
     def _results(self, structure: Structure, out: Observables) -> dict[str, Any]:
-        """What ASE is given, from energies, forces and virials without the free atoms."""
+        """What ASE is given, from interaction energies, forces and virials: E0 is added here."""
         out = jax.tree.map(lambda x: np.asarray(x, np.float64), out)
-        energies = out.energies + free_atoms(self.potential.metadata, structure.numbers)
+        energies = out.interactions + isolated_atom_energy(structure.numbers, dict(self.potential.metadata.atomic_energies))
         energy = float(energies.sum())
         if not (np.isfinite(energy) and np.isfinite(out.forces).all()):
             raise ValueError(not_finite(structure))
@@ -149,7 +150,7 @@ def calculate_together(images: Sequence[Atoms]) -> None:
         calculators = [atoms.calc for atoms in group]
         structures = [Structure.from_ase(atoms, source=atoms.get_chemical_formula()) for atoms in group]
         calculators[0].potential.check(structures)
-        for k, out in run(Job(calculators[0]._interaction, WANT), structures):
+        for k, out in run(Job(calculators[0].potential, WANT), structures):
             results = calculators[k]._results(structures[k], out)
             calculators[k].atoms, calculators[k].results = group[k].copy(), results
 

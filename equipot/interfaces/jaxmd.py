@@ -103,9 +103,9 @@ def neighbor_list_energy(
 
     ``box`` is jax-md's (see the module), or None for an isolated system, whose coordinates are real. ``dr_threshold`` is the
     margin of the list (Å). ``energy_fn(R, neighbor=..., box=..., perturbation=...)`` is the interaction energy in eV, without
-    the free atoms', which would cost digits in float32. It brings the list up to date by itself where atoms have moved too far
-    since ``neighbors.update``. Where the list has overflowed it is NaN, and so are its derivatives by anything:
-    never the energy of a list with missing pairs.
+    E0 of the isolated atoms, which would cost digits in float32. It brings the list up to date by itself where atoms have moved
+    too far since ``neighbors.update``. Where the list has overflowed it is NaN, and so are its derivatives by anything: never
+    the energy of a list with missing pairs.
 
     Raises:
         ValueError: an unknown element; from ``allocate``, whatever ``neighbors.plan`` raises.

@@ -19,6 +19,7 @@ from equipot import config as yaml
 from equipot.console import stream_of
 from equipot.files import write_atomically
 from equipot.interrupts import Interrupts
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
@@ -27,7 +28,7 @@ from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
 from equipot.neighbors import ListSpec, grow, more_pairs
-from equipot.potential import Potential, free_atoms
+from equipot.potential import Potential
 from equipot.published import load as load_potential
 from equipot.structure import Structure
 from equipot.units import kB
@@ -114,8 +115,8 @@ class Run:
         limit = chunk.max_kinetic(config.max_temperature_K, len(structure))
         lines = config.chunk // config.log_every
         self.plan = chunk.Plan(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
-        free = float(free_atoms(potential.metadata, structure.numbers).sum())
-        self.ledger = log.Ledger(free, max(self.setup.dof, 1), config.timestep_fs)
+        e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
+        self.ledger = log.Ledger(e0, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
         system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.electrons)

@@ -29,15 +29,15 @@ class Line(NamedTuple):
 class Ledger(NamedTuple):
     """What turns observations of the device into lines, in double precision."""
 
-    free_atoms: float
-    """Energy of the free atoms, eV."""
+    isolated_atom_energy: float
+    """Sum of E0 over the atoms, eV."""
     dof: int
     timestep_fs: float
 
     def line(self, step: int, seen: Observation, heat: float) -> Line:
         """One line; ``heat`` is what stochastic forces put in before this chunk (eV)."""
         kinetic = float(seen.kinetic)
-        potential = float(seen.interaction) + self.free_atoms
+        potential = float(seen.interaction) + self.isolated_atom_energy
         total = potential + kinetic
         volume = float(seen.volume)
         pressure = (2 * kinetic / volume - float(np.trace(seen.stress))) / 3 / GPa

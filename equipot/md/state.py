@@ -34,7 +34,7 @@ class State:
     force: Float[Array, "atoms 3"]
     """eV/Å."""
     interaction: Float[Array, ""]
-    """Potential energy, eV, without the free atoms."""
+    """Potential energy, eV, without E0 of the isolated atoms."""
     virial: Float[Array, "3 3"]
     """dE/d(strain), eV; zeros where the system is not periodic along all three axes."""
     cell: Float[Array, "3 3"]
@@ -75,7 +75,7 @@ class Observation(NamedTuple):
     """What a line of the log is made of, as measured on the device."""
 
     interaction: Float[Array, ""]
-    """eV, without the free atoms."""
+    """eV, without E0 of the isolated atoms."""
     kinetic: Float[Array, ""]
     """eV."""
     reservoir: Float[Array, ""]

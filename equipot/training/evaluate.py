@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from equipot.data.batch import free_energy
 from equipot.data.split import Chain
-from equipot.evaluation import without_free_atoms
 from equipot.evaluation.batched import Job, run
 from equipot.files import write_atomically
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
@@ -72,13 +71,13 @@ def predict(
     potential.check(structures)
     energies = dict(potential.metadata.atomic_energies)
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
-    job = Job(without_free_atoms(potential), ("forces", "stress") if periodic else ("forces",))
+    job = Job(potential, ("forces", "stress") if periodic else ("forces",))
     out: dict[int, Structure] = {}
     for k, found in run(job, structures, batch_size, devices):
         structure = structures[k]
         stress = None if found.stress is None else np.asarray(found.stress, np.float64)
         out[k] = structure.replace(
-            energy=float(found.interaction) + free_energy(structure, energies),
+            energy=float(found.interaction) + float(isolated_atom_energy(structure.numbers, energies).sum()),
             forces=np.asarray(found.forces, np.float64),
             stress=stress if stress is not None and structure.pbc.any() and np.isfinite(stress).all() else None,
         )

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from equipot.data.batch import free_energy
 from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
 from equipot.files import write_atomically
+from equipot.isolated_atoms import isolated_atom_energy
 from equipot.structure import Structure
 from equipot.training.evaluate import Table, table_text
 from equipot.units import GPa
@@ -72,7 +72,7 @@ def parity(
 ) -> None:
     """Predicted against reference energies per atom, forces and stresses.
 
-    With ``atomic_energies`` (eV by Z), energies are drawn less the free atoms': else elements hide everything there is to see.
+    With ``atomic_energies`` (eV by Z), energies are drawn less E0: else elements hide everything there is to see.
     """
     import matplotlib
 
@@ -105,11 +105,11 @@ def parity_data(
     references: Sequence[Structure], predictions: Sequence[Structure], atomic_energies: Mapping[int, float] | None
 ) -> list[tuple]:
     """(title, reference, predicted, unit of the axes, unit of the errors, factor between them) for each quantity."""
-    free = lambda s: 0.0 if atomic_energies is None else free_energy(s, atomic_energies)
-    less = "" if atomic_energies is None else ", less free atoms"
+    e0 = lambda s: 0.0 if atomic_energies is None else isolated_atom_energy(s.numbers, atomic_energies, s.name).sum()
+    less = "" if atomic_energies is None else ", less E0"
     out = []
     for quantity, title, unit, unit_text, factor, pick in (
-        ("energy", f"energy per atom{less}", "eV/atom", "meV/atom", 1e3, lambda s: (s.energy - free(s)) / len(s)),
+        ("energy", f"energy per atom{less}", "eV/atom", "meV/atom", 1e3, lambda s: (s.energy - e0(s)) / len(s)),
         ("forces", "force components", "eV/Å", "meV/Å", 1e3, lambda s: s.forces),
         ("stress", "stress components", "GPa", "GPa", 1.0, lambda s: s.stress / GPa),
     ):

@@ -19,7 +19,6 @@ from equipot.convert.torch_module import Module
 from equipot.data.batch import pad
 from equipot.kernels.polynomial import monomials, multiplicity
 from equipot.nn.contraction import basis
-from equipot.potential import evaluate
 from equipot.structure import Structure
 
 DATA = Path(__file__).parent / "data"
@@ -27,8 +26,6 @@ NAMES = sorted(path.stem for path in DATA.glob("*.model"))
 FOLDER = Path(os.environ.get("EQUIPOT_MACE_MODELS", DATA))
 GOLDEN = sorted(FOLDER.glob("mace-*.json" if FOLDER == DATA else "*.json"))
 CASES = [(path.stem, head) for path in GOLDEN for head in json.loads(path.read_text())["heads"]]
-
-_evaluate = jax.jit(evaluate, static_argnames="want")
 
 
 def read(name, folder=DATA):
@@ -41,8 +38,7 @@ def structures(golden):
 
 
 def predict(potential, systems):
-    graph = pad(systems, potential.cutoff, dtype=np.float64)
-    return jax.tree.map(np.asarray, _evaluate(potential, graph, want=("energy", "forces", "stress")))
+    return equipot.evaluate(potential, pad(systems, potential.cutoff, dtype=np.float64), ("energy", "forces", "stress"))
 
 
 @pytest.mark.parametrize("name, head", CASES, ids=lambda x: x or "only")

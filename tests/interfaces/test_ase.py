@@ -127,8 +127,8 @@ def test_unknown_element_is_named():
         atoms.get_potential_energy()
 
 
-def test_free_atoms_are_added_in_double_precision():
-    """A float32 model with huge free-atom energies resolves the interaction all the same."""
+def test_isolated_atom_energies_are_added_in_double_precision():
+    """A float32 model with huge isolated-atom energies resolves the interaction all the same."""
     atoms = crystal()
     exact, single = atoms.copy(), atoms.copy()
     exact.calc = argon().calculator()

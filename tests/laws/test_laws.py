@@ -10,11 +10,11 @@ from jax.extend.core import jaxprs_in_params
 from systems import ALONE, CHIRAL, CUTOFF, MOLECULE, SHAPE, SYSTEMS, TERMS, VANISH, graph, potential, structure
 
 from equipot.data.batch import Shape, pad
-from equipot.potential import energy, evaluate, hessian, hessian_vector_product
+from equipot.potential import evaluate, hessian, hessian_vector_product, interaction_energy
 
 WANT = ("energy", "forces", "stress", "energies", "virials")
 _evaluate = jax.jit(evaluate, static_argnames="want")
-_energy = jax.jit(energy)
+_energy = jax.jit(interaction_energy)
 
 every_term = pytest.mark.parametrize("term", TERMS)
 main_terms = pytest.mark.parametrize("term", ["mace", "nequip"])
@@ -44,7 +44,7 @@ def rotation(seed, handedness):
 def test_single_precision_stays_single_where_jax_has_64_bits(term):
     """One constant in double precision, and all that follows from it would be computed in it, at twice the cost."""
     single, known = potential(term).astype("float32"), pad([MOLECULE], CUTOFF, SHAPE)
-    jaxpr = jax.make_jaxpr(lambda potential, graph: energy(potential, graph))(single, known)
+    jaxpr = jax.make_jaxpr(lambda potential, graph: interaction_energy(potential, graph))(single, known)
     assert not doubles(jaxpr.jaxpr, known.num_atoms)
 
 
@@ -75,7 +75,7 @@ def test_energy_is_invariant_and_the_rest_turns_along(term, system, handedness):
     n = len(system)
     turned = system.replace(positions=system.positions @ q.T, cell=system.cell @ q.T)
     before, after = predict(term, system), predict(term, turned)
-    assert relative(after.energy[:1], before.energy[:1]) < 1e-10
+    assert relative(after.interaction[:1], before.interaction[:1]) < 1e-10
     assert relative(after.forces[:n], before.forces[:n] @ q.T) < 1e-10
     if system.pbc.any():
         assert relative(after.stress[0], q @ before.stress[0] @ q.T) < 1e-10
@@ -85,7 +85,7 @@ def test_energy_is_invariant_and_the_rest_turns_along(term, system, handedness):
 def test_a_chiral_term_tells_mirror_images_apart(term):
     (triclinic,) = (s for s in SYSTEMS if s.source == "triclinic")
     mirrored = triclinic.replace(positions=triclinic.positions * [1, 1, -1], cell=triclinic.cell * [1, 1, -1])
-    assert relative(predict(term, mirrored).energy[0], predict(term, triclinic).energy[0]) > 1e-6
+    assert relative(predict(term, mirrored).interaction[0], predict(term, triclinic).interaction[0]) > 1e-6
 
 
 @every_term
@@ -98,9 +98,9 @@ def test_translation_and_permutation(term, system):
     moved = system.positions + [0.3, -1.7, 2.9] + images @ system.cell
     before = predict(term, system)
     after = predict(term, system.replace(positions=moved[order], numbers=system.numbers[order]))
-    assert relative(after.energy[:1], before.energy[:1]) < 1e-10
+    assert relative(after.interaction[:1], before.interaction[:1]) < 1e-10
     assert relative(after.forces[:n], before.forces[:n][order]) < 1e-10
-    assert relative(after.energies[:n], before.energies[:n][order]) < 1e-10
+    assert relative(after.interactions[:n], before.interactions[:n][order]) < 1e-10
     if system.pbc.any():
         assert relative(after.stress[0], before.stress[0]) < 1e-10
 
@@ -152,7 +152,7 @@ def test_stress_is_the_derivative_by_strain(term, system):
 @every_system
 def test_parts_sum_to_the_whole(term, system):
     out = predict(term, system)
-    assert relative(out.energies.sum(), out.energy[0]) < 1e-12
+    assert relative(out.interactions.sum(), out.interaction[0]) < 1e-12
     assert np.abs(out.forces.sum(axis=0)).max() < 1e-12
     if system.pbc.any():
         assert relative(out.virials.sum(axis=0) / system.volume, out.stress[0]) < 1e-12
@@ -170,7 +170,7 @@ def test_two_far_copies_have_twice_the_energy(term):
         both = structure(
             np.tile(system.numbers, 2), np.concatenate([system.positions, system.positions + [0, 0, 50.0]]), source="two"
         )
-        assert relative(predict(term, both).energy[0], 2 * predict(term, system).energy[0]) < 1e-12
+        assert relative(predict(term, both).interaction[0], 2 * predict(term, system).interaction[0]) < 1e-12
 
 
 @every_term
@@ -186,7 +186,7 @@ def test_a_repeated_cell_has_the_energy_of_its_parts(term, system):
         cell=cell,
     )
     one, two = predict(term, system), predict(term, double)
-    assert relative(two.energy[0], 2 * one.energy[0]) < 1e-11
+    assert relative(two.interaction[0], 2 * one.interaction[0]) < 1e-11
     assert relative(two.stress[0], one.stress[0]) < 1e-11
 
 
@@ -196,7 +196,7 @@ def test_padding_and_batching_change_nothing(term):
     n, m = len(molecule), len(slab)
     alone = [predict(term, molecule), predict(term, slab)]
     together = predict(term, molecule, slab)
-    assert relative(together.energy, [alone[0].energy[0], alone[1].energy[0]]) < 1e-13
+    assert relative(together.interaction, [alone[0].interaction[0], alone[1].interaction[0]]) < 1e-13
     assert relative(together.forces[:n], alone[0].forces[:n]) < 1e-12
     assert relative(together.forces[n : n + m], alone[1].forces[:m]) < 1e-12
     assert relative(together.stress[1], alone[1].stress[0]) < 1e-12
@@ -207,7 +207,7 @@ def test_padding_and_batching_change_nothing(term):
 def test_without_padding_and_without_jit(term):
     plain = jax.tree.map(np.asarray, evaluate(potential(term), pad([SYSTEMS[7]], CUTOFF, dtype=np.float64), WANT))
     padded = predict(term, SYSTEMS[7])
-    assert relative(plain.energy, padded.energy[:1]) < 1e-13
+    assert relative(plain.interaction, padded.interaction[:1]) < 1e-13
     assert relative(plain.forces, padded.forces[:2]) < 1e-12
 
 
@@ -221,7 +221,7 @@ def test_smooth_through_the_cutoff(term):
     gaps = []
     for h in (1e-2, 1e-3):
         inside, outside = predict(term, at(CUTOFF - h)), predict(term, at(CUTOFF + h))
-        gaps.append((abs(inside.energy[0] - outside.energy[0]), np.abs(inside.forces - outside.forces).max()))
+        gaps.append((abs(inside.interaction[0] - outside.interaction[0]), np.abs(inside.forces - outside.forces).max()))
     # An envelope that leaves with the third power: a step ten times smaller shrinks energies 1000-fold and forces 100-fold.
     (e1, f1), (e2, f2) = gaps
     power = VANISH.get(term, 3)
@@ -251,6 +251,6 @@ def test_hessian_is_the_derivative_of_the_forces(term):
 @every_term
 def test_an_unknown_element_is_never_a_number(term):
     alien = structure([8, 14], [[0, 0, 0], [0, 0, 1.6]], source="alien")
-    assert np.isnan(predict(term, alien).energy[0])
+    assert np.isnan(predict(term, alien).interaction[0])
     with pytest.raises(ValueError, match="alien: the potential does not know Si; it was trained on H, C, O, Cu"):
         potential(term).check([alien])

@@ -55,7 +55,7 @@ def everything(term, graph: Graph, monkeypatch, packed: bool, derivatives: bool)
         metadata = Metadata(atomic_energies=((6, 0.0), (8, 0.0)))
         potential = fresh(term, graph, jax.random.key(0), metadata, avg_num_neighbors=10.0).astype("float64")
         out = jax.jit(evaluate, static_argnames="want")(potential, graph, want=("energy", "forces", "stress", "virials"))
-        named = {"energy": out.energy, "forces": out.forces, "stress": out.stress[0], "virials": out.virials}
+        named = {"energy": out.interaction, "forces": out.forces, "stress": out.stress[0], "virials": out.virials}
         if not derivatives:
             return {key: np.asarray(x) for key, x in named.items()}
         direction = jnp.asarray(np.random.default_rng(1).normal(size=graph.positions.shape))
@@ -121,7 +121,7 @@ def test_pairs_without_room_are_no_numbers(double_precision):
     metadata = Metadata(atomic_energies=((6, 0.0), (8, 0.0)))
     potential = fresh(term, graph, jax.random.key(0), metadata, avg_num_neighbors=10.0).astype("float64")
     count = int(jnp.sum(graph.slot_mask & (jnp.linalg.norm(edge_vectors(graph), axis=-1) < CUTOFF)))
-    energies = [evaluate(potential, graph.replace(pairs=room), ("energy",)).energy for room in (None, count, count - 1)]
+    energies = [evaluate(potential, graph.replace(pairs=room), ("energy",)).interaction for room in (None, count, count - 1)]
     assert np.all(np.isnan(evaluate(potential, graph.replace(pairs=count - 1), ("forces",)).forces[graph.node_mask]))
     np.testing.assert_allclose(energies[1], energies[0], rtol=1e-12)
     assert np.all(np.isfinite(energies[0])) and np.all(np.isnan(energies[2]))

@@ -127,7 +127,7 @@ def test_prefetch_keeps_order_and_passes_errors_on():
     feed.close()
 
 
-def test_an_element_without_free_energy_is_named(frames):
+def test_an_element_without_isolated_atom_energy_is_named(frames):
     loader = plan_evaluation(frames, {1: -13.6}, 6, 1, np.float32)
     with pytest.raises(ValueError, match="Z = 8"):
         loader.build(loader.shards(np.arange(6)))

@@ -24,7 +24,7 @@ class Seen(NamedTuple):
     """What the potential says of one structure."""
 
     energy: float
-    """eV, without the free atoms."""
+    """eV, without E0 of the isolated atoms."""
     forces: Float[np.ndarray, "atoms 3"]
     """eV/Å."""
     stress: Float[np.ndarray, "3 3"] | None
