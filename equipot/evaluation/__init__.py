@@ -44,8 +44,8 @@ def evaluate(
     ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a padded ``Graph`` (evaluated as it is). A list may
     hold molecules beside great cells: it is evaluated in batches as large as is useful and as memory allows, or of
     ``batch_size`` systems, which changes nothing but the rounding. ``want`` defaults to energy, forces, and stress where every
-    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. E0 of the isolated atoms
-    is added here, in double precision, whatever the potential's own precision.
+    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. E0 of the
+    isolated atoms is added here, in double precision, whatever the potential's own precision.
 
     Raises:
         ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume,
