@@ -116,7 +116,7 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
         if mine is None:
             return jnp.einsum("nkq,nkj->qj", hidden, slope)
         return jnp.zeros(shape, hidden.dtype).at[mine].add(hidden[..., None] * slope[:, :, None])
-    out = jnp.zeros(shape, hidden.dtype)
+    blocks: dict[tuple[int, int], Array] = {}
     for r in layout.routes:
         columns = slice(r.column, r.column + r.channels)
         if layout.direct:
@@ -125,20 +125,37 @@ def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[
             w = hidden @ last[:, columns] if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, last[:, columns][mine])
         w = w[:, :, None]
         if leg is Leg.PAIRS:
-            value, offset, stride = w * _returned(r, term, rows), r.sender, r.sender_stride
+            value, place = w * _returned(r, term, rows), (r.sender, r.sender_stride)
         else:
             h = _components(rows[term[Leg.NODES]], r.sender, r.sender_stride, r.l_in, r.channels)
             if leg is Leg.HARMONICS:
                 g = _components(rows[term[Leg.MESSAGE]], r.message, r.message_stride, r.l_out, r.channels)
-                value = jnp.einsum("abm,nkma->nkb", _coupling(r, w), jnp.einsum("nkac,nmc->nkma", w * h, g))
-                out = out.at[..., r.l_edge**2 : (r.l_edge + 1) ** 2].add(value)
-                continue
-            value = jnp.einsum("nkma,nkac->nmc", _transfer(r, term, rows), w * h)
-            offset, stride = r.message, r.message_stride
-        for m in range(value.shape[-2]):
-            at = offset + m * stride
-            out = out.at[..., at : at + r.channels].add(value[..., m, :])
-    return out
+                value = jnp.einsum("abm,nkma->nkb", _coupling(r, w), jnp.einsum("nkac,nmc->nkma", w * h, g))[..., None]
+                place = r.l_edge**2, 1
+            else:
+                value = jnp.einsum("nkma,nkac->nmc", _transfer(r, term, rows), w * h)
+                place = r.message, r.message_stride
+        blocks[place] = blocks[place] + value if place in blocks else value
+    return _joined(blocks, shape)
+
+
+def _joined(blocks: dict[tuple[int, int], Array], shape: tuple[int, ...]) -> Array:
+    """Rows of shape ``shape`` from their blocks [*rows, m, channels], by offset and stride; zero where there is no block.
+
+    The rows are one concatenation. In a chain of updates, one for each component, XLA for GPUs fuses every update with all
+    before it, into kernels nested so deep that their compilation takes minutes.
+    """
+    pieces: dict[int, Array] = {}
+    for (offset, stride), x in blocks.items():
+        if stride == x.shape[-1]:
+            pieces[offset] = x.reshape(*x.shape[:-2], -1)
+        else:
+            pieces |= {offset + m * stride: x[..., m, :] for m in range(x.shape[-2])}
+    parts, end = [], 0
+    for offset, x in sorted(pieces.items()):
+        parts += [jnp.zeros((*shape[:-1], offset - end), x.dtype), x]
+        end = offset + x.shape[-1]
+    return jnp.concatenate([*parts, jnp.zeros((*shape[:-1], shape[-1] - end), parts[-1].dtype)], axis=-1)
 
 
 def _columns(r: Route, count: int, x: Array) -> Array:
