@@ -20,7 +20,7 @@ from equipot.data.config import DataConfig
 from equipot.data.loader import plan_training, prepare
 from equipot.data.read import load_data
 from equipot.graph import Graph
-from equipot.md.driver import Run
+from equipot.md.driver import Simulation
 from equipot.md.progress import Progress
 from equipot.models import fresh
 from equipot.models.mace import MACE
@@ -203,12 +203,12 @@ def moving(potential: Potential, structure: Structure, steps: int) -> Iterator[C
     """A call that makes a chunk of so many steps by the driver of ``equipot md``, files included."""
     settings = settings_of(steps)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
+        run = Simulation(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
         at = run.start()
 
         def call() -> Any:
             nonlocal at
-            at = run.chunk(at)
+            at = run.advance(at)
             return at.state
 
         yield call

@@ -2,9 +2,10 @@
 
 A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
 accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
-field's default, or where only one of them has a field that must be given, and it is. A field whose name Python keeps for itself
-is written with an underscore after it, which its key lacks (``from_`` is ``from``). Every error names the file, the line and
-the path of the key.
+field's default, or where only one of them has a field that must be given, and it is. A field of a class with an attribute
+``builtin_kinds`` holds any subclass: ``kind`` is one of the names there, or ``package.module:Class`` for a class of anybody's.
+A field whose name Python keeps for itself is written with an underscore after it, which its key lacks (``from_`` is ``from``).
+Every error names the file, the line and the path of the key.
 """
 
 from __future__ import annotations
@@ -26,13 +27,7 @@ import yaml
 
 from equipot.yamltext import ConfigError, Dumper, Item, from_python, override, parse, scalar, to_python
 
-__all__ = ["TERMS", "ConfigError", "build", "dump", "load", "to_yaml"]
-
-TERMS = {
-    "MACE": "equipot.models.mace:MACE",
-    "NequIP": "equipot.models.nequip:NequIP",
-}
-"""What ``kind`` may say where a field holds a Term; anybody else's is named as ``package.module:Class``."""
+__all__ = ["ConfigError", "build", "dump", "load", "to_yaml"]
 
 KIND = "kind"
 
@@ -64,7 +59,7 @@ def build(cls: type, mapping: Mapping[str, Any], path: str = "", overrides: Sequ
 
 def dump(section: Any) -> dict[str, Any]:
     """Plain Python values that ``build`` turns into an equal section; ``kind`` is there wherever a choice exists."""
-    return to_plain(section, base_term(type(section)) or type(section))
+    return to_plain(section, open_base(type(section)) or type(section))
 
 
 def to_yaml(section: Any) -> str:
@@ -179,7 +174,7 @@ def fits(value: Any, option: Any) -> bool:
 
 def convert_section(item: Item, options: tuple[type, ...], path: str, default: Any) -> Any:
     """An instance of one of the classes; what is left out keeps the value of ``default`` where that is of the same class."""
-    if isinstance(item.value, str) and (len(options) > 1 or base_term(options[0])):
+    if isinstance(item.value, str) and (len(options) > 1 or open_base(options[0])):
         item = Item({KIND: item}, item.where)
     if item.value is None:
         item = Item({}, item.where)
@@ -211,7 +206,8 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
 def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
     """The class that ``kind`` names, or the only one, or that of the default, or the one whose required fields are there."""
     named = {option.__name__: option for option in options}
-    is_open = [option for option in options if base_term(option) is option]
+    is_open = [option for option in options if open_base(option) is option]
+    builtin = {name: target for option in is_open for name, target in option.builtin_kinds.items()}
     if KIND not in item.value:
         if type(default) in options or (is_open and isinstance(default, is_open[0])):
             return type(default)
@@ -222,17 +218,17 @@ def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> ty
         if len(asked) == 1:
             return asked[0]
         others = "".join(f"; or `{key}`" for keys in asking.values() for key in sorted(keys))
-        fail(item, path, f"needs `kind`: one of {', '.join(TERMS if is_open else named)}{others if is_open else ''}")
+        fail(item, path, f"needs `kind`: one of {', '.join(builtin if is_open else named)}{others if is_open else ''}")
     chosen = item.value[KIND]
     name = chosen.value
     if not isinstance(name, str):
         expected(chosen, join(path, KIND), "the name of a class")
     if name in named and named[name] not in is_open:
         return named[name]
-    target = TERMS.get(name, name) if is_open else name
+    target = builtin.get(name, name)
     if ":" not in target:
         closed = [name for name, option in named.items() if option not in is_open]
-        known = [*TERMS, *closed, "package.module:Class"] if is_open else closed
+        known = [*builtin, *closed, "package.module:Class"] if is_open else closed
         fail(chosen, join(path, KIND), f"no such kind {name!r}; {suggest(name, known)}")
     cls = import_class(target, chosen, join(path, KIND))
     if not issubclass(cls, options):
@@ -252,9 +248,9 @@ def import_class(target: str, item: Item, path: str) -> type:
     return cls
 
 
-def base_term(cls: type) -> type | None:
-    """The class Term that ``cls`` is or comes from: found by its name, since this module imports nothing of the package."""
-    return next((base for base in cls.__mro__ if base.__name__ == "Term"), None)
+def open_base(cls: type) -> type | None:
+    """The class among ``cls`` and its bases that has ``builtin_kinds``, and so stands for any of its subclasses; or None."""
+    return next((base for base in cls.__mro__ if "builtin_kinds" in vars(base)), None)
 
 
 # What a class declares
@@ -342,5 +338,6 @@ def to_plain(value: Any, kind: Any) -> Any:
 
 def kind_name(cls: type, options: list[type]) -> str:
     """What ``kind`` says for a class."""
-    target = f"{cls.__module__}:{cls.__qualname__}"
-    return next((name for name, known in TERMS.items() if known == target), cls.__name__ if cls in options else target)
+    base, target = open_base(cls), f"{cls.__module__}:{cls.__qualname__}"
+    builtin = {} if base is None else base.builtin_kinds
+    return next((name for name, known in builtin.items() if known == target), cls.__name__ if cls in options else target)

@@ -36,6 +36,11 @@ class Term(nn.Module):
     the one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
     """
 
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "MACE": "equipot.models.mace:MACE",
+        "NequIP": "equipot.models.nequip:NequIP",
+    }
+    """What ``kind`` may say in a config, besides ``package.module:Class``."""
     depends_on: ClassVar[tuple[str, ...]] = ()
     """Which of ``charge`` and ``spin`` of a graph the energy depends on."""
     cutoff: float | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph, edge_vectors
-from equipot.md.forces import Field
-from equipot.md.integrators import Integrator, integrator
+from equipot.md.ensembles import Ensemble
+from equipot.md.forces import Forces
 from equipot.md.state import Observation, Setup, State, kinetic_energy
 from equipot.neighbors import DeviceList, ListSpec, allocate, complete_cell
 from equipot.potential import Potential
@@ -28,10 +28,10 @@ FAR = 1.5
 """Cells from the middle of the cell beyond which lattice vectors are taken off."""
 
 
-class Plan(NamedTuple):
+class ChunkSpec(NamedTuple):
     """What a chunk consists of; hashable, since it is compiled in."""
 
-    ensemble: Any
+    ensemble: Ensemble
     steps_per_line: int
     lines: int
     """Lines of the log in a full chunk."""
@@ -53,7 +53,7 @@ class Frames(NamedTuple):
     cell: Float[Array, "frames 3 3"]
 
 
-class Result(NamedTuple):
+class ChunkResult(NamedTuple):
     """What comes out of a chunk. Rows of ``log`` and ``frames`` beyond ``done`` lines mean nothing."""
 
     state: State
@@ -70,15 +70,17 @@ class Result(NamedTuple):
 
 
 def begin(
-    potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Any, state: State
+    potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Ensemble, state: State
 ) -> tuple[State, Observation, Array]:
     """The state at step zero, with forces and what the ensemble needs; what there is to say of it; and the overflow flag."""
     return _begin(potential, frozen.arrays, state, spec, frozen.fixed, ensemble)
 
 
-def run_chunk(potential: Potential, spec: ListSpec, frozen: Frozen, plan: Plan, state: State, lines: int) -> Result:
+def run_chunk(
+    potential: Potential, spec: ListSpec, frozen: Frozen, chunk_spec: ChunkSpec, state: State, lines: int
+) -> ChunkResult:
     """``lines`` lines of the log further. Compiled once for each list size, whatever the number of lines."""
-    return _run(potential, frozen.arrays, state, jnp.int32(lines), spec, frozen.fixed, plan)
+    return _run(potential, frozen.arrays, state, jnp.int32(lines), spec, frozen.fixed, chunk_spec)
 
 
 class Frozen(NamedTuple):
@@ -99,53 +101,54 @@ class Frozen(NamedTuple):
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "ensemble"))
 def _begin(
-    potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, ensemble: Any
+    potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, ensemble: Ensemble
 ) -> tuple[State, Observation, Array]:
     setup = Frozen.setup(arrays, fixed)
     with jax.default_matmul_precision("highest"):
-        field = Field(potential, spec, setup)
-        moves = integrator(ensemble, setup, field)
+        forces = Forces(potential, spec, setup)
         neighbor = allocate(spec, state.position, state.cell)
-        state = moves.start(field.evaluate(state, neighbor))
-        return state, observe(setup, moves, state, field.graph(state, neighbor)), neighbor.overflow
+        state = ensemble.start(setup, forces.compute(state, neighbor))
+        return state, observe(setup, ensemble, state, forces.graph(state, neighbor)), neighbor.overflow
 
 
-@partial(jax.jit, static_argnames=("spec", "fixed", "plan"))
-def _run(potential: Potential, arrays: tuple, state: State, lines: Array, spec: ListSpec, fixed: tuple, plan: Plan) -> Result:
+@partial(jax.jit, static_argnames=("spec", "fixed", "chunk_spec"))
+def _run(
+    potential: Potential, arrays: tuple, state: State, lines: Array, spec: ListSpec, fixed: tuple, chunk_spec: ChunkSpec
+) -> ChunkResult:
     setup = Frozen.setup(arrays, fixed)
     with jax.default_matmul_precision("highest"):
-        field = Field(potential, spec, setup)
-        moves = integrator(plan.ensemble, setup, field)
+        forces = Forces(potential, spec, setup)
         state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
         neighbor = unbuilt(spec, state)
-        log, frames = empty(plan, state)
-        result = Result(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
+        log, frames = empty(chunk_spec, state)
+        result = ChunkResult(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
 
-        def line(carry: tuple[Result, DeviceList]) -> tuple[Result, DeviceList]:
+        def line(carry: tuple[ChunkResult, DeviceList]) -> tuple[ChunkResult, DeviceList]:
             before, neighbor = carry
-            state, neighbor, made = advance(plan, moves, before.state, neighbor)
-            seen = observe(setup, moves, state, field.graph(state, neighbor))
+            state, neighbor, made = advance(chunk_spec, forces, before.state, neighbor)
+            seen = observe(setup, chunk_spec.ensemble, state, forces.graph(state, neighbor))
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
-            frames = keep_frame(plan, before.frames, state, before.done + 1)
-            fine = (seen.kinetic <= plan.max_kinetic) & (seen.closest >= plan.min_distance) & jnp.isfinite(seen.interaction)
+            frames = keep_frame(chunk_spec, before.frames, state, before.done + 1)
+            cool = seen.kinetic <= chunk_spec.max_kinetic
+            fine = cool & (seen.closest >= chunk_spec.min_distance) & jnp.isfinite(seen.interaction)
             # An overflow ends the steps before the line: what was seen then is not part of the log.
             done = before.done + jnp.where(neighbor.overflow, 0, 1)
             exploded = ~fine & ~neighbor.overflow
-            after = Result(state, log, frames, done, before.steps + made, neighbor.overflow, exploded)
+            after = ChunkResult(state, log, frames, done, before.steps + made, neighbor.overflow, exploded)
             return after, neighbor
 
         going = lambda carry: (carry[0].done < lines) & ~carry[0].overflow & ~carry[0].exploded
         return jax.lax.while_loop(going, line, (result, neighbor))[0]
 
 
-def advance(plan: Plan, moves: Integrator, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
+def advance(chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
     """The steps up to the next line of the log, or up to an overflow of the list."""
 
     def one(carry: tuple[State, DeviceList, Array]) -> tuple[State, DeviceList, Array]:
         state, neighbor, made = carry
-        return *moves.step(state, neighbor), made + 1
+        return *chunk_spec.ensemble.step(forces.setup, forces, state, neighbor), made + 1
 
-    going = lambda carry: (carry[2] < plan.steps_per_line) & ~carry[1].overflow
+    going = lambda carry: (carry[2] < chunk_spec.steps_per_line) & ~carry[1].overflow
     return jax.lax.while_loop(going, one, (state, neighbor, jnp.int32(0)))
 
 
@@ -156,7 +159,7 @@ def unbuilt(spec: ListSpec, state: State) -> DeviceList:
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
-def observe(setup: Setup, moves: Integrator, state: State, graph: Graph) -> Observation:
+def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Observation:
     """What a line of the log says of a state, given the model's input."""
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
@@ -165,7 +168,7 @@ def observe(setup: Setup, moves: Integrator, state: State, graph: Graph) -> Obse
     return Observation(
         interaction=state.interaction,
         kinetic=kinetic_energy(state.momentum, jnp.asarray(setup.mass, state.position.dtype)),
-        reservoir=moves.reservoir(state),
+        reservoir=ensemble.reservoir(setup, state),
         stress=state.virial / volume if periodic else nothing,
         volume=volume,
         closest=jnp.min(distance),
@@ -183,20 +186,20 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
     return state.replace(position=state.position - whole @ cell, images=state.images + whole.astype(jnp.int32))
 
 
-def empty(plan: Plan, state: State) -> tuple[Observation, Frames]:
+def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
     """Room for the lines and frames of a full chunk."""
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
-    n = plan.lines // plan.lines_per_frame if plan.lines_per_frame else 0
-    log = Observation(*(room(plan.lines, *((3, 3) if name == "stress" else ())) for name in Observation._fields))
+    n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
+    log = Observation(*(room(chunk_spec.lines, *((3, 3) if name == "stress" else ())) for name in Observation._fields))
     return log, Frames(*(room(n, *atoms) for _ in range(3)), room(n, 3, 3))
 
 
-def keep_frame(plan: Plan, frames: Frames, state: State, done: Array) -> Frames:
+def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array) -> Frames:
     """``frames`` with this state in its place, where ``done`` lines make whole frames."""
-    if not plan.lines_per_frame:
+    if not chunk_spec.lines_per_frame:
         return frames
-    place = jnp.where(done % plan.lines_per_frame == 0, done // plan.lines_per_frame - 1, plan.lines)
+    place = jnp.where(done % chunk_spec.lines_per_frame == 0, done // chunk_spec.lines_per_frame - 1, chunk_spec.lines)
     now = frame_of(state)
     return jax.tree.map(lambda rows, row: rows.at[place].set(row, mode="drop"), frames, now)
 

@@ -6,64 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class NVE:
-    """Constant energy: velocity Verlet."""
-
-
-@dataclass(frozen=True)
-class NVTNoseHoover:
-    """Constant temperature: Nosé-Hoover chains (Martyna et al. 1992); deterministic, not for small or stiff systems."""
-
-    thermostat_fs: float = 100.0
-    """Period of the chain, fs."""
-    chain_length: int = 3
-    """Links of the chain."""
-
-
-@dataclass(frozen=True)
-class NVTLangevin:
-    """Constant temperature: Langevin dynamics, BAOAB splitting; ergodic, damps diffusion."""
-
-    friction_per_ps: float = 10.0
-    """Friction, 1/ps."""
-
-
-@dataclass(frozen=True)
-class NVTCSVR:
-    """Constant temperature: canonical sampling through velocity rescaling (Bussi et al. 2007); hardly disturbs dynamics."""
-
-    thermostat_fs: float = 100.0
-    """Relaxation time of the kinetic energy, fs."""
-
-
-@dataclass(frozen=True)
-class NPTIsotropic:
-    """Constant temperature and pressure, cell of fixed shape: Martyna-Tobias-Klein with Nosé-Hoover chains."""
-
-    thermostat_fs: float = 100.0
-    """Period of the chain on the atoms, fs."""
-    barostat_fs: float = 1000.0
-    """Period of the cell and of the chain on it, fs."""
-    chain_length: int = 3
-    """Links of either chain."""
-
-
-@dataclass(frozen=True)
-class NPTFlexible:
-    """Constant temperature and pressure, all six strains of the cell free: Langevin dynamics of atoms and cell."""
-
-    friction_per_ps: float = 10.0
-    """Friction of the atoms, 1/ps."""
-    barostat_fs: float = 1000.0
-    """Period of the cell, fs."""
-    barostat_friction_per_ps: float = 2.0
-    """Friction of the cell, 1/ps."""
-
-
-NPT = (NPTIsotropic, NPTFlexible)
-"""Ensembles with a pressure."""
+from equipot.md.ensembles import Ensemble, NVTLangevin
 
 
 @dataclass(frozen=True)
@@ -94,20 +37,20 @@ class MDConfig:
     """Potential: an .eqp file or the name of a published one, such as sevennet-0."""
     structure: str
     """Starting structure: a file that ASE reads, file@INDEX for one of its frames, or bundled:NAME."""
-    ensemble: NVE | NVTNoseHoover | NVTLangevin | NVTCSVR | NPTIsotropic | NPTFlexible = NVTLangevin()
+    ensemble: Ensemble = NVTLangevin()
     """What is kept constant, and how."""
     steps: int = 10_000
     """Length of the run, a multiple of log_every."""
     timestep_fs: float = 0.5
     """Time step, fs: at most about 1 with hydrogen, 2 to 5 without."""
     temperature_K: float = 300.0
-    """Temperature, K; for NVE that of the initial velocities."""
+    """Temperature, K; without a thermostat (NVE) that of the initial velocities."""
     initial_temperature_K: float | None = None
     """Temperature of the initial velocities where it differs, K."""
     velocities: Literal["draw", "file"] = "draw"
     """Initial velocities: drawn at random for the temperature, or the momenta of the structure file as they stand."""
     pressure_GPa: float = 0.0
-    """Pressure of the NPT ensembles, GPa."""
+    """Pressure, GPa, of an ensemble that has one."""
     repeat: tuple[int, int, int] = (1, 1, 1)
     """Copies of the structure along each cell vector."""
     frame: int = 0
@@ -143,11 +86,6 @@ class MDConfig:
             raise ValueError(
                 f"initial_temperature_K is {self.initial_temperature_K}, but velocities is file: leave one of them out"
             )
-        for name, value in vars(self.ensemble).items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"ensemble: {name} is {value}; give a number above zero")
-        if getattr(self.ensemble, "chain_length", 2) < 2:
-            raise ValueError("ensemble: chain_length is 1; a chain needs at least 2 links to be ergodic")
         if min(self.repeat) < 1:
             raise ValueError(f"repeat is {self.repeat}; give three numbers of at least 1")
         if self.timestep_fs > LONGEST_STEP:
@@ -159,7 +97,7 @@ class MDConfig:
             raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
         if not math.isfinite(self.pressure_GPa):
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
-        if self.pressure_GPa and not isinstance(self.ensemble, NPT):
+        if self.pressure_GPa and not self.ensemble.has_pressure:
             kind = type(self.ensemble).__name__
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}, but {kind} has none; choose NPTIsotropic or NPTFlexible")
 

@@ -23,7 +23,7 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
 from equipot.md.config import MDConfig
-from equipot.md.prepare import check, explain_start, read_structure, start_list, start_setup, start_state
+from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
@@ -56,7 +56,7 @@ class Summary(NamedTuple):
     """How many sizes of neighbour list were needed, the first included."""
 
 
-class Position(NamedTuple):
+class Snapshot(NamedTuple):
     """Where a run is, between two chunks."""
 
     step: int
@@ -95,14 +95,16 @@ def simulate(
     Raises:
         as ``run``.
     """
-    return Run(potential.astype(config.dtype), structure, config, Path(out), Progress(stream_of(progress), config)).go(resume)
+    return Simulation(potential.astype(config.dtype), structure, config, Path(out), Progress(stream_of(progress), config)).go(
+        resume
+    )
 
 
-class Run:
+class Simulation:
     """The host's side of one run."""
 
     def __init__(self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress):
-        check(config, potential, structure, progress.say)
+        check_start(config, potential, structure, progress.say)
         dtype = potential.dtype
         self.potential = potential
         self.structure = structure
@@ -114,7 +116,7 @@ class Run:
         lines_per_frame = 0 if config.trajectory is None else config.trajectory.every // config.log_every
         limit = chunk.max_kinetic(config.max_temperature_K, len(structure))
         lines = config.chunk // config.log_every
-        self.plan = chunk.Plan(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
+        self.chunk_spec = chunk.ChunkSpec(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
         self.ledger = log.Ledger(e0, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
@@ -138,14 +140,14 @@ class Run:
         try:
             with Interrupts(lambda: self.progress.say(STOPPING)) as interrupts:
                 while at.step < self.config.steps:
-                    at = self.chunk(at)
+                    at = self.advance(at)
                     if interrupts.requested:
                         interrupts.reraise(f"stopped at step {at.step} of {self.config.steps}; continue with resume")
         finally:
             self.progress.close()
         return self.finish()
 
-    def start(self) -> Position:
+    def start(self) -> Snapshot:
         """Step zero: forces, the first line and the first frame."""
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
@@ -169,14 +171,14 @@ class Run:
         self.log.append(log.HEADER + log.text(line))
         if self.frames is not None:
             self.frames.append([self.frame(chunk.frame_of(state), line)])
-        at = Position(0, state, spec, 0.0, self.marks())
+        at = Snapshot(0, state, spec, 0.0, self.marks())
         self.save(at, 0)
         return at
 
     def first_list(self) -> ListSpec:
         return start_list(self.config, self.structure, self.potential.cutoff)
 
-    def resume(self) -> Position:
+    def resume(self) -> Snapshot:
         """Where the checkpoint was written, with the files cut back to it; without a checkpoint, step zero."""
         if not self.checkpoint.exists():
             self.clear()
@@ -198,7 +200,7 @@ class Run:
         done, marks = record["done"], record["marks"]
         if done > self.config.steps:
             raise ValueError(f"steps is {self.config.steps}, but {done} are done already")
-        at = Position(record["step"], state, spec_from_record(record["spec"]), record["heat"], marks)
+        at = Snapshot(record["step"], state, spec_from_record(record["spec"]), record["heat"], marks)
         if done == self.config.steps:
             self.progress.say(f"all {done} steps are done already; a larger value of steps continues the run")
             return at._replace(step=done)
@@ -228,7 +230,7 @@ class Run:
     def marks(self) -> dict[str, int]:
         return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
 
-    def save(self, at: Position, done: int) -> None:
+    def save(self, at: Snapshot, done: int) -> None:
         """Replaces the checkpoint by one of ``at``; the files are complete up to step ``done``."""
         record = {
             "step": at.step,
@@ -241,24 +243,24 @@ class Run:
         }
         save(self.checkpoint, at.state, record)
 
-    def chunk(self, at: Position) -> Position:
+    def advance(self, at: Snapshot) -> Snapshot:
         """One chunk further: computed, written, and safe."""
         begun = time.perf_counter()
-        lines = min(self.plan.lines, (self.config.steps - at.step) // self.config.log_every)
+        lines = min(self.chunk_spec.lines, (self.config.steps - at.step) // self.config.log_every)
         result, spec = self.compute(at, lines)
         table, frames = self.harvest(at, result)
         self.write(table, frames)
-        after = Position(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks())
+        after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks())
         # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
-        self.save(after if lines == self.plan.lines else at, after.step)
+        self.save(after if lines == self.chunk_spec.lines else at, after.step)
         self.progress.advance(after.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
         return after
 
-    def compute(self, at: Position, lines: int) -> tuple[chunk.Result, ListSpec]:
+    def compute(self, at: Snapshot, lines: int) -> tuple[chunk.ChunkResult, ListSpec]:
         """The chunk on the device. Where the list overflows, it is done again from its beginning with a larger one."""
         spec = at.spec
         for _ in range(MOST_GROWTHS):
-            result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.plan, at.state, lines))
+            result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.chunk_spec, at.state, lines))
             step = at.step + int(result.steps)
             # Pairs without room make forces that are no numbers: only where there is room for all has something broken.
             wider = None if self.finite(result) else more_pairs(spec, len(self.structure))
@@ -276,7 +278,7 @@ class Run:
                 self.explode(at, result, str(error))
         self.explode(at, result, f"the neighbour list is still too small after {MOST_GROWTHS} growths")
 
-    def repeat(self, at: Position, step: int, spec: ListSpec) -> ListSpec:
+    def repeat(self, at: Snapshot, step: int, spec: ListSpec) -> ListSpec:
         """Says that a chunk is done again with a larger list."""
         self.builds += 1
         pairs = "" if spec.pairs is None else f" and {spec.pairs} pairs within the cutoff"
@@ -284,12 +286,12 @@ class Run:
         self.progress.say(f"step {step}: the neighbour list was too small; repeating from step {at.step} {room}")
         return spec
 
-    def finite(self, result: chunk.Result) -> bool:
+    def finite(self, result: chunk.ChunkResult) -> bool:
         """Whether positions, momenta and cell at the end of a chunk are numbers."""
         state = result.state
         return all(np.isfinite(x).all() for x in (state.position, state.momentum, state.cell))
 
-    def what_broke(self, result: chunk.Result) -> str:
+    def what_broke(self, result: chunk.ChunkResult) -> str:
         """Why the state at the end of a chunk is no state of matter; empty where all is well."""
         state, config = result.state, self.config
         temperature = float(np.sum(state.momentum**2 / self.setup.mass)) / (self.ledger.dof * kB)
@@ -304,9 +306,9 @@ class Run:
             return f"two atoms are {closest:.3f} Å apart (min_distance is {config.min_distance} Å)"
         return "the energy is not finite"
 
-    def harvest(self, at: Position, result: chunk.Result) -> tuple[list[log.Line], list[Frame]]:
+    def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame]]:
         """The lines and the frames of a chunk that were reached."""
-        every, per = self.config.log_every, self.plan.lines_per_frame
+        every, per = self.config.log_every, self.chunk_spec.lines_per_frame
         row = lambda tree, k: jax.tree.map(lambda x: x[k], tree)
         lines = range(int(result.done))
         table = [self.ledger.line(at.step + (k + 1) * every, row(result.log, k), at.heat) for k in lines]
@@ -326,7 +328,7 @@ class Run:
         if self.frames is not None:
             self.frames.append(frames)
 
-    def explode(self, at: Position, result: chunk.Result, reason: str) -> NoReturn:
+    def explode(self, at: Snapshot, result: chunk.ChunkResult, reason: str) -> NoReturn:
         """Writes what there is, the broken state last, and raises. The checkpoint stays at the last chunk."""
         step = at.step + int(result.steps)
         table, frames = self.harvest(at, result)

@@ -1,4 +1,4 @@
-"""The potential as a field that moves atoms."""
+"""Forces of a potential on a system whose atoms move, with its neighbour list."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from equipot.neighbors import DeviceList, ListSpec, to_graph, update
 from equipot.potential import Potential, evaluate
 
 
-class Field(NamedTuple):
-    """A potential on one system."""
+class Forces(NamedTuple):
+    """A potential, applied to one system."""
 
     potential: Potential
     spec: ListSpec
     setup: Setup
 
     def graph(self, state: State, neighbor: DeviceList) -> Graph:
-        """The model's input, with the list as it is."""
+        """Input of the model: the state with the pairs of a list that is complete for its positions and cell."""
         setup = self.setup
         return to_graph(neighbor, state.position, jnp.asarray(setup.numbers), state.cell, setup.charge, setup.spin)
 
-    def evaluate(self, state: State, neighbor: DeviceList) -> State:
-        """The state with forces, energy and virial of its positions and cell, for which the list is complete."""
+    def compute(self, state: State, neighbor: DeviceList) -> State:
+        """Set force (eV/Å), interaction and virial (eV) of a state for which the list is complete."""
         periodic = all(self.setup.pbc)
         out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if periodic else jnp.zeros_like(state.virial)
         return state.replace(force=out.forces, interaction=out.interaction[0], virial=virial)
 
-    def follow(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
-        """The same where the atoms have moved since the list was last complete, and the list brought up to date."""
+    def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
+        """Rebuild the list where atoms have moved too far since it was built, then ``compute``."""
         neighbor = update(self.spec, neighbor, state.position, state.cell)
-        return self.evaluate(state, neighbor), neighbor
+        return self.compute(state, neighbor), neighbor

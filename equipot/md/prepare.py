@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import centred
-from equipot.md.config import NPT, NVTCSVR, MDConfig
-from equipot.md.integrators import conserves_momentum
+from equipot.md.config import MDConfig
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
 from equipot.potential import Potential, symbols
@@ -99,7 +98,7 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     )
 
 
-def check(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
+def check_start(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
     """Raises where a run could not mean anything; says what looks unwise.
 
     Raises:
@@ -109,7 +108,7 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")
     potential.check([structure])
-    if isinstance(config.ensemble, NPT) and not structure.pbc.all():
+    if config.ensemble.has_pressure and not structure.pbc.all():
         open_ones = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])
         kind = type(config.ensemble).__name__
         raise ValueError(f"{structure.name} is open along {open_ones}: {kind} needs a periodic cell; choose an NVT ensemble")
@@ -128,8 +127,9 @@ def check(config: MDConfig, potential: Potential, structure: Structure, say: Cal
         raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
     check_momenta(config, structure)
     still = config.initial_temperature_K == 0 if config.velocities == "draw" else not structure.momenta.any()
-    if isinstance(config.ensemble, NVTCSVR) and still:
-        raise ValueError("NVTCSVR rescales velocities and cannot start from rest; choose NVTLangevin, or start warmer")
+    if config.ensemble.needs_motion and still:
+        kind = type(config.ensemble).__name__
+        raise ValueError(f"{kind} rescales velocities and cannot start from rest; choose NVTLangevin, or start warmer")
     lightest = float(mass.min())
     limit = next(step for mass, step in LONG_STEP if lightest <= mass)
     if config.timestep_fs > limit:
@@ -166,7 +166,7 @@ def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], N
         return
     if config.velocities == "draw":
         say(f"{structure.name} has momenta; they are not used, velocities are drawn anew (velocities: file would take them)")
-    elif conserves_momentum(config.ensemble) and len(structure) > 1:
+    elif config.ensemble.conserves_momentum and len(structure) > 1:
         energy = lambda p: (p**2 / mass).sum()
         whole = 1 - energy(at_rest(structure, momentum)) / energy(momentum)
         if whole > 1e-3:
@@ -182,7 +182,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
         dt=config.timestep_fs * fs,
         kT=kB * config.temperature_K,
         pressure=config.pressure_GPa * GPa,
-        dof=degrees_of_freedom(structure, conserves_momentum(config.ensemble)),
+        dof=degrees_of_freedom(structure, config.ensemble.conserves_momentum),
         mass=masses(structure).astype(dtype),
         numbers=structure.numbers,
         pbc=tuple(map(bool, structure.pbc)),
@@ -212,6 +212,6 @@ def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> Stat
 
 
 def start_list(config: MDConfig, structure: Structure, cutoff: float) -> ListSpec:
-    """Sizes of the neighbour list. The cell may breathe in NPT, so that some more room is left there."""
-    slack = 1.4 if isinstance(config.ensemble, NPT) else 1.25
+    """Sizes of the neighbour list, with more room where the cell changes under a pressure."""
+    slack = 1.4 if config.ensemble.has_pressure else 1.25
     return plan(structure.positions, structure.cell, structure.pbc, cutoff, config.skin, slack)

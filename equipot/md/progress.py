@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from equipot.console import Console, duration
-from equipot.md.config import NPT, NVE, MDConfig
+from equipot.md.config import MDConfig
 from equipot.md.log import Line
 
 QUIET_SECONDS = 10.0
@@ -33,9 +33,9 @@ class Progress:
     def open(self, step: int, atoms: int) -> None:
         config = self.config
         kind = type(config.ensemble).__name__
-        drawn = config.velocities == "draw" or not isinstance(config.ensemble, NVE)
+        drawn = config.velocities == "draw" or config.ensemble.has_thermostat
         temperature = f"{config.temperature_K:g} K" if drawn else "velocities of the file"
-        pressure = f", {config.pressure_GPa:g} GPa" if isinstance(config.ensemble, NPT) else ""
+        pressure = f", {config.pressure_GPa:g} GPa" if config.ensemble.has_pressure else ""
         self.say(f"{kind}: {atoms} atoms, {temperature}{pressure}, {config.steps} steps of {config.timestep_fs:g} fs")
         self.console.open(config.steps, step)
 

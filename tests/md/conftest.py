@@ -37,7 +37,7 @@ def configure():
     """A config for the solid; keyword arguments change fields."""
 
     def make(ensemble, /, **changes):
-        pressure = 0.05 if isinstance(ensemble, md.NPTIsotropic | md.NPTFlexible) else 0.0
+        pressure = 0.05 if ensemble.has_pressure else 0.0
         config = md.MDConfig(
             "-", "-", ensemble, 400, 4.0, TEMPERATURE, pressure_GPa=pressure, skin=0.8, dtype="float64", chunk_steps=200
         )

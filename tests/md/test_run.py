@@ -20,7 +20,7 @@ from equipot import config as yaml
 from equipot import md
 from equipot.data.batch import pad
 from equipot.md import log
-from equipot.md.prepare import check, explain_start, read_structure, repeated
+from equipot.md.prepare import check_start, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
 from equipot.models import fresh
@@ -336,7 +336,6 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
         ({"steps": 405}, "steps .405. is not a multiple of log_every .10.; 400 would be"),
         ({"trajectory": md.ExtXYZ(every=15)}, "every .15. must be a multiple of log_every"),
         ({"pressure_GPa": 1.0}, "NVE has none; choose NPTIsotropic or NPTFlexible"),
-        ({"ensemble": md.NVTLangevin(friction_per_ps=-1.0)}, "friction_per_ps is -1.0"),
         ({"temperature_K": float("nan")}, "temperature_K is nan"),
         ({"repeat": (1, 0, 1)}, "repeat is"),
         ({"velocities": "file", "initial_temperature_K": 10.0}, "initial_temperature_K is 10.0, but velocities is file"),
@@ -349,6 +348,23 @@ def test_pressure_needs_a_cell(potential, solid, configure, tmp_path):
 def test_configs_that_make_no_sense(changes, message, configure):
     with pytest.raises(ValueError, match=message):
         configure(md.NVE(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "message"),
+    [
+        ("NVTLangevin", {"friction_per_ps": -1.0}, "friction_per_ps is -1.0; give a number above zero"),
+        ("NVTCSVR", {"thermostat_fs": float("nan")}, "thermostat_fs is nan"),
+        ("NVTNoseHoover", {"chain_length": 1}, "chain_length is 1; a chain needs at least 2 links"),
+        ("NPTIsotropic", {"barostat_fs": 0.0}, "barostat_fs is 0.0"),
+        ("NPTFlexible", {"barostat_friction_per_ps": float("inf")}, "barostat_friction_per_ps is inf"),
+    ],
+)
+def test_ensembles_that_make_no_sense(kind, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(md, kind)(**parameters)
+    with pytest.raises(ValueError, match=f"ensemble: {message}"):
+        yaml.build(md.MDConfig, {"model": "-", "structure": "-", "ensemble": {"kind": kind, **parameters}})
 
 
 @pytest.mark.parametrize("changes", [{"initial_temperature_K": 0.0}, {"velocities": "file"}], ids=["cold", "still"])
@@ -376,9 +392,9 @@ def test_single_precision_does_not_depend_on_the_distance_from_the_origin(potent
 
 def test_long_time_steps_get_a_warning(potential, solid, configure):
     told = []
-    check(configure(md.NVE(), timestep_fs=8.0), potential, solid, told.append)
+    check_start(configure(md.NVE(), timestep_fs=8.0), potential, solid, told.append)
     assert told[0].startswith("warning: timestep_fs is 8.0, long for atoms of 20.2 amu")
-    check(configure(md.NVE()), potential, solid, told.append)
+    check_start(configure(md.NVE()), potential, solid, told.append)
     assert len(told) == 1
 
 
@@ -439,10 +455,10 @@ def test_velocities_of_the_file(potential, solid, configure, tmp_path):
 def test_velocities_that_deserve_a_word(potential, solid, configure):
     config, told = configure(md.NVE(), velocities="file"), []
     with pytest.raises(ValueError, match="velocities is file, but solid has no momenta"):
-        check(config, potential, solid, told.append)
+        check_start(config, potential, solid, told.append)
     with pytest.raises(ValueError, match="momentum of atom 4 is not finite"):
         momenta = np.where(np.arange(len(solid))[:, None] == 4, np.nan, np.zeros((1, 3)))
-        check(config, potential, solid.replace(momenta=momenta), told.append)
+        check_start(config, potential, solid.replace(momenta=momenta), told.append)
     momenta = thermal_momenta(solid, 40.0, seed=1)
     explain_start(config, solid.replace(momenta=momenta), told.append)
     assert not told

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from equipot.md import NVE, MDConfig
-from equipot.md.prepare import check
+from equipot.md.prepare import check_start
 from equipot.md.state import masses, thermal_momenta
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import fs, kB
 from equipot.workflows.doctor.bench import Bench
-from equipot.workflows.doctor.evidence import Run
+from equipot.workflows.doctor.evidence import EnergyRun
 from equipot.workflows.doctor.findings import Finding, Measure, largest
 
 TEMPERATURE = 300.0
@@ -40,13 +40,13 @@ EXPLODED = 20_000.0
 """Temperature (K) at which a run is over."""
 
 
-def check_start(potential: Potential, structure: Structure) -> None:
+def check_can_move(potential: Potential, structure: Structure) -> None:
     """Raises for a structure that no dynamics could start from.
 
     Raises:
-        ValueError: as ``equipot.md.prepare.check``.
+        ValueError: as ``equipot.md.prepare.check_start``.
     """
-    check(MDConfig("-", "-", NVE()), potential, structure, lambda text: None)
+    check_start(MDConfig("-", "-", NVE()), potential, structure, lambda text: None)
 
 
 def settled(bench: Bench, structures: Sequence[Structure]) -> list[Structure]:
@@ -70,9 +70,11 @@ def timestep(structures: Sequence[Structure]) -> float:
     return 0.5 if min(masses(s).min() for s in structures) < 3 else 1.0
 
 
-def constant_energy(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[Finding, tuple[Run, ...]]:
+def constant_energy(
+    bench: Bench, structures: Sequence[Structure], steps: int, seed: int
+) -> tuple[Finding, tuple[EnergyRun, ...]]:
     """``steps`` steps of all structures from 300 K; a run that falls apart is a defect."""
-    runs = simulate(bench, structures, steps, seed)
+    runs = carry_at_constant_energy(bench, structures, steps, seed)
     if max(run.temperature[-1] for run in runs) > EXPLODED or not all(np.isfinite(run.total).all() for run in runs):
         measure = Measure("explosions", 1, f"after {runs[0].time[-1]:.0f} fs", 0, 0)
         note = (
@@ -92,7 +94,7 @@ def constant_energy(bench: Bench, structures: Sequence[Structure], steps: int, s
     return Finding("dynamics", measures, note), runs
 
 
-def simulate(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[Run, ...]:
+def carry_at_constant_energy(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[EnergyRun, ...]:
     """The runs of all structures at once; they end early where one falls apart."""
     dt = timestep(structures) * fs
     mass = [masses(s) for s in structures]
@@ -113,12 +115,12 @@ def simulate(bench: Bench, structures: Sequence[Structure], steps: int, seed: in
     time = np.arange(len(rows)) * timestep(structures)
     sizes = [len(s) for s in structures]
     return tuple(
-        Run(s.name, time, 1e3 * (k + e - k[0] - e[0]) / n, k / (1.5 * kB * n))
+        EnergyRun(s.name, time, 1e3 * (k + e - k[0] - e[0]) / n, k / (1.5 * kB * n))
         for s, k, e, n in zip(structures, kinetic, potential, sizes, strict=True)
     )
 
 
-def judge(run: Run) -> tuple[Measure, Measure]:
+def judge(run: EnergyRun) -> tuple[Measure, Measure]:
     """Drift (between the means of the first and the last third) and fluctuation about a straight line, against kT."""
     third = max(1, len(run.time) // 3)
     drift = abs(run.total[-third:].mean() - run.total[:third].mean())

@@ -64,7 +64,7 @@ class Passage:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class EnergyRun:
     """A short run of dynamics at constant energy."""
 
     label: str
@@ -86,4 +86,4 @@ class Evidence:
     """The same by finite differences of the energy, eV/Å."""
     dimers: tuple[Curve, ...] = ()
     passages: tuple[Passage, ...] = ()
-    runs: tuple[Run, ...] = ()
+    runs: tuple[EnergyRun, ...] = ()

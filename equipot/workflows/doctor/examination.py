@@ -16,7 +16,7 @@ from equipot.structure import Structure
 from equipot.workflows.doctor import laws
 from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision
 from equipot.workflows.doctor.dimers import dimers
-from equipot.workflows.doctor.dynamics import check_start, constant_energy, settled
+from equipot.workflows.doctor.dynamics import check_can_move, constant_energy, settled
 from equipot.workflows.doctor.evidence import Evidence
 from equipot.workflows.doctor.findings import Finding, Measure, Report
 from equipot.workflows.doctor.jumps import jumps
@@ -92,7 +92,7 @@ def _structures(potential: Potential, structure: Any, elements: Sequence[int] | 
             raise ValueError("the potential does not say which elements it knows; its metadata lacks atomic_energies")
         return specimens(tuple(elements or potential.elements))
     (given,) = as_structures(structure)
-    check_start(potential, given)
+    check_can_move(potential, given)
     return [given.without_labels()]
 
 
