@@ -8,6 +8,44 @@ from typing import Any
 
 import numpy as np
 
+ELECTRONS = ("charge", "total_charge", "spin")
+"""Entries that say how many electrons a system has and how many are unpaired, in lower case; they may be written in any."""
+
+
+def charge_and_spin(entries: Mapping[str, Any], source: str) -> tuple[float, float]:
+    """Total charge (e) and number of unpaired electrons from a frame's entries; zero where there is none, or None.
+
+    Raises:
+        ValueError: a charge or spin that is not one finite number, as True is not, or two that differ.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for key, value in entries.items():
+        if key.lower() not in ELECTRONS or value is None:
+            continue
+        name = "spin" if key.lower() == "spin" else "charge"
+        number = _one_number(value)
+        if number is None:
+            shown = str(value)[:40]
+            raise ValueError(f"{source}: info[{key!r}] is {shown!r}, not one number; correct it or leave it out")
+        if name in found and found[name][0] != number:
+            raise ValueError(
+                f"{source}: {found[name][1]!r} is {found[name][0]:g}, but {key!r} {number:g}; leave one of them out"
+            )
+        found[name] = number, key
+    return tuple(found.get(name, (0.0, ""))[0] for name in ("charge", "spin"))
+
+
+def _one_number(value: Any) -> float | None:
+    """A finite number; None for anything else. True is no 1: ASE makes it of a word in a comment."""
+    held = np.asarray(value)
+    if held.dtype.kind == "b" or held.size != 1:
+        return None
+    try:
+        number = float(held.reshape(()))
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
 
 @dataclass(frozen=True, eq=False)
 class Structure:
@@ -99,31 +137,22 @@ class Structure:
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
         """Geometry, masses, momenta, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``, without its constraints.
 
-        Labels are read by ``data.read``.
+        Labels are read by ``data.read``, charge and spin by ``charge_and_spin``.
 
         Raises:
-            ValueError: a charge or spin that is not one number; None counts as absent.
+            ValueError: a charge or spin that is not one number.
         """
-
-        def number(key: str) -> float:
-            value = atoms.info.get(key)
-            try:
-                return 0.0 if value is None else float(value)
-            except (TypeError, ValueError):
-                where = source or atoms.get_chemical_formula()
-                shown = str(value)[:40]
-                raise ValueError(f"{where}: info[{key!r}] is {shown!r}, not one number; correct it or leave it out") from None
-
+        charge, spin = charge_and_spin(atoms.info, source or atoms.get_chemical_formula())
         return cls(
             numbers=atoms.numbers,
             positions=atoms.positions,
             cell=np.array(atoms.cell[:]),
             pbc=atoms.pbc,
-            charge=number("charge"),
-            spin=number("spin"),
+            charge=charge,
+            spin=spin,
             masses=atoms.arrays.get("masses"),
             momenta=atoms.arrays.get("momenta"),
-            info={key: value for key, value in atoms.info.items() if key not in ("charge", "spin")},
+            info={key: value for key, value in atoms.info.items() if key.lower() not in ELECTRONS},
             source=source,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 
 _E = 1.6021766208e-19
 """Elementary charge, C."""
@@ -64,6 +65,41 @@ LENGTH = {"Å": angstrom, "Angstrom": angstrom, "A": angstrom, "bohr": bohr, "nm
 """What a stated length unit may be, in Å."""
 PRESSURE = {"GPa": GPa, "kbar": kbar, "bar": bar, "Pa": 1e-9 * GPa, "atm": 1.01325 * bar}
 """What a stated stress unit may be besides energy/length^3, in eV/Å^3."""
+
+
+_SPELLINGS = {
+    "energy": {"ev": "eV", "hartree": "Hartree", "hartrees": "Hartree", "ha": "Hartree", "eh": "Hartree", "a.u.": "Hartree",
+               "au": "Hartree", "ry": "Ry", "rydberg": "Ry", "rydbergs": "Ry", "kcal/mol": "kcal/mol", "kcalmol": "kcal/mol",
+               "kj/mol": "kJ/mol", "kjmol": "kJ/mol"},
+    "length": {"å": "Å", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "a": "Å", "bohr": "bohr", "bohrs": "bohr", "a0": "bohr",
+               "a.u.": "bohr", "au": "bohr", "nm": "nm", "nanometer": "nm", "pm": "pm"},
+    "force": {"a.u.": "Hartree/bohr", "au": "Hartree/bohr"},
+    "stress": {name.lower(): name for name in PRESSURE},
+}  # fmt: skip
+"""How files spell units, in lower case; without those whose capitals matter, as MeV is no meV."""
+
+
+def spelled(text: str, what: str) -> str | None:
+    """The name, as ``energy``, ``length``, ``force`` or ``stress`` takes it, of a unit that a file states in its own spelling.
+
+    Args:
+        text: such as ``hartree``, ``kcal/mol/Ang`` or ``Ha/Bohr``.
+        what: energy, length, force or stress.
+
+    Returns:
+        The name; None for a unit that is not known.
+    """
+    text = text.strip()
+    if what == "stress":
+        text = re.sub(r"(\^|\*\*)?3$", "", text)
+    exact = {"energy": ENERGY, "length": LENGTH}.get(what, {})
+    if text in exact or text.lower() in _SPELLINGS[what]:
+        return text if text in exact else _SPELLINGS[what][text.lower()]
+    above, _, below = text.rpartition("/")
+    if what in ("energy", "length") or not above:
+        return None
+    parts = spelled(above, "energy"), spelled(below, "length")
+    return None if None in parts else "/".join(parts) + ("^3" if what == "stress" else "")
 
 
 def energy(name: str) -> float:

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
         ValueError: training would refuse them.
     """
     settings = config.build(Reading, {}, overrides=args.overrides)
-    frames = [frame for source in args.data for frame in read(source, settings.keys, settings.units)]
+    frames = [frame for source in args.data for frame in read(source, settings.keys, settings.units, settings.types)]
     bound = [frame for frame in frames if not is_free_atom(frame)]
     report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
     print(report)

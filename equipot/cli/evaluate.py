@@ -39,7 +39,7 @@ def measure(
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
-    frames = read(data, settings.keys, settings.units)
+    frames = read(data, settings.keys, settings.units, settings.types)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
     check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance).raise_errors()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from equipot.data.check import MAX_FORCE, MIN_DISTANCE
 from equipot.data.labels import Keys, Units
@@ -26,12 +27,17 @@ class Reading:
     """Names of the labels in the files, where they are not the usual ones."""
     units: Units = field(default_factory=Units)
     """Units of the files."""
+    types: tuple[str, ...] = ()
+    """Element of each atom type, in their order, for files that number them, such as LAMMPS dumps without elements."""
     max_force: float = MAX_FORCE
     """A larger force component in the data (eV/Å) is an error."""
     min_distance: float = MIN_DISTANCE
     """A pair of atoms in the data that is closer (Å) is an error."""
 
     def __post_init__(self) -> None:
+        for name in self.types:
+            if name not in chemical_symbols[1:]:
+                raise ValueError(f"types: {name!r} is not the symbol of an element")
         for name in ("max_force", "min_distance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")

@@ -10,8 +10,14 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from equipot.data import comment
+
 SUFFIXES = (".xyz", ".extxyz")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+CP2K = (("i", "time", "E"), ("i", "E"))
+"""Keys of the comment that CP2K writes above the positions of a trajectory, and of an optimisation."""
+TENSORS = ("stress", "virial")
+"""What ASE takes in one form only."""
 
 
 class Chunk(NamedTuple):
@@ -54,8 +60,21 @@ def chunks(path: Path) -> Iterator[Chunk]:
         raise ValueError(f"{path}, frame {frame}: cannot be read ({error}); fetch or write the file again") from None
 
 
-def parse(chunk: Chunk, path: Path) -> Any:
-    """One frame as ``ase.Atoms``.
+class Parsed(NamedTuple):
+    """One frame."""
+
+    atoms: Any
+    """``ase.Atoms``; stress and virial are in its ``info``, as the file has them."""
+    comment: comment.Comment
+
+    @property
+    def of_cp2k(self) -> bool:
+        """Whether CP2K wrote the frame into its file of positions: the energy is in Hartree, and the cell is missing."""
+        return tuple(self.comment.values) in CP2K
+
+
+def parse(chunk: Chunk, path: Path) -> Parsed:
+    """Read one frame.
 
     Raises:
         ValueError: what is wrong with it, and where.
@@ -63,11 +82,17 @@ def parse(chunk: Chunk, path: Path) -> Any:
     from ase.io.extxyz import read_xyz
 
     try:
-        return next(read_xyz(StringIO("".join(chunk.lines)), index=0))
+        found = comment.parse(chunk.lines[1])
+        stated = {key: value for key, value in found.values.items() if key not in TENSORS}
+        atoms = next(read_xyz(StringIO("".join(chunk.lines)), index=0, properties_parser=lambda _: dict(stated)))
     except Exception as error:
         # Whatever ASE's parser raises, from KeyError to TypeError, the user needs the place in the file.
         otherwise = f"{path}, frame {chunk.frame} (line {chunk.line}): {_first_line(error)}"
         raise ValueError(_diagnose(chunk, path) or otherwise) from None
+    atoms.info |= {key: value for key, value in found.values.items() if key in TENSORS}
+    if found.words:
+        atoms.info.setdefault("comment", " ".join(found.words))
+    return Parsed(atoms, found)
 
 
 def _count(header: str, path: Path, frame: int, line: int) -> int:
@@ -108,11 +133,11 @@ def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> Non
 def _diagnose(chunk: Chunk, path: Path) -> str | None:
     """Which line of a frame has too few columns, a word in place of a number, or a label in place of an element."""
     from ase.data import atomic_numbers
-    from ase.io.extxyz import key_val_str_to_dict, parse_properties
+    from ase.io.extxyz import parse_properties
 
     where = lambda k: f"{path}, frame {chunk.frame} (line {chunk.line + k})"
     try:
-        stated = key_val_str_to_dict(chunk.lines[1].strip()).get("Properties", "species:S:1:pos:R:3")
+        stated = comment.parse(chunk.lines[1]).values.get("Properties", "species:S:1:pos:R:3")
         _, _, dtype, convert = parse_properties(stated)
     except Exception as error:
         return f"{where(1)}: the comment line cannot be understood ({_first_line(error)})"

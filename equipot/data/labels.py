@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot import units as unit
-from equipot.structure import Structure
+from equipot.data import stated
+from equipot.structure import ELECTRONS, Structure, charge_and_spin
+
+COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
+"""Voigt's order."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Keys:
     forces: str | None = None
     """Forces on its atoms."""
     stress: str | None = None
-    """Stress, positive under tension: 3x3, nine numbers, or six in the order xx, yy, zz, yz, xz, xy."""
+    """Stress, positive under tension: 3x3, nine numbers, or six in the order of ``six``."""
     virial: str | None = None
     """Virial -dE/d(strain), as GAP, MACE, NEP and DeePMD write it: read as a stress of -virial/volume."""
     weight: str | None = None
@@ -36,15 +41,29 @@ class Keys:
     """Weight of its forces."""
     stress_weight: str | None = None
     """Weight of its stress."""
+    six: str = "xx yy zz yz xz xy"
+    """Order of a stress or virial of six numbers: Voigt's unless said; VASP and GPUMD write xx yy zz xy yz zx."""
+
+    def __post_init__(self) -> None:
+        if sorted(self.order()) != sorted(COMPONENTS):
+            raise ValueError(f"six = {self.six!r} is not an order of six components, such as {' '.join(COMPONENTS)}")
+
+    def order(self) -> list[str]:
+        """Components of a stress of six numbers, in their order, each with its letters sorted."""
+        return ["".join(sorted(part)) for part in self.six.lower().replace(",", " ").split()]
+
+    def names(self) -> dict[str, str]:
+        """The names that are given, by label."""
+        return {label: name for label in KNOWN if (name := getattr(self, label)) is not None}
 
 
 @dataclass(frozen=True)
 class Units:
-    """Units of the files. Formats that state their own (outputs of codes read through ASE, HDF5) come as eV and Å."""
+    """Units of the files; what is left out is what a file states, else eV and Å. Outputs read by ASE are in these already."""
 
-    energy: str = "eV"
+    energy: str | None = None
     """eV, meV, Hartree, Ry, kcal/mol or kJ/mol."""
-    length: str = "Å"
+    length: str | None = None
     """Å, bohr, nm or pm; of positions and cells."""
     forces: str | None = None
     """energy/length, such as Hartree/bohr; that of the two above when left out."""
@@ -56,21 +75,19 @@ class Units:
 
     def factors(self) -> dict[str, float]:
         """What to multiply each quantity with to reach eV and Å."""
-        energy, length = unit.energy(self.energy), unit.length(self.length)
+        energy, length = unit.energy(self.energy or "eV"), unit.length(self.length or "Å")
         forces = energy / length if self.forces is None else unit.force(self.forces)
         stress = energy / length**3 if self.stress is None else unit.stress(self.stress)
         return {"energy": energy, "length": length, "forces": forces, "stress": stress, "virial": energy}
 
 
 def _spellings(*names: str) -> tuple[str, ...]:
-    prefixes = ("", "REF_", "ref_", "dft_", "DFT_", "qm_", "QM_")
-    suffixes = ("_dft", "_DFT", "_ref", "_REF")
-    names = (*names, *(name.title() for name in names))
+    prefixes, suffixes = ("", "ref_", "dft_", "qm_"), ("_dft", "_ref")
     return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
 
 
 KNOWN: dict[str, tuple[str, ...]] = {
-    "energy": (*_spellings("energy", "free_energy"), "E", "total_energy", "potential_energy", "TotEnergy"),
+    "energy": (*_spellings("energy", "free_energy"), "E", "total_energy", "potential_energy", "totenergy"),
     "forces": (*_spellings("forces", "force"), "F"),
     "stress": _spellings("stress"),
     "virial": _spellings("virial", "virials"),
@@ -79,7 +96,9 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),
     "stress_weight": ("stress_weight", "config_stress_weight", "config_virials_weight", "virials_weight"),
 }
-"""The names in use for each label. A bare ``weight`` is not among them: it is as often a molecular mass."""
+"""The names in use for each label, of which those of more than one letter are written in any case.
+
+A bare ``weight`` is not among them: it is as often a molecular mass."""
 PER_ATOM = ("forces",)
 LABELS = ("energy", "forces", "stress", "virial")
 AGREE = {"energy": 1e-6, "forces": 1e-6, "stress": 1e-8, "virial": 1e-6}
@@ -97,13 +116,15 @@ class Frame(NamedTuple):
     columns: Mapping[str, Any]
     """Per atom, likewise."""
     source: str
+    units: Mapping[str, str]
+    """Units that the file states, by quantity or by the name of an entry."""
 
 
-def frame(atoms: Any, source: str, keys: Keys) -> Frame:
-    """Sorts out what ASE may have put into ``info``, ``arrays`` or a calculator.
+def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None = None) -> Frame:
+    """Sort out what ASE may have put into ``info``, ``arrays`` or a calculator.
 
     SchNetPack and others keep forces in the ``data`` of a database row: what has their name and shape, or the name from the
-    config, is moved to the columns.
+    config, is moved to the columns. ``units`` are those that the file states outside of the frame.
     """
     entries = {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")}
     for nested in ("key_value_pairs", "data"):
@@ -111,12 +132,20 @@ def frame(atoms: Any, source: str, keys: Keys) -> Frame:
     columns = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
     for label in PER_ATOM:
         named = getattr(keys, label)
-        for key in {*KNOWN[label], named} & entries.keys() - columns.keys():
-            if key == named or _is_vectors(entries[key], len(atoms)):
+        for key in [key for key in entries if key == named or _rank(key, label) is not None]:
+            if key not in columns and (key == named or _is_vectors(entries[key], len(atoms))):
                 columns[key] = entries.pop(key)
     for key, value in (atoms.calc.results if atoms.calc is not None else {}).items():
+        # A calculator's stress is in ASE's order, whatever the files of the config have.
+        value = voigt_6_to_full_3x3_stress(value) if key == "stress" and np.shape(value) == (6,) else value
         (columns if key in (*PER_ATOM, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
-    return Frame(atoms, entries, columns, source)
+    return Frame(atoms, entries, columns, source, {**(units or {}), **stated.of_comment(entries)})
+
+
+def _rank(name: str, label: str) -> int | None:
+    """Place of a name among those in use for a label; None for any other name. One letter counts as it is written."""
+    name = name if len(name) == 1 else name.lower()
+    return KNOWN[label].index(name) if name in KNOWN[label] else None
 
 
 def _candidates(f: Frame, label: str) -> Iterable[str]:
@@ -138,7 +167,7 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
         ValueError: a name from the config that no frame has; two names that disagree.
     """
     chosen = {}
-    for label, known in KNOWN.items():
+    for label in KNOWN:
         where = "columns" if label in PER_ATOM else "entries"
         named = getattr(keys, label)
         if named == SWITCHED_OFF or (named is None and _other_named(label, keys)):
@@ -151,13 +180,22 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
                 )
             chosen[label] = named
             continue
-        present = [name for name in known if any(name in getattr(f, where) for f in frames)]
+        present = _present(frames, label, where)
         if len(present) > 1:
             _agree(frames, present, label, where, path)
         if present:
             # Where some frames lack one of two names that agree elsewhere, the one that reaches furthest.
             chosen[label] = max(present, key=lambda name: sum(name in getattr(f, where) for f in frames))  # noqa: B023
     return chosen
+
+
+def _present(frames: Sequence[Frame], label: str, where: str) -> list[str]:
+    """The names in use for a label that some frame has. True and False are no labels: ASE makes them of a comment's words."""
+    usable = lambda value: label.endswith("weight") or not _is_boolean(value)
+    there = {
+        name for f in frames for name, value in getattr(f, where).items() if _rank(name, label) is not None and usable(value)
+    }
+    return sorted(there, key=lambda name: (_rank(name, label), name.lower() != name))
 
 
 def _other_named(label: str, keys: Keys) -> bool:
@@ -186,20 +224,25 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
         raise ValueError(f"{path}: {label} has different names in different frames ({listed} of {len(frames)}); {remedy}")
 
 
-def structure(f: Frame, chosen: Mapping[str, str], factors: Mapping[str, float]) -> Structure:
+def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> Structure:
     """One frame with its labels in eV and Å.
 
     Raises:
-        ValueError: a label that is no number, of the wrong shape, or a virial without a volume.
+        ValueError: a label that is no number, of the wrong shape, or a virial without a volume; units that contradict the file.
     """
+    factors = stated.factors(units, f.units, chosen, f.source)
     values: dict[str, np.ndarray] = {}
     for label, name in chosen.items():
         held = (f.columns if label in PER_ATOM else f.entries).get(name)
         if held is not None:
             values[label] = _array(held, label, f.source)
     cell = np.array(f.atoms.cell[:]) * factors["length"]
-    tensor = _stress(f, values, chosen, factors, abs(np.linalg.det(cell)))
-    labelled = {name for names in KNOWN.values() for name in names} | set(chosen.values()) | {"free_energy"}
+    tensors = {
+        label: _tensor(values[label], chosen[label], keys, f.source) for label in ("stress", "virial") if label in values
+    }
+    tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
+    charge, spin = charge_and_spin(f.entries, f.source)
+    is_label = lambda key: key in chosen.values() or any(_rank(key, label) is not None for label in KNOWN)
     weights = {k: float(v) for k, v in values.items() if k.endswith("weight") and v.ndim == 0}
     for label in ("energy", "weight", "energy_weight", "forces_weight", "stress_weight"):
         if label in values and values[label].size != 1:
@@ -215,18 +258,17 @@ def structure(f: Frame, chosen: Mapping[str, str], factors: Mapping[str, float])
         energy=float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
         forces=values["forces"] * factors["forces"] if "forces" in values else None,
         stress=tensor,
-        charge=_scalar(f, "charge"),
-        spin=_scalar(f, "spin"),
-        info={key: value for key, value in f.entries.items() if key not in labelled | {"charge", "spin"}},
+        charge=charge,
+        spin=spin,
+        info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
         **weights,
     )
 
 
-def _stress(f: Frame, values: Mapping[str, np.ndarray], chosen: Mapping[str, str], factors: Mapping[str, float],
+def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str], factors: Mapping[str, float],
             volume: float) -> np.ndarray | None:  # fmt: skip
-    """The stress from whichever of stress and virial is there; None for an open system with a label of zeros."""
-    found = {label: _tensor(values[label], chosen[label], f.source) for label in ("stress", "virial") if label in values}
+    """The stress from whichever of stress and virial (3x3) is there; None for an open system with a label of zeros."""
     if not found:
         return None
     if not f.atoms.pbc.any() or volume == 0:
@@ -253,11 +295,11 @@ def _stress(f: Frame, values: Mapping[str, np.ndarray], chosen: Mapping[str, str
     return next(iter(both.values()))
 
 
-def _tensor(value: np.ndarray, name: str, source: str) -> np.ndarray:
-    """A symmetric 3x3 tensor from 3x3, nine or six (ASE's Voigt order) numbers."""
+def _tensor(value: np.ndarray, name: str, keys: Keys, source: str) -> np.ndarray:
+    """A symmetric 3x3 tensor from 3x3, nine numbers, or six in the order of the config."""
     if value.size == 6:
-        xx, yy, zz, yz, xz, xy = value.reshape(6)
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        held = dict(zip(keys.order(), value.reshape(6), strict=True))
+        return np.array([[held["".join(sorted(a + b))] for b in "xyz"] for a in "xyz"])
     if value.size != 9:
         raise ValueError(f"{source}: {name!r} has shape {value.shape}; give 3x3, nine or six numbers")
     tensor = value.reshape(3, 3)
@@ -267,16 +309,17 @@ def _tensor(value: np.ndarray, name: str, source: str) -> np.ndarray:
     return (tensor + tensor.T) / 2
 
 
+def _is_boolean(value: Any) -> bool:
+    """Whether a value is True or False, or holds either: what ASE makes of words, which are no numbers."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.dtype.kind == "b"
+    return any(isinstance(part, bool | np.bool_) for part in np.ravel(np.array(value, object)))
+
+
 def _array(value: Any, label: str, source: str) -> np.ndarray:
+    if _is_boolean(value):
+        raise ValueError(f"{source}: the {label} is {str(value)[:40]}, not a number; give the number, or take the entry out")
     try:
         return np.asarray(value, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{source}: the {label} is {str(value)[:40]!r}, not a number") from None
-
-
-def _scalar(f: Frame, name: str) -> float:
-    held = f.entries.get(name)
-    value = _array(0.0 if held is None else held, name, f.source)
-    if value.size != 1:
-        raise ValueError(f"{f.source}: the {name} has shape {value.shape}, but it is one number")
-    return float(value.reshape(()))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from equipot.data import bundled, extxyz
+from equipot.data import bundled, extxyz, formats
 from equipot.data.check import CUTOFF, Report, check
 from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
@@ -50,12 +50,15 @@ class Dataset:
     """E0 of each head, where there are several; energies are then counted from them, and those above are zero."""
 
 
-def read(source: str | Path, keys: Keys | None = None, units: Units | None = None) -> Sequence[Structure]:
+def read(
+    source: str | Path, keys: Keys | None = None, units: Units | None = None, types: Sequence[str] = ()
+) -> Sequence[Structure]:
     """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
 
     ``file@0:100`` reads a slice. The answer is a list, but for HDF5 a sequence that reads frames when they are asked for. Label
     names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already. Of a source whose labels
-    have names of their own, HDF5 or bundled, a label can still be switched off.
+    have names of their own, HDF5 or bundled, a label can still be switched off. ``types`` are the elements of numbered atom
+    types, as LAMMPS has them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,14 +76,14 @@ def read(source: str | Path, keys: Keys | None = None, units: Units | None = Non
         return frames if index == ":" else frames[_slice(index, str(source))]
     if extxyz.is_extxyz(path):
         return read_extxyz(path, keys, units, index)
-    return _read_ase(path, keys, units, index)
+    return _read_ase(path, keys, units, types, index)
 
 
 def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) -> Sequence[Structure]:
     """Frames of a format that has its own names and units, without the labels that are switched off."""
-    if units != Units():
+    if units.factors() != Units().factors():
         raise ValueError(f"{label}: is in eV and Å already; leave data.units out, or convert the other files to that")
-    named = {key: name for key, name in asdict(keys).items() if name is not None}
+    named = keys.names()
     for key, name in named.items():
         if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
             raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
@@ -91,15 +94,45 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
     """Frames of an extended XYZ file; ``label`` is what messages call it."""
-    label, factors = label or str(path), units.factors()
+    label = label or str(path)
     wanted = _slice(index, label)
     forward = (wanted.start or 0) >= 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
     chunks = _first(path, wanted.stop) if forward else list(extxyz.chunks(path))
-    frames = [frame(extxyz.parse(chunk, path), f"{label}, frame {chunk.frame}", keys) for chunk in chunks[wanted]]
+    frames = []
+    for chunk in chunks[wanted]:
+        source = f"{label}, frame {chunk.frame}"
+        parsed = extxyz.parse(chunk, path)
+        frames.append(frame(parsed.atoms, source, keys, _units_of(parsed, source, units)))
     if not frames:
-        raise ValueError(f"{label}: no frames" + ("" if index == ":" else f" in @{index}"))
+        raise ValueError(_nothing(label, index, len(chunks)))
     chosen = choose(frames, keys, label)
-    return [structure(f, chosen, factors) for f in frames]
+    return [structure(f, chosen, keys, units) for f in frames]
+
+
+def _units_of(parsed: extxyz.Parsed, source: str, units: Units) -> dict[str, str]:
+    """Units that an extended XYZ frame has without stating them: those of CP2K.
+
+    Raises:
+        ValueError: positions of CP2K, whose cell is elsewhere, without units in the config; a charge in words.
+    """
+    charge = parsed.comment.after("charge")
+    if charge is not None and float(charge) and "charge" not in parsed.atoms.info:
+        raise ValueError(f"{source}: 'charge {charge}' in the comment is no entry; write charge={charge}, or take it out")
+    if not parsed.of_cp2k:
+        return {}
+    if units.energy is None:
+        raise ValueError(
+            f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write extended XYZ "
+            'with Lattice="..." and energy=... instead, or set data.units.energy to Hartree if the system is an open cluster'
+        )
+    return {"energy": "Hartree"}
+
+
+def _nothing(label: str, index: str, count: int) -> str:
+    """Why a source has no frames."""
+    if index == ":" or not count:
+        return f"{label}: has no frames, it is empty; fetch or write it again"
+    return f"{label}: no frames in @{index}, there are {count} (0 to {count - 1})"
 
 
 def _first(path: Path, stop: int) -> list[extxyz.Chunk]:
@@ -114,31 +147,18 @@ def _first(path: Path, stop: int) -> list[extxyz.Chunk]:
     return chunks
 
 
-def _read_ase(path: Path, keys: Keys, units: Units, index: str) -> list[Structure]:
+def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index: str) -> list[Structure]:
     """Frames of any other format, through ASE."""
-    import ase.io
-
     wanted = _slice(index, str(path))
-    database = path.suffix.lower() in (".db", ".json")
-    if not database and units != Units():
+    if path.suffix.lower() not in formats.DATABASES and units.factors() != Units().factors():
         raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
-    try:
-        if path.suffix.lower() == ".db":
-            from ase.db import connect
-
-            images = [row.toatoms(add_additional_information=True) for row in connect(str(path)).select()]
-        else:
-            images = ase.io.read(path, ":")
-    except Exception as error:
-        # Every format has its own exceptions; the user needs the file and the reason.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: ASE cannot read it ({reason})") from None
-    numbers = range(len(images))[wanted]
-    frames = [frame(images[k], f"{path}, frame {k}", keys) for k in numbers]
+    images = formats.read_images(path, types)
+    numbers = range(len(images.atoms))[wanted]
+    frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units) for k in numbers]
     if not frames:
-        raise ValueError(f"{path}: no frames" + ("" if index == ":" else f" in @{index}"))
+        raise ValueError(_nothing(str(path), index, len(images.atoms)))
     chosen = choose(frames, keys, str(path))
-    return [structure(f, chosen, units.factors()) for f in frames]
+    return [structure(f, chosen, keys, units) for f in frames]
 
 
 def split_index(source: str) -> tuple[Path, str]:
@@ -232,7 +252,7 @@ def _sources(sources: str | tuple[str, ...], config: Reading) -> Sequence[Struct
     listed = (sources,) if isinstance(sources, str) else sources
     if not listed:
         raise ValueError("data: an empty list of files")
-    parts = tuple(read(source, config.keys, config.units) for source in listed)
+    parts = tuple(read(source, config.keys, config.units, config.types) for source in listed)
     return parts[0] if len(parts) == 1 else Chain(parts)
 
 
@@ -261,7 +281,7 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
     choice, free = config.atomic_energies, sets.free
     if isinstance(choice, str) and choice not in CHOICES:
         try:
-            source = read(choice, config.keys, config.units)
+            source = read(choice, config.keys, config.units, config.types)
         except FileNotFoundError:
             raise ValueError(
                 f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, "

@@ -1,0 +1,172 @@
+"""What ASE's readers say of a file, without what they invent.
+
+Some formats do not hold what ASE's ``Atoms`` need, and some readers fill the gap: a LAMMPS dump has numbers of atom types,
+which become atomic numbers, and forces, to which an energy of zero is added. What the file does not hold is asked for or left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ase.data import atomic_numbers
+
+DATABASES = (".db", ".json")
+"""Endings of ASE's databases, whose labels may have any name and unit."""
+TYPED = ("lammps-dump-text", "lammps-dump-binary", "lammps-data", "netcdftrajectory")
+"""Formats whose atoms may have the number of a type where others have an element."""
+WITHOUT_ENERGY = ("lammps-dump-text", "lammps-dump-binary")
+"""Formats to whose forces ASE adds an energy of zero."""
+OTHER_UNITS = {
+    "qbox": "Qbox writes atomic units, which ASE takes for eV and Å",
+    "cp2k-dcd": "a DCD file does not say which elements its atoms are",
+}
+"""Formats that ASE reads, but not into what its ``Atoms`` mean."""
+PROGRAMS = {
+    "CP2K|": "CP2K",
+    "Psi4: An Open-Source": "Psi4",
+    "Welcome to Q-Chem": "Q-Chem",
+    "PROGRAM SYSTEM MOLPRO": "Molpro",
+    "TURBOMOLE": "TURBOMOLE",
+    "x T B": "xtb",
+}
+"""Text near the beginning of outputs that ASE does not read, and what wrote them."""
+HEAD = 50_000
+"""Bytes of a file that are searched for that."""
+REMEDY = (
+    "convert it to extended XYZ: number of atoms, a line with Lattice=\"...\" where it is periodic and energy=..., "
+    "then element, position and force of each atom, in eV and Å or with data.units"
+)  # fmt: skip
+
+
+class Images(NamedTuple):
+    """The frames of a file."""
+
+    atoms: Sequence[Any]
+    """``ase.Atoms``."""
+    units: Mapping[str, str]
+    """Units that the file states, by the name of what has them; ``length`` is that of positions and cells."""
+
+
+def read_images(path: Path, types: Sequence[str] = ()) -> Images:
+    """Read all frames of a file with ASE.
+
+    Args:
+        path: a file in any format of ASE's but extended XYZ.
+        types: element of each atom type, in their order, for formats that number them.
+
+    Raises:
+        ValueError: ASE cannot read the file, or would invent elements or units.
+    """
+    import ase.io
+
+    if path.suffix.lower() == ".db":
+        return _database(path)
+    kind = None
+    try:
+        kind = ase.io.formats.filetype(str(path))
+        images = ase.io.read(path, ":", format=kind, **_options(path, kind, types), do_not_split_by_at_sign=True)
+    except Exception as error:
+        # Every format has its own exceptions; the user needs the file and the reason.
+        raise ValueError(_unreadable(path, error)) from None
+    if kind in OTHER_UNITS:
+        raise ValueError(f"{path}: {OTHER_UNITS[kind]}; {REMEDY}")
+    if not images:
+        raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
+    if kind in TYPED:
+        _check_types(path, kind, images, types)
+    elif types:
+        raise ValueError(f"{path}: names its elements itself; leave data.types out")
+    for atoms in images:
+        _remove_inventions(atoms, kind, path)
+    return Images(images, {})
+
+
+def _database(path: Path) -> Images:
+    """An SQLite database of ASE's, with the units that SchNetPack states in its metadata."""
+    from ase.db import connect
+
+    try:
+        database = connect(str(path))
+        images = [row.toatoms(add_additional_information=True) for row in database.select()]
+        metadata = database.metadata
+    except Exception as error:
+        raise ValueError(_unreadable(path, error)) from None
+    units = {str(name): str(unit) for name, unit in (metadata.get("_property_unit_dict") or {}).items()}
+    if metadata.get("_distance_unit"):
+        units["length"] = str(metadata["_distance_unit"])
+    return Images(images, units)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, and what to do."""
+    head = path.read_bytes()[:HEAD].decode("utf-8", "replace")
+    if not head.strip():
+        return f"{path}: is empty; fetch or write it again"
+    for mark, program in PROGRAMS.items():
+        if mark in head:
+            return f"{path}: looks like an output of {program}, which ASE does not read; {REMEDY}"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{path}: ASE cannot read it ({reason}); if nothing is wrong with the file, {REMEDY}"
+
+
+def _options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
+    """What ASE's reader needs to be told."""
+    if kind == "lammps-dump-text":
+        style = _dump_header(path)[0]
+        return ({"specorder": list(types)} if types else {}) | ({"units": style} if style else {})
+    if kind == "lammps-data" and types:
+        return {"Z_of_type": {k: atomic_numbers[name] for k, name in enumerate(types, 1)}}
+    return {}
+
+
+def _dump_header(path: Path) -> tuple[str | None, list[str]]:
+    """The style of units that a LAMMPS dump states, as it need not, and the names of its columns."""
+    from ase.io.formats import open_with_compression
+
+    style, columns = None, []
+    with open_with_compression(str(path), "rt") as stream:
+        for line in stream:
+            if line.startswith("ITEM: UNITS"):
+                style = next(stream, "").strip()
+            if line.startswith("ITEM: ATOMS"):
+                columns = line.split()[2:]
+                break
+    return style, columns
+
+
+def _check_types(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
+    """Whether the elements are those of the file or of ``types``, not numbers of types.
+
+    Raises:
+        ValueError: they are numbers of types, or both are given.
+    """
+    if kind == "lammps-dump-text":
+        named = not {"element", "mass"}.isdisjoint(_dump_header(path)[1])
+    else:
+        text = path.read_bytes()[:HEAD] if kind == "lammps-data" else b""
+        named = not types and (b"Masses" in text or b"Atom Type Labels" in text)
+    if named and types:
+        raise ValueError(f"{path}: names its elements itself; leave data.types out")
+    if named or (types and kind in ("lammps-dump-text", "lammps-data")):
+        return
+    highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
+    remedy = f"name them in data.types, such as [{', '.join(('Si', 'O', 'H')[:highest])}], or dump a column `element`"
+    raise ValueError(f"{path}: has numbers of atom types (up to {highest}), not elements; {remedy}")
+
+
+def _remove_inventions(atoms: Any, kind: str, path: Path) -> None:
+    """Take away what the reader added to a frame.
+
+    Raises:
+        ValueError: the energy is an enthalpy under pressure.
+    """
+    if kind in WITHOUT_ENERGY and atoms.calc is not None:
+        atoms.calc.results.pop("energy", None)
+    if kind == "res" and atoms.calc is not None and atoms.info.get("pressure"):
+        raise ValueError(
+            f"{path}: AIRSS writes the enthalpy under {atoms.info['pressure']:g} GPa where ASE reads an energy; "
+            "take the energies from the calculations themselves"
+        )

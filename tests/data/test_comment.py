@@ -1,0 +1,173 @@
+"""What the comment line of a frame states is read as it is meant; words are no labels."""
+
+import numpy as np
+import pytest
+
+from equipot.data import comment
+from equipot.data.config import Reading
+from equipot.data.read import Keys, Units, read
+from equipot.structure import Structure
+from equipot.units import GPa, bohr, hartree, kcal_per_mol
+
+LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes one frame of two atoms with a comment line of one's choice, and forces of 0.1 and -0.1 if asked for."""
+
+    def put(text, forces=False, name="data.xyz"):
+        columns = (" 0.1 0 0", " -0.1 0 0") if forces else ("", "")
+        path = tmp_path / name
+        path.write_text(f"2\n{text}\nH 0 0 0{columns[0]}\nH 0 0 0.75{columns[1]}\n")
+        return path
+
+    return put
+
+
+WORDS = [
+    "Iteration 0 Energy -1.1",
+    "Coordinates from ORCA-job w E -76.3",
+    " energy: -5.07 gnorm: 0.0003 xtb: 6.4.1 (23d549d)",
+    "Energy",
+    "free_energy stress virial charge 0",
+    "it's a frame",
+]
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words_are_no_labels(put, text):
+    [s] = read(put(text))
+    assert s.energy is None and s.stress is None and s.charge == 0 and s.weight == 1
+    assert s.info == {"comment": " ".join(text.split())}
+
+
+def test_a_boolean_is_no_number(put):
+    assert read(put("Energy=T step=3"))[0].energy is None
+    with pytest.raises(ValueError, match="frame 0: the energy is True, not a number"):
+        read(put("Energy=T"), Keys(energy="Energy"))
+    with pytest.raises(ValueError, match="frame 0: the forces_weight is False, not a number; give the number, or take"):
+        read(put("energy=-1.0 forces_weight=F"))
+    with pytest.raises(ValueError, match=r"frame 0: info\['charge'\] is 'True', not one number"):
+        read(put("energy=-1.0 charge=T"))
+    with pytest.raises(ValueError, match="frame 0: 'charge -1' in the comment is no entry; write charge=-1"):
+        read(put("energy=-1.0 charge -1"))
+
+
+def test_charge_and_spin_have_one_parser(put):
+    [s] = read(put("energy=-1.0 Total_Charge=-1 Spin=2"))
+    assert (s.charge, s.spin, s.info) == (-1, 2, {})
+    with pytest.raises(ValueError, match="'charge' is 1, but 'total_charge' 0; leave one of them out"):
+        read(put("energy=-1.0 charge=1 total_charge=0"))
+    from ase import Atoms
+
+    ion = Structure.from_ase(Atoms("H", info={"CHARGE": 1.0, "spin": None}))
+    assert (ion.charge, ion.spin) == (1, 0)
+    with pytest.raises(ValueError, match=r"H: info\['spin'\] is 'True', not one number"):
+        Structure.from_ase(Atoms("H", info={"spin": True}))
+
+
+@pytest.mark.parametrize("key", ["Lattice", "lattice", "LATTICE"])
+def test_a_lattice_in_any_case_is_periodic_unless_said_otherwise(put, key):
+    cell = f'{key}="4 0 0 1 5 0 0 0 6"'
+    [s] = read(put(f"{cell} energy=-1.0"))
+    np.testing.assert_array_equal(s.cell, [[4, 0, 0], [1, 5, 0], [0, 0, 6]])
+    assert s.pbc.all()
+    assert read(put(f'{cell} PBC="T F T" energy=-1.0'))[0].pbc.tolist() == [True, False, True]
+
+
+def test_the_format_of_nep(put):
+    text = 'LATTICE="4 0 0 0 5 0 0 0 6" ENERGY=-1.5 VIRIAL="1 0 0 0 2 0 0 0 3" PROPERTIES=SPECIES:S:1:POS:R:3:FORCE:R:3'
+    [s] = read(put(text, forces=True))
+    assert s.pbc.all() and s.energy == -1.5 and s.forces[0, 0] == 0.1
+    np.testing.assert_allclose(s.stress, -np.diag([1, 2, 3]) / 120)
+
+
+def test_a_cell_of_another_name_is_not_overlooked(put):
+    with pytest.raises(ValueError, match=r"frame 0 \(line 2\): .*there is a 'cell' but no Lattice; name it Lattice"):
+        read(put('cell="4 0 0 0 5 0 0 0 6" energy=-1.0'))
+    assert not read(put('cell="4 5 6" pbc="F F F" energy=-1.0'))[0].pbc.any()
+    with pytest.raises(ValueError, match="Lattice is .*, not nine numbers"):
+        read(put('Lattice="4 5 6" energy=-1.0'))
+
+
+TENSOR = np.array([[1, 6, 5], [6, 2, 4], [5, 4, 3.0]])
+"""xx yy zz yz xz xy = 1 2 3 4 5 6."""
+SPELLINGS = [
+    '"1 2 3 4 5 6"', "{1 2 3 4 5 6}", "[1,2,3,4,5,6]", '"1, 2, 3, 4, 5, 6"', '"1 6 5 6 2 4 5 4 3"',
+    '"[[1, 6, 5], [6, 2, 4], [5, 4, 3]]"', "[[1,6,5],[6,2,4],[5,4,3]]", '"_JSON [[1, 6, 5], [6, 2, 4], [5, 4, 3]]"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["stress", "REF_stress", "virial", "virials", "STRESS"])
+@pytest.mark.parametrize("value", SPELLINGS)
+def test_six_and_nine_numbers_in_every_spelling(put, name, value):
+    [s] = read(put(f"{LATTICE} {name}={value} energy=-1"))
+    np.testing.assert_allclose(s.stress, -TENSOR / 120 if "virial" in name else TENSOR, atol=1e-12)
+
+
+def test_the_order_of_six_numbers_can_be_stated(put):
+    [s] = read(put(f'{LATTICE} stress="1 2 3 6 4 5"'), Keys(six="xx yy zz xy yz zx"))
+    np.testing.assert_array_equal(s.stress, TENSOR)
+    with pytest.raises(ValueError, match="six = 'xx yy zz' is not an order of six components, such as xx yy zz yz xz xy"):
+        Keys(six="xx yy zz")
+    with pytest.raises(ValueError, match=r"frame 0: 'stress' has shape \(5,\); give 3x3, nine or six numbers"):
+        read(put(f'{LATTICE} stress="1 2 3 4 5"'))
+    with pytest.raises(ValueError, match="'stress' is not symmetric"):
+        read(put(f'{LATTICE} stress="1 2 3 4 5 6 7 8 9"'))
+
+
+@pytest.mark.parametrize("key", ["energy-unit", "energy_unit", "Energy_Units", "units", "unit"])
+@pytest.mark.parametrize("spelling", ["hartree", "Hartree", "Ha", "a.u."])
+def test_the_unit_that_a_comment_states_is_used(put, key, spelling):
+    assert read(put(f"{key}={spelling} energy=-1.5"))[0].energy == pytest.approx(-1.5 * hartree)
+
+
+def test_units_of_every_label_can_be_stated(put):
+    stated = 'energy-unit="kcal/mol" force_unit=Ha/Bohr length-unit=bohr stress-unit=GPa'
+    [s] = read(put(f'{LATTICE} {stated} energy=2 stress="1 2 3 4 5 6" Properties=species:S:1:pos:R:3:forces:R:3', forces=True))
+    assert s.energy == pytest.approx(2 * kcal_per_mol) and s.forces[0, 0] == pytest.approx(0.1 * hartree / bohr)
+    np.testing.assert_allclose(s.stress, TENSOR * GPa)
+    assert s.cell[0, 0] == pytest.approx(4 * bohr) and s.positions[1, 2] == pytest.approx(0.75 * bohr)
+
+
+def test_units_that_are_unclear_or_contradict_are_a_question(put):
+    with pytest.raises(ValueError, match="states the unit 'furlong' of its energy, which is unknown; set data.units.energy"):
+        read(put("energy-unit=furlong energy=-1.5"))
+    assert read(put("energy-unit=furlong energy=-1.5"), units=Units("meV"))[0].energy == pytest.approx(-1.5e-3)
+    with pytest.raises(ValueError, match="states the unit 'hartree' of its energy, but data.units.energy is 'eV'"):
+        read(put("energy-unit=hartree energy=-1.5"), units=Units("eV"))
+    columns = "Properties=species:S:1:pos:R:3:forces:R:3"
+    with pytest.raises(
+        ValueError, match="states the unit of its energy, Hartree, but not that of its forces; set data.units.f"
+    ):
+        read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True))
+    [s] = read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True), units=Units(forces="eV/Å"))
+    assert s.forces[0, 0] == 0.1 and s.energy == pytest.approx(-1.5 * hartree)
+
+
+def test_positions_of_cp2k_are_neither_in_ev_nor_known_to_be_open(put):
+    path = put("i =        3, time =        1.500, E =       -17.1643871")
+    with pytest.raises(
+        ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"
+    ):
+        read(path)
+    assert read(path, units=Units("Hartree"))[0].energy == pytest.approx(-17.1643871 * hartree)
+
+
+def test_comments_are_taken_apart():
+    found = comment.parse(
+        r"""a=1 b = "x y" c={1 2.5} step 7 d="say \"hi\"" e= -3.0, f=T g="T F" h=[1,2] pbc="T T F" k='q=1' """
+    )
+    assert {key: found.values[key] for key in "abdefgk"} == {
+        "a": 1, "b": "x y", "d": 'say "hi"', "e": -3.0, "f": True, "g": [True, False], "k": "q=1",
+    }  # fmt: skip
+    np.testing.assert_array_equal(found.values["c"], [1, 2.5])
+    np.testing.assert_array_equal(found.values["h"], [1, 2])
+    assert found.words == ("step", "7")
+    assert found.after("step") == "7" and found.after("charge") is None
+
+
+def test_types_must_be_elements():
+    with pytest.raises(ValueError, match="types: 'Qq' is not the symbol of an element"):
+        Reading(types=("Si", "Qq"))
