@@ -10,7 +10,7 @@ import numpy as np
 
 from equipot import config
 from equipot.data.check import check
-from equipot.data.read import Reading, read
+from equipot.data.read import Reading, gather
 from equipot.data.stats import is_free_atom
 from equipot.structure import Structure
 
@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> None:
         ValueError: training would refuse them.
     """
     settings = config.build(Reading, {}, overrides=args.overrides)
-    frames = [frame for source in args.data for frame in read(source, settings.keys, settings.units, settings.types)]
+    frames, dropped = gather(args.data, settings)
     bound = [frame for frame in frames if not is_free_atom(frame)]
-    report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
+    report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance).with_problems(dropped)
     print(report)
     print(ranges(bound, len(frames) - len(bound)))
     if report.errors:

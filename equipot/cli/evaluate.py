@@ -26,7 +26,7 @@ def measure(
     """The error table of a potential on labelled data."""
     from equipot import config, published
     from equipot.data.check import check
-    from equipot.data.read import Reading, read
+    from equipot.data.read import Reading, gather
     from equipot.data.stats import is_free_atom
     from equipot.files import check_writable
     from equipot.training.evaluate import evaluate_set, table_text, write_json, write_predictions
@@ -39,12 +39,14 @@ def measure(
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
-    frames = read(data, settings.keys, settings.units, settings.types)
+    frames, dropped = gather(data, settings)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
     check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance).raise_errors()
     table, predictions = evaluate_set(potential, structures, batch_size)
     left_out = len(frames) - len(structures)
+    for problem in dropped:
+        print(f"warning: {problem}")
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
     print(table_text({Path(data).name: table}))
     if json is not None:

@@ -80,6 +80,9 @@ class Report:
     def with_warnings(self, notes: Iterable[str]) -> Report:
         return replace(self, notes=(*self.notes, *notes))
 
+    def with_problems(self, problems: Iterable[Problem]) -> Report:
+        return replace(self, problems=(*self.problems, *problems))
+
     def without(self, kind: str) -> Report:
         """The report without the problems of one kind."""
         return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))

@@ -29,6 +29,8 @@ class Reading:
     """Units of the files."""
     types: tuple[str, ...] = ()
     """Element of each atom type, in their order, for files that number them, such as LAMMPS dumps without elements."""
+    unconverged: Literal["drop", "keep"] = "drop"
+    """What becomes of frames whose self-consistent field did not converge, as outputs of codes (or scf_converged=F) say."""
     max_force: float = MAX_FORCE
     """A larger force component in the data (eV/Å) is an error."""
     min_distance: float = MIN_DISTANCE

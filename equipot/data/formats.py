@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from ase.data import atomic_numbers
 
+from equipot.data.converged import SCF_CONVERGED, unconverged
+
 DATABASES = (".db", ".json")
 """Endings of ASE's databases, whose labels may have any name and unit."""
 TYPED = ("lammps-dump-text", "lammps-dump-binary", "lammps-data", "netcdftrajectory")
@@ -79,8 +81,10 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         _check_types(path, kind, images, types)
     elif types:
         raise ValueError(f"{path}: names its elements itself; leave data.types out")
-    for atoms in images:
+    for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
+        if failed:
+            atoms.info[SCF_CONVERGED] = False
     return Images(images, {})
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from equipot.data import bundled, extxyz, formats
-from equipot.data.check import CUTOFF, Report, check
+from equipot.data.check import CUTOFF, WARNING, Problem, Report, check
 from equipot.data.config import CHOICES, Labelled, Reading, Source
+from equipot.data.converged import SCF_CONVERGED
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
@@ -51,20 +54,36 @@ class Dataset:
 
 
 def read(
-    source: str | Path, keys: Keys | None = None, units: Units | None = None, types: Sequence[str] = ()
+    source: str | Path,
+    keys: Keys | None = None,
+    units: Units | None = None,
+    types: Sequence[str] = (),
+    unconverged: Literal["drop", "keep"] = "drop",
 ) -> Sequence[Structure]:
     """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
 
     ``file@0:100`` reads a slice. The answer is a list, but for HDF5 a sequence that reads frames when they are asked for. Label
     names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already. Of a source whose labels
     have names of their own, HDF5 or bundled, a label can still be switched off. ``types`` are the elements of numbered atom
-    types, as LAMMPS has them.
+    types, as LAMMPS has them. Frames of outputs whose self-consistent field did not converge are left out with a warning,
+    unless ``unconverged`` is to keep them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: what is wrong, with file and frame.
     """
-    keys, units = keys or Keys(), units or Units()
+    frames = _read(source, keys or Keys(), units or Units(), types)
+    if unconverged == "keep" or not isinstance(frames, list):
+        return frames
+    kept, problems = _converged(frames, str(source))
+    for problem in problems[:1]:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        warnings.warn(f"{problem}{more}", stacklevel=2)
+    return kept
+
+
+def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) -> Sequence[Structure]:
+    """All frames of one source."""
     if str(source).startswith(bundled.PREFIX):
         name, _, index = str(source).partition("@")
         return _fixed(bundled.load(name)[_slice(index or ":", str(source))], name, keys, units)
@@ -194,18 +213,23 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: S
         FileNotFoundError: no such file.
         ValueError: a file that cannot be understood, or (``DataError``) what the checks found.
     """
-    pool, free = _training_frames(config)
+    pool, free, dropped = _training_frames(config)
     held: Sequence[Structure] = ()
     if isinstance(config.valid, float | int):
         train_index, valid_index = split(len(pool), config.valid, config.limit, seed, config.limit_by == "first")
         train, held = Subset(pool, train_index), Subset(pool, valid_index)
     else:
         train_index, _ = split(len(pool), 0, config.limit, seed, config.limit_by == "first")
-        train, held = Subset(pool, train_index), _without_free_atoms(_sources(config.valid, config))
-    test = _without_free_atoms(_sources(config.test, config)) if config.test else ()
+        train = Subset(pool, train_index)
+        held, more = gather(config.valid, config)
+        held, dropped = _without_free_atoms(held), (*dropped, *more)
+    test: Sequence[Structure] = ()
+    if config.test:
+        test, more = gather(config.test, config)
+        test, dropped = _without_free_atoms(test), (*dropped, *more)
     train = _weighted(train, config.weights)
     sets = {"train": train, "valid": held, "test": test}
-    report = check(sets, cutoff, config.max_force, config.min_distance, depends_on)
+    report = check(sets, cutoff, config.max_force, config.min_distance, depends_on).with_problems(dropped)
     report.raise_errors()
     return Sets(train, held, test, free, report)
 
@@ -226,7 +250,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
         ValueError: a file that cannot be understood, (``DataError``) what the checks found, or no frames.
     """
     settings = source if isinstance(source, Source) else Source(files=source)
-    frames = _without_free_atoms(_sources(settings.files, settings))
+    frames = _without_free_atoms(gather(settings.files, settings)[0])
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
@@ -238,22 +262,51 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
     return frames
 
 
-def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float]]:
-    """The frames to train on, and E0 of the free atoms among them."""
-    everything = _sources(config.train, config)
+def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float], tuple[Problem, ...]]:
+    """The frames to train on, E0 of the free atoms among them, and what was left out."""
+    everything, dropped = gather(config.train, config)
     alone = np.array([is_free_atom(s) for s in everything], bool)
     free = isolated_energies(Subset(everything, np.flatnonzero(alone)))
     if alone.all():
         raise ValueError(f"{config.train}: nothing but isolated atoms; add frames to train on")
-    return Subset(everything, np.flatnonzero(~alone)), free
+    return Subset(everything, np.flatnonzero(~alone)), free, dropped
 
 
-def _sources(sources: str | tuple[str, ...], config: Reading) -> Sequence[Structure]:
-    listed = (sources,) if isinstance(sources, str) else sources
+def gather(sources: str | Sequence[str], config: Reading) -> tuple[Sequence[Structure], tuple[Problem, ...]]:
+    """The frames of one or several sources, and what was left out because its SCF did not converge.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no sources, a file that cannot be understood, or one of which no frame converged.
+    """
+    listed = (sources,) if isinstance(sources, str) else tuple(sources)
     if not listed:
         raise ValueError("data: an empty list of files")
-    parts = tuple(read(source, config.keys, config.units, config.types) for source in listed)
-    return parts[0] if len(parts) == 1 else Chain(parts)
+    parts, problems = [], []
+    for source in listed:
+        frames = _read(source, config.keys, config.units, config.types)
+        if config.unconverged == "drop":
+            frames, dropped = _converged(frames, source)
+            problems += dropped
+        parts.append(frames)
+    return parts[0] if len(parts) == 1 else Chain(tuple(parts)), tuple(problems)
+
+
+def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Structure], list[Problem]]:
+    """Frames without those whose SCF failed, and a warning for each of these.
+
+    Raises:
+        ValueError: all of them failed.
+    """
+    failed = np.array([s.info.get(SCF_CONVERGED, True) in (False, 0) for s in frames], bool)
+    if not failed.any():
+        return frames, []
+    what, remedy = "the SCF did not converge, so the frame is left out", "calculate it again, or set data.unconverged to keep"
+    if failed.all():
+        raise ValueError(f"{source}: the SCF converged in none of its {len(frames)} frames; {remedy}")
+    problems = [Problem(WARNING, "unconverged", frames[int(k)].name, what, remedy) for k in np.flatnonzero(failed)]
+    kept = Subset(frames, np.flatnonzero(~failed))
+    return list(kept) if isinstance(frames, list) else kept, problems
 
 
 def _without_free_atoms(structures: Sequence[Structure]) -> Sequence[Structure]:
@@ -281,7 +334,7 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
     choice, free = config.atomic_energies, sets.free
     if isinstance(choice, str) and choice not in CHOICES:
         try:
-            source = read(choice, config.keys, config.units, config.types)
+            source = gather(choice, config)[0]
         except FileNotFoundError:
             raise ValueError(
                 f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, "

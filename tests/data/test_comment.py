@@ -148,9 +148,7 @@ def test_units_that_are_unclear_or_contradict_are_a_question(put):
 
 def test_positions_of_cp2k_are_neither_in_ev_nor_known_to_be_open(put):
     path = put("i =        3, time =        1.500, E =       -17.1643871")
-    with pytest.raises(
-        ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"
-    ):
+    with pytest.raises(ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"):
         read(path)
     assert read(path, units=Units("Hartree"))[0].energy == pytest.approx(-17.1643871 * hartree)
 

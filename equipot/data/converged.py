@@ -1,0 +1,142 @@
+"""Which frames of an output come from a self-consistent field (SCF) that did not converge.
+
+ASE's readers pass on the energies and forces of such frames like any other's. What the program wrote about them is searched for
+in the text, block by block where the blocks of a format are its frames, else by the energies that belong to the failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from equipot.units import hartree, rydberg
+
+NEVER = re.compile(
+    r"SCF NOT CONVERGED|SCF IS UNCONVERGED|SCF run NOT converged|Wavefunction not fully converged|SCF_NOT_CONV"
+    r"|Calculation failed to converge|was not enough scf cycles to converge|Self-consistency cycle not converged"
+    r"|system has not reached the groundstate|Convergence failure -- run terminated|Convergence criterion not met"
+    r"|convergence NOT achieved after|Did not converge!",
+    re.IGNORECASE,
+)
+"""What programs write where they give up."""
+_NUMBER = r"(-?\d+\.\d+(?:[DEde][-+]?\d+)?)"
+SCF_CONVERGED = "scf_converged"
+"""Key of a frame's info that says so; files in extended XYZ may say so themselves."""
+SAME = 1e-6
+"""Relative difference of energies that are one: programs and ASE have constants of several years."""
+
+
+def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
+    """Whether the SCF of each frame failed, by what the text of an output says.
+
+    Args:
+        path: an output that ASE reads.
+        kind: ASE's name of its format.
+        frames: the ``ase.Atoms`` that ASE read from it.
+
+    Raises:
+        ValueError: an SCF failed, but the text does not tell whose.
+    """
+    if kind not in OUTPUTS:
+        return [False] * len(frames)
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rt") as stream:
+        text = stream.read()
+    found = OUTPUTS[kind](text, frames)
+    if found is None:
+        raise ValueError(
+            f"{path}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
+            "remove those from the file, or set data.unconverged to keep"
+        )
+    return found
+
+
+def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
+    """OUTCAR: a step whose electronic loop ended by its number of cycles, NELM, not by EDIFF."""
+    blocks = text.split("FREE ENERGIE OF THE ION-ELECTRON SYSTEM")
+    limit = re.search(r"\bNELM\s*=\s*(\d+)", text)
+
+    def failed(block: str) -> bool:
+        if "EDIFF was not reached" in block:
+            return True
+        cycles = len(re.findall(r"-+ Iteration\s+\d+\(\s*\d+\)", block))
+        return limit is not None and cycles >= int(limit[1]) > 1 and "EDIFF is reached" not in block
+
+    return _in_order([failed(block) for block in blocks], frames)
+
+
+def _vasp_xml(text: str, frames: Sequence[Any]) -> list[bool]:
+    """vasprun.xml: a step of as many electronic cycles as NELM allows, the last of which changed the energy by more than EDIFF."""
+    limit, threshold = re.search(r'name="NELM">\s*(\d+)', text), re.search(r'name="EDIFF">\s*([-\d.Ee+]+)', text)
+    if limit is None or threshold is None:
+        return [False] * len(frames)
+
+    def failed(block: str) -> bool:
+        steps = re.findall(r"<scstep>.*?</scstep>", block, re.DOTALL)
+        energies = [float(found[1]) for step in steps if (found := re.search(rf'name="e_fr_energy">\s*{_NUMBER}', step))]
+        at_limit = len(energies) >= int(limit[1]) > 1
+        return at_limit and abs(energies[-1] - energies[-2]) > float(threshold[1])
+
+    return _in_order([failed(block) for block in re.split(r"<calculation[ >]", text)[1:]], frames)
+
+
+def _orca(text: str, frames: Sequence[Any]) -> list[bool]:
+    """Blocks as ASE cuts them."""
+    blocks = re.split(r".*(?:ORCA TERMINATED NORMALLY|ORCA GEOMETRY RELAXATION STEP).*", text)
+    return _in_order([NEVER.search(block) is not None for block in blocks], frames)
+
+
+def _gaussian(text: str, frames: Sequence[Any]) -> list[bool]:
+    """Energies of each geometry, failed where that is said between its coordinates and the next ones."""
+    blocks = re.split(r"(?:Input|Standard|Z-Matrix) orientation:", text)
+    found = [
+        (NEVER.search(block) is not None, _numbers(rf"(?:SCF Done:[^=]*=|Energy=)\s*{_NUMBER}", block)) for block in blocks
+    ]
+    return _by_energy([(e * hartree, failed) for failed, energies in found for e in energies], frames)
+
+
+def _espresso(text: str, frames: Sequence[Any]) -> list[bool]:
+    """Energies of each step, failed where that is said before the next energy."""
+    blocks = re.split(r"\n(?=!\s+total energy)", text)
+    found = [("convergence NOT achieved" in block, _numbers(rf"!\s+total energy\s*=\s*{_NUMBER}", block)) for block in blocks]
+    return _by_energy([(e * rydberg, failed) for failed, energies in found for e in energies], frames)
+
+
+def _one_frame(text: str, frames: Sequence[Any]) -> list[bool] | None:
+    """Outputs of one frame; in those of more, nothing tells which frame failed."""
+    if not NEVER.search(text):
+        return [False] * len(frames)
+    return [True] if len(frames) == 1 else None
+
+
+OUTPUTS: dict[str, Callable[[str, Sequence[Any]], list[bool] | None]] = {
+    "vasp-out": _vasp_out,
+    "vasp-xml": _vasp_xml,
+    "orca-output": _orca,
+    "gaussian-out": _gaussian,
+    "espresso-out": _espresso,
+} | dict.fromkeys(
+    ("abinit-out", "aims-output", "castep-castep", "gamess-us-out", "gpaw-out", "nwchem-out", "onetep-out"), _one_frame
+)  # fmt: skip
+
+
+def _in_order(failed: list[bool], frames: Sequence[Any]) -> list[bool]:
+    """One flag a frame, of blocks in the order of the frames; the text after the last frame may be another block."""
+    return (failed + [False] * len(frames))[: len(frames)]
+
+
+def _numbers(pattern: str, text: str) -> list[float]:
+    return [float(found.replace("D", "e").replace("d", "e")) for found in re.findall(pattern, text)]
+
+
+def _by_energy(known: Sequence[tuple[float, bool]], frames: Sequence[Any]) -> list[bool]:
+    """Flags by the nearest of the energies (eV) that are known to belong to a success or a failure."""
+    flags = []
+    for atoms in frames:
+        energy = None if atoms.calc is None else atoms.calc.results.get("energy")
+        nearest = min(known, key=lambda one: abs(one[0] - energy)) if known and energy is not None else (0.0, False)
+        flags.append(nearest[1] and abs(nearest[0] - energy) <= SAME * abs(energy))
+    return flags
