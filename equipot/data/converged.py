@@ -69,7 +69,7 @@ def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _vasp_xml(text: str, frames: Sequence[Any]) -> list[bool]:
-    """vasprun.xml: a step of as many electronic cycles as NELM allows, the last of which changed the energy by more than EDIFF."""
+    """vasprun.xml: a step with all the electronic cycles that NELM allows, the last of which changed the energy by EDIFF."""
     limit, threshold = re.search(r'name="NELM">\s*(\d+)', text), re.search(r'name="EDIFF">\s*([-\d.Ee+]+)', text)
     if limit is None or threshold is None:
         return [False] * len(frames)

@@ -30,11 +30,22 @@ class Chunk(NamedTuple):
 
 
 def is_extxyz(path: Path) -> bool:
-    """Whether the name ends in .xyz or .extxyz, perhaps compressed by gzip or xz."""
+    """Whether the name ends in .xyz or .extxyz, perhaps compressed, or ASE takes a file without an ending for extended XYZ."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
+    if not suffixes and path.is_file():
+        return _ase_says_so(path)
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
     return bool(suffixes) and suffixes[-1] in SUFFIXES
+
+
+def _ase_says_so(path: Path) -> bool:
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        return filetype(str(path)) == "extxyz"
+    except UnknownFileTypeError:
+        return False
 
 
 def chunks(path: Path) -> Iterator[Chunk]:

@@ -80,7 +80,7 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     if kind in TYPED:
         _check_types(path, kind, images, types)
     elif types:
-        raise ValueError(f"{path}: names its elements itself; leave data.types out")
+        raise ValueError(f"{path}: names its elements itself; leave types out")
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
         if failed:
@@ -153,11 +153,12 @@ def _check_types(path: Path, kind: str, images: Sequence[Any], types: Sequence[s
         text = path.read_bytes()[:HEAD] if kind == "lammps-data" else b""
         named = not types and (b"Masses" in text or b"Atom Type Labels" in text)
     if named and types:
-        raise ValueError(f"{path}: names its elements itself; leave data.types out")
+        raise ValueError(f"{path}: names its elements itself; leave types out")
     if named or (types and kind in ("lammps-dump-text", "lammps-data")):
         return
     highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
-    remedy = f"name them in data.types, such as [{', '.join(('Si', 'O', 'H')[:highest])}], or dump a column `element`"
+    example = ", ".join(("Si", "O", "H")[:highest])
+    remedy = f"name them in types (data.types in training), such as [{example}], or dump a column `element`"
     raise ValueError(f"{path}: has numbers of atom types (up to {highest}), not elements; {remedy}")
 
 

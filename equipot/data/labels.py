@@ -260,6 +260,8 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         stress=tensor,
         charge=charge,
         spin=spin,
+        masses=f.columns.get("masses"),
+        momenta=f.columns.get("momenta"),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
         **weights,

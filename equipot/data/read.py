@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -178,6 +178,21 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
         raise ValueError(_nothing(str(path), index, len(images.atoms)))
     chosen = choose(frames, keys, str(path))
     return [structure(f, chosen, keys, units) for f in frames]
+
+
+def read_atoms(path: Path, frame: int, types: Sequence[str] = ()) -> Any:
+    """One frame as ``ase.Atoms``, with its constraints and whatever else it has, by the rules of ``read``.
+
+    Raises:
+        ValueError: a file that cannot be understood, or no such frame.
+    """
+    if extxyz.is_extxyz(path):
+        chunks = _first(path, frame + 1) if frame >= 0 else list(extxyz.chunks(path))
+    else:
+        chunks = formats.read_images(path, types).atoms
+    if not -len(chunks) <= frame < len(chunks):
+        raise ValueError(f"{path}: there is no frame {frame}")
+    return extxyz.parse(chunks[frame], path).atoms if extxyz.is_extxyz(path) else chunks[frame]
 
 
 def split_index(source: str) -> tuple[Path, str]:

@@ -55,6 +55,8 @@ class MDConfig:
     """Copies of the structure along each cell vector."""
     frame: int = 0
     """Which frame of the structure file; -1 is the last."""
+    types: tuple[str, ...] = ()
+    """Element of each atom type, in their order, for a structure file that numbers them, as LAMMPS dumps do."""
     log_every: int = 10
     """Steps between lines of the log."""
     trajectory: ExtXYZ | H5MD | None = ExtXYZ()

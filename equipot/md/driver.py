@@ -78,7 +78,7 @@ def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextI
         KeyboardInterrupt: after Ctrl-C, once the chunk is done and safe.
     """
     potential = load_potential(config.model, dtype=config.dtype)
-    structure = read_structure(config.structure, config.frame, config.repeat)
+    structure = read_structure(config.structure, config.frame, config.repeat, config.types)
     return simulate(potential, structure, config, out, resume, progress)
 
 

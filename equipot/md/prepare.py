@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -22,8 +22,8 @@ LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
 """For the lightest atom's mass up to the first number (amu), time steps beyond the second (fs) deserve a warning."""
 
 
-def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Structure:
-    """The starting structure. ``file@3`` is the same as ``frame`` 3.
+def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types: Sequence[str] = ()) -> Structure:
+    """The starting structure. ``file@3`` is the same as ``frame`` 3; ``types`` are the elements of numbered atom types.
 
     Raises:
         FileNotFoundError: no such file.
@@ -38,7 +38,7 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int]) -> Str
             raise ValueError(f"{source} has {len(frames)} frames; there is no frame {frame}")
         structure = frames[frame]
     else:
-        structure = _read_file(Path(source), frame)
+        structure = _read_file(Path(source), frame, types)
     open_ones = [axis for axis in range(3) if repeat[axis] > 1 and not structure.pbc[axis]]
     if open_ones:
         raise ValueError(f"repeat is {repeat}, but {source} does not repeat along {'abc'[open_ones[0]]}")
@@ -61,17 +61,12 @@ def _split_frame(source: str, frame: int) -> tuple[str, int]:
     return str(path), chosen
 
 
-def _read_file(path: Path, frame: int) -> Structure:
-    import ase.io
+def _read_file(path: Path, frame: int, types: Sequence[str]) -> Structure:
+    from equipot.data.read import read_atoms
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
-    try:
-        atoms = ase.io.read(path, index=frame, do_not_split_by_at_sign=True)
-    except (IndexError, StopIteration):
-        raise ValueError(f"{path}: there is no frame {frame}") from None
-    except Exception as error:  # ASE's readers raise whatever their format runs into
-        raise ValueError(f"{path}: not a structure that ASE can read ({type(error).__name__}: {error})") from error
+    atoms = read_atoms(path, frame, types)
     if atoms.constraints:
         kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
         raise ValueError(

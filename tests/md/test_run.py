@@ -492,6 +492,15 @@ def test_the_frame_can_stand_behind_the_file(solid, tmp_path):
     assert size(str(tmp_path / "a@1")) == 3
 
 
+def test_types_of_a_dump_are_no_elements(tmp_path):
+    path = tmp_path / "start.lammpstrj"
+    box = "ITEM: BOX BOUNDS pp pp pp\n0 4\n0 4\n0 4\nITEM: ATOMS id type x y z\n1 1 0 0 0\n2 1 1 1 1\n"
+    path.write_text("ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\n" + box)
+    with pytest.raises(ValueError, match=r"has numbers of atom types \(up to 1\), not elements; name them in types"):
+        read_structure(str(path), 0, (1, 1, 1))
+    assert read_structure(str(path), 0, (1, 1, 1), ("C",)).numbers.tolist() == [6, 6]
+
+
 def test_copies_of_the_cell(solid, tmp_path):
     ase.io.write(tmp_path / "start.xyz", [solid.to_ase(), solid.to_ase()[:4]])
     grown = read_structure(str(tmp_path / "start.xyz"), -1, (1, 3, 2))
@@ -504,7 +513,7 @@ def test_copies_of_the_cell(solid, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read_structure(str(path), frame, repeat)
     (tmp_path / "text.xyz").write_text("not a structure\n")
-    with pytest.raises(ValueError, match="not a structure that ASE can read"):
+    with pytest.raises(ValueError, match="text.xyz, frame 0 .*; is this an extended XYZ file"):
         read_structure(str(tmp_path / "text.xyz"), 0, (1, 1, 1))
     ase.io.write(tmp_path / "slab.xyz", solid.replace(pbc=np.array([True, True, False])).to_ase())
     with pytest.raises(ValueError, match="does not repeat along c"):
