@@ -127,6 +127,16 @@ class Structure:
         """Charge (e) and spin by name, where they are not zero."""
         return {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
 
+    def weight_of(self, label: str) -> float:
+        """Weight of the energy, forces or stress of this structure: that of the frame times that of the label; 0 without it."""
+        return 0.0 if getattr(self, label) is None else self.weight * getattr(self, f"{label}_weight")
+
+    @property
+    def geometry_weight(self) -> float:
+        """Weight of this structure where its geometry counts: that of the frame, 0 where all of its labels have none."""
+        labels = [label for label in ("energy", "forces", "stress") if getattr(self, label) is not None]
+        return self.weight if not labels or any(map(self.weight_of, labels)) else 0.0
+
     def replace(self, **changes: Any) -> Structure:
         return replace(self, **changes)
 

@@ -12,6 +12,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from equipot.data.diagnose import diagnose
+from equipot.data.split import Counted
 from equipot.data.stats import fit_energies, is_free_atom
 from equipot.neighbors import Edges, neighbor_list
 from equipot.structure import Structure
@@ -138,22 +139,30 @@ def check(
     seen: dict[bytes, tuple[str, str, float | None]] = {}
     summary, known, judged = [], set(), set()
     for name, structures in sets.items():
-        rows = []
+        rows, counted = [], Counted(structures)
         for s in structures:
             problems += _frame(s, max_force)
             found, nearest = _distances(s, cutoff, min_distance)
-            problems += [*found, *_duplicate(s, name, seen)]
+            problems += [*found, *_duplicate(counted.change(s), name, seen)]
             rows.append(_row(s, nearest))
         problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, depends_on)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
-        problems += [Problem(*finding) for finding in diagnose(structures, fresh)]
+        problems += [Problem(*finding) for finding in diagnose(counted, fresh)]
         judged |= fresh.keys()
         if name == "train":
             known = _elements(rows)
+            problems += _weightless(rows)
         elif known:
             problems += _strangers(rows, known)
         summary.append(f"{name}: {_describe(rows)}")
     return Report(tuple(problems), tuple(summary))
+
+
+def _weightless(rows: Sequence[Row]) -> Iterator[Problem]:
+    """A training set of which nothing counts."""
+    if rows and not any(row.weight for row in rows):
+        remedy = "give some of them a weight above zero, in the files or in data.weights"
+        yield Problem(ERROR, "weight", _file(rows[0].name), "every training frame has weight zero", remedy)
 
 
 class Row(NamedTuple):
@@ -165,18 +174,21 @@ class Row(NamedTuple):
     counts: dict[int, int]
     """Atoms of each Z."""
     energy: float
-    """eV; NaN where there is none."""
+    """eV; NaN where there is none, or one of weight zero."""
     nearest: float
     """Median over the atoms of the nearest neighbour, in sums of covalent radii; NaN where that says nothing."""
     state: dict[str, float]
     """Charge and spin."""
+    weight: float
+    """Of the frame; zero where all of its labels have none."""
 
 
 def _row(s: Structure, nearest: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
     has = (s.energy is not None, s.forces is not None, s.stress is not None)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
-    return Row(s.name, has, counts, np.nan if s.energy is None else s.energy, nearest, {"charge": s.charge, "spin": s.spin})
+    energy, state = s.energy if s.weight_of("energy") else np.nan, {"charge": s.charge, "spin": s.spin}
+    return Row(s.name, has, counts, energy, nearest, state, s.geometry_weight)
 
 
 def _elements(rows: Sequence[Row]) -> set[int]:

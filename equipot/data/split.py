@@ -108,6 +108,16 @@ class Headed(Changed):
 
 
 @dataclass(frozen=True, eq=False)
+class Counted(Changed):
+    """Structures without labels of weight zero, which may be placeholders."""
+
+    def change(self, s: Structure) -> Structure:
+        labels = [name for name in ("energy", "forces", "stress") if getattr(s, name) is not None]
+        idle = [name for name in labels if not s.weight_of(name)]
+        return s.replace(**dict.fromkeys(idle)) if idle else s
+
+
+@dataclass(frozen=True, eq=False)
 class Cleared(Changed):
     """Structures without some of their fields."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -103,11 +104,11 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
     """Distance (Å, to 0.01) within which an atom has ``neighbors`` others on average; ``longest`` where it has fewer.
 
     So an atom costs the same in every substance, and sees as many shells in a loose crystal as in a dense one. Measured on
-    ``EXAMPLES`` frames, spread evenly over the set.
+    ``EXAMPLES`` frames, spread evenly over the set, of which those of weight zero are left out.
     """
     picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
     distances, atoms = [np.zeros(0)], 0
-    for s in (structures[int(k)] for k in picked):
+    for s in (s for k in picked if (s := structures[int(k)]).geometry_weight):
         edges = neighbor_list(s.positions, s.cell, s.pbc, longest)
         vectors = s.positions[edges.neighbors] + edges.shifts @ s.cell - s.positions[edges.centers]
         distances.append(np.linalg.norm(vectors, axis=1))
@@ -116,34 +117,58 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
     return round(float(np.partition(found, rank)[rank]), 2) if rank < len(found) else longest
 
 
-def compositions(structures: Iterable[Structure]) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """(frames, elements) atom counts, (frames,) energies with NaN where there is none, and the elements."""
-    counts, energies = [], []
+class Compositions(NamedTuple):
+    """What a fit of element energies needs to know of some frames."""
+
+    counts: np.ndarray
+    """(frames, elements) atoms of each element."""
+    energies: np.ndarray
+    """(frames,) eV; NaN where there is none, or one of weight zero."""
+    weights: np.ndarray
+    """(frames,) of the energies."""
+    elements: tuple[int, ...]
+    """Z, ascending."""
+
+
+def compositions(structures: Iterable[Structure]) -> Compositions:
+    """Count the elements of some frames."""
+    counts, energies, weights = [], [], []
     for s in structures:
         counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
-        energies.append(np.nan if s.energy is None else s.energy)
+        weights.append(s.weight_of("energy"))
+        energies.append(s.energy if weights[-1] else np.nan)
     elements = tuple(sorted({int(z) for row in counts for z in row}))
     matrix = np.array([[row.get(z, 0) for z in elements] for row in counts], float).reshape(len(counts), len(elements))
-    return matrix, np.array(energies, float), elements
+    return Compositions(matrix, np.array(energies, float), np.array(weights, float), elements)
 
 
-def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int]) -> Fit:
-    """Least squares of energy per atom over atomic fractions, with what they leave undetermined.
+def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int], weights: np.ndarray | None = None) -> Fit:
+    """Fit an energy per element by weighted least squares of energy per atom over atomic fractions.
 
     Where the fractions do not determine every energy, the answer is the one closest to a single energy for all atoms.
+
+    Args:
+        counts: (frames, elements) atoms of each element.
+        energies: (frames,) total energies, eV.
+        elements: Z of each column.
+        weights: (frames,) positive weights of the squared errors per atom; all the same where None.
 
     Raises:
         ValueError: no energies.
     """
     if len(energies) == 0:
-        raise ValueError("no frame has an energy to fit E0 to; give data.atomic_energies, or check data.keys.energy")
+        raise ValueError(
+            "no frame has an energy (of a weight above zero) to fit E0 to; give data.atomic_energies, or check data.keys.energy"
+        )
+    weights = np.ones(len(energies)) if weights is None else weights
     atoms = counts.sum(1, keepdims=True)
     fractions, per_atom = counts / atoms, energies / atoms[:, 0]
-    common = per_atom.mean()
-    deviation = np.linalg.lstsq(fractions, per_atom - common, rcond=RANK_TOLERANCE)[0]
+    common = np.average(per_atom, weights=weights)
+    root = np.sqrt(weights / weights.max())
+    deviation = np.linalg.lstsq(root[:, None] * fractions, root * (per_atom - common), rcond=RANK_TOLERANCE)[0]
     left = per_atom - common - fractions @ deviation
     values = {int(z): float(common + d) for z, d in zip(elements, deviation, strict=True)}
-    return Fit(values, float(np.sqrt(np.mean(left**2))), undetermined(counts, elements))
+    return Fit(values, float(np.sqrt(np.average(left**2, weights=weights))), undetermined(counts, elements))
 
 
 def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
@@ -188,7 +213,7 @@ def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
     """
     found: dict[int, tuple[float, str]] = {}
     for s in structures:
-        if not is_free_atom(s):
+        if not is_free_atom(s) or not s.weight * s.energy_weight:
             continue
         z = int(s.numbers[0])
         if s.energy is None:
@@ -229,7 +254,7 @@ def atomic_energies(
     Raises:
         ValueError: an element without E0.
     """
-    counts, energies, present = compositions(structures)
+    counts, energies, weights, present = compositions(structures)
     if known is not None:
         energies = energies - known.explained
     open_ones = [k for k, z in enumerate(present) if known is None or z not in known.kept]
@@ -256,7 +281,7 @@ def atomic_energies(
             f"no training frame with an energy contains {', '.join(unseen)}, so its E0 cannot be fitted; "
             "give data.atomic_energies by symbol, or leave out the frames that contain it"
         )
-    fit = fit_energies(counts[labelled], energies[labelled], wanted)
+    fit = fit_energies(counts[labelled], energies[labelled], wanted, weights[labelled])
     notes = []
     if choice == "auto" and free:
         notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
@@ -282,29 +307,43 @@ def statistics(
     cutoff: float,
     atomic_energies: Mapping[int, float],
 ) -> Statistics:
-    """Constants of a model from its training set, in one pass; ``found`` are neighbour slots where they are known already."""
+    """Estimate the constants of a model from its training set, by the weights of frames and labels, in one pass.
+
+    Frames and labels of weight zero have no influence.
+
+    Args:
+        structures: the training set.
+        found: neighbour slots of each structure within ``cutoff``, where they are known already.
+        cutoff: of the model, Å.
+        atomic_energies: E0, eV by Z.
+    """
     elements = tuple(sorted(int(z) for z in atomic_energies))
     place = np.full(max(elements, default=0) + 1, -1)
     place[list(elements)] = np.arange(len(elements))
-    square, components, edges, atoms, counts, residuals = 0.0, 0, 0, 0, [], []
+    square, components, edges, atoms, counts, residuals, weights = 0.0, 0.0, 0.0, 0.0, [], [], []
     for k in range(len(structures)):
         s, slots = structures[k], found[k] if found is not None else None
-        edges += len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
-        atoms += len(s)
-        if s.forces is not None:
-            square += float(np.sum(s.forces**2))
-            components += s.forces.size
-        if s.energy is not None:
+        if not (weight := s.geometry_weight):
+            continue
+        pairs = len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
+        edges += weight * pairs
+        atoms += weight * len(s)
+        if weight := s.weight_of("forces"):
+            square += weight * float(np.sum(s.forces**2))
+            components += weight * s.forces.size
+        if weight := s.weight_of("energy"):
             counts.append(np.bincount(place[s.numbers], minlength=len(elements)))
             residuals.append(s.energy - sum(atomic_energies[int(z)] for z in s.numbers))
+            weights.append(weight)
     force_rms = float(np.sqrt(square / components)) if components else float("nan")
-    shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements)
+    shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements, np.array(weights))
     spread = next((x for x in (force_rms, energy_rms) if np.isfinite(x) and x > 0), 1.0)
-    return Statistics(elements, edges / max(atoms, 1), np.full(len(elements), spread), shift, force_rms, energy_rms)
+    neighbors = edges / atoms if atoms else 0.0
+    return Statistics(elements, neighbors, np.full(len(elements), spread), shift, force_rms, energy_rms)
 
 
-def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int]) -> tuple[np.ndarray, float]:
+def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, float]:
     if len(residuals) == 0:
         return np.zeros(len(elements)), float("nan")
-    fit = fit_energies(counts, residuals, elements)
+    fit = fit_energies(counts, residuals, elements, weights)
     return np.array([fit.energies[z] for z in elements]), fit.rms

@@ -56,7 +56,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     sets = {name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()}
     for part in sets.values():
         need_frames(config, part)
-    present = sorted({z for part in sets.values() for z in compositions(part.train)[2]})
+    present = sorted({z for part in sets.values() for z in compositions(part.train).elements})
     parents = choose_parents(base.elements, present, model.elements, model.from_)
     potential = extend(join(bases) if config.data.heads else base, parents)
     trained = adapted(config, potential)

@@ -42,7 +42,7 @@ def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], r
     Raises:
         ValueError: an element without E0, or a choice in the config that would do nothing.
     """
-    counts, labels, elements = compositions(sets.train)
+    counts, labels, weights, elements = compositions(sets.train)
     left = labels - explained
     known = [z for z in elements if z in base]
     if not refit and len(known) == len(elements):
@@ -51,18 +51,18 @@ def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], r
                 "data.atomic_energies would do nothing, because the E0 of the base are kept: "
                 "set model.atomic_energies to refit, or leave it out"
             )
-        return Level(AtomicEnergies(dict(base), "base", other_level(counts, left, elements)), ())
+        return Level(AtomicEnergies(dict(base), "base", other_level(counts, left, elements, weights)), ())
     fixed = Known(explained, base, () if refit else base)
     change = lambda found, z: found.energies[z] - base.get(z, 0.0) if z in found.energies else 0.0
-    rest = lambda found: per_atom(left - counts @ [change(found, z) for z in elements], counts)
+    rest = lambda found: per_atom(left - counts @ [change(found, z) for z in elements], counts, weights)
     found = find_energies(config, sets, fixed)
-    warnings = other_zero(config, found, rest(found), best_fit(counts, left, elements)) if refit else ()
+    warnings = other_zero(config, found, rest(found), best_fit(counts, left, elements, weights)) if refit else ()
     if warnings and config.atomic_energies == "auto":
         found = find_energies(replace(config, atomic_energies="fit"), sets, fixed)
     after = rest(found)
     line = f"E0 of {symbols(found.energies)} ({ORIGINS[found.origin]}): the base is {after:.4g} eV/atom off with them"
     if len(known) == len(elements):
-        line += f" (RMS), {per_atom(left, counts):.4g} with its own"
+        line += f" (RMS), {per_atom(left, counts, weights):.4g} with its own"
     lines = [line]
     absent = sorted(set(base) - set(elements))
     if refit and absent:
@@ -76,22 +76,24 @@ def short(elements: Sequence[int]) -> str:
     return symbols(elements) if len(elements) <= 10 else f"{len(elements)} elements"
 
 
-def per_atom(left: np.ndarray, counts: np.ndarray) -> float:
-    """Root mean square of energies (eV) per atom, over the frames that have one; NaN without any."""
+def per_atom(left: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted root mean square of energies (eV) per atom, over the frames that have one; NaN without any."""
     labelled = np.isfinite(left)
-    return float(np.sqrt(np.mean((left[labelled] / counts[labelled].sum(1)) ** 2))) if labelled.any() else float("nan")
+    if not labelled.any():
+        return float("nan")
+    return float(np.sqrt(np.average((left[labelled] / counts[labelled].sum(1)) ** 2, weights=weights[labelled])))
 
 
-def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> float:
+def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> float:
     """What no E0 can explain, eV/atom; NaN where some element is in no frame with an energy."""
     labelled = np.isfinite(left)
     seen = counts[labelled].any(axis=0).all()
-    return fit_energies(counts[labelled], left[labelled], elements).rms if seen else float("nan")
+    return fit_energies(counts[labelled], left[labelled], elements, weights[labelled]).rms if seen else float("nan")
 
 
-def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
+def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[str, ...]:
     """A warning where other E0 would explain much of what the base's leave."""
-    kept, fitted = per_atom(left, counts), best_fit(counts, left, elements)
+    kept, fitted = per_atom(left, counts, weights), best_fit(counts, left, elements, weights)
     if not (kept - fitted > OTHER_LEVEL[0] and kept > OTHER_LEVEL[1] * fitted):
         return ()
     return (

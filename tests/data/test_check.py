@@ -225,6 +225,15 @@ def test_load_data_refuses_broken_data(crystals, write):
         load_data(DataConfig(str(path), valid=0), 0)
 
 
+def test_placeholders_of_weight_zero_are_no_mistakes(crystals):
+    """Energies of zero beside forces, zero stresses, another energy of the same geometry: none of them counts."""
+    idle = everywhere(crystals, lambda f: {"energy": 0.0, "energy_weight": 0.0, "stress": 0 * f.stress, "stress_weight": 0.0})
+    assert not check({"train": idle}).problems
+    copy = crystals[1].replace(energy=0.0, energy_weight=0.0)
+    assert not check({"train": [*crystals, copy]}).errors
+    assert "every training frame has weight zero" in message(everywhere(crystals, lambda f: {"weight": 0.0}))
+
+
 def test_an_empty_neighbourhood_is_no_crash():
     alone = [Structure([18], np.full((1, 3), float(k)), energy=-1.0, forces=np.zeros((1, 3)), charge=1.0) for k in range(5)]
     assert not check({"train": alone}).errors

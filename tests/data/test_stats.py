@@ -136,6 +136,54 @@ def test_statistics(molecules):
     assert stats.energy_rms == pytest.approx(np.sqrt(np.mean(np.square(left))) / 6)
 
 
+NOTHING = {"frame": {"weight": 0.0}, "labels": {"energy_weight": 0.0, "forces_weight": 0.0, "stress_weight": 0.0}}
+
+
+@pytest.mark.parametrize("without", NOTHING)
+def test_frames_of_weight_zero_have_no_influence(molecules, without):
+    """Placeholders in the labels, another geometry: whatever stands in such a frame, nothing estimated changes."""
+    placeholders = [
+        m.replace(energy=0.0, forces=m.forces * 7, positions=m.positions * 1.2, **NOTHING[without]) for m in molecules
+    ]
+    both = [*molecules[:5], *placeholders, *molecules[5:]]
+    right, found = atomic_energies(molecules, {}, "fit"), atomic_energies(both, {}, "fit")
+    assert found.energies == pytest.approx(right.energies, abs=1e-9)
+    expected, got = (statistics(frames, None, 3.0, {8: -0.5, 14: -0.25}) for frames in (molecules, both))
+    np.testing.assert_allclose(got.shift, expected.shift, atol=1e-9)
+    np.testing.assert_allclose(got.scale, expected.scale)
+    for name in ("avg_num_neighbors", "force_rms", "energy_rms"):
+        assert getattr(got, name) == pytest.approx(getattr(expected, name))
+    assert typical_cutoff(both, 3) == typical_cutoff(molecules, 3)
+
+
+def test_an_energy_of_weight_zero_sets_no_e0(molecules):
+    """Ethanol with energy=0 and config_energy_weight=0 in every second frame; its forces still count."""
+    half = [m.replace(energy=0.0, energy_weight=0.0, forces=2 * m.forces) for m in molecules]
+    right, found = (atomic_energies(frames, {}, "fit").energies for frames in (molecules, [*molecules, *half]))
+    assert found == pytest.approx(right, abs=1e-9)
+    a, b = (statistics(frames, None, 3.0, right) for frames in (molecules, [*molecules, *half]))
+    np.testing.assert_allclose(a.shift, b.shift, atol=1e-9)
+    assert b.force_rms == pytest.approx(a.force_rms * np.sqrt(2.5)) and b.energy_rms == pytest.approx(a.energy_rms)
+    atoms = [frame((1, 0, 0), 0.0).replace(energy_weight=0.0), frame((0, 1, 0), -1029.0)]
+    assert isolated_energies(atoms) == {6: -1029.0}
+
+
+def test_a_frame_of_weight_two_is_a_frame_twice(molecules):
+    twice = [*molecules, *molecules[:4]]
+    heavy = [m.replace(weight=2.0) if k < 4 else m for k, m in enumerate(molecules)]
+    by_label = [m.replace(energy_weight=2.0, forces_weight=2.0) if k < 4 else m for k, m in enumerate(molecules)]
+    expected = statistics(twice, None, 3.0, {8: -0.5, 14: -0.25})
+    for frames in (heavy, by_label):
+        got = statistics(frames, None, 3.0, {8: -0.5, 14: -0.25})
+        np.testing.assert_allclose(got.shift, expected.shift, rtol=1e-12)
+        assert got.force_rms == pytest.approx(expected.force_rms) and got.energy_rms == pytest.approx(expected.energy_rms)
+    assert statistics(heavy, None, 3.0, {8: 0, 14: 0}).avg_num_neighbors == pytest.approx(expected.avg_num_neighbors)
+    counts, energies = np.array([[1, 0], [0, 1], [1, 1], [2, 1.0]]), np.array([1.0, 2.0, 4.0, 3.0])
+    weighted = fit_energies(counts, energies, (1, 8), np.array([1.0, 3.0, 1.0, 2.0]))
+    repeated = fit_energies(counts[[0, 1, 1, 1, 2, 3, 3]], energies[[0, 1, 1, 1, 2, 3, 3]], (1, 8))
+    assert weighted.energies == pytest.approx(repeated.energies) and weighted.rms == pytest.approx(repeated.rms)
+
+
 def test_statistics_without_forces(molecules):
     bare = [m.replace(forces=None) for m in molecules]
     stats = statistics(bare, None, 3.0, {8: 0.0, 14: 0.0})
