@@ -103,6 +103,10 @@ class Graph:
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
 
 
+HEADS = "heads"
+"""Scope of the variables that every head has of its own: each leaf is stacked along a leading axis of heads."""
+
+
 def choose_head(heads: Sequence[str]) -> str:
     """What to say where a potential has several heads and nobody has chosen one."""
     return (

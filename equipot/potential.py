@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from equipot.graph import Graph, choose_head, edge_vectors, sum_graphs, volume
+from equipot.graph import HEADS, Graph, choose_head, edge_vectors, sum_graphs, volume
 from equipot.structure import Structure
 
 WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
@@ -119,14 +119,25 @@ class Potential:
         return tuple(names) if isinstance(names, tuple | list) and all(isinstance(n, str) for n in names) else ()
 
     def head(self, name: str) -> Potential:
-        """The potential of one level of theory among several.
+        """The potential of one level of theory among several, with E0 of that head.
 
         Raises:
             ValueError: no such head.
         """
-        from equipot.models.heads import pick
-
-        return pick(self, name)
+        if name not in self.heads:
+            there = f"its heads are {', '.join(self.heads)}" if self.heads else "it has only one level of theory"
+            raise ValueError(f"the potential has no head {name!r}: {there}")
+        k = self.heads.index(name)
+        head = self.metadata.heads[k]
+        variables = {
+            collection: {key: tree for key, tree in trees.items() if key != HEADS}
+            | jax.tree.map(lambda x: x[k], dict(trees.get(HEADS, {})))
+            for collection, trees in self.variables.items()
+        }
+        metadata = dataclasses.replace(
+            self.metadata, atomic_energies=head.atomic_energies, level_of_theory=head.level_of_theory, heads=()
+        )
+        return Potential(self.term.clone(heads=()), variables, metadata)
 
     @property
     def dtype(self) -> Any:

@@ -16,7 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "equipot"
 
 LAYERS = [
-    {"units", "files", "yamltext", "config", "allocator", "console", "interrupts", "figures", "isolated_atoms"},
+    {
+        "units",
+        "files",
+        "yamltext",
+        "config",
+        "allocator",
+        "console",
+        "interrupts",
+        "figures",
+        "isolated_atoms",
+        "artifact",
+        "earlier",
+    },
     {"structure", "graph", "neighbors", "kernels"},
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},
@@ -28,8 +40,8 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Methods of the public surface that are made by a layer above, when they are called.
-FACADES = {("potential.py", "equipot.interfaces.ase"), ("potential.py", "equipot.models.heads")}
+# A method of the public surface that is made by a layer above, when it is called.
+FACADES = {("potential.py", "equipot.interfaces.ase")}
 # The front door offers names of the layers below it, lazily; nothing inside comes in through it but for the version.
 FRONT = "__init__"
 

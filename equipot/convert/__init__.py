@@ -6,9 +6,10 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from flax.traverse_util import flatten_dict
+
 import equipot
 from equipot.convert import mace_torch, nequip, nequip_package, nequix, sevennet, torch_file
-from equipot.eqp import flatten
 from equipot.models import shapes
 from equipot.potential import Potential
 
@@ -74,7 +75,7 @@ def check_shapes(potential: Potential) -> None:
         ValueError: the variables are not those that the term has; what is missing or different is named.
     """
     expected = shapes(potential.term)
-    found = {path: leaf.shape for path, leaf in flatten(potential.variables).items()}
+    found = {path: leaf.shape for path, leaf in flatten_dict(potential.variables, sep="/").items()}
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             raise ValueError(f"{name} has the shape {found.get(name)} in the checkpoint, but {expected.get(name)} is needed")

@@ -1,10 +1,8 @@
-"""One file that holds everything a run needs in order to go on exactly as if it had not stopped."""
+"""One file that holds all that a run of dynamics needs to go on exactly as if it had not stopped; see ``artifact``."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,63 +10,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.files import write_atomically
+from equipot import artifact
 from equipot.md.state import State
 from equipot.neighbors import ListSpec
 
-FORMAT = "equipot md 2"
-OLDER = ("equipot md 1",)
-"""1 had no energy and virial in the state."""
+MD = artifact.Kind("md", "checkpoint of molecular dynamics", 3, "start the run anew in another folder")
 
 
 def save(path: Path, state: State, record: dict[str, Any]) -> None:
-    """Writes state and record (anything JSON holds) so that a kill leaves the old file or the new one.
+    """Write state and record (anything JSON holds) so that a kill leaves the old file or the new one.
 
     Raises:
         OSError: it cannot be written; the old one stands.
     """
-    from safetensors.numpy import save as to_bytes
-
-    leaves = {f"{k:04d}": np.array(leaf) for k, leaf in enumerate(jax.tree.leaves(state))}
-    text = json.dumps(record)
-    write_atomically(path, to_bytes(leaves, metadata={"format": FORMAT, "record": text, "sha256": _digest(leaves, text)}))
+    MD.write(path, record, artifact.named_leaves(state))
 
 
-def load(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The arrays of the state, for ``restore``, and the record.
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays of the state by their paths, for ``restore``, and the record.
 
     Raises:
         ValueError: damaged, of an earlier version, or not a checkpoint of molecular dynamics.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            header = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in sorted(file.keys())}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole checkpoint ({error}); start the run anew in another folder") from None
-    record = header.get("record", "")
-    if header.get("format") in OLDER:
+    content = MD.read(path)
+    if content.format < MD.format:
         raise ValueError(
-            f"{path}: written by an earlier version of equipot, which kept less; start another run from the last frame of the "
-            "trajectory with velocities: file, or finish this one with that version"
+            f"{path}: written by an earlier version of equipot; start another run from the last frame of the trajectory with "
+            "velocities: file, or finish this one with that version"
         )
-    if header.get("format") != FORMAT or header.get("sha256") != _digest(found, record):
-        raise ValueError(f"{path}: a damaged checkpoint, or none of molecular dynamics; start the run anew in another folder")
-    return list(found.values()), json.loads(record)
+    return content.arrays, content.record
 
 
-def restore(path: Path, arrays: list[np.ndarray], template: State) -> State:
+def restore(path: Path, arrays: dict[str, np.ndarray], template: State) -> State:
     """The state of a checkpoint; ``template`` is a state of the same run, which gives the structure.
 
     Raises:
         ValueError: it is of another run.
     """
-    leaves, structure = jax.tree.flatten(template)
-    if [(a.shape, a.dtype) for a in arrays] != [(np.shape(x), x.dtype) for x in leaves]:
-        raise ValueError(f"{path}: the checkpoint is of another system; use the same structure and ensemble")
-    return jax.tree.unflatten(structure, [jnp.asarray(a) for a in arrays])
+    message = f"{path}: the checkpoint is of another system; use the same structure and ensemble"
+    return jax.tree.map(jnp.asarray, artifact.restored(template, arrays, message))
 
 
 def spec_to_record(spec: ListSpec) -> dict[str, Any]:
@@ -82,13 +62,4 @@ def spec_from_record(record: dict[str, Any]) -> ListSpec:
 
 def fingerprint(*trees: Any) -> str:
     """SHA-256 of all arrays in the trees."""
-    sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(trees):
-        array = np.asarray(leaf)
-        sha.update(f"{array.dtype} {array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
-    return sha.hexdigest()
-
-
-def _digest(arrays: dict[str, np.ndarray], text: str) -> str:
-    return fingerprint([arrays[name] for name in sorted(arrays)], np.frombuffer(text.encode(), np.uint8))
+    return artifact.digest("", artifact.named_leaves(trees))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from equipot.data.batch import pad
-from equipot.eqp import flatten
-from equipot.graph import Graph, edge_vectors
+from equipot.graph import HEADS, Graph, edge_vectors
 from equipot.potential import Metadata, Potential, Term
 from equipot.structure import Structure
 
@@ -27,7 +28,7 @@ def shapes(term: Term) -> dict[str, tuple[int, ...]]:
     def initial(key: Array, graph: Graph) -> Any:
         return term.init(key, graph.replace(positions=None), edge_vectors(graph))
 
-    return {path: leaf.shape for path, leaf in flatten(jax.eval_shape(initial, jax.random.key(0), graph)).items()}
+    return {path: leaf.shape for path, leaf in flatten_dict(jax.eval_shape(initial, jax.random.key(0), graph), sep="/").items()}
 
 
 def fresh(
@@ -50,14 +51,15 @@ def fresh(
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
     bare, vectors = graph.replace(positions=None), edge_vectors(graph)
 
+    def filled(constants: Mapping[str, Any]) -> dict[str, Array]:
+        as_they_are = lambda name: jnp.asarray(given[name], constants[name].dtype)
+        return {name: jnp.broadcast_to(as_they_are(name), constants[name].shape) for name in given if name in constants}
+
     def start(key: Array, bare: Graph, vectors: Array) -> Any:
         variables = term.init(key, bare, vectors)
-        constants = {
-            name: jnp.broadcast_to(jnp.asarray(given[name], value.dtype), value.shape)
-            for name, value in variables.get("constants", {}).items()
-            if name in given
-        }
-        return {**variables, "constants": constants}
+        constants = variables.get("constants", {})
+        known = filled(constants)
+        return {**variables, "constants": known | ({HEADS: filled(constants[HEADS])} if HEADS in constants else {})}
 
     # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
     variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, bare, vectors)

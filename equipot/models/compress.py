@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
-from equipot.eqp import flatten, unflatten
 from equipot.graph import Graph
 from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
@@ -61,11 +61,13 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
         found = [
             _deviation(tables[name], values, slopes, splines, potential.cutoff) for name, (values, slopes) in sampled.items()
         ]
-    variables = flatten(potential.variables)
+    variables = flatten_dict(potential.variables, sep="/")
     kept = {path: leaf for path, leaf in variables.items() if not any(path.startswith(f"params/{name}/") for name in tables)}
     for name, table in tables.items():
         kept[f"constants/{name}/table"] = jnp.asarray(table.reshape(-1, table.shape[-1]), potential.dtype)
-    changed = potential.replace(term=term.clone(radial=dataclasses.replace(radial, table=splines)), variables=unflatten(kept))
+    changed = potential.replace(
+        term=term.clone(radial=dataclasses.replace(radial, table=splines)), variables=unflatten_dict(kept, sep="/")
+    )
     return Compressed(changed, max(weight for weight, _ in found), max(slope for _, slope in found))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
 from equipot.nn.contraction import SymmetricContraction
@@ -13,7 +13,7 @@ from equipot.nn.edge_features import embed_edges
 from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP, OnWeights, Radial
-from equipot.nn.readout import BiasedMLP, Embedding, check_heads, chosen, finish, per_head
+from equipot.nn.readout import BiasedMLP, Embedding, check_heads, finish, read_out, scaled
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
 
@@ -80,7 +80,7 @@ class MACE(Term):
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
         kinds, kind = (count, edges.species) if isinstance(self.contraction, PerSpecies) else (1, jnp.zeros_like(edges.species))
-        energy, latent = 0.0, []
+        latent = []
         for layer in range(self.layers):
             last = layer == self.layers - 1
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
@@ -92,11 +92,28 @@ class MACE(Term):
             b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))
-            network = BiasedMLP if last and self.readout_bias else MLP
-            widths = (*self.readout, 1) if last else (1,)
-            answers = per_head(network, self.heads, widths=widths, name=f"readout{layer}")(latent[-1])[..., 0]
-            energy += chosen(answers, self.heads, graph)
+        energy = read_out(self, Readouts, latent, edges, graph, hidden=self.readout, bias=self.readout_bias)
         return Atomic(finish(self, energy, edges, graph), latent=jnp.concatenate(latent, axis=-1))
+
+
+class Readouts(nn.Module):
+    """Scalars of each layer [atoms, channels] to the energy of each atom, by a readout for each layer."""
+
+    hidden: tuple[int, ...]
+    """Hidden widths of the last readout; the others are linear."""
+    bias: bool
+    """Whether the last readout adds constants."""
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def __call__(self, layers: list[Float[Array, "atoms channels"]], species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
+        energy = 0.0
+        for k, x in enumerate(layers):
+            last = k == len(layers) - 1
+            network = BiasedMLP if last and self.bias else MLP
+            energy += network((*self.hidden, 1) if last else (1,), name=f"readout{k}")(x)[:, 0]
+        return scaled(self, energy, species)
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:

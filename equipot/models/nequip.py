@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
 from equipot.nn.edge_features import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
@@ -18,7 +18,7 @@ from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.radial_network import PairMLP, SplineTable
-from equipot.nn.readout import Embedding, check_heads, chosen, finish, per_head
+from equipot.nn.readout import Embedding, check_heads, finish, read_out, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
@@ -110,9 +110,8 @@ class NequIP(Term):
                 self.bias, self.l_max, self.parity.odd, self.radial, self.cutoff, count, name=f"layer{layer}",
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
-        latent = scalars(x)
-        readout = per_head(Readout, self.heads, width=self.readout, name="readout")
-        return Atomic(finish(self, chosen(readout(x), self.heads, graph), edges, graph), latent=latent)
+        energy = read_out(self, ScaledReadout, x, edges, graph, width=self.readout)
+        return Atomic(finish(self, energy, edges, graph), latent=scalars(x))
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""
@@ -127,6 +126,19 @@ class NequIP(Term):
 
     def _widths(self) -> tuple[int, ...]:
         return (self.channels,) * (self.l_max + 1) if isinstance(self.channels, int) else tuple(self.channels)
+
+
+class ScaledReadout(nn.Module):
+    """Features of the last layer to the energy of each atom, by a readout, scale and shift."""
+
+    width: int | None
+    """See ``Readout``."""
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def __call__(self, x: Features, species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
+        return scaled(self, Readout(self.width, name="readout")(x), species)
 
 
 class Readout(nn.Module):

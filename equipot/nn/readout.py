@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from equipot.graph import Graph, choose_head
+from equipot.graph import HEADS, Graph, choose_head
 from equipot.nn.edge_features import Edges
 from equipot.nn.radial import silu
 
@@ -51,37 +51,38 @@ def check_heads(heads: tuple[str, ...]) -> None:
         raise ValueError(f"heads: {list(heads)} has one of them twice")
 
 
-def per_head(make: Callable[..., nn.Module], heads: Sequence[str], **fields: Any) -> nn.Module:
-    """The module; with heads, one with parameters of its own for each, whose answers are stacked along the first axis."""
-    if not heads:
-        return make(**fields)
-    lifted = nn.vmap(make, in_axes=None, axis_size=len(heads), variable_axes={"params": 0}, split_rngs={"params": True})
-    return lifted(**fields)
+def read_out(term: nn.Module, make: type[nn.Module], features: Any, edges: Edges, graph: Graph, **fields: Any) -> Array:
+    """Energy of each atom (eV) from its shared features: that of the only head, or of several that of the graph's.
 
-
-def chosen(values: Float[Array, "heads atoms"], heads: Sequence[str], graph: Graph) -> Float[Array, " atoms"]:
-    """Of what all heads say, for each atom what the head of its graph says; ``values`` itself where there are no heads.
+    ``make(count=..., **fields)`` is a head: called with the features and species [atoms] it returns energies [atoms] by way of
+    ``scaled``. Variables of a single head stand beside those of ``term``. Those of several stand in one scope, ``graph.HEADS``,
+    each stacked along a leading axis in the order of ``term.heads``.
 
     Raises:
         ValueError: there are several heads, but the graph does not say which.
     """
-    if not heads:
-        return values
+    fields = {**fields, "count": len(term.elements)}
+    if not term.heads:
+        head = make(**fields)
+        nn.share_scope(term, head)
+        return head(features, edges.species)
     if graph.head is None:
-        raise ValueError(choose_head(heads))
-    return jnp.take_along_axis(values, graph.head[graph.node_graph][None], axis=0)[0]
+        raise ValueError(choose_head(term.heads))
+    axes = {"params": 0, "constants": 0}
+    heads = nn.vmap(make, in_axes=None, axis_size=len(term.heads), variable_axes=axes, split_rngs={"params": True})
+    energies = heads(**fields, name=HEADS)(features, edges.species)
+    return jnp.take_along_axis(energies, graph.head[graph.node_graph][None], axis=0)[0]
 
 
-def finish(term: nn.Module, network: Float[Array, " atoms"], edges: Edges, graph: Graph) -> Float[Array, " atoms"]:
-    """Energy of each atom in eV: scale[s] x network + shift[s], both constants that come from the training set.
+def scaled(head: nn.Module, network: Float[Array, " atoms"], species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
+    """Energy of each atom in eV: scale[s] x network + shift[s], both constants [species] that come from the training set."""
+    scale = head.variable("constants", "scale", lambda: jnp.ones(head.count)).value
+    shift = head.variable("constants", "shift", lambda: jnp.zeros(head.count)).value
+    return scale[species] * network + shift[species]
 
-    With ``term.heads``, every head has constants of its own. A ``term.repulsion`` is added as it is.
-    """
-    table = (*([len(term.heads)] if term.heads else []), len(term.elements))
-    scale = term.variable("constants", "scale", lambda: jnp.ones(table)).value
-    shift = term.variable("constants", "shift", lambda: jnp.zeros(table)).value
-    of_atom = lambda constant: chosen(constant[..., edges.species], term.heads, graph)
-    energy = of_atom(scale) * network + of_atom(shift)
+
+def finish(term: nn.Module, energy: Float[Array, " atoms"], edges: Edges, graph: Graph) -> Float[Array, " atoms"]:
+    """Energies of the atoms (eV) with a ``term.repulsion``, as it is; NaN for an element that the term does not know."""
     if term.repulsion is not None:
         energy += term.repulsion(edges, graph, term.cutoff)
     return energy * edges.known

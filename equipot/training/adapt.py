@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
-from equipot.eqp import flatten, unflatten
 from equipot.training.config import FineTune
 
 
@@ -32,7 +32,7 @@ def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[st
     Raises:
         ValueError: a pattern that fits nothing, or nothing left to train.
     """
-    leaves = flatten(params)
+    leaves = flatten_dict(params, sep="/")
     chosen = list(leaves) if settings.train == "all" else select(leaves, settings.train, "model.train")
     factors = factors_of(leaves, settings.rates)
     chosen = [path for path in chosen if factors[path]]
@@ -43,7 +43,11 @@ def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[st
     make = lambda path: adapter(leaves[path], settings.adapters.rank, keys[path]) if path in low else leaves[path]
     free = {path: make(path) for path in chosen}
     rates = {path: jax.tree.map(lambda _, f=factors[path]: f, part) for path, part in free.items()}
-    return Trained(unflatten(free), unflatten(rates) if any(factors[p] != 1 for p in chosen) else None, len(low))
+    return Trained(
+        unflatten_dict(free, sep="/"),
+        unflatten_dict(rates, sep="/") if any(factors[p] != 1 for p in chosen) else None,
+        len(low),
+    )
 
 
 def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: FineTune, species: Mapping[str, int]) -> list[str]:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from equipot.eqp import flatten, unflatten
 from equipot.models import shapes
 from equipot.potential import Potential, Term, symbols
 
@@ -84,7 +84,7 @@ def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential
     term, kind = potential.term, type(potential.term).__name__
     if not has_elements(term):
         raise ValueError(f"{kind} has no table of elements that could grow; leave out frames with {symbols(parents)}")
-    leaves = flatten(potential.variables)
+    leaves = flatten_dict(potential.variables, sep="/")
     for path, axis in species_axes(term).items():
         if axis is None:
             raise ValueError(f"{kind} cannot take new elements: {path} does not have a row for each; train it anew")
@@ -95,6 +95,6 @@ def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential
     energies = (*potential.metadata.atomic_energies, *((z, 0.0) for z in parents))
     return Potential(
         term.clone(elements=tuple(dict.fromkeys((*term.elements, *parents)))),
-        unflatten(leaves),
+        unflatten_dict(leaves, sep="/"),
         dataclasses.replace(potential.metadata, atomic_energies=tuple(sorted(energies))),
     )

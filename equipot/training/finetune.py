@@ -10,20 +10,20 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 import equipot
+from equipot import artifact, published
 from equipot import config as configs
-from equipot import published
 from equipot.data.config import KINDS
 from equipot.data.levels import by_level, joined, label, of_level
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Headed, Rezeroed, Scaled, Subset, split
 from equipot.data.stats import AtomicEnergies, compositions
-from equipot.models.heads import join, own
+from equipot.models.heads import in_heads, join
 from equipot.potential import Head, Potential
 from equipot.structure import Structure
-from equipot.training import checkpoint
 from equipot.training.adapt import Trained, trainable
 from equipot.training.config import TrainConfig
 from equipot.training.console import errors_text
@@ -105,14 +105,14 @@ def bases_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:
 def fingerprint(potential: Potential) -> str:
     """SHA-256 of the term, the metadata and every number of a potential, wherever it was loaded from."""
     text = json.dumps([configs.dump(potential.term), dataclasses.asdict(potential.metadata)], sort_keys=True)
-    return checkpoint.digest({k: np.asarray(v) for k, v in checkpoint.named_leaves(potential.variables).items()}, text)
+    return artifact.digest(text, artifact.named_leaves(potential.variables))
 
 
 def adapted(config: TrainConfig, potential: Potential) -> Trained:
     """What is trained of the potential."""
     found = species_axes(potential.term) if config.model.adapters else {}
     if config.model.adapters and potential.heads:
-        found |= dict.fromkeys(own(potential.term), 0)
+        found |= {path: 0 for path in flatten_dict(potential.variables, sep="/") if in_heads(path)}
     axes = {path.removeprefix("params/"): axis for path, axis in found.items() if axis is not None}
     return trainable(potential.variables["params"], config.model, axes, jax.random.key(config.seed))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from equipot.data.stats import AtomicEnergies
 from equipot.structure import Structure
-from equipot.training import checkpoint
+from equipot.training.checkpoint import TRAINING
 from equipot.training.evaluate import Table
 
 NAME = "base.safetensors"
@@ -61,10 +61,8 @@ def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured
     """
     path = out / NAME
     if resume and path.exists():
-        arrays, record = checkpoint.decode(path.read_bytes(), str(path))
+        _, record, labels = TRAINING.read(path)
         if record["key"] == key:
-            # Checkpoints write the path of a leaf, ['energy'] for energy.
-            labels = {name.strip("[']"): array for name, array in arrays.items()}
             found = {
                 head: AtomicEnergies({int(z): energy for z, energy in energies.items()}, origin, tuple(warnings))
                 for head, (energies, origin, warnings) in record["energies"].items()
@@ -77,5 +75,5 @@ def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured
     }
     record = {"key": key, "energies": energies, "notes": measured.notes, "before": measured.before}
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_file(path, checkpoint.encode(measured.labels, record))
+    TRAINING.write(path, record, measured.labels)
     return measured

@@ -10,20 +10,20 @@ import jax
 import numpy as np
 
 from equipot import config as configs
-from equipot import eqp
+from equipot import earlier, eqp
 from equipot.console import Console, duration, stream_of
 from equipot.data.config import KINDS
 from equipot.data.levels import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
-from equipot.potential import Potential
+from equipot.potential import Potential, Term
 from equipot.training import checkpoint
 from equipot.training.adapt import Trained
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.evaluate import evaluate_sets, write_json
 from equipot.training.finetune import from_base
-from equipot.training.loop import Run, fit, save_best
+from equipot.training.loop import Run, TrainingConfig, fit, save_best
 from equipot.training.optimizer import shape, transformation
 from equipot.training.report import write_report
 from equipot.training.session import Cursor, Watch
@@ -132,21 +132,39 @@ def begin(run: Run, trained: Trained, resume: bool) -> tuple[State, Cursor]:
         if resume:
             run.console.say("no checkpoint to resume from: starting at the beginning")
         return replicate(run.mesh, state), Cursor()
-    path, arrays, record, passed = found
-    old, new = record["run"], run.identity
+    old, new = found.record["run"], run.identity
+    if found.earlier:
+        old, new = in_present_words(old), {**new, "data": without_base(new["data"])}
     changed = checkpoint.differences(old["config"], new["config"])
     if different := checkpoint.differences(old["data"], new["data"]):
         changed += [*checkpoint.differences(old["paths"], new["paths"], "data"), *different]
     if changed:
         listed = "; ".join(changed)
         raise ValueError(f"{run.out} cannot be resumed, because this changed: {listed}. Start anew with another --out")
-    for message in passed:
+    for message in found.passed:
         run.console.say(f"passed over: {message}")
     if old["devices"] != run.mesh.size:
         run.console.say(f"begun on {old['devices']} devices, resumed on {run.mesh.size}: results agree to rounding only")
-    cursor = Cursor(**record["cursor"])
-    run.console.say(f"resumed from {path.name}: epoch {cursor.epoch + 1}, batch {cursor.batch + 1}")
-    return replicate(run.mesh, checkpoint.restore(state, arrays, path.name)), cursor
+    cursor = Cursor(**found.record["cursor"])
+    run.console.say(f"resumed from {found.path.name}: epoch {cursor.epoch + 1}, batch {cursor.batch + 1}")
+    return replicate(run.mesh, checkpoint.restore(state, found)), cursor
+
+
+def in_present_words(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity in a checkpoint of an earlier version, with fields called as today, and new ones at their defaults.
+
+    The digest of a base is of the words in which its term was written, and so cannot be compared.
+    """
+    config = dict(identity["config"])
+    config["training"] = configs.dump(configs.build(TrainingConfig, config["training"]))
+    config["training"] = {name: value for name, value in config["training"].items() if name not in FREE}
+    if "kind" in config["model"] and config["model"]["kind"] != FineTune.__name__:
+        config["model"] = configs.dump(configs.build(Term, earlier.term_of_1(config["model"])))
+    return {**identity, "config": config, "data": without_base(identity["data"])}
+
+
+def without_base(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if not name.startswith("base")}
 
 
 def describe(run: Run, beginning: Beginning) -> None:

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from flax.traverse_util import flatten_dict
 
 import equipot
 from equipot.data.batch import Shape, pad
 from equipot.data.loader import plan_evaluation, prepare
 from equipot.models import fresh
-from equipot.models.heads import join, own
+from equipot.models.heads import in_heads, join
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
@@ -58,13 +59,23 @@ def singles(name):
     return {"pbe": pbe, "r2scan": r2scan}
 
 
-def test_what_belongs_to_a_head():
-    assert {path for path in own(TERMS["mace"]) if path.startswith("constants")} == {"constants/scale", "constants/shift"}
-    trained = {path.split("/")[1] for path in own(TERMS["mace"]) if path.startswith("params")}
-    assert trained == {"readout0", "readout1"}
-    assert {path for path in own(TERMS["nequip"]) if path.startswith("params")} == {
-        "params/readout/hidden/w0e", "params/readout/out/w0",
-    }  # fmt: skip
+@pytest.mark.parametrize("name, readouts", [("mace", {"readout0", "readout1"}), ("nequip", {"readout"})])
+def test_what_belongs_to_a_head_has_a_scope_of_its_own(name, readouts):
+    variables = join(singles(name)).variables
+    assert variables["params"]["heads"].keys() == readouts
+    assert variables["constants"]["heads"].keys() == {"scale", "shift"}
+    assert all(leaf.shape[0] == 2 for tree in variables.values() for leaf in jax.tree.leaves(tree["heads"]))
+    alone = flatten_dict(singles(name)["pbe"].variables, sep="/")
+    for path, leaf in flatten_dict(variables, sep="/").items():
+        single = alone[path.replace("heads/", "", 1)]
+        assert np.array_equal(leaf[0] if in_heads(path) else leaf, single)
+
+
+def test_a_fresh_potential_has_the_constants_of_each_head():
+    graph = pad([s.replace(head=0) for s in SYSTEMS], 3.5)
+    made = fresh(TERMS["mace"].clone(heads=("a", "b")), graph, jax.random.key(0), Metadata(), scale=[1, 2, 3, 4], shift=0.5)
+    assert made.variables["constants"]["heads"]["scale"].tolist() == [[1, 2, 3, 4]] * 2
+    assert made.variables["constants"]["heads"]["shift"].tolist() == [[0.5] * 4] * 2
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -165,4 +176,4 @@ def test_names_of_heads():
     with pytest.raises(ValueError, match="has one of them twice"):
         dataclasses.replace(TERMS["nequip"], heads=("pbe", "pbe"))
     with pytest.raises(ValueError, match="LennardJones cannot have several heads"):
-        own(LennardJones(cutoff=3.0))
+        join({"one": Potential(LennardJones(cutoff=3.0), {})})

@@ -20,9 +20,10 @@ def write(folder, step, keep=2):
 
 def test_what_is_read_is_what_was_written(tmp_path):
     write(tmp_path, 5)
-    path, arrays, record, passed = checkpoint.newest(tmp_path)
-    assert record == {"step": 5, "best": 0.1 + 0.2} and passed == [] and path.name == "step-0000000005.safetensors"
-    state = checkpoint.restore(STATE, arrays, path.name)
+    found = checkpoint.newest(tmp_path)
+    assert found.record == {"step": 5, "best": 0.1 + 0.2} and found.passed == () and not found.earlier
+    assert found.path.name == "step-0000000005.safetensors"
+    state = checkpoint.restore(STATE, found)
     jax.tree.map(np.testing.assert_array_equal, state, STATE)
     assert jax.tree.map(lambda x: x.dtype, state) == jax.tree.map(lambda x: x.dtype, STATE)
 
@@ -44,9 +45,9 @@ def test_a_damaged_file_is_passed_over(tmp_path, damage):
         place = data.index(b"step")
         data[place : place + 4] = b"stop"
     path.write_bytes({"cut": data[:-5], "empty": b""}.get(damage, data))
-    found, _, record, passed = checkpoint.newest(tmp_path)
-    assert record["step"] == 1 and len(passed) == 1 and path.name in passed[0]
-    found.write_bytes(b"x")
+    found = checkpoint.newest(tmp_path)
+    assert found.record["step"] == 1 and len(found.passed) == 1 and path.name in found.passed[0]
+    found.path.write_bytes(b"x")
     with pytest.raises(ValueError, match="no checkpoint is whole"):
         checkpoint.newest(tmp_path)
 
@@ -62,16 +63,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         write(tmp_path, 2)
     assert caught.value.errno == errno.ENOSPC
     assert [p.name for p in tmp_path.iterdir()] == ["step-0000000001.safetensors"]
-    assert checkpoint.newest(tmp_path)[2]["step"] == 1
+    assert checkpoint.newest(tmp_path).record["step"] == 1
 
 
 def test_another_model_is_refused(tmp_path):
     write(tmp_path, 1)
-    arrays = checkpoint.newest(tmp_path)[1]
+    found = checkpoint.newest(tmp_path)
     with pytest.raises(ValueError, match="another model.*extra"):
-        checkpoint.restore({**STATE, "extra": jnp.zeros(1)}, arrays, "it")
+        checkpoint.restore({**STATE, "extra": jnp.zeros(1)}, found)
     with pytest.raises(ValueError, match="another model.*float32"):
-        checkpoint.restore({**STATE, "w": jnp.zeros((3, 3))}, arrays, "it")
+        checkpoint.restore({**STATE, "w": jnp.zeros((3, 3))}, found)
 
 
 def test_differences_are_named_by_path():

@@ -70,7 +70,7 @@ def test_named_parts_are_trained_and_the_rest_is_frozen(base, files, tmp_path, o
     best = tune(tmp_path / "run", base, {**files, "valid": 0}, parts, {"optimizer": optimizer}, progress=stream)
     assert moved(best, base) == {"Dense_1/kernel", "Dense_1/bias", "Dense_0/bias"}
     assert "trained: 17 of 201 parameters" in stream.getvalue()
-    arrays = checkpoint.newest(tmp_path / "run" / "checkpoints")[1]
+    arrays = checkpoint.newest(tmp_path / "run" / "checkpoints").arrays
     assert not [name for name in arrays if "Dense_2" in name or ("Dense_0" in name and "kernel" in name)]
     for name, value in eqp.load(base).variables["constants"].items():
         np.testing.assert_array_equal(eqp.load(best).variables["constants"][name], value)
@@ -314,7 +314,7 @@ def test_a_fine_tuning_resumes_bit_for_bit(base, forgetting, tmp_path):
     tune(whole, base, data, model, {"epochs": 4})
     tune(broken, base, data, model, {"epochs": 4, "max_minutes": 1e-9})
     tune(broken, base, data, model, {"epochs": 4}, resume=True)
-    one, other = (checkpoint.newest(out / "checkpoints")[1] for out in (whole, broken))
+    one, other = (checkpoint.newest(out / "checkpoints").arrays for out in (whole, broken))
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], name)

@@ -18,6 +18,7 @@ import pytest
 import tiny
 
 from equipot import eqp
+from equipot.artifact import named_leaves
 from equipot.data.config import DataConfig
 from equipot.data.stats import typical_cutoff
 from equipot.models.mace import MACE
@@ -39,7 +40,7 @@ def rows(out):
 
 def final(out):
     """Arrays of the last checkpoint, and those of the best potential."""
-    return checkpoint.newest(out / "checkpoints")[1], checkpoint.named_leaves(eqp.load(out / "best.eqp").variables)
+    return checkpoint.newest(out / "checkpoints").arrays, named_leaves(eqp.load(out / "best.eqp").variables)
 
 
 def assert_same_run(one, other):
@@ -171,7 +172,8 @@ def test_frames_that_make_the_loss_infinite_are_named(tmp_path):
     with pytest.raises(NotFiniteError, match=r"not finite at epoch 1.*made, frame 7 \(number 7 of its set\) alone") as caught:
         tiny.run(tmp_path / "run", train=train)
     assert "frame 6" not in str(caught.value)
-    _, arrays, record, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    found = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    arrays, record = found.arrays, found.record
     assert all(np.isfinite(a).all() for a in arrays.values()) and arrays[".ok"]
     assert record["cursor"]["batch"] == arrays[".step"] < 3
 
