@@ -88,7 +88,7 @@ class Graph:
 
     @property
     def num_graphs(self) -> int:
-        return self.cell.shape[0]
+        return self.graph_mask.shape[0]
 
     def replace(self, **changes: Any) -> Graph:
         """Replace fields. New positions drop ``positions_residual``, a new cell ``cell_residual``, unless given too."""
@@ -136,6 +136,37 @@ def volume(graph: Graph) -> Float[Array, " graphs"]:
     cell = graph.cell if graph.cell_residual is None else graph.cell + graph.cell_residual
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
+
+
+def complete_cell(cell: Float[Array, "graphs 3 3"]) -> Float[Array, "graphs 3 3"]:
+    """Fill zero rows of the cell (Å) with unit vectors at right angles to all other rows, so that the cell has an inverse.
+
+    The added rows turn with the others: derivatives pass through them, which keeps the virial of an open system symmetric. No
+    row left gives the unit matrix; of two rows to add, the direction of the first about the given one is arbitrary.
+    """
+    axes = jnp.eye(3, dtype=cell.dtype)
+    given = jnp.any(cell != 0, axis=-1)
+    count = jnp.sum(given, axis=-1)
+    cell = jnp.where((count == 0)[:, None, None], axes, cell)
+    for k in range(3):
+        # The row after a single one: at right angles to it and to the axis that it is farthest from.
+        own = cell[:, (k + 2) % 3]
+        other = axes[jnp.argmin(jnp.abs(own), axis=-1)]
+        alone = (count == 1) & given[:, (k + 2) % 3]
+        cell = cell.at[:, k].set(jnp.where(alone[:, None], _unit_normal(own, other, alone), cell[:, k]))
+    present = jnp.any(cell != 0, axis=-1)
+    for k in range(3):
+        last = ~present[:, k]
+        normal = _unit_normal(cell[:, (k + 1) % 3], cell[:, (k + 2) % 3], last)
+        cell = cell.at[:, k].set(jnp.where(last[:, None], normal, cell[:, k]))
+    return cell
+
+
+def _unit_normal(a: Float[Array, "n 3"], b: Float[Array, "n 3"], used: Bool[Array, " n"]) -> Float[Array, "n 3"]:
+    normal = jnp.cross(a, b)
+    # Parallel rows that nobody asked about have no normal, and the slope of a square root at zero none either.
+    squared = jnp.where(used, jnp.sum(normal**2, axis=-1), 1)
+    return normal / jnp.sqrt(squared)[:, None]
 
 
 def sum_graphs(values: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "graphs ..."]:

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from equipot.graph import HEADS, Graph, choose_head, edge_vectors, sum_graphs, volume
+from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.structure import Structure
 
 WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
+NEEDS = ("space", "charge", "spin")
+"""What a term can depend on besides edge vectors and elements."""
 
 
 class Atomic(NamedTuple):
@@ -29,11 +31,23 @@ class Atomic(NamedTuple):
     """Invariant descriptor, for uncertainty."""
 
 
+class Space(NamedTuple):
+    """Positions and cell, for terms that do not live on edges alone."""
+
+    positions: Float[Array, "atoms 3"]
+    """Å, not wrapped into the cell. Padding atoms are at zero: sums over atoms must leave them out (``graph.node_mask``)."""
+    cell: Float[Array, "graphs 3 3"]
+    """Lattice vectors as rows, Å. Rows that the graph lacks are completed, see ``graph.complete_cell``."""
+    repeats: Bool[Array, "graphs 3"]
+    """Whether a row of ``cell`` is one of the graph, and not completed."""
+
+
 class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
 
-    A term sees distances only through ``vectors``; ``graph.positions`` is None while it runs, so that no dependence can escape
-    the one backward pass. Its trained variables are in the collection ``params``; what comes from data is in ``constants``.
+    A term sees distances only through ``vectors``. Whatever else its energy depends on is named in ``needs``: the graph that it
+    is given has no positions, no cell, and neither charge nor spin unless named, so that no dependence can escape the one
+    backward pass. Trained variables are in the collection ``params``; what comes from data is in ``constants``.
     """
 
     builtin_kinds: ClassVar[dict[str, str]] = {
@@ -41,12 +55,14 @@ class Term(nn.Module):
         "NequIP": "equipot.models.nequip:NequIP",
     }
     """What ``kind`` may say in a config, besides ``package.module:Class``."""
-    depends_on: ClassVar[tuple[str, ...]] = ()
-    """Which of ``charge`` and ``spin`` of a graph the energy depends on."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Which of ``NEEDS`` the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and ``spin`` are
+    those of the graph."""
     cutoff: float | None = None
     """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
 
-    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
+        """Energy (eV) of each atom, and what else the term provides. Only a term that needs ``space`` is called with it."""
         raise NotImplementedError
 
     def at_least(self, least: int, *names: str) -> None:
@@ -223,16 +239,71 @@ class Observables:
         return dataclasses.replace(self, **changes)
 
 
-def atomic(potential: Potential, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
-    """The term's answer for given edge vectors."""
+class Geometry(NamedTuple):
+    """What the energy is differentiated by; positions and cell only for a term that needs ``space``."""
+
+    vectors: Float[Array, "atoms slots 3"]
+    """Å."""
+    positions: Float[Array, "atoms 3"] | None = None
+    """Å."""
+    cell: Float[Array, "graphs 3 3"] | None = None
+    """Å, with zero rows where the graph has them."""
+
+
+def geometry_of(term: Term, graph: Graph) -> Geometry:
+    """The geometry of a graph that a term sees. Positions and cell are rounded once, where their residuals are added."""
+    if "space" not in term.needs:
+        return Geometry(edge_vectors(graph))
+    whole = lambda x, residual: x if residual is None else x + residual
+    return Geometry(
+        edge_vectors(graph), whole(graph.positions, graph.positions_residual), whole(graph.cell, graph.cell_residual)
+    )
+
+
+def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None) -> Atomic:
+    """Call a term, bound to its variables, with what it needs of a graph and nothing else."""
+    hidden = {name: None for name in ("positions", "cell", "charge", "spin") if name not in term.needs}
+    graph = graph.replace(**hidden)
+    return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)
+
+
+def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
+    unknown = [name for name in term.needs if name not in NEEDS]
+    if unknown:
+        raise ValueError(f"{type(term).__name__} needs {unknown[0]!r}; a term can need {', '.join(NEEDS)}")
+    vectors, positions, cell = geometry
+    space = None if positions is None else Space(positions, complete_cell(cell), jnp.any(cell != 0, axis=-1))
     # Accelerators may round matrix products of float32 to 19 bits unless told not to.
     with jax.default_matmul_precision("highest"):
-        return potential.term.apply(potential.variables, graph.replace(positions=None), vectors)
+        return call(term, graph, vectors, space)
+
+
+def initial(term: Term, key: Array, graph: Graph, geometry: Geometry | None = None) -> dict[str, Any]:
+    """Random variables of a term, by collection."""
+    geometry = geometry_of(term, graph) if geometry is None else geometry
+    return nn.init(_called, term)(key, graph, geometry)
+
+
+def measure(term: Term, variables: Any, graph: Graph, geometry: Geometry) -> dict[str, Any]:
+    """The constants of a term after it has seen a graph: those that are measured on the network are taken there."""
+    return nn.apply(_called, term, mutable=["constants"])(variables, graph, geometry)[1]
+
+
+def atomic(potential: Potential, graph: Graph, geometry: Geometry | None = None) -> Atomic:
+    """The answer of the term for each atom of a graph, of other ``geometry`` where that is given.
+
+    Every use of a potential, training included, calls its term through this function.
+
+    Raises:
+        ValueError: the term needs something unknown.
+    """
+    geometry = geometry_of(potential.term, graph) if geometry is None else geometry
+    return nn.apply(_called, potential.term)(potential.variables, graph, geometry)
 
 
 def interaction_energy(potential: Potential, graph: Graph) -> Float[Array, " graphs"]:
     """Energy of each graph less E0 of its atoms (eV); NaN where the term does not know an element."""
-    return sum_graphs(atomic(potential, graph, edge_vectors(graph)).energy, graph)
+    return sum_graphs(atomic(potential, graph).energy, graph)
 
 
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
@@ -241,8 +312,9 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     Energies are those of the interaction, without E0: ``interaction`` always, ``interactions`` of the atoms where ``want`` has
     "energies". ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
 
-    The energy is differentiated once, with respect to the edge vectors v. With g = dE/dv, the force on an atom is the sum of g
-    over its slots less the sum over the slots that point to it, and the virial is the sum of v (x) g.
+    The energy is differentiated once, with respect to the edge vectors v and, for a term that needs ``space``, the positions r
+    and the cell h: g_v, g_r, g_h. The force on an atom is the sum of g_v over its slots, less the sum over the slots that point
+    to it, less g_r. The virial of a graph is sum v (x) g_v + sum r (x) g_r + h^T g_h; see ``atomic_virials`` for its atoms.
 
     Raises:
         ValueError: ``want`` names something unknown, or that this term does not provide.
@@ -251,16 +323,16 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     if unknown:
         raise ValueError(f"cannot evaluate {unknown[0]!r}; choose from {', '.join(WANTS)}")
     at = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
-    vectors, pull = jax.vjp(lambda r: edge_vectors(at(r)), graph.positions)
+    geometry, pull = jax.vjp(lambda r: geometry_of(potential.term, at(r)), graph.positions)
 
-    def interaction(v: Array) -> tuple[Array, Atomic]:
-        answer = atomic(potential, graph, v)
+    def interaction(geometry: Geometry) -> tuple[Array, Atomic]:
+        answer = atomic(potential, graph, geometry)
         return jnp.sum(jnp.where(graph.node_mask, answer.energy, 0)), answer
 
     if {"forces", "stress", "virials"} & set(want):
-        (_, answer), slope = jax.value_and_grad(interaction, has_aux=True)(vectors)
+        (_, answer), slope = jax.value_and_grad(interaction, has_aux=True)(geometry)
     else:
-        (_, answer), slope = interaction(vectors), None
+        (_, answer), slope = interaction(geometry), None
     for name in ("charges", "latent"):
         if name in want and getattr(answer, name) is None:
             raise ValueError(f"{type(potential.term).__name__} does not provide {name}")
@@ -274,8 +346,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     if "forces" in want:
         out["forces"] = spoilt[:, None] - pull(slope)[0]
     if {"stress", "virials"} & set(want):
-        per_atom = jnp.einsum("nki,nkj->nij", jnp.where(graph.slot_mask[..., None], vectors, 0), slope, precision="highest")
-        per_atom = (per_atom + jnp.swapaxes(per_atom, 1, 2)) / 2 + spoilt[:, None, None]
+        per_atom = atomic_virials(graph, geometry, slope) + spoilt[:, None, None]
         if "virials" in want:
             out["virials"] = per_atom
         if "stress" in want:
@@ -286,6 +357,23 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
             out["stress"] = jnp.where(v > 0, sum_graphs(per_atom, graph) / safe, empty)
     out |= {name: getattr(answer, name) for name in ("charges", "latent") if name in want}
     return Observables(**out)
+
+
+def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[Array, "atoms 3 3"]:
+    """The share of each atom in the virial of its graph (eV, symmetric), for the derivatives ``slope`` of the energy.
+
+    W_i = sum over slots v (x) g_v + r_i (x) g_r,i + h^T g_h / n, with n the number of atoms of the graph, made symmetric. The
+    part of the positions depends on the origin and on which image stands for an atom; the sum over the graph does not.
+    """
+    vectors = jnp.where(graph.slot_mask[..., None], geometry.vectors, 0)
+    virials = jnp.einsum("nki,nkj->nij", vectors, slope.vectors, precision="highest")
+    if slope.positions is not None:
+        virials += geometry.positions[:, :, None] * slope.positions[:, None, :]
+        of_cell = jnp.einsum("gai,gaj->gij", geometry.cell, slope.cell, precision="highest")
+        count = sum_graphs(jnp.ones_like(geometry.positions[:, 0]), graph)
+        share = (of_cell / jnp.maximum(count, 1)[:, None, None])[graph.node_graph]
+        virials += jnp.where(graph.node_mask[:, None, None], share, 0)
+    return (virials + jnp.swapaxes(virials, 1, 2)) / 2
 
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:

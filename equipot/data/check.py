@@ -128,12 +128,12 @@ def check(
     cutoff: float = CUTOFF,
     max_force: float = MAX_FORCE,
     min_distance: float = MIN_DISTANCE,
-    depends_on: Sequence[str] = (),
+    needs: Sequence[str] = (),
 ) -> Report:
     """Looks at every frame of the sets once, and at a sample for the agreement of the labels.
 
     ``cutoff`` (Å) is for atoms without neighbours, ``max_force`` in eV/Å, ``min_distance`` in Å. The set ``train`` says which
-    elements there may be. ``depends_on`` is that of the term that will be trained.
+    elements there may be. ``needs`` is that of the term that will be trained.
     """
     problems: list[Problem] = []
     seen: dict[bytes, tuple[str, str, float | None]] = {}
@@ -145,7 +145,7 @@ def check(
             found, nearest = _distances(s, cutoff, min_distance)
             problems += [*found, *_duplicate(counted.change(s), name, seen)]
             rows.append(_row(s, nearest))
-        problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, depends_on)]
+        problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, needs)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
         problems += [Problem(*finding) for finding in diagnose(counted, fresh)]
         judged |= fresh.keys()
@@ -323,11 +323,11 @@ def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
                 yield Problem(WARNING, f"missing {label}", file, what, f"set data.keys.{label} if they have another name")
 
 
-def _states(rows: Sequence[Row], depends_on: Sequence[str]) -> Iterator[Problem]:
+def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:
     """Frames of several charges or spins, for a model that cannot tell them apart."""
     for name in ("charge", "spin"):
         values = [row.state[name] for row in rows]
-        if name not in depends_on and len(set(values)) > 1:
+        if name not in needs and len(set(values)) > 1:
             odd = next(row for row in rows if row.state[name] != values[0])
             what = f"has {name} {odd.state[name]:g} and {rows[0].name} {values[0]:g}, but the model does not see the {name}"
             yield Problem(WARNING, name, odd.name, what, f"train on frames of one {name}")

@@ -213,16 +213,16 @@ def _slice(index: str, source: str) -> slice:
         raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
 
 
-def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Dataset:
+def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Dataset:
     """Everything a run reads, split, checked and with E0; arguments and errors as ``load_sets``, and an element without E0."""
-    sets = load_sets(config, seed, cutoff, depends_on)
+    sets = load_sets(config, seed, cutoff, needs)
     return with_energies(sets, find_energies(config, sets))
 
 
-def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: Sequence[str] = ()) -> Sets:
+def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Sets:
     """The sets of a run, split and checked.
 
-    ``cutoff`` (Å) is for the search for atoms without neighbours, ``depends_on`` that of the term that will be trained.
+    ``cutoff`` (Å) is for the search for atoms without neighbours, ``needs`` that of the term that will be trained.
 
     Raises:
         FileNotFoundError: no such file.
@@ -244,7 +244,7 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, depends_on: S
         test, dropped = _without_free_atoms(test), (*dropped, *more)
     train = _weighted(train, config.weights)
     sets = {"train": train, "valid": held, "test": test}
-    report = check(sets, cutoff, config.max_force, config.min_distance, depends_on).with_problems(dropped)
+    report = check(sets, cutoff, config.max_force, config.min_distance, needs).with_problems(dropped)
     report.raise_errors()
     return Sets(train, held, test, free, report)
 

@@ -29,9 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from equipot.graph import edge_vectors
 from equipot.neighbors import DeviceList, ListSpec, allocate, plan, to_graph, update
-from equipot.potential import Potential, atomic
+from equipot.potential import Geometry, Potential, atomic, geometry_of
 from equipot.structure import Structure
 
 
@@ -139,10 +138,10 @@ def neighbor_list_energy(
         slots = update(neighbor.spec, neighbor.slots, real, cell)
         graph = to_graph(slots, real, jnp.asarray(numbers), cell, charge, spin)
         with jax.default_matmul_precision("highest"):
-            vectors = perturbed(edge_vectors(graph), perturbation)
-            total = jnp.sum(atomic(potential, graph, vectors).energy)
+            geometry = perturbed(geometry_of(potential.term, graph), perturbation)
+            total = jnp.sum(atomic(potential, graph, geometry).energy)
         # Its derivatives are no numbers either: a chosen constant would have none, and atoms without forces look calm.
-        everything = jnp.sum(real) + jnp.sum(vectors)
+        everything = jnp.sum(real) + jnp.sum(geometry.vectors)
         return total + jnp.where(slots.overflow, jnp.nan, 0.0).astype(total.dtype) * everything
 
     return partition.NeighborListFns(allocate_fn, update_fn), energy_fn
@@ -153,12 +152,12 @@ def shift(position: Array, change: Array, **ignored: Any) -> Array:
     return position + change
 
 
-def perturbed(vectors: Float[Array, "atoms slots 3"], perturbation: Any) -> Float[Array, "atoms slots 3"]:
-    """Vectors under jax-md's ``perturbation``: a factor, or a matrix that multiplies each from the left."""
+def perturbed(geometry: Geometry, perturbation: Any) -> Geometry:
+    """The geometry under jax-md's ``perturbation``: a factor, or a matrix that multiplies each vector from the left."""
     if perturbation is None:
-        return vectors
-    perturbation = jnp.asarray(perturbation, vectors.dtype)
-    return vectors * perturbation if perturbation.ndim == 0 else vectors @ perturbation.T
+        return geometry
+    matrix = jnp.asarray(perturbation, geometry.vectors.dtype)
+    return jax.tree.map(lambda x: x * matrix if matrix.ndim == 0 else x @ matrix.T, geometry)
 
 
 def square(box: Any) -> Float[Array, "3 3"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,8 +13,8 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
 from equipot.data.batch import pad
-from equipot.graph import HEADS, Graph, edge_vectors
-from equipot.potential import Metadata, Potential, Term
+from equipot.graph import HEADS, Graph
+from equipot.potential import Geometry, Metadata, Potential, Term, geometry_of, initial, measure
 from equipot.structure import Structure
 
 
@@ -25,10 +26,8 @@ def shapes(term: Term) -> dict[str, tuple[int, ...]]:
     atom = Structure(np.array(term.elements[:1]), np.zeros((1, 3)), head=0)
     graph = pad([atom], term.cutoff)
 
-    def initial(key: Array, graph: Graph) -> Any:
-        return term.init(key, graph.replace(positions=None), edge_vectors(graph))
-
-    return {path: leaf.shape for path, leaf in flatten_dict(jax.eval_shape(initial, jax.random.key(0), graph), sep="/").items()}
+    variables = jax.eval_shape(partial(initial, term), jax.random.key(0), graph)
+    return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
 def fresh(
@@ -49,21 +48,20 @@ def fresh(
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
-    bare, vectors = graph.replace(positions=None), edge_vectors(graph)
+    geometry = geometry_of(term, graph)
 
     def filled(constants: Mapping[str, Any]) -> dict[str, Array]:
         as_they_are = lambda name: jnp.asarray(given[name], constants[name].dtype)
         return {name: jnp.broadcast_to(as_they_are(name), constants[name].shape) for name in given if name in constants}
 
-    def start(key: Array, bare: Graph, vectors: Array) -> Any:
-        variables = term.init(key, bare, vectors)
+    def start(key: Array, graph: Graph, geometry: Geometry) -> Any:
+        variables = initial(term, key, graph, geometry)
         constants = variables.get("constants", {})
         known = filled(constants)
         return {**variables, "constants": known | ({HEADS: filled(constants[HEADS])} if HEADS in constants else {})}
 
     # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
-    variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, bare, vectors)
+    variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, graph, geometry)
     # Constants that are measured on the network are measured once the others stand.
-    measure = jax.jit(lambda *arguments: term.apply(*arguments, mutable=["constants"])[1])
-    variables |= measure(variables, bare, vectors)
+    variables |= jax.jit(partial(measure, term))(variables, graph, geometry)
     return Potential(term, variables, metadata).astype("float32")

@@ -21,7 +21,7 @@ from equipot.graph import Graph
 from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
 from equipot.nn.radial_network import EndsMLP, PairMLP, SpeciesMLP
-from equipot.potential import Potential
+from equipot.potential import Geometry, Potential, atomic
 
 SAMPLES = 4
 """Distances in each interval to which the splines are fitted."""
@@ -112,8 +112,8 @@ def _sample(
             return result
 
         vectors = jnp.stack([r, jnp.zeros_like(r), jnp.zeros_like(r)], axis=-1)
-        with nn.intercept_methods(watch), jax.default_matmul_precision("highest"):
-            potential.term.apply(potential.variables, graph, vectors)
+        with nn.intercept_methods(watch):
+            atomic(potential, graph, Geometry(vectors))
         return found
 
     # Slots do not depend on each other: one tangent gives all slopes.

@@ -53,7 +53,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     model = config.model
     base = published.load(model.from_, config.dtype)
     sha256, bases = fingerprint(base), bases_of(config, base)
-    sets = {name: load_sets(data, config.seed, base.cutoff, base.term.depends_on) for name, data in config.data.levels.items()}
+    sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in config.data.levels.items()}
     for part in sets.values():
         need_frames(config, part)
     present = sorted({z for part in sets.values() for z in compositions(part.train).elements})

@@ -82,8 +82,8 @@ def from_scratch(config: TrainConfig) -> Beginning:
 
 def load_levels(config: TrainConfig) -> Dataset:
     """The data of a run, of one level of theory or of several."""
-    cutoff, depends_on = config.model.cutoff or LONGEST, config.model.depends_on
-    found = {name: load_data(data, config.seed, cutoff, depends_on) for name, data in config.data.levels.items()}
+    cutoff, needs = config.model.cutoff or LONGEST, config.model.needs
+    found = {name: load_data(data, config.seed, cutoff, needs) for name, data in config.data.levels.items()}
     return joined(found, tuple(found)) if config.data.heads else found[""]
 
 

@@ -19,6 +19,7 @@ from equipot.convert.torch_module import Module
 from equipot.data.batch import pad
 from equipot.kernels.polynomial import monomials, multiplicity
 from equipot.nn.contraction import basis
+from equipot.potential import initial
 from equipot.structure import Structure
 
 DATA = Path(__file__).parent / "data"
@@ -86,8 +87,7 @@ def test_the_variables_are_those_that_the_term_makes_itself(double_precision):
     for name in NAMES:
         potential = mace_torch.build(read(name), "a" if name == "mace-density" else None)
         graph = pad([Structure(np.array([6, 8]), np.array([[0, 0, 0], [0, 0, 1.1]]))], potential.cutoff)
-        vectors = jax.numpy.zeros((*graph.neighbors.shape, 3))
-        own = jax.eval_shape(partial(potential.term.init, jax.random.key(0)), graph.replace(positions=None), vectors)
+        own = jax.eval_shape(partial(initial, potential.term), jax.random.key(0), graph)
         shapes = lambda tree: jax.tree.map(lambda x: np.shape(x), tree)
         assert shapes(dict(own)) == shapes(potential.variables)
 

@@ -188,7 +188,7 @@ def test_duplicates_leaks_and_contradictions(crystals):
 def test_charges_that_the_model_does_not_see(crystals):
     mixed = replaced(crystals, 2, charge=1.0)
     assert "frame 2: has charge 1 and cu.xyz, frame 0 0, but the model does not see the charge" in str(check({"train": mixed}))
-    assert "charge" not in str(check({"train": mixed}, depends_on=("charge",)))
+    assert "charge" not in str(check({"train": mixed}, needs=("charge",)))
     assert "charge" not in str(check({"train": [s.replace(charge=1.0) for s in crystals]}))
     assert "spin 2" in str(check({"train": replaced(crystals, 1, spin=2.0)}))
 

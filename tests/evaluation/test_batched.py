@@ -16,7 +16,7 @@ import equipot
 from equipot.data.batch import pad
 from equipot.evaluation import TooLargeError, batched, evaluate_each, memory
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Metadata, Potential, evaluate, initial
 from equipot.structure import Structure
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -26,7 +26,7 @@ def argon():
     """A pair potential in double precision, compiled in no time."""
     term = LennardJones(cutoff=5.0, epsilon=0.05, sigma=2.2)
     dimer = Structure.from_ase(Atoms("Ar2", positions=[[0, 0, 0], [2.5, 0, 0]]))
-    variables = term.init(jax.random.key(0), pad([dimer], 5.0), np.ones((2, 1, 3)))
+    variables = initial(term, jax.random.key(0), pad([dimer], 5.0))
     return Potential(term, variables, Metadata(atomic_energies=((18, -3.0),))).astype("float64")
 
 

@@ -14,7 +14,7 @@ import equipot
 from equipot.data.batch import pad
 from equipot.interfaces.ase import EquipotCalculator
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic, Metadata, Potential, Term
+from equipot.potential import Atomic, Metadata, Potential, Term, initial
 from equipot.structure import Structure
 
 CUTOFF = 5.0
@@ -23,7 +23,7 @@ CUTOFF = 5.0
 class Charged(Term):
     """A term that sees nothing but the charge: 0.3 eV for every e and atom."""
 
-    depends_on = ("charge",)
+    needs = ("charge",)
 
     def __call__(self, graph, vectors):
         return Atomic(0.3 * graph.charge[graph.node_graph] + 0.0 * vectors.sum(axis=(1, 2)))
@@ -32,7 +32,7 @@ class Charged(Term):
 def argon(dtype="float64", free=0.0, cutoff=CUTOFF):
     term = LennardJones(cutoff=cutoff, epsilon=0.05, sigma=2.2)
     structure = Structure.from_ase(Atoms("Ar2", positions=[[0, 0, 0], [2.5, 0, 0]]))
-    variables = term.init(jax.random.key(0), pad([structure], cutoff), np.ones((2, 1, 3)))
+    variables = initial(term, jax.random.key(0), pad([structure], cutoff))
     return Potential(term, variables, Metadata(atomic_energies=((18, free),))).astype(dtype)
 
 

@@ -12,7 +12,7 @@ from equipot import evaluate
 from equipot.data.batch import pad
 from equipot.interfaces import jaxmd
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential
+from equipot.potential import Metadata, Potential, initial
 from equipot.structure import Structure
 from equipot.units import fs, kB
 
@@ -24,7 +24,7 @@ MASS = 39.948
 def potential():
     term = LennardJones(cutoff=CUTOFF, epsilon=0.02, sigma=3.0)
     pair = Structure.from_ase(Atoms("Ar2", positions=[[0, 0, 0], [3.3, 0, 0]]))
-    variables = term.init(jax.random.key(0), pad([pair], CUTOFF), np.ones((2, 1, 3)))
+    variables = initial(term, jax.random.key(0), pad([pair], CUTOFF))
     return Potential(term, variables, Metadata(atomic_energies=((18, -7.0),))).astype("float64")
 
 

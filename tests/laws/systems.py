@@ -6,6 +6,7 @@ import functools
 
 import jax
 import numpy as np
+from collective import Collective
 
 from equipot.data.batch import Shape, pad
 from equipot.models import fresh
@@ -99,10 +100,13 @@ TERMS = {
     "nequip-senders": NequIP(
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
     ),
+    "collective": Collective(cutoff=CUTOFF),
 }  # fmt: skip
 
 CHIRAL = ("nequip-rotations",)
 """Terms that tell a structure from its mirror image."""
+COLLECTIVE = ("collective",)
+"""Terms whose energy is not made of what is within the cutoff of each atom."""
 VANISH = {"nequip-rotations": 2}
 """Power of the distance to the cutoff with which a pair's energy vanishes, where it is not the third."""
 

@@ -7,7 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from systems import ALONE, CHIRAL, CUTOFF, MOLECULE, SHAPE, SYSTEMS, TERMS, VANISH, graph, potential, structure
+from systems import (
+    ALONE,
+    CHIRAL,
+    COLLECTIVE,
+    CUTOFF,
+    ELEMENTS,
+    MOLECULE,
+    SHAPE,
+    SYSTEMS,
+    TERMS,
+    VANISH,
+    graph,
+    potential,
+    structure,
+)
 
 from equipot.data.batch import Shape, pad
 from equipot.potential import evaluate, hessian, hessian_vector_product, interaction_energy
@@ -17,7 +31,8 @@ _evaluate = jax.jit(evaluate, static_argnames="want")
 _energy = jax.jit(interaction_energy)
 
 every_term = pytest.mark.parametrize("term", TERMS)
-main_terms = pytest.mark.parametrize("term", ["mace", "nequip"])
+local_terms = pytest.mark.parametrize("term", [name for name in TERMS if name not in COLLECTIVE])
+main_terms = pytest.mark.parametrize("term", ["mace", "nequip", "collective"])
 every_crystal = pytest.mark.parametrize("system", [s for s in SYSTEMS if s.pbc.any()], ids=lambda s: s.source)
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.source)
 
@@ -164,7 +179,7 @@ def test_parts_sum_to_the_whole(term, system):
         assert np.abs(np.cross(system.positions, out.forces[: len(system)]).sum(axis=0)).max() < 1e-10
 
 
-@every_term
+@local_terms
 def test_two_far_copies_have_twice_the_energy(term):
     for system in (s for s in SYSTEMS if not s.pbc.any()):
         both = structure(
@@ -173,7 +188,7 @@ def test_two_far_copies_have_twice_the_energy(term):
         assert relative(predict(term, both).interaction[0], 2 * predict(term, system).interaction[0]) < 1e-12
 
 
-@every_term
+@local_terms
 @every_crystal
 def test_a_repeated_cell_has_the_energy_of_its_parts(term, system):
     """The same crystal described by a cell of twice the length."""
@@ -188,6 +203,29 @@ def test_a_repeated_cell_has_the_energy_of_its_parts(term, system):
     one, two = predict(term, system), predict(term, double)
     assert relative(two.interaction[0], 2 * one.interaction[0]) < 1e-11
     assert relative(two.stress[0], one.stress[0]) < 1e-11
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (0,), (2,), ()], ids=str)
+def test_virials_are_the_derivative_by_strain_where_lattice_vectors_are_missing(rows):
+    """There is no stress without a volume; completed rows of the cell turn with the others."""
+    cell = np.zeros((3, 3))
+    cell[list(rows)] = np.array([[5.1, 0.3, 0.8], [1.9, 4.6, 0.4], [-0.8, 1.1, 5.3]])[list(rows)]
+    pbc = [k in rows for k in range(3)]
+    positions = np.random.default_rng(0).uniform(0, 4, (5, 3))
+    open_system = structure(np.array(ELEMENTS)[[0, 1, 2, 3, 1]], positions, cell, pbc, "open")
+    made, base = potential("collective"), graph(open_system)
+    virial = predict("collective", open_system).virials.sum(axis=0)
+    assert np.abs(virial).max() > 1e-3
+    h = 1e-4
+    for i, j in ((0, 0), (1, 2), (0, 1), (2, 2), (0, 2)):
+        strain = np.zeros((3, 3))
+        strain[i, j] += h / 2
+        strain[j, i] += h / 2
+        plus, minus = (
+            float(_energy(made, base.replace(positions=base.positions @ deform, cell=base.cell @ deform))[0])
+            for deform in (np.eye(3) + strain, np.eye(3) - strain)
+        )
+        assert abs(virial[i, j] - (plus - minus) / (2 * h)) < 1e-6
 
 
 @every_term
@@ -211,7 +249,7 @@ def test_without_padding_and_without_jit(term):
     assert relative(plain.forces, padded.forces[:2]) < 1e-12
 
 
-@every_term
+@local_terms
 def test_smooth_through_the_cutoff(term):
     """A third atom crosses the cutoff: energy and forces are continuous and match the list without it."""
 
@@ -254,3 +292,22 @@ def test_an_unknown_element_is_never_a_number(term):
     assert np.isnan(predict(term, alien).interaction[0])
     with pytest.raises(ValueError, match="alien: the potential does not know Si; it was trained on H, C, O, Cu"):
         potential(term).check([alien])
+
+
+@pytest.mark.parametrize("term", ["collective"])
+def test_a_loss_of_forces_and_stress_has_the_right_gradient(term):
+    """As training takes it: a derivative by parameters of derivatives by positions and cell."""
+    made, base = potential(term), graph(SYSTEMS[1], MOLECULE)
+
+    @jax.jit
+    def loss(params):
+        out = evaluate(made.replace(variables={**made.variables, "params": params}), base, ("forces", "stress"))
+        return 1e3 * jnp.sum(out.forces**2) + 1e6 * jnp.sum(out.stress[0] ** 2)
+
+    params = made.variables["params"]
+    direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
+    at = lambda h: loss(jax.tree.map(lambda x, d: x + h * d, params, direction))
+    slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), jax.grad(loss)(params), direction)))
+    h = 1e-4
+    numeric = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+    assert abs(slope) > 0.1 and slope == pytest.approx(float(numeric), rel=1e-7)

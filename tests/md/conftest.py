@@ -3,14 +3,13 @@
 import dataclasses
 
 import jax
-import numpy as np
 import pytest
 from ase.build import bulk
 
 from equipot import md
 from equipot.data.batch import pad
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential
+from equipot.potential import Metadata, Potential, initial
 from equipot.structure import Structure
 
 CUTOFF = 7.0
@@ -28,7 +27,7 @@ def solid():
 @pytest.fixture(scope="session")
 def potential(solid):
     term = LennardJones(cutoff=CUTOFF)
-    variables = term.init(jax.random.key(0), pad([solid], CUTOFF), np.ones((len(solid), 1, 3)))
+    variables = initial(term, jax.random.key(0), pad([solid], CUTOFF))
     return Potential(term, variables, Metadata(atomic_energies=((10, -3.0), (18, -500.0))))
 
 
