@@ -1,6 +1,7 @@
 """What earlier versions of equipot wrote, in the words of this one: the one place that knows names of the past.
 
-Format 1 of potentials and of checkpoints of training is that before heads had a scope of their own.
+Format 1 of potentials and of checkpoints of training is that before heads had a scope of their own; ``radial.envelope_on`` was
+``radial.place`` there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ OWN = {"MACE": ("readout",), "NequIP": ("readout",)}
 
 def term_of_1(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Hyper-parameters of a term in format 1, under their present names."""
-    return dict(settings)
+    renamed = {"place": "envelope_on"}
+    radial = settings.get("radial")
+    if not isinstance(radial, Mapping):
+        return dict(settings)
+    return {**settings, "radial": {renamed.get(key, key): value for key, value in radial.items()}}
 
 
 def path_of_1(path: str, term: Mapping[str, Any]) -> str:

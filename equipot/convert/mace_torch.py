@@ -164,10 +164,10 @@ def radial_basis(module: Module) -> tuple[Radial, Basis, float]:
     power = envelope.number("p")
     if envelope.number("r_max") != cutoff or power != int(power):
         raise envelope.fail(f"p = {power} that is no integer, or an r_max other than {cutoff} Å, cannot be converted")
-    place = OnFeatures() if block.attribute("apply_cutoff", True) else OnWeights()
+    envelope_on = OnFeatures() if block.attribute("apply_cutoff", True) else OnWeights()
     transform = distance_transform(block.child("distance_transform")) if "distance_transform" in block else None
     basis, factor = basis_functions(block.child("bessel_fn"), cutoff)
-    return Radial(basis, PolynomialEnvelope(int(power)), transform, place=place), Basis(basis.n, factor), cutoff
+    return Radial(basis, PolynomialEnvelope(int(power)), transform, envelope_on=envelope_on), Basis(basis.n, factor), cutoff
 
 
 def check_harmonics(module: Module) -> None:
@@ -244,7 +244,7 @@ def read_layers(module: Module, basis: Basis) -> Layers:
 def check_smooth(module: Module, radial: Radial, layers: Layers) -> None:
     """Refuses what makes the energy jump where an atom crosses the cutoff."""
     late = [block.choice for block in layers.blocks if isinstance(block.choice, Attention | NonLinear)]
-    if late and isinstance(radial.place, OnFeatures):
+    if late and not radial.envelope_on.is_separate:
         raise module.fail(
             f"apply_cutoff = True, but the radial networks of {type(late[0]).__name__} do not vanish where radial features do: "
             "its energy jumps when an atom crosses the cutoff, and is not converted; train with apply_cutoff = False"

@@ -18,7 +18,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
 from equipot.nn.radial_network import EndsMLP, PairMLP, SpeciesMLP
 from equipot.potential import Geometry, Potential, atomic
@@ -50,7 +49,7 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
     if radial.table is not None:
         raise ValueError(f"the potential is compressed already, on {radial.table.intervals} intervals")
     choices = [getattr(term, name, None) for name in ("first", "others")]
-    pairs = radial.transform is not None or any(isinstance(choice, NonLinear) for choice in choices)
+    pairs = radial.transform is not None or any(choice.weights_see_species for choice in choices if choice is not None)
     splines = Splines(intervals, pairs)
     with jax.enable_x64(True):
         exact = potential.astype("float64")

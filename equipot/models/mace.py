@@ -12,7 +12,7 @@ from equipot.nn.contraction import SymmetricContraction
 from equipot.nn.edge_features import embed_edges
 from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
-from equipot.nn.radial import MLP, OnWeights, Radial
+from equipot.nn.radial import MLP, Radial
 from equipot.nn.readout import BiasedMLP, Embedding, check_heads, finish, read_out, scaled
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Term
@@ -60,11 +60,11 @@ class MACE(Term):
             values = self.each(name)
             if min(values) < 1 or len(values) != self.layers:
                 raise ValueError(f"{name} {list(values)} must be one number or one for each of {self.layers} layers, 1 or more")
-        late = [choice for choice in (self.first, self.others) if isinstance(choice, Attention | NonLinear)]
-        if late and not (isinstance(self.radial.place, OnWeights) and self.radial.mlp):
+        late = [kind for kind in (self.first, self.others) if kind.weights_may_stay]
+        if late and not (self.radial.envelope_on.is_separate and self.radial.mlp):
             raise ValueError(
                 f"the radial weights of {type(late[0]).__name__} do not vanish with the radial features: energies would jump "
-                "at the cutoff; set radial.place to OnWeights, with at least one hidden layer in radial.mlp"
+                "at the cutoff; set radial.envelope_on to OnWeights, with at least one hidden layer in radial.mlp"
             )
 
     def each(self, name: str) -> tuple[int, ...]:
@@ -79,7 +79,7 @@ class MACE(Term):
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
         table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
         x = {ir: value[edges.species] for ir, value in table.items()}
-        kinds, kind = (count, edges.species) if isinstance(self.contraction, PerSpecies) else (1, jnp.zeros_like(edges.species))
+        kinds, kind = self.contraction.kinds(count, edges.species)
         latent = []
         for layer in range(self.layers):
             last = layer == self.layers - 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 
 import e3nn_jax as e3nn
@@ -13,11 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
 from equipot.nn.edge_features import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
-from equipot.nn.features import Features, Linear, PerSpecies, Shared, SpeciesLinear, add, check_elements, scalars
+from equipot.nn.features import Features, Linear, PerSpecies, Shared, add, check_elements, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
-from equipot.nn.radial_network import PairMLP, SplineTable
+from equipot.nn.radial_network import PairMLP, splines_of
 from equipot.nn.readout import Embedding, check_heads, finish, read_out, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
@@ -99,7 +98,7 @@ class NequIP(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
         edges = embed_edges(self, graph, vectors, self.harmonics)
-        shape = (count,) if isinstance(self.normalization, SenderNeighbors) else ()
+        shape = (count,) if self.normalization.counts_by_species else ()
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(shape)).value
         width = self.embedding or self._widths()[0]
         table = {e3nn.Irrep("0e"): Embedding(width, count, name="embedding")()[:, None]}
@@ -182,18 +181,14 @@ class Layer(nn.Module):
         up = Linear(same, self.bias, name="up")(x if table is None else table)
         network = PairMLP
         if self.radial.table is not None:
-            network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
+            network = splines_of(self.radial.table, self.cutoff, self.count)
         convolution = Convolution(irreps, self.l_max, self.radial.mlp, network, self.odd, name="convolution")
-        if isinstance(self.normalization, SenderNeighbors):
-            up = self.normalization(up, avg_num_neighbors if table is not None else avg_num_neighbors[edges.species])
+        up = self.normalization.before(up, avg_num_neighbors, None if table is not None else edges.species)
         message = convolution(up, edges, table is not None)
-        if not isinstance(self.normalization, SenderNeighbors):
-            message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
+        message = Normalize(self.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
         out = Linear(irreps, self.bias, name="down")(message)
-        if isinstance(self.self_connection, PerSpecies):
-            out = add(out, SpeciesLinear(irreps, self.count, name="self")(x, edges.species))
-        elif isinstance(self.self_connection, Shared):
-            out = add(out, Linear(irreps, name="self")(x))
+        if self.self_connection is not None:
+            out = add(out, self.self_connection.linear(x, edges.species, irreps, self.count, name="self"))
         if self.layer_norm is not None:
             out = Rescale(self.layer_norm, name="norm")(out)
         return gate(out, self.irreps)

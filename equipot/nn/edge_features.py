@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from equipot.graph import PADDING_VECTOR, Graph
 from equipot.neighbors.packed import Pairs, find
 from equipot.nn.features import species_index
-from equipot.nn.radial import Bessel, OnWeights, Radial, covalent_radii
+from equipot.nn.radial import Radial, covalent_radii
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def _harmonics(vectors: Array, l_max: int, normalize: bool) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Basis:
+class RadialFeatures:
     """Radial features as a function of what belongs to a pair: hyper-parameters only."""
 
     radial: Radial
@@ -53,16 +53,16 @@ class Basis:
     def __call__(
         self, frequencies: Float[Array, " n"] | None, r: Float[Array, "*pairs"], radii: Float[Array, "*pairs"] | None
     ) -> tuple[Float[Array, "*pairs n"], Float[Array, "*pairs"] | None]:
-        """The features, under the envelope unless that stands apart, as a factor of what the radial network gives.
+        """The features, and the factor of the output of the radial network: the envelope where it is separate, else None.
 
-        They are zero beyond the cutoff, and zero must be mapped to zero.
+        Features that have the envelope are zero beyond the cutoff, and zero must be mapped to zero.
         """
         return self.radial(r, self.cutoff, radii, frequencies)
 
     @property
-    def apart(self) -> bool:
-        """Whether the envelope stands apart."""
-        return isinstance(self.radial.place, OnWeights)
+    def envelope_is_separate(self) -> bool:
+        """Whether the envelope multiplies the output of the radial network instead of the features."""
+        return self.radial.envelope_on.is_separate
 
 
 class Edges(NamedTuple):
@@ -78,7 +78,7 @@ class Edges(NamedTuple):
     """Å; far beyond the cutoff in empty rows."""
     radii: Float[Array, " pairs"] | None
     """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
-    basis: Basis
+    basis: RadialFeatures
     frequencies: Float[Array, " n"] | None
     """Those that a Bessel basis learned."""
 
@@ -113,8 +113,6 @@ def embed_edges(
         own = table.astype(vectors.dtype)[species]
         radii = pairs.of_centers(own) + pairs.of_neighbors(own)
         radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
-    learned = None
-    if isinstance(radial.basis, Bessel) and radial.basis.trainable:
-        learned = term.param("frequencies", lambda _: jnp.asarray(radial.basis.frequencies(), vectors.dtype))
-    basis = Basis(radial, term.cutoff)
+    learned = radial.basis.learned(term, vectors.dtype)
+    basis = RadialFeatures(radial, term.cutoff)
     return Edges(species, known, pairs, harmonics(vectors, term.l_max), r, radii, basis, learned)

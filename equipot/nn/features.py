@@ -25,10 +25,26 @@ FEW_SPECIES = 4
 class PerSpecies:
     """Weights of their own for every species."""
 
+    def kinds(self, count: int, species: Int[Array, " atoms"]) -> tuple[int, Int[Array, " atoms"]]:
+        """Number of sets of weights for ``count`` species, and the set of each atom."""
+        return count, species
+
+    def linear(self, x: Features, species: Int[Array, " atoms"], irreps: str, count: int, name: str) -> Features:
+        """Linear map to ``irreps`` by a module ``name`` of the compact module that calls this."""
+        return SpeciesLinear(irreps, count, name=name)(x, species)
+
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
     """The same weights for all species."""
+
+    def kinds(self, count: int, species: Int[Array, " atoms"]) -> tuple[int, Int[Array, " atoms"]]:
+        """As ``PerSpecies.kinds``: one set, the same for each atom."""
+        return 1, jnp.zeros_like(species)
+
+    def linear(self, x: Features, species: Int[Array, " atoms"], irreps: str, count: int, name: str) -> Features:
+        """As ``PerSpecies.linear``."""
+        return Linear(irreps, name=name)(x)
 
 
 def regroup(irreps: str | e3nn.Irreps) -> dict[e3nn.Irrep, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import ClassVar
 
 import e3nn_jax as e3nn
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
 from equipot.nn.edge_features import Edges
@@ -15,51 +17,106 @@ from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
 from equipot.nn.radial import Radial
-from equipot.nn.radial_network import Ends, EndsMLP, PairMLP, SpeciesMLP, SplineTable
+from equipot.nn.radial_network import Ends, EndsMLP, PairMLP, SpeciesMLP, splines_of
 from equipot.nn.tensor_product import Convolution
 
 
 @dataclasses.dataclass(frozen=True)
-class Plain:
+class InteractionKind:
+    """A kind of block: its radial network, and what it does between the sum over neighbours and the output.
+
+    ``block`` is the compact module that calls a method; modules made there are its own.
+    """
+
+    weights_see_species: ClassVar[bool] = False
+    """Whether the radial weights depend on the species of both atoms."""
+    weights_may_stay: ClassVar[bool] = False
+    """Whether the radial weights do not vanish with the radial features, so that the envelope must be on the weights."""
+
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+        """Class of the radial network, and what the features ``x`` of both atoms of a pair tell it."""
+        return PairMLP, None
+
+    def atomic_basis(
+        self, block: Interaction, message: Features, up: Features, species: Int[Array, " atoms"] | None
+    ) -> Features:
+        """The atomic basis A of normalized messages. ``up`` is what atoms send, by species where ``species`` is given."""
+        return Linear(block.basis, name="down")(message)
+
+    def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        """A, and what bypasses the block."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(InteractionKind):
     """Species act on the message; nothing bypasses the block (MACE's RealAgnostic)."""
 
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
+    def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        return SpeciesLinear(block.basis, block.count, name="skip")(a, species), {}
+
 
 @dataclasses.dataclass(frozen=True)
-class Residual:
+class Residual(InteractionKind):
     """The atom's own features bypass the block through a species-dependent linear map (MACE's RealAgnosticResidual)."""
 
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
+    def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        return a, SpeciesLinear(block.irreps_skip, block.count, name="skip")(x, species)
+
 
 @dataclasses.dataclass(frozen=True)
-class Attention:
+class Attention(InteractionKind):
     """As ``Residual`` with one map for all species, and radial weights that also depend on the invariants of both atoms.
 
     MACE's RealAgnosticAttResidual.
     """
 
+    weights_may_stay: ClassVar[bool] = True
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+        width = f"{block.radial.mlp[0]}x0e"
+        return EndsMLP, Ends(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))
+
+    def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        return a, Linear(block.irreps_skip, name="skip")(x)
 
 
 @dataclasses.dataclass(frozen=True)
-class NonLinear:
+class NonLinear(InteractionKind):
     """A gate acts on the message; radial weights and its normalization depend on the species of both atoms.
 
     MACE's RealAgnosticResidualNonLinear. The atom's own features bypass both the message and the block.
     """
 
+    weights_see_species: ClassVar[bool] = True
+    weights_may_stay: ClassVar[bool] = True
     normalization: PairDensity = PairDensity()
 
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+        return functools.partial(SpeciesMLP, count=block.count), None
 
-Choice = Plain | Residual | Attention | NonLinear
+    def atomic_basis(
+        self, block: Interaction, message: Features, up: Features, species: Int[Array, " atoms"] | None
+    ) -> Features:
+        gated = gated_irreps(block.basis)
+        a = Linear(gated, name="down")(message)
+        own = Linear(gated, name="bypass")(up)
+        own = own if species is None else {ir: value[species] for ir, value in own.items()}
+        return Linear(block.basis, name="mix")(gate(add(a, own), block.basis, sigmoid))
+
+    def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        return a, Linear(block.irreps_skip, name="skip")(x)
 
 
 class Interaction(nn.Module):
     """Node features to the atomic basis with ``channels`` of each l <= l_max, and what bypasses the block."""
 
-    choice: Choice
+    kind: InteractionKind
     irreps_skip: str
     """Irreps of the bypass."""
     channels: int
@@ -72,6 +129,11 @@ class Interaction(nn.Module):
     count: int
     """Number of species."""
 
+    @property
+    def basis(self) -> str:
+        """Irreps of the atomic basis."""
+        return str(e3nn.Irreps([(self.channels, ir) for _, ir in e3nn.Irreps.spherical_harmonics(self.l_max)]))
+
     @nn.compact
     def __call__(
         self,
@@ -82,29 +144,15 @@ class Interaction(nn.Module):
         table: Features | None = None,
     ) -> tuple[Features, Features]:
         """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
-        basis = str(e3nn.Irreps([(self.channels, ir) for _, ir in e3nn.Irreps.spherical_harmonics(self.l_max)]))
+        rows = None if table is None else edges.species
         up = Linear(str(e3nn.Irreps([(self.message_channels, ir) for ir in x])), name="up")(x if table is None else table)
-        gated = isinstance(self.choice, NonLinear)
-        network = functools.partial(SpeciesMLP, count=self.count) if gated else PairMLP
-        ends = None
-        if self.radial.table is not None:
-            network = functools.partial(SplineTable, splines=self.radial.table, cutoff=self.cutoff, count=self.count)
-        elif isinstance(self.choice, Attention):
-            network, ends = EndsMLP, self._ends(x)
-        convolution = Convolution(basis, self.l_max, self.radial.mlp, network, name="convolution")
+        if self.radial.table is None:
+            network, ends = self.kind.radial_network(self, x)
+        else:
+            network, ends = splines_of(self.radial.table, self.cutoff, self.count), None
+        convolution = Convolution(self.basis, self.l_max, self.radial.mlp, network, name="convolution")
         message = convolution(up, edges, table is not None, ends)
-        message = Normalize(self.choice.normalization, self.count, name="normalize")(message, edges, avg_num_neighbors, graph)
-        a = Linear(gated_irreps(basis) if gated else basis, name="down")(message)
-        if gated:
-            own = Linear(gated_irreps(basis), name="bypass")(up)
-            own = own if table is None else {ir: value[edges.species] for ir, value in own.items()}
-            a = Linear(basis, name="mix")(gate(add(a, own), basis, sigmoid))
-        if isinstance(self.choice, Plain):
-            return SpeciesLinear(basis, self.count, name="skip")(a, edges.species), {}
-        if isinstance(self.choice, Residual):
-            return a, SpeciesLinear(self.irreps_skip, self.count, name="skip")(x, edges.species)
-        return a, Linear(self.irreps_skip, name="skip")(x)
-
-    def _ends(self, x: Features) -> Ends:
-        width = f"{self.radial.mlp[0]}x0e"
-        return Ends(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))
+        normalize = Normalize(self.kind.normalization, self.count, name="normalize")
+        message = normalize(message, edges, avg_num_neighbors, graph)
+        a = self.kind.atomic_basis(self, message, up, rows)
+        return self.kind.output(self, a, x, edges.species)

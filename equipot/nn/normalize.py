@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
 from equipot.nn.edge_features import Edges
@@ -16,7 +17,25 @@ from equipot.nn.radial_network import PairMLP, SpeciesMLP, Stages
 
 
 @dataclasses.dataclass(frozen=True)
-class UnitVariance:
+class Normalization:
+    """A way to do it; the defaults of both methods change nothing."""
+
+    counts_by_species: ClassVar[bool] = False
+    """Whether ``avg_num_neighbors`` is one number for each species instead of one for all."""
+
+    def before(self, x: Features, avg_num_neighbors: Float[Array, "..."], species: Int[Array, " atoms"] | None) -> Features:
+        """Scale what atoms send: ``x`` has a row for each atom, or for each species where ``species`` is None."""
+        return x
+
+    def after(
+        self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
+    ) -> Features:
+        """Scale the sums over neighbours. ``scope``, the compact module that calls this, holds variables and modules."""
+        return message
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitVariance(Normalization):
     """Divide each irrep by its root mean square over some training frames with the first parameters.
 
     A data-dependent initialisation (layer-sequential unit variance, Mishkin and Matas, arXiv:1511.06422): the divisors are
@@ -26,81 +45,97 @@ class UnitVariance:
     floor: float = 0.05
     """Smallest divisor, as a share of the largest over the irreps: what symmetry cancels altogether stays small."""
 
+    def after(
+        self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
+    ) -> Features:
+        rms = scope.variable("constants", "rms", lambda: self._rms(message, graph)).value
+        return {ir: value / rms[str(ir)] for ir, value in message.items()}
 
-@dataclasses.dataclass(frozen=True)
-class MeanNeighbors:
-    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
-
-    exponent: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class SenderNeighbors:
-    """Divide what an atom sends by (mean number of neighbours of its species)^exponent, as NequIP does since version 0.16.
-
-    The constants are at first the mean over all species of the training set.
-    """
-
-    exponent: float = 0.5
-
-    def __call__(self, x: Features, avg_num_neighbors: Float[Array, " atoms"]) -> Features:
-        """``x`` of atoms whose species have this many neighbours on average."""
-        scale = (avg_num_neighbors**self.exponent)[:, None, None]
-        return {ir: value / scale for ir, value in x.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Density:
-    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PairDensity:
-    """Divide a sum over neighbours by alpha + beta x a learned density that depends on species; alpha and beta are learned."""
-
-    hidden: int = 64
-    """Width of the density's network."""
-
-
-class Normalize(nn.Module):
-    """Messages of order one."""
-
-    choice: UnitVariance | MeanNeighbors | Density | PairDensity
-    count: int
-    """Number of species."""
-
-    @nn.compact
-    def __call__(self, message: Features, edges: Edges, avg_num_neighbors: Float[Array, ""], graph: Graph) -> Features:
-        if isinstance(self.choice, UnitVariance):
-            measured = self.variable("constants", "rms", lambda: self._measure(message, graph)).value
-            return {ir: value / measured[str(ir)] for ir, value in message.items()}
-        if isinstance(self.choice, Density):
-            scale = 1 + density(PairMLP((1,), name="density").stages(edges, enveloped=False), edges)
-        elif isinstance(self.choice, PairDensity):
-            network = SpeciesMLP((self.choice.hidden, 1), self.count, name="density")
-            rho = density(network.stages(edges, enveloped=False), edges)
-            alpha = self.param("alpha", nn.initializers.constant(20.0), ())
-            beta = self.param("beta", nn.initializers.zeros, ())
-            scale = alpha.astype(rho.dtype) + beta.astype(rho.dtype) * rho
-        else:
-            scale = avg_num_neighbors**self.choice.exponent
-        return {ir: value / scale for ir, value in message.items()}
-
-    def _measure(self, message: Features, graph: Graph) -> dict[str, Float[Array, ""]]:
+    def _rms(self, message: Features, graph: Graph) -> dict[str, Float[Array, ""]]:
         mask = graph.node_mask[:, None, None]
         count = jnp.maximum(jnp.sum(graph.node_mask), 1)
         mean = lambda x: jnp.sum(jnp.where(mask, x**2, 0)) / (count * x.shape[1] * x.shape[2])
         rms = {str(ir): jnp.sqrt(mean(value)) for ir, value in message.items()}
         # Frames without any pair say nothing: their messages are zero whatever they are divided by.
         largest = jnp.max(jnp.stack(list(rms.values())))
-        smallest = jnp.where(largest > 0, self.choice.floor * largest, 1.0)
+        smallest = jnp.where(largest > 0, self.floor * largest, 1.0)
         return {ir: jnp.maximum(value, smallest) for ir, value in rms.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class MeanNeighbors(Normalization):
+    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
+
+    exponent: float = 1.0
+
+    def after(
+        self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
+    ) -> Features:
+        scale = avg_num_neighbors**self.exponent
+        return {ir: value / scale for ir, value in message.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class SenderNeighbors(Normalization):
+    """Divide what an atom sends by (mean number of neighbours of its species)^exponent, as NequIP does since version 0.16.
+
+    The constants are at first the mean over all species of the training set.
+    """
+
+    counts_by_species: ClassVar[bool] = True
+    exponent: float = 0.5
+
+    def before(self, x: Features, avg_num_neighbors: Float[Array, "..."], species: Int[Array, " atoms"] | None) -> Features:
+        own = avg_num_neighbors if species is None else avg_num_neighbors[species]
+        scale = (own**self.exponent)[:, None, None]
+        return {ir: value / scale for ir, value in x.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Density(Normalization):
+    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
+
+    def after(
+        self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
+    ) -> Features:
+        scale = 1 + density(PairMLP((1,), name="density").stages(edges, enveloped=False), edges)
+        return {ir: value / scale for ir, value in message.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDensity(Normalization):
+    """Divide a sum over neighbours by alpha + beta x a learned density that depends on species; alpha and beta are learned."""
+
+    hidden: int = 64
+    """Width of the density's network."""
+
+    def after(
+        self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
+    ) -> Features:
+        network = SpeciesMLP((self.hidden, 1), scope.count, name="density")
+        rho = density(network.stages(edges, enveloped=False), edges)
+        alpha = scope.param("alpha", nn.initializers.constant(20.0), ())
+        beta = scope.param("beta", nn.initializers.zeros, ())
+        scale = alpha.astype(rho.dtype) + beta.astype(rho.dtype) * rho
+        return {ir: value / scale for ir, value in message.items()}
+
+
+class Normalize(nn.Module):
+    """``choice.after`` as a module: the scope of its variables."""
+
+    choice: Normalization
+    count: int
+    """Number of species."""
+
+    @nn.compact
+    def __call__(self, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph) -> Features:
+        return self.choice.after(self, message, edges, avg_num_neighbors, graph)
+
+
 def density(network: Stages, edges: Edges) -> Float[Array, "atoms 1 1"]:
-    """sum_k tanh(w_k^2), with w_k what a network with one output says of each pair, under the envelope where that is apart."""
+    """sum_k tanh(w_k^2), with w_k the only output of a network for each pair k; under a separate envelope, if there is one."""
     rho = jnp.tanh(network(edges)[:, 0] ** 2)
-    if edges.basis.apart:
+    if edges.basis.envelope_is_separate:
         rho = rho * edges.basis.radial.envelope(edges.distances, edges.basis.cutoff)
     return edges.pairs.sum(rho)[:, None, None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,16 @@ def silu(x: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bessel:
+class Basis:
+    """Base of the radial bases: ``basis(r, cutoff, frequencies)`` gives ``n`` functions of the distance r (Å)."""
+
+    def learned(self, scope: nn.Module, dtype: Any) -> Float[Array, " n"] | None:
+        """Frequencies that the compact module ``scope`` learns, a parameter of it; None for a basis without any."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Bessel(Basis):
     """Radial Bessel functions, eq. 7 of Gasteiger et al., arXiv:2003.03123.
 
     b_k(r) = sqrt(2/c) sin(k pi r / c) / r for k = 1..n, with its finite limit at r = 0. It vanishes at the cutoff but its
@@ -38,8 +47,11 @@ class Bessel:
         """k pi for k = 1..n."""
         return np.arange(1, self.n + 1) * np.pi
 
+    def learned(self, scope: nn.Module, dtype: Any) -> Float[Array, " n"] | None:
+        return scope.param("frequencies", lambda _: jnp.asarray(self.frequencies(), dtype)) if self.trainable else None
+
     def __call__(
-        self, r: Float[Array, "*edges"], cutoff: float, frequencies: Float[Array, "n"] | None = None
+        self, r: Float[Array, "*edges"], cutoff: float, frequencies: Float[Array, " n"] | None = None
     ) -> Float[Array, "*edges n"]:
         """``frequencies`` are those that were learned."""
         w = jnp.asarray(self.frequencies() if frequencies is None else frequencies, r.dtype) / cutoff
@@ -48,25 +60,29 @@ class Bessel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Basis):
     """exp(-(r - mu_k)^2 / 2 sigma^2) with n centres from 0 to the cutoff, sigma their spacing."""
 
     n: int = 16
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"n is {self.n}, but the width of a Gaussian is the distance to the next; give 2 or more")
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: None = None) -> Float[Array, "*edges n"]:
         centers, step = np.linspace(0, cutoff, self.n, retstep=True)
         return jnp.exp(-0.5 * ((r[..., None] - centers.astype(r.dtype)) / float(step)) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Chebyshev:
+class Chebyshev(Basis):
     """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in r."""
 
     n: int = 8
     interval: tuple[float, float] | None = None
     """The distances (Å) where x is -1 and 1; from zero to the cutoff where left out."""
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges n"]:
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: None = None) -> Float[Array, "*edges n"]:
         start, end = self.interval or (0.0, cutoff)
         x = (2 * jnp.minimum(r, cutoff) - start - end) / (end - start)
         terms = [jnp.ones_like(x), x]
@@ -146,10 +162,24 @@ class Soft:
 class OnFeatures:
     """The envelope multiplies what enters the radial network, which must map zero to zero."""
 
+    is_separate: ClassVar[bool] = False
+    """Whether the envelope stands beside the features, for the output of the radial network."""
+
+    def __call__(self, features: Float[Array, "*edges n"], envelope: Float[Array, "*edges"]) -> tuple[Array, Array | None]:
+        """What enters the radial network, and the factor of its output, None for one."""
+        return features * envelope[..., None], None
+
 
 @dataclasses.dataclass(frozen=True)
 class OnWeights:
     """The envelope multiplies what leaves the radial network, which sees the bare basis."""
+
+    is_separate: ClassVar[bool] = True
+    """As for ``OnFeatures``."""
+
+    def __call__(self, features: Float[Array, "*edges n"], envelope: Float[Array, "*edges"]) -> tuple[Array, Array | None]:
+        """As ``OnFeatures``."""
+        return features, envelope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,16 +239,14 @@ class Radial:
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
-    place: OnFeatures | OnWeights = OnFeatures()
-    """Where the envelope acts."""
+    envelope_on: OnFeatures | OnWeights = OnFeatures()
+    """What the envelope multiplies."""
     table: Splines | None = None
     """What stands in for basis, envelope and MLP in a compressed potential."""
 
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:
             raise ValueError(f"basis.n {self.basis.n} and every width in mlp {list(self.mlp)} must be at least 1")
-        if isinstance(self.basis, Gaussian) and self.basis.n < 2:
-            raise ValueError("basis.n is 1, but the width of a Gaussian is the distance to the next; give 2 or more")
 
     def __call__(
         self,
@@ -233,11 +261,8 @@ class Radial:
         learned.
         """
         x = r if self.transform is None else self.transform(r, radii)
-        features = self.basis(x, cutoff) if frequencies is None else self.basis(x, cutoff, frequencies)
-        envelope = self.envelope(r, cutoff)
-        if isinstance(self.place, OnWeights):
-            return features, envelope
-        return features * envelope[..., None], None
+        features = self.basis(x, cutoff, frequencies)
+        return self.envelope_on(features, self.envelope(r, cutoff))
 
 
 class MLP(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.nn.blocked_map import Function, Others, map_pairs
-from equipot.nn.edge_features import Basis, Edges
+from equipot.nn.edge_features import Edges, RadialFeatures
 from equipot.nn.radial import MLP, Splines, silu
 
 LAYER_NORM_FLOOR = 1e-5
@@ -45,11 +46,11 @@ class Stages(NamedTuple):
         return jnp.einsum("nq,nqj->nj", hidden, self.last[self.start[..., None] + jnp.arange(hidden.shape[-1])])
 
 
-def of_features(basis: Basis, enveloped: bool, network: Function) -> Function:
+def of_features(basis: RadialFeatures, enveloped: bool, network: Function) -> Function:
     """``network(variables, features, others)`` as a function of the distances.
 
-    Its others begin with the covalent radii where the basis is transformed. ``enveloped`` says that an envelope which stands
-    apart multiplies the result.
+    Its others begin with the covalent radii where the basis is transformed. ``enveloped`` says that a separate envelope
+    multiplies the result.
     """
 
     def function(variables: Any, r: Array, others: Others) -> Array:
@@ -173,6 +174,11 @@ class SplineTable(nn.Module):
             start += (center * self.count + neighbor) * self.splines.rows
         splines, cutoff = self.splines, self.cutoff
         return Stages(lambda _, r, __: splines(r, cutoff)[1], (), (), table, start)
+
+
+def splines_of(splines: Splines, cutoff: float, count: int) -> Callable[..., SplineTable]:
+    """What makes, with ``widths`` and ``name``, the module of a radial network that was tabulated, for ``count`` species."""
+    return functools.partial(SplineTable, splines=splines, cutoff=cutoff, count=count)
 
 
 def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:

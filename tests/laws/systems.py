@@ -77,11 +77,11 @@ TERMS = {
     "mace-nonlinear": MACE(
         cutoff=CUTOFF, channels=3, message_channels=2, l_max=2, correlation=(2, 1), contraction=Shared(), readout_bias=True,
         first=NonLinear(), others=NonLinear(PairDensity(4)),
-        radial=Radial(Bessel(3, trainable=True), place=OnWeights(), mlp=(8,)),
+        radial=Radial(Bessel(3, trainable=True), envelope_on=OnWeights(), mlp=(8,)),
     ),
     "mace-attention-zbl": MACE(
         cutoff=CUTOFF, channels=3, l_max=1, correlation=2, first=Attention(Density()), others=Attention(), repulsion=ZBL(),
-        radial=Radial(Chebyshev(4, (-1.0, 2.0)), place=OnWeights(), transform=Agnesi(), mlp=(6, 6)),
+        radial=Radial(Chebyshev(4, (-1.0, 2.0)), envelope_on=OnWeights(), transform=Agnesi(), mlp=(6, 6)),
     ),
     "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=Radial(mlp=(8,))),
     "nequip-l3-natural": NequIP(

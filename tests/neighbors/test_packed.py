@@ -26,7 +26,7 @@ SMALL = {"cutoff": CUTOFF, "channels": 3, "l_max": 1}
 TERMS = {
     "mace": MACE(correlation=1, hidden_l=0, layers=2, radial=Radial(mlp=(5,), transform=Agnesi()), **SMALL),
     "nonlinear": MACE(
-        correlation=1, hidden_l=0, layers=1, first=NonLinear(), radial=Radial(mlp=(5,), place=OnWeights()), **SMALL
+        correlation=1, hidden_l=0, layers=1, first=NonLinear(), radial=Radial(mlp=(5,), envelope_on=OnWeights()), **SMALL
     ),
     "nequip": NequIP(layers=1, radial=Radial(mlp=(5,)), **SMALL),
 }

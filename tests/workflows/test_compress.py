@@ -31,7 +31,7 @@ TERMS = {
     "mace": MACE(**SMALL, l_max=2, correlation=2, radial=Radial(mlp=(8, 8))),
     "mace-transform": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), transform=Agnesi())),
     "mace-gated": MACE(
-        **SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), place=OnWeights()), first=NonLinear(), others=NonLinear()
+        **SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), envelope_on=OnWeights()), first=NonLinear(), others=NonLinear()
     ),
     "mace-density": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,)), others=Residual(Density())),
     "nequip": NequIP(**SMALL, l_max=1, layers=2, radial=Radial(mlp=(8,))),
@@ -117,7 +117,7 @@ def test_what_cannot_be_compressed_is_refused():
         compress(compress(potential_of("mace"), 16).potential)
     with pytest.raises(ValueError, match="4 is too coarse"):
         compress(potential_of("mace"), 4)
-    term = MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), place=OnWeights()), others=Attention())
+    term = MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), envelope_on=OnWeights()), others=Attention())
     graph = pad([salt()], 4.0)
     attentive = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((11, 0.0), (17, 0.0))))
     with pytest.raises(ValueError, match="cannot be tabulated"):
