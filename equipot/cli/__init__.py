@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = args.debug or bool(os.environ.get("EQUIPOT_DEBUG"))
     try:
         command = importlib.import_module(f"equipot.cli.{args.module}")
-        return command.run(args) or 0
+        return command.execute(args) or 0
     except (KeyboardInterrupt, SystemExit) as stop:
         if debug:
             traceback.print_exc()

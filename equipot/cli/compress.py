@@ -8,7 +8,7 @@ from pathlib import Path
 from equipot.cli.runtime import prepare
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Tabulates the radial networks, says what that changed, and writes the file."""
     from equipot import eqp, published
     from equipot.data.read import read

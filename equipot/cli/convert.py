@@ -8,7 +8,7 @@ from pathlib import Path
 from equipot.cli.runtime import prepare
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Converts, compares with reference values where there are some, and writes the file."""
     import jax
 

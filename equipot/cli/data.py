@@ -21,7 +21,7 @@ LABELS: dict[str, tuple[str, Callable[[Structure], Any]]] = {
 }
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Prints what the frames hold and every problem.
 
     Raises:

@@ -9,12 +9,14 @@ from pathlib import Path
 from equipot.cli.runtime import cores, prepare
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Prints the error table; writes it, the predictions and the plots where asked to."""
-    measure(args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype, batch_size=args.batch_size)
+    evaluate_file(
+        args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype, batch_size=args.batch_size
+    )
 
 
-def measure(
+def evaluate_file(
     model: str | Path,
     data: str,
     overrides: Sequence[str],

@@ -9,13 +9,13 @@ from equipot.cli.recipes import find, run_folder
 from equipot.cli.runtime import prepare
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Runs molecular dynamics as the config says."""
     path = find(args.config)
-    simulate(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
+    simulate_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
 
 
-def simulate(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
+def simulate_config(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
     """One simulation."""
     from equipot import config, md
     from equipot.md.config import MDConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Prints what can be used by name."""
     from equipot.files import cache_root
     from equipot.published import MODELS, is_cached

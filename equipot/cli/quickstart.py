@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from equipot.cli.evaluate import measure
-from equipot.cli.md import simulate
+from equipot.cli.evaluate import evaluate_file
+from equipot.cli.md import simulate_config
 from equipot.cli.recipes import recipes, run_folder
-from equipot.cli.train import fit
+from equipot.cli.train import train_config
 
 TEST = "bundled:ethanol/test"
 STEPS = 10_000
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Trains, evaluates and simulates, each in a folder of its own; finished stages are not repeated when it resumes."""
     out = args.out or Path("runs") / "quickstart"
     found = recipes()
     print("1/3 training on bundled ethanol (configs/quickstart.yaml)", flush=True)
-    best = fit(found["quickstart"], args.overrides, run_folder(out / "train", "", args.resume), args.resume)
+    best = train_config(found["quickstart"], args.overrides, run_folder(out / "train", "", args.resume), args.resume)
     print("\n2/3 evaluating on frames it has not seen", flush=True)
-    measure(best, TEST, [], json=out / "test" / "errors.json", out=out / "test", dtype=None)
+    evaluate_file(best, TEST, [], json=out / "test" / "errors.json", out=out / "test", dtype=None)
     print("\n3/3 molecular dynamics at 300 K (configs/md-nvt-langevin.yaml)", flush=True)
     settings = [f"model={best}", f"structure={TEST}", f"steps={STEPS}"]
-    simulate(found["md-nvt-langevin"], settings, run_folder(out / "md", "", args.resume), args.resume)
+    simulate_config(found["md-nvt-langevin"], settings, run_folder(out / "md", "", args.resume), args.resume)
     print(f"\nEverything is in {out}. Next: your own data, as README.md shows.")

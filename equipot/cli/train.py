@@ -9,13 +9,13 @@ from equipot.cli.recipes import find, run_folder
 from equipot.cli.runtime import cores, prepare
 
 
-def run(args: argparse.Namespace) -> None:
+def execute(args: argparse.Namespace) -> None:
     """Trains as the config says and names the result."""
     path = find(args.config)
-    fit(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
+    train_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
 
 
-def fit(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
+def train_config(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
     """One training run; returns the best potential's file."""
     from equipot import config
     from equipot.training import TrainConfig, train

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import pad
-from equipot.evaluation.batched import PER_GRAPH, Job, TooLargeError, run
+from equipot.evaluation.batched import PER_GRAPH, Job, TooLargeError, evaluate_in_batches
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
@@ -135,7 +135,7 @@ def _each(
     model = potentials[0]
     if ensemble:
         model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
-    found = dict(run(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))
+    found = dict(evaluate_in_batches(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))
     out = []
     for k, structure in enumerate(structures):
         mine = found.pop(k)

@@ -57,7 +57,7 @@ Stack = tuple[Planned, ...]
 """Batches of one shape, one for each device."""
 
 
-def run(
+def evaluate_in_batches(
     job: Job, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> Iterator[tuple[int, Observables]]:
     """Place and results of each structure, in any order, as numpy arrays in the potential's precision; energies are without E0.

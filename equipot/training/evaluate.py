@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from equipot.data.split import Chain
-from equipot.evaluation.batched import Job, run
+from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.files import write_atomically
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
@@ -73,7 +73,7 @@ def predict(
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
     job = Job(potential, ("forces", "stress") if periodic else ("forces",))
     out: dict[int, Structure] = {}
-    for k, found in run(job, structures, batch_size, devices):
+    for k, found in evaluate_in_batches(job, structures, batch_size, devices):
         structure = structures[k]
         stress = None if found.stress is None else np.asarray(found.stress, np.float64)
         out[k] = structure.replace(

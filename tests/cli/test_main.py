@@ -32,7 +32,7 @@ def command(monkeypatch):
         def run(args):
             raise error
 
-        monkeypatch.setitem(sys.modules, "equipot.cli.train", types.SimpleNamespace(run=run))
+        monkeypatch.setitem(sys.modules, "equipot.cli.train", types.SimpleNamespace(execute=run))
 
     return install
 
@@ -204,7 +204,7 @@ import sys, time, types
 def run(args):
     print("running", flush=True)
     time.sleep(60)
-sys.modules["equipot.cli.train"] = types.SimpleNamespace(run=run)
+sys.modules["equipot.cli.train"] = types.SimpleNamespace(execute=run)
 sys.argv = ["equipot", "train", "c.yaml"]
 from equipot.cli import entry
 entry()
