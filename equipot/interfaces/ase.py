@@ -15,10 +15,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from equipot.data.batch import Shape, find_slots, geometry, pad
 from equipot.evaluation import not_finite
-from equipot.evaluation.batched import Job, run
+from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
-from equipot.neighbors import Slots
+from equipot.neighbors import Slots, may_miss_pairs
 from equipot.potential import Metadata, Observables, Potential, evaluate
 from equipot.structure import Structure
 
@@ -150,7 +150,7 @@ def calculate_together(images: Sequence[Atoms]) -> None:
         calculators = [atoms.calc for atoms in group]
         structures = [Structure.from_ase(atoms, source=atoms.get_chemical_formula()) for atoms in group]
         calculators[0].potential.check(structures)
-        for k, out in run(Job(calculators[0].potential, WANT), structures):
+        for k, out in evaluate_in_batches(Job(calculators[0].potential, WANT), structures):
             results = calculators[k]._results(structures[k], out)
             calculators[k].atoms, calculators[k].results = group[k].copy(), results
 
@@ -161,21 +161,13 @@ def _observe(potential: Potential, graph: Graph) -> Observables:
 
 
 def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:
-    """Whether a list of ``old`` out to cutoff + skin still holds every pair of ``new`` within the cutoff.
-
-    With F the deformation of the cell and u the displacement beyond it, r' = r F + u, a pair at a distance d is afterwards at
-    least at sigma_min(F) d - 2 max|u|, sigma_min being the smallest singular value. All lengths in Å.
-    """
+    """Whether a list of ``old`` out to cutoff + skin (Å) still holds every pair of ``new`` within the cutoff."""
     if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
         return False
-    deformation = np.eye(3)
-    if new.pbc.any() and (old.cell != new.cell).any():
-        if old.volume == 0:
-            return False
-        deformation = np.linalg.solve(old.cell, new.cell)
-    moved = new.positions - old.positions @ deformation
-    moved = moved - moved.mean(axis=0)
-    farthest = float(np.sqrt((moved**2).sum(axis=1).max(initial=0.0)))
-    smallest = float(np.linalg.svd(deformation, compute_uv=False).min())
-    # The margin covers float32 positions on the device.
-    return smallest * (cutoff + skin) - 2 * farthest >= cutoff + 1e-5
+    pbc = tuple(map(bool, new.pbc))
+    before, now = ((s.positions, s.cell) for s in (old, new))
+    return not may_miss_pairs(before, now, pbc, cutoff + skin, cutoff + ROUNDING)
+
+
+ROUNDING = 1e-5
+"""Å; the error of a distance by positions in single precision on the device."""

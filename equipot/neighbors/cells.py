@@ -34,6 +34,19 @@ def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
     return xp.stack(rows)
 
 
+def inverse(cell: Any) -> Any:
+    """Inverse of a full cell; numpy or JAX, (3, 3)."""
+    xp = jnp if isinstance(cell, jax.Array) else np
+    a, b, c = cell
+    columns = xp.stack([xp.cross(b, c), xp.cross(c, a), xp.cross(a, b)], axis=1)
+    return columns / xp.sum(a * columns[:, 0])
+
+
+def product(a: Any, b: Any) -> Any:
+    """Matrix product of (n, 3) and (3, 3), numpy or JAX, written out: a GPU may round the operands of a dot product."""
+    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
+
+
 def heights(cell: np.ndarray) -> np.ndarray:
     """(3,) distance between the faces of a cell that each lattice vector connects, Å; zero for a cell without volume."""
     area = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)

@@ -25,8 +25,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from equipot.graph import Graph
-from equipot.neighbors.cells import complete_cell
+from equipot.neighbors.cells import complete_cell, inverse, product
 from equipot.neighbors.spec import FULL, MARGIN, ListSpec
+from equipot.neighbors.staleness import may_miss_pairs
 
 CANDIDATES = 2**20
 """Candidate pairs looked at in one go: few enough for a CPU's cache, enough to fill a GPU."""
@@ -110,31 +111,9 @@ def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"]
 def is_stale(
     spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
 ) -> Bool[Array, ""]:
-    """Whether a pair that is not in the list may have come within the cutoff; also True where a coordinate is not finite.
-
-    Let x0, C0 be the positions and the cell (rows) at the build, x, C those of now, and F = 1 + C0^+ (C - C0) the deformation
-    of the cell, with C0^+ the pseudo-inverse of the rows that repeat, so that C = C0 F. Every atom moves by the deformation and
-    a rest, x_i = x0_i F + u_i. The vector of pair (i, j, s) was v0 = x0_j - x0_i + s C0 and is
-
-        v = x_j - x_i + s C = v0 F + u_j - u_i,    |v| >= sigma_min(F) |v0| - |u_j - u_i|.
-
-    A pair that is not in the list had |v0| >= cutoff + skin. The difference u_j - u_i does not change when a constant is
-    subtracted from all u, so it is at most 2 max_k |u_k - mean(u)|: a common drift costs nothing, nor does the point about
-    which a barostat scales. No pair can have been missed while
-
-        sigma_min(F) (cutoff + skin) - 2 max_k |u_k - mean(u)| >= cutoff.
-
-    The smallest singular value is exact, sigma_min^2 = 1 + lambda_min(D + D^T + D^T D) with D = F - 1, less a bound on
-    rounding.
-    """
-    cell = jnp.where(jnp.asarray(spec.pbc)[:, None], cell - dlist.reference_cell, 0).astype(positions.dtype)
-    deformation = _matmul(_inverse(complete_cell(dlist.reference_cell, spec.pbc)), cell)
-    symmetric = deformation + deformation.T + _matmul(deformation.T, deformation)
-    sigma = jnp.sqrt(jnp.maximum(0, 1 + _smallest_eigenvalue(symmetric)))
-    before = dlist.reference_positions
-    rest = (positions - before) - _matmul(before, deformation)
-    farthest = jnp.sqrt(jnp.max(jnp.sum((rest - jnp.mean(rest, axis=0)) ** 2, axis=1)))
-    return ~(sigma * spec.radius - 2 * farthest >= spec.cutoff)
+    """Whether the list may lack a pair within the cutoff, see ``staleness.may_miss_pairs``."""
+    before = dlist.reference_positions, dlist.reference_cell
+    return may_miss_pairs(before, (positions, cell), spec.pbc, spec.radius, spec.cutoff)
 
 
 def to_graph(
@@ -155,29 +134,6 @@ def to_graph(
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
         charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pairs=dlist.pairs,
     )  # fmt: skip
-
-
-def _inverse(cell: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    a, b, c = cell
-    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
-    return columns / jnp.sum(a * columns[:, 0])
-
-
-def _matmul(a: Array, b: Array) -> Array:
-    # Written out because a GPU may round the operands of a dot product to fewer bits.
-    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
-
-
-def _smallest_eigenvalue(m: Float[Array, "3 3"]) -> Float[Array, ""]:
-    """Of a symmetric matrix, by the trigonometric formula (O. K. Smith, Commun. ACM 4, 168, 1961), from below."""
-    mean = jnp.trace(m) / 3
-    rest = m - mean * jnp.eye(3, dtype=m.dtype)
-    spread = jnp.sqrt(jnp.sum(rest**2) / 6)
-    a, b, c = rest / jnp.where(spread > 0, spread, 1)
-    angle = jnp.arccos(jnp.clip(jnp.sum(a * jnp.cross(b, c)) / 2, -1, 1)) / 3
-    # arccos turns an error e of its argument near 1 into one of sqrt(2 e).
-    rounding = 4 * math.sqrt(jnp.finfo(m.dtype).eps)
-    return mean + spread * (2 * jnp.cos(angle + 2 * math.pi / 3) - rounding)
 
 
 class _Binned(NamedTuple):
@@ -201,14 +157,14 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
     pbc = jnp.asarray(spec.pbc)
     most = jnp.asarray(spec.grid, jnp.int32)
     cell = complete_cell(cell, spec.pbc)
-    inverse = _inverse(cell)
-    fraction = _matmul(positions, inverse)
+    inverted = inverse(cell)
+    fraction = product(positions, inverted)
     offset = jnp.where(pbc, jnp.floor(fraction), 0)
     lowest = jnp.where(pbc, 0, jnp.min(fraction, axis=0))
     extent = jnp.max(fraction, axis=0) - lowest
     radius = spec.radius * (1 + MARGIN)
     # The bins may hold no more than `reach` to a radius: along an open direction they are widened, else their number is cut.
-    height = 1 / jnp.sqrt(jnp.sum(inverse**2, axis=0))
+    height = 1 / jnp.sqrt(jnp.sum(inverted**2, axis=0))
     fit = jnp.floor(jnp.minimum(height / radius, n + 1.0) * jnp.asarray(spec.reach)).astype(jnp.int32)
     grid = jnp.where(pbc, jnp.clip(fit, 1, most), most)
     width = jnp.where(pbc, 1 / grid, jnp.maximum(extent / grid, radius))
@@ -224,7 +180,7 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
     # One bin more, always empty, stands for everything outside of the grid; the atom n for an empty place.
     members = jnp.full((total + 1, spec.words * _bits(spec)), n, jnp.int32).at[ordered, place].set(order, mode="drop")
     overflow = ~sane | too_small | (jnp.max(place) >= members.shape[1])
-    wrapped = positions - _matmul(offset, cell)
+    wrapped = positions - product(offset, cell)
     place = jnp.zeros(n, jnp.int32).at[order].set(place)
     return _Binned(cell, wrapped, offset.astype(jnp.int32), bins, place, grid, members, overflow)
 

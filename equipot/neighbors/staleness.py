@@ -1,0 +1,63 @@
+"""How far atoms and cell may move before a neighbour list has to be built again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from equipot.neighbors.cells import complete_cell, inverse, product
+
+
+def may_miss_pairs(
+    before: tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]],
+    now: tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]],
+    pbc: tuple[bool, bool, bool],
+    radius: float,
+    cutoff: float,
+) -> Bool[Array, ""]:
+    """Whether a pair that is not in a list may have come within the cutoff; also True where a coordinate is not finite.
+
+    ``before`` and ``now`` are positions and cell, of numpy or of JAX, when the list was built with all pairs closer than
+    ``radius``, and at present. All lengths are in Å; rows of the cells that do not repeat are ignored.
+
+    Let x0, C0 be the positions and the cell (rows) at the build, x, C those of now, and F = 1 + C0^+ (C - C0) the deformation
+    of the cell, with C0^+ the pseudo-inverse of the rows that repeat, so that C = C0 F. Every atom moves by the deformation and
+    a rest, x_i = x0_i F + u_i. The vector of pair (i, j, s) was v0 = x0_j - x0_i + s C0 and is
+
+        v = x_j - x_i + s C = v0 F + u_j - u_i,    |v| >= sigma_min(F) |v0| - |u_j - u_i|.
+
+    A pair that is not in the list had |v0| >= radius. The difference u_j - u_i does not change when a constant is subtracted
+    from all u, so it is at most 2 max_k |u_k - mean(u)|: a common drift costs nothing, nor does the point about which a
+    barostat scales. No pair can have been missed while
+
+        sigma_min(F) radius - 2 max_k |u_k - mean(u)| >= cutoff.
+
+    The smallest singular value is exact, sigma_min^2 = 1 + lambda_min(D + D^T + D^T D) with D = F - 1, less a bound on
+    rounding.
+    """
+    (old_positions, old_cell), (positions, cell) = before, now
+    xp = jnp if isinstance(positions, jax.Array) else np
+    change = xp.where(xp.asarray(pbc)[:, None], cell - old_cell, 0).astype(positions.dtype)
+    deformation = product(inverse(complete_cell(old_cell, pbc)), change)
+    symmetric = deformation + deformation.T + product(deformation.T, deformation)
+    sigma = xp.sqrt(xp.maximum(0, 1 + _smallest_eigenvalue(symmetric, xp)))
+    rest = (positions - old_positions) - product(old_positions, deformation)
+    farthest = xp.sqrt(xp.max(xp.sum((rest - xp.mean(rest, axis=0)) ** 2, axis=1)))
+    return ~(sigma * radius - 2 * farthest >= cutoff)
+
+
+def _smallest_eigenvalue(m: Float[Array, "3 3"], xp: Any) -> Float[Array, ""]:
+    """Of a symmetric matrix, by the trigonometric formula (O. K. Smith, Commun. ACM 4, 168, 1961), from below."""
+    mean = xp.trace(m) / 3
+    rest = m - mean * xp.eye(3, dtype=m.dtype)
+    spread = xp.sqrt(xp.sum(rest**2) / 6)
+    a, b, c = rest / xp.where(spread > 0, spread, 1)
+    angle = xp.arccos(xp.clip(xp.sum(a * xp.cross(b, c)) / 2, -1, 1)) / 3
+    # arccos turns an error e of its argument near 1 into one of sqrt(2 e).
+    rounding = 4 * math.sqrt(xp.finfo(m.dtype).eps)
+    return mean + spread * (2 * xp.cos(angle + 2 * math.pi / 3) - rounding)
