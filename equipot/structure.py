@@ -47,6 +47,11 @@ def _one_number(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
+    """Names of the classes of the constraints of an ``ase.Atoms``, in alphabetical order."""
+    return tuple(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Atoms, cell and, where known, what quantum mechanics says about them.
@@ -81,6 +86,8 @@ class Structure:
     """(n,) amu; None for the standard ones."""
     momenta: np.ndarray | None = None
     """(n, 3) sqrt(eV amu)."""
+    constraints: tuple[str, ...] = ()
+    """Kinds of ASE's constraints on the atoms, such as FixAtoms. Nothing in this package obeys them."""
     weight: float = 1.0
     energy_weight: float = 1.0
     forces_weight: float = 1.0
@@ -145,7 +152,7 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
-        """Geometry, masses, momenta, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``, without its constraints.
+        """Geometry, masses, momenta, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``, and kinds of its constraints.
 
         Labels are read by ``data.read``, charge and spin by ``charge_and_spin``.
 
@@ -162,6 +169,7 @@ class Structure:
             spin=spin,
             masses=atoms.arrays.get("masses"),
             momenta=atoms.arrays.get("momenta"),
+            constraints=kinds_of_constraints(atoms),
             info={key: value for key, value in atoms.info.items() if key.lower() not in ELECTRONS},
             source=source,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from equipot.cli.runtime import prepare
 
 
-def run(args: argparse.Namespace) -> int:
+def execute(args: argparse.Namespace) -> int:
     """Examines a potential, prints the table, and writes the report; 1 where something is broken."""
     from equipot import published
+    from equipot.data.read import read_one
     from equipot.files import check_writable, write_atomically
     from equipot.workflows.doctor import examine
     from equipot.workflows.doctor.page import draw
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     prepare("float64")
     elements = None if args.elements is None else numbers_of(args.elements)
     potential = published.load(args.model)
-    structure = None if args.structure is None else read_last(args.structure)
+    structure = None if args.structure is None else read_one(args.structure, default=-1)
     report = examine(potential, structure, elements=elements, dtype=args.dtype)
     report = dataclasses.replace(report, model=f"{args.model} ({report.model})")
     for path in filter(None, (out / "doctor.json", args.json)):
@@ -47,19 +47,3 @@ def numbers_of(text: str) -> list[int]:
     if wrong:
         raise ValueError(f"--elements {text}: {wrong[0]!r} is no element; give symbols with commas between, such as Si,O")
     return [atomic_numbers[name] for name in names]
-
-
-def read_last(source: str) -> Any:
-    """The last frame of a file that training reads too, or the one that ``file@INDEX`` names.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be understood, or there is no such frame.
-    """
-    from equipot.data.read import read, split_index
-
-    whole = split_index(source)[0] == Path(source)
-    frames = read(f"{source}@-1" if whole else source)
-    if len(frames) != 1:
-        raise ValueError(f"{source} names {len(frames)} frames; name one, such as @0, or leave @ out for the last")
-    return frames[0]

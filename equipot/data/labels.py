@@ -15,7 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot import units as unit
 from equipot.data import stated
-from equipot.structure import ELECTRONS, Structure, charge_and_spin
+from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 """Voigt's order."""
@@ -262,6 +262,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         spin=spin,
         masses=f.columns.get("masses"),
         momenta=f.columns.get("momenta"),
+        constraints=kinds_of_constraints(f.atoms),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
         **weights,

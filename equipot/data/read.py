@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from equipot.data.check import CUTOFF, WARNING, Problem, Report, check
 from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import SCF_CONVERGED
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
-from equipot.data.labels import SWITCHED_OFF, Keys, Units, choose, frame, structure
+from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
 from equipot.structure import Structure
@@ -180,19 +180,26 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
     return [structure(f, chosen, keys, units) for f in frames]
 
 
-def read_atoms(path: Path, frame: int, types: Sequence[str] = ()) -> Any:
-    """One frame as ``ase.Atoms``, with its constraints and whatever else it has, by the rules of ``read``.
+UNLABELLED = Keys(**dict.fromkeys(KNOWN, SWITCHED_OFF))
+"""No label of any name."""
+
+
+def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Structure:
+    """One frame of anything that ``read`` understands, without labels: geometry, masses, momenta, charge and spin.
+
+    ``source`` is FILE@INDEX or bundled:NAME@INDEX; without an index, ``default`` is the frame, -1 for the last. ``types`` are
+    the elements of numbered atom types.
 
     Raises:
-        ValueError: a file that cannot be understood, or no such frame.
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be understood, no such frame, or an index that names several.
     """
-    if extxyz.is_extxyz(path):
-        chunks = _first(path, frame + 1) if frame >= 0 else list(extxyz.chunks(path))
-    else:
-        chunks = formats.read_images(path, types).atoms
-    if not -len(chunks) <= frame < len(chunks):
-        raise ValueError(f"{path}: there is no frame {frame}")
-    return extxyz.parse(chunks[frame], path).atoms if extxyz.is_extxyz(path) else chunks[frame]
+    path, index = split_index(source)
+    if path == Path(source):
+        index, source = str(default), f"{source}@{default}"
+    if ":" in index:
+        raise ValueError(f"{source}: @{index} is not one frame; name one, such as {path}@0")
+    return read(source, UNLABELLED, types=types, unconverged="keep")[0]
 
 
 def split_index(source: str) -> tuple[Path, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import centred
+from equipot.data.read import read_one, split_index
 from equipot.md.config import MDConfig
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
@@ -27,53 +27,16 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file or frame that cannot be read, constrained atoms, or copies along a direction that does not repeat.
+        ValueError: a file or frame that cannot be read, or copies along a direction that does not repeat.
     """
-    source, frame = _split_frame(source, frame)
-    if source.startswith("bundled:"):
-        from equipot.data.bundled import load
-
-        frames = load(source)
-        if not -len(frames) <= frame < len(frames):
-            raise ValueError(f"{source} has {len(frames)} frames; there is no frame {frame}")
-        structure = frames[frame]
-    else:
-        structure = _read_file(Path(source), frame, types)
+    index = split_index(source)[1]
+    if index != ":" and frame and index != str(frame):
+        raise ValueError(f"{source} and frame {frame} are two frames; leave one of them out")
+    structure = read_one(source, frame, types)
     open_ones = [axis for axis in range(3) if repeat[axis] > 1 and not structure.pbc[axis]]
     if open_ones:
         raise ValueError(f"repeat is {repeat}, but {source} does not repeat along {'abc'[open_ones[0]]}")
-    return repeated(structure.without_labels(), repeat)
-
-
-def _split_frame(source: str, frame: int) -> tuple[str, int]:
-    """Source without ``@index``, and the frame that either says."""
-    from equipot.data.read import split_index
-
-    path, index = split_index(source)
-    if index == ":":
-        return str(path), frame
-    try:
-        chosen = int(index)
-    except ValueError:
-        raise ValueError(f"{source}: @{index} is not one frame; a run starts from one, such as {path}@0") from None
-    if frame not in (0, chosen):
-        raise ValueError(f"{source} and frame {frame} are two frames; leave one of them out")
-    return str(path), chosen
-
-
-def _read_file(path: Path, frame: int, types: Sequence[str]) -> Structure:
-    from equipot.data.read import read_atoms
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the starting structure, a file that ASE reads or bundled:NAME")
-    atoms = read_atoms(path, frame, types)
-    if atoms.constraints:
-        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
-        raise ValueError(
-            f"{path}, frame {frame}: the atoms are constrained ({kinds}), and a run here moves all of them; "
-            "remove the constraints from the file (in ASE: atoms.set_constraint())"
-        )
-    return Structure.from_ase(atoms, source=f"{path}, frame {frame}")
+    return repeated(structure, repeat)
 
 
 def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
@@ -98,10 +61,15 @@ def check_start(config: MDConfig, potential: Potential, structure: Structure, sa
 
     Raises:
         ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
-            place, a pressure without a periodic cell, a mass that is none, velocities that the file lacks.
+            place, a pressure without a periodic cell, a mass that is none, velocities that the file lacks, constrained atoms.
     """
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")
+    if structure.constraints:
+        raise ValueError(
+            f"{structure.name}: the atoms are constrained ({', '.join(structure.constraints)}), and a run here moves all of "
+            "them; remove the constraints from the file (in ASE: atoms.set_constraint())"
+        )
     potential.check([structure])
     if config.ensemble.has_pressure and not structure.pbc.all():
         open_ones = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])

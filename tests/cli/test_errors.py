@@ -161,7 +161,7 @@ def test_elements_that_a_doctor_cannot_examine(capsys):
     assert message == "elements: the potential does not know Kr; it was trained on Ar"
     message = complaint(capsys, "doctor", "model.eqp", "--elements", "Ar;Kr")
     assert message == "--elements Ar;Kr: 'Ar;Kr' is no element; give symbols with commas between, such as Si,O"
-    assert "names 10 frames" in complaint(capsys, "doctor", "model.eqp", "train.xyz@:")
+    assert "is not one frame" in complaint(capsys, "doctor", "model.eqp", "train.xyz@:")
 
 
 def test_cell_without_volume(capsys):

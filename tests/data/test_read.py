@@ -12,7 +12,7 @@ import pytest
 
 from equipot.data.config import DataConfig
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
-from equipot.data.read import Keys, Units, load_data, read
+from equipot.data.read import Keys, Units, load_data, read, read_one
 from equipot.structure import Structure
 
 CONVENTIONS = [
@@ -293,3 +293,35 @@ def test_a_broken_file_of_another_format(tmp_path):
     (tmp_path / "data.traj").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="data.traj: ASE cannot read it"):
         read(tmp_path / "data.traj")
+
+
+@pytest.mark.parametrize("name", ["data.xyz", "data.traj", "data.db"])
+def test_one_frame_has_masses_and_momenta_but_no_labels(crystals, tmp_path, name):
+    """What dynamics and the doctor start from is read as training data are, also where the labels contradict each other."""
+    images = [s.to_ase() for s in crystals[:3]]
+    for k, atoms in enumerate(images):
+        atoms.set_masses(np.linspace(1.0, 90.0, len(atoms)))
+        atoms.set_momenta(np.full((len(atoms), 3), 0.5 + k))
+        atoms.info["charge"] = float(k)
+    ase.io.write(tmp_path / name, images)
+    frames = read(tmp_path / name)
+    for source, default, k in ((str(tmp_path / name), -1, 2), (str(tmp_path / name), 0, 0), (f"{tmp_path / name}@1", -1, 1)):
+        one = read_one(source, default)
+        assert one.energy is None and one.forces is None and one.stress is None and frames[k].energy is not None
+        for field in ("numbers", "positions", "cell", "pbc", "masses", "momenta", "charge", "spin", "source"):
+            assert np.array_equal(getattr(one, field), getattr(frames[k], field)), field
+        np.testing.assert_allclose(one.masses, images[k].get_masses())
+        np.testing.assert_allclose(one.momenta, images[k].get_momenta())
+    for index in ("@:", "@0:2"):
+        with pytest.raises(ValueError, match=f"{index} is not one frame; name one, such as .*{name}@0"):
+            read_one(f"{tmp_path / name}{index}")
+    with pytest.raises(ValueError, match="no frames in @7, there are 3"):
+        read_one(f"{tmp_path / name}@7")
+
+
+def test_labels_that_contradict_each_other_are_no_matter_for_one_frame(tmp_path):
+    path = tmp_path / "start.xyz"
+    path.write_text("1\nenergy=1.0 REF_energy=2.0 charge=-1 Properties=species:S:1:pos:R:3\nH 0 0 0\n")
+    with pytest.raises(ValueError, match="REF_energy"):
+        read(path)
+    assert read_one(str(path)).charge == -1.0
