@@ -7,22 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from equipot.md.ensembles import Ensemble, NVTLangevin
-
-
-@dataclass(frozen=True)
-class ExtXYZ:
-    """Frames as extended XYZ text: for small systems and short runs; every tool reads it."""
-
-    every: int = 100
-    """Steps between frames."""
-
-
-@dataclass(frozen=True)
-class H5MD:
-    """Frames as H5MD (HDF5): compact, for long runs; MDAnalysis reads it. Needs h5py."""
-
-    every: int = 100
-    """Steps between frames."""
+from equipot.md.trajectory import H5MD, ExtXYZ
 
 
 @dataclass(frozen=True)

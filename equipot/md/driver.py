@@ -26,7 +26,7 @@ from equipot.md.config import MDConfig
 from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
-from equipot.md.trajectory import Frame, System, TextFile, Writer, writer
+from equipot.md.trajectory import Frame, System, TextFile, Writer
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential
 from equipot.published import load as load_potential
@@ -122,7 +122,7 @@ class Simulation:
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
         system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.electrons)
-        self.frames: Writer | None = writer(config.trajectory, out, system)
+        self.frames: Writer | None = None if config.trajectory is None else config.trajectory.writer(out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
         electrons = (structure.charge, structure.spin)
@@ -348,7 +348,7 @@ class Simulation:
         plot(table, self.out / "md.png")
         half = {name: column[len(column) // 2 :] for name, column in table.items()}
         per_atom = 1e6 / len(self.structure)
-        drift, error = log.slope(half["time_ps"], half["conserved_eV"])
+        drift, error = log.slope(half["time_ps"], half["conserved_eV"], self.config.ensemble.is_stochastic)
         summary = Summary(
             steps=self.config.steps,
             temperature_K=float(half["temperature_K"].mean()),

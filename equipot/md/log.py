@@ -58,19 +58,47 @@ BLOCKS = 10
 """Parts of a run whose means tell how well a slope is known."""
 
 
-def slope(x: Float[np.ndarray, " lines"], y: Float[np.ndarray, " lines"]) -> tuple[float, float]:
-    """Slope of a straight line and its standard error; NaN where there are too few lines.
+def slope(x: Float[np.ndarray, " lines"], y: Float[np.ndarray, " lines"], is_random_walk: bool = False) -> tuple[float, float]:
+    """Slope of a straight line by least squares and its standard error; NaN where there are too few lines.
 
-    The error is that of a line through the means of ten blocks: lines that follow each other are not independent.
+    Lines that follow each other are not independent, so that the error is told from the means of ten blocks. Where ``y``
+    fluctuates about the line, it is that of a line through these means. Where y makes a random walk with the line for its mean,
+    it follows from the differences d of consecutive means: blocks of length h of a walk whose variance grows by s^2 a unit of
+    x have var(d) = 2/3 s^2 h, and the slope over n blocks has the variance 6/5 s^2 / (n h), so 9/5 var(d) / (n h^2).
     """
     if len(x) < 3:
         return np.nan, np.nan
-    error = np.nan
-    if len(x) >= 2 * BLOCKS:
-        means = [[part.mean() for part in np.array_split(values, BLOCKS)] for values in (x, y)]
-        _, covariance = np.polyfit(*means, 1, cov=True)
-        error = np.sqrt(covariance[0, 0])
-    return float(np.polyfit(x, y, 1)[0]), float(error)
+    found = float(np.polyfit(x, y, 1)[0])
+    if len(x) < 2 * BLOCKS:
+        return found, np.nan
+    of_x, of_y = ([part.mean() for part in np.array_split(values, BLOCKS)] for values in (x, y))
+    if is_random_walk:
+        variance = 9 / 5 * np.var(np.diff(of_y), ddof=1) / BLOCKS / np.mean(np.diff(of_x)) ** 2
+    else:
+        variance = np.polyfit(of_x, of_y, 1, cov=True)[1][0, 0]
+    return found, float(np.sqrt(variance))
+
+
+SIGMAS = 3.0
+"""A drift counts as one beyond so many standard errors: these are told from ten blocks, and so not well known themselves."""
+SHORT_PS = 100.0
+"""A drift over a shorter time (ps) is stated as a change within it, and not for a nanosecond."""
+
+
+def describe_drift(drift: float, error: float, time_ps: float) -> str:
+    """What a reader of a run should know of the drift of the conserved energy, in words.
+
+    ``drift`` and its standard error ``error`` are in meV/atom/ns, over ``time_ps``; NaN where there are too few lines. A figure
+    that its error exceeds is left out.
+    """
+    if np.isnan(error):
+        return "too short for a drift of the conserved energy"
+    if abs(drift) <= SIGMAS * error:
+        return "no drift of the conserved energy beyond its statistical error"
+    if time_ps < SHORT_PS:
+        change, change_error = drift * time_ps / 1000, error * time_ps / 1000
+        return f"the conserved energy changes by {change:.2g} ± {change_error:.1g} meV/atom in its {time_ps:.3g} ps"
+    return f"drift of the conserved energy {drift:.3g} ± {error:.2g} meV/atom/ns"
 
 
 HEADER = ",".join(Line._fields) + "\n"

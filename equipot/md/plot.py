@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from equipot.figures import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
 
 
 def plot(table: Mapping[str, np.ndarray], path: Path) -> None:
-    """Draws the columns of a log into a PNG file."""
+    """Draw the columns of a log into a PNG file."""
+    save_figure(draw(table), path)
+
+
+def draw(table: Mapping[str, np.ndarray]) -> Any:
+    """Draw the columns of a log into a figure of matplotlib."""
     from matplotlib import rc_context
 
     periodic = not np.isnan(table["pressure_GPa"]).all()
@@ -23,7 +29,7 @@ def plot(table: Mapping[str, np.ndarray], path: Path) -> None:
         for name, colour in (("potential_eV", BLUE), ("total_eV", GREY), ("conserved_eV", ORANGE)):
             energy = table[name] - table["conserved_eV" if name == "conserved_eV" else "total_eV"][0]
             axes[0].plot(time, energy, color=colour, linewidth=0.9, label=name.removesuffix("_eV"))
-        axes[0].set_ylabel("energy (eV), from the total at the start")
+        axes[0].set_ylabel("energy from the initial total (eV)")
         axes[0].legend()
         others = [("temperature_K", "temperature (K)"), ("pressure_GPa", "pressure (GPa)"), ("volume_A3", "volume (Å³)")]
         for axis, (name, label) in zip(axes[1:], others, strict=False):
@@ -33,7 +39,7 @@ def plot(table: Mapping[str, np.ndarray], path: Path) -> None:
             axis.legend()
         for axis in axes:
             axis.set_xlabel("time (ps)")
-        save_figure(figure, path)
+    return figure
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from equipot.console import Console, duration
 from equipot.md.config import MDConfig
-from equipot.md.log import Line
+from equipot.md.log import Line, describe_drift
 
 QUIET_SECONDS = 10.0
 """Least time between two plain lines."""
@@ -69,8 +69,5 @@ class Progress:
         text = f"second half: T {summary.temperature_K:.1f} K"
         if not np.isnan(half["pressure_GPa"]).all():
             text += f"  P {half['pressure_GPa'].mean():.4g} GPa  V {half['volume_A3'].mean():.2f} Å³"
-        if np.isnan(summary.drift_meV_per_atom_per_ns):
-            self.say(f"{text}  (too short for a drift of the conserved energy)")
-            return
-        error = "" if np.isnan(summary.drift_error) else f" ± {summary.drift_error:.2g}"
-        self.say(f"{text}  drift of the conserved energy {summary.drift_meV_per_atom_per_ns:.3g}{error} meV/atom/ns")
+        time = float(np.ptp(half["time_ps"]))
+        self.say(f"{text}  {describe_drift(summary.drift_meV_per_atom_per_ns, summary.drift_error, time)}")

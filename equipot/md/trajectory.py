@@ -10,6 +10,7 @@ import errno
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +19,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equipot.files import write_atomically
-from equipot.md.config import H5MD, ExtXYZ
 from equipot.units import fs, kJ_per_mol
 
 
@@ -54,14 +54,28 @@ class System(NamedTuple):
     """Charge (e) and spin, where they are not zero."""
 
 
-def writer(trajectory: ExtXYZ | H5MD | None, out: Path, system: System) -> Writer | None:
-    """The writer of a kind of trajectory, into the folder ``out``."""
-    match trajectory:
-        case ExtXYZ():
-            return ExtXYZWriter(out / "trajectory.xyz", system)
-        case H5MD():
-            return H5MDWriter(out / "trajectory.h5", system)
-    return None
+@dataclass(frozen=True)
+class ExtXYZ:
+    """Frames as extended XYZ text: for small systems and short runs; every tool reads it."""
+
+    every: int = 100
+    """Steps between frames."""
+
+    def writer(self, out: Path, system: System) -> Writer:
+        """The writer of ``trajectory.xyz`` in the folder ``out``."""
+        return ExtXYZWriter(out / "trajectory.xyz", system)
+
+
+@dataclass(frozen=True)
+class H5MD:
+    """Frames as H5MD (HDF5): compact, for long runs; MDAnalysis reads it. Needs h5py."""
+
+    every: int = 100
+    """Steps between frames."""
+
+    def writer(self, out: Path, system: System) -> Writer:
+        """The writer of ``trajectory.h5`` in the folder ``out``."""
+        return H5MDWriter(out / "trajectory.h5", system)
 
 
 class TextFile:

@@ -21,6 +21,7 @@ from equipot import config as yaml
 from equipot import md
 from equipot.data.batch import pad
 from equipot.md import log
+from equipot.md.plot import draw
 from equipot.md.prepare import check_start, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
@@ -399,12 +400,14 @@ def test_long_time_steps_get_a_warning(potential, solid, configure):
     assert len(told) == 1
 
 
-def test_constrained_atoms_are_refused(solid, tmp_path):
+def test_constrained_atoms_are_refused(potential, solid, configure, tmp_path):
     atoms = solid.to_ase()
     atoms.set_constraint(FixAtoms([0, 3]))
     ase.io.write(tmp_path / "start.xyz", atoms)
     with pytest.raises(ValueError, match=r"start.xyz, frame 0: the atoms are constrained \(FixAtoms\).*remove the constraints"):
-        read_structure(str(tmp_path / "start.xyz"), 0, (1, 1, 1))
+        check_start(configure(md.NVE()), potential, read_structure(str(tmp_path / "start.xyz"), 0, (1, 1, 1)), print)
+    with pytest.raises(ValueError, match=r"constrained \(FixAtoms\)"):
+        md.simulate(potential, Structure.from_ase(atoms), configure(md.NVE()), tmp_path / "run", progress=None)
 
 
 @pytest.mark.parametrize("trajectory", [md.ExtXYZ(), md.H5MD()], ids=name)
@@ -485,7 +488,7 @@ def test_the_frame_can_stand_behind_the_file(solid, tmp_path):
     size = lambda source, frame=0: len(read_structure(source, frame, (1, 1, 1)))
     assert (size(f"{path}@1"), size(f"{path}@-1"), size(f"{path}@0"), size(f"{path}@1", 1)) == (4, 6, 32, 4)
     assert size("bundled:ethanol/test@2") == 9
-    refused = {"@5": "there is no frame 5", "@0:2": "@0:2 is not one frame", "@1": "and frame 2 are two frames"}
+    refused = {"@5": "no frames in @5, there are 3", "@0:2": "@0:2 is not one frame", "@1": "and frame 2 are two frames"}
     for index, message in refused.items():
         with pytest.raises(ValueError, match=message):
             size(path + index, 2 if index == "@1" else 0)
@@ -509,7 +512,7 @@ def test_copies_of_the_cell(solid, tmp_path):
     assert np.array_equal(grown.numbers, expected.numbers)
     np.testing.assert_allclose(grown.positions, expected.positions)
     np.testing.assert_allclose(grown.cell, expected.cell[:])
-    for frame, repeat, message in ((2, (1, 1, 1), "no frame 2"), (0, (1, 1, 1), "no such file")):
+    for frame, repeat, message in ((2, (1, 1, 1), "no frames in @2, there are 2"), (0, (1, 1, 1), "no such file")):
         path = tmp_path / ("start.xyz" if frame else "none.xyz")
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             read_structure(str(path), frame, repeat)
@@ -556,6 +559,37 @@ def test_resume_refuses_what_is_not_the_same(potential, solid, configure, tmp_pa
     path.write_bytes(data[:1000])
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         again(potential, solid, config)
+
+
+def test_the_slope_of_a_random_walk_comes_with_its_error():
+    x = np.linspace(0, 1, 400)
+    rng = np.random.default_rng(1)
+    walks = 3.0 * x + np.cumsum(rng.normal(size=(400, 400)), axis=1)
+    missed = [(value - 3.0) / error for value, error in (log.slope(x, walk, is_random_walk=True) for walk in walks)]
+    # A t distribution of about eight degrees of freedom has a variance of 8/6.
+    assert 0.9 < np.var(missed) < 2.0 and abs(np.mean(missed)) < 0.3
+    # The error of a line with independent blocks would be far too small.
+    assert np.var([(value - 3.0) / error for value, error in (log.slope(x, walk) for walk in walks)]) > 4
+
+
+def test_a_drift_is_only_stated_beyond_its_error():
+    assert log.describe_drift(-93.0, 60.0, 2.5) == "no drift of the conserved energy beyond its statistical error"
+    assert log.describe_drift(-93.0, 7.0, 2.5) == "the conserved energy changes by -0.23 ± 0.02 meV/atom in its 2.5 ps"
+    assert log.describe_drift(-93.0, 6.0, 500.0) == "drift of the conserved energy -93 ± 6 meV/atom/ns"
+    assert "too short" in log.describe_drift(-93.0, np.nan, 2.5)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_the_picture_holds_all_of_its_labels(periodic):
+    time, nothing = np.arange(50.0), np.full(50, np.nan)
+    table = dict.fromkeys(log.Line._fields, time) | ({} if periodic else {"pressure_GPa": nothing, "volume_A3": nothing})
+    figure = draw(table)
+    figure.canvas.draw()
+    labels = [label for axis in figure.axes for label in (axis.xaxis.label, axis.yaxis.label)]
+    assert len(labels) == (8 if periodic else 4)
+    for label in labels:
+        box = label.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1 and 0 <= box.y0 < box.y1 <= figure.bbox.y1, label.get_text()
 
 
 def test_a_slope_comes_with_its_error():

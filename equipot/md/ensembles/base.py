@@ -40,6 +40,9 @@ class Ensemble:
     """Whether the temperature of the config acts beyond the initial velocities."""
     has_pressure: ClassVar[bool] = False
     """Whether the cell changes under a pressure; the system must then be periodic along all three cell vectors."""
+    is_stochastic: ClassVar[bool] = False
+    """Whether random numbers move the system. The heat that they put in is known with the error of a time step, so that the
+    conserved energy makes a random walk instead of a fluctuation about a constant."""
     needs_motion: ClassVar[bool] = False
     """Whether atoms at rest would stay at rest, so that a run cannot start from zero velocities."""
 

@@ -26,6 +26,7 @@ class NVTCSVR(Ensemble):
     and counts the degrees of freedom of the centre of mass, which its initial momenta do not have.
     """
 
+    is_stochastic: ClassVar[bool] = True
     needs_motion: ClassVar[bool] = True
     thermostat_fs: float = 100.0
     """Relaxation time of the kinetic energy, fs."""

@@ -25,6 +25,7 @@ class NVTLangevin(Ensemble):
     """
 
     conserves_momentum: ClassVar[bool] = False
+    is_stochastic: ClassVar[bool] = True
     friction_per_ps: float = 10.0
     """Friction, 1/ps."""
 

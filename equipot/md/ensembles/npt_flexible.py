@@ -40,6 +40,7 @@ class NPTFlexible(Ensemble):
     """Constant temperature and pressure, all six strains of the cell free: Langevin dynamics of atoms and cell."""
 
     conserves_momentum: ClassVar[bool] = False
+    is_stochastic: ClassVar[bool] = True
     has_pressure: ClassVar[bool] = True
     friction_per_ps: float = 10.0
     """Friction of the atoms, 1/ps."""
