@@ -29,7 +29,7 @@ FAR = 1.5
 
 
 class ChunkSpec(NamedTuple):
-    """What a chunk consists of; hashable, since it is compiled in."""
+    """Sizes and limits of a chunk, and the ensemble; hashable, since it is compiled in."""
 
     ensemble: Ensemble
     steps_per_line: int
@@ -44,7 +44,7 @@ class ChunkSpec(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What is kept of the frames of a chunk."""
+    """Frames of a chunk, stacked."""
 
     position: Float[Array, "frames atoms 3"]
     """Å, continuous in time."""
@@ -54,7 +54,7 @@ class Frames(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """What comes out of a chunk. Rows of ``log`` and ``frames`` beyond ``done`` lines mean nothing."""
+    """State at the end of a chunk, its lines of the log and its frames. Rows beyond ``done`` lines mean nothing."""
 
     state: State
     log: Observation
@@ -72,19 +72,19 @@ class ChunkResult(NamedTuple):
 def begin(
     potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Ensemble, state: State
 ) -> tuple[State, Observation, Array]:
-    """The state at step zero, with forces and what the ensemble needs; what there is to say of it; and the overflow flag."""
+    """Compute forces and the extra state of the ensemble at step zero: the state, its observation, the list's overflow flag."""
     return _begin(potential, frozen.arrays, state, spec, frozen.fixed, ensemble)
 
 
 def run_chunk(
     potential: Potential, spec: ListSpec, frozen: Frozen, chunk_spec: ChunkSpec, state: State, lines: int
 ) -> ChunkResult:
-    """``lines`` lines of the log further. Compiled once for each list size, whatever the number of lines."""
+    """Go on by ``lines`` lines of the log. Compiled once for each list size, whatever the number of lines."""
     return _run(potential, frozen.arrays, state, jnp.int32(lines), spec, frozen.fixed, chunk_spec)
 
 
 class Frozen(NamedTuple):
-    """A ``Setup`` split into what is traced and what is compiled in."""
+    """A ``Setup`` in two parts: arrays, which are traced, and numbers, which are compiled in."""
 
     arrays: tuple
     fixed: tuple
@@ -142,7 +142,7 @@ def _run(
 
 
 def advance(chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
-    """The steps up to the next line of the log, or up to an overflow of the list."""
+    """Make the steps up to the next line of the log, or up to an overflow of the list: state, list and number of steps."""
 
     def one(carry: tuple[State, DeviceList, Array]) -> tuple[State, DeviceList, Array]:
         state, neighbor, made = carry
@@ -153,14 +153,14 @@ def advance(chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: Devic
 
 
 def unbuilt(spec: ListSpec, state: State) -> DeviceList:
-    """A list that counts as stale, so that whoever needs it first builds it: one copy less of that code to compile."""
+    """Make an empty list that counts as stale, so that the first step builds it: one copy less of that code to compile."""
     shape = jax.eval_shape(partial(allocate, spec), state.position, state.cell)
     neighbor = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
 def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Observation:
-    """What a line of the log says of a state, given the model's input."""
+    """Measure what a line of the log says of a state; ``graph`` is the model's input for it."""
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
     nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
@@ -176,7 +176,7 @@ def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Obs
 
 
 def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
-    """Takes whole lattice vectors off atoms that have gone far, for the sake of float32; ``images`` keeps count."""
+    """Take whole lattice vectors off atoms that have gone far, for the sake of float32; ``images`` counts them."""
     if not any(pbc):
         return state
     cell = complete_cell(state.cell, pbc)
@@ -187,7 +187,7 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
 
 
 def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
-    """Room for the lines and frames of a full chunk."""
+    """Make zeros for the lines and frames of a full chunk."""
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
     n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
@@ -196,7 +196,7 @@ def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
 
 
 def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array) -> Frames:
-    """``frames`` with this state in its place, where ``done`` lines make whole frames."""
+    """Write the state into its row of ``frames``, where ``done`` lines make whole frames."""
     if not chunk_spec.lines_per_frame:
         return frames
     place = jnp.where(done % chunk_spec.lines_per_frame == 0, done // chunk_spec.lines_per_frame - 1, chunk_spec.lines)
@@ -205,7 +205,7 @@ def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array)
 
 
 def frame_of(state: State) -> Frames:
-    """One frame, without the leading axis."""
+    """The state as one frame, without the leading axis."""
     position = state.position + state.images.astype(state.position.dtype) @ state.cell
     return Frames(position, state.momentum, state.force, state.cell)
 

@@ -42,7 +42,7 @@ class Explosion(RuntimeError):
 
 
 class Summary(NamedTuple):
-    """What a finished run has to say."""
+    """Figures of a finished run."""
 
     steps: int
     temperature_K: float
@@ -57,7 +57,7 @@ class Summary(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Where a run is, between two chunks."""
+    """State of a run between two chunks, which a checkpoint holds."""
 
     step: int
     state: State
@@ -65,12 +65,11 @@ class Snapshot(NamedTuple):
     heat: float
     """Energy from stochastic forces in earlier chunks, eV."""
     marks: dict[str, int]
-    """How much is in the log and in the trajectory."""
+    """Length of the log (bytes) and of the trajectory (bytes or frames)."""
 
 
 def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Summary:
-    """Runs what the config says into the folder ``out``. ``progress`` is where it reports:
-    True means standard output, None or False silence.
+    """Run the config into the folder ``out``, and report to ``progress``: True means standard output, None or False silence.
 
     Raises:
         ValueError: something to mend in the config or in the files it names.
@@ -90,7 +89,7 @@ def simulate(
     resume: bool = False,
     progress: TextIO | bool | None = True,
 ) -> Summary:
-    """The same for a potential and a structure at hand: what the config says of them, copies included, does not count.
+    """Run the dynamics of a config for a potential and a structure at hand; those that the config names do not count.
 
     Raises:
         as ``run``.
@@ -101,7 +100,7 @@ def simulate(
 
 
 class Simulation:
-    """The host's side of one run."""
+    """One run: what the host does between chunks."""
 
     def __init__(self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress):
         check_start(config, potential, structure, progress.say)
@@ -134,7 +133,7 @@ class Simulation:
         return self.out / "checkpoint.safetensors"
 
     def go(self, resume: bool) -> Summary:
-        """From the start, or from the checkpoint, to the end."""
+        """Run from the start, or from the checkpoint, to the end."""
         at = self.resume() if resume else self.start()
         self.progress.open(at.step, len(self.structure))
         try:
@@ -148,7 +147,7 @@ class Simulation:
         return self.finish()
 
     def start(self) -> Snapshot:
-        """Step zero: forces, the first line and the first frame."""
+        """Compute step zero and write the first line, the first frame and a checkpoint."""
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
         explain_start(self.config, self.structure, self.progress.say)
@@ -179,7 +178,7 @@ class Simulation:
         return start_list(self.config, self.structure, self.potential.cutoff)
 
     def resume(self) -> Snapshot:
-        """Where the checkpoint was written, with the files cut back to it; without a checkpoint, step zero."""
+        """Read the checkpoint and cut the files back to it; without a checkpoint, start."""
         if not self.checkpoint.exists():
             self.clear()
             self.progress.say(f"{self.out} holds no checkpoint to resume from: starting at step 0")
@@ -214,7 +213,7 @@ class Simulation:
         return at
 
     def clear(self) -> None:
-        """Removes what a kill before the first checkpoint leaves: at most the first line and the first frame.
+        """Remove what a kill before the first checkpoint leaves: at most the first line and the first frame.
 
         Raises:
             ValueError: there is more, so that it was not such a kill.
@@ -231,7 +230,7 @@ class Simulation:
         return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
 
     def save(self, at: Snapshot, done: int) -> None:
-        """Replaces the checkpoint by one of ``at``; the files are complete up to step ``done``."""
+        """Replace the checkpoint by one of ``at``; log and trajectory are complete up to step ``done``."""
         record = {
             "step": at.step,
             "done": done,
@@ -244,7 +243,7 @@ class Simulation:
         save(self.checkpoint, at.state, record)
 
     def advance(self, at: Snapshot) -> Snapshot:
-        """One chunk further: computed, written, and safe."""
+        """Compute one chunk, write its lines and frames, and replace the checkpoint."""
         begun = time.perf_counter()
         lines = min(self.chunk_spec.lines, (self.config.steps - at.step) // self.config.log_every)
         result, spec = self.compute(at, lines)
@@ -257,7 +256,7 @@ class Simulation:
         return after
 
     def compute(self, at: Snapshot, lines: int) -> tuple[chunk.ChunkResult, ListSpec]:
-        """The chunk on the device. Where the list overflows, it is done again from its beginning with a larger one."""
+        """Compute a chunk on the device; where the list overflows, again from its beginning with a larger one."""
         spec = at.spec
         for _ in range(MOST_GROWTHS):
             result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.chunk_spec, at.state, lines))
@@ -279,7 +278,7 @@ class Simulation:
         self.explode(at, result, f"the neighbour list is still too small after {MOST_GROWTHS} growths")
 
     def repeat(self, at: Snapshot, step: int, spec: ListSpec) -> ListSpec:
-        """Says that a chunk is done again with a larger list."""
+        """Report that a chunk is computed again with a larger list."""
         self.builds += 1
         pairs = "" if spec.pairs is None else f" and {spec.pairs} pairs within the cutoff"
         room = f"with room for {spec.slots} neighbours of an atom{pairs}"
@@ -307,7 +306,7 @@ class Simulation:
         return "the energy is not finite"
 
     def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame]]:
-        """The lines and the frames of a chunk that were reached."""
+        """Lines and frames of a chunk that were reached, on the host."""
         every, per = self.config.log_every, self.chunk_spec.lines_per_frame
         row = lambda tree, k: jax.tree.map(lambda x: x[k], tree)
         lines = range(int(result.done))
@@ -319,7 +318,7 @@ class Simulation:
         return self.frame_at(line.step, kept, line.potential_eV)
 
     def frame_at(self, step: int, kept: chunk.Frames, energy: float) -> Frame:
-        """A frame where the structure was: the dynamics runs about the origin."""
+        """A frame about the middle of the structure as it was read: the dynamics runs about the origin."""
         position, *others = (np.asarray(x, np.float64) for x in kept)
         return Frame(step, step * self.config.timestep_fs, position + self.origin, *others, energy)
 
@@ -329,7 +328,7 @@ class Simulation:
             self.frames.append(frames)
 
     def explode(self, at: Snapshot, result: chunk.ChunkResult, reason: str) -> NoReturn:
-        """Writes what there is, the broken state last, and raises. The checkpoint stays at the last chunk."""
+        """Write lines and frames, the broken state last, and raise. The checkpoint stays at the last chunk."""
         step = at.step + int(result.steps)
         table, frames = self.harvest(at, result)
         state = result.state
@@ -341,7 +340,7 @@ class Simulation:
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
-        """The plot and the figures of the whole run."""
+        """Draw md.png and report the figures of the whole run."""
         from equipot.md.plot import plot
 
         table = log.read(self.log.path)

@@ -13,7 +13,7 @@ from equipot.units import GPa, kB
 
 
 class Line(NamedTuple):
-    """What is known of one moment. ``conserved_eV`` is what an exact integrator would keep constant."""
+    """Figures of one step. ``conserved_eV`` is what an exact integrator would keep constant."""
 
     step: int
     time_ps: float
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """What turns observations of the device into lines, in double precision."""
+    """Turns observations of the device into lines, in double precision."""
 
     isolated_atom_energy: float
     """Sum of E0 over the atoms, eV."""
@@ -35,7 +35,7 @@ class Ledger(NamedTuple):
     timestep_fs: float
 
     def line(self, step: int, seen: Observation, heat: float) -> Line:
-        """One line; ``heat`` is what stochastic forces put in before this chunk (eV)."""
+        """Line of one observation; ``heat`` is what stochastic forces put in before this chunk (eV)."""
         kinetic = float(seen.kinetic)
         potential = float(seen.interaction) + self.isolated_atom_energy
         total = potential + kinetic
@@ -111,7 +111,7 @@ def text(line: Line) -> str:
 
 
 def read(path: Path) -> dict[str, Float[np.ndarray, " lines"]]:
-    """Columns of a log by name; what is empty is NaN."""
+    """Read the columns of a log by name; empty figures are NaN."""
     rows = path.read_text(encoding="utf-8").splitlines()
     value = lambda x: float(x) if x else np.nan
     table = np.array([[value(x) for x in row.split(",")] for row in rows[1:]]).reshape(-1, len(Line._fields))

@@ -23,7 +23,7 @@ LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
 
 
 def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types: Sequence[str] = ()) -> Structure:
-    """The starting structure. ``file@3`` is the same as ``frame`` 3; ``types`` are the elements of numbered atom types.
+    """Read the starting structure and repeat it along each cell vector; ``source`` and ``types`` are those of ``read_one``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -40,7 +40,7 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types:
 
 
 def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
-    """A supercell."""
+    """Supercell of ``repeat`` copies along each cell vector; charge and spin are those of all copies."""
     if tuple(repeat) == (1, 1, 1):
         return structure
     images = np.array([[i, j, k] for i in range(repeat[0]) for j in range(repeat[1]) for k in range(repeat[2])])
@@ -57,7 +57,7 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
 
 
 def check_start(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
-    """Raises where a run could not mean anything; says what looks unwise.
+    """Check that a run can mean something, and warn through ``say`` of what looks unwise.
 
     Raises:
         ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
@@ -103,7 +103,7 @@ def check_start(config: MDConfig, potential: Potential, structure: Structure, sa
 
 
 def check_momenta(config: MDConfig, structure: Structure) -> None:
-    """Raises where momenta are wanted that are not there.
+    """Check momenta that the config takes from the structure.
 
     Raises:
         ValueError: the structure has none, or one that is not finite.
@@ -121,7 +121,7 @@ def check_momenta(config: MDConfig, structure: Structure) -> None:
 
 
 def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], None]) -> None:
-    """Says what becomes of masses and momenta of the structure where that may not be what is meant."""
+    """Report through ``say`` how masses and momenta of the structure are used, where that may not be what is meant."""
     mass, momentum = masses(structure), structure.momenta
     if not np.allclose(mass, masses(structure.replace(masses=None)), rtol=0.01):
         say(f"{structure.name} has masses other than the standard ones, {mass.min():g} to {mass.max():g} amu; they are used")
@@ -140,7 +140,7 @@ def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], N
 
 
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
-    """What stays fixed, in internal units."""
+    """Fixed quantities of the run, in the units of ``md.state``."""
     return Setup(
         dt=config.timestep_fs * fs,
         kT=kB * config.temperature_K,
@@ -155,7 +155,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Positions of the structure about their mean, and its momenta or some drawn from the seed; no forces and energy yet."""
+    """Make the state: positions about their mean, momenta of the structure or drawn by the seed, no forces and energy yet."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
     drawn = config.velocities == "draw"
     momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta

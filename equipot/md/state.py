@@ -1,4 +1,4 @@
-"""What moves: the state that every ensemble shares, initial velocities, and what is measured on it.
+"""The state that every ensemble shares, initial velocities, and what a line of the log is made of.
 
 Units are eV, Å, amu, and the time that follows from them, Å sqrt(amu/eV): about 10.18 fs, the same as ASE's.
 """
@@ -25,7 +25,7 @@ from equipot.units import kB
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Everything that the next step depends on; the neighbour list is not part of it but follows from it."""
+    """Everything that the next step depends on, but the neighbour list, which follows from it."""
 
     position: Float[Array, "atoms 3"]
     """Å. May lie outside of the cell, but never far: a chunk begins by taking whole lattice vectors off."""
@@ -46,14 +46,14 @@ class State:
     heat: Float[Array, ""]
     """Energy that stochastic forces have put in since the chunk began, eV."""
     extra: Any
-    """What the ensemble needs besides: thermostat chains, momentum of the cell."""
+    """Further arrays of the ensemble: thermostat chains, momentum of the cell; see ``Ensemble.start``."""
 
     def replace(self, **changes: Any) -> State:
         return dataclasses.replace(self, **changes)
 
 
 class Setup(NamedTuple):
-    """What stays fixed during a run."""
+    """Quantities that stay fixed during a run."""
 
     dt: float
     """Time step, Å sqrt(amu/eV)."""
@@ -72,7 +72,7 @@ class Setup(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a line of the log is made of, as measured on the device."""
+    """Measurements on the device that make a line of the log."""
 
     interaction: Float[Array, ""]
     """eV, without E0 of the isolated atoms."""
@@ -89,14 +89,14 @@ class Observation(NamedTuple):
 
 
 def masses(structure: Structure) -> Float[np.ndarray, "atoms 1"]:
-    """The structure's own masses, or the standard ones, amu."""
+    """Masses of the structure where it has some, else the standard ones, amu."""
     from ase.data import atomic_masses
 
     return (atomic_masses[structure.numbers] if structure.masses is None else structure.masses)[:, None]
 
 
 def kinetic_energy(momentum: Array, mass: Array) -> Array:
-    """sum p^2 / 2m in eV."""
+    """Kinetic energy sum p^2 / 2m of momenta (sqrt(eV amu)) and masses (amu), eV."""
     return 0.5 * jnp.sum(momentum**2 / mass)
 
 
@@ -116,7 +116,7 @@ def rotations(structure: Structure) -> int:
 
 
 def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Float[np.ndarray, "atoms 3"]:
-    """Maxwell-Boltzmann momenta, sqrt(eV amu), without total momentum and, if isolated, without angular momentum.
+    """Draw Maxwell-Boltzmann momenta (sqrt(eV amu)) without total momentum and, if isolated, without angular momentum.
 
     They are scaled so that the temperature (K) is exact. A single atom keeps what it draws.
     """
@@ -131,7 +131,7 @@ def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Floa
 
 
 def at_rest(structure: Structure, momentum: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
-    """The momenta (sqrt(eV amu)) less those of the system as a whole: of its translation and, if isolated, its rotation."""
+    """Subtract from the momenta (sqrt(eV amu)) those of the system as a whole: translation and, if isolated, rotation."""
     mass = masses(structure)
     momentum = momentum - mass * momentum.sum(axis=0) / mass.sum()
     if not structure.pbc.any():

@@ -1,7 +1,7 @@
 """Files that grow by a chunk at a time and can be cut back to where a checkpoint was written.
 
-Every file answers ``mark()``, a number that says how much is in it, and ``cut(mark)``. What a kill leaves behind the last mark
-is cut off when the run is resumed.
+Every file has ``mark()``, its length as a number, and ``cut(mark)``, which shortens it to that. What a kill leaves behind the
+mark of the last checkpoint is cut off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Writer(Protocol):
 
 
 class System(NamedTuple):
-    """What all frames have in common."""
+    """Properties that all frames share."""
 
     numbers: Int[np.ndarray, " atoms"]
     mass: Float[np.ndarray, "atoms 1"]
@@ -79,13 +79,13 @@ class H5MD:
 
 
 class TextFile:
-    """Text that is only ever added to, and safe on the disk when ``append`` returns."""
+    """Text file that grows, and is safe on the disk when ``append`` returns."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def append(self, text: str) -> None:
-        """Adds text.
+        """Add text.
 
         Raises:
             OSError: the disk is full, or the file may not be written; a part may have been added.
@@ -100,11 +100,11 @@ class TextFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def mark(self) -> int:
-        """Bytes."""
+        """Length in bytes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, mark: int) -> None:
-        """Cuts back to ``mark`` bytes.
+        """Shorten to ``mark`` bytes.
 
         Raises:
             ValueError: there are fewer.
@@ -165,7 +165,7 @@ class H5MDWriter:
         self.system = system
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Adds frames.
+        """Add frames.
 
         Raises:
             OSError: the disk is full, or the file may not be written; what it held can be read.
@@ -207,7 +207,7 @@ class H5MDWriter:
                 data.flush()
 
     def mark(self) -> int:
-        """Frames."""
+        """Number of frames."""
         import h5py
 
         if not self.path.exists():
@@ -216,7 +216,7 @@ class H5MDWriter:
             return len(file[self.GROUP]["position/step"])
 
     def cut(self, mark: int) -> None:
-        """Cuts back to ``mark`` frames. A file that a kill left open is copied into one that is closed.
+        """Shorten to ``mark`` frames. A file that a kill left open is copied into one that is closed.
 
         Raises:
             ValueError: there are fewer frames.
