@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from equipot import config
-from equipot.data.check import check
+from equipot.data.checks.frames import check
 from equipot.data.read import Reading, gather
 from equipot.data.stats import is_free_atom
 from equipot.structure import Structure
@@ -31,6 +31,7 @@ def execute(args: argparse.Namespace) -> None:
     frames, dropped = gather(args.data, settings)
     bound = [frame for frame in frames if not is_free_atom(frame)]
     report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance).with_problems(dropped)
+    report = report.judged(settings.checks)
     print(report)
     print(ranges(bound, len(frames) - len(bound)))
     if report.errors:

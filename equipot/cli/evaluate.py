@@ -27,7 +27,7 @@ def evaluate_file(
 ) -> dict[str, float]:
     """The error table of a potential on labelled data."""
     from equipot import config, published
-    from equipot.data.check import check
+    from equipot.data.checks.frames import check
     from equipot.data.read import Reading, gather
     from equipot.data.stats import is_free_atom
     from equipot.files import check_writable
@@ -44,7 +44,8 @@ def evaluate_file(
     frames, dropped = gather(data, settings)
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
-    check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance).raise_errors()
+    report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance)
+    report.judged(settings.checks).raise_errors()
     table, predictions = evaluate_set(potential, structures, batch_size)
     left_out = len(frames) - len(structures)
     for problem in dropped:

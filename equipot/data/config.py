@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from ase.data import chemical_symbols
 
-from equipot.data.check import MAX_FORCE, MIN_DISTANCE
+from equipot.config import suggest
+from equipot.data.checks.frames import MAX_FORCE, MIN_DISTANCE
+from equipot.data.checks.report import SWITCHES
 from equipot.data.labels import Keys, Units
 
 CHOICES = ("auto", "isolated", "fit")
@@ -31,6 +33,8 @@ class Reading:
     """Element of each atom type, in their order, for files that number them, such as LAMMPS dumps without elements."""
     unconverged: Literal["drop", "keep"] = "drop"
     """What becomes of frames whose self-consistent field did not converge, as outputs of codes (or scf_converged=F) say."""
+    checks: dict[str, Literal["warn", "skip"]] = field(default_factory=dict)
+    """What becomes of errors of single checks, by the names that their messages end in, such as force_sign: warn."""
     max_force: float = MAX_FORCE
     """A larger force component in the data (eV/Å) is an error."""
     min_distance: float = MIN_DISTANCE
@@ -40,6 +44,9 @@ class Reading:
         for name in self.types:
             if name not in chemical_symbols[1:]:
                 raise ValueError(f"types: {name!r} is not the symbol of an element")
+        for name in self.checks:
+            if name not in SWITCHES:
+                raise ValueError(f"checks: there is no check {name!r}; {suggest(name, list(SWITCHES))}")
         for name in ("max_force", "min_distance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")

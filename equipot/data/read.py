@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from equipot.data import bundled, extxyz, formats
-from equipot.data.check import CUTOFF, WARNING, Problem, Report, check
+from equipot.data.checks.frames import CUTOFF, check
+from equipot.data.checks.isolated import isolated
+from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import SCF_CONVERGED
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
@@ -251,7 +253,8 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
         test, dropped = _without_free_atoms(test), (*dropped, *more)
     train = _weighted(train, config.weights)
     sets = {"train": train, "valid": held, "test": test}
-    report = check(sets, cutoff, config.max_force, config.min_distance, needs).with_problems(dropped)
+    report = check(sets, cutoff, config.max_force, config.min_distance, needs)
+    report = report.with_problems(dropped).judged(config.checks)
     report.raise_errors()
     return Sets(train, held, test, free, report)
 
@@ -277,7 +280,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
         frames = Cleared(frames, {"energy": None, "forces": None, "stress": None})
-    report = check({name: frames}, cutoff, settings.max_force, settings.min_distance)
+    report = check({name: frames}, cutoff, settings.max_force, settings.min_distance).judged(settings.checks)
     if not labelled:
         report = report.without("unlabelled")
     report.raise_errors()
@@ -351,7 +354,7 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
     With ``known``, only what it leaves open, see ``stats.atomic_energies``.
 
     Raises:
-        ValueError: an element without E0.
+        ValueError: an element without E0, or (``DataError``) isolated atoms that do not belong to the other frames.
     """
     choice, free = config.atomic_energies, sets.free
     if isinstance(choice, str) and choice not in CHOICES:
@@ -363,4 +366,9 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
                 "or a file of isolated atoms"
             ) from None
         free, choice = isolated_energies(source), "isolated"
-    return atomic_energies(sets.train, free, choice, known)
+    found = atomic_energies(sets.train, free, choice, known)
+    if found.origin != "isolated":
+        return found
+    judged = Report(tuple(isolated(sets.train, free)), ()).judged(config.checks)
+    judged.raise_errors()
+    return replace(found, warnings=(*found.warnings, *judged.warnings))

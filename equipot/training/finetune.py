@@ -16,7 +16,7 @@ import equipot
 from equipot import artifact, published
 from equipot import config as configs
 from equipot.data.config import KINDS
-from equipot.data.levels import by_level, joined, label, of_level
+from equipot.data.heads import by_level, joined, label, of_level
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Headed, Rezeroed, Scaled, Subset, split

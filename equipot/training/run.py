@@ -13,7 +13,7 @@ from equipot import config as configs
 from equipot import earlier, eqp
 from equipot.console import Console, duration, stream_of
 from equipot.data.config import KINDS
-from equipot.data.levels import by_level, label
+from equipot.data.heads import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.potential import Potential, Term

@@ -11,7 +11,7 @@ import numpy as np
 
 import equipot
 from equipot.data.batch import pad
-from equipot.data.levels import joined
+from equipot.data.heads import joined
 from equipot.data.loader import Frames, Replayed, prepare
 from equipot.data.read import Dataset, Sets, load_data
 from equipot.data.stats import LONGEST, statistics, typical_cutoff

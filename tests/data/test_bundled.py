@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from equipot.data import bundled
-from equipot.data.check import check
+from equipot.data.checks.frames import check
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data, read
 from equipot.data.stats import is_free_atom

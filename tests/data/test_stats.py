@@ -5,6 +5,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from equipot.data.batch import find_slots
+from equipot.data.checks.report import DataError
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data
 from equipot.data.stats import (
@@ -92,6 +93,26 @@ def test_isolated_atoms_give_e0_and_are_not_trained_on(molecules, write):
         load_data(DataConfig(str(write(bound)), valid=2, atomic_energies="isolated"), 0)
     with pytest.raises(ValueError, match="'isolatd' is none of auto, isolated, fit"):
         load_data(DataConfig(str(write(bound)), valid=2, atomic_energies="isolatd"), 0)
+
+
+@pytest.mark.parametrize("compositions", ["one", "several"])
+def test_an_isolated_atom_of_another_calculation_is_named(molecules, write, compositions):
+    free = lambda z, e: Structure([z], np.zeros((1, 3)), energy=e, info={"config_type": "IsolatedAtom"})
+    bound = [m.replace(energy=m.energy - 3 * 140.0) for m in molecules]
+    if compositions == "several":
+        # The same clusters without one of their atoms, as if it were bound by nothing.
+        less = {0: -100.0, 5: -40.0}
+        bound += [
+            Structure(np.delete(m.numbers, k), np.delete(m.positions, k, 0), energy=m.energy - 420 - e, info=m.info)
+            for k, e in less.items() for m in molecules
+        ]  # fmt: skip
+    atoms = lambda o: str(write([free(14, -100.0), free(8, o), *bound]))
+    assert load_data(DataConfig(atoms(-40.0), valid=2), 0).origin == "isolated"
+    blamed = "O atom .* -300" if compositions == "several" else r"one of O, Si atom .* -15\d\.?\d* eV/atom"
+    with pytest.raises(DataError, match=rf"the isolated {blamed}.*set data.atomic_energies to fit; .*isolated_energy: warn"):
+        load_data(DataConfig(atoms(260.0), valid=2), 0)
+    data = load_data(DataConfig(atoms(260.0), valid=2, checks={"isolated_energy": "warn"}), 0)
+    assert data.origin == "isolated" and any("does not belong" in line for line in data.report.warnings)
 
 
 def test_e0_from_the_config(molecules):

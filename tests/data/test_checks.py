@@ -8,9 +8,11 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 
-from equipot.data.check import DataError, check
+from equipot.data.checks.frames import check
+from equipot.data.checks.pair_fit import fit
+from equipot.data.checks.report import DataError
+from equipot.data.checks.work import work
 from equipot.data.config import DataConfig
-from equipot.data.pairfit import fit
 from equipot.data.read import load_data
 from equipot.structure import Structure
 from equipot.units import GPa, hartree, kcal_per_mol
@@ -152,11 +154,10 @@ def test_crystals_and_clusters_are_not_compared(crystals_slabs_and_clusters):
     assert "Hartree" in message(everywhere(crystals_slabs_and_clusters, lambda f: {"energy": f.energy / hartree}))
 
 
-def test_what_some_frames_contradict_is_no_error(crystals, molecules):
+def test_a_file_of_which_a_part_has_gradients_is_refused(crystals, molecules):
     wrong = everywhere(molecules, lambda f: dict(energy=-10 * f.energy, forces=10 * f.forces, source="cu.xyz, frame 0"))
     assert "gradients" in message(wrong)
-    report = check({"train": [*crystals, *wrong]})
-    assert not report.errors and any("gradients" in line for line in report.warnings)
+    assert "gradients" in message([*crystals, *wrong])
 
 
 def test_a_slab_whose_vectors_are_parallel_is_named(molecules):
@@ -223,6 +224,97 @@ def test_load_data_refuses_broken_data(crystals, write):
     path = write(replaced(crystals, 4, energy=np.nan))
     with pytest.raises(DataError, match="data.xyz, frame 4: energy holds NaN"):
         load_data(DataConfig(str(path), valid=0), 0)
+
+
+def labelled(atoms, source):
+    """A frame with labels of EMT."""
+    atoms.calc = EMT()
+    labels = {
+        "energy": float(atoms.get_potential_energy()),
+        "forces": atoms.get_forces(),
+        "stress": atoms.get_stress(voigt=False),
+    }
+    return Structure.from_ase(atoms).replace(source=source, **labels)
+
+
+@pytest.mark.parametrize("stress", [True, False], ids=["stress", "no stress"])
+def test_strained_crystals_whose_forces_are_nearly_zero_are_right(stress):
+    """Positions rounded to 1e-3 Å give forces that tell nothing of the energy of a strain."""
+    for seed in range(12):
+        rng, frames = np.random.default_rng(seed), []
+        for k in range(8 + seed):
+            atoms = bulk("Pt", "fcc", a=3.95, cubic=True)
+            atoms.set_cell(atoms.cell @ (np.eye(3) + rng.normal(0, 0.004, (3, 3))), scale_atoms=True)
+            atoms.positions = np.round(atoms.positions, 3)
+            frame = labelled(atoms, f"pt.xyz, frame {k}")
+            frames.append(frame if stress else frame.replace(stress=None))
+        assert not check({"train": frames}).problems
+
+
+def test_isotropic_stresses_are_not_zero():
+    """A vacancy with a breathing shell keeps cubic symmetry."""
+    frames = []
+    for k in range(8):
+        atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+        hole = atoms.positions[0].copy()
+        del atoms[0]
+        away = (atoms.positions - hole) @ np.linalg.inv(atoms.cell[:])
+        away = (away - np.round(away)) @ atoms.cell[:]
+        r = np.linalg.norm(away, axis=1, keepdims=True)
+        atoms.positions += np.where(r < 2.8, 0.02 * (k - 3.5) * away / r, 0)
+        frames.append(labelled(atoms, f"vacancy.xyz, frame {k}"))
+    traceless = np.array([f.stress - np.trace(f.stress) * np.eye(3) / 3 for f in frames])
+    assert np.abs(traceless).max() < 1e-12 < np.abs([f.stress for f in frames]).max()
+    assert not check({"train": frames}).problems
+    assert "gradients" in message(everywhere(frames, lambda f: {"forces": -f.forces}))
+
+
+def test_the_work_between_near_frames_is_the_change_of_energy(crystals, molecules):
+    """Factors of one within their errors; those of a mistake where there is one."""
+    found = work(molecules, range(len(molecules)))
+    assert found.forces.value == pytest.approx(1, abs=0.1) and abs(found.forces.value - 1) < 3 * found.forces.error
+    wrong = everywhere(molecules, lambda f: {"forces": -f.forces / kcal_per_mol})
+    assert work(wrong, range(10)).forces.value == pytest.approx(-kcal_per_mol * found.forces.value)
+    strained = work(crystals, range(len(crystals)))
+    for factor in (strained.forces, strained.stress):
+        assert factor is None or abs(factor.value - 1) < 3 * factor.error + 0.02
+
+
+def test_every_refusal_of_a_judgement_names_a_switch(crystals, write):
+    path = write(everywhere(crystals, lambda f: {"forces": -f.forces}))
+    with pytest.raises(DataError, match="if it is right, data.checks.force_sign: warn goes past it"):
+        load_data(DataConfig(str(path), valid=0), 0)
+    data = load_data(DataConfig(str(path), valid=0, checks={"force_sign": "warn"}), 0)
+    assert any("gradients" in line for line in data.report.warnings)
+    data = load_data(DataConfig(str(path), valid=0, checks={"force_sign": "skip"}), 0)
+    assert not any("gradients" in line for line in data.report.warnings)
+    with pytest.raises(ValueError, match="checks: there is no check 'force_sing'; did you mean `force_sign`"):
+        DataConfig(str(path), checks={"force_sing": "warn"})
+
+
+SIZES = {
+    "energy": (lambda f: {"energy": -4209.8 / kcal_per_mol}, "times that of all electrons .* it looks like kcal/mol"),
+    "forces": (lambda f: {"forces": f.forces * 28 / rms(f.forces)}, "the forces are typically 28 eV/Å, .* kcal/mol/Å"),
+    "stress": (
+        lambda f: {"stress": f.stress * 1.4e7 / rms(f.stress)},
+        "stress are typically 1.4e[+]07 .* like bar or Pa",
+    ),
+}
+
+
+def rms(x):
+    return np.sqrt(np.mean(x**2))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_impossible_magnitudes_are_refused_with_the_likely_unit(crystals, name):
+    change, expected = SIZES[name]
+    ethanol = [Structure([6, 6, 8, *[1] * 6], 1.2 * np.arange(27).reshape(9, 3) ** 0.9) for _ in range(3)]
+    frames = everywhere(ethanol if "energy" in name else crystals, change)
+    errors = [str(problem) for problem in check({"train": frames}).errors if problem.kind.endswith("_size")]
+    assert len(errors) == 1 and re.search(expected, errors[0]), errors
+    right = everywhere(ethanol, lambda f: {"energy": -4209.8})
+    assert not [p for p in check({"train": right}).problems if p.kind.endswith("_size")]
 
 
 def test_placeholders_of_weight_zero_are_no_mistakes(crystals):

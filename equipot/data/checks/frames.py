@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
-from equipot.data.diagnose import diagnose
+from equipot.data.checks.consistency import consistency
+from equipot.data.checks.magnitudes import magnitudes
+from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.split import Counted
 from equipot.data.stats import fit_energies, is_free_atom
 from equipot.neighbors import Edges, neighbor_list
 from equipot.structure import Structure
 
-ERROR, WARNING = "error", "warning"
 LABELS = ("energy", "forces", "stress")
 CUTOFF, MAX_FORCE, MIN_DISTANCE = 5.0, 200.0, 0.3
 """What is taken for granted of a model (Å) and of data (eV/Å, Å)."""
-SHOWN = 3
-"""Frames named for each kind of problem; the others are counted."""
-LISTED = 10
-"""Problems in the message of a DataError."""
 SAME_PLACE = 1e-3
 """Å."""
 TOO_CLOSE = 0.5
@@ -38,89 +34,6 @@ ENOUGH_FRAMES = 20
 """Fewer do not tell what is an outlier."""
 SAME_ENERGY = 1e-3
 """eV/atom; the same geometry may differ by this."""
-
-
-class DataError(ValueError):
-    """The data have errors; the message lists the first of them."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong."""
-
-    severity: str
-    kind: str
-    where: str
-    """File and frame."""
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}; {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the checks found, and what they looked at."""
-
-    problems: tuple[Problem, ...]
-    summary: tuple[str, ...]
-    """A line for each set."""
-    notes: tuple[str, ...] = ()
-    """Further warnings, about E0."""
-
-    @property
-    def errors(self) -> tuple[Problem, ...]:
-        return tuple(p for p in self.problems if p.severity == ERROR)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """As text, notes included; what repeats is counted."""
-        return (*_brief([p for p in self.problems if p.severity == WARNING]), *self.notes)
-
-    def with_warnings(self, notes: Iterable[str]) -> Report:
-        return replace(self, notes=(*self.notes, *notes))
-
-    def with_problems(self, problems: Iterable[Problem]) -> Report:
-        return replace(self, problems=(*self.problems, *problems))
-
-    def without(self, kind: str) -> Report:
-        """The report without the problems of one kind."""
-        return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))
-
-    def raise_errors(self) -> None:
-        """Does nothing where there are only warnings.
-
-        Raises:
-            DataError: there are errors; up to ten are listed.
-        """
-        lines = _brief(self.errors)
-        if len(lines) == 1:
-            raise DataError(lines[0])
-        if lines:
-            more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
-            raise DataError("the data have errors:\n  " + "\n  ".join(lines[:LISTED]) + more)
-
-    def __str__(self) -> str:
-        errors = [f"error: {line}" for line in _brief(self.errors)]
-        return "\n".join([*self.summary, *errors, *(f"warning: {line}" for line in self.warnings)])
-
-
-def _brief(problems: Sequence[Problem]) -> list[str]:
-    """One line for each problem, but only the first few of a kind in a file."""
-    groups: dict[tuple[str, str], list[Problem]] = defaultdict(list)
-    for p in problems:
-        groups[p.kind, _file(p.where)].append(p)
-    lines = []
-    for members in groups.values():
-        lines += [str(p) for p in members[:SHOWN]]
-        if len(members) > SHOWN:
-            lines[-1] += f" (and the same in {len(members) - SHOWN} more frames)"
-    return list(dict.fromkeys(lines))
-
-
-def _file(where: str) -> str:
-    return where.rpartition(", frame ")[0] or where
 
 
 def check(
@@ -147,7 +60,7 @@ def check(
             rows.append(_row(s, nearest))
         problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, needs)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
-        problems += [Problem(*finding) for finding in diagnose(counted, fresh)]
+        problems += [*magnitudes(counted, fresh), *consistency(counted, fresh)]
         judged |= fresh.keys()
         if name == "train":
             known = _elements(rows)
@@ -162,7 +75,7 @@ def _weightless(rows: Sequence[Row]) -> Iterator[Problem]:
     """A training set of which nothing counts."""
     if rows and not any(row.weight for row in rows):
         remedy = "give some of them a weight above zero, in the files or in data.weights"
-        yield Problem(ERROR, "weight", _file(rows[0].name), "every training frame has weight zero", remedy)
+        yield Problem(ERROR, "weight", file_of(rows[0].name), "every training frame has weight zero", remedy)
 
 
 class Row(NamedTuple):
@@ -199,7 +112,7 @@ def _files(rows: Sequence[Row]) -> dict[str, list[int]]:
     """Which frames come from which file."""
     found: dict[str, list[int]] = defaultdict(list)
     for k, row in enumerate(rows):
-        found[_file(row.name)].append(k)
+        found[file_of(row.name)].append(k)
     return found
 
 
@@ -340,7 +253,7 @@ def _lengths(rows: Sequence[Row]) -> Iterator[Problem]:
     if BOHR_RATIO[0] < ratio < BOHR_RATIO[1]:
         what = f"nearest atoms are typically {ratio:.2f} times the sum of their covalent radii apart"
         remedy = "set data.units.length to bohr if the positions are in bohr"
-        yield Problem(WARNING, "length", _file(rows[0].name), what, remedy)
+        yield Problem(WARNING, "length", file_of(rows[0].name), what, remedy)
 
 
 def _outliers(rows: Sequence[Row]) -> Iterator[Problem]:

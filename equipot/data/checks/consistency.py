@@ -1,20 +1,25 @@
-"""Whether energy, forces and stress of a file agree in sign and unit, judged by a crude force field fitted to the forces."""
+"""Whether energy, forces and stress of a file agree in sign and unit.
+
+Pairs of near frames prove it (``work``), where there are some. Elsewhere a crude force field fitted to the forces judges; its
+contradictions are errors only where it describes forces that it was not fitted to almost completely, else warnings.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, islice, permutations
-from typing import NamedTuple
 
 import numpy as np
 
-from equipot.data.pairfit import CUTOFF, fit
+from equipot.data.checks.pair_fit import CUTOFF, fit
+from equipot.data.checks.report import ERROR, WARNING, Problem
+from equipot.data.checks.work import NEAR_ONE, SAME_CELL, Factor, work
 from equipot.neighbors import neighbor_list
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol, kJ_per_mol
 
-ERROR, WARNING = "error", "warning"
 FRAMES, ATOMS, EDGES, ELEMENTS = 40, 4000, 400_000, 6
 """Limits of the sample that is fitted."""
 LEAST = 4
@@ -25,8 +30,6 @@ EXPLAINED = 0.5
 """Correlation of the fit with the forces below which it says nothing."""
 TRUSTED, SUSPECTED, SHUFFLED = 0.8, 0.6, 0.5
 """Correlations from which a contradiction is an error, or worth a warning; and below which an order cannot be right."""
-GAP = 0.05
-"""Relative step in the size of the cell that separates frames whose energies are not compared."""
 FACTOR = 6.0
 """Slopes within this factor of one are what a crude fit gives for right labels."""
 MATCH = 2.0
@@ -37,7 +40,11 @@ PRESSURE = 0.2 * GPa
 """Pressure (eV/Å^3) between the stress and the derivative of the energy that is worth a warning."""
 MANY, PAIRS = 500, 20_000
 """Frames among which strained ones are looked for, and pairs of them that are looked at."""
-GRADIENTS = "force sign"
+PROVEN = 0.97
+"""Correlation of the fit with forces that it was not fitted to, from which it proves something."""
+TELLING = 3.0
+"""Predicted stresses that are not this many times their error say nothing."""
+REVERSED = "it looks like a pressure tensor: stress is positive under tension, so reverse its sign"
 
 ENERGY_MISTAKES = {
     1 / hartree: "the energies may be in Hartree while the forces are in eV/Å",
@@ -59,31 +66,87 @@ STRESS_MISTAKES = {
 """By the ratio of labels to what the forces imply."""
 
 
-class Finding(NamedTuple):
-    """One thing that is wrong, as ``check.Problem`` has it."""
+def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
+    """Find labels that contradict each other in a sample of the frames of each file.
 
-    severity: str
-    kind: str
-    where: str
-    what: str
-    remedy: str
-
-
-def diagnose(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
-    """What is wrong with the labels of each file, from a sample of its frames; ``files`` says which frames come from which."""
+    Args:
+        structures: a set of frames.
+        files: which frames come from which file.
+    """
     for file, rows in files.items():
         yield from _pressures(file, structures, rows)
+        proof = work(structures, rows)
+        proven = [*_proven_forces(file, proof.forces), *_proven_stress(file, proof.stress)]
+        yield from proven
         sample = _sample(structures, rows)
         if len(sample) < LEAST:
             continue
+        yield from _no_stress(file, sample)
         prediction = fit(sample)
-        if prediction is None or prediction.correlation < EXPLAINED:
+        if prediction is None or prediction.held_out < EXPLAINED:
             continue
-        wrong = list(_energies(file, sample, prediction.energies))
-        yield from wrong
-        if not any(found.kind == GRADIENTS for found in wrong):
+        certain = prediction.held_out >= PROVEN
+        wrong = [] if proof.forces is not None else list(_energies(file, sample, prediction.energies))
+        yield from (_softened(found, certain, prediction.held_out) for found in wrong)
+        if any(found.kind == "force_sign" for found in (*proven, *wrong)):
             # Forces of the wrong sign would put the blame on the stress.
-            yield from _stresses(file, sample, prediction.virials)
+            continue
+        told = list(_stresses(file, sample, prediction.virials, prediction.errors))
+        told = [found for found in told if found.kind == "stress_order" or proof.stress is None]
+        yield from (_softened(found, certain, prediction.held_out) for found in told)
+
+
+def _softened(found: Problem, certain: bool, correlation: float) -> Problem:
+    """A warning where the force field that judges does not describe the forces well enough for a proof."""
+    if certain or found.severity == WARNING:
+        return found
+    doubt = f"{found.what}; judged by a pair potential that describes the forces with a correlation of {correlation:.2f}"
+    return replace(found, severity=WARNING, what=doubt)
+
+
+def _proven_forces(file: str, factor: Factor | None) -> Iterator[Problem]:
+    """Forces that are not the slope of the energy along paths between near frames."""
+    if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
+        return
+    seen = f"{factor.value:.3g} +- {factor.error:.2g} times the work of the forces in {factor.pairs} pairs of near frames"
+    what = f"energies and forces disagree (energy differences are {seen})"
+    texts = what, "the forces look like gradients, dE/dr: write -dE/dr", "state data.units.energy and data.units.forces"
+    yield from _verdict(file, ("force_sign", "energy_unit"), factor.value, ENERGY_MISTAKES, texts)
+
+
+def _proven_stress(file: str, factor: Factor | None) -> Iterator[Problem]:
+    """Stresses that are not the slope of the energy under strain between near frames."""
+    if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
+        return
+    seen = f"energy differences are {factor.value:.3g} +- {factor.error:.2g} times the work of the stress"
+    what = f"energies and stresses disagree ({seen} in {factor.pairs} pairs of near frames)"
+    texts = what, REVERSED, "state data.units.stress, or set data.keys.stress to none"
+    yield from _verdict(file, ("stress_sign", "stress_unit"), 1 / factor.value, STRESS_MISTAKES, texts)
+
+
+def _verdict(
+    file: str, kinds: tuple[str, str], value: float, mistakes: Mapping[float, str], texts: tuple[str, str, str]
+) -> Iterator[Problem]:
+    """An error where a proven factor is negative or that of a known mistake; a warning for any other.
+
+    ``kinds`` are those of a wrong sign and of a wrong unit; ``texts`` say what was seen, and the remedy of sign and of unit.
+    """
+    what, reverse, remedy = texts
+    known = [] if 1 / NEAR_ONE < abs(value) < NEAR_ONE else mistakes.items()
+    guesses = [text for factor, text in known if 1 / MATCH < abs(value) / factor < MATCH]
+    advice = "; or ".join(guesses[:2]) or remedy
+    if value < 0:
+        yield Problem(ERROR, kinds[0], file, what, f"{reverse}; and {advice}" if guesses else reverse)
+    else:
+        yield Problem(ERROR if guesses else WARNING, kinds[1], file, what, advice)
+
+
+def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
+    """Stresses that were not calculated."""
+    stresses = [s.stress for s in sample if s.stress is not None]
+    if len(stresses) >= LEAST and not np.any(np.abs(stresses) > 1e-12):
+        remedy = "set data.keys.stress to none: it was not calculated"
+        yield Problem(ERROR, "stress_zero", file, "every stress is zero", remedy)
 
 
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
@@ -116,7 +179,7 @@ def _usable(s: Structure) -> bool:
     return len(neighbor_list(s.positions, s.cell, s.pbc, CLOSEST).centers) == 0
 
 
-def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Finding]:
+def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Problem]:
     """Energy differences between comparable frames against those that the forces imply.
 
     It is an error only where no group of comparable frames says otherwise.
@@ -125,9 +188,8 @@ def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> 
     if sum(map(len, rows)) < 2 * LEAST:
         return
     energies = np.array([np.nan if s.energy is None else s.energy for s in sample])
-    sizes = np.array([_size(s) for s in sample])
-    x = [_variation(predicted[g], sizes[g]) for g in rows]
-    y = [_variation(energies[g], sizes[g]) for g in rows]
+    x = [predicted[g] - predicted[g].mean() for g in rows]
+    y = [energies[g] - energies[g].mean() for g in rows]
     if np.abs(np.concatenate(y)).max() < 1e-3:
         return
     correlation, slope = _regress(np.concatenate(x), np.concatenate(y))
@@ -135,29 +197,24 @@ def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> 
     remedy = "state data.units.energy and data.units.forces"
     if correlation < 0:
         remedy = "the forces look like gradients, dE/dr: write -dE/dr"
-    kind = GRADIENTS if correlation < 0 else "energy unit"
+    kind = "force_sign" if correlation < 0 else "energy_unit"
     groups = [_regress(a, b) for a, b in zip(x, y, strict=True)]
     contradicted = any(abs(c) >= SUSPECTED and (s * slope < 0 or _right(s)) for c, s in groups)
     for found in _judge(kind, file, what, correlation, slope, ENERGY_MISTAKES, remedy):
-        yield found._replace(severity=WARNING) if contradicted else found
+        yield replace(found, severity=WARNING) if contradicted else found
 
 
 def _comparable(sample: Sequence[Structure]) -> list[np.ndarray]:
-    """Frames of one composition whose cells repeat along the same vectors and are of similar size, where they are enough.
+    """Frames of one composition in the same cell, or in none, where they are enough.
 
-    Forces do not tell a two-body fit what it costs to turn a cluster into a crystal.
+    Forces do not tell what it costs to strain a cell, or to turn a cluster into a crystal.
     """
-    alike: dict[tuple[bytes, bytes], list[int]] = defaultdict(list)
+    alike: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
     for k, s in enumerate(sample):
         if s.energy is not None:
-            alike[np.sort(s.numbers).tobytes(), s.pbc.tobytes()].append(k)
-    groups = []
-    for members in alike.values():
-        sizes = np.array([_size(sample[k]) for k in members])
-        order = np.argsort(sizes, kind="stable")
-        gaps = np.flatnonzero(np.diff(np.log(sizes[order])) > GAP) + 1
-        groups += np.split(np.array(members)[order], gaps)
-    return [group for group in groups if len(group) >= LEAST]
+            cell = np.round(s.cell[s.pbc] / (10 * SAME_CELL)).astype(np.int64)
+            alike[np.sort(s.numbers).tobytes(), s.pbc.tobytes(), cell.tobytes()].append(k)
+    return [np.array(group) for group in alike.values() if len(group) >= LEAST]
 
 
 def _size(s: Structure) -> float:
@@ -166,13 +223,7 @@ def _size(s: Structure) -> float:
     return float(np.sqrt(max(np.linalg.det(rows @ rows.T), 0.0)))
 
 
-def _variation(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Values less their mean and their slope with the size of the cell: the fit does not know the pressure of the rest."""
-    basis = np.stack([np.ones(len(sizes)), sizes / sizes.mean() - 1], axis=1)
-    return values - basis @ np.linalg.lstsq(basis, values, rcond=1e-6)[0]
-
-
-def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> Iterator[Finding]:
+def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, errors: np.ndarray) -> Iterator[Problem]:
     """Stress without its trace against the virial of the fitted pairs.
 
     The trace is left out: a two-body fit to forces does not know the pressure that everything else in a solid adds.
@@ -183,8 +234,8 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> It
     volumes = np.array([sample[k].volume for k in rows])
     labels = _traceless(np.array([sample[k].stress for k in rows]))
     predicted = _traceless(virials[rows]) / volumes[:, None, None]
-    if np.abs(labels).max() < 1e-12:
-        yield Finding(ERROR, "stress zero", file, "every stress is zero", "set data.keys.stress to none: it was not calculated")
+    uncertain = np.linalg.norm(errors[rows] / volumes)
+    if np.abs(labels).max() < 1e-12 or np.linalg.norm(predicted) < TELLING * uncertain:
         return
     correlation, slope = _regress(predicted.ravel(), labels.ravel())
     volume = float(np.median(volumes))
@@ -193,12 +244,12 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray) -> It
     what = f"the stress is {slope:.3g} times what the forces imply"
     remedy = "state data.units.stress, or set data.keys.stress to none"
     if correlation < 0:
-        remedy = "it looks like a pressure tensor: stress is positive under tension, so reverse its sign"
-    yield from _judge("stress unit", file, what, correlation, slope, mistakes, remedy)
+        remedy = REVERSED
+    yield from _judge("stress_sign" if correlation < 0 else "stress_unit", file, what, correlation, slope, mistakes, remedy)
     yield from _order(file, predicted, labels)
 
 
-def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) -> Iterator[Finding]:
+def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) -> Iterator[Problem]:
     """Whether the stress is the derivative of the energy, from frames that differ by nothing but a strain.
 
     Along the straight line from cell h_a to cell h_b, with row vectors, dE = V sigma : (h^-1 dh); the trapezoid rule between
@@ -215,7 +266,7 @@ def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) 
     what = f"the stress is off the derivative of the energy by {pressure / GPa:.2g} GPa on its diagonal ({seen})"
     cause = "a plane-wave basis that is cut too low does this (Pulay stress)"
     remedy = f"no potential can have both: leave the stress out (training.loss.stress.weight: 0) or correct it; {cause}"
-    yield Finding(WARNING, "stress pressure", file, what, remedy)
+    yield Problem(WARNING, "stress_pressure", file, what, remedy)
 
 
 def _strained(structures: Sequence[Structure], rows: Sequence[int]) -> list[list[Structure]]:
@@ -244,7 +295,7 @@ def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
     return sum(volumes) / 2, sum(works) / 2 - (b.energy - a.energy)
 
 
-def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:
+def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Problem]:
     """Whether the shear components stand in another order than yz, xz, xy."""
     shear = lambda tensors: np.stack([tensors[:, 1, 2], tensors[:, 0, 2], tensors[:, 0, 1]])
     x, y = shear(predicted), shear(labels)
@@ -257,12 +308,12 @@ def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Fin
         names = ", ".join(("yz", "xz", "xy")[k] for k in best)
         seen = f"correlation {orders[best]:.2f}, as read {as_is:.2f}"
         what = f"the shear stresses look as if written in the order {names} ({seen})"
-        yield Finding(ERROR, "stress order", file, what, "write them as yz, xz, xy, or as nine numbers")
+        yield Problem(ERROR, "stress_order", file, what, "write them as yz, xz, xy, or as nine numbers")
 
 
 def _judge(
     kind: str, file: str, what: str, correlation: float, slope: float, mistakes: Mapping[float, str], remedy: str
-) -> Iterator[Finding]:
+) -> Iterator[Problem]:
     """A finding where the slope is negative or far from one, as certain as the correlation is strong."""
     size = abs(slope)
     if abs(correlation) < SUSPECTED or _right(slope):
@@ -273,7 +324,7 @@ def _judge(
     advice = "; or ".join(guesses) or remedy
     if guesses and slope < 0:
         advice = f"{remedy}; and {advice}"
-    yield Finding(ERROR if sure else WARNING, kind, file, f"{what}, correlation {correlation:.2f}", advice)
+    yield Problem(ERROR if sure else WARNING, kind, file, f"{what}, correlation {correlation:.2f}", advice)
 
 
 def _right(slope: float) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from equipot.data.check import Report
+from equipot.data.checks.report import Report
 from equipot.data.read import Dataset
 from equipot.data.split import Chain, Headed, Rezeroed
 from equipot.structure import Structure

@@ -67,32 +67,55 @@ class PairFit(NamedTuple):
 
     correlation: float
     """Of fitted and labelled forces."""
+    held_out: float
+    """Of labelled forces and those of a fit to the other half of the frames."""
     energies: np.ndarray
     """(frames,) eV, up to a constant for each composition."""
     virials: np.ndarray
     """(frames, 3, 3) dE/d(strain), eV."""
+    errors: np.ndarray
+    """(frames,) standard error of the virial without its trace (norm, eV), from what is left of the forces."""
 
 
 def fit(structures: Sequence[Structure]) -> PairFit | None:
-    """Least squares on the forces of all frames; None where they are too few for so many coefficients."""
+    """Fit a two-body force field to the forces of some frames by least squares.
+
+    Returns:
+        Its predictions; None where the forces are too few for so many coefficients.
+    """
     elements = sorted({int(z) for s in structures for z in s.numbers})
     pairs = {pair: k for k, pair in enumerate((a, b) for a in elements for b in elements if a <= b)}
     width = BASIS * len(pairs)
     if 3 * sum(map(len, structures)) < ENOUGH * width:
         return None
     found = [features(s, pairs) for s in structures]
-    normal, right = np.zeros((width, width)), np.zeros(width)
-    for s, f in zip(structures, found, strict=True):
-        rows = f.forces.reshape(-1, width)
-        normal += rows.T @ rows
-        right += rows.T @ s.forces.reshape(-1)
-    size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
-    scaled = normal / np.outer(size, size)
-    c = np.linalg.solve(scaled + RIDGE * np.eye(width), right / size) / size
-    fitted = np.concatenate([(f.forces @ c).reshape(-1) for f in found])
-    labelled = np.concatenate([s.forces.reshape(-1) for s in structures])
+    rows = [f.forces.reshape(-1, width) for f in found]
+    labels = [s.forces.reshape(-1) for s in structures]
+    normals = np.array([r.T @ r for r in rows])
+    rights = np.array([r.T @ y for r, y in zip(rows, labels, strict=True)])
+    c, covariance = _solve(normals.sum(0), rights.sum(0))
+    halves = [_solve(normals[start::2].sum(0), rights[start::2].sum(0))[0] for start in (0, 1)]
+    labelled = np.concatenate(labels)
+    fitted = np.concatenate([r @ c for r in rows])
+    unseen = np.concatenate([r @ halves[1 - k % 2] for k, r in enumerate(rows)])
+    variance = float(np.mean((labelled - fitted) ** 2))
+    traceless = [f.virial - np.einsum("iik->k", f.virial) * np.eye(3)[:, :, None] / 3 for f in found]
+    errors = [np.sqrt(variance * max(float(np.einsum("ijk,kl,ijl->", v, covariance, v)), 0.0)) for v in traceless]
     return PairFit(
-        float(np.dot(fitted, labelled) / max(np.linalg.norm(fitted) * np.linalg.norm(labelled), 1e-300)),
+        _correlation(fitted, labelled),
+        _correlation(unseen, labelled),
         np.array([f.energy @ c for f in found]),
         np.array([f.virial @ c for f in found]),
+        np.array(errors),
     )
+
+
+def _solve(normal: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of regularised least squares, and their covariance in units of the residual's variance."""
+    size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    inverse = np.linalg.inv(normal / np.outer(size, size) + RIDGE * np.eye(len(size)))
+    return inverse @ (right / size) / size, inverse / np.outer(size, size)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.dot(a, b) / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))

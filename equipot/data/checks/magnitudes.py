@@ -1,0 +1,74 @@
+"""Labels of a size that no electronic-structure method gives, with the unit that would explain them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from equipot import units
+from equipot.data.checks.report import ERROR, Problem
+from equipot.structure import Structure
+
+SAMPLE = 200
+"""Frames of a file that are looked at."""
+THOMAS_FERMI = 0.7687 * units.hartree
+"""eV: an atom has a total energy of about -0.7687 Z^(7/3) Hartree, all electrons included; -0.5 for hydrogen."""
+ENERGY = 1.6
+"""A larger share of the sum of these energies is more than relativity and bonds can add."""
+FORCE = 20.0
+"""eV/Å: a larger typical force component belongs to no bonded matter."""
+STRESS = 100.0
+"""eV/Å^3, 16 TPa."""
+TYPICAL = {"forces": 1.0, "stress": 0.03}
+"""eV/Å and eV/Å^3: what labels of this kind are about."""
+UNITS = {
+    "energy": {"kcal/mol": units.kcal_per_mol, "kJ/mol": units.kJ_per_mol, "meV": 1e-3},
+    "forces": {"kcal/mol/Å": units.kcal_per_mol, "kJ/mol/Å": units.kJ_per_mol, "meV/Å": 1e-3},
+    "stress": {"GPa": units.GPa, "kbar": units.kbar, "bar": units.bar, "Pa": 1e-9 * units.GPa},
+}
+
+
+def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
+    """Find labels whose size is impossible.
+
+    Args:
+        structures: a set of frames.
+        files: which frames come from which file.
+    """
+    for file, rows in files.items():
+        chosen = np.random.Generator(np.random.PCG64(0)).permutation(rows)[:SAMPLE]
+        sample = [structures[int(k)] for k in chosen]
+        yield from _energies(file, sample)
+        yield from _typical(file, sample, "forces", FORCE, "eV/Å", "force_size")
+        yield from _typical(file, sample, "stress", STRESS, "eV/Å^3", "stress_size")
+
+
+def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
+    """Total energies beyond those of all electrons."""
+    held = [s for s in sample if s.energy is not None and np.isfinite(s.energy)]
+    ratios = np.array([abs(s.energy) / (THOMAS_FERMI * np.sum(s.numbers.astype(float) ** (7 / 3)) + 1e-9) for s in held])
+    if not len(held) or np.median(ratios) < ENERGY:
+        return
+    worst = held[int(np.argmax(ratios))]
+    ratio = float(np.median(ratios))
+    fitting = [name for name, factor in UNITS["energy"].items() if ratio * factor < 1.1]
+    what = f"the energy is {worst.energy:.6g} eV, {ratio:.0f} times that of all electrons of its atoms"
+    yield Problem(ERROR, "energy_size", worst.name, what, _remedy("energy", fitting[:1]))
+
+
+def _typical(file: str, sample: Sequence[Structure], label: str, limit: float, unit: str, kind: str) -> Iterator[Problem]:
+    """Forces or stresses whose typical size is beyond a limit."""
+    held = [value for s in sample if (value := getattr(s, label)) is not None and np.all(np.isfinite(value))]
+    sizes = [float(np.sqrt(np.mean(value**2))) for value in held if value.any()]
+    if not sizes or np.median(sizes) < limit:
+        return
+    size = float(np.median(sizes))
+    far = {name: abs(np.log(size * factor / TYPICAL[label])) for name, factor in UNITS[label].items()}
+    near = [name for name in sorted(far, key=far.get) if far[name] < min(far.values()) + 0.5]
+    what = f"components of the {label} are typically {size:.3g} {unit}, beyond what bonded matter has ({limit:g})"
+    yield Problem(ERROR, kind, file, what, _remedy(label, near))
+
+
+def _remedy(label: str, near: Sequence[str]) -> str:
+    return f"it looks like {' or '.join(near)}: set data.units.{label} to that" if near else f"state data.units.{label}"

@@ -1,0 +1,112 @@
+"""Problems that the checks of reference data find, and the report that they make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+ERROR, WARNING = "error", "warning"
+SHOWN = 3
+"""Frames named for each kind of problem; the others are counted."""
+LISTED = 10
+"""Problems in the message of a DataError."""
+SWITCHES = (
+    "force_sign", "energy_unit", "stress_unit", "stress_sign", "stress_order", "stress_zero", "stress_pressure",
+    "energy_size", "force_size", "stress_size", "contradiction", "isolated_energy",
+)  # fmt: skip
+"""Kinds of problems that ``data.checks`` turns into warnings or skips: judgements, not what makes training impossible."""
+
+
+class DataError(ValueError):
+    """The data have errors; the message lists the first of them."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    severity: str
+    kind: str
+    where: str
+    """File and frame."""
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        past = f"; if it is right, data.checks.{self.kind}: warn goes past it"
+        return f"{self.where}: {self.what}; {self.remedy}" + (past if self.severity == ERROR and self.kind in SWITCHES else "")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the checks found, and what they looked at."""
+
+    problems: tuple[Problem, ...]
+    summary: tuple[str, ...]
+    """A line for each set."""
+    notes: tuple[str, ...] = ()
+    """Further warnings, about E0."""
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(p for p in self.problems if p.severity == ERROR)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """As text, notes included; what repeats is counted."""
+        return (*_brief([p for p in self.problems if p.severity == WARNING]), *self.notes)
+
+    def with_warnings(self, notes: Iterable[str]) -> Report:
+        return replace(self, notes=(*self.notes, *notes))
+
+    def judged(self, checks: Mapping[str, str]) -> Report:
+        """The report with the problems of some kinds as warnings, or without them.
+
+        Args:
+            checks: ``warn`` or ``skip`` by kind, one of ``SWITCHES``.
+        """
+        kept = [p for p in self.problems if checks.get(p.kind) != "skip"]
+        return replace(self, problems=tuple(replace(p, severity=WARNING) if p.kind in checks else p for p in kept))
+
+    def with_problems(self, problems: Iterable[Problem]) -> Report:
+        """The report with more problems."""
+        return replace(self, problems=(*self.problems, *problems))
+
+    def without(self, kind: str) -> Report:
+        """The report without the problems of one kind."""
+        return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))
+
+    def raise_errors(self) -> None:
+        """Does nothing where there are only warnings.
+
+        Raises:
+            DataError: there are errors; up to ten are listed.
+        """
+        lines = _brief(self.errors)
+        if len(lines) == 1:
+            raise DataError(lines[0])
+        if lines:
+            more = f"\n  and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+            raise DataError("the data have errors:\n  " + "\n  ".join(lines[:LISTED]) + more)
+
+    def __str__(self) -> str:
+        errors = [f"error: {line}" for line in _brief(self.errors)]
+        return "\n".join([*self.summary, *errors, *(f"warning: {line}" for line in self.warnings)])
+
+
+def _brief(problems: Sequence[Problem]) -> list[str]:
+    """One line for each problem, but only the first few of a kind in a file."""
+    groups: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for p in problems:
+        groups[p.kind, file_of(p.where)].append(p)
+    lines = []
+    for members in groups.values():
+        lines += [str(p) for p in members[:SHOWN]]
+        if len(members) > SHOWN:
+            lines[-1] += f" (and the same in {len(members) - SHOWN} more frames)"
+    return list(dict.fromkeys(lines))
+
+
+def file_of(where: str) -> str:
+    return where.rpartition(", frame ")[0] or where
