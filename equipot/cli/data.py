@@ -10,8 +10,9 @@ import numpy as np
 
 from equipot import config
 from equipot.data.checks.frames import check
+from equipot.data.checks.isolated import isolated
 from equipot.data.read import Reading, gather
-from equipot.data.stats import is_free_atom
+from equipot.data.stats import is_free_atom, isolated_energies
 from equipot.structure import Structure
 
 LABELS: dict[str, tuple[str, Callable[[Structure], Any]]] = {
@@ -30,8 +31,8 @@ def execute(args: argparse.Namespace) -> None:
     settings = config.build(Reading, {}, overrides=args.overrides)
     frames, dropped = gather(args.data, settings)
     bound = [frame for frame in frames if not is_free_atom(frame)]
-    report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance).with_problems(dropped)
-    report = report.judged(settings.checks)
+    report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
+    report = report.with_problems([*dropped, *isolated(bound, isolated_energies(frames))]).judged(settings.checks)
     print(report)
     print(ranges(bound, len(frames) - len(bound)))
     if report.errors:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from equipot.data import comment
+from equipot.data.checks.frames import check
+from equipot.data.checks.report import DataError
 from equipot.data.config import Reading
 from equipot.data.read import Keys, Units, read
 from equipot.structure import Structure
@@ -40,6 +42,13 @@ def test_words_are_no_labels(put, text):
     [s] = read(put(text))
     assert s.energy is None and s.stress is None and s.charge == 0 and s.weight == 1
     assert s.info == {"comment": " ".join(text.split())}
+
+
+def test_a_frame_with_words_only_is_told_how_to_label(put):
+    with pytest.raises(
+        DataError, match="has no energy, forces or stress; .*words in the comment .*Energy -1.1.* write energy="
+    ):
+        check({"train": read(put("Iteration 0 Energy -1.1"))}).raise_errors()
 
 
 def test_a_boolean_is_no_number(put):

@@ -97,7 +97,7 @@ def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[in
 
 
 def _softened(found: Problem, certain: bool, correlation: float) -> Problem:
-    """A warning where the force field that judges does not describe the forces well enough for a proof."""
+    """Turn an error into a warning where the pair potential does not describe the forces well enough for a proof."""
     if certain or found.severity == WARNING:
         return found
     doubt = f"{found.what}; judged by a pair potential that describes the forces with a correlation of {correlation:.2f}"
@@ -105,7 +105,7 @@ def _softened(found: Problem, certain: bool, correlation: float) -> Problem:
 
 
 def _proven_forces(file: str, factor: Factor | None) -> Iterator[Problem]:
-    """Forces that are not the slope of the energy along paths between near frames."""
+    """Find forces that are not the slope of the energy along paths between near frames."""
     if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
         return
     seen = f"{factor.value:.3g} +- {factor.error:.2g} times the work of the forces in {factor.pairs} pairs of near frames"
@@ -115,7 +115,7 @@ def _proven_forces(file: str, factor: Factor | None) -> Iterator[Problem]:
 
 
 def _proven_stress(file: str, factor: Factor | None) -> Iterator[Problem]:
-    """Stresses that are not the slope of the energy under strain between near frames."""
+    """Find stresses that are not the slope of the energy under strain between near frames."""
     if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
         return
     seen = f"energy differences are {factor.value:.3g} +- {factor.error:.2g} times the work of the stress"
@@ -127,7 +127,7 @@ def _proven_stress(file: str, factor: Factor | None) -> Iterator[Problem]:
 def _verdict(
     file: str, kinds: tuple[str, str], value: float, mistakes: Mapping[float, str], texts: tuple[str, str, str]
 ) -> Iterator[Problem]:
-    """An error where a proven factor is negative or that of a known mistake; a warning for any other.
+    """Report an error where a proven factor is negative or that of a known mistake, a warning for any other.
 
     ``kinds`` are those of a wrong sign and of a wrong unit; ``texts`` say what was seen, and the remedy of sign and of unit.
     """
@@ -142,7 +142,7 @@ def _verdict(
 
 
 def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
-    """Stresses that were not calculated."""
+    """Find stresses that are all zero: they were not calculated."""
     stresses = [s.stress for s in sample if s.stress is not None]
     if len(stresses) >= LEAST and not np.any(np.abs(stresses) > 1e-12):
         remedy = "set data.keys.stress to none: it was not calculated"
@@ -150,7 +150,7 @@ def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
 
 
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
-    """Frames with usable forces, few enough for a quick fit; the same ones in every run."""
+    """Select frames with usable forces, few enough for a quick fit; the same ones in every run."""
     chosen, elements, atoms, edges = [], set(), 0, 0
     for k in np.random.Generator(np.random.PCG64(0)).permutation(rows):
         s = structures[int(k)]
@@ -180,7 +180,7 @@ def _usable(s: Structure) -> bool:
 
 
 def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Problem]:
-    """Energy differences between comparable frames against those that the forces imply.
+    """Compare energy differences between frames of one cell with those of the fitted pairs.
 
     It is an error only where no group of comparable frames says otherwise.
     """
@@ -205,7 +205,7 @@ def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> 
 
 
 def _comparable(sample: Sequence[Structure]) -> list[np.ndarray]:
-    """Frames of one composition in the same cell, or in none, where they are enough.
+    """Group frames of one composition in the same cell, or in none, where they are enough.
 
     Forces do not tell what it costs to strain a cell, or to turn a cluster into a crystal.
     """
@@ -224,7 +224,7 @@ def _size(s: Structure) -> float:
 
 
 def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, errors: np.ndarray) -> Iterator[Problem]:
-    """Stress without its trace against the virial of the fitted pairs.
+    """Compare the stress without its trace with the virial of the fitted pairs.
 
     The trace is left out: a two-body fit to forces does not know the pressure that everything else in a solid adds.
     """
@@ -250,7 +250,7 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, error
 
 
 def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) -> Iterator[Problem]:
-    """Whether the stress is the derivative of the energy, from frames that differ by nothing but a strain.
+    """Find a pressure between the stress and the derivative of the energy, from frames that differ by nothing but a strain.
 
     Along the straight line from cell h_a to cell h_b, with row vectors, dE = V sigma : (h^-1 dh); the trapezoid rule between
     the two ends gives their energy difference. What is left over in proportion to the change of volume is a pressure.
@@ -270,7 +270,7 @@ def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) 
 
 
 def _strained(structures: Sequence[Structure], rows: Sequence[int]) -> list[list[Structure]]:
-    """Groups of frames with the same atoms at the same fractional coordinates, relative to the first atom."""
+    """Group frames with the same atoms at the same fractional coordinates, relative to the first atom."""
     groups: dict[tuple[bytes, ...], list[Structure]] = defaultdict(list)
     for k in np.random.Generator(np.random.PCG64(0)).permutation(rows)[:MANY]:
         s = structures[int(k)]
@@ -296,7 +296,7 @@ def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
 
 
 def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Problem]:
-    """Whether the shear components stand in another order than yz, xz, xy."""
+    """Find shear components that stand in another order than yz, xz, xy."""
     shear = lambda tensors: np.stack([tensors[:, 1, 2], tensors[:, 0, 2], tensors[:, 0, 1]])
     x, y = shear(predicted), shear(labels)
     if np.linalg.norm(y) < 0.05 * np.linalg.norm(labels):

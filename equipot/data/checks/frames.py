@@ -140,6 +140,8 @@ def _frame(s: Structure, max_force: float) -> Iterator[Problem]:
                         "calculate the frame again or remove it")  # fmt: skip
     if s.energy is None and s.forces is None and s.stress is None:
         remedy = "label it, remove it, or set data.keys to the names in the file"
+        if words := s.info.get("comment"):
+            remedy += f"; words in the comment ({str(words)[:40]!r}) are no labels: write energy=..."
         yield error("unlabelled", "has no energy, forces or stress", remedy)
     if s.forces is not None and np.abs(s.forces).max(initial=0) > max_force:
         atom = int(np.argmax(np.abs(s.forces).max(axis=1)))

@@ -47,7 +47,7 @@ def isolated(structures: Iterable[Structure], free: Mapping[int, float]) -> Iter
 
 
 def _element(counts: np.ndarray, binding: np.ndarray) -> tuple[int, float] | None:
-    """Column and energy (eV) of the element that the frames say is off, where their compositions tell."""
+    """Estimate the element that is off, its column and its energy (eV), where the compositions of the frames tell."""
     rank = np.linalg.matrix_rank(counts / counts.sum(axis=1, keepdims=True), tol=RANK_TOLERANCE * np.sqrt(len(counts)))
     free = len(binding) - counts.shape[1]
     if rank < counts.shape[1] or free < counts.shape[1]:

@@ -45,7 +45,7 @@ def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int
 
 
 def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
-    """Total energies beyond those of all electrons."""
+    """Find total energies beyond those of all electrons."""
     held = [s for s in sample if s.energy is not None and np.isfinite(s.energy)]
     ratios = np.array([abs(s.energy) / (THOMAS_FERMI * np.sum(s.numbers.astype(float) ** (7 / 3)) + 1e-9) for s in held])
     if not len(held) or np.median(ratios) < ENERGY:
@@ -58,7 +58,7 @@ def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
 
 
 def _typical(file: str, sample: Sequence[Structure], label: str, limit: float, unit: str, kind: str) -> Iterator[Problem]:
-    """Forces or stresses whose typical size is beyond a limit."""
+    """Find forces or stresses whose typical size is beyond a limit."""
     held = [value for s in sample if (value := getattr(s, label)) is not None and np.all(np.isfinite(value))]
     sizes = [float(np.sqrt(np.mean(value**2))) for value in held if value.any()]
     if not sizes or np.median(sizes) < limit:

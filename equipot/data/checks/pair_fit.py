@@ -35,14 +35,14 @@ class Features(NamedTuple):
 
 
 def basis(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(pairs, BASIS) functions (1 - r/c)^(k+2) for k = 1..BASIS, smooth at the cutoff and steeper inside, and their slopes."""
+    """Evaluate (1 - r/c)^(k+2) for k = 1..BASIS, smooth at the cutoff c, and the slopes: (pairs,) Å -> (pairs, BASIS) each."""
     x = 1 - r[:, None] / CUTOFF
     k = np.arange(1, BASIS + 1) + 2
     return x**k, -k * x ** (k - 1) / CUTOFF
 
 
 def features(structure: Structure, pairs: dict[tuple[int, int], int]) -> Features:
-    """Of one frame; ``pairs`` numbers the pairs of elements."""
+    """Calculate the derivatives of one frame's energy, forces and virial; ``pairs`` numbers the pairs of elements."""
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, CUTOFF)
     vectors = structure.positions[edges.neighbors] + edges.shifts @ structure.cell - structure.positions[edges.centers]
     r = np.linalg.norm(vectors, axis=1)
@@ -111,7 +111,7 @@ def fit(structures: Sequence[Structure]) -> PairFit | None:
 
 
 def _solve(normal: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients of regularised least squares, and their covariance in units of the residual's variance."""
+    """Solve regularised least squares: coefficients, and their covariance in units of the residual's variance."""
     size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
     inverse = np.linalg.inv(normal / np.outer(size, size) + RIDGE * np.eye(len(size)))
     return inverse @ (right / size) / size, inverse / np.outer(size, size)

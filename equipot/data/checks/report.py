@@ -54,14 +54,14 @@ class Report:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """As text, notes included; what repeats is counted."""
+        """Warnings and notes as text; what repeats is counted."""
         return (*_brief([p for p in self.problems if p.severity == WARNING]), *self.notes)
 
     def with_warnings(self, notes: Iterable[str]) -> Report:
         return replace(self, notes=(*self.notes, *notes))
 
     def judged(self, checks: Mapping[str, str]) -> Report:
-        """The report with the problems of some kinds as warnings, or without them.
+        """Turn the problems of some kinds into warnings, or leave them out.
 
         Args:
             checks: ``warn`` or ``skip`` by kind, one of ``SWITCHES``.
@@ -70,15 +70,15 @@ class Report:
         return replace(self, problems=tuple(replace(p, severity=WARNING) if p.kind in checks else p for p in kept))
 
     def with_problems(self, problems: Iterable[Problem]) -> Report:
-        """The report with more problems."""
+        """Add problems to the report."""
         return replace(self, problems=(*self.problems, *problems))
 
     def without(self, kind: str) -> Report:
-        """The report without the problems of one kind."""
+        """Leave the problems of one kind out of the report."""
         return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))
 
     def raise_errors(self) -> None:
-        """Does nothing where there are only warnings.
+        """Raise the errors, if there are any.
 
         Raises:
             DataError: there are errors; up to ten are listed.
@@ -96,7 +96,7 @@ class Report:
 
 
 def _brief(problems: Sequence[Problem]) -> list[str]:
-    """One line for each problem, but only the first few of a kind in a file."""
+    """Write one line for each problem, but only for the first few of a kind in a file."""
     groups: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for p in problems:
         groups[p.kind, file_of(p.where)].append(p)

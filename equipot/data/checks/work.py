@@ -88,7 +88,7 @@ def work(structures: Sequence[Structure], rows: Sequence[int]) -> Work:
 
 
 def _alike(structures: Sequence[Structure]) -> list[list[Structure]]:
-    """Frames of the same atoms in the same order, charge and spin."""
+    """Group frames of the same atoms in the same order, of one charge and spin."""
     groups: dict[tuple, list[Structure]] = defaultdict(list)
     for s in structures:
         if s.energy is None or s.forces is None or len(s) < 2:
@@ -100,7 +100,7 @@ def _alike(structures: Sequence[Structure]) -> list[list[Structure]]:
 
 
 def _nearest(group: Sequence[Structure]) -> list[Pair]:
-    """For each frame, the nearest of those after it, if it is near enough."""
+    """Pair each frame with the nearest of those after it, if that is near enough."""
     found = []
     for k, a in enumerate(group):
         pairs = [pair for b in group[k + 1 :] if (pair := _pair(a, b)) is not None]
@@ -110,7 +110,7 @@ def _nearest(group: Sequence[Structure]) -> list[Pair]:
 
 
 def _pair(a: Structure, b: Structure) -> Pair | None:
-    """The path from one frame to another; None where they are too far apart."""
+    """Describe the path from one frame to another; None where they are too far apart."""
     if not a.pbc.any():
         moved, rotation = _turned(a.positions, b.positions)
         d, forces, strain = moved - a.positions, b.forces @ rotation, np.zeros((3, 3))
@@ -137,7 +137,7 @@ def _pair(a: Structure, b: Structure) -> Pair | None:
 
 
 def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (n, 3) turned onto others by Kabsch's rotation, and the rotation (3, 3) by which rows are multiplied."""
+    """Turn positions (n, 3) onto others by Kabsch's rotation; also the rotation (3, 3), by which rows are multiplied."""
     centre, other = fixed.mean(axis=0), moving.mean(axis=0)
     u, _, vt = np.linalg.svd((moving - other).T @ (fixed - centre))
     rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
@@ -145,14 +145,14 @@ def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _stress_work(a: Structure, b: Structure, strain: np.ndarray) -> tuple[float, float]:
-    """Work (eV) of the stress without its trace, and of its trace."""
+    """Calculate the work (eV) of the stress without its trace, and of the trace."""
     mean = (a.volume * a.stress + b.volume * b.stress) / 2
     trace = np.trace(mean) * np.trace(strain) / 3
     return float(np.sum(mean * strain) - trace), float(trace)
 
 
 def _regress(pairs: Sequence[Pair], terms: Sequence[str]) -> dict[str, Factor]:
-    """Factors of the terms by least squares; near pairs weigh more: the trapezoid rule errs with the cube of the distance."""
+    """Fit factors of the terms; near pairs weigh more, because the trapezoid rule errs with the cube of the distance."""
     if len(pairs) < LEAST:
         return {}
     x = np.array([[getattr(p, term) for term in terms] for p in pairs])
