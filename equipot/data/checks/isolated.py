@@ -35,13 +35,14 @@ def isolated(structures: Iterable[Structure], free: Mapping[int, float]) -> Iter
     if guess is None and abs(typical) < BOUND:
         return
     names = [chemical_symbols[z] for z in elements]
-    blamed = names[guess[0]] if guess else (names[0] if len(names) == 1 else f"one of {', '.join(names)}")
+    certain = names[guess[0]] if guess else (names[0] if len(names) == 1 else "")
+    blamed = f"the isolated {certain} atom" if certain else f"one of the isolated atoms ({', '.join(names)})"
     seen = (
         f"by {guess[1]:+.4g} eV for each of its atoms"
         if guess
         else f"the frames then lie {typical:+.4g} eV/atom from their atoms"
     )
-    what = f"the isolated {blamed} atom does not belong to the energies of the other frames ({seen})"
+    what = f"{blamed} does not belong to the energies of the other frames ({seen})"
     remedy = "calculate it with the same method, potentials and units, or set data.atomic_energies to fit"
     yield Problem(ERROR, "isolated_energy", "data.atomic_energies", what, remedy)
 
