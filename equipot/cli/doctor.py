@@ -15,7 +15,7 @@ def execute(args: argparse.Namespace) -> int:
     from equipot.data.read import read_one
     from equipot.files import check_writable, write_atomically
     from equipot.workflows.doctor import examine
-    from equipot.workflows.doctor.page import draw
+    from equipot.workflows.doctor.page import draw_report
 
     out = args.out or Path("runs") / ("doctor-" + Path(args.model).name.replace(".eqp", ""))
     for path in filter(None, (out / "doctor.json", args.json)):
@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     for path in filter(None, (out / "doctor.json", args.json)):
         write_atomically(path, report.to_json().encode())
     write_atomically(out / "doctor.md", report.markdown().encode())
-    draw(report, out / "doctor.png")
+    draw_report(report, out / "doctor.png")
     print(f"\n{report.table()}\n\n{report.summary} ({report.seconds:.0f} s); everything is in {out}")
     return int(report.verdict == "broken")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from equipot.cli.recipes import find, run_folder
+from equipot.cli.recipes import find_config, run_folder
 from equipot.cli.runtime import prepare
 
 
 def execute(args: argparse.Namespace) -> None:
     """Runs molecular dynamics as the config says."""
-    path = find(args.config)
+    path = find_config(args.config)
     simulate_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
 
 

@@ -14,7 +14,7 @@ def recipes() -> dict[str, Path]:
     return {} if place is None else {path.stem: path for path in sorted(place.glob("*.yaml"))}
 
 
-def find(config: Path) -> Path:
+def find_config(config: Path) -> Path:
     """The file that the user means: a path, or the name of a packaged recipe, with or without ``configs/`` and ``.yaml``.
 
     Raises:

@@ -17,7 +17,7 @@ from equipot.neighbors import ListSpec
 MD = artifact.Kind("md", "checkpoint of molecular dynamics", 3, "start the run anew in another folder")
 
 
-def save(path: Path, state: State, record: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, state: State, record: dict[str, Any]) -> None:
     """Write state and record (anything JSON holds) so that a kill leaves the old file or the new one.
 
     Raises:
@@ -26,7 +26,7 @@ def save(path: Path, state: State, record: dict[str, Any]) -> None:
     MD.write(path, record, artifact.named_leaves(state))
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays of the state by their paths, for ``restore``, and the record.
 
     Raises:

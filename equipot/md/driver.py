@@ -21,7 +21,7 @@ from equipot.files import write_atomically
 from equipot.interrupts import Interrupts
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
-from equipot.md.checkpoint import fingerprint, load, restore, save, spec_from_record, spec_to_record
+from equipot.md.checkpoint import fingerprint, read_checkpoint, restore, spec_from_record, spec_to_record, write_checkpoint
 from equipot.md.config import MDConfig
 from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state
 from equipot.md.progress import Progress
@@ -183,7 +183,7 @@ class Simulation:
             self.clear()
             self.progress.say(f"{self.out} holds no checkpoint to resume from: starting at step 0")
             return self.start()
-        arrays, record = load(self.checkpoint)
+        arrays, record = read_checkpoint(self.checkpoint)
         now, then = yaml.dump(self.config), record["config"]
         changed = [key for key in now if key not in MAY_CHANGE and now[key] != then.get(key)]
         if changed:
@@ -240,7 +240,7 @@ class Simulation:
             "identity": self.identity,
             "config": yaml.dump(self.config),
         }
-        save(self.checkpoint, at.state, record)
+        write_checkpoint(self.checkpoint, at.state, record)
 
     def advance(self, at: Snapshot) -> Snapshot:
         """Compute one chunk, write its lines and frames, and replace the checkpoint."""

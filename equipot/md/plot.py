@@ -13,10 +13,10 @@ from equipot.figures import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
 
 def plot(table: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw the columns of a log into a PNG file."""
-    save_figure(draw(table), path)
+    save_figure(draw_log(table), path)
 
 
-def draw(table: Mapping[str, np.ndarray]) -> Any:
+def draw_log(table: Mapping[str, np.ndarray]) -> Any:
     """Draw the columns of a log into a figure of matplotlib."""
     from matplotlib import rc_context
 

@@ -21,7 +21,7 @@ from equipot import config as yaml
 from equipot import md
 from equipot.data.batch import pad
 from equipot.md import log
-from equipot.md.plot import draw
+from equipot.md.plot import draw_log
 from equipot.md.prepare import check_start, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
@@ -97,7 +97,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(trajectory, potent
     config = configure(md.NVE(), trajectory=trajectory, steps=0)
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr("equipot.md.driver.save", lambda *anything: (_ for _ in ()).throw(InterruptedError))
+        patch.setattr("equipot.md.driver.write_checkpoint", lambda *anything: (_ for _ in ()).throw(InterruptedError))
         md.simulate(potential, solid, config, folder, progress=None)
     with open(folder / "log.csv", "a") as file:
         file.truncate(file.tell() - 40)
@@ -583,7 +583,7 @@ def test_a_drift_is_only_stated_beyond_its_error():
 def test_the_picture_holds_all_of_its_labels(periodic):
     time, nothing = np.arange(50.0), np.full(50, np.nan)
     table = dict.fromkeys(log.Line._fields, time) | ({} if periodic else {"pressure_GPa": nothing, "volume_A3": nothing})
-    figure = draw(table)
+    figure = draw_log(table)
     figure.canvas.draw()
     labels = [label for axis in figure.axes for label in (axis.xaxis.label, axis.yaxis.label)]
     assert len(labels) == (8 if periodic else 4)

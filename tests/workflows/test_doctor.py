@@ -28,7 +28,7 @@ from equipot.workflows.doctor import laws, lists
 from equipot.workflows.doctor.bench import Subject, bench_for
 from equipot.workflows.doctor.dimers import describe, findings
 from equipot.workflows.doctor.findings import Measure
-from equipot.workflows.doctor.page import draw
+from equipot.workflows.doctor.page import draw_report
 from equipot.workflows.doctor.specimens import rattled, specimens
 
 CUTOFF = 4.2
@@ -268,7 +268,7 @@ def test_lennard_jones_is_sound_on_structures_made_for_it():
 @pytest.mark.parametrize("term", [NotANumber, NaNAtContact], ids=lambda term: term.__name__)
 def test_the_report_of_what_is_not_a_number(term, crystal, tmp_path):
     report = examine(term(CUTOFF), crystal)
-    draw(report, tmp_path / "doctor.png")
+    draw_report(report, tmp_path / "doctor.png")
     assert (tmp_path / "doctor.png").stat().st_size > 10_000
     assert json.loads(report.to_json(), parse_constant=pytest.fail)["verdict"] == "broken"
     assert "broken" in report.markdown()

@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from equipot.md.ensembles import strained
 from equipot.md.ensembles.base import Ensemble
 from equipot.md.ensembles.steps import mass_of, ornstein_uhlenbeck, volume_of
+from equipot.md.ensembles.strained import strained_drift, strained_kick
 from equipot.md.forces import Forces
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList
@@ -60,16 +60,16 @@ class NPTFlexible(Ensemble):
         friction, cell_friction = (x / (1000 * fs) for x in (self.friction_per_ps, self.barostat_friction_per_ps))
         first = _kick_cell(setup, state)
         rate = first / weight
-        momentum = strained.kick(state.momentum, state.force, rate, half, n)
-        position, cell = strained.drift(state.position, state.cell, momentum / mass, rate, half)
+        momentum = strained_kick(state.momentum, state.force, rate, half, n)
+        position, cell = strained_drift(state.position, state.cell, momentum / mass, rate, half)
         key, atoms_key, cell_key = jax.random.split(state.key, 3)
         momentum, heat = ornstein_uhlenbeck(atoms_key, momentum, mass, setup.kT, friction * setup.dt)
         second, cell_heat = cell_noise(cell_key, first, weight, setup.kT, cell_friction * setup.dt)
         rate = second / weight
-        position, cell = strained.drift(position, cell, momentum / mass, rate, half)
+        position, cell = strained_drift(position, cell, momentum / mass, rate, half)
         moved = state.replace(position=position, cell=cell, key=key, heat=state.heat + heat + cell_heat)
         new, neighbor = forces.update(moved, neighbor)
-        new = new.replace(momentum=strained.kick(momentum, new.force, rate, half, n), extra={"momentum": second})
+        new = new.replace(momentum=strained_kick(momentum, new.force, rate, half, n), extra={"momentum": second})
         return new.replace(extra={"momentum": _kick_cell(setup, new)}), neighbor
 
     def reservoir(self, setup: Setup, state: State) -> Float[Array, ""]:

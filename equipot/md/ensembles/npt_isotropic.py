@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from equipot.md.ensembles import strained
 from equipot.md.ensembles.base import Ensemble
 from equipot.md.ensembles.chains import chain, chain_energy, check_chain, in_precision
 from equipot.md.ensembles.steps import kinetic_of, mass_of, volume_of
+from equipot.md.ensembles.strained import strained_drift, strained_kick
 from equipot.md.forces import Forces
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList
@@ -63,7 +63,7 @@ class NPTIsotropic(Ensemble):
         rate = cell_momentum / weight
         state = _kicked(setup, state, rate)
         velocity = state.momentum / mass_of(setup, state)
-        position, _ = strained.drift(state.position, state.cell, velocity, _every_way(rate), setup.dt)
+        position, _ = strained_drift(state.position, state.cell, velocity, _every_way(rate), setup.dt)
         # From the first cell, so that its shape stays exactly what it is.
         log_scale = extra["log_scale"] + rate * setup.dt
         cell = extra["reference"] * jnp.exp(log_scale)
@@ -101,7 +101,7 @@ def _push(setup: Setup, state: State) -> Float[Array, ""]:
 def _kicked(setup: Setup, state: State, rate: Float[Array, ""]) -> State:
     """Momenta after half a time step of constant forces and a constant rate v of strain."""
     n = len(setup.numbers)
-    return state.replace(momentum=strained.kick(state.momentum, state.force, _every_way(rate), setup.dt / 2, n))
+    return state.replace(momentum=strained_kick(state.momentum, state.force, _every_way(rate), setup.dt / 2, n))
 
 
 def _every_way(rate: Float[Array, ""]) -> Float[Array, "3 3"]:

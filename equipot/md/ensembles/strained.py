@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def kick(
+def strained_kick(
     momentum: Float[Array, "atoms 3"], force: Float[Array, "atoms 3"], rate: Float[Array, "3 3"], time: float, n: int
 ) -> Float[Array, "atoms 3"]:
     """Solution of dp/dt = F - (v + tr(v) / 3n) p after ``time``, for constant F and v; ``n`` is the number of atoms."""
@@ -15,7 +15,7 @@ def kick(
     return ((momentum @ axes) * jnp.exp(x) + (force @ axes) * time * expm1_over(x)) @ axes.T
 
 
-def drift(
+def strained_drift(
     position: Float[Array, "atoms 3"],
     cell: Float[Array, "3 3"],
     velocity: Float[Array, "atoms 3"],

@@ -42,7 +42,7 @@ MOVED = 2
 """Elements of a structure of which an atom is moved."""
 
 
-class Line(NamedTuple):
+class Scan(NamedTuple):
     """Structures as a function of a distance x, and what was seen at even steps of it."""
 
     label: str
@@ -58,7 +58,7 @@ class Line(NamedTuple):
 class Suspect(NamedTuple):
     """An interval of a line on which energy (kind 0) or force (kind 1) seems to jump."""
 
-    line: Line
+    line: Scan
     kind: int
     left: float
     width: float
@@ -89,14 +89,14 @@ def jumps(
     return Finding("jumps", tuple(measures), f"jumps: {'; '.join(notes)}: {remedy}" if notes else "")
 
 
-def pair_line(a: int, b: int, curve: Curve) -> Line:
+def pair_line(a: int, b: int, curve: Curve) -> Scan:
     """The line of two atoms alone, seen already."""
     at = lambda r: Structure([a, b], [[0, 0, 0], [r, 0, 0]], source="two atoms")
     seen = np.array([curve.energy, curve.force])
-    return Line(f"{curve.pair} at", at, lambda seen: seen.forces[1, 0], curve.distance, seen)
+    return Scan(f"{curve.pair} at", at, lambda seen: seen.forces[1, 0], curve.distance, seen)
 
 
-def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Iterator[Line]:
+def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Iterator[Scan]:
     """Lines on which one atom moves along a fixed direction; its images move with it."""
     way = np.array([2.0, 3.0, 6.0]) / 7
     for s in structures:
@@ -113,10 +113,10 @@ def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Ite
             answers = look([at(shift) for shift in x])
             seen = np.array([[answer.energy, force(answer)] for answer in answers]).T
             label = f"{s.name} where its {chemical_symbols[s.numbers[k]]} (atom {k}) moves by"
-            yield Line(label, at, force, x, seen)
+            yield Scan(label, at, force, x, seen)
 
 
-def follow(look: Callable[[list[Structure]], list[Seen]], lines: Sequence[Line], cutoff: float) -> list[Suspect]:
+def follow(look: Callable[[list[Structure]], list[Seen]], lines: Sequence[Scan], cutoff: float) -> list[Suspect]:
     """The suspects of all lines that stay when their intervals shrink, away from the cutoff (Å)."""
     found = [suspect for line in lines for suspect in suspects(line)]
     for level in range(LEVELS):
@@ -144,7 +144,7 @@ def crosses(suspect: Suspect, cutoff: float) -> bool:
     return not all(np.array_equal(a, b) for a, b in zip(*within, strict=True))
 
 
-def suspects(line: Line) -> Iterator[Suspect]:
+def suspects(line: Scan) -> Iterator[Suspect]:
     """Intervals whose mismatch stands out from those nearby, the most remarkable ones of either kind."""
     step = line.x[1] - line.x[0]
     for kind, sizes in enumerate(sharp(step, line.seen)):

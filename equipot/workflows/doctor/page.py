@@ -20,7 +20,7 @@ WIDE = 78
 """Characters of a line of the table."""
 
 
-def draw(report: Report, path: Path) -> None:
+def draw_report(report: Report, path: Path) -> None:
     """Draws verdicts, pairs, cutoff, finite differences and dynamics into a PNG file."""
     from matplotlib import rc_context
 
