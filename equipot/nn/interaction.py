@@ -23,9 +23,9 @@ from equipot.nn.tensor_product import Convolution
 
 @dataclasses.dataclass(frozen=True)
 class InteractionKind:
-    """A kind of block: its radial network, and what it does between the sum over neighbours and the output.
+    """Base of the kinds of interaction block: radial network, map from messages to the atomic basis, and bypass.
 
-    ``block`` is the compact module that calls a method; modules made there are its own.
+    ``block`` is the compact module that calls a method, and holds the modules that the method makes.
     """
 
     weights_see_species: ClassVar[bool] = False
@@ -34,17 +34,17 @@ class InteractionKind:
     """Whether the radial weights do not vanish with the radial features, so that the envelope must be on the weights."""
 
     def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
-        """Class of the radial network, and what the features ``x`` of both atoms of a pair tell it."""
+        """Choose the class of the radial network, and compute what it sees of the features ``x`` of both atoms of a pair."""
         return PairMLP, None
 
     def atomic_basis(
         self, block: Interaction, message: Features, up: Features, species: Int[Array, " atoms"] | None
     ) -> Features:
-        """The atomic basis A of normalized messages. ``up`` is what atoms send, by species where ``species`` is given."""
+        """Map normalized messages to the atomic basis A. ``up`` is what atoms send, by species where ``species`` is given."""
         return Linear(block.basis, name="down")(message)
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
-        """A, and what bypasses the block."""
+        """Return A and the features that bypass the block."""
         raise NotImplementedError
 
 

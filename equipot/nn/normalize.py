@@ -18,19 +18,19 @@ from equipot.nn.radial_network import PairMLP, SpeciesMLP, Stages
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """A way to do it; the defaults of both methods change nothing."""
+    """Base of the normalizations of a sum over neighbours: scale what atoms send, or the sums. The defaults scale nothing."""
 
     counts_by_species: ClassVar[bool] = False
     """Whether ``avg_num_neighbors`` is one number for each species instead of one for all."""
 
     def before(self, x: Features, avg_num_neighbors: Float[Array, "..."], species: Int[Array, " atoms"] | None) -> Features:
-        """Scale what atoms send: ``x`` has a row for each atom, or for each species where ``species`` is None."""
+        """Scale the features that atoms send; ``x`` has one row for each species where ``species`` is None."""
         return x
 
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
     ) -> Features:
-        """Scale the sums over neighbours. ``scope``, the compact module that calls this, holds variables and modules."""
+        """Scale the sums over neighbours, [atoms, 2l+1, channels]; ``scope``, which calls this, holds variables and modules."""
         return message
 
 
