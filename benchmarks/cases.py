@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +30,9 @@ from equipot.neighbors import allocate, plan, to_graph
 from equipot.nn.interaction import Plain
 from equipot.potential import Metadata, Potential, Term, evaluate
 from equipot.structure import Structure
-from equipot.training.loop import TrainingConfig
-from equipot.training.optimizer import shape, transformation
-from equipot.training.step import Rates, make_train_step, mesh_of, place, replicate, start
+from equipot.training.config import TrainingConfig
+from equipot.training.descent import Descent
+from equipot.training.step import first_state, make_train_step, mesh_of, place, replicate
 
 SMALL = MACE(cutoff=5.0, channels=32, hidden_l=1, l_max=3, correlation=2)
 """Of ``scaling`` and ``md``."""
@@ -141,10 +142,10 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
     settings, found, mesh = TrainingConfig(), prepare(structures, potential.cutoff), mesh_of(1)
     loader = plan_training(found, atomic_energies, len(structures), 1, np.dtype(np.float32), 0)
     batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
-    curve = shape(settings.schedule, 1000)
-    rates = Rates(transformation(settings.optimizer, settings.clip), lambda s: 1e-3 * curve(s), settings.ema or 0.0, 1000)
-    step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), rates, mesh)
-    state = replicate(mesh, start(potential.variables["params"], rates))
+    optimizer = dataclasses.replace(settings.optimizer, learning_rate=1e-3)
+    descent = Descent(optimizer, settings.schedule, 1000, settings.clip, settings.ema or 0.0)
+    step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), descent, mesh)
+    state = replicate(mesh, first_state(potential.variables["params"], descent))
 
     def call() -> Any:
         nonlocal state

@@ -18,10 +18,11 @@ def execute(args: argparse.Namespace) -> None:
 def train_config(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
     """One training run; returns the best potential's file."""
     from equipot import config
-    from equipot.training import TrainConfig, train
+    from equipot.finetune import fine_tune
+    from equipot.training import FineTune, TrainConfig, train
 
     settings = config.load(path, TrainConfig, overrides)
     prepare(settings.dtype, settings.training.devices or cores())
-    best = train(settings, out, resume=resume)
+    best = (fine_tune if isinstance(settings.model, FineTune) else train)(settings, out, resume=resume)
     print(f"potential: {best}")
     return best

@@ -5,8 +5,8 @@
 >>> best = train(config.load("configs/quickstart.yaml", TrainConfig), "runs/quickstart")
 """
 
-from equipot.training.config import TrainConfig
+from equipot.training.config import FineTune, TrainConfig
 from equipot.training.evaluate import evaluate_set
 from equipot.training.run import train
 
-__all__ = ["TrainConfig", "evaluate_set", "train"]
+__all__ = ["FineTune", "TrainConfig", "evaluate_set", "train"]

@@ -1,4 +1,4 @@
-"""What a training run can be told: the section that ``equipot train`` reads."""
+"""What a training run can be told: the file that ``equipot train`` reads. Nothing here knows how it is done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,66 @@ from typing import Literal
 
 from equipot.data.config import DataConfig
 from equipot.potential import Term
-from equipot.training.loop import TrainingConfig
+from equipot.training.loggers import TensorBoard, WandB
+from equipot.training.loss import Loss
+from equipot.training.optimizer import Muon, Optimizer
+from equipot.training.schedule import Cosine, Schedule
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often the whole state is written, so that a killed run can go on."""
+
+    seconds: float = 60.0
+    """Least time between two checkpoints; 0 writes one after every step."""
+    keep: int = 2
+    """How many are kept."""
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"keep {self.keep} must be at least 1")
+        if not 0 <= self.seconds < float("inf"):
+            raise ValueError(f"seconds {self.seconds} must be 0 or a positive number")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a potential is fitted."""
+
+    epochs: int = 200
+    batch_size: int = 5
+    """Frames of a step, over all devices."""
+    valid_batch_size: int = 20
+    """Frames evaluated at a time, over all devices."""
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Muon)
+    schedule: Schedule = field(default_factory=Cosine)
+    clip: float | None = 10.0
+    """Largest norm of the gradient; a longer one is shortened to it."""
+    ema: float | None = 0.999
+    """Decay of the moving average of the parameters, which is validated and saved; nothing means the parameters themselves. An
+    optimiser with an average of its own does not use it."""
+    validate_every: int = 1
+    """Epochs."""
+    patience: int | None = None
+    """Validations without improvement after which the run stops."""
+    max_minutes: float | None = None
+    """Time after which a run stops; it can be resumed, and then has as much time again."""
+    checkpoint: Checkpoints = Checkpoints()
+    devices: int | None = None
+    """Local devices to use; nothing means all, and on CPU one for each core."""
+    logger: TensorBoard | WandB | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "valid_batch_size", "validate_every", "patience", "devices"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"max_minutes {self.max_minutes} must be positive; leave it out for no limit")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema {self.ema} must lie between 0 and 1")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip {self.clip} must be positive; leave it empty for no clipping")
 
 
 @dataclass(frozen=True)
@@ -61,6 +120,19 @@ class FineTune:
             if not 0 <= factor < float("inf"):
                 raise ValueError(f"rates: {pattern} has {factor:g}; a factor must be 0 or a positive number")
 
+    def check(self, data: DataConfig) -> None:
+        """Check that the heads of the base and those of the data fit.
+
+        Raises:
+            ValueError: one that is missing, or that nothing is there for.
+        """
+        if self.head and not data.heads:
+            raise ValueError(
+                "model.head is for data.heads, but there are none: leave it out; FILE@HEAD in model.from chooses a head"
+            )
+        if data.heads and not self.head and (data.replay or data.forget):
+            raise ValueError("data.heads: set model.head to the head that replay and forget belong to")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -78,13 +150,7 @@ class TrainConfig:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
         if isinstance(self.model, FineTune):
-            if self.model.head and not self.data.heads:
-                raise ValueError(
-                    "model.head is for data.heads, but there are none: leave it out; FILE@HEAD in model.from chooses a head"
-                )
-            if self.data.heads and not self.model.head and (self.data.replay or self.data.forget):
-                raise ValueError("data.heads: set model.head to the head that replay and forget belong to")
-        if isinstance(self.model, Term):
-            for name in ("replay", "forget"):
-                if getattr(self.data, name):
-                    raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
+            return self.model.check(self.data)
+        for name in ("replay", "forget"):
+            if getattr(self.data, name):
+                raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")

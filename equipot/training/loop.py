@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from equipot.console import Console, duration
 from equipot.data.loader import Loader, Shards, prefetch, sorted_batches
 from equipot.potential import Potential
 from equipot.training import checkpoint
+from equipot.training.config import TrainingConfig
 from equipot.training.console import show_epoch
-from equipot.training.loggers import TensorBoard, WandB, Writer
-from equipot.training.loss import Loss
-from equipot.training.optimizer import Cosine, Muon, Optimizer, Plateau, Schedule
-from equipot.training.session import Cursor, Watch
-from equipot.training.step import Rates, State, mean_errors, mean_loss, place, with_params
+from equipot.training.descent import Descent
+from equipot.training.loggers import Writer
+from equipot.training.progress import Cursor, Watch
+from equipot.training.schedule import Schedule
+from equipot.training.step import State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
 """Validation batches stay on the device while they have no more slots than this (about 0.5 GB)."""
@@ -38,70 +39,15 @@ class NotFiniteError(RuntimeError):
     """The loss became infinite or NaN; the message names the frames where it is theirs."""
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """How often the whole state is written, so that a killed run can go on."""
-
-    seconds: float = 60.0
-    """Least time between two checkpoints; 0 writes one after every step."""
-    keep: int = 2
-    """How many are kept."""
-
-    def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise ValueError(f"keep {self.keep} must be at least 1")
-        if not 0 <= self.seconds < float("inf"):
-            raise ValueError(f"seconds {self.seconds} must be 0 or a positive number")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a potential is fitted."""
-
-    epochs: int = 200
-    batch_size: int = 5
-    """Frames of a step, over all devices."""
-    valid_batch_size: int = 20
-    """Frames evaluated at a time, over all devices."""
-    loss: Loss = field(default_factory=Loss)
-    optimizer: Optimizer = field(default_factory=Muon)
-    schedule: Schedule = field(default_factory=Cosine)
-    clip: float | None = 10.0
-    """Largest norm of the gradient; a longer one is shortened to it."""
-    ema: float | None = 0.999
-    """Decay of the moving average of the parameters, which is validated and saved; nothing means the parameters themselves."""
-    validate_every: int = 1
-    """Epochs."""
-    patience: int | None = None
-    """Validations without improvement after which the run stops."""
-    max_minutes: float | None = None
-    """Time after which a run stops; it can be resumed, and then has as much time again."""
-    checkpoint: Checkpoints = Checkpoints()
-    devices: int | None = None
-    """Local devices to use; nothing means all, and on CPU one for each core."""
-    logger: TensorBoard | WandB | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "valid_batch_size", "validate_every", "patience", "devices"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise ValueError(f"max_minutes {self.max_minutes} must be positive; leave it out for no limit")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"ema {self.ema} must lie between 0 and 1")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip {self.clip} must be positive; leave it empty for no clipping")
-
-
 @dataclass(frozen=True, eq=False)
-class Run:
+class TrainingRun:
     """All that stays the same in the course of a run."""
 
     config: TrainingConfig
     out: Path
     seed: int
     potential: Potential
-    rates: Rates
+    descent: Descent
     mesh: Mesh
     train: Loader
     valid: Loader | None
@@ -122,7 +68,7 @@ class Run:
         return self.out / "metrics.jsonl"
 
 
-def fit(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
+def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
     """Epochs until the last one, or until patience, time or the user end it.
 
     Raises:
@@ -144,7 +90,7 @@ def fit(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
         return state, save(run, state, cursor), "finished"
 
 
-def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, str | None]:
+def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, str | None]:
     """The batches of an epoch that are not done yet; the third value says why it ended before the last."""
     train = run.train
     batches = train.epoch(run.seed, cursor.epoch)[cursor.batch :]
@@ -178,14 +124,14 @@ def train_epoch(run: Run, state: State, cursor: Cursor) -> tuple[State, Cursor, 
         feed.close()
 
 
-def estimate(run: Run, cursor: Cursor) -> None:
+def estimate(run: TrainingRun, cursor: Cursor) -> None:
     """Says how long the run will take, from its first steps."""
     step = run.watch.seconds_left(1, 0)
-    left = run.rates.steps - cursor.epoch * len(run.train.epoch(run.seed, 0))
+    left = run.descent.steps - cursor.epoch * len(run.train.epoch(run.seed, 0))
     run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left} steps, besides validation")
 
 
-def settle(run: Run, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
+def settle(run: TrainingRun, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
     """Adds a step's report to the sums of its epoch."""
     values = {name: float(value) for name, value in jax.device_get(report).items()}
     if not values["finite"]:
@@ -223,7 +169,7 @@ def passes(loader: Loader, mesh: Mesh) -> Callable[[], Iterable[tuple[Shards, An
     return lambda: kept
 
 
-def validate(run: Run, params: Any, validation: Callable) -> tuple[float, dict[str, float]]:
+def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float, dict[str, float]]:
     """Loss, with the weights of the end of the run, and mean errors over the validation set."""
     sums: dict[str, float] = {}
     for shards, batch in validation():
@@ -235,11 +181,11 @@ def validate(run: Run, params: Any, validation: Callable) -> tuple[float, dict[s
     return mean_loss(run.config.loss, sums), mean_errors(sums)
 
 
-def close_epoch(run: Run, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:
+def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:
     """Validates where it is due, keeps the best potential and writes the figures of the epoch."""
     config, steps = run.config, cursor.batch
     epoch = cursor.epoch + 1
-    rate = float(run.rates.learning_rate(int(state.step) - 1)) * cursor.factor
+    rate = float(run.descent.rate(int(state.step) - 1)) * cursor.factor
     row: dict[str, Any] = {"epoch": epoch, "step": int(state.step), "loss": cursor.sums["loss"] / steps}
     row |= {f"train_{name}": value for name, value in mean_errors(cursor.sums).items()}
     row |= {"learning_rate": rate, "gradient_norm": cursor.sums["gradient_norm"] / steps}
@@ -252,29 +198,26 @@ def close_epoch(run: Run, state: State, cursor: Cursor, validation: Callable | N
             row["valid_loss"], errors = validate(run, state.ema, validation)
             run.watch.validations.append(time.monotonic() - clock)
             row |= {f"valid_{name}": value for name, value in errors.items()}
-            cursor, improved = judge(config, cursor, row["valid_loss"])
+            cursor, improved = judge(config.schedule, cursor, row["valid_loss"])
         if improved:
             save_best(run, state)
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
     cursor = append(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
-    left = run.watch.seconds_left(run.rates.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
+    left = run.watch.seconds_left(run.descent.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
     show_epoch(run.console, row, config.epochs, left)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor
 
 
-def judge(config: TrainingConfig, cursor: Cursor, loss: float) -> tuple[Cursor, bool]:
-    """What a validation loss means for the best potential, for patience and for the learning rate."""
+def judge(schedule: Schedule, cursor: Cursor, loss: float) -> tuple[Cursor, bool]:
+    """Note a validation loss: whether it is the lowest so far, for how long none was, and what becomes of the learning rate."""
     if cursor.best is None or loss < cursor.best:
         return cursor._replace(best=loss, stale=0, wait=0), True
-    cursor = cursor._replace(stale=cursor.stale + 1, wait=cursor.wait + 1)
-    schedule = config.schedule
-    if isinstance(schedule, Plateau) and cursor.wait > schedule.patience:
-        cursor = cursor._replace(wait=0, factor=max(schedule.final, cursor.factor * schedule.factor))
-    return cursor, False
+    factor, wait = schedule.after_validation(cursor.factor, cursor.wait + 1)
+    return cursor._replace(stale=cursor.stale + 1, factor=factor, wait=wait), False
 
 
-def append(run: Run, cursor: Cursor, row: dict[str, Any]) -> Cursor:
+def append(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cursor:
     """Adds a line to metrics.jsonl."""
     line = (json.dumps(row) + "\n").encode()
     try:
@@ -287,7 +230,7 @@ def append(run: Run, cursor: Cursor, row: dict[str, Any]) -> Cursor:
     return cursor._replace(metrics_bytes=cursor.metrics_bytes + len(line))
 
 
-def save_best(run: Run, state: State) -> None:
+def save_best(run: TrainingRun, state: State) -> None:
     """Writes the averaged parameters as best.eqp."""
     try:
         eqp.save(with_params(run.potential, jax.device_get(state.ema)), run.best_path)
@@ -295,7 +238,7 @@ def save_best(run: Run, state: State) -> None:
         raise OSError(error.errno, f"cannot write {run.best_path} ({error.strerror}); make room, then use --resume") from error
 
 
-def save(run: Run, state: State, cursor: Cursor) -> Cursor:
+def save(run: TrainingRun, state: State, cursor: Cursor) -> Cursor:
     """Writes a checkpoint of the state and of where the run stands."""
     now = time.monotonic()
     if run.metrics_path.exists():

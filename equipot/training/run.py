@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,17 +19,16 @@ from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.potential import Potential, Term
 from equipot.training import checkpoint
-from equipot.training.adapt import Trained
-from equipot.training.config import FineTune, TrainConfig
+from equipot.training.beginning import Beginning, Trained, device_count
+from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.console import errors_text
+from equipot.training.descent import Descent
 from equipot.training.evaluate import evaluate_sets, write_json
-from equipot.training.finetune import from_base
-from equipot.training.loop import Run, TrainingConfig, fit, save_best
-from equipot.training.optimizer import shape, transformation
+from equipot.training.from_scratch import from_scratch
+from equipot.training.loop import TrainingRun, fit, save_best
+from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
-from equipot.training.session import Cursor, Watch
-from equipot.training.start import Beginning, device_count, from_scratch
-from equipot.training.step import Rates, State, make_train_step, make_valid_step, mesh_of, replicate, start
+from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
 
 FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size")
 """Training keys that may change between a run and its resumption."""
@@ -39,10 +39,23 @@ ENDINGS = {
 }
 
 
-def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
-    """Fits a potential and leaves a folder with best.eqp, metrics.jsonl, config.yaml, checkpoints and a report.
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    resume: bool = False,
+    progress: TextIO | bool | None = True,
+    prepare: Callable[[TrainConfig], Beginning] = from_scratch,
+) -> Path:
+    """Fit a potential and leave a folder with best.eqp, metrics.jsonl, config.yaml, checkpoints and a report.
 
-    ``progress`` is where the run reports: True means standard output, None or False silence. Returns the path of best.eqp.
+    Args:
+        out: the folder of the run.
+        resume: go on from the newest checkpoint in the folder.
+        progress: where the run reports: True means standard output, None or False silence.
+        prepare: how the run begins; ``equipot.finetune.fine_tune`` begins with an existing potential.
+
+    Returns:
+        Path of best.eqp.
 
     Raises:
         ValueError: data, config or checkpoint do not fit.
@@ -55,8 +68,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
         raise ValueError(f"{out} holds a run already; go on with --resume, or choose another folder with --out")
-    tuned = isinstance(config.model, FineTune)
-    beginning = from_base(config, out, resume) if tuned else from_scratch(config)
+    beginning = prepare(config)
     config = beginning.config
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stream_of(progress))
@@ -64,8 +76,8 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
     run = set_up(beginning, out, console, watch)
     state, cursor = begin(run, beginning.trained, resume)
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
-    describe(run, beginning)
-    console.open(run.rates.steps, int(state.step))
+    announce(run, beginning)
+    console.open(run.descent.steps, int(state.step))
     try:
         state, cursor, ending = fit(run, state, cursor)
     finally:
@@ -79,7 +91,7 @@ def train(config: TrainConfig, out: str | Path, resume: bool = False, progress: 
     return run.best_path
 
 
-def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> Run:
+def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> TrainingRun:
     """Batches, compiled steps and whatever else a run needs."""
     config, potential, sets = beginning.config, beginning.potential, beginning.frames
     settings, frames, energies = config.training, sets["train"], beginning.dataset.atomic_energies
@@ -87,9 +99,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> R
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
-    curve, base = shape(settings.schedule, steps), settings.optimizer.learning_rate
-    descent = transformation(settings.optimizer, settings.clip, beginning.trained.rates)
-    rates = Rates(descent, lambda s: base * curve(s), settings.ema or 0.0, steps)
+    descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
     wants = settings.loss.wants(frames.labels)
     if len(sets["valid"]):
         settings.loss.wants(sets["valid"].labels)
@@ -98,9 +108,9 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> R
         valid_loader = plan_evaluation(sets["valid"], energies, settings.valid_batch_size, devices, dtype)
         valid_wants = tuple(name for name in ("energy", "forces", "stress") if name in sets["valid"].labels)
         valid_step = make_valid_step(potential, settings.loss, valid_wants, mesh)
-    return Run(
-        config=settings, out=out, seed=config.seed, potential=potential, rates=rates, mesh=mesh, train=train_loader,
-        valid=valid_loader, train_step=make_train_step(potential, settings.loss, wants, rates, mesh), valid_step=valid_step,
+    return TrainingRun(
+        config=settings, out=out, seed=config.seed, potential=potential, descent=descent, mesh=mesh, train=train_loader,
+        valid=valid_loader, train_step=make_train_step(potential, settings.loss, wants, descent, mesh), valid_step=valid_step,
         identity=identity(beginning, devices), console=console, watch=watch,
         write=settings.logger.open(out, configs.dump(config)) if settings.logger else lambda epoch, row: None,
     )  # fmt: skip
@@ -120,13 +130,13 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     return {"config": settings, "data": data, "paths": paths, "devices": devices}
 
 
-def begin(run: Run, trained: Trained, resume: bool) -> tuple[State, Cursor]:
+def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Cursor]:
     """The first state, or that of the newest checkpoint.
 
     Raises:
         ValueError: the checkpoint belongs to another config or other data; the message says which.
     """
-    state = start(trained.params, run.rates)
+    state = first_state(trained.params, run.descent)
     found = checkpoint.newest(run.out / "checkpoints") if resume else None
     if found is None:
         if resume:
@@ -167,14 +177,14 @@ def without_base(data: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if not name.startswith("base")}
 
 
-def describe(run: Run, beginning: Beginning) -> None:
+def announce(run: TrainingRun, beginning: Beginning) -> None:
     """Says what is going to happen: data, size of the model, what of it is trained, batches, padding."""
     train, valid, potential, say = run.train, run.valid, run.potential, run.console.say
     if beginning.dataset.report:
         say(str(beginning.dataset.report))
     say(
         f"{beginning.count} training and {0 if valid is None else len(valid.frames)} validation frames; "
-        f"{type(potential.term).__name__} with {size(potential.variables['params'])} parameters, "
+        f"{type(potential.term).__name__} with {count_numbers(potential.variables['params'])} parameters, "
         f"cutoff {potential.cutoff:g} Å, {potential.dtype}, "
         f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
     )
@@ -187,12 +197,12 @@ def describe(run: Run, beginning: Beginning) -> None:
             "others; a multiple is faster"
         )
     say(
-        f"{run.rates.steps} steps in {run.config.epochs} epochs; batches of {len(train.shapes)} shape(s), "
+        f"{run.descent.steps} steps in {run.config.epochs} epochs; batches of {len(train.shapes)} shape(s), "
         f"{padding(run.train, run.seed):.0%} padding"
     )
 
 
-def size(tree: Any) -> int:
+def count_numbers(tree: Any) -> int:
     """Numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
@@ -202,7 +212,7 @@ def trained_text(potential: Potential, trained: Trained) -> str:
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
     compressed = getattr(getattr(potential.term, "radial", None), "table", None) is not None
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
-    count = f"{size(trained.params)} of {size(potential.variables['params'])} parameters"
+    count = f"{count_numbers(trained.params)} of {count_numbers(potential.variables['params'])} parameters"
     return f"trained: {count}{through}{splines if compressed else ''}"
 
 
@@ -211,7 +221,7 @@ def padding(loader: Loader, seed: int) -> float:
     return loader.padding(loader.epoch(seed, 0))
 
 
-def report(run: Run, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     """The error table, on the console and in report.md, with plots; after fine-tuning, beside the errors of the base."""
     potential, dataset, base = eqp.load(run.best_path), beginning.dataset, beginning.base
     sets = {

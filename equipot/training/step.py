@@ -16,9 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from equipot.data.batch import Batch
 from equipot.potential import Potential, evaluate
+from equipot.training.descent import Descent
 from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
-from equipot.training.optimizer import average
-from equipot.training.overlay import overlay
+from equipot.training.merge import merge
 
 AXIS = "devices"
 
@@ -31,22 +31,11 @@ class State(NamedTuple):
     moments: Any
     """State of the optimiser."""
     ema: Any
-    """Moving average of the parameters: what is evaluated and saved."""
+    """Average of the parameters: what is evaluated and saved."""
     step: Any
     """Number of steps taken."""
     ok: Any
     """False once a loss or gradient was not finite: from there on nothing changes any more."""
-
-
-class Rates(NamedTuple):
-    """How far a step goes, fixed for a run."""
-
-    transformation: optax.GradientTransformation
-    learning_rate: optax.Schedule
-    decay: float
-    """Of the moving average; 0 means none."""
-    steps: int
-    """Of the whole run."""
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -63,15 +52,15 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def start(params: Any, rates: Rates) -> State:
-    """The state before the first step."""
+def first_state(params: Any, descent: Descent) -> State:
+    """Make the state before the first step, in arrays of its own: a step is donated its state."""
     copy = lambda tree: jax.tree.map(jnp.array, tree)
-    return State(copy(params), rates.transformation.init(params), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
+    return State(copy(params), copy(descent.init(params)), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
 
 
 def with_params(potential: Potential, trained: Any) -> Potential:
-    """The potential with what is trained of its parameters, see ``overlay``."""
-    return potential.replace(variables={**potential.variables, "params": overlay(potential.variables["params"], trained)})
+    """The potential with what is trained of its parameters, see ``merge``."""
+    return potential.replace(variables={**potential.variables, "params": merge(potential.variables["params"], trained)})
 
 
 def sum_devices(tree: Any) -> Any:
@@ -92,7 +81,7 @@ def figures(errors: dict[str, Any], batch: Batch) -> dict[str, Any]:
     return out
 
 
-def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], rates: Rates, mesh: Mesh) -> Callable:
+def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], descent: Descent, mesh: Mesh) -> Callable:
     """``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
 
     A step whose loss or gradient is not finite changes nothing, says so in ``report["finite"]``, and holds up every step after
@@ -102,7 +91,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
     def train_step(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
         numbers = sum_devices(counts(batch, wants))
-        weights = loss.weights(state.step / rates.steps)
+        weights = loss.weights(state.step / descent.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), params)
@@ -116,7 +105,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
         value, sums, seen, gradient = sum_devices((value, sums, seen, gradient))
         norm = optax.tree.norm(gradient)
         finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
-        new = advance(state, gradient, factor, rates)
+        new = advance(state, gradient, factor, descent, (value, loss_of_batch(share)))
         state = jax.tree.map(partial(jnp.where, finite), new, state)._replace(ok=finite)
         terms = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
         return state, {"loss": value, "gradient_norm": norm, "finite": finite, **terms, **seen}
@@ -127,14 +116,28 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], ra
     return lambda state, batch, factor: compiled(state, variables, batch, jnp.asarray(factor, potential.dtype))
 
 
-def advance(state: State, gradient: Any, factor: Any, rates: Rates) -> State:
-    """The state one step further along a gradient."""
-    direction, moments = rates.transformation.update(gradient, state.moments, state.params)
-    rate = rates.learning_rate(state.step) * factor
-    params = optax.apply_updates(state.params, jax.tree.map(lambda x: (-rate * x).astype(x.dtype), direction))
-    ema = average(state.ema, params, rates.decay, state.step)
-    ema = jax.tree.map(lambda x, old: x.astype(old.dtype), ema, state.ema)
-    return State(params, moments, ema, state.step + 1, state.ok)
+def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
+    """Make the loss of a whole batch as a function of the parameters, with its gradient, from one device's share of it."""
+
+    @jax.custom_vjp
+    def whole(params: Any) -> Any:
+        return sum_devices(share(params)[0])
+
+    def forward(params: Any) -> tuple[Any, Any]:
+        (value, _), gradient = jax.value_and_grad(share, has_aux=True)(params)
+        return sum_devices((value, gradient))
+
+    # The rule of its own keeps psum out of what is differentiated, as in the step.
+    whole.defvjp(forward, lambda gradient, tangent: (jax.tree.map(lambda x: tangent * x, gradient),))
+    return whole
+
+
+def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tuple[Any, Callable[[Any], Any]]) -> State:
+    """Take one step along a gradient; ``loss`` is the value and the function of the parameters."""
+    value, value_fn = loss
+    rate = descent.rate(state.step) * factor
+    params, moments = descent.move(gradient, state.moments, state.params, rate, value=value, grad=gradient, value_fn=value_fn)
+    return State(params, moments, descent.average(state.ema, params, moments, state.step), state.step + 1, state.ok)
 
 
 def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> Callable:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import equipot
 from equipot.convert import convert, nequip, nequip_package, torch_file
 from equipot.convert.certificate import certify, read_references
-from equipot.eqp import flatten, unflatten
+from equipot.finetune.elements import extend
 from equipot.models.nequip import BothParities, NaturalParity, PerSpecies
 from equipot.nn.normalize import MeanNeighbors, SenderNeighbors
 from equipot.nn.radial import PolynomialEnvelope
-from equipot.training.extend import extend
 
 DATA = Path(__file__).parent / "data"
 FOLDER = Path(os.environ.get("EQUIPOT_NEQUIP_MODELS", DATA))
@@ -86,9 +86,9 @@ def test_what_nequip_averaged_is_taken(content):
 def test_odd_scalars_reach_the_energy():
     """Or the agreement would say nothing of them."""
     made = convert(checkpoint("parity"))
-    leaves = flatten(made.variables)
+    leaves = flatten_dict(made.variables, sep="/")
     leaves["params/layer2/down/w0o"] = -leaves["params/layer2/down/w0o"]
-    assert certify(made.replace(variables=unflatten(leaves)), references("parity")).forces > 1e-6
+    assert certify(made.replace(variables=unflatten_dict(leaves, sep="/")), references("parity")).forces > 1e-6
 
 
 def test_survives_its_file_and_takes_new_elements(tmp_path, double_precision):

@@ -7,9 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipot.training.loop import TrainingConfig, judge
-from equipot.training.optimizer import AdamW, AMSGrad, Cosine, Exponential, Flat, Muon, Plateau, average, shape, transformation
-from equipot.training.session import Cursor
+from equipot.training.descent import Descent
+from equipot.training.loop import judge
+from equipot.training.optimizer import AdamW, AMSGrad, Muon, moving_average
+from equipot.training.progress import Cursor
+from equipot.training.schedule import Cosine, Exponential, Flat, Plateau
+
+
+def descent(optimizer, clip=None, factors=None):
+    return Descent(optimizer, Flat(0.0), 100, clip, 0.0, factors)
+
+
+def step_of(rule, gradient, params):
+    """Change of the parameters in the first step at a learning rate of one, with the sign of the gradient, and the state."""
+    new, state = rule.move(gradient, rule.init(params), params, 1.0)
+    return jax.tree.map(jnp.subtract, params, new), state
 
 
 @pytest.mark.parametrize(
@@ -22,16 +34,15 @@ from equipot.training.session import Cursor
     ],
 )
 def test_shapes_of_the_learning_rate(schedule, expected):
-    curve = shape(schedule, 100)
     for step, value in expected.items():
-        np.testing.assert_allclose(curve(step), value, rtol=1e-5)
+        np.testing.assert_allclose(schedule(step, 100), value, rtol=1e-5)
 
 
 def test_plateau_lowers_the_rate_after_its_patience_and_not_below_its_end():
-    config = TrainingConfig(schedule=Plateau(factor=0.5, patience=2, final=0.2))
+    schedule = Plateau(factor=0.5, patience=2, final=0.2)
     cursor, factors = Cursor(), []
     for loss in [1.0, 2, 2, 2, 2, 2, 2, 0.5, 2, 2, 2, 2]:
-        cursor, improved = judge(config, cursor, loss)
+        cursor, improved = judge(schedule, cursor, loss)
         assert improved == (loss in (1.0, 0.5))
         factors.append(cursor.factor)
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2]
@@ -41,8 +52,7 @@ def test_plateau_lowers_the_rate_after_its_patience_and_not_below_its_end():
 @pytest.mark.parametrize("optimizer", [rule(weight_decay=0.1) for rule in (AdamW, AMSGrad, Muon)])
 def test_only_matrices_decay(optimizer):
     params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-    rule = transformation(optimizer, None)
-    direction, _ = rule.update({"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}, rule.init(params), params)
+    direction, _ = step_of(descent(optimizer), {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)}, params)
     np.testing.assert_allclose(direction["w"], 0.1, rtol=1e-6)
     np.testing.assert_array_equal(direction["b"], 0)
 
@@ -52,8 +62,7 @@ def test_muon_moves_every_direction_of_each_stacked_matrix_alike():
     gradient = {"w": jax.random.normal(key, (3, 8, 4)) * jnp.array([0.1, 1.0, 3.0, 1.0]), "b": jnp.array([2.0, -3.0])}
     gradient["w"] = gradient["w"] * jnp.array([1.0, 1e-4, 0.0])[:, None, None]
     params = jax.tree.map(jnp.zeros_like, gradient)
-    rule = transformation(Muon(weight_decay=0.0), None)
-    direction, _ = rule.update(gradient, rule.init(params), params)
+    direction, _ = step_of(descent(Muon(weight_decay=0.0)), gradient, params)
     lengths = np.linalg.svd(direction["w"][:2], compute_uv=False)
     # An 8 x 4 matrix of equal singular values and root mean square one; five Newton-Schulz steps equalise them to about 30%.
     assert np.all(np.abs(lengths / np.sqrt(8) - 1) < 0.35), lengths
@@ -67,8 +76,7 @@ def test_first_step_has_unit_length_and_long_gradients_are_clipped():
     params = {"b": jnp.zeros(3)}
     gradient = {"b": jnp.array([3e3, -4e3, 0.0])}
     for clip in (None, 1.0):
-        rule = transformation(AdamW(weight_decay=0.0), clip)
-        direction, moments = rule.update(gradient, rule.init(params), params)
+        direction, moments = step_of(descent(AdamW(weight_decay=0.0), clip), gradient, params)
         np.testing.assert_allclose(direction["b"], [1, -1, 0], rtol=1e-4)
         mu = next(m.mu for m in moments if hasattr(m, "mu"))["b"]
         np.testing.assert_allclose(jnp.linalg.norm(mu), 0.1 * (1.0 if clip else 5e3), rtol=1e-5)
@@ -80,8 +88,7 @@ def test_rates_multiply_the_steps_of_their_parameters(optimizer):
     params = {"slow": jax.random.normal(key, (4, 3)), "fast": {"a": jnp.ones((4, 2)), "b": jnp.ones(2)}}
     directions = []
     for rates in (None, {"slow": 0.25, "fast": {"a": 1.0, "b": 2.0}}):
-        rule = transformation(optimizer, None, rates)
-        directions.append(rule.update(jax.tree.map(jnp.sin, params), rule.init(params), params)[0])
+        directions.append(step_of(descent(optimizer, None, rates), jax.tree.map(jnp.sin, params), params)[0])
     for factor, name in ((0.25, ("slow",)), (1.0, ("fast", "a")), (2.0, ("fast", "b"))):
         one, other = (functools.reduce(lambda tree, key: tree[key], name, d) for d in directions)
         np.testing.assert_allclose(other, factor * one, rtol=1e-6)
@@ -90,6 +97,6 @@ def test_rates_multiply_the_steps_of_their_parameters(optimizer):
 def test_the_average_forgets_its_start():
     ema = jnp.array(100.0)
     for step in range(200):
-        ema = average(ema, jnp.array(1.0), 0.99, step)
+        ema = moving_average(ema, jnp.array(1.0), 0.99, step)
     assert abs(float(ema) - 1) < 1e-3
-    np.testing.assert_allclose(average(jnp.array(0.0), jnp.array(1.0), 0.9, 10_000), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(moving_average(jnp.array(0.0), jnp.array(1.0), 0.9, 10_000), 0.1, rtol=1e-5)

@@ -25,9 +25,11 @@ from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Gaussian, Radial
 from equipot.training import TrainConfig, checkpoint
-from equipot.training.loop import Checkpoints, NotFiniteError, TrainingConfig
+from equipot.training.config import Checkpoints, TrainingConfig
+from equipot.training.loop import NotFiniteError
 from equipot.training.loss import MSE, Ramp, Switch
-from equipot.training.optimizer import AdamW, Cosine, Muon, Plateau
+from equipot.training.optimizer import AdamW, Muon
+from equipot.training.schedule import Cosine, Plateau
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -209,7 +211,7 @@ def test_a_full_disk_ends_in_one_line_and_can_be_resumed(whole, tmp_path, monkey
 
 
 def test_early_stop(tmp_path):
-    from equipot.training.loop import TrainingConfig
+    from equipot.training.config import TrainingConfig
 
     tiny.run(tmp_path / "run", {"optimizer": {"learning_rate": 1e-30}, "ema": None, "patience": 2, "epochs": 50})
     found = rows(tmp_path / "run")
@@ -266,7 +268,7 @@ def test_from_files_of_every_kind_to_a_potential(tmp_path):
     from equipot.data.config import DataConfig
     from equipot.data.hdf5 import write_hdf5
     from equipot.training import TrainConfig, evaluate_set, train
-    from equipot.training.loop import TrainingConfig
+    from equipot.training.config import TrainingConfig
 
     ase.io.write(tmp_path / "train.xyz", [s.to_ase() for s in tiny.structures(12, 0, (4, 4))])
     write_hdf5(tmp_path / "valid.h5", tiny.structures(5, 1, (3, 4)))

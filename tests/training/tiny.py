@@ -91,12 +91,12 @@ def dataset(train=None):
 
 def run(out, changes=None, resume=False, train=None, progress=None, model=None):
     """A training run on ``dataset`` with some settings changed."""
-    import equipot.training.start as module
+    import equipot.training.from_scratch as module
     from equipot import config
     from equipot.data.config import DataConfig
     from equipot.training import TrainConfig
     from equipot.training import train as fit
-    from equipot.training.loop import TrainingConfig
+    from equipot.training.config import TrainingConfig
 
     settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(changes or {})}
     whole = TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))

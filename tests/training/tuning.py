@@ -3,7 +3,8 @@
 import ase.io
 
 from equipot import config, eqp
-from equipot.training import TrainConfig, train
+from equipot.finetune import fine_tune
+from equipot.training import TrainConfig
 from equipot.training.evaluate import predict
 
 SHIFTS = {1: 3.25, 8: -41.5}
@@ -19,7 +20,7 @@ def tune(out, base, data, model=None, training=None, resume=False, progress=None
     """A fine-tuning of the base, by the keys of a config."""
     settings = {"epochs": 2, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(training or {})}
     whole = {"data": data, "model": {"from": str(base), **(model or {})}, "training": settings, **rest}
-    return train(config.build(TrainConfig, whole), out, resume, progress)
+    return fine_tune(config.build(TrainConfig, whole), out, resume, progress)
 
 
 def shifted(frames, shifts=SHIFTS):

@@ -21,7 +21,7 @@ from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Head, Metadata, Potential, evaluate
 from equipot.structure import Structure
-from equipot.training.adapt import Trained
+from equipot.training.beginning import Trained
 from equipot.training.run import trained_text
 from equipot.workflows.compression import deviations
 

@@ -26,18 +26,21 @@ OTHER_ZERO = 1.0
 """Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from free atoms."""
 
 
-class Level(NamedTuple):
-    """E0 of the data's level of theory, and what there is to say about them."""
+class Refitted(NamedTuple):
+    """E0 of the data's level of theory."""
 
-    found: AtomicEnergies
+    energies: AtomicEnergies
     """Of all elements, those that the data lack included."""
     notes: tuple[str, ...]
+    """Lines for the user."""
 
 
-def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray) -> Level:
-    """E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
+def refit_energies(config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray) -> Refitted:
+    """Find E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
 
-    ``base`` are the base's E0 (eV by Z) and ``explained`` (frames,) its energies of the training frames, with its E0.
+    Args:
+        base: E0 of the base, eV by Z.
+        explained: (frames,) the base's energies of the training frames, with its E0, eV.
 
     Raises:
         ValueError: an element without E0, or a choice in the config that would do nothing.
@@ -51,7 +54,7 @@ def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], r
                 "data.atomic_energies would do nothing, because the E0 of the base are kept: "
                 "set model.atomic_energies to refit, or leave it out"
             )
-        return Level(AtomicEnergies(dict(base), "base", other_level(counts, left, elements, weights)), ())
+        return Refitted(AtomicEnergies(dict(base), "base", other_level(counts, left, elements, weights)), ())
     fixed = Known(explained, base, () if refit else base)
     change = lambda found, z: found.energies[z] - base.get(z, 0.0) if z in found.energies else 0.0
     rest = lambda found: per_atom(left - counts @ [change(found, z) for z in elements], counts, weights)
@@ -68,16 +71,16 @@ def energies_of_level(config: Labelled, sets: Sets, base: Mapping[int, float], r
     if refit and absent:
         lines.append(f"E0 of the base stay for {short(absent)}, which no training frame has: do not mix them with the others")
     energies = {**base, **found.energies}
-    return Level(AtomicEnergies(energies, found.origin, (*found.warnings, *warnings)), tuple(lines))
+    return Refitted(AtomicEnergies(energies, found.origin, (*found.warnings, *warnings)), tuple(lines))
 
 
 def short(elements: Sequence[int]) -> str:
-    """Their symbols, or how many there are."""
+    """Write elements by their symbols; of more than ten, only their number."""
     return symbols(elements) if len(elements) <= 10 else f"{len(elements)} elements"
 
 
 def per_atom(left: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted root mean square of energies (eV) per atom, over the frames that have one; NaN without any."""
+    """Weighted root mean square per atom of energies ``left`` (frames,), eV, over the frames that have one; NaN without any."""
     labelled = np.isfinite(left)
     if not labelled.any():
         return float("nan")
@@ -85,14 +88,14 @@ def per_atom(left: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> float
 
 
 def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> float:
-    """What no E0 can explain, eV/atom; NaN where some element is in no frame with an energy."""
+    """Weighted root mean square that the best E0 leave, eV/atom; NaN where some element is in no frame with an energy."""
     labelled = np.isfinite(left)
     seen = counts[labelled].any(axis=0).all()
     return fit_energies(counts[labelled], left[labelled], elements, weights[labelled]).rms if seen else float("nan")
 
 
 def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[str, ...]:
-    """A warning where other E0 would explain much of what the base's leave."""
+    """Warn where other E0 would explain much of what the base's leave."""
     kept, fitted = per_atom(left, counts, weights), best_fit(counts, left, elements, weights)
     if not (kept - fitted > OTHER_LEVEL[0] and kept > OTHER_LEVEL[1] * fitted):
         return ()
@@ -103,7 +106,7 @@ def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], w
 
 
 def other_zero(config: Labelled, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
-    """A warning where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
+    """Warn where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
     if found.origin == "fit" or not given - fitted > OTHER_ZERO:
         return ()
     origin = ORIGINS[found.origin]

@@ -1,4 +1,4 @@
-"""What a base says of the data before the first step of its fine-tuning, kept in the folder of the run.
+"""What the base of a fine-tuning says of the data before the first step, kept in the folder of the run.
 
 A run that resumes reads it again instead of asking the base: numbers of an accelerator need not come out alike twice, and the
 run has to go on exactly.
@@ -20,20 +20,21 @@ from equipot.training.evaluate import Table
 NAME = "base.safetensors"
 
 
-class Measured(NamedTuple):
+class Baseline(NamedTuple):
     """What the base says of the data before the first step."""
 
     energies: Mapping[str, AtomicEnergies]
-    """By head, whose name is empty where there is only one level of theory."""
+    """E0 that the result will have, by head, whose name is empty where there is only one level of theory."""
     notes: tuple[str, ...]
+    """Lines for the user."""
     before: dict[str, Table]
-    """Its errors on each set."""
+    """Errors of the base on each set."""
     labels: dict[str, np.ndarray]
-    """Energies, forces and stresses of the replayed frames, where it labels them."""
+    """Energies, forces and stresses of the replayed frames, where the base labels them; see ``pack``."""
 
 
 def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """Labels of structures as arrays; NaN for a stress that is not there."""
+    """Write labels as arrays: energy (frames,), forces (all atoms, 3), stress (frames, 3, 3), NaN where it is missing."""
     none = np.full((3, 3), np.nan)
     return {
         "energy": np.array([s.energy for s in structures]),
@@ -43,7 +44,7 @@ def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
 
 
 def unpack(structures: Sequence[Structure], labels: Mapping[str, np.ndarray]) -> list[Structure]:
-    """The structures with labels from ``pack``."""
+    """Give structures the labels that ``pack`` wrote."""
     ends = np.cumsum([len(s) for s in structures])
     out = []
     for k, s in enumerate(structures):
@@ -53,8 +54,8 @@ def unpack(structures: Sequence[Structure], labels: Mapping[str, np.ndarray]) ->
     return out
 
 
-def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured]) -> Measured:
-    """What was measured for the run in this folder; measured now where it is a new one, or belongs to another ``key``.
+def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline]) -> Baseline:
+    """Read the baseline of the run in the folder ``out``; measure and keep it where the run is new or has another ``key``.
 
     Raises:
         OSError: it cannot be written.
@@ -67,13 +68,13 @@ def remembered(out: Path, key: str, resume: bool, measure: Callable[[], Measured
                 head: AtomicEnergies({int(z): energy for z, energy in energies.items()}, origin, tuple(warnings))
                 for head, (energies, origin, warnings) in record["energies"].items()
             }
-            return Measured(found, tuple(record["notes"]), record["before"], labels)
-    measured = measure()
+            return Baseline(found, tuple(record["notes"]), record["before"], labels)
+    baseline = measure()
     energies = {
         head: ({str(z): float(e) for z, e in found.energies.items()}, found.origin, found.warnings)
-        for head, found in measured.energies.items()
+        for head, found in baseline.energies.items()
     }
-    record = {"key": key, "energies": energies, "notes": measured.notes, "before": measured.before}
+    record = {"key": key, "energies": energies, "notes": baseline.notes, "before": baseline.before}
     out.mkdir(parents=True, exist_ok=True)
-    TRAINING.write(path, record, measured.labels)
-    return measured
+    TRAINING.write(path, record, baseline.labels)
+    return baseline

@@ -14,17 +14,12 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from equipot.models import shapes
+from equipot.models import has_elements, shapes
 from equipot.potential import Potential, Term, symbols
 
 
-def has_elements(term: Term) -> bool:
-    """Whether a term has a table of elements."""
-    return any(f.name == "elements" for f in dataclasses.fields(term))
-
-
 def species_axes(term: Term) -> dict[str, int | None]:
-    """The axis of species of every variable that has one, by path; None where a shape depends on their number otherwise."""
+    """Find the axis of species of each variable that has one, by path; None where a shape depends on their number otherwise."""
     if not has_elements(term):
         return {}
     count = len(term.elements)
@@ -42,7 +37,13 @@ def species_axes(term: Term) -> dict[str, int | None]:
 def choose_parents(
     known: Sequence[int], present: Sequence[int], choice: str | Mapping[str, str], name: str
 ) -> dict[int, int | None]:
-    """New elements of the data, each with the known one that it begins as; None for the mean of all.
+    """Choose for each new element of the data the known one that it begins as; None for the mean of all.
+
+    Args:
+        known: atomic numbers of the potential.
+        present: atomic numbers of the training frames.
+        choice: ``model.elements``.
+        name: of the potential, for messages.
 
     Raises:
         ValueError: new elements that ``choice`` does not provide for, or a choice that makes no sense for these data.
@@ -74,7 +75,10 @@ def choose_parents(
 
 
 def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential:
-    """The potential with rows for new elements; their E0 are zero, and what it says of others stays.
+    """Add rows for new elements to a potential; their E0 are zero, and energies of other elements stay as they are.
+
+    Args:
+        parents: new elements, each with the known one that it begins as, or None for the mean of all.
 
     Raises:
         ValueError: a term whose variables do not have a row for each element.

@@ -1,10 +1,10 @@
-"""Which parameters of a potential are trained, and through what."""
+"""The parameters of a potential that are trained: all, chosen ones, or low-rank changes of their matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from equipot.training.beginning import Trained
 from equipot.training.config import FineTune
 
 
-class Trained(NamedTuple):
-    """What the optimiser moves."""
-
-    params: Mapping[str, Any]
-    """See ``overlay.overlay``."""
-    rates: Mapping[str, Any] | None = None
-    """A factor on the learning rate for each array; None where all have the same."""
-    adapted: int = 0
-    """How many arrays are trained through adapters."""
-
-
 def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[str, int], key: Array) -> Trained:
-    """What ``settings`` have trained of ``params``; ``species`` are the axes of species by path, where there are any.
+    """Choose the parameters to train, and make adapters where the settings ask for them.
+
+    Args:
+        species: axis of species, or of heads, of every array that has one, by path.
+        key: for the random factors of the adapters.
 
     Raises:
         ValueError: a pattern that fits nothing, or nothing left to train.
@@ -51,7 +45,7 @@ def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[st
 
 
 def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: FineTune, species: Mapping[str, int]) -> list[str]:
-    """Paths of ``chosen`` that are trained through adapters.
+    """Choose the paths among ``chosen`` that are trained through adapters.
 
     Raises:
         ValueError: a pattern that fits nothing, or no matrix that is larger than its adapter.
@@ -68,19 +62,19 @@ def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: Fin
 
 
 def is_matrix(leaf: Array, axis: int | None) -> bool:
-    """Whether the last two axes are those of a matrix: a table with a row for each species is none."""
+    """Tell whether the last two axes are those of a matrix: a table with a row for each species (``axis``) is none."""
     return leaf.ndim >= 2 and (axis is None or axis < leaf.ndim - 2)
 
 
 def adapter(matrix: Float[Array, "*stack inputs outputs"], rank: int, key: Array) -> dict[str, Array]:
-    """Factors of a change that is zero at first."""
+    """Make the factors a (stack, inputs, rank) and b (stack, rank, outputs) of a change that is zero at first."""
     *stack, inputs, outputs = matrix.shape
     a = jax.random.normal(key, (*stack, inputs, rank), matrix.dtype)
     return {"a": a, "b": jnp.zeros((*stack, rank, outputs), matrix.dtype)}
 
 
 def factors_of(paths: Collection[str], rates: Mapping[str, float]) -> dict[str, float]:
-    """The factor of each path: that of the last pattern that fits it, 1 without one."""
+    """Find the factor on the learning rate of each path: that of the last pattern that fits it, 1 without one."""
     factors = dict.fromkeys(paths, 1.0)
     for pattern, factor in rates.items():
         factors |= dict.fromkeys(select(paths, (pattern,), "model.rates"), factor)
@@ -88,7 +82,10 @@ def factors_of(paths: Collection[str], rates: Mapping[str, float]) -> dict[str, 
 
 
 def select(paths: Collection[str], patterns: Sequence[str], where: str) -> list[str]:
-    """The paths that any of the patterns fits, or that lie below one it fits.
+    """Select the paths that any of the patterns fits, or that lie below one it fits.
+
+    Args:
+        where: key of the config that holds the patterns, for messages.
 
     Raises:
         ValueError: a pattern that fits nothing; the message names the parts that there are.

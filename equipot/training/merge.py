@@ -1,4 +1,4 @@
-"""Parameters with a part of them replaced, by values or by low-rank changes."""
+"""Parameters of which a part is trained: by values of its own, or through low-rank changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def overlay(params: Any, trained: Any) -> Any:
+def merge(params: Any, trained: Any) -> Any:
     """The parameters with those that are trained in their places, adapters added to their matrices.
 
     ``trained`` has the form of ``params``, with what is not trained left out; in the place of a matrix it may hold an adapter,
@@ -18,6 +18,6 @@ def overlay(params: Any, trained: Any) -> Any:
     if not isinstance(trained, Mapping):
         return trained
     if isinstance(params, Mapping):
-        return {**params, **{name: overlay(params[name], part) for name, part in trained.items()}}
+        return {**params, **{name: merge(params[name], part) for name, part in trained.items()}}
     a, b = trained["a"], trained["b"]
     return params + jnp.matmul(a, b, precision="highest") / np.sqrt(b.shape[-2]).astype(params.dtype)

@@ -9,13 +9,15 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from flax.traverse_util import flatten_dict
 from tuning import SHIFTS, labelled, shifted, tune, write
 
 from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.data.batch import pad
-from equipot.eqp import flatten
 from equipot.evaluation import evaluate
+from equipot.finetune.elements import extend, species_axes
+from equipot.finetune.trainable import trainable
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -23,14 +25,13 @@ from equipot.nn.radial import Radial
 from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.training import TrainConfig, checkpoint
-from equipot.training.adapt import trainable
 from equipot.training.config import Adapters, FineTune
 from equipot.training.evaluate import evaluate_set, predict
-from equipot.training.extend import extend, species_axes
-from equipot.training.overlay import overlay
+from equipot.training.merge import merge
 from equipot.training.step import with_params
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
+flat = functools.partial(flatten_dict, sep="/")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def files(tmp_path_factory):
 
 
 def params(path):
-    return flatten(eqp.load(path).variables["params"])
+    return flat(eqp.load(path).variables["params"])
 
 
 def moved(path, base):
@@ -96,7 +97,7 @@ def test_adapters_start_at_the_base_train_and_merge_exactly(base, files, tmp_pat
     potential = eqp.load(base)
     settings = FineTune(str(base), adapters=Adapters(rank=2, parts=("Dense_0", "Dense_2")))
     start = trainable(potential.variables["params"], settings, {}, jax.random.key(0))
-    assert start.adapted == 2 and set(flatten(start.params)) >= {"Dense_0/kernel/a", "Dense_2/kernel/b", "Dense_0/bias"}
+    assert start.adapted == 2 and set(flat(start.params)) >= {"Dense_0/kernel/a", "Dense_2/kernel/b", "Dense_0/bias"}
     frames = tiny.structures(3, 7)
     for one, other in zip(predict(with_params(potential, start.params), frames), predict(potential, frames), strict=True):
         assert one.energy == other.energy
@@ -139,16 +140,16 @@ def test_every_irrep_and_species_has_its_own_adapter(name):
     potential = small(name)
     axes = {path.removeprefix("params/"): axis for path, axis in species_axes(potential.term).items()}
     found = trainable(potential.variables["params"], FineTune("x", adapters=Adapters(rank=2)), axes, jax.random.key(0))
-    leaves = flatten(found.params)
+    leaves = flat(found.params)
     assert "embedding/w" in leaves, "a row for each species is no matrix"
     path = "interaction0/skip/w0e" if name == "MACE" else "layer0/self/w0e"
-    shape = flatten(potential.variables["params"])[path].shape
+    shape = flat(potential.variables["params"])[path].shape
     assert leaves[f"{path}/a"].shape == (2, shape[1], 2) and leaves[f"{path}/b"].shape == (2, 2, shape[2])
     changed = jax.tree.map(lambda x: x + 0.1, found.params)
-    merged = flatten(overlay(potential.variables["params"], changed))
+    merged = flat(merge(potential.variables["params"], changed))
     a, b = np.asarray(leaves[f"{path}/a"] + 0.1), np.asarray(leaves[f"{path}/b"] + 0.1)
     expected = np.stack([a[k] @ b[k] for k in range(2)]) / np.sqrt(2)
-    np.testing.assert_allclose(merged[path] - flatten(potential.variables["params"])[path], expected, atol=1e-5)
+    np.testing.assert_allclose(merged[path] - flat(potential.variables["params"])[path], expected, atol=1e-5)
 
 
 # Another level of theory

@@ -1,0 +1,23 @@
+"""Training from an existing potential: chosen parts of it, new elements, heads and levels of theory, without forgetting.
+
+>>> from equipot import config
+>>> from equipot.finetune import fine_tune
+>>> from equipot.training import TrainConfig
+>>> best = fine_tune(config.load("configs/finetune.yaml", TrainConfig), "runs/finetune")
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+from equipot.finetune.preparation import from_base
+from equipot.training import TrainConfig, train
+
+__all__ = ["fine_tune"]
+
+
+def fine_tune(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
+    """Train from the potential that ``model.from`` names; arguments, result and errors as ``equipot.training.train``."""
+    return train(config, out, resume, progress, partial(from_base, out=Path(out), resume=resume))

@@ -1,0 +1,87 @@
+"""The base of a fine-tuning asked about the data: its errors, E0 for the data's levels of theory, labels for the replay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from equipot.data.config import KINDS
+from equipot.data.heads import label
+from equipot.data.split import Headed, Rezeroed
+from equipot.finetune.atomic_energies import Refitted, refit_energies
+from equipot.finetune.baseline import Baseline, pack
+from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself
+from equipot.finetune.origin import Origin
+from equipot.potential import Potential
+from equipot.structure import Structure
+from equipot.training.beginning import device_count
+from equipot.training.config import TrainConfig
+from equipot.training.evaluate import error_table, evaluate_sets
+
+
+def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
+    """Everything that a baseline depends on, as text."""
+    model, levels = config.model, config.data.levels.values()
+    asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
+    return json.dumps([origin.sha256, *asked, model.head, labels_itself(config), hashes(data)])
+
+
+def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:
+    """E0 of the level of theory of a head; ``explained`` (frames,) are the base's energies of its training frames, eV."""
+    refit = config.model.atomic_energies == "refit"
+    return refit_energies(config.data.levels[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
+
+
+def check_energies(config: TrainConfig, origin: Origin, data: TuningData) -> None:
+    """Check that E0 can be had for the data, before the base is asked about them.
+
+    Raises:
+        ValueError: an element without E0, or a choice in the config that would do nothing.
+    """
+    for head, part in data.sets.items():
+        level_energies(config, origin, data, head, np.zeros(len(part.train)))
+
+
+def measure(config: TrainConfig, origin: Origin, potential: Potential, data: TuningData) -> Baseline:
+    """Ask the base about all data, with E0 of the data's levels of theory for data of those levels.
+
+    ``potential`` is what training begins with: it predicts what the base predicts, and knows new elements and heads too.
+    """
+    head_of = {label(kind, name): name for name in data.sets for kind in KINDS}
+    head_of |= dict.fromkeys([*data.watched, "replayed"], config.model.head or "")
+    everything = {label(kind, name): getattr(part, field) for name, part in data.sets.items() for kind, field in KINDS.items()}
+    everything |= {**data.watched, **({"replayed": data.replay} if labels_itself(config) else {})}
+    said = predictions(config, origin, potential, everything, head_of, sum(len(part.train) for part in data.sets.values()))
+    explained = {name: np.array([s.energy for s in said[label("training", name)]]) for name in data.sets}
+    levels = {name: level_energies(config, origin, data, name, explained[name]) for name in data.sets}
+    energies = {name: found.energies for name, found in levels.items()}
+    moved = {name: list(Rezeroed(said[name], changes_of(energies, origin, head_of[name]))) for name in said}
+    before = {name: error_table(everything[name], (said if name in data.watched else moved)[name]) for name in said}
+    labels: dict[str, np.ndarray] = {}
+    if labels_itself(config):
+        held = said.get("replay", [])
+        labels = pack([*said["replayed"], *held])
+        before |= {"replay": error_table(held, held)} if held else {}
+    before.pop("replayed", None)
+    notes = [f"{name}: {note}" if name else note for name, found in levels.items() for note in found.notes]
+    return Baseline(energies, tuple(notes), before, labels)
+
+
+def predictions(
+    config: TrainConfig,
+    origin: Origin,
+    potential: Potential,
+    sets: dict[str, Sequence[Structure]],
+    head_of: dict[str, str],
+    frames: int,
+) -> dict[str, list[Structure]]:
+    """Predict each set that has frames with the head of its name; total energies, with E0 of the base."""
+    places = {name: k for k, name in enumerate(origin.heads)}
+    asked = {name: Headed(f, places[head_of[name]]) if potential.heads else f for name, f in sets.items()}
+    devices = device_count(config.training, frames)
+    found = evaluate_sets(potential, asked, config.training.valid_batch_size, devices)
+    # Energies of a potential with heads are counted from the isolated atoms.
+    added = {name: origin.isolated_atom_energies(name) if potential.heads else {} for name in origin.heads}
+    return {name: list(Rezeroed(predicted, added[head_of[name]])) for name, (_, predicted) in found.items()}

@@ -1,0 +1,69 @@
+"""The potential that a fine-tuning begins with, and what each head of the result begins as."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from equipot import artifact, published
+from equipot import config as configs
+from equipot.potential import Potential
+from equipot.training.config import TrainConfig
+
+
+class Origin(NamedTuple):
+    """The base of a fine-tuning."""
+
+    base: Potential
+    sha256: str
+    """Of the term, the metadata and every number, wherever the potential was loaded from."""
+    heads: Mapping[str, Potential]
+    """What each head of the result begins as, by its name, which is empty where there is only one level of theory. Heads of
+    the base come first, then new ones in the order of ``data.heads``."""
+
+    def isolated_atom_energies(self, head: str) -> dict[int, float]:
+        """E0 of what a head begins as, eV by Z."""
+        return dict(self.heads[head].metadata.atomic_energies)
+
+
+def load_origin(config: TrainConfig) -> Origin:
+    """Load the potential that ``model.from`` names.
+
+    Raises:
+        ValueError: heads of config and base that do not fit.
+        FileNotFoundError: no such potential.
+    """
+    base = published.load(config.model.from_, config.dtype)
+    return Origin(base, sha256_of(base), heads_of(config, base))
+
+
+def sha256_of(potential: Potential) -> str:
+    """SHA-256 of the term, the metadata and every number of a potential."""
+    text = json.dumps([configs.dump(potential.term), dataclasses.asdict(potential.metadata)], sort_keys=True)
+    return artifact.digest(text, artifact.named_leaves(potential.variables))
+
+
+def heads_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:
+    """Choose what each head begins as, see ``Origin.heads``.
+
+    Raises:
+        ValueError: heads of config and base that do not fit.
+    """
+    model, wanted = config.model, tuple(config.data.heads)
+    if not wanted:
+        if base.heads:
+            choice = f"{model.from_}@{base.heads[0]}"
+            raise ValueError(
+                f"{model.from_} has the heads {', '.join(base.heads)}: begin with one of them, model.from: {choice}, or give "
+                "data.heads with data of each level of theory"
+            )
+        return {"": base}
+    known = {name: base.head(name) for name in base.heads} or ({model.head: base} if model.head else {})
+    if base.heads and model.head is not None and model.head not in known:
+        raise ValueError(f"model.head: {model.from_} has no head {model.head!r}; its heads are {', '.join(known)}")
+    new = [name for name in wanted if name not in known]
+    if base.heads and new and model.head is None:
+        raise ValueError(f"data.heads: {new[0]} is new; set model.head to what it begins as, one of {', '.join(known)}")
+    return known | {name: known.get(model.head, base) for name in new}

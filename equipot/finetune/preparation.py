@@ -1,0 +1,105 @@
+"""A fine-tuning before its first step: an existing potential made ready for its data, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from flax.traverse_util import flatten_dict
+
+import equipot
+from equipot.data.loader import Frames
+from equipot.data.stats import compositions
+from equipot.finetune.atomic_energies import short
+from equipot.finetune.baseline import Baseline, recalled
+from equipot.finetune.data import Mixture, TuningData, mix, read_data, relabelled
+from equipot.finetune.elements import choose_parents, extend, species_axes
+from equipot.finetune.measurement import check_energies, key_of, measure
+from equipot.finetune.origin import Origin, load_origin
+from equipot.finetune.trainable import trainable
+from equipot.models.heads import in_heads, join
+from equipot.potential import Head, Potential
+from equipot.training.beginning import Base, Beginning, Trained, energy_table, prepare_sets
+from equipot.training.config import TrainConfig
+from equipot.training.console import errors_text
+
+
+def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
+    """Prepare a run in the folder ``out`` that begins with the potential that ``model.from`` names.
+
+    Raises:
+        ValueError: potential, data and config do not fit.
+        FileNotFoundError: no such potential or data.
+    """
+    origin = load_origin(config)
+    data = read_data(config, origin)
+    potential = extended(config, origin, data)
+    trained = chosen(config, potential)
+    check_energies(config, origin, data)
+    baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
+    data = relabelled(data, baseline.labels)
+    mixture = mix(config, origin, data, baseline)
+    frames = prepare_sets(mixture.dataset, potential.cutoff)
+    potential = with_metadata(potential, config, origin, baseline, frames)
+    notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes)
+    base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared, notes)
+    return Beginning(config, mixture.dataset, potential, trained, frames, mixture.replay, base)
+
+
+def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
+    """Give the base the heads and the elements of the data.
+
+    Raises:
+        ValueError: elements that the config does not provide for, or a term that cannot take them.
+    """
+    present = sorted({z for part in data.sets.values() for z in compositions(part.train).elements})
+    parents = choose_parents(origin.base.elements, present, config.model.elements, config.model.from_)
+    return extend(join(origin.heads) if config.data.heads else origin.base, parents)
+
+
+def chosen(config: TrainConfig, potential: Potential) -> Trained:
+    """Choose the parameters to train, see ``trainable``."""
+    found = species_axes(potential.term) if config.model.adapters else {}
+    if config.model.adapters and potential.heads:
+        found |= {path: 0 for path in flatten_dict(potential.variables, sep="/") if in_heads(path)}
+    axes = {path.removeprefix("params/"): axis for path, axis in found.items() if axis is not None}
+    return trainable(potential.variables["params"], config.model, axes, jax.random.key(config.seed))
+
+
+def with_metadata(
+    potential: Potential, config: TrainConfig, origin: Origin, baseline: Baseline, frames: Mapping[str, Frames]
+) -> Potential:
+    """Write E0 and origin of the result into the potential; licence and citation stay those of the base."""
+    old, refit = potential.metadata, config.model.atomic_energies == "refit"
+    heads = []
+    for name, start in origin.heads.items():
+        trained = name in baseline.energies
+        energies = baseline.energies[name].energies if trained else origin.isolated_atom_energies(name)
+        heads.append(Head(name, energy_table(energies), "" if trained and refit else start.metadata.level_of_theory))
+    metadata = dataclasses.replace(
+        old,
+        training_data=frames["train"].sha256,
+        version=equipot.__version__,
+        dtype="",
+        extra=(*old.extra, ("fine-tuned from", f"{config.model.from_} (SHA-256 {origin.sha256})")),
+    )
+    if potential.heads:
+        return potential.replace(metadata=dataclasses.replace(metadata, heads=tuple(heads)))
+    (only,) = heads
+    told = {"atomic_energies": only.atomic_energies, "level_of_theory": only.level_of_theory}
+    return potential.replace(metadata=dataclasses.replace(metadata, **told))
+
+
+def notes_of(config: TrainConfig, origin: Origin, mixture: Mixture, baseline: Baseline) -> tuple[str, ...]:
+    """Describe the base for the user: elements, heads, errors, frames that are replayed."""
+    base = origin.base
+    lines = [f"base {config.model.from_}: {type(base.term).__name__} for {short(base.elements)}"]
+    if config.data.heads:
+        old = base.heads or ((config.model.head,) if config.model.head else ())
+        lines.append("heads: " + ", ".join(f"{name} ({'of the base' if name in old else 'new'})" for name in origin.heads))
+    lines += [f"base on {name}: {errors_text(table, '')}" for name, table in baseline.before.items()]
+    if mixture.replay is not None:
+        lines.append(f"replay: {mixture.replay.drawn} of {mixture.replay.pool} frames in every epoch")
+    return tuple(lines)

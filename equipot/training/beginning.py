@@ -1,0 +1,98 @@
+"""What a run has in hand before its first step, however it was prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from equipot.data.loader import Frames, Replayed, prepare
+from equipot.data.read import Dataset, Sets
+from equipot.potential import Potential
+from equipot.structure import Structure
+from equipot.training.config import TrainConfig, TrainingConfig
+
+
+class Trained(NamedTuple):
+    """The parameters that the optimiser moves."""
+
+    params: Mapping[str, Any]
+    """A part of the potential's parameters, with adapters in the place of some matrices: see ``merge.merge``."""
+    rates: Mapping[str, Any] | None = None
+    """A factor on the learning rate for each array; None where all are one."""
+    adapted: int = 0
+    """Number of arrays that are trained through adapters."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The potential that a fine-tuning began with."""
+
+    name: str
+    sha256: str
+    """Of the term, the metadata and every number of the potential."""
+    before: Mapping[str, dict[str, float]]
+    """Errors of the base on each set that the report compares."""
+    sets: Mapping[str, Sequence[Structure]]
+    """Sets that the report compares besides validation and test."""
+    notes: tuple[str, ...]
+    """Lines for the user before the first step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """A run before its first step."""
+
+    config: TrainConfig
+    """With everything that it leaves to the data filled in."""
+    dataset: Dataset
+    potential: Potential
+    trained: Trained
+    frames: Mapping[str, Frames]
+    """``train`` and ``valid``."""
+    replay: Replayed | None = None
+    base: Base | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of training frames, without those that are replayed."""
+        return len(self.dataset.train) - (self.replay.pool if self.replay else 0)
+
+
+def require_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
+    """Check that a run has the frames that it needs.
+
+    Raises:
+        ValueError: nothing to train on, or no validation frames where the config waits for them.
+    """
+    if not len(sets.train):
+        raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
+    training = config.training
+    if not len(sets.valid) and (training.patience is not None or training.schedule.follows_validation):
+        schedule = f"the schedule {type(training.schedule).__name__}"
+        reader = "training.patience" if training.patience is not None else schedule
+        raise ValueError(f"{reader} waits for the validation loss, but there are no validation frames; set data.valid")
+
+
+def prepare_sets(dataset: Dataset, cutoff: float) -> dict[str, Frames]:
+    """Find the neighbours within ``cutoff`` (Å) of the training and validation frames."""
+    return {"train": prepare(dataset.train, cutoff), "valid": prepare(dataset.valid, cutoff)}
+
+
+def energy_table(energies: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    """Write E0 (eV by Z) in the form of the metadata: sorted (Z, eV)."""
+    return tuple(sorted((int(z), float(energy)) for z, energy in energies.items()))
+
+
+def device_count(settings: TrainingConfig, frames: int) -> int:
+    """Choose the number of local devices that a batch is spread over.
+
+    Raises:
+        ValueError: more are asked for than there are.
+    """
+    there = jax.local_device_count()
+    if settings.devices is not None and settings.devices > there:
+        raise ValueError(f"training.devices {settings.devices}: JAX has only {there} here; leave it out to use all")
+    return min(settings.devices or there, settings.batch_size, frames)
