@@ -1,7 +1,6 @@
-"""Batches for training and evaluation: which frames go together, in which padded shape, on which device, built ahead.
+"""Batches of a training run: which frames go together, in which padded shape of a planned ladder, on which device, built ahead.
 
-JAX compiles once per shape, so the shapes are planned: a short ladder is chosen from batches that the run will see, such
-that little of a batch is padding; its last rung holds any batch. Everything random follows from (seed, epoch).
+Everything random follows from (seed, epoch).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
+from equipot.data.plan import plan_ladder
 from equipot.neighbors import Slots
 from equipot.structure import Structure
 
@@ -25,10 +25,6 @@ T = TypeVar("T")
 Shards = tuple[tuple[int, ...], ...]
 """The frames of one batch, for each device."""
 
-NODE_COST = 8
-"""What an atom costs besides its slots, in slots: the work of a batch is taken as atoms x (slots + NODE_COST)."""
-WORTH = 0.05
-"""A further shape must save this share of the work, since it costs a compilation."""
 SAMPLE = 2000
 """Batches looked at when shapes are chosen."""
 
@@ -131,35 +127,6 @@ def need(shards: Shards, sizes: np.ndarray) -> tuple[int, int]:
     return max(atoms, 1), max((int(sizes[list(s), 1].max()) for s in shards if s), default=1)
 
 
-def cost(atoms: Any, slots: Any) -> Any:
-    """Work of a shape, in slots."""
-    return atoms * (slots + NODE_COST)
-
-
-def choose_shapes(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[tuple[int, int]]:
-    """At most ``limit`` pairs of (atoms, slots), cheapest first, that hold (batches, 2) ``needs`` with little padding.
-
-    Greedy: beginning with ``cover``, the pair that saves most is added while it saves a share of ``WORTH``.
-    """
-    chosen = [cover]
-    worst = lambda pair: np.where((needs <= np.array(pair)).all(1), cost(*pair), np.inf)
-    best = worst(cover)
-    ranks = np.linspace(0, 1, 17)[1:]
-    candidates = {
-        (int(np.quantile(needs[:, 0], a, method="higher")), int(np.quantile(needs[:, 1], s, method="higher")))
-        for a in ranks
-        for s in ranks
-    }
-    while len(chosen) < limit:
-        totals = {pair: np.minimum(best, worst(pair)).sum() for pair in sorted(candidates)}
-        pair = min(totals, key=totals.__getitem__)
-        if totals[pair] > (1 - WORTH) * best.sum():
-            break
-        chosen.append(pair)
-        best = np.minimum(best, worst(pair))
-    return sorted(chosen, key=lambda pair: cost(*pair))
-
-
 @dataclass(frozen=True, eq=False)
 class Loader:
     """How a set becomes batches: the frames, the free atoms' energies, the ladder of shapes and the devices."""
@@ -221,7 +188,7 @@ def plan(
     sample = [b for b, _ in zip(batches, range(SAMPLE), strict=False)]
     needs = np.array([need(deal(b, sizes, devices), sizes) for b in sample])
     cover = (max(1, int(np.sort(sizes[:, 0])[-graphs:].sum())), max(1, int(sizes[:, 1].max())))
-    shapes = tuple(Shape(atoms, slots, graphs) for atoms, slots in choose_shapes(needs, cover, limit))
+    shapes = tuple(Shape(atoms, slots, graphs) for atoms, slots in plan_ladder(needs, cover, limit))
     return Loader(frames, atomic_energies, shapes, batch_size, devices, dtype)
 
 

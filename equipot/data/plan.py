@@ -1,26 +1,66 @@
-"""Which structures are evaluated together, and in which padded shape: any list, molecules beside a great cell, in few shapes.
+"""The padded shapes of batches, planned before anything is compiled.
 
-Sizes are rounded up to rungs that are a quarter of an octave apart, so that lists that differ a little share what is compiled.
-A further shape is worth it where it saves more work than its compilation costs.
+JAX compiles once for each shape. A shape is worth it where the padding that it saves is more work than its compilation costs;
+work is counted by ``cost``. What is planned differs by what is free:
+
+- ``plan_ladder``: the batches are given, as in training, where the seed has drawn them. A short ladder of shapes is chosen.
+- ``plan_batches``: the batches are free too, as in evaluation: molecules beside a great cell, in few shapes. Sizes are rounded
+  up to rungs that are a quarter of an octave apart, so that lists that differ a little share what is compiled.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from equipot.data.batch import Shape
-from equipot.data.loader import cost
 
+NODE_COST = 8
+"""What an atom costs besides its slots, in slots: the work of a batch is taken as atoms x (slots + NODE_COST)."""
+WORTH = 0.05
+"""Share of the work that a further rung of a ladder must save; a long run compiles it once."""
 SHAPE_COST = 2**18
 """Work that one more shape must save, in slots as ``cost`` counts them: two cores evaluate about so many with a small MACE
 while XLA compiles it once."""
 SAMPLE = 1000
 """Structures looked at when borders between widths are chosen."""
 MOST_BORDERS = 4
+
+
+def cost(atoms: Any, slots: Any) -> Any:
+    """Work of a shape, in slots."""
+    return atoms * (slots + NODE_COST)
+
+
+def plan_ladder(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+    """Choose at most ``limit`` rungs (atoms, slots), cheapest first, that hold batches with little padding.
+
+    Greedy: beginning with ``cover``, the rung that saves most is added while it saves a share of ``WORTH``.
+
+    Args:
+        needs: (batches, 2) atoms and slots of each batch.
+        cover: atoms and slots that hold any batch.
+    """
+    chosen = [cover]
+    worst = lambda pair: np.where((needs <= np.array(pair)).all(1), cost(*pair), np.inf)
+    best = worst(cover)
+    ranks = np.linspace(0, 1, 17)[1:]
+    candidates = {
+        (int(np.quantile(needs[:, 0], a, method="higher")), int(np.quantile(needs[:, 1], s, method="higher")))
+        for a in ranks
+        for s in ranks
+    }
+    while len(chosen) < limit:
+        totals = {pair: np.minimum(best, worst(pair)).sum() for pair in sorted(candidates)}
+        pair = min(totals, key=totals.__getitem__)
+        if totals[pair] > (1 - WORTH) * best.sum():
+            break
+        chosen.append(pair)
+        best = np.minimum(best, worst(pair))
+    return sorted(chosen, key=lambda pair: cost(*pair))
 
 
 class Limit(NamedTuple):

@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from equipot.data.loader import cost
-from equipot.data.plan import Limit, plan_batches, rung, rung_below
+from equipot.data.plan import Limit, cost, plan_batches, rung, rung_below
 
 
 def random_sizes(count, seed=0):

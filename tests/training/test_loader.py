@@ -7,8 +7,6 @@ import tiny
 from equipot.data.batch import centred
 from equipot.data.loader import (
     Replayed,
-    choose_shapes,
-    cost,
     deal,
     epoch_batches,
     need,
@@ -18,6 +16,7 @@ from equipot.data.loader import (
     prepare,
     sorted_batches,
 )
+from equipot.data.plan import cost, plan_ladder
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +70,9 @@ def test_shapes_hold_every_batch(frames, devices):
 
 def test_a_ladder_of_two_where_batches_come_in_two_sizes():
     needs = np.array([[10, 5]] * 50 + [[100, 40]] * 2)
-    assert choose_shapes(needs, (100, 40), 4) == [(10, 5), (100, 40)]
-    assert choose_shapes(needs, (100, 40), 1) == [(100, 40)]
-    assert choose_shapes(needs[:1], (10, 5), 4) == [(10, 5)]
+    assert plan_ladder(needs, (100, 40), 4) == [(10, 5), (100, 40)]
+    assert plan_ladder(needs, (100, 40), 1) == [(100, 40)]
+    assert plan_ladder(needs[:1], (10, 5), 4) == [(10, 5)]
     assert cost(10, 5) < cost(100, 40)
 
 
