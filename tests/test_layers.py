@@ -24,6 +24,7 @@ LAYERS = [
         "allocator",
         "console",
         "interrupts",
+        "memory",
         "figures",
         "isolated_atoms",
         "artifact",

@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from equipot import memory
 from equipot.data.batch import pad
 from equipot.data.loader import Frames, prefetch, prepare
 from equipot.data.plan import Limit, Planned, plan_batches
-from equipot.evaluation import memory
 from equipot.graph import Graph
 from equipot.potential import Metadata, Observables, Potential, evaluate
 from equipot.structure import Structure

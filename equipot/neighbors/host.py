@@ -6,8 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from equipot import memory
 from equipot.neighbors.cells import checked_geometry, complete_cell, heights
 
+PAIR_BYTES = 100
+"""Memory that the search takes for each directed pair, with copies: indices, shifts and the keys by which they are sorted."""
+MANY_PAIRS = 10**7
+"""Pairs that are searched for without a look at the memory there is."""
 VESIN_CELLS = 5.0e4
 """Grid cells of cutoff size up to which vesin is safe whatever the shape of the cell."""
 
@@ -38,10 +43,13 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
     Rows of ``cell`` that do not repeat are ignored. Two atoms at the same place are a pair like any other.
 
     Raises:
-        ValueError: a cutoff that is not positive, a coordinate that is not finite, or a cell without volume.
+        ValueError: a cutoff that is not positive, a coordinate that is not finite, a cell without volume, or more pairs than
+            memory has room for.
     """
     positions, cell, pbc = checked_geometry(positions, cell, pbc, cutoff)
     n = len(positions)
+    if np.all(pbc):
+        _check_room(n, float(abs(np.linalg.det(cell))), cutoff)
     if not n:
         return Edges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
     # Where the system is open, a row long enough to keep images apart takes the place of whatever the cell says.
@@ -55,6 +63,24 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
     edges = Edges(i.astype(np.int32), j.astype(np.int32), shifts + offset[i] - offset[j])
     order = np.argsort(_key(edges, n))
     return Edges(edges.centers[order], edges.neighbors[order], edges.shifts[order].astype(np.int32))
+
+
+def _check_room(atoms: int, volume: float, cutoff: float) -> None:
+    """Compare the pairs of a crystal, about as many as its density gives, with the memory there is.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    neighbours = atoms / volume * 4 / 3 * np.pi * cutoff**3
+    if atoms * neighbours < MANY_PAIRS:
+        return
+    needed, there_is = PAIR_BYTES * atoms * neighbours, memory.host()
+    if there_is is not None and needed > there_is:
+        fitting = cutoff * np.cbrt(there_is / needed)
+        raise ValueError(
+            f"cutoff {cutoff:g} Å: {atoms} atoms with about {neighbours:.0f} neighbours each need {needed / 2**30:.1f} GiB "
+            f"or so for their list, but {there_is / 2**30:.1f} GiB are free; a cutoff below {fitting:.1f} Å would fit"
+        )
 
 
 def _search(positions: np.ndarray, cell: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from equipot.training.descent import Descent
 from equipot.training.loggers import Writer
 from equipot.training.progress import Cursor, Watch
 from equipot.training.schedule import Schedule
-from equipot.training.step import State, mean_errors, mean_loss, place, with_params
+from equipot.training.step import CompiledStep, State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
 """Validation batches stay on the device while they have no more slots than this (about 0.5 GB)."""
@@ -51,8 +51,8 @@ class TrainingRun:
     mesh: Mesh
     train: Loader
     valid: Loader | None
-    train_step: Callable
-    valid_step: Callable | None
+    train_step: CompiledStep
+    valid_step: CompiledStep | None
     identity: dict[str, Any]
     """What must not change between a checkpoint and its resumption."""
     console: Console

@@ -26,6 +26,7 @@ from equipot.training.descent import Descent
 from equipot.training.evaluate import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
+from equipot.training.memory import check_steps
 from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
@@ -77,6 +78,7 @@ def train(
     state, cursor = begin(run, beginning.trained, resume)
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     announce(run, beginning)
+    check_steps(run, state)
     console.open(run.descent.steps, int(state.step))
     try:
         state, cursor, ending = fit(run, state, cursor)

@@ -81,7 +81,34 @@ def figures(errors: dict[str, Any], batch: Batch) -> dict[str, Any]:
     return out
 
 
-def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], descent: Descent, mesh: Mesh) -> Callable:
+class CompiledStep:
+    """A step as a function of what changes: a state or parameters, a batch and, in training, a factor on the learning rate.
+
+    Args:
+        function: the compiled function of (state, variables, batch, factors ...).
+        variables: of the potential, on all devices.
+        factors: examples of the arguments after the batch.
+    """
+
+    def __init__(self, function: Any, variables: Any, factors: tuple[Any, ...] = ()):
+        self.function, self.variables, self.factors = function, variables, factors
+        self.ahead: dict[tuple[int, ...], Callable] = {}
+
+    def __call__(self, state: Any, batch: Batch, *factors: Any) -> Any:
+        given = [jnp.asarray(x, like.dtype) for x, like in zip(factors, self.factors, strict=True)]
+        function = self.ahead.get(batch.graph.neighbors.shape, self.function)
+        return function(state, self.variables, batch, *given)
+
+    def compile(self, state: Any, batch: Batch) -> int:
+        """Compile the step for the shape of a batch before it runs; returns the bytes that it needs on each device besides its
+        arguments, 0 where XLA does not say."""
+        compiled = self.function.lower(state, self.variables, batch, *self.factors).compile()
+        self.ahead[batch.graph.neighbors.shape] = compiled
+        said = compiled.memory_analysis()
+        return 0 if said is None else said.temp_size_in_bytes + max(0, said.output_size_in_bytes - said.alias_size_in_bytes)
+
+
+def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], descent: Descent, mesh: Mesh) -> CompiledStep:
     """``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
 
     A step whose loss or gradient is not finite changes nothing, says so in ``report["finite"]``, and holds up every step after
@@ -113,7 +140,7 @@ def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], de
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped, donate_argnums=0)
-    return lambda state, batch, factor: compiled(state, variables, batch, jnp.asarray(factor, potential.dtype))
+    return CompiledStep(compiled, variables, (replicate(mesh, jnp.ones((), potential.dtype)),))
 
 
 def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
@@ -140,7 +167,7 @@ def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tu
     return State(params, moments, descent.average(state.ema, params, moments, state.step), state.step + 1, state.ok)
 
 
-def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> Callable:
+def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> CompiledStep:
     """``step(params, batch) -> report`` with the sums that a loss and mean errors over many batches are made of."""
 
     def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
@@ -154,7 +181,7 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], me
     mapped = jax.shard_map(valid_step, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped)
-    return lambda params, batch: compiled(params, variables, batch)
+    return CompiledStep(compiled, variables)
 
 
 def mean_errors(sums: dict[str, float]) -> dict[str, float]:

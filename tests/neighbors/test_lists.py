@@ -466,3 +466,14 @@ def test_a_molecule_all_of_whose_pairs_come_within_the_cutoff_has_room():
     closer = 0.9 * ring
     assert close_pairs(spec, dlist, ring, np.zeros((3, 3))) < 72 == close_pairs(spec, dlist, closer, np.zeros((3, 3)))
     assert not renew(spec, dlist, closer, np.zeros((3, 3))).overflow
+
+
+def test_a_list_that_does_not_fit_into_memory_is_told_before_it_is_made(monkeypatch):
+    """A crystal whose density gives more pairs than there is room for, and a cutoff that would fit."""
+    from equipot import memory
+
+    positions, cell = np.zeros((1, 3)), np.eye(3) * 2.0
+    monkeypatch.setattr(memory, "host", lambda: 2**30)
+    with pytest.raises(ValueError, match=r"cutoff 300 Å: 1 atoms .* 1\.0 GiB are free; a cutoff below 27\d\.\d Å would fit"):
+        neighbor_list(positions, cell, np.ones(3, bool), 300.0)
+    assert len(neighbor_list(positions, cell, np.ones(3, bool), 10.0).centers) > 100

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from equipot.evaluation import memory
+from equipot import memory
 
 GIB = 2**30
 MEMINFO = f"MemTotal: 99999999 kB\nMemAvailable:   {8 * GIB // 1024} kB\n"

@@ -1,0 +1,51 @@
+"""What a run needs of the memory there is, told before its first step instead of by the system that ends it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from equipot import memory
+from equipot.data.loader import Loader, Shards, sorted_batches
+from equipot.data.plan import cost
+from equipot.training.loop import TrainingRun
+from equipot.training.step import CompiledStep, State, place
+
+GIB = 2**30
+
+
+def check_steps(run: TrainingRun, state: State) -> None:
+    """Compile the steps of training and of validation for their largest batches, and compare what they need with what there is.
+
+    Raises:
+        ValueError: one does not fit into memory; the message says what would.
+    """
+    first = [run.train.shards(batch) for batch in run.train.epoch(run.seed, 0)]
+    check_step("batch_size", run, run.train_step, (state,), run.train, first)
+    if run.valid is not None:
+        passes = [run.valid.shards(batch) for batch in sorted_batches(run.valid.frames.sizes, run.valid.batch_size)]
+        check_step("valid_batch_size", run, run.valid_step, (state.ema,), run.valid, passes)
+
+
+def check_step(key: str, run: TrainingRun, step: CompiledStep, carried: tuple, loader: Loader, batches: list[Shards]) -> None:
+    """Check one step; ``carried`` are its arguments before the batch, ``batches`` those it will see first.
+
+    Raises:
+        ValueError: it does not fit into memory.
+    """
+    largest = max(batches, key=lambda shards: cost(*loader.shape(shards)[:2]))
+    device = run.mesh.devices.flat[0]
+    # Devices of a CPU share the memory of the host.
+    share = run.mesh.size if device.platform == "cpu" else 1
+    there_is = memory.there_is(device)
+    needed = share * step.compile(*carried, place(run.mesh, loader.build(largest)))
+    if there_is is None or needed <= there_is:
+        return
+    shape, sizes = loader.shape(largest), loader.frames.sizes
+    room = shape.atoms * there_is / needed
+    most = run.mesh.size * int((np.cumsum(np.sort(sizes[:, 0])[::-1]) <= room).sum())
+    fits = f"training.{key}: {most} would fit" if most else f"not even a training.{key} of 1 for each device fits"
+    raise ValueError(
+        f"training.{key} {loader.batch_size}: a step of {shape.atoms} atoms with up to {shape.slots} neighbours each needs "
+        f"about {needed / GIB:.3g} GiB, but {there_is / GIB:.3g} GiB are free; {fits}; a cutoff below "
+        f"{loader.frames.cutoff:g} Å, fewer channels or float32 take less"
+    )
