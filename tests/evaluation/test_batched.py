@@ -13,8 +13,9 @@ from ase.build import bulk
 from systems import SYSTEMS, graph, potential
 
 import equipot
+from equipot import memory
 from equipot.data.batch import pad
-from equipot.evaluation import TooLargeError, batched, evaluate_each, memory
+from equipot.evaluation import TooLargeError, batched, evaluate_each
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Metadata, Potential, evaluate, initial
 from equipot.structure import Structure
