@@ -38,7 +38,20 @@ _HOMES = {
     "load": "published",
     "save": "eqp",
 }
-_MODULES = ("config", "convert", "data", "interfaces", "published", "md", "models", "nn", "training", "units", "workflows")
+_MODULES = (
+    "config",
+    "convert",
+    "data",
+    "finetune",
+    "interfaces",
+    "published",
+    "md",
+    "models",
+    "nn",
+    "training",
+    "units",
+    "workflows",
+)
 
 __all__ = [
     "Metadata", "Observables", "Potential", "Structure", "Term", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of",

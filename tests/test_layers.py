@@ -133,3 +133,12 @@ for argv in (["--help"], ["train", "--help"], ["train"]):
 print(sorted({"jax", "numpy", "flax", "yaml"} & set(sys.modules)), file=sys.stdout)
 """
     assert run_python(code).splitlines()[-1] == "[]"
+
+
+def test_the_classes_of_a_training_config_need_no_training_loop():
+    code = """
+import sys
+from equipot.training import TrainConfig, FineTune
+print([name for name in sys.modules if name in ("equipot.training.loop", "equipot.training.run", "equipot.finetune")])
+"""
+    assert run_python(code).splitlines()[-1] == "[]"

@@ -5,8 +5,22 @@
 >>> best = train(config.load("configs/quickstart.yaml", TrainConfig), "runs/quickstart")
 """
 
-from equipot.training.config import FineTune, TrainConfig
-from equipot.training.evaluate import evaluate_set
-from equipot.training.run import train
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Imported when first used: the classes of a config need no training loop.
+_HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "evaluate", "train": "run"}
 
 __all__ = ["FineTune", "TrainConfig", "evaluate_set", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"equipot.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'equipot.training' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
