@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 class Momentum(Optimizer):
     """Stochastic gradient descent, which has no epsilon and no decay."""
 
-    learning_rate: float = 0.1
+    learning_rate: float = 0.01
     decay: float = 0.9
 
     def transformation(self, rate):
@@ -177,7 +177,7 @@ def test_a_config_says_what_it_got_and_refuses_what_is_no_choice():
     settings = config.build(TrainingConfig, {"optimizer": {"kind": f"{__name__}:Momentum", "decay": 0.5}})
     assert settings.optimizer == Momentum(decay=0.5)
     written = config.dump(settings)
-    assert written["optimizer"] == {"kind": f"{__name__}:Momentum", "learning_rate": 0.1, "decay": 0.5}
+    assert written["optimizer"] == {"kind": f"{__name__}:Momentum", "learning_rate": 0.01, "decay": 0.5}
     assert config.build(TrainingConfig, written) == settings
     assert config.build(TrainingConfig, {"optimizer": "AdamW", "schedule": "Cosine"}).optimizer == AdamW()
     assert config.build(TrainingConfig, {"schedule": {"final": 0.5}}).schedule == Cosine(final=0.5)
