@@ -144,7 +144,7 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
     batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
     optimizer = dataclasses.replace(settings.optimizer, learning_rate=1e-3)
     descent = Descent(optimizer, settings.schedule, 1000, settings.clip, settings.ema or 0.0)
-    step = make_train_step(potential, settings.loss, settings.loss.wants(found.labels), descent, mesh)
+    step = make_train_step(potential, settings.loss, settings.loss.wants(found.quantities, potential.provides), descent, mesh)
     state = replicate(mesh, first_state(potential.variables["params"], descent))
 
     def call() -> Any:

@@ -97,7 +97,7 @@ def convert(item: Item, kind: Any, path: str, default: Any = None) -> Any:
     if origin in (tuple, list, Sequence) or kind in (tuple, list):
         return convert_list(item, origin or kind, args, path)
     if origin in (dict, Mapping) or kind is dict:
-        return convert_dict(item, args, path)
+        return convert_dict(item, args, path, default)
     return convert_leaf(item, kind, path)
 
 
@@ -133,13 +133,18 @@ def convert_list(item: Item, origin: Any, args: tuple, path: str) -> Any:
     return values if origin is list else tuple(values)
 
 
-def convert_dict(item: Item, args: tuple, path: str) -> dict:
-    """A mapping from names, or from numbers, to values."""
+def convert_dict(item: Item, args: tuple, path: str, default: Any = None) -> dict:
+    """A mapping from names, or from numbers, to values.
+
+    What an entry leaves out is as in the entry of that name of ``default``, or as in its first one.
+    """
     if not isinstance(item.value, dict):
         expected(item, path, "a mapping such as {key: value}")
     of_key, of_value = args or (Any, Any)
     key = lambda text, x: text if of_key in (str, Any) else convert(Item(scalar(text), x.where), of_key, f"{path}.{text}")
-    return {key(text, x): convert(x, of_value, f"{path}.{text}") for text, x in item.value.items()}
+    entries = default if isinstance(default, Mapping) else {}
+    first = next(iter(entries.values()), None)
+    return {key(text, x): convert(x, of_value, f"{path}.{text}", entries.get(text, first)) for text, x in item.value.items()}
 
 
 def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,9 +14,9 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
+from equipot.quantities import TABLE, Quantity, among
 from equipot.structure import Structure
 
-WANTS = ("energy", "forces", "stress", "energies", "virials", "charges", "latent")
 NEEDS = ("space", "charge", "spin")
 """What a term can depend on besides edge vectors and elements."""
 
@@ -29,6 +30,12 @@ class Atomic(NamedTuple):
     """e."""
     latent: Float[Array, "atoms features"] | None = None
     """Invariant descriptor, for uncertainty."""
+    others: Mapping[str, Float[Array, "atoms ..."]] = MappingProxyType({})
+    """Values of the quantities that the term ``provides``, by name; one of a graph is the sum over its atoms."""
+
+    def get(self, quantity: Quantity) -> Float[Array, "atoms ..."] | None:
+        """The value of a quantity for each atom; None where the term does not provide it."""
+        return getattr(self, quantity.name) if quantity.name in self._fields else self.others.get(quantity.name)
 
 
 class Space(NamedTuple):
@@ -58,6 +65,8 @@ class Term(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
     """Which of ``NEEDS`` the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and ``spin`` are
     those of the graph."""
+    provides: ClassVar[tuple[Quantity, ...]] = ()
+    """What it predicts besides the energy and what follows from that, see ``Atomic.others``; such labels are trained on."""
     cutoff: float | None = None
     """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
 
@@ -126,6 +135,11 @@ class Potential:
     @property
     def elements(self) -> tuple[int, ...]:
         return self.metadata.elements
+
+    @property
+    def provides(self) -> tuple[Quantity, ...]:
+        """Quantities that it predicts besides the energy and what follows from that."""
+        return self.term.provides
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -208,7 +222,18 @@ def symbols(numbers: Iterable[int]) -> str:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["interaction", "interactions", "energy", "forces", "stress", "energies", "virials", "charges", "latent"],
+    data_fields=[
+        "interaction",
+        "interactions",
+        "energy",
+        "forces",
+        "stress",
+        "energies",
+        "virials",
+        "charges",
+        "latent",
+        "others",
+    ],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +259,27 @@ class Observables:
     """(atoms,) e."""
     latent: Any = None
     """(atoms, features)."""
+    others: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the term provides, by the name of its quantity: (graphs, *shape) or (atoms, *shape)."""
+
+    def __getitem__(self, quantity: Quantity) -> Any:
+        """The value of a quantity; None where it was not asked for."""
+        own = quantity.name in self.__dataclass_fields__
+        return getattr(self, quantity.name) if own else self.others.get(quantity.name)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Observables:
+        """Of values by the names of fields and of quantities; what is None is left out."""
+        own = cls.__dataclass_fields__.keys()
+        others = {name: value for name, value in values.items() if name not in own and value is not None}
+        return cls(**{name: value for name, value in values.items() if name in own}, others=others)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of all that there is."""
+        for field in dataclasses.fields(self):
+            if field.name != "others" and getattr(self, field.name) is not None:
+                yield field.name, getattr(self, field.name)
+        yield from self.others.items()
 
     def replace(self, **changes: Any) -> Observables:
         return dataclasses.replace(self, **changes)
@@ -319,9 +365,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     Raises:
         ValueError: ``want`` names something unknown, or that this term does not provide.
     """
-    unknown = [name for name in want if name not in WANTS]
-    if unknown:
-        raise ValueError(f"cannot evaluate {unknown[0]!r}; choose from {', '.join(WANTS)}")
+    rows = among(want, (*TABLE, *potential.provides))
     at = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
     geometry, pull = jax.vjp(lambda r: geometry_of(potential.term, at(r)), graph.positions)
 
@@ -333,9 +377,10 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         (_, answer), slope = jax.value_and_grad(interaction, has_aux=True)(geometry)
     else:
         (_, answer), slope = interaction(geometry), None
-    for name in ("charges", "latent"):
-        if name in want and getattr(answer, name) is None:
-            raise ValueError(f"{type(potential.term).__name__} does not provide {name}")
+    own = {row: answer.get(row) for row in rows if not row.energy_derivative}
+    for row, value in own.items():
+        if value is None:
+            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
 
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
     # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
@@ -355,8 +400,8 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
             safe = jnp.where(v > 0, v, 1)
             empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
             out["stress"] = jnp.where(v > 0, sum_graphs(per_atom, graph) / safe, empty)
-    out |= {name: getattr(answer, name) for name in ("charges", "latent") if name in want}
-    return Observables(**out)
+    out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in own.items()}
+    return Observables.of(out)
 
 
 def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[Array, "atoms 3 3"]:

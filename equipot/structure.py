@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
 
 ELECTRONS = ("charge", "total_charge", "spin")
 """Entries that say how many electrons a system has and how many are unpaired, in lower case; they may be written in any."""
@@ -56,9 +59,8 @@ def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
 class Structure:
     """Atoms, cell and, where known, what quantum mechanics says about them.
 
-    Units are eV, Å and e. ``cell`` has lattice vectors as rows; a row whose ``pbc`` is False does not repeat. ``stress`` is
-    (1/V) dE/d(strain) in eV/Å^3: positive under tension, as in ASE. Labels that are not known are None. The weights multiply
-    this structure's terms of the training loss.
+    Units are eV, Å and e. ``cell`` has lattice vectors as rows; a row whose ``pbc`` is False does not repeat. The weights
+    multiply this structure's terms of the training loss.
 
     Raises:
         ValueError: a wrong shape, with the name of the field and of the source.
@@ -72,12 +74,9 @@ class Structure:
     """(3, 3) Å, rows are lattice vectors."""
     pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, bool))
     """(3,) whether each lattice vector repeats."""
-    energy: float | None = None
-    """Total energy, eV."""
-    forces: np.ndarray | None = None
-    """(n, 3) eV/Å."""
-    stress: np.ndarray | None = None
-    """(3, 3) eV/Å^3."""
+    labels: Labels = field(default_factory=dict)
+    """Reference values by quantity, or by the name of one in ``quantities.TABLE``; what is None is left out. Units and signs
+    are those of the rows: a stress is positive under tension, as in ASE."""
     charge: float = 0.0
     """Total charge, e."""
     spin: float = 0.0
@@ -89,9 +88,9 @@ class Structure:
     constraints: tuple[str, ...] = ()
     """Kinds of ASE's constraints on the atoms, such as FixAtoms. Nothing in this package obeys them."""
     weight: float = 1.0
-    energy_weight: float = 1.0
-    forces_weight: float = 1.0
-    stress_weight: float = 1.0
+    """Factor on all terms of the loss."""
+    label_weights: Mapping[Quantity, float] = field(default_factory=dict)
+    """Further factors on the terms of single quantities; 1 for those that are not there."""
     head: int | None = None
     """Which level of theory the labels are of, by its place among those of a potential with several; None for any other."""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -107,14 +106,18 @@ class Structure:
         put("cell", np.array(self.cell, np.float64))
         put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
         n = len(self.numbers)
-        shapes = {"positions": (n, 3), "cell": (3, 3), "forces": (n, 3), "stress": (3, 3), "masses": (n,), "momenta": (n, 3)}
-        for name in ("forces", "stress", "masses", "momenta"):
+        shapes = {"positions": (n, 3), "cell": (3, 3), "masses": (n,), "momenta": (n, 3)}
+        for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 put(name, np.array(getattr(self, name), np.float64))
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise ValueError(f"{self.source or 'structure'}: {name} has shape {value.shape}, but {n} atoms need {shape}")
+        given = {row if isinstance(row, Quantity) else among([row])[0]: value for row, value in self.labels.items()}
+        checked = {row: row.checked(v, n, self.source or "structure") for row, v in given.items() if v is not None}
+        put("labels", MappingProxyType(checked))
+        put("label_weights", MappingProxyType(dict(self.label_weights)))
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -134,21 +137,40 @@ class Structure:
         """Charge (e) and spin by name, where they are not zero."""
         return {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
 
-    def weight_of(self, label: str) -> float:
-        """Weight of the energy, forces or stress of this structure: that of the frame times that of the label; 0 without it."""
-        return 0.0 if getattr(self, label) is None else self.weight * getattr(self, f"{label}_weight")
+    @property
+    def energy(self) -> float | None:
+        """Label of the total energy, eV."""
+        return self.labels.get(ENERGY)
+
+    @property
+    def forces(self) -> np.ndarray | None:
+        """(n, 3) label of the forces, eV/Å."""
+        return self.labels.get(FORCES)
+
+    @property
+    def stress(self) -> np.ndarray | None:
+        """(3, 3) label of the stress, eV/Å^3."""
+        return self.labels.get(STRESS)
+
+    def weight_of(self, quantity: Quantity) -> float:
+        """Factor on the term of the loss for a quantity: that of the frame times that of the label; 0 without a label."""
+        return self.weight * self.label_weights.get(quantity, 1.0) if quantity in self.labels else 0.0
 
     @property
     def geometry_weight(self) -> float:
         """Weight of this structure where its geometry counts: that of the frame, 0 where all of its labels have none."""
-        labels = [label for label in ("energy", "forces", "stress") if getattr(self, label) is not None]
-        return self.weight if not labels or any(map(self.weight_of, labels)) else 0.0
+        return self.weight if not self.labels or any(map(self.weight_of, self.labels)) else 0.0
 
     def replace(self, **changes: Any) -> Structure:
+        """The structure with other fields; the name of a quantity, such as ``energy``, changes its label, None removes it."""
+        named = {row.name: row for row in (*TABLE, *self.labels)}
+        labels = {named[name]: changes.pop(name) for name in list(changes) if name in named}
+        if labels:
+            changes["labels"] = {**changes.get("labels", self.labels), **labels}
         return replace(self, **changes)
 
     def without_labels(self) -> Structure:
-        return replace(self, energy=None, forces=None, stress=None)
+        return replace(self, labels={})
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
@@ -177,9 +199,11 @@ class Structure:
     def to_ase(self) -> Any:
         """An ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
 
+        Labels that ASE has no name for stand in its ``info`` or ``arrays``, under the names of their quantities.
         A charge and a spin that are not zero stand in its ``info``, where ``from_ase`` looks for them.
         """
         from ase import Atoms
+        from ase.calculators.calculator import all_properties
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -188,10 +212,14 @@ class Structure:
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))
-        labels = {"energy": self.energy, "forces": self.forces}
-        if self.stress is not None:
-            labels["stress"] = full_3x3_to_voigt_6_stress(self.stress)
-        labels = {key: value for key, value in labels.items() if value is not None}
-        if labels:
-            atoms.calc = SinglePointCalculator(atoms, **labels)
+        results = {}
+        for row, value in self.labels.items():
+            if row.name in all_properties:
+                results[row.name] = full_3x3_to_voigt_6_stress(value) if row is STRESS else value
+            elif row.per == "atom":
+                atoms.set_array(row.name, value)
+            else:
+                atoms.info[row.name] = value
+        if results:
+            atoms.calc = SinglePointCalculator(atoms, **results)
         return atoms

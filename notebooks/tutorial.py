@@ -164,7 +164,7 @@ plt.show()
 # table that `equipot evaluate` prints.
 
 # %%
-from equipot.training.evaluate import evaluate_set, table_text
+from equipot.training.errors import evaluate_set, table_text
 
 potential = equipot.load(best)
 table, predicted = evaluate_set(potential, test)

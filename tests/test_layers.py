@@ -27,6 +27,7 @@ LAYERS = [
         "memory",
         "figures",
         "isolated_atoms",
+        "quantities",
         "artifact",
         "earlier",
     },

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,13 +12,8 @@ from equipot.data.checks.frames import check
 from equipot.data.checks.isolated import isolated
 from equipot.data.read import Reading, gather
 from equipot.data.stats import is_free_atom, isolated_energies
+from equipot.quantities import ordered
 from equipot.structure import Structure
-
-LABELS: dict[str, tuple[str, Callable[[Structure], Any]]] = {
-    "energy": ("eV/atom", lambda s: s.energy / len(s)),
-    "forces": ("eV/Å", lambda s: s.forces),
-    "stress": ("eV/Å³", lambda s: s.stress),
-}
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -42,10 +36,10 @@ def execute(args: argparse.Namespace) -> None:
 def ranges(structures: Sequence[Structure], free: int) -> str:
     """Range and spread of each label, one line each."""
     lines = []
-    for name, (unit, value) in LABELS.items():
-        parts = [np.ravel(value(s)) for s in structures if getattr(s, name) is not None]
-        if parts:
-            values = np.concatenate(parts)
-            lines.append(f"{name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
+    for row in ordered(row for s in structures for row in s.labels):
+        labelled = [s for s in structures if row in s.labels]
+        values = np.concatenate([np.ravel(s.labels[row]) / (len(s) if row.extensive else 1) for s in labelled])
+        unit = row.unit + "/atom" * row.extensive
+        lines.append(f"{row.name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
     lines.append(f"free atoms, for E0: {free or 'none'}")
     return "\n".join(lines)

@@ -31,7 +31,7 @@ def evaluate_file(
     from equipot.data.read import Reading, gather
     from equipot.data.stats import is_free_atom
     from equipot.files import check_writable
-    from equipot.training.evaluate import evaluate_set, table_text, write_json, write_predictions
+    from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
     from equipot.training.report import parity
 
     if json is not None:
@@ -51,7 +51,7 @@ def evaluate_file(
     for problem in dropped:
         print(f"warning: {problem}")
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
-    print(table_text({Path(data).name: table}))
+    print(table_text({Path(data).name: table}, predicted_quantities(potential)))
     if json is not None:
         write_json(table, json)
     if out is not None:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
+from equipot.quantities import LABELLED, Quantity
 from equipot.structure import Structure
 
 
@@ -128,29 +129,21 @@ def pad(
 
 
 @partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "interaction", "forces", "stress", "energy_weight", "forces_weight", "stress_weight", "has_energy", "has_forces",
-        "has_stress", "atoms", "frame",
-    ],
-    meta_fields=[],
-)  # fmt: skip
+    jax.tree_util.register_dataclass, data_fields=["labels", "weights", "present", "atoms", "frame"], meta_fields=["quantities"]
+)
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """Reference labels of a padded batch; zero where a label is missing or a row is padding."""
+    """Reference labels of a padded batch, by the name of their quantity; zero where a label is missing or a row is padding."""
 
-    interaction: Float[Array, " graphs"]
-    """eV: the label less E0 of the isolated atoms, subtracted in double precision on the host."""
-    forces: Float[Array, "atoms 3"]
-    """eV/Å."""
-    stress: Float[Array, "graphs 3 3"]
-    """eV/Å^3."""
-    energy_weight: Float[Array, " graphs"]
-    forces_weight: Float[Array, " graphs"]
-    stress_weight: Float[Array, " graphs"]
-    has_energy: Bool[Array, " graphs"]
-    has_forces: Bool[Array, " graphs"]
-    has_stress: Bool[Array, " graphs"]
+    quantities: tuple[Quantity, ...]
+    """What there are labels of."""
+    labels: dict[str, Float[Array, "..."]]
+    """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; an energy less that of the isolated atoms, which is
+    subtracted in double precision on the host."""
+    weights: dict[str, Float[Array, " graphs"]]
+    """Factor of each graph on the term of the loss."""
+    present: dict[str, Bool[Array, " graphs"]]
+    """Whether the graph has the label."""
     atoms: Int[Array, " graphs"]
     """Number of atoms; 1 for padding, so that it may divide."""
     frame: Int[Array, " graphs"]
@@ -170,6 +163,7 @@ def pad_targets(
     atomic_energies: Mapping[int, float],
     frames: Sequence[int],
     dtype: Any = np.float32,
+    quantities: tuple[Quantity, ...] = LABELLED,
 ) -> Targets:
     """Labels of several structures, laid out as ``pad`` lays out their atoms.
 
@@ -179,26 +173,20 @@ def pad_targets(
         ValueError: an element without an isolated-atom energy.
     """
     atoms, _, graphs = shape
-    forces, stress = np.zeros((atoms, 3), dtype), np.zeros((graphs, 3, 3), dtype)
-    interaction, size = np.zeros(graphs, dtype), np.ones(graphs, np.int32)
-    weights = {name: np.zeros(graphs, dtype) for name in ("energy", "forces", "stress")}
-    has = {name: np.zeros(graphs, bool) for name in weights}
-    frame = np.full(graphs, -1, np.int32)
+    rows = {"atom": atoms, "graph": graphs}
+    labels = {q.name: np.zeros((rows[q.per], *q.shape), dtype) for q in quantities}
+    weights = {q.name: np.zeros(graphs, dtype) for q in quantities}
+    present = {q.name: np.zeros(graphs, bool) for q in quantities}
+    size, frame = np.ones(graphs, np.int32), np.full(graphs, -1, np.int32)
     first = 0
     for k, s in enumerate(structures):
-        rows = slice(first, first + len(s))
+        own = {"atom": slice(first, first + len(s)), "graph": k}
         first += len(s)
         size[k], frame[k] = len(s), frames[k]
-        for name in weights:
-            has[name][k] = getattr(s, name) is not None
-            weights[name][k] = s.weight * getattr(s, f"{name}_weight")
-        if s.energy is not None:
-            interaction[k] = s.energy - isolated_atom_energy(s.numbers, atomic_energies, s.name).sum()
-        if s.forces is not None:
-            forces[rows] = s.forces
-        if s.stress is not None:
-            stress[k] = s.stress
-    return Targets(
-        interaction, forces, stress, weights["energy"], weights["forces"], weights["stress"],
-        has["energy"], has["forces"], has["stress"], size, frame,
-    )  # fmt: skip
+        for q in quantities:
+            value = s.labels.get(q)
+            present[q.name][k], weights[q.name][k] = value is not None, s.weight_of(q)
+            if value is not None:
+                e0 = isolated_atom_energy(s.numbers, atomic_energies, s.name).sum() if q.from_isolated_atoms else 0.0
+                labels[q.name][own[q.per]] = value - e0
+    return Targets(quantities, labels, weights, present, size, frame)

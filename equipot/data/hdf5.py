@@ -1,18 +1,20 @@
 """Structures in one HDF5 file, read frame by frame: for sets larger than memory.
 
-Layout (format version 1; eV, Å, e), two tables, so that reading a frame costs few calls, with N atoms in F frames:
-    attributes           format = "equipot structures", version = 1
+Layout (format version 2; eV, Å, e), two tables, so that reading a frame costs few calls, with N atoms in F frames:
+    attributes           format = "equipot structures", version = 2, quantities = JSON list of the rows of the labels
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
-    atoms    (N, 7)      Z, position (3), force (3)
-    frames   (F, 31)     has energy, forces, stress (3); energy, charge, spin, weight, energy_weight, forces_weight,
-                         stress_weight (7); pbc (3); cell by rows (9); stress by rows (9). What is not there is zero
+    atoms    (N, 4+a)    Z, position (3); then, for each quantity of atoms, its components
+    frames   (F, 15+g)   charge, spin, weight (3); pbc (3); cell by rows (9); then, for each quantity, whether the frame has the
+                         label, the weight of the label and, for a quantity of graphs, its components. What is not there is zero
     info     (F,)        JSON of everything else
+A quantity that is first met in a later block adds columns at the right.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,15 @@ import numpy as np
 
 from equipot.data.split import Subset
 from equipot.files import replacing
+from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, Quantity, ordered
 from equipot.structure import Structure
 
-FORMAT, VERSION = "equipot structures", 1
+FORMAT, VERSION = "equipot structures", 2
 SUFFIXES = (".h5", ".hdf5")
 BLOCK = 256
 """Frames written at once."""
-COLUMNS = {"atoms": 7, "frames": 31}
-SCALARS = ("charge", "spin", "weight", "energy_weight", "forces_weight", "stress_weight")
+COLUMNS = {"atoms": 4, "frames": 15}
+"""Of each table, before those of the labels."""
 
 
 def _h5py() -> Any:
@@ -47,40 +50,59 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
     """Writes structures (an iterator will do), block by block, and puts the file in its place when it is whole."""
     h5py, path = _h5py(), Path(path)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        file.attrs["format"], file.attrs["version"], file.attrs["quantities"] = FORMAT, VERSION, "[]"
+        frames = iter(structures)
+        block = list(islice(frames, BLOCK))
+        rows = ordered(row for s in block for row in s.labels)
         for name, width in COLUMNS.items():
-            file.create_dataset(name, (0, width), np.float64, maxshape=(None, width), chunks=(BLOCK, width))
+            # A chunk is wide enough for whole rows of what the first frames have.
+            wide = width + sum(row.size + 2 for row in rows)
+            file.create_dataset(name, (0, width), np.float64, maxshape=(None, None), chunks=(BLOCK, wide))
         file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
         file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
-        frames = iter(structures)
-        while block := list(islice(frames, BLOCK)):
+        while block:
             _append(file, block)
+            block = list(islice(frames, BLOCK))
     return path
 
 
 def _append(file: Any, block: list[Structure]) -> None:
-    sizes = np.cumsum([len(s) for s in block])
-    zeros = np.zeros((3, 3))
-    atoms = [np.column_stack([s.numbers, s.positions, np.zeros((len(s), 3)) if s.forces is None else s.forces]) for s in block]
-    frames = [
-        [
-            *(label is not None for label in (s.energy, s.forces, s.stress)),
-            *(s.energy or 0.0, *(getattr(s, name) for name in SCALARS)),
-            *(*s.pbc, *s.cell.ravel(), *(zeros if s.stress is None else s.stress).ravel()),
-        ]
-        for s in block
-    ]
+    rows = _rows(file.attrs["quantities"])
+    rows += [row for row in ordered(row for s in block for row in s.labels) if row not in rows]
+    file.attrs["quantities"] = json.dumps([asdict(row) for row in rows])
     columns = {
-        "atoms": np.concatenate(atoms),
-        "frames": np.array(frames, float),
+        "atoms": np.concatenate([_atoms(s, rows) for s in block]),
+        "frames": np.stack([_frame(s, rows) for s in block]),
         "info": [json.dumps(dict(s.info), default=_plain) for s in block],
-        "offsets": file["offsets"][-1] + sizes,
+        "offsets": file["offsets"][-1] + np.cumsum([len(s) for s in block]),
     }
     for name, values in columns.items():
         data = file[name]
         start = data.shape[0]
-        data.resize(start + len(values), axis=0)
+        data.resize((start + len(values), *np.shape(values)[1:]))
         data[start:] = values
+
+
+def _rows(text: str) -> list[Quantity]:
+    """The quantities of a file, in the order of their columns."""
+    tuples = ("shape", "dimension", "keys", "exact_keys", "display", "axis")
+    return [Quantity(**{k: tuple(v) if k in tuples else v for k, v in row.items()}) for row in json.loads(text)]
+
+
+def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
+    """(atoms, columns) of a structure."""
+    values = [s.labels.get(row, np.zeros((len(s), *row.shape))) for row in rows if row.per == "atom"]
+    return np.column_stack([s.numbers, s.positions, *(np.reshape(value, (len(s), -1)) for value in values)])
+
+
+def _frame(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
+    """(columns,) of a structure."""
+    parts = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
+    for row in rows:
+        parts.append([row in s.labels, s.label_weights.get(row, 1.0)])
+        if row.per == "graph":
+            parts.append(np.ravel(s.labels.get(row, np.zeros(row.shape))))
+    return np.concatenate(parts).astype(float)
 
 
 def _plain(value: Any) -> Any:
@@ -107,6 +129,8 @@ class HDF5Dataset(Sequence):
             if attributes["version"] > VERSION:
                 version = attributes["version"]
                 raise ValueError(f"{self.path}: has format version {version}, newer than {VERSION}; update equipot")
+            self._version = int(attributes["version"])
+            self._rows = list(LABELLED) if self._version == 1 else _rows(attributes["quantities"])
             self._offsets = self._file["offsets"][:]
             self._atoms, self._frames, self._info = (self._file[name] for name in ("atoms", "frames", "info"))
         except (OSError, KeyError) as error:
@@ -123,20 +147,9 @@ class HDF5Dataset(Sequence):
             raise IndexError(f"frame {k} of {len(self)} in {self.path}")
         k = int(k) % len(self)
         table = self._atoms[self._offsets[k] : self._offsets[k + 1]]
-        row = self._frames[k]
-        energy, forces, stress = row[:3].astype(bool)
-        return Structure(
-            numbers=table[:, 0].astype(np.int32),
-            positions=table[:, 1:4],
-            cell=row[13:22].reshape(3, 3),
-            pbc=row[10:13].astype(bool),
-            energy=float(row[3]) if energy else None,
-            forces=table[:, 4:7] if forces else None,
-            stress=row[22:31].reshape(3, 3) if stress else None,
-            info=json.loads(self._info[k]),
-            source=f"{self.path}, frame {k}",
-            **dict(zip(SCALARS, row[4:10].tolist(), strict=True)),
-        )
+        decode = _decode_first if self._version == 1 else _decode
+        info, source = json.loads(self._info[k]), f"{self.path}, frame {k}"
+        return decode(self._rows, table, self._frames[k]).replace(info=info, source=source)
 
     def close(self) -> None:
         self._file.close()
@@ -146,3 +159,37 @@ class HDF5Dataset(Sequence):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
+    """A structure from its rows of ``atoms`` and ``frames``."""
+    labels, weights, column, place = {}, {}, COLUMNS["atoms"], COLUMNS["frames"]
+    for row in rows:
+        present, weight = frame[place : place + 2]
+        if row.per == "atom":
+            value, column = table[:, column : column + row.size], column + row.size
+        else:
+            value = frame[place + 2 : place + 2 + row.size]
+        place += 2 + (row.size if row.per == "graph" else 0)
+        weights |= {row: float(weight)} if weight != 1 else {}
+        labels |= {row: value.reshape(row.shape_of(len(table)))} if present else {}
+    charge, spin, weight = frame[:3].tolist()
+    return Structure(
+        table[:, 0].astype(np.int32), table[:, 1:4], frame[6:15].reshape(3, 3), frame[3:6].astype(bool), labels=labels,
+        charge=charge, spin=spin, weight=weight, label_weights=weights,
+    )  # fmt: skip
+
+
+def _decode_first(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
+    """The same of format version 1, whose columns are fixed.
+
+    atoms: Z, position, force. frames: has energy, forces, stress; energy, charge, spin, weight and the weights of these three;
+    pbc; cell; stress.
+    """
+    values = {ENERGY: frame[3], FORCES: table[:, 4:7], STRESS: frame[22:31].reshape(3, 3)}
+    charge, spin, weight = frame[4:7].tolist()
+    return Structure(
+        table[:, 0].astype(np.int32), table[:, 1:4], frame[13:22].reshape(3, 3), frame[10:13].astype(bool),
+        labels={row: values[row] for row, present in zip(rows, frame[:3], strict=True) if present},
+        charge=charge, spin=spin, weight=weight, label_weights=dict(zip(rows, frame[7:10].tolist(), strict=True)),
+    )  # fmt: skip

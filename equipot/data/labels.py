@@ -15,6 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot import units as unit
 from equipot.data import stated
+from equipot.quantities import BY_NAME, ENERGY, FORCES, STRESS
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -244,6 +245,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     charge, spin = charge_and_spin(f.entries, f.source)
     is_label = lambda key: key in chosen.values() or any(_rank(key, label) is not None for label in KNOWN)
     weights = {k: float(v) for k, v in values.items() if k.endswith("weight") and v.ndim == 0}
+    label_weights = {BY_NAME[k.removesuffix("_weight")]: v for k, v in weights.items() if k != "weight"}
     for label in ("energy", "weight", "energy_weight", "forces_weight", "stress_weight"):
         if label in values and values[label].size != 1:
             raise ValueError(f"{f.source}: {chosen[label]!r} has shape {values[label].shape}, but the {label} is one number")
@@ -255,9 +257,13 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         positions=f.atoms.positions * factors["length"],
         cell=cell,
         pbc=f.atoms.pbc,
-        energy=float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
-        forces=values["forces"] * factors["forces"] if "forces" in values else None,
-        stress=tensor,
+        labels={
+            ENERGY: float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
+            FORCES: values["forces"] * factors["forces"] if "forces" in values else None,
+            STRESS: tensor,
+        },
+        weight=weights.get("weight", 1.0),
+        label_weights=label_weights,
         charge=charge,
         spin=spin,
         masses=f.columns.get("masses"),
@@ -265,7 +271,6 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         constraints=kinds_of_constraints(f.atoms),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
-        **weights,
     )
 
 

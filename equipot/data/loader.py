@@ -19,6 +19,7 @@ import numpy as np
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
 from equipot.data.plan import plan_ladder
 from equipot.neighbors import Slots
+from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ class Frames:
     found: tuple[Slots | None, ...]
     sizes: np.ndarray
     """(frames, 2) atoms and slots of each."""
-    labels: frozenset[str]
-    """Which of energy, forces and stress any frame has."""
+    quantities: tuple[Quantity, ...]
+    """What any frame has a label of."""
     sha256: str
     """Of every number in every frame."""
     headed: bool
@@ -65,18 +66,18 @@ class Replayed(NamedTuple):
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
     """One pass over a set: neighbour slots (kept until they fill ``memory`` GiB, else found again), sizes and hash."""
     found: list[Slots | None] = []
-    sizes, labels, used, digest, headed = [], set(), 0.0, hashlib.sha256(), False
+    sizes, quantities, used, digest, headed = [], set(), 0.0, hashlib.sha256(), False
     for k in range(len(structures)):
         structure = structures[k]
         s = find_slots(structure, cutoff)
         sizes.append(s.mask.shape)
         used += sum(array.nbytes for array in s) / 2**30
         found.append(s if used < memory else None)
-        labels |= {name for name in ("energy", "forces", "stress") if getattr(structure, name) is not None}
+        quantities |= structure.labels.keys()
         headed |= structure.head is not None
         _update(digest, structure)
     sizes = np.array(sizes, int).reshape(-1, 2)
-    return Frames(structures, cutoff, tuple(found), sizes, frozenset(labels), digest.hexdigest(), headed)
+    return Frames(structures, cutoff, tuple(found), sizes, ordered(quantities), digest.hexdigest(), headed)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
@@ -88,9 +89,12 @@ def sha256_of(structures: Sequence[Structure]) -> str:
 
 
 def _update(digest: Any, s: Structure) -> None:
-    scalars = [s.charge, s.spin, s.weight, s.energy_weight, s.forces_weight, s.stress_weight]
-    for value in (s.numbers, s.positions, s.cell, s.pbc, s.energy, s.forces, s.stress, s.head, scalars):
+    factors = [s.label_weights.get(row, 1.0) for row in LABELLED]
+    labels = [s.labels.get(row) for row in LABELLED]
+    for value in (s.numbers, s.positions, s.cell, s.pbc, *labels, s.head, [s.charge, s.spin, s.weight, *factors]):
         digest.update(b"none" if value is None else np.asarray(value).tobytes())
+    for row in ordered(s.labels.keys() - set(LABELLED)):
+        digest.update(row.name.encode() + np.asarray([*np.ravel(s.labels[row]), s.label_weights.get(row, 1.0)]).tobytes())
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None) -> list[np.ndarray]:
@@ -163,7 +167,8 @@ class Loader:
         structures = [self.frames.structures[i] for i in indices]
         found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
         graph = pad(structures, self.frames.cutoff, shape, self.dtype, found, self.frames.headed)
-        return Batch(graph, pad_targets(structures, shape, self.atomic_energies, indices, self.dtype))
+        targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities)
+        return Batch(graph, targets)
 
     def padding(self, batches: Sequence[np.ndarray]) -> float:
         """Share of the slots of these batches that hold no atom's neighbour row of its own frame: padding of both kinds."""

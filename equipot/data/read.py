@@ -20,6 +20,7 @@ from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
+from equipot.quantities import BY_NAME, LABELLED
 from equipot.structure import Structure
 
 __all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
@@ -108,9 +109,10 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
     for key, name in named.items():
         if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
             raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
-    blank = {key: 1.0 if key.endswith("weight") else None for key, name in named.items() if name == SWITCHED_OFF}
-    blank.pop("virial", None)
-    return Cleared(frames, blank) if blank else frames
+    off = [key for key, name in named.items() if name == SWITCHED_OFF and key != "virial"]
+    labels = [BY_NAME[key] for key in off if key in BY_NAME]
+    weights = [BY_NAME[key.removesuffix("_weight")] for key in off if key.endswith("_weight")]
+    return Cleared(frames, labels, weights, "weight" in off) if off else frames
 
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
@@ -279,7 +281,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
-        frames = Cleared(frames, {"energy": None, "forces": None, "stress": None})
+        frames = Cleared(frames, LABELLED)
     report = check({name: frames}, cutoff, settings.max_force, settings.min_distance).judged(settings.checks)
     if not labelled:
         report = report.without("unlabelled")

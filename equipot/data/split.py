@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from equipot.quantities import Quantity
 from equipot.structure import Structure
 
 
@@ -112,20 +113,24 @@ class Counted(Changed):
     """Structures without labels of weight zero, which may be placeholders."""
 
     def change(self, s: Structure) -> Structure:
-        labels = [name for name in ("energy", "forces", "stress") if getattr(s, name) is not None]
-        idle = [name for name in labels if not s.weight_of(name)]
-        return s.replace(**dict.fromkeys(idle)) if idle else s
+        kept = {row: value for row, value in s.labels.items() if s.weight_of(row)}
+        return s if len(kept) == len(s.labels) else s.replace(labels=kept)
 
 
 @dataclass(frozen=True, eq=False)
 class Cleared(Changed):
-    """Structures without some of their fields."""
+    """Structures without the labels of some quantities, or without some weights."""
 
-    cleared: Mapping[str, float | None]
-    """What the fields hold instead."""
+    labels: Collection[Quantity]
+    weights: Collection[Quantity] = ()
+    """Quantities whose weight is 1 instead."""
+    weight: bool = False
+    """Whether the weight of the whole frame is 1 instead."""
 
     def change(self, s: Structure) -> Structure:
-        return s.replace(**self.cleared)
+        kept = {row: value for row, value in s.labels.items() if row not in self.labels}
+        weights = {row: value for row, value in s.label_weights.items() if row not in self.weights}
+        return s.replace(labels=kept, label_weights=weights, weight=1.0 if self.weight else s.weight)
 
 
 def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import scipy.linalg
 from ase.data import atomic_numbers, chemical_symbols
 
 from equipot.neighbors import Slots, neighbor_list
+from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 
 RANK_TOLERANCE = 1e-6
@@ -135,7 +136,7 @@ def compositions(structures: Iterable[Structure]) -> Compositions:
     counts, energies, weights = [], [], []
     for s in structures:
         counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
-        weights.append(s.weight_of("energy"))
+        weights.append(s.weight_of(ENERGY))
         energies.append(s.energy if weights[-1] else np.nan)
     elements = tuple(sorted({int(z) for row in counts for z in row}))
     matrix = np.array([[row.get(z, 0) for z in elements] for row in counts], float).reshape(len(counts), len(elements))
@@ -213,7 +214,7 @@ def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
     """
     found: dict[int, tuple[float, str]] = {}
     for s in structures:
-        if not is_free_atom(s) or not s.weight * s.energy_weight:
+        if not is_free_atom(s) or not s.weight * s.label_weights.get(ENERGY, 1.0):
             continue
         z = int(s.numbers[0])
         if s.energy is None:
@@ -328,10 +329,10 @@ def statistics(
         pairs = len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
         edges += weight * pairs
         atoms += weight * len(s)
-        if weight := s.weight_of("forces"):
+        if weight := s.weight_of(FORCES):
             square += weight * float(np.sum(s.forces**2))
             components += weight * s.forces.size
-        if weight := s.weight_of("energy"):
+        if weight := s.weight_of(ENERGY):
             counts.append(np.bincount(place[s.numbers], minlength=len(elements)))
             residuals.append(s.energy - sum(atomic_energies[int(z)] for z in s.numbers))
             weights.append(weight)

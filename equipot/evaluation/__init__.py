@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import pad
-from equipot.evaluation.batched import PER_GRAPH, Job, TooLargeError, evaluate_in_batches
+from equipot.evaluation.batched import Job, TooLargeError, belongs_to_graphs, evaluate_in_batches
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
 from equipot.potential import Observables, Potential, hessian
 from equipot.potential import evaluate as evaluate_graph
+from equipot.quantities import TABLE
 from equipot.structure import Structure
 
 __all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]
@@ -58,7 +58,7 @@ def evaluate(
         return _of_graph(potential, systems, jax.device_get(_evaluate(potential, systems, want=want)), want)
     structures = as_structures(systems)
     want = _wanted(structures, want)
-    return _joined(_each([potential], structures, want, batch_size), 0)
+    return _joined(_each([potential], structures, want, batch_size), 0, potential)
 
 
 def evaluate_each(
@@ -102,7 +102,8 @@ def evaluate_ensemble(
                 "evaluate it by itself"
             )
     structures = as_structures(systems)
-    return _joined(_each(potentials, structures, _wanted(structures, want), batch_size, ensemble=True), 1)
+    found = _each(potentials, structures, _wanted(structures, want), batch_size, ensemble=True)
+    return _joined(found, 1, potentials[0])
 
 
 def _wanted(structures: Sequence[Structure], want: Sequence[str] | None) -> tuple[str, ...]:
@@ -163,16 +164,15 @@ def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[
 
 def _results(out: Observables, structure: Structure) -> list[np.ndarray]:
     """All that there is to be said of a structure: no stress of one without a volume."""
-    values = {field.name: getattr(out, field.name) for field in dataclasses.fields(out)}
-    meaningless = () if _has_volume(structure) else ("stress",)
-    return [value for name, value in values.items() if value is not None and name not in meaningless]
+    meaningless = () if _has_volume(structure) else tuple(row.name for row in TABLE if row.needs_volume)
+    return [value for name, value in out.items() if name not in meaningless]
 
 
-def _joined(each: Sequence[Observables], axis: int) -> Observables:
+def _joined(each: Sequence[Observables], axis: int, potential: Potential) -> Observables:
     """Results of several systems as those of one batch."""
-    names = [field.name for field in dataclasses.fields(Observables) if getattr(each[0], field.name) is not None]
-    join = lambda name: np.stack if name in PER_GRAPH else np.concatenate
-    return Observables(**{name: join(name)([getattr(out, name) for out in each], axis=axis) for name in names})
+    values = [dict(out.items()) for out in each]
+    join = lambda name: np.stack if belongs_to_graphs(name, potential) else np.concatenate
+    return Observables.of({name: join(name)([of_one[name] for of_one in values], axis=axis) for name in values[0]})
 
 
 def not_finite(structure: Structure) -> str:

@@ -6,7 +6,6 @@ functions are kept by shape, so that a list that comes again, or one like it, co
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import warnings
@@ -24,6 +23,7 @@ from equipot.data.loader import Frames, prefetch, prepare
 from equipot.data.plan import Limit, Planned, plan_batches
 from equipot.graph import Graph
 from equipot.potential import Metadata, Observables, Potential, evaluate
+from equipot.quantities import TABLE
 from equipot.structure import Structure
 
 AXIS = "devices"
@@ -36,8 +36,12 @@ SHARE = 0.8
 """Of the memory there is, for one batch: the rest is for batches under way and for what lies between allocations."""
 SMALL = 2**24
 """Bytes that are there without asking."""
-PER_GRAPH = ("interaction", "energy", "stress")
-"""Fields of ``Observables`` with one entry for each graph; the others have one for each atom."""
+
+
+def belongs_to_graphs(name: str, potential: Potential) -> bool:
+    """Whether a result has an entry for each graph; else it has one for each atom."""
+    known = {row.name: row.per for row in (*TABLE, *potential.provides)} | {"interaction": "graph", "interactions": "atom"}
+    return known[name] == "graph"
 
 
 class TooLargeError(RuntimeError):
@@ -226,7 +230,8 @@ def _unpack(job: Job, frames: Frames, stack: Stack, found: Observables, done: se
     """The results of each structure of a stack."""
     found = jax.device_get(found)
     lead = (slice(None),) * bool(job.members)
-    values = {f.name: v for f in dataclasses.fields(found) if (v := getattr(found, f.name)) is not None}
+    values = dict(found.items())
+    graphs = {name for name in values if belongs_to_graphs(name, job.model)}
     several = values["interaction"].ndim > len(lead) + 1
     for device, batch in enumerate(stack):
         mine = {name: value[device] if several else value for name, value in values.items()}
@@ -235,7 +240,7 @@ def _unpack(job: Job, frames: Frames, stack: Stack, found: Observables, done: se
             rows = slice(first, first + int(frames.sizes[i, 0]))
             first = rows.stop
             done.add(i)
-            yield i, Observables(**{name: value[*lead, k if name in PER_GRAPH else rows] for name, value in mine.items()})
+            yield i, Observables.of({name: value[*lead, k if name in graphs else rows] for name, value in mine.items()})
 
 
 def compiled(job: Job, model: Potential, graph: Graph, devices: Sequence[jax.Device]) -> tuple[Callable, int]:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from equipot.data.stats import AtomicEnergies
+from equipot.quantities import TABLE, Quantity, ordered
 from equipot.structure import Structure
 from equipot.training.checkpoint import TRAINING
-from equipot.training.evaluate import Table
+from equipot.training.errors import Table
 
 NAME = "base.safetensors"
 
@@ -30,27 +31,28 @@ class Baseline(NamedTuple):
     before: dict[str, Table]
     """Errors of the base on each set."""
     labels: dict[str, np.ndarray]
-    """Energies, forces and stresses of the replayed frames, where the base labels them; see ``pack``."""
+    """Labels of the replayed frames, where the base labels them; see ``pack``."""
 
 
 def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """Write labels as arrays: energy (frames,), forces (all atoms, 3), stress (frames, 3, 3), NaN where it is missing."""
-    none = np.full((3, 3), np.nan)
-    return {
-        "energy": np.array([s.energy for s in structures]),
-        "forces": np.concatenate([s.forces for s in structures]),
-        "stress": np.array([none if s.stress is None else s.stress for s in structures]),
-    }
+    """Write labels as arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN where one is missing."""
+    rows = ordered(row for s in structures for row in s.labels)
+    joined = {"atom": np.concatenate, "graph": np.array}
+    held = lambda s, row: s.labels.get(row, np.full(row.shape_of(len(s)), np.nan))
+    return {row.name: joined[row.per]([held(s, row) for s in structures]) for row in rows}
 
 
-def unpack(structures: Sequence[Structure], labels: Mapping[str, np.ndarray]) -> list[Structure]:
-    """Give structures the labels that ``pack`` wrote."""
+def unpack(
+    structures: Sequence[Structure], labels: Mapping[str, np.ndarray], rows: Sequence[Quantity] = TABLE
+) -> list[Structure]:
+    """Give structures the labels that ``pack`` wrote of the quantities ``rows``."""
+    rows = [row for row in rows if row.name in labels]
     ends = np.cumsum([len(s) for s in structures])
     out = []
     for k, s in enumerate(structures):
-        stress = None if np.isnan(labels["stress"][k]).any() else labels["stress"][k]
-        forces = labels["forces"][ends[k] - len(s) : ends[k]]
-        out.append(s.replace(energy=float(labels["energy"][k]), forces=forces, stress=stress))
+        own = {"atom": slice(ends[k] - len(s), ends[k]), "graph": k}
+        found = {row: labels[row.name][own[row.per]] for row in rows}
+        out.append(s.replace(labels={row: value for row, value in found.items() if not np.isnan(value).any()}))
     return out
 
 

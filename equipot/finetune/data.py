@@ -16,6 +16,7 @@ from equipot.data.stats import AtomicEnergies
 from equipot.finetune.baseline import Baseline, unpack
 from equipot.finetune.origin import Origin
 from equipot.potential import Potential
+from equipot.quantities import Quantity
 from equipot.structure import Structure
 from equipot.training.beginning import require_frames
 from equipot.training.config import TrainConfig
@@ -90,11 +91,11 @@ def labels_itself(config: TrainConfig) -> bool:
     return config.data.replay is not None and config.data.replay.labels == "base"
 
 
-def relabelled(data: TuningData, labels: Mapping[str, np.ndarray]) -> TuningData:
+def relabelled(data: TuningData, labels: Mapping[str, np.ndarray], rows: Sequence[Quantity]) -> TuningData:
     """Give the frames to replay, and those held out of them, the labels of ``baseline.pack``; without any, change nothing."""
     if not labels:
         return data
-    frames = unpack(Chain((data.replay, data.watched["replay"])), labels)
+    frames = unpack(Chain((data.replay, data.watched["replay"])), labels, rows)
     train, held = frames[: len(data.replay)], frames[len(data.replay) :]
     return data._replace(replay=train, watched={**data.watched, "replay": held})
 

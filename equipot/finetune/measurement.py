@@ -18,7 +18,7 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.training.beginning import device_count
 from equipot.training.config import TrainConfig
-from equipot.training.evaluate import error_table, evaluate_sets
+from equipot.training.errors import error_table, evaluate_sets
 
 
 def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:

@@ -24,6 +24,7 @@ from equipot.potential import Head, Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, prepare_sets
 from equipot.training.config import TrainConfig
 from equipot.training.console import errors_text
+from equipot.training.errors import predicted_quantities
 
 
 def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
@@ -39,7 +40,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     trained = chosen(config, potential)
     check_energies(config, origin, data)
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
-    data = relabelled(data, baseline.labels)
+    data = relabelled(data, baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
     frames = prepare_sets(mixture.dataset, potential.cutoff)
     potential = with_metadata(potential, config, origin, baseline, frames)

@@ -11,7 +11,7 @@ import importlib
 from typing import Any
 
 # Imported when first used: the classes of a config need no training loop.
-_HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "evaluate", "train": "run"}
+_HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "errors", "train": "run"}
 
 __all__ = ["FineTune", "TrainConfig", "evaluate_set", "train"]
 

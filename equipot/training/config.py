@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from equipot.data.config import DataConfig
 from equipot.potential import Term
 from equipot.training.loggers import TensorBoard, WandB
-from equipot.training.loss import Loss
+from equipot.training.loss import MSE, Huber, Loss
 from equipot.training.optimizer import Muon, Optimizer
 from equipot.training.schedule import Cosine, Schedule
 
@@ -38,7 +39,8 @@ class TrainingConfig:
     """Frames of a step, over all devices."""
     valid_batch_size: int = 20
     """Frames evaluated at a time, over all devices."""
-    loss: Loss = field(default_factory=Loss)
+    loss: Mapping[str, MSE | Huber] = field(default_factory=Loss)
+    """Terms by the name of their quantity: energy, forces, stress, and what else the model predicts."""
     optimizer: Optimizer = field(default_factory=Muon)
     schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0
@@ -58,6 +60,7 @@ class TrainingConfig:
     logger: TensorBoard | WandB | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", Loss(self.loss))
         for name in ("epochs", "batch_size", "valid_batch_size", "validate_every", "patience", "devices"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equipot.console import Console, duration
-from equipot.units import GPa
-
-FIGURES = (
-    ("E", "energy_mae_per_atom", 1e3, "meV/atom"),
-    ("F", "forces_mae", 1e3, "meV/Å"),
-    ("S", "stress_mae", 1 / GPa, "GPa"),
-)
+from equipot.quantities import LABELLED, Quantity
 
 
-def errors_text(row: Mapping[str, Any], prefix: str = "valid_") -> str:
-    """Write mean absolute errors in words, such as ``E 1.2 meV/atom  F 34.5 meV/Å``."""
-    found = [(symbol, row[prefix + key] * factor, unit) for symbol, key, factor, unit in FIGURES if prefix + key in row]
-    return "  ".join(f"{symbol} {value:.3g} {unit}" for symbol, value, unit in found)
+def errors_text(row: Mapping[str, Any], prefix: str = "valid_", quantities: Sequence[Quantity] = LABELLED) -> str:
+    """Write mean absolute errors of the quantities in words, such as ``E 1.2 meV/atom  F 34.5 meV/Å``."""
+    found = []
+    for quantity in quantities:
+        key, (unit, factor) = prefix + quantity.error_name.format("mae"), quantity.shown
+        if key in row:
+            found.append(f"{quantity.symbol or quantity.name} {row[key] * factor:.3g} {unit}{'/atom' * quantity.extensive}")
+    return "  ".join(found)
 
 
-def show_epoch(console: Console, row: Mapping[str, Any], epochs: int, left: float) -> None:
+def show_epoch(
+    console: Console, row: Mapping[str, Any], epochs: int, left: float, quantities: Sequence[Quantity] = LABELLED
+) -> None:
     """Report the figures of an epoch out of ``epochs``; ``left`` is the time until the end (s)."""
     figures = f"epoch {row['epoch']:4d}/{epochs}  loss {row['loss']:.4g}"
     if "valid_loss" in row:
-        figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row)}"
+        figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row, quantities=quantities)}"
     rest = f"lr {row['learning_rate']:.2g}  {duration(left)} left"
     console.progress(figures, after=rest, always=row["epoch"] == epochs)

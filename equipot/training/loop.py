@@ -18,6 +18,7 @@ from equipot import eqp
 from equipot.console import Console, duration
 from equipot.data.loader import Loader, Shards, prefetch, sorted_batches
 from equipot.potential import Potential
+from equipot.quantities import Quantity
 from equipot.training import checkpoint
 from equipot.training.config import TrainingConfig
 from equipot.training.console import show_epoch
@@ -53,6 +54,10 @@ class TrainingRun:
     valid: Loader | None
     train_step: CompiledStep
     valid_step: CompiledStep | None
+    wants: tuple[Quantity, ...]
+    """What is trained on."""
+    valid_wants: tuple[Quantity, ...]
+    """What is validated on."""
     identity: dict[str, Any]
     """What must not change between a checkpoint and its resumption."""
     console: Console
@@ -178,7 +183,7 @@ def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float
             finite = lambda b: all(abs(float(v)) < float("inf") for v in run.valid_step(params, b).values())
             raise NotFiniteError(blame(run.valid, run.mesh, shards, finite, "validation"))
         sums = {name: sums.get(name, 0.0) + value for name, value in report.items()}
-    return mean_loss(run.config.loss, sums), mean_errors(sums)
+    return mean_loss(run.config.loss, run.valid_wants, sums), mean_errors(run.valid_wants, sums)
 
 
 def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:
@@ -187,7 +192,7 @@ def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Call
     epoch = cursor.epoch + 1
     rate = float(run.descent.rate(int(state.step) - 1)) * cursor.factor
     row: dict[str, Any] = {"epoch": epoch, "step": int(state.step), "loss": cursor.sums["loss"] / steps}
-    row |= {f"train_{name}": value for name, value in mean_errors(cursor.sums).items()}
+    row |= {f"train_{name}": value for name, value in mean_errors(run.wants, cursor.sums).items()}
     row |= {"learning_rate": rate, "gradient_norm": cursor.sums["gradient_norm"] / steps}
     improved = False
     if epoch % config.validate_every == 0 or epoch == config.epochs:
@@ -204,7 +209,7 @@ def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Call
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
     cursor = append(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
     left = run.watch.seconds_left(run.descent.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
-    show_epoch(run.console, row, config.epochs, left)
+    show_epoch(run.console, row, config.epochs, left, run.valid_wants)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor
 

@@ -1,28 +1,25 @@
 """The training loss: a weighted sum of dimensionless energy, force and stress terms over the frames of a batch.
 
-    L = sum_k w_k(t) <omega rho(x_k^2)>_k,    k = energy, forces, stress
+    L = sum_k w_k(t) <omega rho(x_k^2)>_k,    k = energy, forces, stress and whatever else is labelled and predicted
 
-x is an error in units of the term's ``scale``: the energy error per atom; the force error of an atom as a root mean square
-over its three components; the stress error as one over its nine. So rho sees lengths of vectors and tensors, and the loss does
-not change when a frame is rotated. omega is the weight of the frame; < >_k is the mean over the frames (atoms, for forces) of
-the whole batch that have the label: it does not depend on how a batch is spread over devices.
+x is an error in units of the term's ``scale``, per atom where the quantity is extensive, and a root mean square over the
+components of a vector (a force, of an atom) or a tensor (a stress). So rho sees lengths of vectors and tensors, and the loss
+does not change when a frame is rotated. omega is the weight of the frame; < >_k is the mean over the frames (atoms, for what
+belongs to atoms) of the whole batch that have the label: it does not depend on how a batch is spread over devices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from equipot.data.batch import Batch
 from equipot.potential import Observables
-
-TERMS = ("energy", "forces", "stress")
-SCALES = {"energy": 0.03, "forces": 0.1, "stress": 0.01}
-"""Errors that count as one where a term sets no scale: eV per atom, eV/Å, eV/Å^3."""
+from equipot.quantities import ENERGY, LABELLED, Quantity
 
 
 def check_factor(name: str, factor: float) -> None:
@@ -88,7 +85,8 @@ class MSE:
 
     weight: float = 1.0
     scale: float | None = None
-    """Error that counts as one: eV per atom, eV/Å or eV/Å^3; nothing means 0.03, 0.1 and 0.01."""
+    """Error that counts as one, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); nothing means that of its row in
+    ``equipot.quantities``."""
     schedule: Constant | Switch | Ramp = Constant()
     """Factor of the weight in the course of the run."""
 
@@ -105,7 +103,8 @@ class Huber:
 
     weight: float = 1.0
     scale: float | None = None
-    """Error that counts as one: eV per atom, eV/Å or eV/Å^3; nothing means 0.03, 0.1 and 0.01."""
+    """Error that counts as one, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); nothing means that of its row in
+    ``equipot.quantities``."""
     delta: float = 1.0
     """In units of the scale."""
     schedule: Constant | Switch | Ramp = Constant()
@@ -131,75 +130,91 @@ def check(term: Any) -> None:
         raise ValueError(f"scale {term.scale} must be positive and finite: it is the error that counts as one")
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Terms of the loss; a weight of 0 leaves one out, and so do data without the label."""
+class Loss(Mapping[str, MSE | Huber]):
+    """Terms of the loss by the name of their quantity.
 
-    energy: MSE | Huber = field(default_factory=Huber)
-    forces: MSE | Huber = field(default_factory=Huber)
-    stress: MSE | Huber = field(default_factory=Huber)
+    What is not named has the term ``Huber()``; a weight of 0 leaves a term out, and so do data without the label.
 
-    def __post_init__(self) -> None:
-        if not any(getattr(self, name).weight for name in TERMS):
+    Raises:
+        ValueError: every weight is 0.
+    """
+
+    def __init__(self, terms: Mapping[str, MSE | Huber] | None = None) -> None:
+        self._terms = {row.name: Huber() for row in LABELLED} | dict(terms or {})
+        if not any(term.weight for term in self._terms.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")
 
-    def wants(self, labels: frozenset[str]) -> tuple[str, ...]:
-        """The terms that count, given the labels that the data have.
+    def __getitem__(self, name: str) -> MSE | Huber:
+        return self._terms[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._terms)
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def term(self, quantity: Quantity) -> MSE | Huber:
+        """The term of a quantity."""
+        return self._terms.get(quantity.name, Huber())
+
+    def wants(self, labelled: Sequence[Quantity], predicted: Sequence[Quantity]) -> tuple[Quantity, ...]:
+        """The quantities that count: those that the data have labels of and the model predicts, with a weight.
 
         Raises:
-            ValueError: none does.
+            ValueError: there is none, or a term is named that the model does not predict.
         """
-        found = tuple(name for name in TERMS if getattr(self, name).weight and name in labels)
+        names = [row.name for row in (*LABELLED, *predicted)]
+        strange = [name for name in self if name not in names]
+        if strange:
+            raise ValueError(f"loss.{strange[0]}: the model predicts no such quantity; choose from {', '.join(names)}")
+        found = tuple(row for row in labelled if row in (*LABELLED, *predicted) and self.term(row).weight)
         if not found:
-            raise ValueError(f"the data have {sorted(labels) or 'no labels'}, but the loss weighs only what they lack")
+            there = [row.name for row in labelled]
+            raise ValueError(f"the data have {there or 'no labels'}, but the loss weighs only what they lack")
         return found
 
-    def weights(self, fraction: Any) -> dict[str, Any]:
-        """w_k at a share ``fraction`` of the run."""
-        return {name: getattr(self, name).weight * getattr(self, name).schedule(fraction) for name in TERMS}
+    def weights(self, wants: Sequence[Quantity], fraction: Any) -> dict[str, Any]:
+        """w_k at a share ``fraction`` of the run, by the name of the quantity."""
+        return {row.name: self.term(row).weight * self.term(row).schedule(fraction) for row in wants}
 
 
-def residuals(predicted: Observables, batch: Batch, wants: tuple[str, ...]) -> dict[str, Array]:
-    """Prediction less reference; zero where there is no label.
+def has_label(quantity: Quantity, batch: Batch) -> Bool[Array, " rows"]:
+    """Which graphs, or which atoms, have a label of a quantity."""
+    present = batch.targets.present[quantity.name]
+    return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.per == "atom" else present
 
-    ``energy`` (graphs,) in eV per atom, ``forces`` (atoms, 3) in eV/Å, ``stress`` (graphs, 3, 3) in eV/Å^3.
+
+def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, "rows ..."]]:
+    """Prediction less reference by the name of the quantity; zero where there is no label.
+
+    A row for each graph or for each atom, in the unit of the quantity, per atom where it is extensive.
     """
-    graph, targets = batch.graph, batch.targets
+    targets = batch.targets
     out = {}
-    if "energy" in wants:
-        out["energy"] = jnp.where(targets.has_energy, (predicted.interaction - targets.interaction) / targets.atoms, 0)
-    if "forces" in wants:
-        has = targets.has_forces[graph.node_graph] & graph.node_mask
-        out["forces"] = jnp.where(has[:, None], predicted.forces - targets.forces, 0)
-    if "stress" in wants:
-        out["stress"] = jnp.where(targets.has_stress[:, None, None], predicted.stress - targets.stress, 0)
+    for row in wants:
+        # In single precision an energy that counts from the isolated atoms keeps the digits that the total would lose.
+        value = predicted.interaction if row is ENERGY else predicted[row]
+        error = value - targets.labels[row.name]
+        if row.extensive:
+            error = error / targets.atoms.reshape(-1, *[1] * (error.ndim - 1))
+        has = has_label(row, batch)
+        out[row.name] = jnp.where(has.reshape(-1, *[1] * (error.ndim - 1)), error, 0)
     return out
 
 
-def counts(batch: Batch, wants: tuple[str, ...]) -> dict[str, Float[Array, ""]]:
-    """How many frames (atoms, for forces) carry each label."""
-    graph, targets = batch.graph, batch.targets
-    has = {
-        "energy": targets.has_energy,
-        "forces": targets.has_forces[graph.node_graph] & graph.node_mask,
-        "stress": targets.has_stress,
-    }
-    return {name: jnp.sum(has[name]).astype(graph.positions.dtype) for name in wants}
+def counts(batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, ""]]:
+    """How many frames, or atoms, carry each label."""
+    return {row.name: jnp.sum(has_label(row, batch)).astype(batch.graph.positions.dtype) for row in wants}
 
 
-def term_sums(loss: Loss, errors: Mapping[str, Array], batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Sum of omega rho(x^2) for each term, over frames (atoms, for forces)."""
-    targets = batch.targets
-    omega = {
-        "energy": targets.energy_weight,
-        "forces": targets.forces_weight[batch.graph.node_graph],
-        "stress": targets.stress_weight,
-    }
+def term_sums(loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array], batch: Batch) -> dict[str, Float[Array, ""]]:
+    """Sum of omega rho(x^2) for each term, over frames or atoms."""
     out = {}
-    for name, error in errors.items():
-        term = getattr(loss, name)
-        square = (error / (term.scale or SCALES[name])) ** 2
-        out[name] = jnp.sum(omega[name] * term.rho(jnp.mean(square, axis=tuple(range(1, square.ndim)))))
+    for row in wants:
+        term, error, omega = loss.term(row), errors[row.name], batch.targets.weights[row.name]
+        omega = omega[batch.graph.node_graph] if row.per == "atom" else omega
+        square = (error / (term.scale or row.scale)) ** 2
+        out[row.name] = jnp.sum(omega * term.rho(jnp.mean(square, axis=tuple(range(1, square.ndim)))))
     return out
 
 

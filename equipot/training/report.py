@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
 from equipot.files import write_atomically
 from equipot.isolated_atoms import isolated_atom_energy
+from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
-from equipot.training.evaluate import Table, table_text
-from equipot.units import GPa
+from equipot.training.errors import Table, table_text
 
 MOST_POINTS = 20000
 """Points of a parity plot; of more, an even selection is drawn."""
@@ -35,18 +35,15 @@ def plain_log_scale(axis: Any) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, quantities: Sequence[Quantity] = LABELLED) -> None:
     """Loss and mean absolute errors against the epoch, training and validation."""
     import matplotlib
 
     panels = [("loss", "loss", 1.0)]
-    for name, label, factor in (
-        ("energy_mae_per_atom", "energy MAE (meV/atom)", 1e3),
-        ("forces_mae", "force MAE (meV/Å)", 1e3),
-        ("stress_mae", "stress MAE (GPa)", 1 / GPa),
-    ):
+    for quantity in quantities:
+        name, (unit, factor) = quantity.error_name.format("mae"), quantity.shown
         if any(f"{prefix}_{name}" in row for row in rows for prefix in ("train", "valid")):
-            panels.append((name, label, factor))
+            panels.append((name, f"{quantity.name} MAE ({unit}{'/atom' * quantity.extensive})", factor))
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.1 * len(panels), 2.7, len(panels))
         for axis, (name, label, factor) in zip(axes, panels, strict=True):
@@ -70,13 +67,13 @@ def parity(
     title: str = "",
     atomic_energies: Mapping[int, float] | None = None,
 ) -> None:
-    """Predicted against reference energies per atom, forces and stresses.
+    """Predicted against reference values of every quantity that both have.
 
     With ``atomic_energies`` (eV by Z), energies are drawn less E0: else elements hide everything there is to see.
     """
     import matplotlib
 
-    panels = [panel for panel in parity_data(references, predictions, atomic_energies) if len(panel[1])]
+    panels = parity_data(references, predictions, atomic_energies)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.2 * max(1, len(panels)), 3.2, max(1, len(panels)))
         for axis, (label, reference, predicted, unit, unit_text, factor) in zip(axes, panels, strict=False):
@@ -101,22 +98,42 @@ def parity(
         save_figure(figure, path)
 
 
+class Panel(NamedTuple):
+    """Points of a parity plot."""
+
+    title: str
+    reference: np.ndarray
+    predicted: np.ndarray
+    unit: str
+    """Of the axes."""
+    error_unit: str
+    factor: float
+    """From the unit of the axes to that of the errors."""
+
+
 def parity_data(
     references: Sequence[Structure], predictions: Sequence[Structure], atomic_energies: Mapping[int, float] | None
-) -> list[tuple]:
-    """(title, reference, predicted, unit of the axes, unit of the errors, factor between them) for each quantity."""
-    e0 = lambda s: 0.0 if atomic_energies is None else isolated_atom_energy(s.numbers, atomic_energies, s.name).sum()
-    less = "" if atomic_energies is None else ", less E0"
+) -> list[Panel]:
+    """A panel for each quantity that both have, all components of all values in one row."""
+    pairs = [(references[k], p) for k, p in enumerate(predictions)]
+    less = "" if atomic_energies is None else ", less free atoms"
     out = []
-    for quantity, title, unit, unit_text, factor, pick in (
-        ("energy", f"energy per atom{less}", "eV/atom", "meV/atom", 1e3, lambda s: (s.energy - e0(s)) / len(s)),
-        ("forces", "force components", "eV/Å", "meV/Å", 1e3, lambda s: s.forces),
-        ("stress", "stress components", "GPa", "GPa", 1.0, lambda s: s.stress / GPa),
-    ):
-        pairs = [(references[k], p) for k, p in enumerate(predictions)]
-        pairs = [pair for pair in pairs if all(getattr(s, quantity) is not None for s in pair)]
-        columns = [np.concatenate([np.zeros(0), *(np.ravel(pick(pair[side])) for pair in pairs)]) for side in (0, 1)]
-        out.append((title, *columns, unit, unit_text, factor))
+    for row in ordered(row for pair in pairs for row in pair[0].labels.keys() & pair[1].labels.keys()):
+        unit, factor = row.drawn
+        error_unit, error_factor = row.shown
+        per = "/atom" * row.extensive
+
+        def drawn(s: Structure, row: Quantity = row, factor: float = factor) -> np.ndarray:
+            value = np.ravel(s.labels[row]) * factor
+            if row.from_isolated_atoms and atomic_energies is not None:
+                value = value - isolated_atom_energy(s.numbers, atomic_energies).sum() * factor
+            return value / len(s) if row.extensive else value
+
+        both = [pair for pair in pairs if all(row in s.labels for s in pair)]
+        columns = [np.concatenate([drawn(pair[side]) for pair in both]) for side in (0, 1)]
+        title = row.name + (" per atom" if row.extensive else "") + (", by component" if row.shape else "")
+        title += less if row.from_isolated_atoms else ""
+        out.append(Panel(title, *columns, unit + per, error_unit + per, error_factor / factor))
     return out
 
 
@@ -134,15 +151,16 @@ def write_report(
     """
     rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
     lines = ["# Training report", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
-    text = table_text({name: table for name, (table, _, _) in sets.items()}) if sets else ""
+    quantities = ordered(row for _, _, predictions in sets.values() for s in predictions for row in s.labels)
+    text = table_text({name: table for name, (table, _, _) in sets.items()}, quantities) if sets else ""
     if text:
         lines += ["## Errors of best.eqp", "", text, ""]
     if before is not None:
         lines += ["## Before and after", "", "The base, and what became of it.", ""]
         for name, (table, _, _) in sets.items():
-            lines += [f"### {name}", "", table_text({"before": before[name], "after": table}), ""]
+            lines += [f"### {name}", "", table_text({"before": before[name], "after": table}, quantities), ""]
     if rows:
-        learning_curves(rows, out / "learning.png")
+        learning_curves(rows, out / "learning.png", quantities or LABELLED)
         lines += ["## Learning curves", "", "![learning curves](learning.png)", ""]
     for name, (_, references, predictions) in sets.items():
         parity(references, predictions, out / f"parity-{name}.png", name, atomic_energies)

@@ -18,12 +18,13 @@ from equipot.data.heads import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.potential import Potential, Term
+from equipot.quantities import LABELLED
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.console import errors_text
 from equipot.training.descent import Descent
-from equipot.training.evaluate import evaluate_sets, write_json
+from equipot.training.errors import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.memory import check_steps
@@ -102,17 +103,17 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
-    wants = settings.loss.wants(frames.labels)
+    wants, predicted = settings.loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
+    valid_loader, valid_step, valid_wants = None, None, ()
     if len(sets["valid"]):
-        settings.loss.wants(sets["valid"].labels)
-    valid_loader = valid_step = None
-    if len(sets["valid"]):
+        settings.loss.wants(sets["valid"].quantities, potential.provides)
         valid_loader = plan_evaluation(sets["valid"], energies, settings.valid_batch_size, devices, dtype)
-        valid_wants = tuple(name for name in ("energy", "forces", "stress") if name in sets["valid"].labels)
+        valid_wants = tuple(row for row in sets["valid"].quantities if row in predicted)
         valid_step = make_valid_step(potential, settings.loss, valid_wants, mesh)
     return TrainingRun(
         config=settings, out=out, seed=config.seed, potential=potential, descent=descent, mesh=mesh, train=train_loader,
         valid=valid_loader, train_step=make_train_step(potential, settings.loss, wants, descent, mesh), valid_step=valid_step,
+        wants=wants, valid_wants=valid_wants,
         identity=identity(beginning, devices), console=console, watch=watch,
         write=settings.logger.open(out, configs.dump(config)) if settings.logger else lambda epoch, row: None,
     )  # fmt: skip

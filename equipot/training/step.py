@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from jax.sharding import PartitionSpec as P
 
 from equipot.data.batch import Batch
 from equipot.potential import Potential, evaluate
+from equipot.quantities import Quantity
 from equipot.training.descent import Descent
-from equipot.training.loss import TERMS, Loss, counts, residuals, term_sums, total
+from equipot.training.loss import Loss, counts, residuals, term_sums, total
 from equipot.training.merge import merge
 
 AXIS = "devices"
@@ -69,13 +70,13 @@ def sum_devices(tree: Any) -> Any:
     return unravel(jax.lax.psum(flat, AXIS))
 
 
-def figures(errors: dict[str, Any], batch: Batch) -> dict[str, Any]:
+def figures(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) -> dict[str, Any]:
     """Sums that mean errors are made of: number of labelled values, absolute and squared errors."""
-    numbers = counts(batch, tuple(errors))
-    width = {"energy": 1, "forces": 3, "stress": 9}
+    numbers = counts(batch, wants)
     out = {}
-    for name, error in errors.items():
-        out[f"{name}_n"] = numbers[name] * width[name]
+    for row in wants:
+        name, error = row.name, errors[row.name]
+        out[f"{name}_n"] = numbers[name] * row.size
         out[f"{name}_abs"] = jnp.sum(jnp.abs(error))
         out[f"{name}_sq"] = jnp.sum(error**2)
     return out
@@ -108,23 +109,27 @@ class CompiledStep:
         return 0 if said is None else said.temp_size_in_bytes + max(0, said.output_size_in_bytes - said.alias_size_in_bytes)
 
 
-def make_train_step(potential: Potential, loss: Loss, wants: tuple[str, ...], descent: Descent, mesh: Mesh) -> CompiledStep:
+def make_train_step(
+    potential: Potential, loss: Loss, wants: tuple[Quantity, ...], descent: Descent, mesh: Mesh
+) -> CompiledStep:
     """``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
 
     A step whose loss or gradient is not finite changes nothing, says so in ``report["finite"]``, and holds up every step after
     it. The state passed in is donated.
     """
 
+    names = tuple(row.name for row in wants)
+
     def train_step(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
         numbers = sum_devices(counts(batch, wants))
-        weights = loss.weights(state.step / descent.steps)
+        weights = loss.weights(wants, state.step / descent.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), params)
-            errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
-            sums = term_sums(loss, errors, batch)
-            return total(weights, sums, numbers), (sums, figures(errors, batch))
+            errors = residuals(evaluate(model, batch.graph, names), batch, wants)
+            sums = term_sums(loss, wants, errors, batch)
+            return total(weights, sums, numbers), (sums, figures(errors, batch, wants))
 
         # Each device differentiates its own share of the loss, in which the counts of the whole batch are constants; the
         # shares add up. A psum inside what is differentiated would count every device's gradient once per device.
@@ -167,16 +172,18 @@ def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tu
     return State(params, moments, descent.average(state.ema, params, moments, state.step), state.step + 1, state.ok)
 
 
-def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], mesh: Mesh) -> CompiledStep:
+def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...], mesh: Mesh) -> CompiledStep:
     """``step(params, batch) -> report`` with the sums that a loss and mean errors over many batches are made of."""
+
+    names = tuple(row.name for row in wants)
 
     def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
         model = with_params(potential.replace(variables=variables), params)
-        errors = residuals(evaluate(model, batch.graph, wants), batch, wants)
-        terms = {f"{name}_sum": x for name, x in term_sums(loss, errors, batch).items()}
+        errors = residuals(evaluate(model, batch.graph, names), batch, wants)
+        terms = {f"{name}_sum": x for name, x in term_sums(loss, wants, errors, batch).items()}
         terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
-        return sum_devices({**terms, **figures(errors, batch)})
+        return sum_devices({**terms, **figures(errors, batch, wants)})
 
     mapped = jax.shard_map(valid_step, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     variables = replicate(mesh, potential.variables)
@@ -184,20 +191,19 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[str, ...], me
     return CompiledStep(compiled, variables)
 
 
-def mean_errors(sums: dict[str, float]) -> dict[str, float]:
-    """MAE and RMSE (eV per atom, eV/Å, eV/Å^3) from ``figures`` summed over batches."""
+def mean_errors(wants: Sequence[Quantity], sums: Mapping[str, float]) -> dict[str, float]:
+    """MAE and RMSE from ``figures`` summed over batches, in the units of the quantities, per atom where they are extensive."""
     out = {}
-    for name in TERMS:
-        n = sums.get(f"{name}_n", 0)
+    for row in wants:
+        n = sums.get(f"{row.name}_n", 0)
         if n:
-            suffix = "_per_atom" if name == "energy" else ""
-            out[f"{name}_mae{suffix}"] = sums[f"{name}_abs"] / n
-            out[f"{name}_rmse{suffix}"] = (sums[f"{name}_sq"] / n) ** 0.5
+            out[row.error_name.format("mae")] = sums[f"{row.name}_abs"] / n
+            out[row.error_name.format("rmse")] = (sums[f"{row.name}_sq"] / n) ** 0.5
     return out
 
 
-def mean_loss(loss: Loss, sums: dict[str, float], fraction: float = 1.0) -> float:
+def mean_loss(loss: Loss, wants: Sequence[Quantity], sums: Mapping[str, float], fraction: float = 1.0) -> float:
     """The loss over many batches, with the weights of the end of the run: comparable from first epoch to last."""
-    weights = loss.weights(fraction)
-    found = [name for name in TERMS if f"{name}_sum" in sums]
+    weights = loss.weights(wants, fraction)
+    found = [row.name for row in wants if f"{row.name}_sum" in sums]
     return float(sum(weights[n] * sums[f"{n}_sum"] / max(sums[f"{n}_count"], 1) for n in found))

@@ -24,7 +24,8 @@ def morse(numbers, positions, cell, pbc, source="", **info):
     virial = np.einsum("ei,ej->ij", slope, vectors) / 2
     volume = abs(np.linalg.det(cell))
     stress = virial / volume if pbc.all() else None
-    return Structure(numbers, positions, cell, pbc, float((v * w).sum() / 2), forces, stress, info=info, source=source)
+    labels = {"energy": float((v * w).sum() / 2), "forces": forces, "stress": stress}
+    return Structure(numbers, positions, cell, pbc, labels, info=info, source=source)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from equipot.data.checks.report import DataError
 from equipot.data.checks.work import work
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data
+from equipot.quantities import ENERGY, STRESS
 from equipot.structure import Structure
 from equipot.units import GPa, hartree, kcal_per_mol
 
@@ -319,13 +320,14 @@ def test_impossible_magnitudes_are_refused_with_the_likely_unit(crystals, name):
 
 def test_placeholders_of_weight_zero_are_no_mistakes(crystals):
     """Energies of zero beside forces, zero stresses, another energy of the same geometry: none of them counts."""
-    idle = everywhere(crystals, lambda f: {"energy": 0.0, "energy_weight": 0.0, "stress": 0 * f.stress, "stress_weight": 0.0})
+    idle = everywhere(crystals, lambda f: {"energy": 0.0, "stress": 0 * f.stress, "label_weights": {ENERGY: 0.0, STRESS: 0.0}})
     assert not check({"train": idle}).problems
-    copy = crystals[1].replace(energy=0.0, energy_weight=0.0)
+    copy = crystals[1].replace(energy=0.0, label_weights={ENERGY: 0.0})
     assert not check({"train": [*crystals, copy]}).errors
     assert "every training frame has weight zero" in message(everywhere(crystals, lambda f: {"weight": 0.0}))
 
 
 def test_an_empty_neighbourhood_is_no_crash():
-    alone = [Structure([18], np.full((1, 3), float(k)), energy=-1.0, forces=np.zeros((1, 3)), charge=1.0) for k in range(5)]
+    labels = {"energy": -1.0, "forces": np.zeros((1, 3))}
+    alone = [Structure([18], np.full((1, 3), float(k)), labels=labels, charge=1.0) for k in range(5)]
     assert not check({"train": alone}).errors

@@ -13,6 +13,7 @@ import pytest
 from equipot.data.config import DataConfig
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.read import Keys, Units, load_data, read, read_one
+from equipot.quantities import LABELLED, STRESS
 from equipot.structure import Structure
 
 CONVENTIONS = [
@@ -72,7 +73,9 @@ def test_forces_in_the_data_of_a_database(crystals, same, tmp_path, names, as_st
 
 
 def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_path):
-    marked = molecules[0].replace(charge=-1.0, spin=2.0, weight=0.5, stress_weight=3.0, info={"group": "x", "n": np.int64(3)})
+    marked = molecules[0].replace(
+        charge=-1.0, spin=2.0, weight=0.5, label_weights={STRESS: 3.0}, info={"group": "x", "n": np.int64(3)}
+    )
     frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels()]
     path = write_hdf5(tmp_path / "data.h5", iter(frames))
     assert [p.name for p in tmp_path.iterdir()] == ["data.h5"]
@@ -81,7 +84,7 @@ def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_p
     for a, b in zip(data, frames, strict=True):
         same(a, b, atol=0)
     got = data[12]
-    assert (got.charge, got.spin, got.weight, got.stress_weight, got.info) == (-1, 2, 0.5, 3, {"group": "x", "n": 3})
+    assert (got.charge, got.spin, got.weight, got.label_weights[STRESS], got.info) == (-1, 2, 0.5, 3, {"group": "x", "n": 3})
     assert data[-1].source == f"{path}, frame {len(frames) - 1}"
     assert [s.source for s in read(f"{path}@2:4")] == [f"{path}, frame {k}" for k in (2, 3)]
     with pytest.raises(IndexError):
@@ -208,7 +211,7 @@ def test_voigt_order_is_that_of_ase(crystals, write):
 def test_weights(molecules, write):
     path = write(molecules, config_weight=2.0, config_energy_weight=0.5, config_forces_weight=3.0, config_stress_weight=0)
     s = read(path)[0]
-    assert (s.weight, s.energy_weight, s.forces_weight, s.stress_weight) == (2, 0.5, 3, 0)
+    assert (s.weight, *(s.label_weights[row] for row in LABELLED)) == (2, 0.5, 3, 0)
     with pytest.raises(ValueError, match="'config_weight' is -1; a weight must be zero or positive"):
         read(write(molecules, config_weight=-1))
 

@@ -18,6 +18,7 @@ from equipot.data.stats import (
     typical_cutoff,
     undetermined,
 )
+from equipot.quantities import ENERGY, FORCES, LABELLED
 from equipot.structure import Structure
 
 E0 = {1: -13.6, 6: -1029.0, 8: -2042.0}
@@ -28,7 +29,9 @@ def frame(formula, energy=None, source="", **info):
     """Atoms far apart with a given composition."""
     numbers = np.repeat(ELEMENTS, formula)
     energy = sum(E0[int(z)] for z in numbers) if energy is None else energy
-    return Structure(numbers, 20.0 * np.arange(len(numbers))[:, None] * [1, 0, 0], energy=energy, source=source, info=info)
+    return Structure(
+        numbers, 20.0 * np.arange(len(numbers))[:, None] * [1, 0, 0], labels={"energy": energy}, source=source, info=info
+    )
 
 
 def test_fit_recovers_what_compositions_determine():
@@ -77,7 +80,7 @@ def test_undetermined_changes_are_invisible_in_the_data():
 
 def test_isolated_atoms_give_e0_and_are_not_trained_on(molecules, write):
     free = [
-        Structure([z], np.zeros((1, 3)), energy=e, forces=np.zeros((1, 3)), info={"config_type": "IsolatedAtom"})
+        Structure([z], np.zeros((1, 3)), labels={"energy": e, "forces": np.zeros((1, 3))}, info={"config_type": "IsolatedAtom"})
         for z, e in ((14, -100.0), (8, -40.0))
     ]
     bound = [m.replace(energy=m.energy - 3 * 140.0) for m in molecules]
@@ -161,7 +164,7 @@ def test_statistics(molecules):
     assert stats.energy_rms == pytest.approx(np.sqrt(np.mean(np.square(left))) / 6)
 
 
-NOTHING = {"frame": {"weight": 0.0}, "labels": {"energy_weight": 0.0, "forces_weight": 0.0, "stress_weight": 0.0}}
+NOTHING = {"frame": {"weight": 0.0}, "labels": {"label_weights": dict.fromkeys(LABELLED, 0.0)}}
 
 
 @pytest.mark.parametrize("without", NOTHING)
@@ -183,20 +186,20 @@ def test_frames_of_weight_zero_have_no_influence(molecules, without):
 
 def test_an_energy_of_weight_zero_sets_no_e0(molecules):
     """Ethanol with energy=0 and config_energy_weight=0 in every second frame; its forces still count."""
-    half = [m.replace(energy=0.0, energy_weight=0.0, forces=2 * m.forces) for m in molecules]
+    half = [m.replace(energy=0.0, label_weights={ENERGY: 0.0}, forces=2 * m.forces) for m in molecules]
     right, found = (atomic_energies(frames, {}, "fit").energies for frames in (molecules, [*molecules, *half]))
     assert found == pytest.approx(right, abs=1e-9)
     a, b = (statistics(frames, None, 3.0, right) for frames in (molecules, [*molecules, *half]))
     np.testing.assert_allclose(a.shift, b.shift, atol=1e-9)
     assert b.force_rms == pytest.approx(a.force_rms * np.sqrt(2.5)) and b.energy_rms == pytest.approx(a.energy_rms)
-    atoms = [frame((1, 0, 0), 0.0).replace(energy_weight=0.0), frame((0, 1, 0), -1029.0)]
+    atoms = [frame((1, 0, 0), 0.0).replace(label_weights={ENERGY: 0.0}), frame((0, 1, 0), -1029.0)]
     assert isolated_energies(atoms) == {6: -1029.0}
 
 
 def test_a_frame_of_weight_two_is_a_frame_twice(molecules):
     twice = [*molecules, *molecules[:4]]
     heavy = [m.replace(weight=2.0) if k < 4 else m for k, m in enumerate(molecules)]
-    by_label = [m.replace(energy_weight=2.0, forces_weight=2.0) if k < 4 else m for k, m in enumerate(molecules)]
+    by_label = [m.replace(label_weights={ENERGY: 2.0, FORCES: 2.0}) if k < 4 else m for k, m in enumerate(molecules)]
     expected = statistics(twice, None, 3.0, {8: -0.5, 14: -0.25})
     for frames in (heavy, by_label):
         got = statistics(frames, None, 3.0, {8: -0.5, 14: -0.25})

@@ -26,7 +26,7 @@ from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.training import TrainConfig, checkpoint
 from equipot.training.config import Adapters, FineTune
-from equipot.training.evaluate import evaluate_set, predict
+from equipot.training.errors import evaluate_set, predict
 from equipot.training.merge import merge
 from equipot.training.step import with_params
 
@@ -196,7 +196,7 @@ def test_what_compositions_leave_open_is_said_and_stays_near_the_base(base, tmp_
     ("off", "choice", "used"), [(0.2, "auto", True), (5.0, "auto", False), (5.0, "isolated", True)], ids=str
 )
 def test_isolated_atoms_of_the_new_level_are_used_where_the_base_counts_from_them(base, tmp_path, off, choice, used):
-    atoms = [Structure([z], np.zeros((1, 3)), energy=tiny.ENERGIES[z] + SHIFTS[z] + off) for z in (1, 8)]
+    atoms = [Structure([z], np.zeros((1, 3)), labels={"energy": tiny.ENERGIES[z] + SHIFTS[z] + off}) for z in (1, 8)]
     frames = shifted(labelled(base, tiny.structures(12, 8, (2, 4))))
     data = {"train": write(tmp_path / "new.xyz", [*atoms, *frames]), "valid": 0, "atomic_energies": choice}
     stream = io.StringIO()

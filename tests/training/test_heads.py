@@ -20,7 +20,7 @@ from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
 from equipot.potential import Metadata
 from equipot.training import TrainConfig, checkpoint, train
-from equipot.training.evaluate import evaluate_set
+from equipot.training.errors import evaluate_set
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 

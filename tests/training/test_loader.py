@@ -90,12 +90,12 @@ def test_a_batch_holds_its_frames_labels(frames):
                 rows = slice(first, first + len(s))
                 first += len(s)
                 free = sum(tiny.ENERGIES[z] for z in s.numbers)
-                np.testing.assert_allclose(targets.interaction[device, k], s.energy - free, atol=1e-12)
-                np.testing.assert_array_equal(targets.forces[device, rows], s.forces)
+                np.testing.assert_allclose(targets.labels["energy"][device, k], s.energy - free, atol=1e-12)
+                np.testing.assert_array_equal(targets.labels["forces"][device, rows], s.forces)
                 np.testing.assert_array_equal(graph.positions[device, rows], centred(s))
-                assert targets.has_stress[device, k] == (s.stress is not None)
+                assert targets.present["stress"][device, k] == (s.stress is not None)
                 assert targets.frame[device, k] == i and targets.atoms[device, k] == len(s)
-            assert not targets.has_energy[device, len(indices) :].any()
+            assert not targets.present["energy"][device, len(indices) :].any()
     assert sorted(seen) == list(range(23))
 
 

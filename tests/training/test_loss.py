@@ -8,7 +8,8 @@ import tiny
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets, smallest_shape
 from equipot.potential import Observables, evaluate
-from equipot.training.loss import MSE, TERMS, Constant, Huber, Loss, Ramp, Switch, counts, residuals, term_sums, total
+from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS
+from equipot.training.loss import MSE, Constant, Huber, Loss, Ramp, Switch, counts, residuals, term_sums, total
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def batch_of(structures, extra=(0, 0, 0)):
 
 
 def sums_of(loss, predicted, batch):
-    return term_sums(loss, residuals(predicted, batch, TERMS), batch), counts(batch, TERMS)
+    return term_sums(loss, LABELLED, residuals(predicted, batch, LABELLED), batch), counts(batch, LABELLED)
 
 
 def test_numbers_by_hand():
@@ -36,14 +37,15 @@ def test_numbers_by_hand():
     stress = np.zeros((2, 3, 3))
     stress[0, 1, 1] = 0.09
     t = batch.targets
-    predicted = Observables(t.interaction + np.array([0.3, 7.0]), forces=t.forces + error, stress=t.stress + stress)
-    loss = Loss(MSE(scale=0.1), MSE(scale=0.1), MSE(scale=0.01))
+    energy, forces, tensor = (t.labels[row.name] for row in LABELLED)
+    predicted = Observables(energy + np.array([0.3, 7.0]), forces=forces + error, stress=tensor + stress)
+    loss = Loss({"energy": MSE(scale=0.1), "forces": MSE(scale=0.1), "stress": MSE(scale=0.01)})
     sums, numbers = sums_of(loss, predicted, batch)
     assert {k: float(v) for k, v in numbers.items()} == {"energy": 1, "forces": 3, "stress": 1}
     np.testing.assert_allclose(sums["energy"], 2 * (0.1 / 0.1) ** 2, rtol=1e-6)
     np.testing.assert_allclose(sums["forces"], 2 * 3 * (0.3 / 0.1) ** 2 / 3, rtol=1e-6)
     np.testing.assert_allclose(sums["stress"], 2 * (0.09 / 0.01) ** 2 / 9, rtol=1e-6)
-    np.testing.assert_allclose(total(loss.weights(0.0), sums, numbers), 2 * (1 + 3 + 9), rtol=1e-6)
+    np.testing.assert_allclose(total(loss.weights(LABELLED, 0.0), sums, numbers), 2 * (1 + 3 + 9), rtol=1e-6)
 
 
 def test_huber_is_mse_below_delta_and_straight_above():
@@ -68,12 +70,13 @@ def gradient(structures, potential, extra):
     """Loss and gradient from the sums of several batches."""
     loss = Loss()
     batches = [batch_of(part, extra) for part in structures]
-    numbers = {name: sum(counts(b, TERMS)[name] for b in batches) for name in TERMS}
+    names = [row.name for row in LABELLED]
+    numbers = {name: sum(counts(b, LABELLED)[name] for b in batches) for name in names}
 
     def value(params):
         model = potential.replace(variables={**potential.variables, "params": params})
-        parts = [term_sums(loss, residuals(evaluate(model, b.graph), b, TERMS), b) for b in batches]
-        return total(loss.weights(0.0), {name: sum(p[name] for p in parts) for name in TERMS}, numbers)
+        parts = [term_sums(loss, LABELLED, residuals(evaluate(model, b.graph), b, LABELLED), b) for b in batches]
+        return total(loss.weights(LABELLED, 0.0), {name: sum(p[name] for p in parts) for name in names}, numbers)
 
     return jax.jit(jax.value_and_grad(value))(potential.variables["params"])
 
@@ -98,16 +101,19 @@ def test_padding_and_batching_change_nothing(cuts, extra):
     ],
 )
 def test_schedules_of_weights(schedule, fractions, factors):
-    weights = [Loss(energy=MSE(weight=3.0, schedule=schedule)).weights(jnp.asarray(f))["energy"] for f in fractions]
+    loss = Loss({"energy": MSE(weight=3.0, schedule=schedule)})
+    weights = [loss.weights((ENERGY,), jnp.asarray(f))["energy"] for f in fractions]
     np.testing.assert_allclose(weights, 3 * np.array(factors), rtol=1e-6)
 
 
 def test_terms_without_weight_or_label_are_left_out():
-    assert Loss(energy=MSE(weight=0.0)).wants(frozenset(TERMS)) == ("forces", "stress")
-    assert Loss().wants(frozenset(["energy"])) == ("energy",)
+    assert Loss({"energy": MSE(weight=0.0)}).wants(LABELLED, ()) == (FORCES, STRESS)
+    assert Loss().wants((ENERGY,), ()) == (ENERGY,)
     with pytest.raises(ValueError, match="no labels"):
-        Loss().wants(frozenset())
+        Loss().wants((), ())
     with pytest.raises(ValueError, match="every weight"):
-        Loss(MSE(weight=0.0), MSE(weight=0.0), MSE(weight=0.0))
+        Loss(dict.fromkeys(("energy", "forces", "stress"), MSE(weight=0.0)))
+    with pytest.raises(ValueError, match="loss.dipole: the model predicts no such .* energy, forces, stress"):
+        Loss({"dipole": MSE()}).wants(LABELLED, ())
     with pytest.raises(ValueError, match="delta"):
         Huber(delta=0.0)

@@ -68,7 +68,8 @@ def structures(count, seed=0, sizes=(2, 5), periodic=True):
         energy, forces, virial = pair_energy(positions, cell, pbc)
         stress = virial / abs(np.linalg.det(cell)) if pbc.any() else None
         total = energy + sum(ENERGIES[z] for z in numbers)
-        out.append(Structure(numbers, positions, cell, pbc, total, forces, stress, source=f"made, frame {k}"))
+        labels = {"energy": total, "forces": forces, "stress": stress}
+        out.append(Structure(numbers, positions, cell, pbc, labels, source=f"made, frame {k}"))
     return out
 
 

@@ -5,7 +5,7 @@ import ase.io
 from equipot import config, eqp
 from equipot.finetune import fine_tune
 from equipot.training import TrainConfig
-from equipot.training.evaluate import predict
+from equipot.training.errors import predict
 
 SHIFTS = {1: 3.25, 8: -41.5}
 """E0 of another level of theory less those of the base, eV."""

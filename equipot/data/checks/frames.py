@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.split import Counted
 from equipot.data.stats import fit_energies, is_free_atom
 from equipot.neighbors import Edges, neighbor_list
+from equipot.quantities import ENERGY, FORCES, Quantity, ordered
 from equipot.structure import Structure
 
-LABELS = ("energy", "forces", "stress")
 CUTOFF, MAX_FORCE, MIN_DISTANCE = 5.0, 200.0, 0.3
 """What is taken for granted of a model (Å) and of data (eV/Å, Å)."""
 SAME_PLACE = 1e-3
@@ -82,8 +82,8 @@ class Row(NamedTuple):
     """What the checks of a whole set need to know of one frame."""
 
     name: str
-    has: tuple[bool, bool, bool]
-    """Energy, forces, stress."""
+    has: frozenset[Quantity]
+    """What it has labels of."""
     counts: dict[int, int]
     """Atoms of each Z."""
     energy: float
@@ -98,10 +98,9 @@ class Row(NamedTuple):
 
 def _row(s: Structure, nearest: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
-    has = (s.energy is not None, s.forces is not None, s.stress is not None)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
-    energy, state = s.energy if s.weight_of("energy") else np.nan, {"charge": s.charge, "spin": s.spin}
-    return Row(s.name, has, counts, energy, nearest, state, s.geometry_weight)
+    energy, state = s.energy if s.weight_of(ENERGY) else np.nan, {"charge": s.charge, "spin": s.spin}
+    return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight)
 
 
 def _elements(rows: Sequence[Row]) -> set[int]:
@@ -121,8 +120,8 @@ def _describe(rows: Sequence[Row]) -> str:
         return "no frames"
     atoms = [sum(row.counts.values()) for row in rows]
     size = f"{min(atoms)} to {max(atoms)} atoms" if min(atoms) < max(atoms) else f"{atoms[0]} atoms"
-    held = zip(LABELS, np.sum([row.has for row in rows], axis=0).tolist(), strict=True)
-    labels = [f"{label} in {'all' if n == len(rows) else n}" for label, n in held if n]
+    held = Counter(label for row in rows for label in row.has)
+    labels = [f"{label.name} in {'all' if held[label] == len(rows) else held[label]}" for label in ordered(held)]
     symbols = " ".join(chemical_symbols[z] for z in sorted(_elements(rows)))
     return f"{len(rows)} frames of {size} ({symbols}), {', '.join(labels) or 'no labels'}"
 
@@ -133,12 +132,12 @@ def _frame(s: Structure, max_force: float) -> Iterator[Problem]:
     if (s.numbers < 1).any() or (s.numbers > 118).any():
         wrong = int(s.numbers[(s.numbers < 1) | (s.numbers > 118)][0])
         yield error("element", f"has an atom with Z = {wrong}", "give every atom an element")
-    for name in ("positions", "cell", "energy", "forces", "stress"):
-        value = getattr(s, name)
-        if value is not None and not np.all(np.isfinite(value)):
-            yield error("finite", f"{name} hold{'s' if name in ('cell', 'energy', 'stress') else ''} NaN or infinity",
+    held = {"positions": s.positions, "cell": s.cell, **{row.name: value for row, value in s.labels.items()}}
+    for name, value in held.items():
+        if not np.all(np.isfinite(value)):
+            yield error("finite", f"{name} hold{'' if name.endswith('s') and name != 'stress' else 's'} NaN or infinity",
                         "calculate the frame again or remove it")  # fmt: skip
-    if s.energy is None and s.forces is None and s.stress is None:
+    if not s.labels:
         remedy = "label it, remove it, or set data.keys to the names in the file"
         if words := s.info.get("comment"):
             remedy += f"; words in the comment ({str(words)[:40]!r}) are no labels: write energy=..."
@@ -225,17 +224,18 @@ def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float 
 def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
     """Labels that some frames of a file have and others lack, and a file without energies or forces."""
     for file, places in _files(rows).items():
-        has = np.array([rows[k].has for k in places])
-        for label, column in zip(LABELS, has.T, strict=True):
-            if column.any() and not column.all():
+        labels = ordered(label for k in places for label in rows[k].has)
+        for label in labels:
+            column = np.array([label in rows[k].has for k in places])
+            if not column.all():
                 first = rows[places[int(np.argmin(column))]].name
-                what = f"has no {label}, as {np.sum(~column)} of {len(places)} frames of {file}"
+                what = f"has no {label.name}, as {np.sum(~column)} of {len(places)} frames of {file}"
                 remedy = "they are trained on what they have; label them if it is not meant"
-                yield Problem(WARNING, f"missing {label}", first, what, remedy)
-        for label, column in zip(LABELS[:2], has.T, strict=False):
-            if not column.any() and has.any():
-                what = f"no frame has {'forces' if label == 'forces' else 'an energy'}"
-                yield Problem(WARNING, f"missing {label}", file, what, f"set data.keys.{label} if they have another name")
+                yield Problem(WARNING, f"missing {label.name}", first, what, remedy)
+        for label, what in ((ENERGY, "no frame has an energy"), (FORCES, "no frame has forces")):
+            if label not in labels and labels:
+                remedy = f"set data.keys.{label.name} if they have another name"
+                yield Problem(WARNING, f"missing {label.name}", file, what, remedy)
 
 
 def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:

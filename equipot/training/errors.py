@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.files import write_atomically
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
+from equipot.quantities import ENERGY, LABELLED, Quantity, ordered
 from equipot.structure import Structure
-from equipot.units import GPa
 
 Table = dict[str, float]
 
@@ -27,8 +27,9 @@ def evaluate_set(
 
     The table has, in eV and Å, ``energy_mae``, ``energy_rmse`` (of whole structures), ``energy_mae_per_atom``,
     ``energy_rmse_per_atom``, ``forces_mae``, ``forces_rmse`` (over Cartesian components; also for each element, such as
-    ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components); and ``frames`` and ``atoms``. What no
-    structure has a label for is left out. ``batch_size`` and ``devices`` as in ``predict``.
+    ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components), and the same of whatever else the potential
+    provides; and ``frames`` and ``atoms``. What no structure has a label for is left out. ``batch_size`` and ``devices`` as in
+    ``predict``.
 
     Raises:
         ValueError: no structures, or an element that the potential does not know.
@@ -58,7 +59,8 @@ def evaluate_sets(
 def predict(
     potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> list[Structure]:
-    """The structures with predicted energy, forces and, where the cell has a volume, stress as their labels.
+    """The structures with predictions as their labels: energy, forces, stress where the cell has a volume, and what else the
+    potential provides.
 
     ``batch_size`` are the structures evaluated at a time, over all ``devices`` (nothing means all that are local); where it is
     left out, as many as is useful and as memory allows.
@@ -69,67 +71,80 @@ def predict(
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
     potential.check(structures)
-    energies = dict(potential.metadata.atomic_energies)
+    energies, rows = dict(potential.metadata.atomic_energies), predicted_quantities(potential)
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
-    job = Job(potential, ("forces", "stress") if periodic else ("forces",))
+    wanted = tuple(row.name for row in rows if row is not ENERGY and (periodic or not row.needs_volume))
     out: dict[int, Structure] = {}
-    for k, found in evaluate_in_batches(job, structures, batch_size, devices):
+    for k, found in evaluate_in_batches(Job(potential, wanted), structures, batch_size, devices):
         structure = structures[k]
-        stress = None if found.stress is None else np.asarray(found.stress, np.float64)
-        out[k] = structure.replace(
-            energy=float(found.interaction) + float(isolated_atom_energy(structure.numbers, energies).sum()),
-            forces=np.asarray(found.forces, np.float64),
-            stress=stress if stress is not None and structure.pbc.any() and np.isfinite(stress).all() else None,
-        )
+        labels = {row: found[row] for row in rows if found[row] is not None and (structure.pbc.any() or not row.needs_volume)}
+        # A system without a volume has NaN for what needs one.
+        labels = {row: value for row, value in labels.items() if not row.needs_volume or np.isfinite(value).all()}
+        labels[ENERGY] = float(found.interaction) + float(isolated_atom_energy(structure.numbers, energies).sum())
+        out[k] = structure.replace(labels=labels)
     return [out[k] for k in range(len(structures))]
 
 
+def predicted_quantities(potential: Potential) -> tuple[Quantity, ...]:
+    """What a potential says of a structure: energy, forces, stress, and what else its term provides."""
+    return (*LABELLED, *(row for row in potential.provides if row not in LABELLED))
+
+
 def error_table(references: Sequence[Structure], predictions: Sequence[Structure]) -> Table:
-    """Mean errors of predictions, in eV and Å (see ``evaluate_set``)."""
+    """Mean errors of predictions (see ``evaluate_set``)."""
     from ase.data import chemical_symbols
 
     errors: dict[str, list[np.ndarray]] = {}
     add = lambda name, value: errors.setdefault(name, []).append(np.ravel(value))
     pairs = [(references[k], predicted) for k, predicted in enumerate(predictions)]
-    for reference, predicted in pairs:
-        if reference.energy is not None:
-            add("energy", predicted.energy - reference.energy)
-            add("energy_per_atom", (predicted.energy - reference.energy) / len(reference))
-        if reference.forces is not None:
-            difference = predicted.forces - reference.forces
-            add("forces", difference)
-            for z in np.unique(reference.numbers):
-                add(f"forces_{chemical_symbols[z]}", difference[reference.numbers == z])
-        if reference.stress is not None and predicted.stress is not None:
-            add("stress", predicted.stress - reference.stress)
+    rows = ordered(row for reference, predicted in pairs for row in reference.labels.keys() & predicted.labels.keys())
+    for row in rows:
+        for reference, predicted in pairs:
+            if row not in reference.labels or row not in predicted.labels:
+                continue
+            difference = np.subtract(predicted.labels[row], reference.labels[row])
+            add(f"{row.name}_{{}}", difference)
+            if row.extensive:
+                add(row.error_name, difference / len(reference))
+            for z in np.unique(reference.numbers) if row.per == "atom" else ():
+                add(f"{row.name}_{{}}_{chemical_symbols[z]}", difference[reference.numbers == z])
     table: Table = {"frames": len(pairs), "atoms": sum(len(reference) for reference, _ in pairs)}
     for name, parts in errors.items():
-        label, _, rest = name.partition("_")
         values = np.concatenate(parts)
-        suffix = f"_{rest}" if rest else ""
-        table[f"{label}_mae{suffix}"] = float(np.mean(np.abs(values)))
-        table[f"{label}_rmse{suffix}"] = float(np.sqrt(np.mean(values**2)))
+        table[name.format("mae")] = float(np.mean(np.abs(values)))
+        table[name.format("rmse")] = float(np.sqrt(np.mean(values**2)))
     return table
 
 
-ROWS = (
-    ("energy per atom", "energy_{}_per_atom", 1e3, "meV/atom"),
-    ("energy", "energy_{}", 1e3, "meV"),
-    ("forces", "forces_{}", 1e3, "meV/Å"),
-    ("stress", "stress_{}", 1 / GPa, "GPa"),
-)
+class ErrorRow(NamedTuple):
+    """A line of the error table."""
+
+    label: str
+    key: str
+    """In a ``Table``, with {} for mae or rmse."""
+    factor: float
+    unit: str
 
 
-def table_text(tables: Mapping[str, Table]) -> str:
+def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
+    """The lines of a quantity; with ``elements``, for what belongs to atoms one for each of these besides."""
+    unit, factor = quantity.shown
+    lines = [ErrorRow(quantity.name, f"{quantity.name}_{{}}", factor, unit)]
+    if quantity.extensive:
+        lines.insert(0, ErrorRow(f"{quantity.name} per atom", quantity.error_name, factor, f"{unit}/atom"))
+    if quantity.per == "atom":
+        lines += [ErrorRow(f"{quantity.name} on {e}", f"{quantity.name}_{{}}_{e}", factor, unit) for e in elements]
+    return lines
+
+
+def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
     """The tables of several sets as one in Markdown: one line a quantity, MAE and RMSE of each set."""
     sets = list(tables)
-    elements = sorted({key[len("forces_mae_") :] for t in tables.values() for key in t if key.startswith("forces_mae_")})
-    rows = list(ROWS)
-    if len(elements) > 1:
-        rows[3:3] = [(f"forces on {symbol}", "forces_{}_" + symbol, 1e3, "meV/Å") for symbol in elements]
+    found = {key.removeprefix("forces_mae_") for t in tables.values() for key in t if key.startswith("forces_mae_")}
+    elements = sorted(found) if len(found) > 1 else []
     header = ["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]
     lines = []
-    for label, key, factor, unit in rows:
+    for label, key, factor, unit in (line for row in quantities for line in error_rows(row, elements)):
         cells = [tables[name].get(key.format(kind)) for name in sets for kind in ("mae", "rmse")]
         if any(cell is not None for cell in cells):
             lines.append([label, *("" if cell is None else f"{cell * factor:.4g}" for cell in cells), unit])
@@ -160,12 +175,10 @@ def write_predictions(references: Sequence[Structure], predictions: Sequence[Str
         atoms.info = {key: value for key, value in atoms.info.items() if isinstance(value, plain)}
         # What the file said under these names, before it was read into labels, would contradict them.
         for source, prefix in ((references[k], "REF_"), (predicted, "predicted_")):
-            if source.energy is not None:
-                atoms.info[f"{prefix}energy"] = source.energy
-            if source.forces is not None:
-                atoms.arrays[f"{prefix}forces"] = source.forces
-            if source.stress is not None:
-                atoms.info[f"{prefix}stress"] = source.stress.ravel()
+            for row, value in source.labels.items():
+                held, rows = (atoms.arrays, len(atoms)) if row.per == "atom" else (atoms.info, 1)
+                flat = value if row.shape == () else np.reshape(value, (rows, -1))
+                held[f"{prefix}{row.name}"] = flat[0] if row.shape and row.per == "graph" else flat
         frames.append(atoms)
     text = io.StringIO()
     write(text, frames, format="extxyz")

@@ -9,16 +9,19 @@ import tiny
 
 from equipot.potential import evaluate
 from equipot.structure import Structure
-from equipot.training.evaluate import error_table, evaluate_set, predict, table_text, write_json, write_predictions
+from equipot.training.errors import error_table, evaluate_set, predict, table_text, write_json, write_predictions
 from equipot.training.report import learning_curves, parity
 
 
 def test_table_by_hand():
-    water = lambda energy, forces, stress=None: Structure([8, 1, 1], np.eye(3), energy=energy, forces=forces, stress=stress)
+    water = lambda *labels: Structure(
+        [8, 1, 1], np.eye(3), labels=dict(zip(("energy", "forces", "stress"), labels, strict=False))
+    )
+    hydrogen = lambda labels: Structure([1], np.zeros((1, 3)), labels=labels)
     zero, error = np.zeros((3, 3)), np.zeros((3, 3))
     error[0], error[1, 0] = [0.3, 0, 0], 0.6
-    references = [water(1.0, zero, zero), Structure([1], np.zeros((1, 3)), energy=5.0)]
-    predictions = [water(1.6, error, 0.09 * np.eye(3)), Structure([1], np.zeros((1, 3)), energy=4.6, forces=np.ones((1, 3)))]
+    references = [water(1.0, zero, zero), hydrogen({"energy": 5.0})]
+    predictions = [water(1.6, error, 0.09 * np.eye(3)), hydrogen({"energy": 4.6, "forces": np.ones((1, 3))})]
     expected = {
         "frames": 2,
         "atoms": 4,

@@ -1,0 +1,163 @@
+"""The one table of quantities: what can be predicted, labelled, trained on, stored and plotted.
+
+A row says everything that readers, checks, files, batches, losses, error tables and plots need to know of a quantity; they
+iterate over rows and spell out none. A term that predicts something else brings its own rows (``Term.provides``), and nothing
+but that term has to know them. Units inside are eV, Å and e.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from equipot.units import GPa
+
+
+@dataclass(frozen=True, repr=False)
+class Quantity:
+    """A quantity of a system (one value for each graph) or of its atoms (one for each atom).
+
+    Raises:
+        ValueError: a name that cannot be a key, or a scale that is not positive.
+    """
+
+    name: str
+    """Key in configs, files and results."""
+    per: Literal["graph", "atom"]
+    shape: tuple[int, ...] = ()
+    """Of one value: () for a scalar, (3,) for a vector, (3, 3) for a tensor."""
+    unit: str = ""
+    """In eV, Å and e, as tables and plots write it."""
+    dimension: tuple[int, int, int] = (0, 0, 0)
+    """Powers of energy, length and charge in the unit, by which values of other units are converted."""
+    keys: tuple[str, ...] = ()
+    """Names in the files of other programs, in any of the usual spellings, besides the quantity's own."""
+    exact_keys: tuple[str, ...] = ()
+    """Further names, which are taken as they stand."""
+    scale: float = 1.0
+    """Error that counts as one in the loss where the config sets none, in ``unit`` (per atom where it is extensive)."""
+    agreement: float = 1e-6
+    """Two values closer than this are the same label under two names, in ``unit``."""
+    extensive: bool = False
+    """Whether the value grows with the system: its error is judged per atom."""
+    from_isolated_atoms: bool = False
+    """Whether the value is counted from that of the isolated atoms, which stand apart."""
+    needs_volume: bool = False
+    """Whether a system without a volume has none."""
+    energy_derivative: bool = False
+    """Whether the one backward pass gives it, so that every term provides it."""
+    symbol: str = ""
+    """Letter in one-line summaries."""
+    display: tuple[str, float] = ("", 1.0)
+    """Unit in which errors are shown, and the factor from ``unit`` to it."""
+    axis: tuple[str, float] = ("", 1.0)
+    """Unit of the axes of plots, and the factor from ``unit`` to it."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"a quantity cannot be called {self.name!r}: use letters, digits and _")
+        if not (self.scale > 0 and math.isfinite(self.scale)):
+            raise ValueError(f"{self.name}: scale {self.scale} must be positive: it is the error that counts as one")
+
+    def __repr__(self) -> str:
+        return f"Quantity({self.name})"
+
+    @property
+    def size(self) -> int:
+        """Numbers in one value."""
+        return math.prod(self.shape)
+
+    @property
+    def error_name(self) -> str:
+        """How error tables call the error that is trained on: per atom where the quantity is extensive."""
+        return f"{self.name}_{{}}_per_atom" if self.extensive else f"{self.name}_{{}}"
+
+    @property
+    def shown(self) -> tuple[str, float]:
+        """``display`` where it is given, else the unit itself."""
+        return self.display if self.display[0] else (self.unit, 1.0)
+
+    @property
+    def drawn(self) -> tuple[str, float]:
+        """``axis`` where it is given, else the unit itself."""
+        return self.axis if self.axis[0] else (self.unit, 1.0)
+
+    def shape_of(self, atoms: int) -> tuple[int, ...]:
+        """Shape of a label of a structure of so many atoms."""
+        return (atoms, *self.shape) if self.per == "atom" else self.shape
+
+    def checked(self, value: Any, atoms: int, source: str) -> Any:
+        """The value in double precision: a float for a scalar of a graph, else an array of its own.
+
+        Raises:
+            ValueError: a wrong shape; the message names the quantity and ``source``.
+        """
+        array = np.array(value, np.float64)
+        wanted = self.shape_of(atoms)
+        if array.shape != wanted:
+            raise ValueError(f"{source}: {self.name} has shape {array.shape}, but {atoms} atoms need {wanted}")
+        return float(array) if wanted == () else array
+
+
+ENERGY = Quantity(
+    "energy", "graph", unit="eV", dimension=(1, 0, 0), keys=("free_energy",),
+    exact_keys=("E", "total_energy", "potential_energy", "TotEnergy"), scale=0.03, extensive=True, from_isolated_atoms=True,
+    energy_derivative=True, symbol="E", display=("meV", 1e3), axis=("eV", 1.0),
+)  # fmt: skip
+"""Total energy."""
+FORCES = Quantity(
+    "forces", "atom", (3,), unit="eV/Å", dimension=(1, -1, 0), keys=("force",), exact_keys=("F",), scale=0.1,
+    energy_derivative=True, symbol="F", display=("meV/Å", 1e3), axis=("eV/Å", 1.0),
+)  # fmt: skip
+"""-dE/dr."""
+STRESS = Quantity(
+    "stress", "graph", (3, 3), unit="eV/Å^3", dimension=(1, -3, 0), scale=0.01, agreement=1e-8, needs_volume=True,
+    energy_derivative=True, symbol="S", display=("GPa", 1 / GPa), axis=("GPa", 1 / GPa),
+)  # fmt: skip
+"""(1/V) dE/d(strain), symmetric, positive under tension."""
+CHARGES = Quantity("charges", "atom", unit="e", dimension=(0, 0, 1), scale=0.02, symbol="q", display=("me", 1e3))
+"""Partial charges."""
+DIPOLE = Quantity(
+    "dipole", "graph", (3,), unit="e Å", dimension=(0, 1, 1), keys=("dipole_moment",), scale=0.02, symbol="D",
+    display=("me Å", 1e3),
+)  # fmt: skip
+"""Dipole moment of a system."""
+ENERGIES = Quantity("energies", "atom", unit="eV", dimension=(1, 0, 0), energy_derivative=True, from_isolated_atoms=True)
+"""Energy of each atom; they sum to the energy."""
+VIRIALS = Quantity("virials", "atom", (3, 3), unit="eV", dimension=(1, 0, 0), energy_derivative=True)
+"""Virial of each atom; they sum to the stress times the volume."""
+LATENT = Quantity("latent", "atom")
+"""Invariant descriptor of each atom; its width is that of the network."""
+
+LABELLED = (ENERGY, FORCES, STRESS)
+"""What is read from files, checked and trained on whatever the model is."""
+TABLE = (*LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, LATENT)
+"""The rows that the package has."""
+BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
+
+Labels = Mapping[Quantity, Any]
+"""Values of a structure by quantity: a float for a scalar of the graph, else an array [*shape] or [atoms, *shape]."""
+
+
+def among(names: Iterable[str], rows: Sequence[Quantity] = TABLE) -> tuple[Quantity, ...]:
+    """The rows of these names.
+
+    Raises:
+        ValueError: a name that none has.
+    """
+    known = {row.name: row for row in rows}
+    names = tuple(names)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no such quantity {name!r}; choose from {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def ordered(rows: Iterable[Quantity]) -> tuple[Quantity, ...]:
+    """Each row once: those of ``TABLE`` in its order, then the others by name."""
+    rows = set(rows)
+    return (*(row for row in TABLE if row in rows), *sorted(rows - set(TABLE), key=lambda row: row.name))
