@@ -100,13 +100,13 @@ def test_isolated_atoms_give_e0_and_are_not_trained_on(molecules, write):
 
 @pytest.mark.parametrize("compositions", ["one", "several"])
 def test_an_isolated_atom_of_another_calculation_is_named(molecules, write, compositions):
-    free = lambda z, e: Structure([z], np.zeros((1, 3)), energy=e, info={"config_type": "IsolatedAtom"})
+    free = lambda z, e: Structure([z], np.zeros((1, 3)), labels={"energy": e}, info={"config_type": "IsolatedAtom"})
     bound = [m.replace(energy=m.energy - 3 * 140.0) for m in molecules]
     if compositions == "several":
         # The same clusters without one of their atoms, as if it were bound by nothing.
         less = {0: -100.0, 5: -40.0}
         bound += [
-            Structure(np.delete(m.numbers, k), np.delete(m.positions, k, 0), energy=m.energy - 420 - e, info=m.info)
+            Structure(np.delete(m.numbers, k), np.delete(m.positions, k, 0), labels={"energy": m.energy - 420 - e}, info=m.info)
             for k, e in less.items() for m in molecules
         ]  # fmt: skip
     atoms = lambda o: str(write([free(14, -100.0), free(8, o), *bound]))
