@@ -307,7 +307,7 @@ def test_more_devices_than_there_are(tmp_path):
         (lambda: TrainConfig(DataConfig("x"), MACE(5.0), seed=2**64), "seed 18446744073709551616 must be"),
         (lambda: MACE(5.0, elements=(1, 200)), "elements: 200 is not an atomic number"),
         (lambda: NequIP(5.0, elements=(1, 6, 6)), "has one of them twice"),
-        (lambda: Radial(Gaussian(1)), "basis.n is 1"),
+        (lambda: Radial(Gaussian(1)), "n is 1, but the width of a Gaussian"),
         (lambda: Cosine(final=-1), "final -1 must lie between 0 and 1"),
         (lambda: Plateau(final=2), "final 2 must lie between 0 and 1"),
         (lambda: Switch(at=75), "at 75 must lie between 0 and 1"),
