@@ -159,6 +159,8 @@ def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
         return convert_section(item, sections, path, default)
     if isinstance(item.value, str) and sections and (item.value in names or not simple):
         return convert_section(item, sections, path, default)
+    if isinstance(item.value, list) and any(list_kind(option) for option in sections):
+        return convert_section(item, sections, path, default)
     if len(simple) == 1 and not sections:
         return convert(item, simple[0], path)
     for option in sorted(simple, key=lambda option: option is not type(item.value)):
@@ -181,6 +183,9 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
     """An instance of one of the classes; what is left out keeps the value of ``default`` where that is of the same class."""
     if isinstance(item.value, str) and (len(options) > 1 or open_base(options[0])):
         item = Item({KIND: item}, item.where)
+    if isinstance(item.value, list) and (found := [list_kind(option) for option in options if list_kind(option)]):
+        kind, key = found[0]
+        item = Item({KIND: Item(kind, item.where), key: item}, item.where)
     if item.value is None:
         item = Item({}, item.where)
     if not isinstance(item.value, dict):
@@ -259,6 +264,11 @@ def open_base(cls: type) -> type | None:
 
 
 # What a class declares
+
+
+def list_kind(cls: type) -> tuple[str, str] | None:
+    """What a list stands for where any subclass of ``cls`` may: the kind, and the key of the list; None where it may not."""
+    return getattr(cls, "list_kind", None) if open_base(cls) is cls else None
 
 
 @functools.cache

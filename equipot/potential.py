@@ -60,8 +60,12 @@ class Term(nn.Module):
     builtin_kinds: ClassVar[dict[str, str]] = {
         "MACE": "equipot.models.mace:MACE",
         "NequIP": "equipot.models.nequip:NequIP",
+        "Sum": "equipot.physics.sum:Sum",
+        "ZBL": "equipot.physics.zbl:ZBL",
     }
     """What ``kind`` may say in a config, besides ``package.module:Class``."""
+    list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")
+    """The kind that a list in a config stands for, and the key of that list."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Which of ``NEEDS`` the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and ``spin`` are
     those of the graph."""

@@ -287,12 +287,12 @@ def test_a_keyword_of_python_is_a_key_and_a_required_key_chooses_the_class(tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: {form: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP; or `from`"),
+        ("model: {form: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP, Sum, ZBL; or `from`"),
         ("model: {from: a.eqp, prt: b}", "x.yaml:1: model.prt: Continued has no such field; did you mean `part`?"),
         ("model:\n  from: 3", "x.yaml:2: model.from: expected text, got 3"),
         ("model: {kind: Continued}", "x.yaml:1: model.from: Continued needs this field (text)"),
         ("model: {kind: Continue}", "x.yaml:1: model.kind: no such kind 'Continue'; did you mean `Continued`?"),
-        ("model: {from_: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP; or `from`"),
+        ("model: {from_: a.eqp}", "x.yaml:1: model: needs `kind`: one of MACE, NequIP, Sum, ZBL; or `from`"),
     ],
 )
 def test_errors_where_a_key_chooses_the_class(tmp_path, text, message):

@@ -215,8 +215,8 @@ def pair_repulsion(module: Module, radii: np.ndarray | None, scale: float, cutof
         raise block.fail(f"a repulsion that reaches beyond the cutoff of {cutoff} Å, where it would jump, cannot be converted")
     factor = scale * ZBL_COULOMB / (units.hartree * units.bohr)
     return ZBL(
-        PolynomialEnvelope(int(block.number("p"))), ZBL_LENGTH * block.number("a_prefactor"), block.number("a_exp"),
-        tuple((factor * block.array("c")).tolist()),
+        envelope=PolynomialEnvelope(int(block.number("p"))), length=ZBL_LENGTH * block.number("a_prefactor"),
+        exponent=block.number("a_exp"), coefficients=tuple((factor * block.array("c")).tolist()),
     )  # fmt: skip
 
 

@@ -183,7 +183,8 @@ def repulsion(p: float) -> ZBL:
     """NequIP's ZBL, its constants those of LAMMPS."""
     coefficients, decays, length = LAMMPS
     ours = units.hartree * units.bohr
-    return ZBL(envelope(p), length, 0.23, tuple(c * COULOMB / ours for c in coefficients), decays)
+    scaled = tuple(c * COULOMB / ours for c in coefficients)
+    return ZBL(envelope=envelope(p), length=length, exponent=0.23, coefficients=scaled, decays=decays)
 
 
 def check_repulsion(term: NequIP, weights: Weights) -> None:

@@ -56,18 +56,29 @@ def fresh(
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
     geometry = geometry_of(term, graph)
 
-    def filled(constants: Mapping[str, Any]) -> dict[str, Array]:
-        as_they_are = lambda name: jnp.asarray(given[name], constants[name].dtype)
-        return {name: jnp.broadcast_to(as_they_are(name), constants[name].shape) for name in given if name in constants}
-
     def start(key: Array, graph: Graph, geometry: Geometry) -> Any:
         variables = initial(term, key, graph, geometry)
-        constants = variables.get("constants", {})
-        known = filled(constants)
-        return {**variables, "constants": known | ({HEADS: filled(constants[HEADS])} if HEADS in constants else {})}
+        return {**variables, "constants": with_statistics(variables.get("constants", {}), given)}
 
     # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
     variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, graph, geometry)
     # Constants that are measured on the network are measured once the others stand.
     variables |= jax.jit(partial(measure, term))(variables, graph, geometry)
     return Potential(term, variables, metadata).astype("float32")
+
+
+def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the constants of a term that the training set sets by those of ``given``, and drop what is measured afterwards.
+
+    Of the terms of a ``Sum`` only the first network gets the shift; what is frozen there stays.
+    """
+    of = lambda name: jnp.broadcast_to(jnp.asarray(given[name], constants[name].dtype), constants[name].shape)
+    out: dict[str, Any] = {name: of(name) for name in given if name in constants}
+    for scope in constants:
+        if scope.startswith("frozen_"):
+            out[scope] = constants[scope]
+        elif scope == HEADS or scope.startswith("terms_"):
+            out[scope] = with_statistics(constants[scope], given)
+            if any(path[-1] == "shift" for path in flatten_dict(out[scope])):
+                given = {**given, "shift": 0.0}
+    return out

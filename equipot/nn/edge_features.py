@@ -87,6 +87,16 @@ class Edges(NamedTuple):
         return self.distances.dtype
 
 
+def pairs_within(
+    graph: Graph, vectors: Float[Array, "atoms slots 3"], cutoff: float
+) -> tuple[Pairs, Float[Array, "pairs 3"], Float[Array, " pairs"]]:
+    """Select the pairs within the cutoff (Å): the pairs, their vectors and distances; ``PADDING_VECTOR`` in empty rows."""
+    squares = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=-1)
+    pairs = find(graph, squares < cutoff**2)
+    vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.pick(vectors))
+    return pairs, vectors, jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+
+
 def embed_edges(
     term: nn.Module,
     graph: Graph,
@@ -102,11 +112,8 @@ def embed_edges(
     if not elements:
         raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
     species, known = species_index(graph.numbers, elements)
-    squares = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=-1)
-    pairs = find(graph, squares < term.cutoff**2)
+    pairs, vectors, r = pairs_within(graph, vectors, term.cutoff)
     known = jnp.where(pairs.lost, jnp.nan, known)
-    vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.pick(vectors))
-    r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     radii = None
     if radial.transform is not None or term.repulsion is not None:
         table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value

@@ -84,5 +84,5 @@ def scaled(head: nn.Module, network: Float[Array, " atoms"], species: Int[Array,
 def finish(term: nn.Module, energy: Float[Array, " atoms"], edges: Edges, graph: Graph) -> Float[Array, " atoms"]:
     """Energies of the atoms (eV) with a ``term.repulsion``, as it is; NaN for an element that the term does not know."""
     if term.repulsion is not None:
-        energy += term.repulsion(edges, graph, term.cutoff)
+        energy += term.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, term.cutoff)
     return energy * edges.known

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from equipot import units
 from equipot.graph import Graph
-from equipot.nn.edge_features import Edges
-from equipot.nn.radial import PolynomialEnvelope
+from equipot.neighbors.packed import Pairs
+from equipot.nn.edge_features import pairs_within
+from equipot.nn.radial import PolynomialEnvelope, covalent_radii
+from equipot.potential import Atomic, Term
 
 
-@dataclasses.dataclass(frozen=True)
-class ZBL:
+class ZBL(Term):
     """Screened Coulomb repulsion (Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids, 1985).
 
     V(r) = k Z_i Z_j / r  sum_n c_n exp(-d_n r / a)  u(r),  a = a_0 / (Z_i^x + Z_j^x), with k the Coulomb constant and u an
-    envelope that ends at the sum of the covalent radii, where bonds begin, or at the model's cutoff if that is shorter.
+    envelope that ends at the sum of the covalent radii, where bonds begin, or at the cutoff if that is shorter.
+
+    As the field ``repulsion`` of a network it uses the network's cutoff and the radii that are stored with the network.
     """
 
     envelope: PolynomialEnvelope = PolynomialEnvelope(6)
@@ -32,16 +33,30 @@ class ZBL:
     """d_n."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.coefficients) != len(self.decays):
             raise ValueError(f"{len(self.coefficients)} coefficients, but {len(self.decays)} decays; give one for each")
 
-    def __call__(self, edges: Edges, graph: Graph, cutoff: float) -> Float[Array, " atoms"]:
-        """Half of each pair's energy to either atom, eV. ``edges`` needs the covalent radii."""
-        r, pairs = edges.distances, edges.pairs
-        charge = graph.numbers.astype(r.dtype)
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        pairs, _, r = pairs_within(graph, vectors, self.cutoff)
+        own = jnp.asarray(covalent_radii(range(119)), r.dtype)[graph.numbers]
+        radii = pairs.of_centers(own) + pairs.of_neighbors(own)
+        energy = self.repel(pairs, r, graph.numbers, jnp.where(pairs.slots < 0, 1, radii), self.cutoff)
+        return Atomic(jnp.where(pairs.lost, jnp.nan, energy))
+
+    def repel(
+        self,
+        pairs: Pairs,
+        r: Float[Array, " pairs"],
+        numbers: Int[Array, " atoms"],
+        radii: Float[Array, " pairs"],
+        cutoff: float,
+    ) -> Float[Array, " atoms"]:
+        """Add up half of the energy of each pair (eV) on either atom, for distances ``r`` and sums of covalent radii in Å."""
+        charge = numbers.astype(r.dtype)
         # An empty row has no charge, and zero to a power has no derivative worth having; it is beyond any envelope.
         own, other = (jnp.maximum(z, 1) for z in (pairs.of_centers(charge), pairs.of_neighbors(charge)))
         scaled = r * (own**self.exponent + other**self.exponent) / self.length
         screening = sum(c * jnp.exp(-d * scaled) for c, d in zip(self.coefficients, self.decays, strict=True))
         energy = units.hartree * units.bohr * own * other / r * screening
-        return 0.5 * pairs.sum(energy * self.envelope(r, jnp.minimum(edges.radii, cutoff)))
+        return 0.5 * pairs.sum(energy * self.envelope(r, jnp.minimum(radii, cutoff)))

@@ -17,6 +17,7 @@ from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
 from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
+from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
 from equipot.potential import Metadata
 from equipot.structure import Structure
@@ -101,11 +102,18 @@ TERMS = {
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
     ),
     "collective": Collective(cutoff=CUTOFF),
+    "sum": Sum(
+        (
+            MACE(cutoff=3.7, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
+            ZBL(cutoff=CUTOFF), Collective(cutoff=2.0),
+        ),
+        factors=(0.7, 1.0, 1.3),
+    ),
 }  # fmt: skip
 
 CHIRAL = ("nequip-rotations",)
 """Terms that tell a structure from its mirror image."""
-COLLECTIVE = ("collective",)
+COLLECTIVE = ("collective", "sum")
 """Terms whose energy is not made of what is within the cutoff of each atom."""
 VANISH = {"nequip-rotations": 2}
 """Power of the distance to the cutoff with which a pair's energy vanishes, where it is not the third."""
@@ -114,7 +122,8 @@ VANISH = {"nequip-rotations": 2}
 @functools.lru_cache
 def potential(name):
     """A random potential in float64 with constants that are not trivial."""
-    term = TERMS[name].clone(elements=ELEMENTS)
+    term = TERMS[name]
+    term = term.clone(elements=ELEMENTS) if hasattr(term, "elements") else term
     free = tuple((z, -1.5 * z) for z in ELEMENTS)
     example = pad([*SYSTEMS[:4], MOLECULE], CUTOFF, dtype=np.float64)
     made = fresh(

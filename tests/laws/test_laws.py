@@ -32,7 +32,7 @@ _energy = jax.jit(interaction_energy)
 
 every_term = pytest.mark.parametrize("term", TERMS)
 local_terms = pytest.mark.parametrize("term", [name for name in TERMS if name not in COLLECTIVE])
-main_terms = pytest.mark.parametrize("term", ["mace", "nequip", "collective"])
+main_terms = pytest.mark.parametrize("term", ["mace", "nequip", "collective", "sum"])
 every_crystal = pytest.mark.parametrize("system", [s for s in SYSTEMS if s.pbc.any()], ids=lambda s: s.source)
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda s: s.source)
 
@@ -54,7 +54,7 @@ def rotation(seed, handedness):
 
 
 @pytest.mark.parametrize(
-    "term", ["mace", "mace-plain-l2", "mace-agnesi-correlation-4", "mace-attention-zbl", "nequip-rotations"]
+    "term", ["mace", "mace-plain-l2", "mace-agnesi-correlation-4", "mace-attention-zbl", "nequip-rotations", "sum"]
 )
 def test_single_precision_stays_single_where_jax_has_64_bits(term):
     """One constant in double precision, and all that follows from it would be computed in it, at twice the cost."""
@@ -294,7 +294,7 @@ def test_an_unknown_element_is_never_a_number(term):
         potential(term).check([alien])
 
 
-@pytest.mark.parametrize("term", ["collective"])
+@pytest.mark.parametrize("term", ["collective", "sum"])
 def test_a_loss_of_forces_and_stress_has_the_right_gradient(term):
     """As training takes it: a derivative by parameters of derivatives by positions and cell."""
     made, base = potential(term), graph(SYSTEMS[1], MOLECULE)

@@ -1,0 +1,127 @@
+"""Sums of terms, and of potentials."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.potential import NEEDS, Atomic, Metadata, Potential, Space, Term, call
+
+
+class Sum(Term):
+    """Terms whose energies are added: E_i = sum_k factor_k E_k,i. In YAML, a list under ``model`` stands for one.
+
+    A ``cutoff`` given to the sum is that of every term which leaves it out; afterwards ``cutoff`` is the largest one. Charges
+    are those of the one term that provides them; latent features of several terms are put side by side.
+    """
+
+    cutoff: float | None = dataclasses.field(default=None, kw_only=True)
+    """Å."""
+    terms: tuple[Term, ...] = ()
+    factors: tuple[float, ...] | None = None
+    """Constant factor on the energy of each term; 1 where left out."""
+    frozen: tuple[int, ...] = ()
+    """Places of terms that are not trained: all their variables are constants."""
+    elements: tuple[int, ...] = ()
+    """Atomic numbers of the terms that have a table of elements; taken from the data where left out."""
+
+    def __post_init__(self) -> None:
+        self._check()
+        known = {tuple(term.elements) for term in self.terms if _has_elements(term) and term.elements}
+        if not self.elements and len(known) > 1:
+            shown = " and ".join(str(list(zs)) for zs in sorted(known))
+            raise ValueError(f"elements of the terms differ: {shown}; give all the same")
+        elements = self.elements or next(iter(known), ())
+        terms = [_filled(term, self.cutoff, elements) for term in self.terms]
+        # One object named twice would be one set of variables.
+        terms = tuple(term.clone() if any(term is other for other in terms[:k]) else term for k, term in enumerate(terms))
+        cutoffs = [term.cutoff for term in terms]
+        cutoff = None if None in cutoffs else max(cutoffs)
+        if self.cutoff is not None and self.cutoff != cutoff:
+            raise ValueError(f"cutoff {self.cutoff} Å of a Sum is not the largest of its terms, {cutoff} Å; leave it out")
+        for name, value in (("terms", terms), ("cutoff", cutoff), ("elements", elements)):
+            object.__setattr__(self, name, value)
+        super().__post_init__()
+
+    def _check(self) -> None:
+        if not self.terms:
+            raise ValueError("terms is empty: a Sum needs at least one term")
+        if self.factors is not None and len(self.factors) != len(self.terms):
+            raise ValueError(f"factors has {len(self.factors)} numbers for {len(self.terms)} terms; give one for each")
+        wrong = [k for k in self.frozen if not 0 <= k < len(self.terms)]
+        if wrong:
+            raise ValueError(f"frozen: there is no term {wrong[0]}; the {len(self.terms)} terms are counted from 0")
+        headed = [type(term).__name__ for term in self.terms if getattr(term, "heads", ())]
+        if headed:
+            raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What any of the terms needs."""
+        found = {name for term in self.terms for name in term.needs}
+        return (*(name for name in NEEDS if name in found), *sorted(found - set(NEEDS)))
+
+    @nn.compact
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
+        found = [self._answer(k, graph, vectors, space) for k in range(len(self.terms))]
+        factors = self.factors or (1.0,) * len(found)
+        energy = sum(factor * answer.energy for factor, answer in zip(factors, found, strict=True))
+        charges = [answer.charges for answer in found if answer.charges is not None]
+        if len(charges) > 1:
+            raise ValueError("more than one term of the Sum provides charges; keep one of them")
+        latent = [answer.latent for answer in found if answer.latent is not None]
+        return Atomic(energy, charges[0] if charges else None, jnp.concatenate(latent, axis=-1) if latent else None)
+
+    def _answer(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
+        term = self.terms[k]
+        if k not in self.frozen:
+            return call(term, graph, vectors, space)
+        alone = term.clone(parent=None, name=None)
+        start = lambda: nn.init(call, alone)(self.make_rng("params"), graph, vectors, space)
+        return nn.apply(call, alone)(self.variable("constants", f"frozen_{k}", start).value, graph, vectors, space)
+
+
+def _has_elements(term: Term) -> bool:
+    return any(field.name == "elements" for field in dataclasses.fields(term))
+
+
+def _filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
+    changes: dict[str, Any] = {}
+    if term.cutoff is None and cutoff is not None:
+        changes["cutoff"] = cutoff
+    if _has_elements(term) and elements and tuple(term.elements) != elements:
+        changes["elements"] = elements
+    # The same object where nothing changes: linen takes terms over by identity.
+    return term.clone(**changes) if changes else term
+
+
+def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None, frozen: Sequence[int] = ()) -> Potential:
+    """The potential whose energy is the sum of those of ``potentials``, each times its factor; see ``Sum``.
+
+    E0 is the same sum over the free atoms; elements are those that all of them know. To learn the difference to a potential,
+    add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
+
+    Raises:
+        ValueError: what ``Sum`` refuses, or no element that all of them know.
+    """
+    term = Sum(tuple(p.term for p in potentials), None if factors is None else tuple(factors), tuple(frozen))
+    variables: dict[str, dict[str, Any]] = {}
+    for k, potential in enumerate(potentials):
+        if k in frozen:
+            variables.setdefault("constants", {})[f"frozen_{k}"] = potential.variables
+            continue
+        for collection, part in potential.variables.items():
+            variables.setdefault(collection, {})[f"terms_{k}"] = part
+    common = set.intersection(*(set(p.elements) for p in potentials))
+    if not common:
+        raise ValueError("the potentials know no element in common, so that their sum would know none")
+    weights = term.factors or (1.0,) * len(potentials)
+    tables = [dict(p.metadata.atomic_energies) for p in potentials]
+    free = lambda z: sum(weight * table[z] for weight, table in zip(weights, tables, strict=True))
+    return Potential(term, variables, Metadata(atomic_energies=tuple((z, free(z)) for z in sorted(common))))

@@ -1,0 +1,116 @@
+"""Sums of terms: energies, forces, what is trained, what a config says, and what is refused."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+import equipot
+from equipot import config
+from equipot.data.batch import pad
+from equipot.models import fresh
+from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
+from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.sum import Sum, add
+from equipot.physics.zbl import ZBL
+from equipot.potential import Atomic, Metadata, Potential, Term, evaluate
+from equipot.structure import Structure
+from equipot.training.config import TrainConfig
+
+MODEL = MACE(3.5, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
+WATER = Structure([8, 1, 1], [[0, 0, 0], [0.76, 0, 0], [-0.24, 0.73, 0]])
+"""With bonds so short that the covalent radii overlap."""
+WANT = ("energies", "forces", "latent")
+
+
+@pytest.fixture
+def network(double_precision):
+    free = Metadata(((1, -13.0), (8, -430.0)))
+    made = fresh(MODEL, pad([WATER], 3.5), jax.random.key(0), free, shift=[0.1, -0.3], avg_num_neighbors=2.0)
+    return made.astype("float64")
+
+
+def seen(potential):
+    return evaluate(potential, pad([WATER], potential.cutoff, dtype=np.float64), WANT)
+
+
+def test_a_sum_of_potentials_is_the_sum_of_their_answers(network):
+    others = Potential(ZBL(cutoff=2.0), {}, Metadata(((1, 1.0), (6, 5.0), (8, 2.0))))
+    both = add([network, others], factors=(0.5, 2.0))
+    assert both.cutoff == 3.5 and dict(both.metadata.atomic_energies) == {1: -4.5, 8: -211.0}
+    one, two = seen(network), evaluate(others, pad([WATER], 2.0, dtype=np.float64), ("energies", "forces"))
+    found = seen(both)
+    assert abs(float(two.interaction[0])) > 0.1
+    np.testing.assert_allclose(found.forces, 0.5 * one.forces + 2 * two.forces, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.interactions, 0.5 * one.interactions + 2 * two.interactions, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(found.latent, one.latent)
+
+
+def test_repulsion_inside_a_network_and_beside_it_are_the_same(network):
+    inside = network.replace(term=MODEL.clone(repulsion=ZBL()))
+    radii = {"radii": np.array([0.31, 0.66])}
+    inside = inside.replace(variables={**inside.variables, "constants": inside.variables["constants"] | radii})
+    beside = add([network, Potential(ZBL(cutoff=3.5), {}, network.metadata)])
+    np.testing.assert_allclose(seen(beside).forces, seen(inside).forces, rtol=0, atol=1e-12)
+
+
+def test_a_frozen_term_keeps_its_variables_and_is_not_trained(network, tmp_path):
+    new = fresh(MODEL, pad([WATER], 3.5), jax.random.key(1), network.metadata).astype("float64")
+    delta = add([network, new], frozen=(0,))
+    assert set(delta.variables["params"]) == {"terms_1"}
+    np.testing.assert_allclose(seen(delta).forces, seen(network).forces + seen(new).forces, rtol=0, atol=1e-12)
+    assert seen(delta).latent.shape[1] == 2 * seen(new).latent.shape[1]
+    equipot.save(delta, tmp_path / "delta.eqp")
+    again = equipot.load(tmp_path / "delta.eqp")
+    assert again.term == delta.term
+    np.testing.assert_array_equal(seen(again).forces, seen(delta).forces)
+
+
+def test_statistics_reach_the_networks_and_the_shift_only_the_first(double_precision):
+    made = fresh(
+        Sum((LennardJones(), MODEL, MODEL), cutoff=3.5), pad([WATER], 3.5), jax.random.key(0), Metadata(),
+        scale=[2.0, 3.0], shift=[0.1, -0.3], avg_num_neighbors=4.0,
+    )  # fmt: skip
+    constants = made.variables["constants"]
+    for name, shift in (("terms_1", [0.1, -0.3]), ("terms_2", [0, 0])):
+        np.testing.assert_allclose(constants[name]["scale"], [2, 3])
+        np.testing.assert_allclose(constants[name]["shift"], shift, atol=1e-7)
+        assert constants[name]["avg_num_neighbors"] == 4
+    assert constants["terms_0"]["sigma"] == pytest.approx(3.4)
+
+
+def test_a_list_in_a_config_is_a_sum():
+    text = {"data": {"train": "a.xyz"}, "model": ["MACE", {"kind": "ZBL", "cutoff": 2.0}]}
+    model = config.build(TrainConfig, text, overrides=["model.0.channels=8"]).model
+    assert model == Sum((MACE(channels=8), ZBL(cutoff=2.0))) and model.cutoff is None and model.needs == ()
+    filled = model.clone(cutoff=4.5, elements=(1, 8))
+    assert [term.cutoff for term in filled.terms] == [4.5, 2.0] and filled.terms[0].elements == (1, 8)
+    assert config.build(Term, config.dump(filled)) == filled and filled.clone(elements=(1, 6, 8)).terms[0].elements == (1, 6, 8)
+
+
+class Charges(Term):
+    def __call__(self, graph, vectors):
+        return Atomic(0 * graph.numbers * vectors[:, 0, 0], charges=0.0 * graph.numbers)
+
+
+@pytest.mark.parametrize(
+    ("terms", "fields", "message"),
+    [
+        ((), {}, "at least one term"),
+        ((MODEL,), {"factors": (1.0, 2.0)}, "factors has 2 numbers for 1 terms"),
+        ((MODEL,), {"frozen": (1,)}, "there is no term 1"),
+        ((MODEL,), {"cutoff": 4.0}, "cutoff 4.0 Å of a Sum is not the largest of its terms, 3.5 Å"),
+        ((MODEL, MODEL.clone(elements=(6,))), {}, "elements of the terms differ"),
+        ((MODEL.clone(heads=("a", "b")),), {}, "MACE has several heads"),
+    ],
+)
+def test_what_a_sum_refuses(terms, fields, message):
+    with pytest.raises(ValueError, match=message):
+        Sum(terms, **fields)
+
+
+def test_charges_are_those_of_one_term():
+    with pytest.raises(ValueError, match="more than one term of the Sum provides charges"):
+        seen(Potential(Sum((Charges(cutoff=2.0), Charges(cutoff=2.0))), {}))
