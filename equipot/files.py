@@ -47,6 +47,18 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "equipot"
 
 
+def cache_folder(*names: str) -> Path | None:
+    """A folder of the user's cache, made on first use; None where caching is off or the folder cannot be written."""
+    if os.environ.get("EQUIPOT_CACHE") == "off":
+        return None
+    folder = cache_root().joinpath(*names)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def check_writable(path: str | Path) -> None:
     """Makes the folder of a file to come, before the work whose result it will hold.
 

@@ -9,10 +9,10 @@ Conventions
     padding     unused slots point to their own atom and are masked; their vector is ``PADDING_VECTOR``, beyond any cutoff.
                 Padding atoms have Z = 0, belong to the last graph and are masked by ``node_mask``.
 
-Two linear maps carry everything between atoms and slots, each the other's transpose: ``gather`` (an atom's features into
-the slots that point to it) and ``scatter`` (slot values summed back onto the atoms they point to). Where the list is
-symmetric, ``reverse`` makes the second a sum of gathered rows as well, and both are one primitive (``sum_rows``): fast on
-CPU, deterministic on GPU, and differentiable to any order in both modes.
+Two linear maps carry everything between atoms and slots, each the transpose of the other: ``gather`` (features of an atom into
+the slots that point to it) and ``scatter`` (values of slots, summed onto the atoms that they point to). Where the list is
+symmetric, ``reverse`` makes ``scatter`` a sum of gathered rows as well, and both are one primitive
+(``kernels.rows.sum_rows``): fast on CPUs, deterministic on GPUs, and differentiable to any order.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int
 
-from equipot.kernels import rows_code
+from equipot.kernels.rows import add_rows, sum_rows
 
 PADDING_VECTOR = (1.0e3, 0.0, 0.0)
 """Vector of an unused slot (Å)."""
@@ -44,7 +42,10 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """A padded batch of systems with a fixed number of neighbour slots per atom."""
+    """A padded batch of systems with a fixed number of neighbour slots for each atom.
+
+    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pairs`` is static.
+    """
 
     positions: Float[Array, "atoms 3"]
     """Å."""
@@ -59,35 +60,40 @@ class Graph:
     reverse: Int[Array, "atoms slots"] | None
     """Flat slot (atom * slots + slot) of the same pair seen from the other side; None where the list is not symmetric."""
     slot_mask: Bool[Array, "atoms slots"]
+    """Whether a slot holds a neighbour."""
     node_mask: Bool[Array, " atoms"]
+    """Whether an atom is real, not padding."""
     node_graph: Int[Array, " atoms"]
-    """Which graph an atom belongs to, ascending."""
+    """Graph that each atom belongs to, ascending."""
     graph_mask: Bool[Array, " graphs"]
+    """Whether a graph is real, not padding."""
     charge: Float[Array, " graphs"]
     """Total charge, e."""
     spin: Float[Array, " graphs"]
     """Unpaired electrons."""
     head: Int[Array, " graphs"] | None = None
-    """Which head of a potential with several gives the energy; None for one without."""
+    """Level of theory of each graph, as the index of a head of the potential; None for a potential without heads."""
     positions_residual: Float[Array, "atoms 3"] | None = None
     """Low-order part of the positions (Å), held in single precision alone: positions + residual is the position to far more
     digits, and the differences of the positions themselves, which are multiples of one step, are exact."""
     cell_residual: Float[Array, "graphs 3 3"] | None = None
     """Low-order part of the cell (Å), whose high-order part is of multiples of the same step."""
     pairs: int | None = None
-    """Room for directed pairs within the cutoff, where that is known to be less than for slots; more make energies NaN."""
+    """Capacity for directed pairs within the cutoff, as many as slots where it is None. More pairs make all energies NaN."""
 
     @property
     def num_atoms(self) -> int:
-        """Number of rows, padding included."""
+        """Number of atoms, padding included."""
         return self.positions.shape[0]
 
     @property
     def num_slots(self) -> int:
+        """Number of slots of each atom."""
         return self.neighbors.shape[1]
 
     @property
     def num_graphs(self) -> int:
+        """Number of graphs, padding included."""
         return self.graph_mask.shape[0]
 
     def replace(self, **changes: Any) -> Graph:
@@ -97,7 +103,7 @@ class Graph:
         return dataclasses.replace(self, **dropped | changes)
 
     def astype(self, dtype: Any) -> Graph:
-        """The same graph with its real-valued fields in ``dtype``."""
+        """Convert the real-valued fields to ``dtype``."""
         real = ("positions", "cell", "charge", "spin", "positions_residual", "cell_residual")
         present = {name: getattr(self, name) for name in real}
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
@@ -108,7 +114,7 @@ HEADS = "heads"
 
 
 def choose_head(heads: Sequence[str]) -> str:
-    """What to say where a potential has several heads and nobody has chosen one."""
+    """Error message for a potential with several heads none of which was chosen."""
     return (
         f"the potential has several heads, {', '.join(heads)}: choose one, with potential.head({heads[0]!r}), or with "
         f"FILE@{heads[0]} wherever a potential is named"
@@ -116,9 +122,12 @@ def choose_head(heads: Sequence[str]) -> str:
 
 
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
-    """Vector from each atom to the neighbour in each slot (Å); ``PADDING_VECTOR`` in unused slots."""
+    """Vector from each atom to the neighbour in each slot (Å), v = r[neighbor] + shift . cell - r[atom].
+
+    Unused slots hold ``PADDING_VECTOR``. In single precision the vector is rounded once, where the residuals are added.
+    """
     vectors = (gather(graph.positions, graph) - graph.positions[:, None]) + _images(graph.cell, graph)
-    # What stands on the grid is exact so far: this is where a vector is rounded, once.
+    # Differences of the high-order parts are exact so far: a vector is rounded here, once.
     fine = graph.positions_residual
     correction = 0 if fine is None else gather(fine, graph) - fine[:, None]
     vectors += correction if graph.cell_residual is None else correction + _images(graph.cell_residual, graph)
@@ -126,13 +135,14 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
 
 
 def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
+    """Lattice vector from each neighbour to the image of it in the slot, shift . cell (Å)."""
     cell = cell[graph.node_graph]
     # An accelerator must not round lattice vectors to 19 bits.
     return jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
 
 
 def volume(graph: Graph) -> Float[Array, " graphs"]:
-    """|det cell| in Å^3; zero where the system is open along a missing lattice vector."""
+    """Volume of each cell, |det cell| (Å^3); zero where the system is open along a missing lattice vector."""
     cell = graph.cell if graph.cell_residual is None else graph.cell + graph.cell_residual
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
@@ -170,88 +180,45 @@ def _unit_normal(a: Float[Array, "n 3"], b: Float[Array, "n 3"], used: Bool[Arra
 
 
 def sum_graphs(values: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "graphs ..."]:
-    """Sum of a per-atom quantity over the real atoms of each graph."""
-    mask = graph.node_mask.reshape(-1, *([1] * (values.ndim - 1)))
-    values = jnp.where(mask, values, 0)
-    return jax.ops.segment_sum(values, graph.node_graph, graph.num_graphs, indices_are_sorted=True)
+    """Sum values of atoms over the real atoms of each graph.
+
+    A value that is not a number reaches the sum of its own graph only. The order of additions is fixed on every platform, so
+    that equal inputs give equal bits.
+    """
+    real = graph.node_mask.reshape(-1, *([1] * (values.ndim - 1)))
+    values = jnp.where(real, values, 0)
+    if graph.num_graphs == 1:
+        return jnp.sum(values, axis=0, keepdims=True)
+    return jax.lax.platform_dependent(
+        values, graph.node_graph, cpu=partial(_sum_segments, graph.num_graphs), default=partial(_sum_masked, graph.num_graphs)
+    )
+
+
+def _sum_segments(count: int, values: Array, segment: Array) -> Array:
+    return jax.ops.segment_sum(values, segment, count, indices_are_sorted=True)
+
+
+def _sum_masked(count: int, values: Array, segment: Array) -> Array:
+    """Sums over all atoms for each graph: a scatter on an accelerator adds in an order that differs from run to run."""
+    member = segment == jnp.arange(count, dtype=segment.dtype)[:, None]
+    return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values, 0), axis=1)
 
 
 def gather(x: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
     """Features of the neighbour in each slot; zero in unused slots. The transpose of ``scatter``."""
-    to, back = _used(graph.neighbors, graph), _used(graph.reverse, graph)
-    return sum_rows(x, to.reshape(-1, 1), back).reshape(*to.shape, *x.shape[1:])
+    neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
+    return sum_rows(x, neighbor.reshape(-1, 1), reverse).reshape(*neighbor.shape, *x.shape[1:])
 
 
 def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
     """Sum over the used slots that point to each atom. The transpose of ``gather``."""
-    to, back = _used(graph.neighbors, graph), _used(graph.reverse, graph)
+    neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
     flat = y.reshape(-1, *y.shape[2:])
-    if back is None:
-        return add_rows(flat, to.reshape(-1), len(y))
-    return sum_rows(flat, back, to.reshape(-1, 1))
+    if reverse is None:
+        return add_rows(flat, neighbor.reshape(-1), len(y))
+    return sum_rows(flat, reverse, neighbor.reshape(-1, 1))
 
 
 def _used(index: Array | None, graph: Graph) -> Array | None:
+    """``index`` with -1 in unused slots."""
     return None if index is None else jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)
-
-
-def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], back: Int[Array, "n l"] | None) -> Float[Array, "m ..."]:
-    """y[i] = sum_k x[index[i, k]], where -1 stands for nothing; ``back`` says the same of the transposed map.
-
-    Without it, the gradient is an ordinary scatter.
-    """
-    if back is None:
-        return _sum_rows(x, index, index)
-    return rows_p.bind(x, index, back)
-
-
-def add_rows(x: Float[Array, "n ..."], to: Int[Array, " n"], count: int) -> Float[Array, "count ..."]:
-    """Each row of ``x`` added to row ``to`` of ``count``; -1 stands for nowhere."""
-    return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.where(to < 0, count, to)].add(x, mode="drop")
-
-
-def _sum_rows(x: Array, index: Array, back: Array) -> Array:
-    found = x.at[jnp.maximum(index, 0)].get(mode="promise_in_bounds")
-    kept = jnp.where((index >= 0).reshape(*index.shape, *([1] * (x.ndim - 1))), found, 0)
-    return kept[:, 0] if index.shape[1] == 1 else jnp.sum(kept, axis=1, dtype=x.dtype)
-
-
-def _native(x: Array, index: Array, back: Array) -> Array:
-    return rows_code.call(x, index) if rows_code.possible(x.dtype) else _sum_rows(x, index, back)
-
-
-rows_p = Primitive("equipot_sum_rows")
-rows_p.def_impl(jax.jit(lambda x, index, back: rows_p.bind(x, index, back)))
-rows_p.def_abstract_eval(lambda x, index, back: jax.core.ShapedArray((index.shape[0], *x.shape[1:]), x.dtype))
-mlir.register_lowering(rows_p, mlir.lower_fun(_sum_rows, multiple_results=False))
-mlir.register_lowering(rows_p, mlir.lower_fun(_native, multiple_results=False), platform="cpu")
-
-
-def _jvp(primals: tuple, tangents: tuple) -> tuple:
-    x, index, back = primals
-    out, (tangent, *_) = rows_p.bind(x, index, back), tangents
-    return out, ad.Zero.from_primal_value(out) if type(tangent) is ad.Zero else rows_p.bind(tangent, index, back)
-
-
-def _transpose(cotangent: Any, x: Any, index: Array, back: Array) -> tuple:
-    return ad.Zero(x.aval) if type(cotangent) is ad.Zero else rows_p.bind(cotangent, back, index), None, None
-
-
-def _batch(arguments: tuple, axes: tuple) -> tuple:
-    x, index, back = arguments
-    if not any(isinstance(axis, int) for axis in axes[1:]):
-        # The map acts on the leading axis only, so a mapped axis may simply ride along at the end.
-        return rows_p.bind(jnp.moveaxis(x, axes[0], -1), index, back), x.ndim - 1
-    # One system with the rows of all.
-    size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if isinstance(axis, int))
-    front = lambda a, axis: jnp.moveaxis(a, axis, 0) if isinstance(axis, int) else jnp.broadcast_to(a, (size, *a.shape))
-    x, index, back = (front(a, axis) for a, axis in zip(arguments, axes, strict=True))
-    shift = lambda i, rows: jnp.where(i < 0, -1, i + rows * jnp.arange(size, dtype=i.dtype)[:, None, None])
-    whole = lambda a: a.reshape(-1, *a.shape[2:])
-    out = rows_p.bind(whole(x), whole(shift(index, x.shape[1])), whole(shift(back, index.shape[1])))
-    return out.reshape(size, -1, *out.shape[1:]), 0
-
-
-ad.primitive_jvps[rows_p] = _jvp
-ad.primitive_transposes[rows_p] = _transpose
-batching.primitive_batchers[rows_p] = _batch

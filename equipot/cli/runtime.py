@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from equipot.files import cache_root
+from equipot import files
 
 
 def prepare(dtype: str, devices: int = 1) -> None:
@@ -40,14 +40,7 @@ def cache_folder() -> Path | None:
 
     Code compiled for one kind of processor may crash on another, so that each kind has its own folder.
     """
-    if os.environ.get("EQUIPOT_CACHE") == "off":
-        return None
-    folder = cache_root() / "compiled" / processor()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    return files.cache_folder("compiled", processor())
 
 
 def processor() -> str:

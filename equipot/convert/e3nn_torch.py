@@ -8,7 +8,7 @@ from typing import Any
 import e3nn_jax as e3nn
 import numpy as np
 
-from equipot.kernels.convolution_bundle import coupling
+from equipot.kernels.convolution_forms import coupling
 from equipot.nn.tensor_product import Path
 
 SILU = 1.6791767923989418

@@ -221,7 +221,7 @@ def species_networks(module: Module, basis: Basis, paths: Paths) -> Params:
 
 
 def species_mlp(module: Module, basis: Basis, tables: list[np.ndarray]) -> Params:
-    """Parameters of ``nn.pair_network.SpeciesMLP``; ``tables`` are the stored features of a slot's ends, by species."""
+    """Parameters of ``nn.radial_network.SpeciesMLP``; ``tables`` are the stored features of a slot's ends, by species."""
     module.of("mace.modules.radial.RadialMLP").ignore("hs")
     layers = list(module.child("net").of("torch.nn.modules.container.Sequential"))
     if len(layers) < 4 or len(layers) % 3 != 1:

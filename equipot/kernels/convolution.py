@@ -1,140 +1,186 @@
-"""The convolution over neighbours as a primitive of JAX.
+"""The convolution over neighbours as a primitive of JAX (see ``convolution_forms`` for the formula).
 
-On a CPU a bundle is one kernel that keeps what belongs to a pair in registers and the cache; nothing as large as [pairs,
-numel] is ever stored. Elsewhere, and where LLVM does not know the processor, it is the plain formulation below.
+On a CPU all results of one description are one kernel, which keeps the intermediate results of a pair in registers and the
+cache; no array as large as [pairs, numel] is ever stored. The plain formulation below holds a block of such arrays at a time.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from equipot.kernels import convolution_code, primitive
-from equipot.kernels.convolution_bundle import PER_PAIR, Bundle, Layout, Leg, Route, Term, coupling, forward
-from equipot.neighbors.packed import Pairs
+from equipot.kernels.convolution_forms import (
+    PER_PAIR,
+    CouplingPath,
+    Layout,
+    Monomial,
+    MultilinearForms,
+    Operand,
+    coupling,
+    forward,
+)
 
-BLOCK_BYTES = {"cpu": 2**23, "other": 2**30}
+BLOCK_BYTES = 2**30
 """Size of the radial weights that the plain formulation holds at once."""
+CPU_BLOCK_BYTES = 2**23
+"""The same on a CPU, where a block should stay in the cache."""
+
+
+class PairIndices(NamedTuple):
+    """Index arrays of directed pairs; -1 stands for no pair.
+
+    The pairs of an atom follow each other without a gap, and rows behind the last pair are empty.
+    """
+
+    pair_of_slot: Int[Array, "atoms slots"]
+    """Pair in each slot of an atom."""
+    row_starts: Int[Array, " atoms+1"]
+    """First pair of each atom, and the number of rows."""
+    neighbors: Int[Array, " pairs"]
+    """Neighbour of each pair."""
+    reverse_pair: Int[Array, "atoms slots"] | None
+    """For the pair in each slot, the pair seen from the other side; None where the list is not symmetric."""
 
 
 def convolve(
     hidden: Float[Array, "pairs q"],
-    last: Float[Array, "q numel"],
+    last: Float[Array, "rows numel"],
     harmonics: Float[Array, "pairs m"],
     nodes: Float[Array, "atoms features"],
-    pairs: Pairs,
+    pairs: PairIndices,
     layout: Layout,
     start: Int[Array, " pairs"] | None = None,
 ) -> Float[Array, "atoms messages"]:
-    """Messages of the neighbours.
+    """Compute the messages that every atom i gathers from its neighbours j(k).
 
-    Where ``layout.rows`` is given, ``start`` is the first row of the last layer that belongs to a pair. Where the layout is
-    ``direct``, ``last`` has no rows.
+        A[i, p, m, c] = sum over pairs k of i, components a, b
+                        (sum_q hidden[k, q] last[q, p, c])  nodes[j(k), a, c]  harmonics[k, b]  C_p[a, b, m]
+
+    for every coupling path p of ``layout``, with Clebsch-Gordan coefficients C_p. Operands of different precision are computed
+    in the highest.
+
+    Args:
+        hidden: Last hidden features of the radial network.
+        last: Last layer of the radial network, with one column for each path and channel; without rows where
+            ``layout.direct``.
+        harmonics: Spherical harmonics, l ascending.
+        nodes: Features of atoms, as ``layout`` arranges them.
+        pairs: Index arrays.
+        layout: Coupling paths and where everything lies.
+        start: First row of ``last`` that belongs to each pair, where ``layout.rows`` is given.
     """
     assert (start is None) == (layout.rows is None)
-    indices = [x for x in (pairs.place, pairs.first, pairs.neighbors, start, pairs.back) if x is not None]
+    indices = [pairs.pair_of_slot, pairs.row_starts, pairs.neighbors]
+    indices += [x for x in (start, pairs.reverse_pair) if x is not None]
     dtype = jnp.result_type(hidden, last, harmonics, nodes)
     operands = (x.astype(dtype) for x in (hidden, last, harmonics, nodes))
-    bundle = forward(layout, pairs.back is not None, pairs.packed)
-    return convolution_p.bind(*(x.astype(jnp.int32) for x in indices), *operands, bundle=bundle)[0]
+    forms = forward(layout, symmetric=pairs.reverse_pair is not None)
+    return convolution_p.bind(*(x.astype(jnp.int32) for x in indices), *operands, forms=forms)[0]
 
 
-def plain(*arguments: Array, bundle: Bundle) -> list[Array]:
-    """What a bundle means, with a row of slots for each atom."""
-    (place, _, neighbors, *others), operands = arguments[: bundle.indices], arguments[bundle.indices :]
-    active, rows = place >= 0, neighbors.shape[0]
+def plain(*arguments: Array, forms: MultilinearForms, block_bytes: int = BLOCK_BYTES) -> list[Array]:
+    """Compute the results in JAX, with a row of slots for each atom, in blocks of atoms.
 
-    def slots(x: Array) -> Array:
-        """What belongs to pairs; anything in slots that are not active."""
-        return x[jnp.maximum(place, 0)] if bundle.packed else x.reshape(*place.shape, *x.shape[1:])
+    Args:
+        arguments: Index arrays and operands.
+        forms: What to compute.
+        block_bytes: Size of the radial weights of one block.
+    """
+    (pair_of_slot, _, neighbors, *others), operands = arguments[: forms.indices], arguments[forms.indices :]
+    active, rows = pair_of_slot >= 0, neighbors.shape[0]
+    # Slots without a pair hold anything.
+    slots = lambda x: x[jnp.maximum(pair_of_slot, 0)]
 
     def pairs(y: Array) -> Array:
-        if not bundle.packed:
-            return y.reshape(rows, *y.shape[2:])
-        return jnp.zeros((rows, *y.shape[2:]), y.dtype).at[jnp.where(active, place, rows)].set(y, mode="drop")
+        return jnp.zeros((rows, *y.shape[2:]), y.dtype).at[jnp.where(active, pair_of_slot, rows)].set(y, mode="drop")
 
-    start = () if bundle.layout.rows is None else (slots(others[0]),)
-    given = [x if leg in (Leg.LAST, Leg.NODES, Leg.MESSAGE) else slots(x) for leg, x in zip(bundle.legs, operands, strict=True)]
-    found = _plain_slots(bundle, [jnp.maximum(slots(neighbors), 0), active, *start], given)
-    return [pairs(y) if leg in PER_PAIR else y for (leg, _), y in zip(bundle.outputs, found, strict=True)]
+    start = () if forms.layout.rows is None else (slots(others[0]),)
+    given = [slots(x) if kind in PER_PAIR else x for kind, x in zip(forms.kinds, operands, strict=True)]
+    found = _blocks(forms, [jnp.maximum(slots(neighbors), 0), active, *start], given, block_bytes)
+    return [pairs(y) if kind in PER_PAIR else y for (kind, _), y in zip(forms.outputs, found, strict=True)]
 
 
-def _plain_slots(bundle: Bundle, indices: list[Array], operands: list[Array]) -> list[Array]:
-    """In blocks of atoms."""
-    (atoms, slots), layout = indices[0].shape, bundle.layout
-    limit = BLOCK_BYTES["cpu" if jax.default_backend() == "cpu" else "other"]
-    size = max(1, min(atoms, limit // max(1, slots * layout.numel * operands[0].dtype.itemsize)))
+def _blocks(forms: MultilinearForms, indices: list[Array], operands: list[Array], block_bytes: int) -> list[Array]:
+    """Results for arrays with a row of slots for each atom, one block of atoms after the other."""
+    (atoms, slots), layout = indices[0].shape, forms.layout
+    size = max(1, min(atoms, block_bytes // max(1, slots * layout.numel * operands[0].dtype.itemsize)))
     blocks = -(-atoms // size)
-    whole = {k: x for k, (leg, x) in enumerate(zip(bundle.legs, operands, strict=True)) if leg in (Leg.LAST, Leg.NODES)}
+    common = (Operand.LAST, Operand.NODES)
+    whole = {k: x for k, (kind, x) in enumerate(zip(forms.kinds, operands, strict=True)) if kind in common}
     split = lambda x: jnp.pad(x, [(0, blocks * size - atoms)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, size, *x.shape[1:])
     parts = {k: split(x) for k, x in enumerate(operands) if k not in whole}
 
     def block(mapped: tuple) -> list[Array]:
         of_block, chosen = mapped
-        return _plain_block(bundle, of_block, [whole[k] if k in whole else chosen[k] for k in range(len(operands))])
+        return _block(forms, of_block, [whole[k] if k in whole else chosen[k] for k in range(len(operands))])
 
     found = jax.lax.map(block, ([split(x) for x in indices], parts))
     return [
-        jnp.sum(y, axis=0) if leg is Leg.LAST else y.reshape(blocks * size, *y.shape[2:])[:atoms]
-        for (leg, _), y in zip(bundle.outputs, found, strict=True)
+        jnp.sum(y, axis=0) if kind is Operand.LAST else y.reshape(blocks * size, *y.shape[2:])[:atoms]
+        for (kind, _), y in zip(forms.outputs, found, strict=True)
     ]
 
 
-def _plain_block(bundle: Bundle, indices: list[Array], operands: list[Array]) -> list[Array]:
+def _block(forms: MultilinearForms, indices: list[Array], operands: list[Array]) -> list[Array]:
     neighbors, active, *others = indices
-    start = None if bundle.layout.rows is None else others[0]
+    start = None if forms.layout.rows is None else others[0]
     mask = active[..., None]
     rows = []
-    for leg, x in zip(bundle.legs, operands, strict=True):
-        x = x[neighbors] if leg is Leg.NODES else x
-        rows.append(jnp.where(mask, x, 0) if leg in (Leg.NODES, *PER_PAIR) else x)
+    for kind, x in zip(forms.kinds, operands, strict=True):
+        x = x[neighbors] if kind is Operand.NODES else x
+        rows.append(jnp.where(mask, x, 0) if kind in (Operand.NODES, *PER_PAIR) else x)
     out = []
-    for leg, terms in bundle.outputs:
-        shape = bundle.layout.shape(leg, len(neighbors), neighbors.shape)
-        total = sum(_form(bundle.layout, leg, term, rows, shape, start) for term in terms)
-        out.append(jnp.where(mask, total, 0) if leg in PER_PAIR else total)
+    for kind, terms in forms.outputs:
+        shape = forms.layout.shape(kind, len(neighbors), neighbors.shape)
+        total = sum(_form(forms.layout, kind, term, rows, shape, start) for term in terms)
+        out.append(jnp.where(mask, total, 0) if kind in PER_PAIR else total)
     return out
 
 
 def _components(x: Array, start: int, stride: int, l: int, channels: int) -> Float[Array, "*rows m channels"]:
-    """Block of an irrep in rows of features or messages."""
+    """Select the block of an irrep in rows of features or messages."""
     return jnp.stack([x[..., start + a * stride : start + a * stride + channels] for a in range(2 * l + 1)], axis=-2)
 
 
-def _form(layout: Layout, leg: Leg, term: Term, rows: list[Array], shape: tuple[int, ...], start: Array | None) -> Array:
-    """The form with one leg left out, path by path."""
+def _form(
+    layout: Layout, kind: Operand, term: Monomial, rows: list[Array], shape: tuple[int, ...], start: Array | None
+) -> Array:
+    """Compute one term of a sum, with the factor ``kind`` left out, path by path; see ``convolution_forms``."""
     hidden, last, *_ = (rows[o] if o >= 0 else None for o in term)
     mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
-    if leg in (Leg.HIDDEN, Leg.LAST):
+    if kind in (Operand.HIDDEN, Operand.LAST):
         if layout.direct:
-            return sum(_columns(r, layout.hidden, _slope(r, term, rows)) for r in layout.routes)
-        # Columns of the last layer stand in the order of the routes.
-        slope = jnp.concatenate([_slope(r, term, rows) for r in layout.routes], axis=-1)
-        if leg is Leg.HIDDEN:
+            return sum(_columns(path, layout.hidden, _slope(path, term, rows)) for path in layout.paths)
+        # Columns of the last layer are in the order of the paths.
+        slope = jnp.concatenate([_slope(path, term, rows) for path in layout.paths], axis=-1)
+        if kind is Operand.HIDDEN:
             return slope @ last.T if mine is None else jnp.einsum("nkc,nkqc->nkq", slope, last[mine])
         if mine is None:
             return jnp.einsum("nkq,nkj->qj", hidden, slope)
         return jnp.zeros(shape, hidden.dtype).at[mine].add(hidden[..., None] * slope[:, :, None])
     blocks: dict[tuple[int, int], Array] = {}
-    for r in layout.routes:
-        columns = slice(r.column, r.column + r.channels)
+    for path in layout.paths:
+        columns = slice(path.column, path.column + path.channels)
         if layout.direct:
             w = hidden[..., columns]
         else:
             w = hidden @ last[:, columns] if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, last[:, columns][mine])
         w = w[:, :, None]
-        if leg is Leg.PAIRS:
-            value, place = w * _returned(r, term, rows), (r.sender, r.sender_stride)
+        if kind is Operand.PAIRS:
+            value, place = w * _returned(path, term, rows), (path.sender, path.sender_stride)
         else:
-            h = _components(rows[term[Leg.NODES]], r.sender, r.sender_stride, r.l_in, r.channels)
-            if leg is Leg.HARMONICS:
-                g = _components(rows[term[Leg.MESSAGE]], r.message, r.message_stride, r.l_out, r.channels)
-                value = jnp.einsum("abm,nkma->nkb", _coupling(r, w), jnp.einsum("nkac,nmc->nkma", w * h, g))[..., None]
-                place = r.l_edge**2, 1
+            h = _components(rows[term[Operand.NODES]], path.sender, path.sender_stride, path.l_in, path.channels)
+            if kind is Operand.HARMONICS:
+                g = _components(rows[term[Operand.MESSAGE]], path.message, path.message_stride, path.l_out, path.channels)
+                z = jnp.einsum("nkac,nmc->nkma", w * h, g)
+                value, place = jnp.einsum("abm,nkma->nkb", _coupling(path, w), z)[..., None], (path.l_edge**2, 1)
             else:
-                value = jnp.einsum("nkma,nkac->nmc", _transfer(r, term, rows), w * h)
-                place = r.message, r.message_stride
+                value = jnp.einsum("nkma,nkac->nmc", _transfer(path, term, rows), w * h)
+                place = path.message, path.message_stride
         blocks[place] = blocks[place] + value if place in blocks else value
     return _joined(blocks, shape)
 
@@ -158,38 +204,39 @@ def _joined(blocks: dict[tuple[int, int], Array], shape: tuple[int, ...]) -> Arr
     return jnp.concatenate([*parts, jnp.zeros((*shape[:-1], shape[-1] - end), parts[-1].dtype)], axis=-1)
 
 
-def _columns(r: Route, count: int, x: Array) -> Array:
-    """What belongs to a route among so many columns."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(r.column, count - r.column - r.channels)])
+def _columns(path: CouplingPath, count: int, x: Array) -> Array:
+    """Place the columns of a path among ``count`` columns, zero elsewhere."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(path.column, count - path.column - path.channels)])
 
 
-def _coupling(r: Route, like: Array) -> Array:
-    return jnp.asarray(coupling(*r.degrees), like.dtype)
+def _coupling(path: CouplingPath, like: Array) -> Float[Array, "m_in m_edge m_out"]:
+    return jnp.asarray(coupling(*path.degrees), like.dtype)
 
 
-def _transfer(r: Route, term: Term, rows: list[Array]) -> Float[Array, "atoms slots m_out m_in"]:
-    harmonics = rows[term[Leg.HARMONICS]]
-    return jnp.einsum("abm,nkb->nkma", _coupling(r, harmonics), harmonics[..., r.l_edge**2 : (r.l_edge + 1) ** 2])
+def _transfer(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots m_out m_in"]:
+    """Matrix of each slot from the features of the neighbour to the message, without the radial weight."""
+    harmonics = rows[term[Operand.HARMONICS]]
+    return jnp.einsum("abm,nkb->nkma", _coupling(path, harmonics), harmonics[..., path.l_edge**2 : (path.l_edge + 1) ** 2])
 
 
-def _returned(r: Route, term: Term, rows: list[Array]) -> Float[Array, "atoms slots m_in channels"]:
-    """What a message's derivative is for the features of a neighbour, without the radial weight."""
-    g = _components(rows[term[Leg.MESSAGE]], r.message, r.message_stride, r.l_out, r.channels)
-    return jnp.einsum("nkma,nmc->nkac", _transfer(r, term, rows), g)
+def _returned(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots m_in channels"]:
+    """Derivative with respect to the features of a neighbour, without the radial weight."""
+    g = _components(rows[term[Operand.MESSAGE]], path.message, path.message_stride, path.l_out, path.channels)
+    return jnp.einsum("nkma,nmc->nkac", _transfer(path, term, rows), g)
 
 
-def _slope(r: Route, term: Term, rows: list[Array]) -> Float[Array, "atoms slots channels"]:
-    """Derivative with respect to the radial weights of a route."""
-    h = _components(rows[term[Leg.NODES]], r.sender, r.sender_stride, r.l_in, r.channels)
-    return jnp.sum(_returned(r, term, rows) * h, axis=2)
+def _slope(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots channels"]:
+    """Derivative with respect to the radial weights of a path."""
+    h = _components(rows[term[Operand.NODES]], path.sender, path.sender_stride, path.l_in, path.channels)
+    return jnp.sum(_returned(path, term, rows) * h, axis=2)
 
 
-def native(*arguments: Array, bundle: Bundle) -> list[Array]:
-    """The same by a kernel for this processor."""
-    indices, operands = arguments[: bundle.indices], arguments[bundle.indices :]
-    if not (bundle.packed and convolution_code.possible(operands[0].dtype)):
-        return plain(*arguments, bundle=bundle)
-    return convolution_code.call(bundle, indices, operands)
+def native(*arguments: Array, forms: MultilinearForms) -> list[Array]:
+    """Compute the results by a kernel for this processor where there is one."""
+    indices, operands = arguments[: forms.indices], arguments[forms.indices :]
+    if not convolution_code.possible(operands[0].dtype):
+        return plain(*arguments, forms=forms, block_bytes=CPU_BLOCK_BYTES)
+    return convolution_code.call(forms, indices, operands)
 
 
 convolution_p = primitive.make("equipot_convolution", plain, native)

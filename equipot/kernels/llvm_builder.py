@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from llvmlite import ir
 
-from equipot.kernels.xla_ffi import I8, I32, I64, POINTER, counting, external, vector_bytes, vector_registers
+from equipot.kernels.ffi_handler import I8, I32, I64, POINTER, counting, external
+from equipot.kernels.xla_ffi import vector_bytes, vector_registers
 
 Index = ir.Value | int
 
@@ -27,7 +28,7 @@ class Matrix:
 
 
 class Emitter:
-    """Writes a function; indices may be Python integers, and then fold."""
+    """Writes instructions of a function; operations on indices that are Python integers are done while it is written."""
 
     def __init__(self, builder: ir.IRBuilder, real: ir.Type) -> None:
         self.b = builder
@@ -38,9 +39,11 @@ class Emitter:
     # Integers
 
     def index(self, value: Index) -> ir.Value:
+        """Constant for a Python integer."""
         return I64(value) if isinstance(value, int) else value
 
     def add(self, x: Index, y: Index) -> Index:
+        """x + y."""
         if isinstance(x, int) and isinstance(y, int):
             return x + y
         if x == 0 and isinstance(x, int):
@@ -50,6 +53,7 @@ class Emitter:
         return self.b.add(self.index(x), self.index(y))
 
     def mul(self, x: Index, y: Index) -> Index:
+        """x y."""
         if isinstance(x, int) and isinstance(y, int):
             return x * y
         if isinstance(y, int) and y == 1:
@@ -64,6 +68,7 @@ class Emitter:
         return out
 
     def round_up(self, x: Index, multiple: int) -> Index:
+        """Smallest multiple of ``multiple`` that is at least x."""
         if isinstance(x, int):
             return -(-x // multiple) * multiple
         return self.b.mul(self.b.udiv(self.b.add(x, I64(multiple - 1)), I64(multiple)), I64(multiple))
@@ -77,60 +82,70 @@ class Emitter:
     # Memory
 
     def pointer(self, base: ir.Value, offset: Index, kind: ir.Type | None = None) -> ir.Value:
+        """Address of element ``offset`` of an array."""
         return self.b.gep(base, [self.index(offset)], inbounds=True, source_etype=kind or self.real)
 
     def load(self, base: ir.Value, offset: Index, lanes: int = 1, kind: ir.Type | None = None) -> ir.Value:
+        """Read ``lanes`` elements from ``offset`` on."""
         kind = kind or self.real
         size = 8 if kind in (I64, ir.DoubleType()) else 1 if kind == I8 else 4
         return self.b.load(self.pointer(base, offset, kind), typ=self.vector(lanes, kind), align=size)
 
     def store(self, value: ir.Value, base: ir.Value, offset: Index, kind: ir.Type | None = None) -> None:
+        """Write a number or a vector from element ``offset`` on."""
         kind = kind or self.real
         size = 8 if kind in (I64, ir.DoubleType()) else 1 if kind == I8 else 4
         self.b.store(value, self.pointer(base, offset, kind), align=size)
 
     def variable(self, value: ir.Value) -> ir.Value:
-        """A place that the optimiser turns into a register."""
+        """Reserve memory for a value that changes, which the optimiser turns into a register."""
         with self.b.goto_entry_block():
             place = self.b.alloca(value.type)
         self.b.store(value, place)
         return place
 
     def read(self, place: ir.Value) -> ir.Value:
+        """Read a ``variable``."""
         return self.b.load(place, typ=place.allocated_type)
 
     def malloc(self, count: Index) -> ir.Value:
-        """Memory for so many numbers, from the beginning of a cache line; for ``free``."""
+        """Allocate memory for ``count`` numbers, from the beginning of a cache line; ``free`` gives it back."""
         line = 64
         reserved = self.b.add(self.b.mul(self.index(count), I64(self.bytes)), I64(2 * line))
         raw = self.b.call(external(self.b.module, "malloc", POINTER, [I64]), [reserved])
         number = self.b.and_(self.b.add(self.b.ptrtoint(raw, I64), I64(2 * line - 1)), I64(-line))
         memory = self.b.inttoptr(number, POINTER)
-        # What malloc gave stands just before.
+        # The address that malloc gave is stored just before.
         self.b.store(raw, self.b.gep(memory, [I64(-8)], source_etype=I8))
         return memory
 
     def free(self, memory: ir.Value) -> None:
+        """Give memory of ``malloc`` back."""
         raw = self.b.load(self.b.gep(memory, [I64(-8)], source_etype=I8), typ=POINTER)
         self.b.call(external(self.b.module, "free", ir.VoidType(), [POINTER]), [raw])
 
     # Vectors
 
     def vector(self, lanes: int, kind: ir.Type | None = None) -> ir.Type:
+        """Type of ``lanes`` numbers."""
         return (kind or self.real) if lanes == 1 else ir.VectorType(kind or self.real, lanes)
 
     def zero(self, lanes: int) -> ir.Value:
+        """Zero in all lanes."""
         return self.constant(0.0, lanes)
 
     def constant(self, value: float, lanes: int) -> ir.Value:
+        """One number in all lanes."""
         if lanes == 1:
             return ir.Constant(self.real, value)
         return ir.Constant(ir.VectorType(self.real, lanes), [value] * lanes)
 
     def constants(self, values: list[float]) -> ir.Value:
+        """A vector of given numbers."""
         return ir.Constant(ir.VectorType(self.real, len(values)), values)
 
     def splat(self, scalar: ir.Value, lanes: int) -> ir.Value:
+        """Copy a number to all lanes."""
         if lanes == 1:
             return scalar
         kind = ir.VectorType(self.real, lanes)
@@ -139,7 +154,7 @@ class Emitter:
         return self.b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask)
 
     def widen(self, value: ir.Value, lanes: int) -> ir.Value:
-        """The same with zeros behind."""
+        """Lengthen a vector by zeros to ``lanes``."""
         have = value.type.count if isinstance(value.type, ir.VectorType) else 1
         if have == lanes:
             return value
@@ -163,7 +178,7 @@ class Emitter:
         return self.b.call(function, [x, y, z])
 
     def sum(self, value: ir.Value) -> ir.Value:
-        """Sum over lanes, halves first."""
+        """Sum over the lanes of a vector, adding halves."""
         lanes = value.type.count if isinstance(value.type, ir.VectorType) else 1
         while lanes > 1:
             half = lanes // 2
@@ -179,7 +194,7 @@ class Emitter:
     # Patterns
 
     def blocks(self, size: int, body: Callable[[Index, int], None]) -> None:
-        """``body(offset, lanes)`` over ``size`` elements: whole vectors, then what is left in smaller ones."""
+        """Write ``body(offset, lanes)`` over ``size`` elements: whole vectors first, then the remainder in smaller ones."""
         whole = size // self.lanes
         if whole > 2:
             with self.loop(whole * self.lanes, self.lanes) as offset:
@@ -191,6 +206,7 @@ class Emitter:
             body(offset, lanes)
 
     def tails(self, size: int) -> Iterator[tuple[int, int]]:
+        """Offsets and lanes of the vectors, each half as wide as the one before, that cover the remainder of ``size``."""
         offset, lanes = size - size % self.lanes, self.lanes
         while offset < size:
             lanes //= 2
@@ -199,9 +215,10 @@ class Emitter:
                 offset += lanes
 
     def matmul(self, a: Matrix, b: Matrix, c: Matrix, rows: Index, inner: Index, columns: int, add: bool) -> None:
-        """c (+)= a b, with ``inner`` the dimension that is summed over.
+        """Write the matrix product c = a b, or c += a b where ``add``; ``inner`` is the dimension that is summed over.
 
-        ``rows`` that are not known when this is written must be a multiple of ``ROWS``; columns of b and c are contiguous.
+        A number of rows that is not known when this is written must be a multiple of ``ROWS``; columns of b and c are
+        contiguous.
         """
         known = rows if isinstance(rows, int) else None
         key = f"matmul_{columns}_{known}_{add}_" + "_".join(str(m.strides) for m in (a, b, c))

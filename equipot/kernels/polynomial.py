@@ -1,4 +1,4 @@
-"""Polynomials of an atom's features, channel by channel, as a primitive of JAX (see ``polynomial_bundle`` for the formula)."""
+"""Polynomials of an atom's features, channel by channel, as a primitive of JAX (see ``polynomial_forms`` for the formula)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from equipot.kernels import polynomial_code, primitive
-from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Term, forward
+from equipot.kernels.polynomial_forms import BASE, DirectionalDerivative, Operand, Polynomial, PolynomialForms, forward
 
 
 def evaluate(
@@ -22,40 +22,51 @@ def evaluate(
     species: Int[Array, " atoms"],
     polynomial: Polynomial,
 ) -> Float[Array, "atoms dim channels"]:
-    """The values, with one coefficient for each of ``polynomial.terms``."""
+    """Evaluate polynomials of each atom's features, channel by channel.
+
+        P[i, d, c] = sum over terms t = (M, d) of coefficients[species[i], t, c] x[i, M_1, c] x[i, M_2, c] ...
+
+    Args:
+        x: Variables.
+        coefficients: Coefficients of each species, in the order of ``polynomial.terms``.
+        species: Species of each atom.
+        polynomial: The monomials of each output.
+    """
     dtype = jnp.result_type(x, coefficients)
-    bundle = forward(polynomial, coefficients.shape[0])
-    return polynomial_p.bind(species.astype(jnp.int32), x.astype(dtype), coefficients.astype(dtype), bundle=bundle)[0]
+    forms = forward(polynomial, coefficients.shape[0])
+    return polynomial_p.bind(species.astype(jnp.int32), x.astype(dtype), coefficients.astype(dtype), forms=forms)[0]
 
 
-def plain(species: Array, *operands: Array, bundle: Bundle) -> list[Array]:
-    """What a bundle means, with derivatives by JAX."""
-    return [sum(_term(leg, term, species, operands, bundle) for term in terms) for leg, terms in bundle.outputs]
+def plain(species: Array, *operands: Array, forms: PolynomialForms) -> list[Array]:
+    """Compute the results in JAX, with derivatives by JAX."""
+    return [sum(_term(kind, term, species, operands, forms) for term in terms) for kind, terms in forms.outputs]
 
 
-def _term(leg: Leg, term: Term, species: Array, operands: tuple[Array, ...], bundle: Bundle) -> Array:
+def _term(
+    kind: Operand, term: DirectionalDerivative, species: Array, operands: tuple[Array, ...], forms: PolynomialForms
+) -> Array:
     x = operands[BASE]
 
     def derivative(x: Array, coefficients: Array) -> Array:
-        value = lambda x: products(x, coefficients, species, bundle.polynomial)
+        value = lambda x: products(x, coefficients, species, forms.polynomial)
         for u in term.directions:
             if u >= 0:
                 value = lambda x, f=value, u=u: jax.jvp(f, (x,), (operands[u],))[1]
         return value(x)
 
-    if leg is Leg.OUTPUT:
+    if kind is Operand.OUTPUT:
         return derivative(x, operands[term.coefficients])
-    if leg is Leg.DIRECTION:
+    if kind is Operand.DIRECTION:
         return jax.vjp(lambda x: derivative(x, operands[term.coefficients]), x)[1](operands[term.output])[0]
-    zero = jnp.zeros((bundle.species, len(bundle.polynomial.terms), x.shape[-1]), x.dtype)
+    zero = jnp.zeros((forms.species, len(forms.polynomial.terms), x.shape[-1]), x.dtype)
     return jax.vjp(lambda c: derivative(x, c), zero)[1](operands[term.output])[0]
 
 
-def native(species: Array, *operands: Array, bundle: Bundle) -> list[Array]:
-    """The same by a kernel for this processor."""
-    if not polynomial_code.possible(bundle.polynomial, operands[0].dtype):
-        return plain(species, *operands, bundle=bundle)
-    return polynomial_code.call(bundle, species, operands)
+def native(species: Array, *operands: Array, forms: PolynomialForms) -> list[Array]:
+    """Compute the results by a kernel for this processor where there is one."""
+    if not polynomial_code.possible(forms.polynomial, operands[0].dtype):
+        return plain(species, *operands, forms=forms)
+    return polynomial_code.call(forms, species, operands)
 
 
 polynomial_p = primitive.make("equipot_polynomial", plain, native)
@@ -66,13 +77,13 @@ polynomial_p = primitive.make("equipot_polynomial", plain, native)
 
 
 def products(x: Array, coefficients: Array, species: Array, polynomial: Polynomial) -> Float[Array, "atoms dim channels"]:
-    """The values, by matrix products over monomials for each channel."""
+    """Evaluate the polynomial by matrix products over monomials, for each channel."""
     tables = {degree: table(coefficients, polynomial, degree) for degree in degrees(polynomial)}
     return jnp.transpose(_polynomial(jnp.transpose(x, (2, 0, 1)), tables, species), (1, 2, 0))
 
 
 def degrees(polynomial: Polynomial) -> list[int]:
-    """Degrees of its monomials, ascending."""
+    """Degrees of the monomials of a polynomial, ascending."""
     return sorted({len(monomial) for monomial, _ in polynomial.terms})
 
 
@@ -83,13 +94,16 @@ def monomials(size: int, degree: int) -> tuple[tuple[int, ...], ...]:
 
 
 def multiplicity(monomial: tuple[int, ...]) -> int:
-    """In how many orders its variables can be written."""
+    """Number of orders in which the variables of a monomial can be written."""
     return functools.reduce(lambda n, count: n // factorial(count), Counter(monomial).values(), factorial(len(monomial)))
 
 
 @functools.lru_cache(maxsize=64)
 def _places(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """[q, p, d]: which coefficient belongs to monomial q of degree - 1 times x_p, or the one behind the last; and its share."""
+    """Coefficient of monomial q of degree - 1 times x_p in output d, [q, p, d], and the share of that product in it, [q, p].
+
+    A product without a coefficient has the index behind the last.
+    """
     index = {term: k for k, term in enumerate(polynomial.terms)}
     rows = monomials(polynomial.size, degree - 1)
     where = np.full((len(rows), polynomial.size, polynomial.dim), len(polynomial.terms))
@@ -104,7 +118,7 @@ def _places(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray
 
 
 def table(coefficients: Array, polynomial: Polynomial, degree: int) -> Float[Array, "species channels q p d"]:
-    """Coefficients of one degree, symmetric under exchange of variables, zero where there is none."""
+    """Coefficients of one degree, symmetric under exchange of variables, zero for monomials without a coefficient."""
     where, share = _places(polynomial, degree)
     padded = jnp.pad(coefficients, ((0, 0), (0, 1), (0, 0)))
     return jnp.moveaxis(padded[:, where], -1, 1) * jnp.asarray(share[..., None], coefficients.dtype)

@@ -1,9 +1,9 @@
-"""Machine code of a bundle of directional derivatives of polynomials.
+"""Machine code of directional derivatives of polynomials.
 
 Channels lie along vector registers; everything else is unrolled. Directions enter as in forward differentiation: x becomes
-x + e_1 u_1 + e_2 u_2 + ..., where every e_j squares to zero, and D^k P[u_1, ..., u_k] is what stands at e_1 ... e_k. Values are
-evaluated by Horner's rule over the tree of monomials; a derivative with respect to a direction that is left out is the backward
-sweep through the same tree, which needs no more than about three operations for each coefficient.
+x + e_1 u_1 + e_2 u_2 + ..., where every e_j squares to zero, and D^k P[u_1, ..., u_k] is the coefficient of e_1 ... e_k. Values
+are evaluated by Horner's rule over the tree of monomials; a derivative with respect to a direction that is left out is the
+backward sweep through the same tree, which takes about three operations for each coefficient.
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 from llvmlite import ir
 
-from equipot.kernels import xla_ffi
+from equipot.kernels import ffi_check, xla_ffi
+from equipot.kernels.ffi_handler import I32, I64, Arguments, Signature
 from equipot.kernels.llvm_builder import Emitter, Index
-from equipot.kernels.polynomial_bundle import BASE, Bundle, Leg, Polynomial, Term
-from equipot.kernels.xla_ffi import I32, I64, REAL, Arguments
+from equipot.kernels.polynomial_forms import BASE, DirectionalDerivative, Operand, Polynomial, PolynomialForms
+from equipot.kernels.xla_ffi import REAL
 
 MOST_TERMS = 10_000
 """Largest polynomial that is unrolled."""
 Dual = dict[int, ir.Value]
-"""Numbers with nilpotent parts: for each set of e's, as bits, what stands there; zero where nothing is said."""
+"""Number with nilpotent parts: the coefficient of each product of e's, whose bits are set in the key. Absent ones are zero."""
 
 
 def possible(polynomial: Polynomial, dtype: jnp.dtype) -> bool:
     """Whether there is a kernel for this polynomial and type on this processor."""
-    return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and xla_ffi.available()
+    return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and ffi_check.available()
 
 
-def call(bundle: Bundle, species: Int[Array, " atoms"], operands: Sequence[Array]) -> list[Array]:
-    """Results of a bundle."""
+def call(forms: PolynomialForms, species: Int[Array, " atoms"], operands: Sequence[Array]) -> list[Array]:
+    """Call the machine code of ``forms``; return the results."""
     dtype, channels = operands[0].dtype, operands[0].shape[-1]
     lanes = xla_ffi.vector_bytes() // dtype.itemsize
     width = -(-channels // lanes) * lanes
     wide = [jnp.pad(x, ((0, 0), (0, 0), (0, width - channels))) if width > channels else x for x in operands]
-    shapes = bundle.shapes(species.shape, wide[0].shape)
+    shapes = forms.shapes(species.shape, wide[0].shape)
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), bundle, width, arguments).write()
+    write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), forms, width, arguments).write()
     # Sums over atoms are made by one thread for each block of channels.
-    fixed = width // lanes if _sums(bundle) else None
-    found = xla_ffi.call("polynomial", (bundle, width), write, [species[:, None], *wide], results, fixed)
+    inputs, fixed = 1 + len(wide), width // lanes if _sums(forms) else None
+    signature = Signature(inputs, len(results), fixed)
+    found = xla_ffi.call("polynomial", (forms, width), write, [species[:, None], *wide], results, signature)
     return [y[..., :channels] if width > channels else y for y in found]
 
 
-def _sums(bundle: Bundle) -> bool:
-    return any(leg is Leg.COEFFICIENTS for leg, _ in bundle.outputs)
+def _sums(forms: PolynomialForms) -> bool:
+    return any(kind is Operand.COEFFICIENTS for kind, _ in forms.outputs)
 
 
 class Tree:
@@ -76,14 +78,14 @@ def _tree(polynomial: Polynomial) -> Tree:
 
 
 class _Writer:
-    """Writes the kernel of a bundle."""
+    """Writes the kernel of one ``PolynomialForms``."""
 
-    def __init__(self, e: Emitter, bundle: Bundle, width: int, arguments: Arguments) -> None:
-        self.e, self.bundle, self.width, self.arguments = e, bundle, width, arguments
+    def __init__(self, e: Emitter, forms: PolynomialForms, width: int, arguments: Arguments) -> None:
+        self.e, self.forms, self.width, self.arguments = e, forms, width, arguments
         self.species, *self.inputs = arguments.inputs
-        self.polynomial, self.tree = bundle.polynomial, _tree(bundle.polynomial)
+        self.polynomial, self.tree = forms.polynomial, _tree(forms.polynomial)
         copies: dict[int, int] = {}
-        for _, terms in bundle.outputs:
+        for _, terms in forms.outputs:
             for term in terms:
                 for operand, count in Counter(u for u in term.directions if u >= 0).items():
                     copies[operand] = max(copies.get(operand, 0), count)
@@ -91,11 +93,11 @@ class _Writer:
 
     def write(self) -> None:
         e, blocks = self.e, self.width // self.e.lanes
-        if _sums(self.bundle):
+        if _sums(self.forms):
             block = e.mul(self.arguments.part, e.lanes)
-            for o, (leg, _) in enumerate(self.bundle.outputs):
-                if leg is Leg.COEFFICIENTS:
-                    with e.loop(self.bundle.species * len(self.polynomial.terms)) as row:
+            for o, (kind, _) in enumerate(self.forms.outputs):
+                if kind is Operand.COEFFICIENTS:
+                    with e.loop(self.forms.species * len(self.polynomial.terms)) as row:
                         e.store(e.zero(e.lanes), self.arguments.outputs[o], e.at(row, self.width, block))
             with e.loop(self.arguments.shape[0]) as n:
                 self._atom(n, block)
@@ -110,27 +112,28 @@ class _Writer:
         s = e.b.sext(e.load(self.species, n, kind=I32), I64)
         self.table = e.add(e.mul(s, len(p.terms) * self.width), block)
         self.own = {
-            leg: e.add(e.mul(n, size * self.width), block) for leg, size in ((Leg.DIRECTION, p.size), (Leg.OUTPUT, p.dim))
+            kind: e.add(e.mul(n, size * self.width), block)
+            for kind, size in ((Operand.DIRECTION, p.size), (Operand.OUTPUT, p.dim))
         }
         self.x: list[Dual] = []
         for k in range(p.size):
-            x = {0: self._operand(BASE, Leg.DIRECTION, k)}
+            x = {0: self._operand(BASE, Operand.DIRECTION, k)}
             for (operand, _), bit in self.bits.items():
-                x[bit] = self._operand(operand, Leg.DIRECTION, k)
+                x[bit] = self._operand(operand, Operand.DIRECTION, k)
             self.x.append(x)
-        for o, (leg, terms) in enumerate(self.bundle.outputs):
-            {Leg.OUTPUT: self._values, Leg.DIRECTION: self._slopes, Leg.COEFFICIENTS: self._moments}[leg](o, terms)
+        for o, (kind, terms) in enumerate(self.forms.outputs):
+            {Operand.OUTPUT: self._values, Operand.DIRECTION: self._slopes, Operand.COEFFICIENTS: self._moments}[kind](o, terms)
 
-    def _operand(self, operand: int, leg: Leg, row: int) -> ir.Value:
-        base = self.table if leg is Leg.COEFFICIENTS else self.own[leg]
+    def _operand(self, operand: int, kind: Operand, row: int) -> ir.Value:
+        base = self.table if kind is Operand.COEFFICIENTS else self.own[kind]
         return self.e.load(self.inputs[operand], self.e.add(base, row * self.width), self.e.lanes)
 
-    def _store(self, o: int, leg: Leg, rows: Iterable[tuple[int, ir.Value | None]]) -> None:
+    def _store(self, o: int, kind: Operand, rows: Iterable[tuple[int, ir.Value | None]]) -> None:
         for row, value in rows:
-            where = self.e.add(self.own[leg], row * self.width)
+            where = self.e.add(self.own[kind], row * self.width)
             self.e.store(self.e.zero(self.e.lanes) if value is None else value, self.arguments.outputs[o], where)
 
-    def _mask(self, term: Term) -> int:
+    def _mask(self, term: DirectionalDerivative) -> int:
         """The set of e's of a term's directions."""
         seen: Counter[int] = Counter()
         mask = 0
@@ -151,7 +154,7 @@ class _Writer:
 
     # Values
 
-    def _values(self, o: int, terms: Sequence[Term]) -> None:
+    def _values(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
         """D^k P(x; c)[u_1, ..., u_k]."""
         total: list[ir.Value | None] = [None] * self.polynomial.dim
         for c in sorted({t.coefficients for t in terms}):
@@ -162,11 +165,11 @@ class _Writer:
                     value = found.get(d, {}).get(mask)
                     if value is not None:
                         total[d] = value if total[d] is None else self.e.b.fadd(total[d], value)
-        self._store(o, Leg.OUTPUT, enumerate(total))
+        self._store(o, Operand.OUTPUT, enumerate(total))
 
     def _horner(self, tree: Tree, c: int, wanted: set[int]) -> dict[int, Dual]:
         """For each output, the polynomial below a node of the tree."""
-        out: dict[int, Dual] = {d: {0: self._operand(c, Leg.COEFFICIENTS, k)} for d, k in tree.here}
+        out: dict[int, Dual] = {d: {0: self._operand(c, Operand.COEFFICIENTS, k)} for d, k in tree.here}
         for p, below in tree.below.items():
             for d, value in self._horner(below, c, wanted).items():
                 out[d] = self._multiply(self.x[p], value, wanted, out.get(d))
@@ -174,14 +177,16 @@ class _Writer:
 
     # Derivatives with respect to a direction
 
-    def _slopes(self, o: int, terms: Sequence[Term]) -> None:
+    def _slopes(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
         """Gradient of sum_d g_d D^k P_d(x; c)[u_1, ..., u_k] with respect to x."""
         whole = functools.reduce(int.__or__, (self._mask(t) for t in terms))
         weights: dict[int, list[tuple[int, int]]] = {}
         for t in terms:
-            # What a term lacks of the whole set is what its coefficients carry.
+            # Coefficients carry the e's that a term lacks of the whole set.
             weights.setdefault(whole & ~self._mask(t), []).append((t.coefficients, t.output))
-        outputs = {g: [self._operand(g, Leg.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}}
+        outputs = {
+            g: [self._operand(g, Operand.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}
+        }
         slopes: list[ir.Value | None] = [None] * self.polynomial.size
         wanted = _subsets([whole])
 
@@ -190,7 +195,7 @@ class _Writer:
             for mask, pairs in weights.items():
                 for c, g in pairs:
                     for d, k in tree.here:
-                        out[mask] = self.e.fma(self._operand(c, Leg.COEFFICIENTS, k), outputs[g][d], out.get(mask))
+                        out[mask] = self.e.fma(self._operand(c, Operand.COEFFICIENTS, k), outputs[g][d], out.get(mask))
             return out
 
         def visit(tree: Tree, product: Dual) -> Dual:
@@ -204,15 +209,17 @@ class _Writer:
             return total
 
         visit(self.tree, {0: self.e.constant(1.0, self.e.lanes)})
-        self._store(o, Leg.DIRECTION, enumerate(slopes))
+        self._store(o, Operand.DIRECTION, enumerate(slopes))
 
     # Derivatives with respect to coefficients
 
-    def _moments(self, o: int, terms: Sequence[Term]) -> None:
+    def _moments(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
         """g_d times the monomials, at the directions, added for all atoms of a species."""
         masks = [self._mask(t) for t in terms]
         wanted = _subsets(masks)
-        outputs = {g: [self._operand(g, Leg.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}}
+        outputs = {
+            g: [self._operand(g, Operand.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}
+        }
 
         def visit(tree: Tree, product: Dual) -> None:
             for d, k in tree.here:

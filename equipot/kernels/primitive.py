@@ -1,8 +1,8 @@
-"""Primitives of JAX whose derivatives are of the same kind as they are.
+"""Primitives of JAX whose derivatives are the same primitive with other static parameters.
 
-A bundle is a static description of results to be computed together from index arrays and operands, all of them multilinear or
-polynomial. It says what bundles its tangents and its transpose are; from that follow differentiation of any order, in both
-directions, and batching.
+A primitive computes several results at once from index arrays and operands. What it computes is described by its static
+parameter ``forms``, a hashable object with the methods of ``Forms``: the description of its derivative along tangents, and of
+its transpose. From these two follow differentiation of any order, forward and backward, and batching.
 """
 
 from __future__ import annotations
@@ -17,109 +17,137 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 
-class Bundle(Protocol):
-    """What ``make`` needs to know; hashable."""
+class Forms(Protocol):
+    """Static description of the results of a primitive, as functions of its operands; hashable.
+
+    The arguments of a primitive are ``indices`` index arrays followed by the operands. An operand is named by its position
+    among the operands.
+    """
 
     @property
     def indices(self) -> int:
-        """How many of the arguments, the first ones, are index arrays."""
+        """Number of index arrays."""
 
     @property
     def outputs(self) -> tuple:
         """One entry for each result."""
 
     def shapes(self, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Shapes of the results, from those of the arguments."""
+        """Return the shapes of the results for given shapes of all arguments."""
 
-    def tangent(self, varied: Sequence[int]) -> Bundle:
-        """Derivative along tangents of the operands ``varied``, which follow the operands. An output may have no terms."""
+    def tangent(self, varied: Sequence[int]) -> Forms:
+        """Return the derivative of every result along tangents of the operands ``varied``.
 
-    def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Bundle:
-        """The transposed map: its operands are all of these, of which ``linear`` are not looked at, then the cotangents of the
-        outputs ``given``; its outputs are the cotangents of ``linear``, up to ``finish``."""
+        Operands of the derivative are the operands and then the tangents. A result that depends on none of ``varied`` is an
+        output without terms.
+        """
+
+    def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Forms:
+        """Return the transpose with respect to the operands ``linear``, from cotangents of the outputs ``given``.
+
+        Operands of the transpose are the operands, of which ``linear`` are not looked at, and then the cotangents. Its outputs
+        are the cotangents of ``linear``, up to ``finish``.
+        """
 
     def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
-        """Cotangent of an operand from what ``transpose`` gives for it."""
+        """Turn an output of ``transpose`` into the cotangent of ``operand``."""
 
-    def pruned(self) -> tuple[Bundle, Sequence[int], Sequence[int]]:
-        """The same without outputs that have no terms and operands that nobody uses, and which of both were kept."""
+    def pruned(self) -> tuple[Forms, Sequence[int], Sequence[int]]:
+        """Drop outputs without terms and unused operands; return the new description, the operands and the outputs kept."""
 
     def over_atoms(self) -> tuple[list[bool], list[bool]]:
-        """Which operands and which results have a row for each atom; the others belong to all atoms."""
+        """Whether each operand, and each result, has rows that belong to atoms or pairs, and not to all systems in common."""
 
     def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
-        """Index arrays of so many copies of the system, one behind the other."""
+        """Return the index arrays of ``size`` copies of the system, one behind the other."""
 
 
-def make(name: str, plain: Callable[..., list[Array]], native: Callable[..., list[Array]]) -> Primitive:
-    """A primitive with the parameter ``bundle``; ``native`` computes it on a CPU, ``plain`` elsewhere."""
+Implementation = Callable[..., list[Array]]
+"""Computes the results from all arguments and ``forms``."""
+
+
+def make(name: str, plain: Implementation, native: Implementation, batch: Callable[..., tuple] | None = None) -> Primitive:
+    """Make a primitive with the static parameter ``forms``.
+
+    Args:
+        name: Name of the primitive in jaxprs.
+        plain: Implementation for every platform but CPUs.
+        native: Implementation for CPUs.
+        batch: Batching rule, called with the arguments, their batch axes and ``forms``; ``join_systems`` unless given.
+    """
     primitive = Primitive(name)
     primitive.multiple_results = True
 
-    def bind(indices: Sequence, operands: Sequence, bundle: Bundle) -> list:
-        """Results for all outputs, None for those without terms."""
-        pruned, kept, outputs = bundle.pruned()
-        results: list = [None] * len(bundle.outputs)
+    def bind(indices: Sequence, operands: Sequence, forms: Forms) -> list:
+        """Results of all outputs, None for those without terms."""
+        pruned, kept, outputs = forms.pruned()
+        results: list = [None] * len(forms.outputs)
         if outputs:
-            for k, value in zip(outputs, primitive.bind(*indices, *(operands[o] for o in kept), bundle=pruned), strict=True):
+            for k, value in zip(outputs, primitive.bind(*indices, *(operands[o] for o in kept), forms=pruned), strict=True):
                 results[k] = value
         return results
 
-    def abstract(*avals: Any, bundle: Bundle) -> list:
+    def abstract(*avals: Any, forms: Forms) -> list:
         dtype = avals[-1].dtype
-        # A kernel takes what it is given for numbers of one type.
-        assert {a.dtype for a in avals[bundle.indices :]} == {dtype}, [a.dtype for a in avals]
-        assert all(a.dtype in (jnp.int32, jnp.bool_) for a in avals[: bundle.indices]), [a.dtype for a in avals]
-        return [jax.core.ShapedArray(shape, dtype) for shape in bundle.shapes(*(a.shape for a in avals))]
+        # A kernel reads all operands as numbers of one type.
+        assert {a.dtype for a in avals[forms.indices :]} == {dtype}, [a.dtype for a in avals]
+        assert all(a.dtype in (jnp.int32, jnp.bool_) for a in avals[: forms.indices]), [a.dtype for a in avals]
+        return [jax.core.ShapedArray(shape, dtype) for shape in forms.shapes(*(a.shape for a in avals))]
 
-    def jvp(primals: Sequence, tangents: Sequence, *, bundle: Bundle) -> tuple:
-        out = primitive.bind(*primals, bundle=bundle)
-        indices, operands, changes = primals[: bundle.indices], primals[bundle.indices :], tangents[bundle.indices :]
+    def jvp(primals: Sequence, tangents: Sequence, *, forms: Forms) -> tuple:
+        out = primitive.bind(*primals, forms=forms)
+        indices, operands, changes = primals[: forms.indices], primals[forms.indices :], tangents[forms.indices :]
         varied = [k for k, t in enumerate(changes) if type(t) is not ad.Zero]
-        found = bind(indices, [*operands, *(changes[k] for k in varied)], bundle.tangent(varied))
+        found = bind(indices, [*operands, *(changes[k] for k in varied)], forms.tangent(varied))
         return out, [ad.Zero.from_primal_value(o) if t is None else t for o, t in zip(out, found, strict=True)]
 
-    def transpose(cotangents: Sequence, *arguments: Any, bundle: Bundle) -> list:
-        indices, operands = arguments[: bundle.indices], arguments[bundle.indices :]
+    def transpose(cotangents: Sequence, *arguments: Any, forms: Forms) -> list:
+        indices, operands = arguments[: forms.indices], arguments[forms.indices :]
         linear = [k for k, operand in enumerate(operands) if ad.is_undefined_primal(operand)]
         given = [k for k, cotangent in enumerate(cotangents) if type(cotangent) is not ad.Zero]
-        found = bind(indices, [*operands, *(cotangents[k] for k in given)], bundle.transpose(linear, given))
+        found = bind(indices, [*operands, *(cotangents[k] for k in given)], forms.transpose(linear, given))
         results: list = [None] * len(arguments)
         for k, value in zip(linear, found, strict=True):
             zero = ad.Zero(operands[k].aval)
-            results[len(indices) + k] = zero if value is None else bundle.finish(k, value, indices)
+            results[len(indices) + k] = zero if value is None else forms.finish(k, value, indices)
         return results
 
-    def batch(arguments: Sequence, axes: Sequence, *, bundle: Bundle) -> tuple:
-        mapped = [isinstance(axis, int) for axis in axes]
-        front = [jnp.moveaxis(x, axis, 0) if m else x for x, axis, m in zip(arguments, axes, mapped, strict=True)]
-        size = next(x.shape[0] for x, m in zip(front, mapped, strict=True) if m)
-        of_atoms, results_of_atoms = bundle.over_atoms()
-        shared = [m for m, mine in zip(mapped[bundle.indices :], of_atoms, strict=True) if not mine]
-        if any(mapped[: bundle.indices]) or any(shared) or not all(results_of_atoms):
-            chosen = [x for x, m in zip(front, mapped, strict=True) if m]
+    def join(arguments: Sequence, axes: Sequence, *, forms: Forms) -> tuple:
+        return join_systems(primitive, arguments, axes, forms)
 
-            def one(values: list) -> list:
-                values = iter(values)
-                return primitive.bind(*(next(values) if m else x for x, m in zip(front, mapped, strict=True)), bundle=bundle)
-
-            out = jax.lax.map(one, chosen)
-        else:
-            # More systems are more atoms.
-            wide = bundle.repeat(front[: bundle.indices], size)
-            for x, m, mine in zip(front[bundle.indices :], mapped[bundle.indices :], of_atoms, strict=True):
-                whole = x if m or not mine else jnp.broadcast_to(x, (size, *x.shape))
-                wide.append(whole.reshape(-1, *whole.shape[2:]) if mine else x)
-            out = primitive.bind(*wide, bundle=bundle)
-            out = [y.reshape(size, y.shape[0] // size, *y.shape[1:]) for y in out]
-        return out, [0] * len(out)
-
-    run = jax.jit(lambda *arguments, bundle: primitive.bind(*arguments, bundle=bundle), static_argnames="bundle")
-    primitive.def_impl(lambda *arguments, bundle: run(*arguments, bundle=bundle))
+    run = jax.jit(lambda *arguments, forms: primitive.bind(*arguments, forms=forms), static_argnames="forms")
+    primitive.def_impl(lambda *arguments, forms: run(*arguments, forms=forms))
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=True))
     mlir.register_lowering(primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu")
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose
-    batching.primitive_batchers[primitive] = batch
+    batching.primitive_batchers[primitive] = batch or join
     return primitive
+
+
+def join_systems(primitive: Primitive, arguments: Sequence, axes: Sequence, forms: Forms) -> tuple:
+    """Batch a primitive: a batch of systems with the same index arrays is one system with the atoms of all.
+
+    Where index arrays, or operands that all systems have in common, differ along the batch, the systems are computed one after
+    the other.
+    """
+    mapped = [isinstance(axis, int) for axis in axes]
+    front = [jnp.moveaxis(x, axis, 0) if m else x for x, axis, m in zip(arguments, axes, mapped, strict=True)]
+    size = next(x.shape[0] for x, m in zip(front, mapped, strict=True) if m)
+    of_atoms, results_of_atoms = forms.over_atoms()
+    common = [m for m, mine in zip(mapped[forms.indices :], of_atoms, strict=True) if not mine]
+    if any(mapped[: forms.indices]) or any(common) or not all(results_of_atoms):
+
+        def one(values: list) -> list:
+            values = iter(values)
+            return primitive.bind(*(next(values) if m else x for x, m in zip(front, mapped, strict=True)), forms=forms)
+
+        out = jax.lax.map(one, [x for x, m in zip(front, mapped, strict=True) if m])
+        return out, [0] * len(out)
+    wide = forms.repeat(front[: forms.indices], size)
+    for x, m, mine in zip(front[forms.indices :], mapped[forms.indices :], of_atoms, strict=True):
+        whole = x if m or not mine else jnp.broadcast_to(x, (size, *x.shape))
+        wide.append(whole.reshape(-1, *whole.shape[2:]) if mine else x)
+    out = primitive.bind(*wide, forms=forms)
+    return [y.reshape(size, y.shape[0] // size, *y.shape[1:]) for y in out], [0] * len(out)

@@ -1,35 +1,60 @@
-"""Machine code between hidden radial features and radial weights: one route of the convolution for all pairs of an atom.
-
-What the writer of the kernel has in its working memory, it names by ``place``.
-"""
+"""Machine code between hidden radial features and radial weights: one path of the convolution for all pairs of an atom."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from equipot.kernels.convolution_bundle import Route
-from equipot.kernels.llvm_builder import Index, Matrix
-from equipot.kernels.xla_ffi import I64
+from llvmlite import ir
 
-if TYPE_CHECKING:
-    from equipot.kernels.convolution_code import Writer
+from equipot.kernels.convolution_forms import CouplingPath, Layout
+from equipot.kernels.ffi_handler import I64
+from equipot.kernels.llvm_builder import Emitter, Index, Matrix
 
 
-def weigh(w: Writer, r: Route, u: int, last: int) -> None:
-    """Radial weights of all pairs for a route."""
-    e, q, c, target = w.e, w.layout.hidden, r.channels, w.place["weights", (u, last)]
+class Writer(Protocol):
+    """What these functions need of the writer of a convolution's kernel."""
+
+    e: Emitter
+    layout: Layout
+    inputs: list[ir.Value]
+    """Pointers to the operands."""
+    outputs: list[ir.Value]
+    """Pointers to the results."""
+    transposed: dict[int, ir.Value]
+    """Pointers to last layers with their columns as rows, by operand."""
+    start: ir.Value | None
+    """Pointer to the first row of the last layer of each pair, where pairs have rows of their own."""
+    rows: int
+    """Rows of the last layer."""
+    address: dict[object, ir.Value]
+    """Pointers to intermediate results in working memory, by their names."""
+    count: Index
+    """Pairs of the atom."""
+    padded: Index
+    """Rows of intermediate results of the atom: its pairs, and empty ones."""
+
+    def copy(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+        """Write a copy of ``size`` numbers."""
+
+    def add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+        """Write the addition of ``size`` numbers to others."""
+
+
+def weigh(w: Writer, path: CouplingPath, u: int, last: int) -> None:
+    """Write the radial weights of all pairs for a path: the product of hidden features and the columns of the last layer."""
+    e, q, c, target = w.e, w.layout.hidden, path.channels, w.address["weights", (u, last)]
     if w.layout.direct:
         with e.loop(w.count) as k:
-            w.copy(w.place["hidden", u], e.at(k, q, r.column), target, e.mul(k, c), c)
+            w.copy(w.address["hidden", u], e.at(k, q, path.column), target, e.mul(k, c), c)
         return
-    columns = e.pointer(w.inputs[last], r.column * w.rows)
+    columns = e.pointer(w.inputs[last], path.column * w.rows)
     if w.start is None:
-        hidden = Matrix((q, 1), w.place["hidden", u])
+        hidden = Matrix((q, 1), w.address["hidden", u])
         e.matmul(hidden, Matrix((c, 1), columns), Matrix((c, 1), target), w.padded, q, c, add=False)
         return
     with e.loop(w.count) as k:
-        values = [e.load(w.place["hidden", u], e.at(k, q, j)) for j in range(q)]
-        row = e.mul(e.load(w.place["start"], k, kind=I64), c)
+        values = [e.load(w.address["hidden", u], e.at(k, q, j)) for j in range(q)]
+        row = e.mul(e.load(w.address["start"], k, kind=I64), c)
 
         def block(offset: Index, lanes: int) -> None:
             total = None
@@ -40,24 +65,24 @@ def weigh(w: Writer, r: Route, u: int, last: int) -> None:
         e.blocks(c, block)
 
 
-def return_hidden(w: Writer, r: Route, o: int, last: int, slope: int) -> None:
-    """Derivatives with respect to radial weights back to the hidden features."""
-    e, q, c, target = w.e, w.layout.hidden, r.channels, w.place["result", o]
+def return_hidden(w: Writer, path: CouplingPath, o: int, last: int, slope: int) -> None:
+    """Write the derivatives with respect to hidden features from those with respect to radial weights."""
+    e, q, c, target = w.e, w.layout.hidden, path.channels, w.address["result", o]
     if w.layout.direct:
         with e.loop(w.count) as k:
-            w.add(w.place["slope", slope], e.mul(k, c), target, e.at(k, q, r.column), c)
+            w.add(w.address["slope", slope], e.mul(k, c), target, e.at(k, q, path.column), c)
         return
     if w.start is None:
-        slopes, rows = Matrix((c, 1), w.place["slope", slope]), e.pointer(w.transposed[last], r.column * q)
+        slopes, rows = Matrix((c, 1), w.address["slope", slope]), e.pointer(w.transposed[last], path.column * q)
         e.matmul(slopes, Matrix((q, 1), rows), Matrix((q, 1), target), w.padded, c, q, add=True)
         return
-    columns = e.pointer(w.inputs[last], r.column * w.rows)
+    columns = e.pointer(w.inputs[last], path.column * w.rows)
     with e.loop(w.count) as k:
-        row = e.mul(e.load(w.place["start"], k, kind=I64), c)
+        row = e.mul(e.load(w.address["start"], k, kind=I64), c)
         sums = [e.variable(e.zero(e.lanes)) for _ in range(q)]
 
         def block(offset: Index, lanes: int) -> None:
-            value = e.load(w.place["slope", slope], e.at(k, c, offset), lanes)
+            value = e.load(w.address["slope", slope], e.at(k, c, offset), lanes)
             for j, place in enumerate(sums):
                 part = e.b.fmul(value, e.load(columns, e.add(row, e.add(j * c, offset)), lanes))
                 e.b.store(e.b.fadd(e.read(place), e.widen(part, e.lanes)), place)
@@ -68,17 +93,17 @@ def return_hidden(w: Writer, r: Route, o: int, last: int, slope: int) -> None:
             e.store(e.b.fadd(e.load(target, where), e.sum(e.read(place))), target, where)
 
 
-def return_last(w: Writer, r: Route, o: int, u: int, slope: int) -> None:
-    """Derivatives with respect to radial weights back to the last layer."""
-    e, q, c = w.e, w.layout.hidden, r.channels
-    slopes, target = w.place["slope", slope], e.pointer(w.outputs[o], r.column * w.rows)
+def return_last(w: Writer, path: CouplingPath, o: int, u: int, slope: int) -> None:
+    """Write the derivatives with respect to the last layer from those with respect to radial weights."""
+    e, q, c = w.e, w.layout.hidden, path.channels
+    slopes, target = w.address["slope", slope], e.pointer(w.outputs[o], path.column * w.rows)
     if w.start is None:
-        hidden = Matrix((1, q), w.place["hidden", u])
+        hidden = Matrix((1, q), w.address["hidden", u])
         e.matmul(hidden, Matrix((c, 1), slopes), Matrix((c, 1), target), q, w.count, c, add=True)
         return
     with e.loop(w.count) as k:
-        values = [e.load(w.place["hidden", u], e.at(k, q, j)) for j in range(q)]
-        row = e.mul(e.load(w.place["start"], k, kind=I64), c)
+        values = [e.load(w.address["hidden", u], e.at(k, q, j)) for j in range(q)]
+        row = e.mul(e.load(w.address["start"], k, kind=I64), c)
 
         def block(offset: Index, lanes: int) -> None:
             part = e.load(slopes, e.at(k, c, offset), lanes)

@@ -1,4 +1,4 @@
-"""Machine code of sums of rows, y[i] = sum_k x[index[i, k]], which carry everything between atoms and pairs."""
+"""Machine code of sums of rows, y[i] = sum_k x[index[i, k]]."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from equipot.kernels import xla_ffi
+from equipot.kernels import ffi_check, xla_ffi
+from equipot.kernels.ffi_handler import I32, I64, Arguments
 from equipot.kernels.llvm_builder import Emitter
-from equipot.kernels.xla_ffi import I32, I64, REAL, Arguments
+from equipot.kernels.xla_ffi import REAL
 
 VECTORS = 8
-"""Of a row that are summed at once."""
+"""Vector registers of a row that are summed at once."""
 
 
 def possible(dtype: jnp.dtype) -> bool:
-    """Whether there is a kernel for this type on this processor."""
-    return str(dtype) in REAL and xla_ffi.available()
+    """Whether there is machine code for this type of numbers on this processor."""
+    return str(dtype) in REAL and ffi_check.available()
 
 
 def call(x: Float[Array, "n ..."], index: Int[Array, "m k"]) -> Float[Array, "m ..."]:
-    """The sums; -1 stands for nothing."""
+    """Call the machine code: sum the rows of ``x`` that each row of ``index`` names; -1 adds nothing."""
     width, single = math.prod(x.shape[1:]), index.shape[1] == 1
     result = jax.ShapeDtypeStruct((index.shape[0], width), x.dtype)
     write = lambda builder, arguments: _write(Emitter(builder, REAL[str(x.dtype)]), arguments, width, single)

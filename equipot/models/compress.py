@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
-from equipot.nn.radial_network import EndsMLP, PairMLP, SpeciesMLP
+from equipot.nn.radial_network import EndpointMLP, RadialMLP, SpeciesMLP
 from equipot.potential import Geometry, Potential, atomic
 
 SAMPLES = 4
@@ -103,10 +103,10 @@ def _sample(
         def watch(following: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
             result = following(*args, **kwargs)
             path = "/".join(context.module.path)
-            if context.method_name == "stages" and path.endswith("convolution/radial"):
-                if isinstance(context.module, EndsMLP):
+            if context.method_name == "network_of" and path.endswith("convolution/radial"):
+                if isinstance(context.module, EndpointMLP):
                     raise ValueError("radial weights that depend on the features of atoms (Attention) cannot be tabulated")
-                assert isinstance(context.module, PairMLP | SpeciesMLP)
+                assert isinstance(context.module, RadialMLP | SpeciesMLP)
                 found[path] = result(args[0])
             return result
 

@@ -16,7 +16,7 @@ from equipot.nn.features import Features, Linear, PerSpecies, Shared, add, check
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
-from equipot.nn.radial_network import PairMLP, splines_of
+from equipot.nn.radial_network import RadialMLP, splines_of
 from equipot.nn.readout import Embedding, check_heads, finish, read_out, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.physics.zbl import ZBL
@@ -179,7 +179,7 @@ class Layer(nn.Module):
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
-        network = PairMLP
+        network = RadialMLP
         if self.radial.table is not None:
             network = splines_of(self.radial.table, self.cutoff, self.count)
         convolution = Convolution(irreps, self.l_max, self.radial.mlp, network, self.odd, name="convolution")

@@ -1,5 +1,10 @@
-"""Neighbour lists: of one structure on the host (``host``), on the device under a changing geometry (``device``, with the
-capacities of ``spec``), and the pairs within the cutoff one behind the other (``packed``)."""
+"""Neighbour lists.
+
+host      all pairs of one structure, in numpy, through vesin
+device    a list inside compiled functions, for a geometry that changes, with the fixed capacities of ``spec``
+packed    the pairs within the cutoff of a graph, one behind the other, as models use them
+cells     heights and checks of cells, shared by the others
+"""
 
 from equipot.neighbors.cells import complete_cell
 from equipot.neighbors.device import DeviceList, allocate, is_stale, to_graph, update

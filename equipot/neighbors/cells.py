@@ -1,4 +1,4 @@
-"""The cell of a system: its heights, a full cell for one that is open somewhere, and checks of what a list is asked for."""
+"""Cells: their heights, the completion of open ones, and the checks of a geometry before a list is made of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ FLATTEST = 1.0e-3
 
 
 def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
-    """The cell with each row that does not repeat replaced by a unit vector normal to all others; numpy or JAX, (3, 3)."""
+    """Replace each row of a cell that does not repeat by a unit vector normal to all others.
+
+    Args:
+        cell: (3, 3) array of numpy or JAX, Å.
+        pbc: Whether the system repeats along each row.
+
+    Returns:
+        (3, 3) array of the same library, with a volume if the rows that repeat are linearly independent.
+    """
     xp = jnp if isinstance(cell, jax.Array) else np
     unit = lambda v: v / xp.sqrt(xp.sum(v * v))
     periodic = [k for k in range(3) if pbc[k]]
@@ -48,13 +56,20 @@ def product(a: Any, b: Any) -> Any:
 
 
 def heights(cell: np.ndarray) -> np.ndarray:
-    """(3,) distance between the faces of a cell that each lattice vector connects, Å; zero for a cell without volume."""
+    """Distance between the two faces of a cell that each lattice vector connects: (3, 3) -> (3,), Å.
+
+    The height along a is |det cell| / |b x c|; all heights are zero for a cell without volume.
+    """
     area = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
     return np.divide(abs(np.linalg.det(cell)), area, out=np.zeros(3), where=area > 0)
 
 
 def check_cutoff(cutoff: float) -> None:
-    """Raise ValueError for a cutoff (Å) that is not a positive number."""
+    """Check that a cutoff (Å) is a positive number.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not (cutoff > 0 and math.isfinite(cutoff)):
         raise ValueError(f"the cutoff is {cutoff} Å; give a positive number")
 
@@ -62,7 +77,16 @@ def check_cutoff(cutoff: float) -> None:
 def checked_geometry(
     positions: Any, cell: Any, pbc: Any, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
-    """Positions (atoms, 3) and cell (3, 3) in Å as float64, and pbc as three bools.
+    """Convert a geometry to float64 and check it.
+
+    Args:
+        positions: (atoms, 3), Å.
+        cell: (3, 3), rows are lattice vectors, Å.
+        pbc: One bool, or three.
+        cutoff: Å.
+
+    Returns:
+        Positions, cell, and pbc as three bools.
 
     Raises:
         ValueError: a cutoff (Å) that is not positive, a coordinate that is not finite, or a periodic cell without volume.

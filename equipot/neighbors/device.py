@@ -42,7 +42,7 @@ CANDIDATES = 2**20
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
-    """Neighbour slots of one system (see ``graph.Graph``) and the geometry that they were built for."""
+    """Neighbour slots of one system, with the conventions of ``graph.Graph``, and the geometry that they were built for."""
 
     neighbors: Int[Array, "atoms slots"]
     shifts: Int[Array, "atoms slots 3"]
@@ -56,13 +56,19 @@ class DeviceList:
     any before it: the list is not to be used. Call ``neighbors.grow`` and go back to the last good state."""
     pbc: tuple[bool, bool, bool]
     pairs: int | None = None
-    """See ``ListSpec``."""
+    """Capacity for directed pairs within the cutoff, see ``ListSpec``."""
 
 
 def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
-    """The list of every pair closer than cutoff + skin. Rows of ``cell`` that do not repeat are ignored. Jits and vmaps.
+    """Build the list of every pair closer than cutoff + skin. Jits and vmaps.
 
-    Unused slots point to their own atom, are masked, and are their own reverse.
+    Unused slots point to their own atom, are masked, and are their own reverse. A capacity that is too small, or a coordinate
+    that is not finite, sets ``overflow``.
+
+    Args:
+        spec: Radius and capacities.
+        positions: Å, inside or outside of the cell.
+        cell: Å; rows that do not repeat are ignored.
     """
     # A list has no derivative, also where it is updated inside a function that is differentiated.
     positions, cell = jax.lax.stop_gradient((jnp.asarray(positions), jnp.asarray(cell, positions.dtype)))
@@ -94,7 +100,14 @@ def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -
 
 
 def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
-    """The same list where it still holds every pair within the cutoff, else a new one. An overflow is never forgotten."""
+    """Keep the list where it still holds every pair within the cutoff, else build a new one. An overflow is never forgotten.
+
+    Args:
+        spec: Radius and capacities that the list was built with.
+        dlist: The list so far.
+        positions: Å, of now.
+        cell: Å, of now.
+    """
 
     def rebuilt() -> DeviceList:
         new = allocate(spec, positions, cell)
@@ -124,7 +137,16 @@ def to_graph(
     charge: float = 0.0,
     spin: float = 0.0,
 ) -> Graph:
-    """The one-system graph that models take. Differentiates with respect to positions and cell."""
+    """Make the graph of one system from its list, differentiable with respect to positions and cell.
+
+    Args:
+        dlist: A list that holds every pair within the cutoff.
+        positions: Å.
+        numbers: Atomic numbers.
+        cell: Å; zeros in the graph where the system is open in all directions.
+        charge: Total charge, e.
+        spin: Unpaired electrons.
+    """
     n = len(positions)
     dtype = positions.dtype
     cell = jnp.asarray(cell, dtype) if any(dlist.pbc) else jnp.zeros((3, 3), dtype)
@@ -145,7 +167,7 @@ class _Binned(NamedTuple):
     """Lattice vectors taken off each atom by wrapping."""
     bin: Int[Array, "atoms 3"]
     place: Int[Array, " atoms"]
-    """Which place of its bin an atom holds."""
+    """Index of each atom among the atoms of its bin."""
     grid: Int[Array, " 3"]
     """Bins in use along each vector: the planned ones, or fewer where the cell has shrunk."""
     members: Int[Array, "bins occupancy"]
@@ -190,12 +212,12 @@ def _bits(spec: ListSpec) -> int:
 
 
 def _stencil(spec: ListSpec) -> np.ndarray:
-    """(steps, 3) bins within reach; that of the opposite step stands at the opposite place."""
+    """(steps, 3) steps to the bins within reach; step k and step -1 - k are opposite."""
     return np.array(list(itertools.product(*(range(-m, m + 1) for m in spec.reach))), np.int32)
 
 
 def _bins_at(spec: ListSpec, binned: _Binned, target: Int[Array, "*rest 3"]) -> tuple[Array, Array]:
-    """Flat bin and periodic image of bins that are counted on beyond the cell."""
+    """Flat index and periodic image of bins whose indices are counted on beyond the cell."""
     pbc = jnp.asarray(spec.pbc)
     image = jnp.where(pbc, jnp.floor_divide(target, binned.grid), 0)
     inside = target - image * binned.grid

@@ -1,4 +1,4 @@
-"""Neighbour lists on the host: every pair of a structure through vesin, and the pairs as rows of slots."""
+"""Neighbour lists on the host, in numpy: every pair of a structure through vesin, and the pairs as rows of slots."""
 
 from __future__ import annotations
 
@@ -21,26 +21,36 @@ class Edges(NamedTuple):
     """Directed pairs within the cutoff, sorted by centre, neighbour and shift; both directions of every pair are present."""
 
     centers: np.ndarray
-    """(edges,) gathering atom."""
+    """(edges,) gathering atom of each pair."""
     neighbors: np.ndarray
-    """(edges,) its neighbour."""
+    """(edges,) neighbour of each pair."""
     shifts: np.ndarray
     """(edges, 3) lattice image of the neighbour, in counts of cell vectors."""
 
 
 class Slots(NamedTuple):
-    """The same pairs as rows of slots, one row an atom (see ``graph.Graph``)."""
+    """Directed pairs as rows of slots, one row for each atom, with the conventions of ``graph.Graph``."""
 
     neighbors: np.ndarray
+    """(atoms, slots) index of the atom in each slot; the own atom in unused slots."""
     shifts: np.ndarray
+    """(atoms, slots, 3) lattice image of the neighbour, in counts of cell vectors."""
     reverse: np.ndarray
+    """(atoms, slots) flat slot of the pair seen from the other side; the own slot for unused ones."""
     mask: np.ndarray
+    """(atoms, slots) whether a slot holds a neighbour."""
 
 
 def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
-    """Every pair closer than ``cutoff`` (Å), all periodic images included, for atoms inside or outside of the cell.
+    """Find every pair closer than the cutoff, all periodic images included, for atoms inside or outside of the cell.
 
-    Rows of ``cell`` that do not repeat are ignored. Two atoms at the same place are a pair like any other.
+    Two atoms at the same place are a pair like any other.
+
+    Args:
+        positions: (atoms, 3), Å.
+        cell: (3, 3), rows are lattice vectors, Å; rows that do not repeat are ignored.
+        pbc: One bool, or one for each row.
+        cutoff: Å.
 
     Raises:
         ValueError: a cutoff that is not positive, a coordinate that is not finite, a cell without volume, or more pairs than
@@ -52,7 +62,7 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
         _check_room(n, float(abs(np.linalg.det(cell))), cutoff)
     if not n:
         return Edges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
-    # Where the system is open, a row long enough to keep images apart takes the place of whatever the cell says.
+    # Where the system is open, a row long enough to keep images apart replaces the row of the cell.
     full = complete_cell(cell, pbc)
     fraction = positions @ np.linalg.inv(full)
     extent = np.ptp(fraction, axis=0) + 2 * cutoff
@@ -84,7 +94,7 @@ def _check_room(atoms: int, volume: float, cutoff: float) -> None:
 
 
 def _search(positions: np.ndarray, cell: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unsorted pairs of a system that repeats in all directions."""
+    """Find the pairs, unsorted, of a system that repeats in all directions: centres, neighbours and shifts."""
     cells = np.maximum(1, heights(cell) / cutoff)
     excess = np.cbrt(np.prod(cells) / VESIN_CELLS)
     if excess > 1 and np.min(cells) < 1.5 * excess:
@@ -100,7 +110,12 @@ def _search(positions: np.ndarray, cell: np.ndarray, cutoff: float) -> tuple[np.
 
 
 def slots(edges: Edges, num_atoms: int, num_slots: int | None = None) -> Slots:
-    """Rows of slots from directed pairs; the number of slots defaults to the largest degree (at least one).
+    """Arrange directed pairs as rows of slots.
+
+    Args:
+        edges: Both directions of every pair.
+        num_atoms: Number of rows.
+        num_slots: Slots of each atom; the largest number of neighbours, at least one, where None.
 
     Raises:
         ValueError: an atom with more neighbours than slots, or a pair without its reverse.
@@ -130,7 +145,7 @@ def slots(edges: Edges, num_atoms: int, num_slots: int | None = None) -> Slots:
 
 
 def _key(edges: Edges, num_atoms: int) -> np.ndarray:
-    """One integer a pair that sorts by centre, neighbour and shift."""
+    """One integer for each pair, which sorts by centre, neighbour and shift."""
     most = int(np.abs(edges.shifts).max(initial=0))
     if num_atoms**2 * (2 * most + 1) ** 3 >= 2**63:
         raise ValueError(f"{num_atoms} atoms, up to {most} cells apart, are too many to number; wrap the atoms into the cell")

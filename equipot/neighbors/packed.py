@@ -1,132 +1,132 @@
-"""The slots that count, one behind the other: what depends on a slot alone is computed for these and for no others.
+"""Directed pairs within the cutoff, packed one behind the other, so that models compute nothing for slots without a pair.
 
-A list for dynamics has slots for atoms within its skin, a batch of molecules as many as the best-connected atom needs. Within
-the cutoff are fewer. On a CPU they are packed to the front, so that the work is that of the pairs there are; an accelerator,
-which gains nothing from less work that is unevenly shared, takes the slots as they stand.
+A list for dynamics has slots for atoms within its skin, and a batch of molecules as many slots as the best-connected atom
+needs. Fewer of them are within the cutoff: these are packed to the front of arrays with a fixed number of rows, in the order of
+their slots, and -1 fills index arrays behind the last pair.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from equipot.graph import Graph, add_rows, sum_rows
+from equipot.graph import Graph
+from equipot.kernels.convolution import PairIndices
+from equipot.kernels.rows import sum_rows
 
 
-class Halves(NamedTuple):
-    """One of the two directed pairs of two atoms, for what is the same of both."""
+class UndirectedPairs(NamedTuple):
+    """Each two directed pairs of the same two atoms as one undirected pair, for what is equal for both."""
 
-    one: Int[Array, " half"]
-    """A pair for each row."""
-    row: Int[Array, " pairs"]
-    """The row of each pair."""
-    both: Int[Array, "half 2"]
-    """The two pairs of each row."""
+    representative: Int[Array, " undirected"]
+    """The directed pair that stands for both, the one with the smaller index; -1 in empty rows."""
+    undirected_of_pair: Int[Array, " pairs"]
+    """Undirected pair of each directed pair; -1 in empty rows."""
+    directed: Int[Array, "undirected 2"]
+    """The two directed pairs of each undirected pair; -1 in empty rows."""
     count: Int[Array, ""]
-    """Rows up to the last one used."""
+    """Number of undirected pairs."""
 
-    def pick(self, x: Float[Array, "pairs ..."]) -> Float[Array, "half ..."]:
-        """What belongs to the pair that stands for both."""
-        chosen = jnp.where((self.row >= 0) & (self.one[self.row] == jnp.arange(len(self.row))), self.row, -1)
-        return sum_rows(x, self.one[:, None], chosen[:, None])
+    def from_directed(self, x: Float[Array, "pairs ..."]) -> Float[Array, "undirected ..."]:
+        """Select the values of the directed pairs that stand for both; zero in empty rows."""
+        own = jnp.arange(len(self.undirected_of_pair))
+        stands = (self.undirected_of_pair >= 0) & (self.representative[self.undirected_of_pair] == own)
+        chosen = jnp.where(stands, self.undirected_of_pair, -1)
+        return sum_rows(x, self.representative[:, None], chosen[:, None])
 
-    def spread(self, y: Float[Array, "half ..."]) -> Float[Array, "pairs ..."]:
-        """The same for both."""
-        return sum_rows(y, self.row[:, None], self.both)
+    def to_directed(self, y: Float[Array, "undirected ..."]) -> Float[Array, "pairs ..."]:
+        """Copy the values of undirected pairs to both of their directed pairs; zero in empty rows."""
+        return sum_rows(y, self.undirected_of_pair[:, None], self.directed)
 
 
 class Pairs(NamedTuple):
-    """Directed pairs within the cutoff, in the order of their slots; as many rows as a graph has room for, the last ones empty.
+    """Directed pairs within the cutoff, in the order of their slots, with as many rows as a graph has room for.
 
-    -1 stands for nothing everywhere.
+    The pairs of an atom follow each other without a gap; rows behind the last pair are empty. Index arrays hold -1 where there
+    is no pair.
     """
 
     slots: Int[Array, " pairs"]
-    """Flat slot (atom * slots + slot) of a pair."""
+    """Flat slot (atom * slots + slot) of each pair."""
     centers: Int[Array, " pairs"]
+    """Gathering atom of each pair."""
     neighbors: Int[Array, " pairs"]
-    place: Int[Array, "atoms slots"]
-    """The pair in each slot."""
-    back: Int[Array, "atoms slots"] | None
-    """The pair in the reverse slot; None where the list is not symmetric."""
-    first: Int[Array, " atoms+1"]
-    """The first pair of each atom, and the number of rows."""
+    """Neighbour of each pair."""
+    pair_of_slot: Int[Array, "atoms slots"]
+    """Pair in each slot."""
+    reverse_pair: Int[Array, "atoms slots"] | None
+    """For the pair in each slot, the pair seen from the other side; None where the list is not symmetric."""
+    row_starts: Int[Array, " atoms+1"]
+    """First pair of each atom, and the number of rows."""
     count: Int[Array, ""]
-    """Rows up to the last pair."""
-    halves: Halves | None
-    """None where the list is not symmetric, or not packed."""
-    lost: Bool[Array, ""]
-    """Whether there are more pairs than rows: nothing that follows from these is to be used."""
-    packed: bool
-    """Whether the pairs of an atom follow each other without a gap."""
+    """Number of pairs."""
+    undirected: UndirectedPairs | None
+    """None where the list is not symmetric."""
+    overflow: Bool[Array, ""]
+    """Whether there are more pairs than rows: nothing that follows from these pairs is to be used."""
 
-    def pick(self, x: Float[Array, "atoms slots ..."]) -> Float[Array, "pairs ..."]:
-        """What belongs to slots."""
-        flat = x.reshape(-1, *x.shape[2:])
-        return sum_rows(flat, self.slots[:, None], self.place.reshape(-1, 1)) if self.packed else flat
+    @property
+    def indices(self) -> PairIndices:
+        """Index arrays for the kernels."""
+        return PairIndices(self.pair_of_slot, self.row_starts, self.neighbors, self.reverse_pair)
 
-    def of_centers(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
-        """What belongs to the gathering atom of each pair."""
-        return sum_rows(x, self.centers[:, None], self.place)
+    def from_slots(self, x: Float[Array, "atoms slots ..."]) -> Float[Array, "pairs ..."]:
+        """Select the values of the slots that hold a pair; zero in empty rows."""
+        return sum_rows(x.reshape(-1, *x.shape[2:]), self.slots[:, None], self.pair_of_slot.reshape(-1, 1))
 
-    def of_neighbors(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
-        """What belongs to its neighbour."""
-        return sum_rows(x, self.neighbors[:, None], self.back)
+    def from_centers(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
+        """Copy the values of atoms to the pairs of which they are the gathering atom; zero in empty rows."""
+        return sum_rows(x, self.centers[:, None], self.pair_of_slot)
 
-    def sum(self, y: Float[Array, "pairs ..."]) -> Float[Array, "atoms ..."]:
-        """Sum over the pairs of each atom."""
-        return sum_rows(y, self.place, self.centers[:, None])
+    def from_neighbors(self, x: Float[Array, "atoms ..."]) -> Float[Array, "pairs ..."]:
+        """Copy the values of atoms to the pairs of which they are the neighbour; zero in empty rows."""
+        return sum_rows(x, self.neighbors[:, None], self.reverse_pair)
 
-
-def scatter_pairs(
-    y: Float[Array, "pairs ..."], neighbors: Int[Array, " pairs"], back: Int[Array, "atoms slots"] | None, atoms: int
-) -> Float[Array, "atoms ..."]:
-    """Sum over the pairs that point to each atom."""
-    return add_rows(y, neighbors, atoms) if back is None else sum_rows(y, back, neighbors[:, None])
+    def sum_to_centers(self, y: Float[Array, "pairs ..."]) -> Float[Array, "atoms ..."]:
+        """Sum values of pairs over the pairs of each gathering atom."""
+        return sum_rows(y, self.pair_of_slot, self.centers[:, None])
 
 
 def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
-    """The used slots that are ``within`` the cutoff, seen from both sides where the list is symmetric."""
+    """Pack the used slots that are ``within`` the cutoff.
+
+    Where the list is symmetric, a pair is kept if it is within the cutoff as seen from both of its atoms.
+    """
     active = jnp.asarray(graph.slot_mask & within)
     if graph.reverse is not None:
-        # A distance may be rounded in two ways.
+        # The distance of one pair may be rounded in two ways.
         active &= active.reshape(-1)[graph.reverse]
     atoms, width = active.shape
     room = atoms * width
+    rows = room if graph.pairs is None else min(room, graph.pairs)
     flat = jnp.arange(room, dtype=jnp.int32).reshape(active.shape)
-    packed = jax.default_backend() == "cpu"
-    rows, lost = room, jnp.asarray(False)
-    if packed:
-        rows = room if graph.pairs is None else min(room, graph.pairs)
-        rank = jnp.cumsum(active, axis=1, dtype=jnp.int32)
-        last = jnp.cumsum(rank[:, -1], dtype=jnp.int32)
-        lost = last[-1] > rows
-        start, count = jnp.minimum(last - rank[:, -1], rows), jnp.minimum(last[-1], rows)
-        place = start[:, None] + rank - 1
-        place = jnp.where(active & (place < rows), place, -1)
-        to = jnp.where(place < 0, rows, place)
-        slots = jnp.full(rows, -1, jnp.int32).at[to].set(flat, mode="drop", unique_indices=True)
-    else:
-        start, count = flat[:, 0], jnp.int32(room)
-        place = jnp.where(active, flat, -1)
-        slots = place.reshape(-1)
+    rank = jnp.cumsum(active, axis=1, dtype=jnp.int32)
+    ends = jnp.cumsum(rank[:, -1], dtype=jnp.int32)
+    start, count = jnp.minimum(ends - rank[:, -1], rows), jnp.minimum(ends[-1], rows)
+    pair_of_slot = start[:, None] + rank - 1
+    pair_of_slot = jnp.where(active & (pair_of_slot < rows), pair_of_slot, -1)
+    to = jnp.where(pair_of_slot < 0, rows, pair_of_slot)
+    slots = jnp.full(rows, -1, jnp.int32).at[to].set(flat, mode="drop", unique_indices=True)
     neighbors = jnp.where(slots < 0, -1, jnp.asarray(graph.neighbors).reshape(-1)[slots]).astype(jnp.int32)
     centers = jnp.where(slots < 0, -1, slots // width)
-    back = None if graph.reverse is None else jnp.where(place < 0, -1, place.reshape(-1)[graph.reverse])
-    first = jnp.concatenate([start, jnp.full(1, rows, jnp.int32)])
-    halves = _halves(slots, back, count) if packed and back is not None else None
-    return Pairs(slots, centers, neighbors, place, back, first, count, halves, lost, packed)
+    reverse_pair = undirected = None
+    if graph.reverse is not None:
+        reverse_pair = jnp.where(pair_of_slot < 0, -1, pair_of_slot.reshape(-1)[graph.reverse])
+        undirected = _undirected(slots, reverse_pair, count)
+    row_starts = jnp.concatenate([start, jnp.full(1, rows, jnp.int32)])
+    return Pairs(slots, centers, neighbors, pair_of_slot, reverse_pair, row_starts, count, undirected, ends[-1] > rows)
 
 
-def _halves(slots: Int[Array, " pairs"], back: Int[Array, "atoms slots"], count: Int[Array, ""]) -> Halves:
+def _undirected(slots: Int[Array, " pairs"], reverse_pair: Int[Array, "atoms slots"], count: Int[Array, ""]) -> UndirectedPairs:
     rows = len(slots)
     own = jnp.arange(rows, dtype=jnp.int32)
-    other = jnp.where(slots < 0, -1, back.reshape(-1)[slots])
+    other = jnp.where(slots < 0, -1, reverse_pair.reshape(-1)[slots])
     rank = jnp.cumsum(own < other, dtype=jnp.int32) - 1
-    row = jnp.where(other < 0, -1, rank[jnp.minimum(own, other)])
-    one = jnp.full(-(-rows // 2), -1, jnp.int32)
-    one = one.at[jnp.where(own < other, rank, len(one))].set(own, mode="drop", unique_indices=True)
-    return Halves(one, row, jnp.stack([one, jnp.where(one < 0, -1, other[one])], axis=1), count // 2)
+    undirected_of_pair = jnp.where(other < 0, -1, rank[jnp.minimum(own, other)])
+    representative = jnp.full(-(-rows // 2), -1, jnp.int32)
+    to = jnp.where(own < other, rank, len(representative))
+    representative = representative.at[to].set(own, mode="drop", unique_indices=True)
+    reverse = jnp.where(representative < 0, -1, other[representative])
+    return UndirectedPairs(representative, undirected_of_pair, jnp.stack([representative, reverse], axis=1), count // 2)

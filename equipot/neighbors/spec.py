@@ -23,7 +23,7 @@ ROOM = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class ListSpec:
-    """Everything static about a list. Made by ``plan``, enlarged by ``grow``; hashable."""
+    """Radius, periodicity and capacities of a device list, all static. Made by ``plan``, enlarged by ``grow``; hashable."""
 
     cutoff: float
     """Å."""
@@ -31,18 +31,18 @@ class ListSpec:
     """Å; pairs out to cutoff + skin are in the list."""
     pbc: tuple[bool, bool, bool]
     slots: int
-    """Neighbours that an atom can have."""
+    """Capacity for neighbours of each atom."""
     grid: tuple[int, int, int]
     """Bins along each lattice vector."""
     reach: tuple[int, int, int]
     """Bins searched to either side, periodic images included."""
     occupancy: int
-    """Atoms that a bin can hold."""
+    """Capacity for atoms of each bin."""
     slack: float
     """Factor by which the capacities exceed what was found when planning."""
     pairs: int | None = None
-    """Directed pairs within the cutoff that the system can have: what a model computes for each pair it computes for so many.
-    As many as there are slots where left out."""
+    """Capacity for directed pairs within the cutoff of the whole system, which is how many a model computes; as many as slots
+    where None."""
 
     @property
     def radius(self) -> float:
@@ -51,12 +51,20 @@ class ListSpec:
 
     @property
     def words(self) -> int:
-        """Words that hold one bit for each place of a bin."""
+        """Number of words that hold one bit for each atom of a bin."""
         return -(-self.occupancy // WORD)
 
 
 def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, slack: float = 1.25) -> ListSpec:
-    """Capacities of a device list from what this geometry needs, times ``slack``.
+    """Plan the capacities of a device list: what this geometry needs, times ``slack``.
+
+    Args:
+        positions: (atoms, 3), Å.
+        cell: (3, 3), rows are lattice vectors, Å.
+        pbc: One bool, or one for each row.
+        cutoff: Å.
+        skin: Å by which the list radius exceeds the cutoff: the list holds until atoms have moved by about half of it.
+        slack: Factor by which capacities exceed the need.
 
     Raises:
         ValueError: as ``neighbor_list``, or no atoms, a negative skin, a slack below one, or more slots than int32 can count.
@@ -73,7 +81,7 @@ def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, 
 
 
 def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
-    """A larger spec after an overflow, from the geometry at which it happened or a state shortly before.
+    """Enlarge the capacities after an overflow, for the geometry at which it happened or a state shortly before.
 
     No capacity shrinks, and where this geometry alone would not ask for more, all of them are raised by ``spec.slack`` or 10 %.
 
@@ -94,7 +102,7 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
 
 
 def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
-    """Room for twice as many pairs within the cutoff; None where there is room for all that fit into the slots already."""
+    """Double the capacity for pairs within the cutoff; None where all pairs that fit into the slots have room already."""
     most = num_atoms * spec.slots
     if spec.pairs is None or spec.pairs >= most:
         return None

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.kernels.polynomial import evaluate, monomials, multiplicity
-from equipot.kernels.polynomial_bundle import Polynomial
+from equipot.kernels.polynomial_forms import Polynomial
 from equipot.nn.features import Features, regroup
 
 TABLES_BYTES = 2**24

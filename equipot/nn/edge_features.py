@@ -93,7 +93,7 @@ def pairs_within(
     """Select the pairs within the cutoff (Å): the pairs, their vectors and distances; ``PADDING_VECTOR`` in empty rows."""
     squares = jnp.sum(jax.lax.stop_gradient(vectors) ** 2, axis=-1)
     pairs = find(graph, squares < cutoff**2)
-    vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.pick(vectors))
+    vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.from_slots(vectors))
     return pairs, vectors, jnp.sqrt(jnp.sum(vectors**2, axis=-1))
 
 
@@ -113,12 +113,12 @@ def embed_edges(
         raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
     species, known = species_index(graph.numbers, elements)
     pairs, vectors, r = pairs_within(graph, vectors, term.cutoff)
-    known = jnp.where(pairs.lost, jnp.nan, known)
+    known = jnp.where(pairs.overflow, jnp.nan, known)
     radii = None
     if radial.transform is not None or term.repulsion is not None:
         table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value
         own = table.astype(vectors.dtype)[species]
-        radii = pairs.of_centers(own) + pairs.of_neighbors(own)
+        radii = pairs.from_centers(own) + pairs.from_neighbors(own)
         radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
     learned = radial.basis.learned(term, vectors.dtype)
     basis = RadialFeatures(radial, term.cutoff)

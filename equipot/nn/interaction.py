@@ -17,7 +17,7 @@ from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
 from equipot.nn.radial import Radial
-from equipot.nn.radial_network import Ends, EndsMLP, PairMLP, SpeciesMLP, splines_of
+from equipot.nn.radial_network import EndpointMLP, Endpoints, RadialMLP, SpeciesMLP, splines_of
 from equipot.nn.tensor_product import Convolution
 
 
@@ -33,9 +33,9 @@ class InteractionKind:
     weights_may_stay: ClassVar[bool] = False
     """Whether the radial weights do not vanish with the radial features, so that the envelope must be on the weights."""
 
-    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         """Choose the class of the radial network, and compute what it sees of the features ``x`` of both atoms of a pair."""
-        return PairMLP, None
+        return RadialMLP, None
 
     def atomic_basis(
         self, block: Interaction, message: Features, up: Features, species: Int[Array, " atoms"] | None
@@ -78,9 +78,9 @@ class Attention(InteractionKind):
     weights_may_stay: ClassVar[bool] = True
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
-    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         width = f"{block.radial.mlp[0]}x0e"
-        return EndsMLP, Ends(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))
+        return EndpointMLP, Endpoints(scalars(Linear(width, name="sender")(x)), scalars(Linear(width, name="receiver")(x)))
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
         return a, Linear(block.irreps_skip, name="skip")(x)
@@ -97,7 +97,7 @@ class NonLinear(InteractionKind):
     weights_may_stay: ClassVar[bool] = True
     normalization: PairDensity = PairDensity()
 
-    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Ends | None]:
+    def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         return functools.partial(SpeciesMLP, count=block.count), None
 
     def atomic_basis(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from equipot.graph import Graph
 from equipot.nn.edge_features import Edges
 from equipot.nn.features import Features
-from equipot.nn.radial_network import PairMLP, SpeciesMLP, Stages
+from equipot.nn.radial_network import RadialMLP, RadialNetwork, SpeciesMLP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Density(Normalization):
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
     ) -> Features:
-        scale = 1 + density(PairMLP((1,), name="density").stages(edges, enveloped=False), edges)
+        scale = 1 + density(RadialMLP((1,), name="density").network_of(edges, enveloped=False), edges)
         return {ir: value / scale for ir, value in message.items()}
 
 
@@ -113,7 +113,7 @@ class PairDensity(Normalization):
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
     ) -> Features:
         network = SpeciesMLP((self.hidden, 1), scope.count, name="density")
-        rho = density(network.stages(edges, enveloped=False), edges)
+        rho = density(network.network_of(edges, enveloped=False), edges)
         alpha = scope.param("alpha", nn.initializers.constant(20.0), ())
         beta = scope.param("beta", nn.initializers.zeros, ())
         scale = alpha.astype(rho.dtype) + beta.astype(rho.dtype) * rho
@@ -132,12 +132,12 @@ class Normalize(nn.Module):
         return self.choice.after(self, message, edges, avg_num_neighbors, graph)
 
 
-def density(network: Stages, edges: Edges) -> Float[Array, "atoms 1 1"]:
+def density(network: RadialNetwork, edges: Edges) -> Float[Array, "atoms 1 1"]:
     """sum_k tanh(w_k^2), with w_k the only output of a network for each pair k; under a separate envelope, if there is one."""
     rho = jnp.tanh(network(edges)[:, 0] ** 2)
     if edges.basis.envelope_is_separate:
         rho = rho * edges.basis.radial.envelope(edges.distances, edges.basis.cutoff)
-    return edges.pairs.sum(rho)[:, None, None]
+    return edges.pairs.sum_to_centers(rho)[:, None, None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Networks that turn what is known of a pair into the radial weights of its message."""
+"""Radial networks: functions of the distance of a pair, and perhaps of the atoms at its ends, that give radial weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.nn.blocked_map import Function, Others, map_pairs
+from equipot.nn.blocked_map import Function, Others, blocked_map
 from equipot.nn.edge_features import Edges, RadialFeatures
 from equipot.nn.radial import MLP, Splines, silu
 
@@ -20,26 +20,28 @@ LAYER_NORM_FLOOR = 1e-5
 """Added to the variance under the root."""
 
 
-class Stages(NamedTuple):
-    """A network of every pair in two parts: its last layer is linear, so that it may act after a sum over pairs."""
+class RadialNetwork(NamedTuple):
+    """A network of every pair in two parts: the last layer is linear, so that it may act after a sum over pairs."""
 
     function: Function
-    """What enters the last layer."""
+    """Hidden features that enter the last layer."""
     variables: Any
+    """Parameters of ``function``."""
     others: Others
-    """Of pairs, besides the distances."""
+    """Arrays of pairs that ``function`` takes besides the distances."""
     last: Float[Array, "hidden outputs"]
+    """Last layer."""
     start: Int[Array, " pairs"] | None = None
-    """Where a pair has rows of its own in ``last``, the first of them."""
+    """First row of the last layer that belongs to each pair, where pairs have rows of their own; else None."""
     symmetric: bool = False
     """Whether both directed pairs of two atoms have the same weights, up to rounding."""
 
     def hidden(self, edges: Edges) -> Float[Array, "pairs hidden"]:
-        """What enters the last layer for all pairs."""
-        return map_pairs(self.function, self.variables, edges.distances, self.others, edges.pairs, self.symmetric)
+        """Compute the hidden features of all pairs."""
+        return blocked_map(self.function, self.variables, edges.distances, self.others, edges.pairs, self.symmetric)
 
     def __call__(self, edges: Edges) -> Float[Array, "pairs outputs"]:
-        """The network's output."""
+        """Compute the output of the network for all pairs."""
         hidden = self.hidden(edges)
         if self.start is None:
             return hidden @ self.last
@@ -47,10 +49,12 @@ class Stages(NamedTuple):
 
 
 def of_features(basis: RadialFeatures, enveloped: bool, network: Function) -> Function:
-    """``network(variables, features, others)`` as a function of the distances.
+    """Turn ``network(variables, features, others)``, a function of radial features, into one of the distances.
 
-    Its others begin with the covalent radii where the basis is transformed. ``enveloped`` says that a separate envelope
-    multiplies the result.
+    Args:
+        basis: Gives the radial features. Where it is transformed, other arrays of pairs begin with the covalent radii.
+        enveloped: Whether an envelope that is separate from the features multiplies the result.
+        network: Function of the radial features.
     """
 
     def function(variables: Any, r: Array, others: Others) -> Array:
@@ -63,18 +67,18 @@ def of_features(basis: RadialFeatures, enveloped: bool, network: Function) -> Fu
     return function
 
 
-def _stages(edges: Edges, enveloped: bool, network: Function, variables: Any, others: Others, last: Array) -> Stages:
+def _network(edges: Edges, enveloped: bool, network: Function, variables: Any, others: Others, last: Array) -> RadialNetwork:
     radii = () if edges.basis.radial.transform is None else (edges.radii,)
     function = of_features(edges.basis, enveloped, network)
-    return Stages(function, (edges.frequencies, variables), (*radii, *others), last)
+    return RadialNetwork(function, (edges.frequencies, variables), (*radii, *others), last)
 
 
-class PairMLP(MLP):
-    """``MLP`` of the radial features."""
+class RadialMLP(MLP):
+    """Radial MLP of the radial features alone."""
 
     @nn.compact
-    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
-        """The network of each pair; this one does not depend on its ends."""
+    def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
+        """Make the network of each pair, which does not depend on ``ends``."""
         *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
 
         def network(weights: list[Array], x: Array, others: Others) -> Array:
@@ -82,22 +86,24 @@ class PairMLP(MLP):
                 x = silu(x @ w)
             return x
 
-        return _stages(edges, enveloped, network, weights, (), last)._replace(symmetric=True)
+        return _network(edges, enveloped, network, weights, (), last)._replace(symmetric=True)
 
 
-class Ends(NamedTuple):
-    """What the two atoms of a pair add to the first layer of its network."""
+class Endpoints(NamedTuple):
+    """What each atom adds to the first layer of the radial networks of its pairs."""
 
     sender: Float[Array, "atoms hidden"]
+    """Added where the atom is the neighbour."""
     receiver: Float[Array, "atoms hidden"]
+    """Added where the atom is the gathering one."""
 
 
-class EndsMLP(MLP):
-    """``MLP`` of the radial features whose first layer also sees the features of both atoms."""
+class EndpointMLP(MLP):
+    """Radial MLP of the radial features whose first layer also depends on both atoms."""
 
     @nn.compact
-    def stages(self, edges: Edges, ends: Ends, enveloped: bool = True) -> Stages:
-        """The network of each pair."""
+    def network_of(self, edges: Edges, ends: Endpoints, enveloped: bool = True) -> RadialNetwork:
+        """Make the network of each pair."""
         *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
 
         def network(weights: list[Array], x: Array, others: Others) -> Array:
@@ -107,11 +113,11 @@ class EndsMLP(MLP):
                 x = silu(x @ w)
             return x
 
-        return _stages(edges, enveloped, network, weights, (_of_pairs(ends, edges),), last)
+        return _network(edges, enveloped, network, weights, (_of_pairs(ends, edges),), last)
 
 
 class SpeciesMLP(nn.Module):
-    """Dense layers with bias, layer normalisation and SiLU between them; the first also sees the species of both atoms.
+    """Dense layers with bias, layer normalisation and SiLU between them; the first also depends on the species of both atoms.
 
     The radial network of MACE's non-linear interaction. Layer normalisation is that of Ba et al., arXiv:1607.06450.
     """
@@ -121,8 +127,8 @@ class SpeciesMLP(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
-        """The network of each pair."""
+    def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
+        """Make the network of each pair."""
         dtype, fan = edges.dtype, edges.basis.radial.basis.n
         normal, zeros, ones = nn.initializers.normal(1.0), nn.initializers.zeros, nn.initializers.ones
         weights, biases, scales, shifts = [], [], [], []
@@ -135,7 +141,7 @@ class SpeciesMLP(nn.Module):
                 shifts.append(self.param(f"shift{k}", zeros, (width,)).astype(dtype))
             fan = width
         table = lambda name: self.param(name, normal, (self.count, self.widths[0])).astype(dtype)[edges.species]
-        own = _of_pairs(Ends(table("sender"), table("receiver")), edges)
+        own = _of_pairs(Endpoints(table("sender"), table("receiver")), edges)
 
         def network(variables: tuple, x: Array, others: Others) -> Array:
             weights, biases, scales, shifts = variables
@@ -147,14 +153,14 @@ class SpeciesMLP(nn.Module):
             return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
         variables = weights[:-1], biases[:-1], scales, shifts
-        return _stages(edges, enveloped, network, variables, (own,), jnp.concatenate([weights[-1], biases[-1][None]]))
+        return _network(edges, enveloped, network, variables, (own,), jnp.concatenate([weights[-1], biases[-1][None]]))
 
 
 class SplineTable(nn.Module):
-    """``Splines``, whose coefficients are constants."""
+    """Splines of the distance whose coefficients are constants, see ``radial.Splines``."""
 
     widths: Sequence[int]
-    """Only the last, the number of outputs, counts."""
+    """Widths of the layers of a network; only the last, the number of outputs, is used."""
     splines: Splines
     cutoff: float
     """Å."""
@@ -162,18 +168,18 @@ class SplineTable(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def stages(self, edges: Edges, ends: None = None, enveloped: bool = True) -> Stages:
-        """The splines at each pair; they contain the envelope."""
+    def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
+        """Make the splines at each pair, which contain the envelope."""
         tables = self.count**2 if self.splines.pairs else 1
         shape = (tables * self.splines.rows, self.widths[-1])
         table = self.variable("constants", "table", lambda: jnp.zeros(shape)).value.astype(edges.dtype)
         start, _ = self.splines(edges.distances, self.cutoff)
         if self.splines.pairs:
-            place = lambda atoms: jnp.where(atoms < 0, 0, edges.species[atoms])
-            center, neighbor = place(edges.pairs.centers), place(edges.pairs.neighbors)
+            species = lambda atoms: jnp.where(atoms < 0, 0, edges.species[atoms])
+            center, neighbor = species(edges.pairs.centers), species(edges.pairs.neighbors)
             start += (center * self.count + neighbor) * self.splines.rows
         splines, cutoff = self.splines, self.cutoff
-        return Stages(lambda _, r, __: splines(r, cutoff)[1], (), (), table, start)
+        return RadialNetwork(lambda _, r, __: splines(r, cutoff)[1], (), (), table, start)
 
 
 def splines_of(splines: Splines, cutoff: float, count: int) -> Callable[..., SplineTable]:
@@ -182,10 +188,10 @@ def splines_of(splines: Splines, cutoff: float, count: int) -> Callable[..., Spl
 
 
 def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Zero mean and unit variance over the last axis."""
+    """Shift and scale to zero mean and unit variance over the last axis."""
     x = x - jnp.mean(x, axis=-1, keepdims=True)
     return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + LAYER_NORM_FLOOR)
 
 
-def _of_pairs(ends: Ends, edges: Edges) -> Float[Array, "pairs hidden"]:
-    return edges.pairs.of_neighbors(ends.sender) + edges.pairs.of_centers(ends.receiver)
+def _of_pairs(ends: Endpoints, edges: Edges) -> Float[Array, "pairs hidden"]:
+    return edges.pairs.from_neighbors(ends.sender) + edges.pairs.from_centers(ends.receiver)

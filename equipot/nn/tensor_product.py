@@ -18,10 +18,10 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.kernels.convolution import convolve
-from equipot.kernels.convolution_bundle import Layout, Route
+from equipot.kernels.convolution_forms import CouplingPath, Layout
 from equipot.nn.edge_features import Edges
 from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
-from equipot.nn.radial_network import Ends, PairMLP
+from equipot.nn.radial_network import Endpoints, RadialMLP
 
 
 class Path(NamedTuple):
@@ -56,13 +56,13 @@ class Convolution(nn.Module):
     l_max: int
     mlp: tuple[int, ...]
     """Hidden widths of the radial network."""
-    network: Callable[..., Any] = PairMLP
-    """Module made from the widths, whose ``stages`` are the radial weights of a pair."""
+    network: Callable[..., Any] = RadialMLP
+    """Module made from the widths; its ``network_of`` gives the radial weights of all pairs."""
     odd: int = -1
     """Parity of the spherical harmonics of odd l, see ``find_paths``."""
 
     @nn.compact
-    def __call__(self, x: Features, edges: Edges, per_species: bool = False, ends: Ends | None = None) -> Features:
+    def __call__(self, x: Features, edges: Edges, per_species: bool = False, ends: Endpoints | None = None) -> Features:
         """Messages of the neighbours' features ``x``, [atoms, m, channels].
 
         Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
@@ -72,17 +72,17 @@ class Convolution(nn.Module):
         used = {ir: x[ir] for ir in sorted({path.ir_in for path in paths})}
         widths = {ir: value.shape[-1] for ir, value in used.items()}
         numel = sum(widths[path.ir_in] for path in paths)
-        stages = self.network((*self.mlp, numel), name="radial").stages(edges, ends)
-        hidden = stages.hidden(edges)
+        radial = self.network((*self.mlp, numel), name="radial").network_of(edges, ends)
+        hidden = radial.hidden(edges)
         count = next(iter(used.values())).shape[0]
-        if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used) and stages.start is None:
-            return combine_moments(species_moments(hidden, edges, count, self.l_max), used, stages.last, paths)
+        if per_species and count <= FEW_SPECIES and all(ir.l == 0 for ir in used) and radial.start is None:
+            return combine_moments(species_moments(hidden, edges, count, self.l_max), used, radial.last, paths)
         rows = {ir: value[edges.species] if per_species else value for ir, value in used.items()}
         nodes = jnp.concatenate([value.reshape(value.shape[0], -1) for value in rows.values()], axis=-1)
         layout, blocks = arrange(paths, widths, self.l_max, hidden.shape[-1])
-        if stages.start is not None:
-            layout = dataclasses.replace(layout, rows=stages.last.shape[0])
-        out = convolve(hidden, stages.last, edges.harmonics, nodes, edges.pairs, layout, stages.start)
+        if radial.start is not None:
+            layout = dataclasses.replace(layout, rows=radial.last.shape[0])
+        out = convolve(hidden, radial.last, edges.harmonics, nodes, edges.pairs.indices, layout, radial.start)
         return {ir: out[:, block].reshape(len(out), ir.dim, -1) for ir, block in blocks.items()}
 
 
@@ -105,7 +105,7 @@ def arrange(
     for ir_in, l_edge, ir_out in paths:
         width = widths[ir_in]
         routes.append(
-            Route(
+            CouplingPath(
                 ir_in.l, l_edge, ir_out.l, width, senders[ir_in], width, column, blocks[ir_out].start + filled[ir_out],
                 outputs[ir_out],
             )
@@ -124,10 +124,10 @@ def species_moments(
     """
     q, size = hidden.shape[1], (l_max + 1) ** 2
     places = [(z, l) for z in range(count) for l in range(l_max + 1)]
-    routes = tuple(Route(0, l, l, q, z * q, q, 0, (z * size + l**2) * q, q) for z, l in places)
+    routes = tuple(CouplingPath(0, l, l, q, z * q, q, 0, (z * size + l**2) * q, q) for z, l in places)
     layout = Layout(routes, q, size, count * q, count * size * q, direct=True)
     nodes = jnp.repeat(one_hot(edges.species, count, hidden.dtype), q, axis=1)
-    out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.harmonics, nodes, edges.pairs, layout)
+    out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.harmonics, nodes, edges.pairs.indices, layout)
     return out.reshape(-1, count, size, q)
 
 

@@ -40,9 +40,9 @@ class ZBL(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         pairs, _, r = pairs_within(graph, vectors, self.cutoff)
         own = jnp.asarray(covalent_radii(range(119)), r.dtype)[graph.numbers]
-        radii = pairs.of_centers(own) + pairs.of_neighbors(own)
+        radii = pairs.from_centers(own) + pairs.from_neighbors(own)
         energy = self.repel(pairs, r, graph.numbers, jnp.where(pairs.slots < 0, 1, radii), self.cutoff)
-        return Atomic(jnp.where(pairs.lost, jnp.nan, energy))
+        return Atomic(jnp.where(pairs.overflow, jnp.nan, energy))
 
     def repel(
         self,
@@ -55,8 +55,8 @@ class ZBL(Term):
         """Add up half of the energy of each pair (eV) on either atom, for distances ``r`` and sums of covalent radii in Å."""
         charge = numbers.astype(r.dtype)
         # An empty row has no charge, and zero to a power has no derivative worth having; it is beyond any envelope.
-        own, other = (jnp.maximum(z, 1) for z in (pairs.of_centers(charge), pairs.of_neighbors(charge)))
+        own, other = (jnp.maximum(z, 1) for z in (pairs.from_centers(charge), pairs.from_neighbors(charge)))
         scaled = r * (own**self.exponent + other**self.exponent) / self.length
         screening = sum(c * jnp.exp(-d * scaled) for c, d in zip(self.coefficients, self.decays, strict=True))
         energy = units.hartree * units.bohr * own * other / r * screening
-        return 0.5 * pairs.sum(energy * self.envelope(r, jnp.minimum(radii, cutoff)))
+        return 0.5 * pairs.sum_to_centers(energy * self.envelope(r, jnp.minimum(radii, cutoff)))

@@ -1,4 +1,4 @@
-"""The convolution's kernel against the formula written out, with derivatives of JAX's own, and against the plain bundle."""
+"""The kernel of the convolution against the formula written out, differentiated by JAX, and against the plain formulation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from equipot.data.batch import pad
-from equipot.kernels import convolution, convolution_code, xla_ffi
-from equipot.kernels.convolution_bundle import Layout, coupling
+from equipot.kernels import convolution, convolution_code, ffi_check
+from equipot.kernels.convolution_forms import Layout, coupling
 from equipot.neighbors.packed import Pairs, find
 from equipot.nn.tensor_product import arrange, find_paths
 from equipot.structure import Structure
@@ -33,7 +33,7 @@ CASES = [
 BANDED = 2
 """The case with splines: every pair has its own rows of the last layer."""
 DIRECT = 4
-"""The case whose hidden features are the radial weights of all routes."""
+"""The case whose hidden features are the radial weights of all paths."""
 ROWS = 23
 
 
@@ -67,9 +67,9 @@ def problem(case: int, dtype: str = "float64"):
         operands = operands[0], make(ROWS, layout.numel), *operands[2:]
         layout = dataclasses.replace(layout, rows=ROWS)
     if case == DIRECT:
-        shared = tuple(dataclasses.replace(r, column=0) for r in layout.routes)
+        shared = tuple(dataclasses.replace(r, column=0) for r in layout.paths)
         operands = operands[0], jnp.zeros((0, hidden), dtype), *operands[2:]
-        layout = dataclasses.replace(layout, routes=shared, direct=True)
+        layout = dataclasses.replace(layout, paths=shared, direct=True)
     return (layout, pairs, start), operands, make(n, layout.messages)
 
 
@@ -83,7 +83,7 @@ def formula(layout: Layout, pairs: Pairs, start, hidden, last, harmonics, nodes)
         hidden = dense
     senders = jnp.where(active, nodes[pairs.neighbors], 0)
     out = jnp.zeros((nodes.shape[0], layout.messages), nodes.dtype)
-    for r in layout.routes:
+    for r in layout.paths:
         columns = slice(r.column, r.column + r.channels)
         w = hidden[:, columns] if layout.direct else hidden @ last[:, columns]
         index = r.sender + np.arange(2 * r.l_in + 1)[:, None] * r.sender_stride + np.arange(r.channels)
@@ -95,7 +95,7 @@ def formula(layout: Layout, pairs: Pairs, start, hidden, last, harmonics, nodes)
 
 
 def kernel(layout, pairs, start, *operands):
-    return convolution.convolve(*operands, pairs, layout, start)
+    return convolution.convolve(*operands, pairs.indices, layout, start)
 
 
 def close(x, y, rtol=1e-12):
@@ -121,10 +121,10 @@ DERIVATIVES = {
 def lowering(request, monkeypatch):
     """Either the kernel or, as on other devices, the plain formulation in several blocks."""
     if request.param == "native":
-        assert xla_ffi.available()
+        assert ffi_check.available()
     else:
         monkeypatch.setattr(convolution_code, "possible", lambda dtype: False)
-        monkeypatch.setitem(convolution.BLOCK_BYTES, "cpu", 2**15)
+        monkeypatch.setattr(convolution, "CPU_BLOCK_BYTES", 2**15)
     jax.clear_caches()
     yield request.param
     jax.clear_caches()
@@ -151,7 +151,7 @@ def test_derivatives_of_every_order_are_those_of_the_formula(case, lowering, nam
 
 def test_lists_that_are_not_symmetric(lowering):
     (layout, pairs, start), operands, message = problem(BANDED)
-    static = layout, pairs._replace(back=None), start
+    static = layout, pairs._replace(reverse_pair=None), start
     ours, theirs = (jax.jit(lambda x, f=f: jax.vjp(partial(f, *static), *x)[1](message))(operands) for f in (kernel, formula))
     close(ours, theirs)
 

@@ -1,4 +1,4 @@
-"""The polynomial's kernel against the formula written out, with derivatives of JAX's own, and against the plain bundle."""
+"""The polynomial's kernel against the formula written out, with derivatives of JAX's own, and against the plain formulation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from equipot.kernels import polynomial_code, xla_ffi
+from equipot.kernels import ffi_check, polynomial_code
 from equipot.kernels.polynomial import evaluate, monomials
-from equipot.kernels.polynomial_bundle import Polynomial
+from equipot.kernels.polynomial_forms import Polynomial
 
 CASES = [(3, 2, (1, 2, 3), 5), (3, 1, (2, 4), 16), (5, 2, (2,), 8), (2, 2, (1,), 1)]
 """Variables, outputs, degrees, channels."""
@@ -69,7 +69,7 @@ DERIVATIVES = {
 def lowering(request, monkeypatch):
     """Either the kernel or the plain formulation, as on other devices."""
     if request.param == "native":
-        assert xla_ffi.available()
+        assert ffi_check.available()
     else:
         monkeypatch.setattr(polynomial_code, "possible", lambda polynomial, dtype: False)
     jax.clear_caches()

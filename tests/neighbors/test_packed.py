@@ -1,4 +1,4 @@
-"""Packed pairs against slots as they stand: the same numbers, whatever the list holds besides."""
+"""Packed pairs: the same numbers, whatever the list holds besides and however they are computed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from equipot.data.batch import pad
 from equipot.graph import Graph, edge_vectors
+from equipot.kernels import convolution_code, polynomial_code, rows_code
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -32,25 +33,29 @@ TERMS = {
 }
 
 
-def wide_graph() -> Graph:
-    """Two systems of very different degrees, with the pairs of a larger radius."""
+def graph_within(radius: float) -> Graph:
+    """Two systems of very different degrees, with the pairs of a radius (Å)."""
     rng = np.random.default_rng(0)
     crystal = ase.Atoms("C5O2", positions=rng.uniform(0, 4, (7, 3)), cell=[4, 4.2, 4.5], pbc=True)
     molecule = ase.Atoms("OC", positions=[[0, 0, 0], [1.2, 0.1, 0]])
-    graph = pad([Structure.from_ase(x, source="test") for x in (crystal, molecule)], 1.3 * CUTOFF, dtype=np.float64)
+    graph = pad([Structure.from_ase(x, source="test") for x in (crystal, molecule)], radius, dtype=np.float64)
     return jax.tree.map(jnp.asarray, graph)
 
 
-def everything(term, graph: Graph, monkeypatch, packed: bool, derivatives: bool) -> dict[str, np.ndarray]:
-    """Of a fresh potential, by pairs that are packed or not."""
+def wide_graph() -> Graph:
+    """With more pairs than are within the cutoff."""
+    return graph_within(1.3 * CUTOFF)
+
+
+def everything(term, graph: Graph, monkeypatch, native: bool, derivatives: bool) -> dict[str, np.ndarray]:
+    """Of a fresh potential, by kernels and in blocks, or by the plain formulation and all pairs at once."""
     monkeypatch.setattr(blocked_map, "BLOCK", 16)
-    monkeypatch.setattr(blocked_map, "WHOLE", 16)
-    found = packed.find
-    if not packed:
-        monkeypatch.setattr(jax, "default_backend", lambda: "another")
+    monkeypatch.setattr(blocked_map, "WHOLE", 16 if native else 10**6)
+    if not native:
+        for module in (convolution_code, polynomial_code, rows_code):
+            monkeypatch.setattr(module, "possible", lambda *_: False)
     jax.clear_caches()
     try:
-        assert found(graph, graph.slot_mask).packed == packed
         term = term.clone(elements=(6, 8))
         metadata = Metadata(atomic_energies=((6, 0.0), (8, 0.0)))
         potential = fresh(term, graph, jax.random.key(0), metadata, avg_num_neighbors=10.0).astype("float64")
@@ -75,9 +80,11 @@ def everything(term, graph: Graph, monkeypatch, packed: bool, derivatives: bool)
 
 @pytest.mark.parametrize("name", TERMS)
 def test_packed_pairs_give_the_same_energies_forces_and_higher_derivatives(name, monkeypatch, double_precision):
-    graph = wide_graph()
-    packed, stand = (everything(TERMS[name], graph, monkeypatch, way, name == "mace") for way in (True, False))
-    for key, value in stand.items():
+    """The reference has no pairs beyond the cutoff, knows nothing of reverse pairs, and is computed as on an accelerator."""
+    alone = graph_within(CUTOFF).replace(reverse=None)
+    packed = everything(TERMS[name], wide_graph(), monkeypatch, native=True, derivatives=name == "mace")
+    plain = everything(TERMS[name], alone, monkeypatch, native=False, derivatives=name == "mace")
+    for key, value in plain.items():
         assert np.abs(value).max() > 1e-6, key
         np.testing.assert_allclose(packed[key], value, rtol=0, atol=1e-11 * np.abs(value).max(), err_msg=key)
 
@@ -89,16 +96,16 @@ def test_every_pair_within_the_cutoff_is_there_once():
     used = np.asarray(found.slots[: found.count])
     assert np.array_equal(used, np.flatnonzero(np.asarray(within & graph.slot_mask)))
     assert np.all(found.slots[found.count :] == -1) and found.count < len(found.slots)
-    first = np.asarray(found.first)
-    assert np.array_equal(np.diff(first[:-1]), np.asarray(within).sum(1)[:-1]) and first[-1] == len(found.slots)
+    starts = np.asarray(found.row_starts)
+    assert np.array_equal(np.diff(starts[:-1]), np.asarray(within).sum(1)[:-1]) and starts[-1] == len(found.slots)
     width = graph.num_slots
     assert np.array_equal(found.centers[: found.count], used // width)
     assert np.array_equal(found.neighbors[: found.count], np.asarray(graph.neighbors).reshape(-1)[used])
     reverse = np.asarray(graph.reverse).reshape(-1)[used]
-    assert np.array_equal(np.asarray(found.back).reshape(-1)[used], np.asarray(found.place).reshape(-1)[reverse])
-    halves = found.halves
-    assert 2 * halves.count == found.count
-    assert sorted(np.asarray(halves.both[: halves.count]).ravel()) == list(range(int(found.count)))
+    assert np.array_equal(np.asarray(found.reverse_pair).reshape(-1)[used], np.asarray(found.pair_of_slot).reshape(-1)[reverse])
+    undirected = found.undirected
+    assert 2 * undirected.count == found.count
+    assert sorted(np.asarray(undirected.directed[: undirected.count]).ravel()) == list(range(int(found.count)))
 
 
 def test_a_model_sees_nothing_beyond_its_cutoff():

@@ -1,0 +1,233 @@
+"""Sums of multilinear forms of a convolution: what is computed together, and what the derivatives are.
+
+A convolution is linear in each of five operands:
+
+    Phi = sum over pairs k from atom n(k) to neighbour j(k), paths p, channels c, components a, b, m of
+
+          (sum_q hidden[k, q] last[q, p, c])  nodes[j(k), a, c]  harmonics[k, b]  message[n(k), p, m, c]  C_p[a, b, m]
+
+with Clebsch-Gordan coefficients C_p. Phi with one operand left out is the derivative with respect to that operand: without
+``message`` it is the convolution, without ``harmonics`` the part of a force that comes from the direction of a pair, and so on.
+Derivatives of these five forms are sums of the same five forms, so that ``MultilinearForms``, which says which sums of which
+forms are wanted, is closed under differentiation of any order, forward and backward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Sequence
+
+import e3nn_jax as e3nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from equipot.kernels.rows import add_rows, sum_rows
+
+
+class Operand(enum.IntEnum):
+    """Factors of a convolution, as the kind of an operand or of a result, with the shape of its array."""
+
+    HIDDEN = 0
+    """Last hidden features of the radial network, [pairs, q]."""
+    LAST = 1
+    """Last layer of the radial network, [q, numel]: one column for each path and channel."""
+    HARMONICS = 2
+    """Spherical harmonics, [pairs, (l_max + 1)^2]."""
+    NODES = 3
+    """Features of the neighbours, with a row for each atom: [atoms, features]."""
+    MESSAGE = 4
+    """Result of the convolution, or its cotangent: [atoms, messages]."""
+    PAIRS = 5
+    """Features of the neighbours, with a row for each pair: [pairs, features]."""
+
+    @property
+    def position(self) -> int:
+        """Index in a ``Monomial``."""
+        return Operand.NODES if self is Operand.PAIRS else self
+
+
+PER_PAIR = (Operand.HIDDEN, Operand.HARMONICS, Operand.PAIRS)
+"""Operands whose arrays have a row for each pair."""
+
+Monomial = tuple[int, int, int, int, int]
+"""A product of four operands: the index of the operand for each of the five factors, ``OPEN`` for the one left out."""
+OPEN = -1
+
+
+@functools.lru_cache(maxsize=256)
+def coupling(l_in: int, l_edge: int, l_out: int) -> np.ndarray:
+    """Clebsch-Gordan coefficients [m_in, m_edge, m_out], scaled such that inputs of unit variance give unit variance."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(e3nn.clebsch_gordan(l_in, l_edge, l_out), np.float64) * np.sqrt(2 * l_out + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CouplingPath:
+    """One path (l_in, l_edge) -> l_out of a convolution, and where its blocks [component, channel] lie in rows of arrays."""
+
+    l_in: int
+    l_edge: int
+    l_out: int
+    channels: int
+    sender: int
+    """Offset of the block in a row of features."""
+    sender_stride: int
+    """Distance from one component to the next in a row of features."""
+    column: int
+    """First of ``channels`` columns of the last radial layer."""
+    message: int
+    """Offset of the block in a row of messages."""
+    message_stride: int
+    """Distance from one component to the next in a row of messages."""
+
+    @property
+    def degrees(self) -> tuple[int, int, int]:
+        """(l_in, l_edge, l_out)."""
+        return self.l_in, self.l_edge, self.l_out
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The paths of a convolution and the lengths of rows of its operands."""
+
+    paths: tuple[CouplingPath, ...]
+    hidden: int
+    """Hidden features of a pair."""
+    harmonics: int
+    """Spherical harmonics of a pair, (l_max + 1)^2."""
+    features: int
+    """Features of an atom."""
+    messages: int
+    """Components of a message."""
+    rows: int | None = None
+    """Rows of the last radial layer where it has more than ``hidden``, as for splines, of which few overlap: each pair then
+    uses ``hidden`` consecutive rows, the first of which an index array names."""
+    direct: bool = False
+    """Whether there is no last radial layer, so that hidden features are the radial weights. Paths may share columns then."""
+
+    @property
+    def numel(self) -> int:
+        """Columns of the last radial layer."""
+        return self.hidden if self.direct else sum(path.channels for path in self.paths)
+
+    @property
+    def depth(self) -> int:
+        """Rows of the last radial layer; 0 where there is none, as the operand is empty then."""
+        return 0 if self.direct else self.rows or self.hidden
+
+    def row(self, kind: Operand) -> int:
+        """Length of a row of an operand."""
+        sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
+        return sizes[kind.position]
+
+    def shape(self, kind: Operand, atoms: int, pairs: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of an operand's array; ``pairs`` are the axes of arrays with values of pairs, of which there may be several."""
+        if kind is Operand.LAST:
+            return self.depth, self.numel
+        if kind in (Operand.NODES, Operand.MESSAGE):
+            return atoms, self.row(kind)
+        return *pairs, self.row(kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultilinearForms:
+    """Several results, each a sum of monomials with the same operand left out (see ``primitive.Forms``).
+
+    Index arrays are ``pair_of_slot``, ``row_starts`` and ``neighbors`` of ``convolution.PairIndices``, the first row of the
+    last layer for each pair where ``layout.rows`` is given, and ``reverse_pair`` where the list is symmetric.
+    """
+
+    layout: Layout
+    kinds: tuple[Operand, ...]
+    """Kinds of the operands."""
+    outputs: tuple[tuple[Operand, tuple[Monomial, ...]], ...]
+    """For each result, the operand that is left out, which is also its kind, and the monomials of the sum."""
+    symmetric: bool = True
+    """Whether the list is symmetric."""
+
+    @property
+    def indices(self) -> int:
+        """Number of index arrays."""
+        return 3 + (self.layout.rows is not None) + self.symmetric
+
+    def shapes(
+        self, pair_of_slot: tuple[int, ...], row_starts: tuple[int, ...], neighbors: tuple[int, ...], *_: tuple[int, ...]
+    ) -> list[tuple[int, ...]]:
+        return [self.layout.shape(kind, pair_of_slot[0], neighbors) for kind, _ in self.outputs]
+
+    def tangent(self, varied: Sequence[int]) -> MultilinearForms:
+        number = {operand: len(self.kinds) + k for k, operand in enumerate(varied) if self._matters(operand)}
+        replaced = lambda term, k: tuple(number[o] if j == k else o for j, o in enumerate(term))
+        outputs = tuple(
+            (kind, tuple(replaced(term, k) for term in terms for k, operand in enumerate(term) if operand in number))
+            for kind, terms in self.outputs
+        )
+        return dataclasses.replace(self, kinds=self.kinds + tuple(self.kinds[o] for o in varied), outputs=outputs)
+
+    def transpose(self, linear: Sequence[int], given: Sequence[int]) -> MultilinearForms:
+        """See ``primitive.Forms``. The cotangent of ``NODES`` is an output of kind ``PAIRS``."""
+        outputs = []
+        for operand in linear:
+            kind = Operand.PAIRS if self.kinds[operand] is Operand.NODES else self.kinds[operand]
+            terms = []
+            for k, output in enumerate(given):
+                out, sums = self.outputs[output]
+                for term in sums:
+                    if term[kind.position] == operand and self._matters(operand):
+                        changed = list(term)
+                        changed[kind.position], changed[out.position] = OPEN, len(self.kinds) + k
+                        terms.append(tuple(changed))
+            outputs.append((kind, tuple(terms)))
+        kinds = self.kinds + tuple(self.outputs[o][0] for o in given)
+        return dataclasses.replace(self, kinds=kinds, outputs=tuple(outputs))
+
+    def _matters(self, operand: int) -> bool:
+        """Whether any result depends on an operand: none does on the empty last layer of ``layout.direct``."""
+        return not (self.layout.direct and self.kinds[operand] is Operand.LAST)
+
+    def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
+        """Sum a cotangent of ``NODES``, which has a row for each pair, over the pairs that point to each atom."""
+        if self.kinds[operand] is not Operand.NODES:
+            return cotangent
+        pair_of_slot, _, neighbors, *_ = indices
+        if self.symmetric:
+            return sum_rows(cotangent, indices[-1], neighbors[:, None])
+        return add_rows(cotangent, neighbors, len(pair_of_slot))
+
+    def pruned(self) -> tuple[MultilinearForms, tuple[int, ...], tuple[int, ...]]:
+        outputs = tuple(k for k, (_, terms) in enumerate(self.outputs) if terms)
+        used = {o for k in outputs for term in self.outputs[k][1] for o in term} - {OPEN}
+        operands = tuple(o for o in range(len(self.kinds)) if o in used)
+        number = {o: k for k, o in enumerate(operands)} | {OPEN: OPEN}
+        kept = tuple(
+            (self.outputs[k][0], tuple(sorted(tuple(number[o] for o in term) for term in self.outputs[k][1]))) for k in outputs
+        )
+        return dataclasses.replace(self, kinds=tuple(self.kinds[o] for o in operands), outputs=kept), operands, outputs
+
+    def over_atoms(self) -> tuple[list[bool], list[bool]]:
+        return [kind is not Operand.LAST for kind in self.kinds], [kind is not Operand.LAST for kind, _ in self.outputs]
+
+    def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
+        pair_of_slot, row_starts, neighbors, *others = indices
+        (atoms, _), rows = pair_of_slot.shape, neighbors.shape[0]
+        copies = jnp.arange(size, dtype=pair_of_slot.dtype)
+
+        def many(x: Array, step: int) -> Array:
+            moved = jnp.where(x < 0, -1, x + step * copies.reshape(size, *[1] * x.ndim))
+            return moved.reshape(size * x.shape[0], *x.shape[1:])
+
+        ends = jnp.full(1, size * rows, row_starts.dtype)
+        out = [many(pair_of_slot, rows), jnp.concatenate([many(row_starts[:-1], rows), ends]), many(neighbors, atoms)]
+        # Of the others, reverse_pair has two axes; rows of the last layer are those of all copies.
+        out += [many(x, rows if x.ndim == 2 else 0) for x in others]
+        return out
+
+
+def forward(layout: Layout, symmetric: bool) -> MultilinearForms:
+    """Describe the convolution itself, of operands hidden, last, harmonics and nodes."""
+    kinds = (Operand.HIDDEN, Operand.LAST, Operand.HARMONICS, Operand.NODES)
+    return MultilinearForms(layout, kinds, ((Operand.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric)

@@ -1,0 +1,52 @@
+"""Sums over the atoms of a graph: exact, free of other graphs, and in a fixed order."""
+
+from __future__ import annotations
+
+import ase
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from equipot.data.batch import Shape, pad
+from equipot.graph import Graph, _sum_masked, _sum_segments, sum_graphs
+from equipot.structure import Structure
+
+SIZES = (3, 1, 4)
+
+
+def graph_of(sizes: tuple[int, ...]) -> Graph:
+    """Molecules, with two rows of padding."""
+    rng = np.random.default_rng(0)
+    structures = [Structure.from_ase(ase.Atoms("H" * n, positions=rng.uniform(0, 3, (n, 3))), source="test") for n in sizes]
+    graph = pad(structures, 5.0, Shape(sum(sizes) + 2, 7, len(sizes)))
+    return jax.tree.map(jnp.asarray, graph)
+
+
+@pytest.mark.parametrize("sizes", [SIZES[:1], SIZES], ids=str)
+@pytest.mark.parametrize("shape", [(), (3, 3)], ids=str)
+def test_sums_over_the_atoms_of_each_graph(sizes, shape):
+    graph = graph_of(sizes)
+    values = np.random.default_rng(1).normal(size=(graph.num_atoms, *shape)).astype(np.float32)
+    values[sum(sizes) :] = np.nan
+    ends = np.cumsum(sizes)
+    expected = [values[end - n : end].sum(axis=0) for n, end in zip(sizes, ends, strict=True)]
+    np.testing.assert_allclose(jax.jit(sum_graphs)(values, graph), expected, rtol=1e-5)
+    assert jax.vmap(lambda v: sum_graphs(v, graph))(jnp.stack([values, values])).shape == (2, len(sizes), *shape)
+    slope = jax.grad(lambda v: jnp.sum(sum_graphs(v, graph) * 2))(jnp.asarray(values))
+    np.testing.assert_array_equal(slope, 2 * np.broadcast_to(graph.node_mask.reshape(-1, *[1] * len(shape)), values.shape))
+
+
+@pytest.mark.parametrize("implementation", [_sum_segments, _sum_masked])
+def test_what_is_not_a_number_stays_in_its_graph(implementation):
+    graph = graph_of(SIZES)
+    values = jnp.where(graph.node_graph == 1, jnp.nan, 1.0) * graph.node_mask
+    np.testing.assert_array_equal(implementation(len(SIZES), values, graph.node_graph), [3, np.nan, 4])
+
+
+def test_accelerators_sum_without_a_scatter():
+    """Their scatter adds in an order that differs from run to run."""
+    for sizes in (SIZES[:1], SIZES):
+        graph = graph_of(sizes)
+        traced = jax.jit(lambda values, graph=graph: sum_graphs(values, graph)).trace(jnp.ones((graph.num_atoms, 3, 3)))
+        assert "scatter" not in traced.lower(lowering_platforms=("cuda",)).as_text()
