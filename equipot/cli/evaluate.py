@@ -41,7 +41,7 @@ def evaluate_file(
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
-    frames, dropped = gather(data, settings)
+    frames, dropped = gather(data, settings.also(potential.provides))
     # Free atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
     report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance)

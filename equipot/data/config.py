@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, Self
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -14,6 +14,7 @@ from equipot.config import suggest
 from equipot.data.checks.frames import MAX_FORCE, MIN_DISTANCE
 from equipot.data.checks.report import SWITCHES
 from equipot.data.labels import Keys, Units
+from equipot.quantities import Quantity
 
 CHOICES = ("auto", "isolated", "fit")
 KINDS = {"training": "train", "validation": "valid", "test": "test"}
@@ -50,6 +51,10 @@ class Reading:
         for name in ("max_force", "min_distance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
+
+    def also(self, quantities: Sequence[Quantity]) -> Self:
+        """What is read for a model that predicts further quantities: labels of these too."""
+        return replace(self, keys=self.keys.also(quantities))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ in use, and where two of them disagree the choice is left to the user rather tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot import units as unit
 from equipot.data import stated
-from equipot.quantities import BY_NAME, ENERGY, FORCES, STRESS
+from equipot.quantities import BY_NAME, ENERGY, FORCES, LABELLED, STRESS, Quantity
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -45,6 +45,11 @@ class Keys:
     six: str = "xx yy zz yz xz xy"
     """Order of a stress or virial of six numbers: Voigt's unless said; VASP and GPUMD write xx yy zz xy yz zx."""
 
+    others: dict[str, str] = field(default_factory=dict)
+    """Names of further quantities, by quantity, for a model that predicts them."""
+    rows: ClassVar[tuple[Quantity, ...]] = ()
+    """Further quantities to look for, see ``also``."""
+
     def __post_init__(self) -> None:
         if sorted(self.order()) != sorted(COMPONENTS):
             raise ValueError(f"six = {self.six!r} is not an order of six components, such as {' '.join(COMPONENTS)}")
@@ -53,9 +58,32 @@ class Keys:
         """Components of a stress of six numbers, in their order, each with its letters sorted."""
         return ["".join(sorted(part)) for part in self.six.lower().replace(",", " ").split()]
 
+    def also(self, rows: Sequence[Quantity]) -> Keys:
+        """The keys with further quantities to look for, those that a model predicts. No config names these."""
+        return replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
+
+    def named(self, label: str) -> str | None:
+        """The name that is given for a label."""
+        return getattr(self, label) if label in KNOWN else self.others.get(label)
+
     def names(self) -> dict[str, str]:
         """The names that are given, by label."""
-        return {label: name for label in KNOWN if (name := getattr(self, label)) is not None}
+        return {label: name for label in (*KNOWN, *self.others) if (name := self.named(label)) is not None}
+
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """The names in use for each label that is looked for, those of ``rows`` included."""
+        return KNOWN | {row.name: names_of(row) for row in self.rows}
+
+    def per_atom(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the value of one atom, by label, for labels of atoms."""
+        return {row.name: row.shape for row in (*LABELLED, *self.rows) if row.per == "atom"}
+
+
+@dataclass(frozen=True)
+class _KeysOfModel(Keys):
+    """Keys with the quantities of a model."""
+
+    rows: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,10 +115,14 @@ def _spellings(*names: str) -> tuple[str, ...]:
     return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
 
 
+def names_of(quantity: Quantity) -> tuple[str, ...]:
+    """The names in use for a quantity; in lower case, but for those of one letter."""
+    exact = (name if len(name) == 1 else name.lower() for name in quantity.exact_keys)
+    return (*_spellings(*(name.lower() for name in (quantity.name, *quantity.keys))), *exact)
+
+
 KNOWN: dict[str, tuple[str, ...]] = {
-    "energy": (*_spellings("energy", "free_energy"), "E", "total_energy", "potential_energy", "totenergy"),
-    "forces": (*_spellings("forces", "force"), "F"),
-    "stress": _spellings("stress"),
+    **{row.name: names_of(row) for row in LABELLED},
     "virial": _spellings("virial", "virials"),
     "weight": ("config_weight",),
     "energy_weight": ("energy_weight", "config_energy_weight"),
@@ -100,10 +132,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
 """The names in use for each label, of which those of more than one letter are written in any case.
 
 A bare ``weight`` is not among them: it is as often a molecular mass."""
-PER_ATOM = ("forces",)
-LABELS = ("energy", "forces", "stress", "virial")
-AGREE = {"energy": 1e-6, "forces": 1e-6, "stress": 1e-8, "virial": 1e-6}
-"""Labels closer than this are the same one under two names."""
+AGREE = {row.name: row.agreement for row in LABELLED} | {"virial": 1e-6}
+"""Labels closer than this are the same one under two names; other quantities say so themselves."""
 SWITCHED_OFF = "none"
 
 
@@ -131,34 +161,35 @@ def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None =
     for nested in ("key_value_pairs", "data"):
         entries |= dict(atoms.info.get(nested) or {})
     columns = {key: value for key, value in atoms.arrays.items() if key not in ("numbers", "positions")}
-    for label in PER_ATOM:
-        named = getattr(keys, label)
-        for key in [key for key in entries if key == named or _rank(key, label) is not None]:
-            if key not in columns and (key == named or _is_vectors(entries[key], len(atoms))):
+    known, per_atom = keys.known(), keys.per_atom()
+    for label, shape in per_atom.items():
+        named = keys.named(label)
+        for key in [key for key in entries if key == named or _rank(key, known[label]) is not None]:
+            if key not in columns and (key == named or _is_of_atoms(entries[key], len(atoms), shape)):
                 columns[key] = entries.pop(key)
     for key, value in (atoms.calc.results if atoms.calc is not None else {}).items():
         # A calculator's stress is in ASE's order, whatever the files of the config have.
         value = voigt_6_to_full_3x3_stress(value) if key == "stress" and np.shape(value) == (6,) else value
-        (columns if key in (*PER_ATOM, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
+        (columns if key in (*per_atom, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
     return Frame(atoms, entries, columns, source, {**(units or {}), **stated.of_comment(entries)})
 
 
-def _rank(name: str, label: str) -> int | None:
+def _rank(name: str, known: Sequence[str]) -> int | None:
     """Place of a name among those in use for a label; None for any other name. One letter counts as it is written."""
     name = name if len(name) == 1 else name.lower()
-    return KNOWN[label].index(name) if name in KNOWN[label] else None
+    return known.index(name) if name in known else None
 
 
-def _candidates(f: Frame, label: str) -> Iterable[str]:
-    """What a frame has that could be the label."""
-    if label not in PER_ATOM:
+def _candidates(f: Frame, shape: tuple[int, ...] | None) -> Iterable[str]:
+    """What a frame has that could be a label with this shape for each atom, or None for one of the frame."""
+    if shape is None:
         return f.entries
-    return [*f.columns, *(key for key, value in f.entries.items() if _is_vectors(value, len(f.atoms)))]
+    return [*f.columns, *(key for key, value in f.entries.items() if _is_of_atoms(value, len(f.atoms), shape))]
 
 
-def _is_vectors(value: Any, atoms: int) -> bool:
-    """Whether a value has three components for each atom."""
-    return np.array(value, object).shape == (atoms, 3)
+def _is_of_atoms(value: Any, atoms: int, shape: tuple[int, ...]) -> bool:
+    """Whether a value has this shape for each atom."""
+    return np.array(value, object).shape == (atoms, *shape)
 
 
 def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
@@ -167,21 +198,21 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
     Raises:
         ValueError: a name from the config that no frame has; two names that disagree.
     """
-    chosen = {}
-    for label in KNOWN:
-        where = "columns" if label in PER_ATOM else "entries"
-        named = getattr(keys, label)
+    chosen, per_atom = {}, keys.per_atom()
+    for label, known in keys.known().items():
+        where = "columns" if label in per_atom else "entries"
+        named = keys.named(label)
         if named == SWITCHED_OFF or (named is None and _other_named(label, keys)):
             continue
         if named is not None:
             if not any(named in getattr(f, where) for f in frames):
-                there = sorted({key for f in frames for key in _candidates(f, label)})
+                there = sorted({key for f in frames for key in _candidates(f, per_atom.get(label))})
                 raise ValueError(
                     f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}"
                 )
             chosen[label] = named
             continue
-        present = _present(frames, label, where)
+        present = _present(frames, known, where, label.endswith("weight"))
         if len(present) > 1:
             _agree(frames, present, label, where, path)
         if present:
@@ -190,13 +221,13 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
     return chosen
 
 
-def _present(frames: Sequence[Frame], label: str, where: str) -> list[str]:
+def _present(frames: Sequence[Frame], known: Sequence[str], where: str, is_weight: bool) -> list[str]:
     """The names in use for a label that some frame has. True and False are no labels: ASE makes them of a comment's words."""
-    usable = lambda value: label.endswith("weight") or not _is_boolean(value)
+    usable = lambda value: is_weight or not _is_boolean(value)
     there = {
-        name for f in frames for name, value in getattr(f, where).items() if _rank(name, label) is not None and usable(value)
+        name for f in frames for name, value in getattr(f, where).items() if _rank(name, known) is not None and usable(value)
     }
-    return sorted(there, key=lambda name: (_rank(name, label), name.lower() != name))
+    return sorted(there, key=lambda name: (_rank(name, known), name.lower() != name))
 
 
 def _other_named(label: str, keys: Keys) -> bool:
@@ -233,8 +264,9 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     """
     factors = stated.factors(units, f.units, chosen, f.source)
     values: dict[str, np.ndarray] = {}
+    per_atom = keys.per_atom()
     for label, name in chosen.items():
-        held = (f.columns if label in PER_ATOM else f.entries).get(name)
+        held = (f.columns if label in per_atom else f.entries).get(name)
         if held is not None:
             values[label] = _array(held, label, f.source)
     cell = np.array(f.atoms.cell[:]) * factors["length"]
@@ -243,7 +275,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     }
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
     charge, spin = charge_and_spin(f.entries, f.source)
-    is_label = lambda key: key in chosen.values() or any(_rank(key, label) is not None for label in KNOWN)
+    is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weights = {k: float(v) for k, v in values.items() if k.endswith("weight") and v.ndim == 0}
     label_weights = {BY_NAME[k.removesuffix("_weight")]: v for k, v in weights.items() if k != "weight"}
     for label in ("energy", "weight", "energy_weight", "forces_weight", "stress_weight"):
@@ -261,6 +293,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
             ENERGY: float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
             FORCES: values["forces"] * factors["forces"] if "forces" in values else None,
             STRESS: tensor,
+            **{row: _converted(row, values[row.name], f, factors) for row in keys.rows if row.name in values},
         },
         weight=weights.get("weight", 1.0),
         label_weights=label_weights,
@@ -272,6 +305,19 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
     )
+
+
+def _converted(row: Quantity, value: np.ndarray, f: Frame, factors: Mapping[str, float]) -> np.ndarray:
+    """A label of a further quantity in its own unit, from the units of energy and length of the file.
+
+    Raises:
+        ValueError: another number of components.
+    """
+    atoms, source = len(f.atoms), f.source
+    wanted, (energy, length, _) = row.shape_of(atoms), row.dimension
+    if value.size != np.prod(wanted, dtype=int):
+        raise ValueError(f"{source}: the {row.name} has shape {value.shape}, but {atoms} atoms need {wanted}")
+    return value.reshape(wanted) * factors["energy"] ** energy * factors["length"] ** length
 
 
 def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str], factors: Mapping[str, float],

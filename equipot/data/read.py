@@ -20,7 +20,7 @@ from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
-from equipot.quantities import BY_NAME, LABELLED
+from equipot.quantities import LABELLED, Quantity
 from equipot.structure import Structure
 
 __all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
@@ -62,6 +62,7 @@ def read(
     units: Units | None = None,
     types: Sequence[str] = (),
     unconverged: Literal["drop", "keep"] = "drop",
+    quantities: Sequence[Quantity] = (),
 ) -> Sequence[Structure]:
     """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
 
@@ -69,13 +70,13 @@ def read(
     names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already. Of a source whose labels
     have names of their own, HDF5 or bundled, a label can still be switched off. ``types`` are the elements of numbered atom
     types, as LAMMPS has them. Frames of outputs whose self-consistent field did not converge are left out with a warning,
-    unless ``unconverged`` is to keep them.
+    unless ``unconverged`` is to keep them. Labels are those of energy, forces and stress, and of further ``quantities``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: what is wrong, with file and frame.
     """
-    frames = _read(source, keys or Keys(), units or Units(), types)
+    frames = _read(source, (keys or Keys()).also(quantities), units or Units(), types)
     if unconverged == "keep" or not isinstance(frames, list):
         return frames
     kept, problems = _converged(frames, str(source))
@@ -110,8 +111,9 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
         if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
             raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
     off = [key for key, name in named.items() if name == SWITCHED_OFF and key != "virial"]
-    labels = [BY_NAME[key] for key in off if key in BY_NAME]
-    weights = [BY_NAME[key.removesuffix("_weight")] for key in off if key.endswith("_weight")]
+    rows = {row.name: row for row in (*LABELLED, *keys.rows)}
+    labels = [rows[key] for key in off if key in rows]
+    weights = [rows[key.removesuffix("_weight")] for key in off if key.endswith("_weight")]
     return Cleared(frames, labels, weights, "weight" in off) if off else frames
 
 

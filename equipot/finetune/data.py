@@ -51,7 +51,8 @@ def read_data(config: TrainConfig, origin: Origin) -> TuningData:
         ValueError: what is wrong with the data, with the key of the config.
     """
     base = origin.base
-    sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in config.data.levels.items()}
+    levels = {name: data.also(base.provides) for name, data in config.data.levels.items()}
+    sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in levels.items()}
     for part in sets.values():
         require_frames(config, part)
     replay, watched = read_others(config, origin.heads.get(config.model.head or "", base))
@@ -67,7 +68,7 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
     """
     settings, replay, watched = config.data.replay, (), {}
     if settings is not None:
-        frames = load_source(settings, base.cutoff, "data.replay", settings.labels == "file")
+        frames = load_source(settings.also(base.provides), base.cutoff, "data.replay", settings.labels == "file")
         try:
             train, held = split(len(frames), settings.valid, None, config.seed)
         except ValueError as error:

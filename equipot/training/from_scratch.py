@@ -45,7 +45,8 @@ def from_scratch(config: TrainConfig) -> Beginning:
 def load_levels(config: TrainConfig) -> Dataset:
     """The data of a run, of one level of theory or of several."""
     cutoff, needs = config.model.cutoff or LONGEST, config.model.needs
-    found = {name: load_data(data, config.seed, cutoff, needs) for name, data in config.data.levels.items()}
+    levels = {name: data.also(config.model.provides) for name, data in config.data.levels.items()}
+    found = {name: load_data(data, config.seed, cutoff, needs) for name, data in levels.items()}
     return joined(found, tuple(found)) if config.data.heads else found[""]
 
 
