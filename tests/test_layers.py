@@ -66,10 +66,14 @@ def unit(path: Path) -> str:
 MEMBERS = {unit(path) for path in modules()} - {FRONT}
 
 
-def imports(path: Path) -> list[tuple[int, str]]:
-    """Every import of a file, lazy ones included, as (line, dotted name)."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(path: Path, annotations: bool = True) -> list[tuple[int, str]]:
+    """Every import of a file, lazy ones included, as (line, dotted name), with or without those under TYPE_CHECKING."""
+    found, tree = [], ast.parse(path.read_text(encoding="utf-8"))
+    checked = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    skipped = set() if annotations else {inner for node in checked for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -145,3 +149,25 @@ from equipot.training import TrainConfig, FineTune
 print([name for name in sys.modules if name in ("equipot.training.loop", "equipot.training.run", "equipot.finetune")])
 """
     assert run_python(code).splitlines()[-1] == "[]"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_two_files_import_each_other():
+    """Neither directly nor through others, inside a layer too; but for facades and names that only annotations need."""
+    names = {module_of(path): path for path in modules()}
+    edges: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = {(full if full in names else full.rpartition(".")[0]) for _, full in imports(path, annotations=False)}
+        facades = {target for source, target in FACADES if path == PACKAGE / source}
+        edges[name] = {other for other in found - {name, "equipot"} - facades if other in names}
+    left = dict(edges)
+    while True:
+        # What imports nothing that is left is in no circle.
+        free = [name for name, others in left.items() if not others & left.keys()]
+        if not free:
+            break
+        left = {name: others for name, others in left.items() if name not in free}
+    assert not left, f"circles among {sorted(left)}"

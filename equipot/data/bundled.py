@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from equipot.data.extxyz_frames import read_extxyz
+from equipot.data.labels import Keys, Units
 from equipot.structure import Structure
 
 PREFIX = "bundled:"
@@ -22,9 +24,6 @@ def load(name: str) -> list[Structure]:
     Raises:
         ValueError: no such set or part.
     """
-    from equipot.data.labels import Keys, Units
-    from equipot.data.read import read_extxyz
-
     name, _, part = name.removeprefix(PREFIX).partition("/")
     if name not in names():
         raise ValueError(f"there is no bundled set {name!r}; choose from {', '.join(names())}")

@@ -16,8 +16,10 @@ from equipot.data.checks.isolated import isolated
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import SCF_CONVERGED
+from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
+from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
 from equipot.quantities import LABELLED, Quantity
@@ -90,13 +92,13 @@ def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) ->
     """All frames of one source."""
     if str(source).startswith(bundled.PREFIX):
         name, _, index = str(source).partition("@")
-        return _fixed(bundled.load(name)[_slice(index or ":", str(source))], name, keys, units)
+        return _fixed(bundled.load(name)[frame_slice(index or ":", str(source))], name, keys, units)
     path, index = split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
         frames = _fixed(HDF5Dataset(path), str(path), keys, units)
-        return frames if index == ":" else frames[_slice(index, str(source))]
+        return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
         return read_extxyz(path, keys, units, index)
     return _read_ase(path, keys, units, types, index)
@@ -117,71 +119,16 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
     return Cleared(frames, labels, weights, "weight" in off) if off else frames
 
 
-def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
-    """Frames of an extended XYZ file; ``label`` is what messages call it."""
-    label = label or str(path)
-    wanted = _slice(index, label)
-    forward = (wanted.start or 0) >= 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
-    chunks = _first(path, wanted.stop) if forward else list(extxyz.chunks(path))
-    frames = []
-    for chunk in chunks[wanted]:
-        source = f"{label}, frame {chunk.frame}"
-        parsed = extxyz.parse(chunk, path)
-        frames.append(frame(parsed.atoms, source, keys, _units_of(parsed, source, units)))
-    if not frames:
-        raise ValueError(_nothing(label, index, len(chunks)))
-    chosen = choose(frames, keys, label)
-    return [structure(f, chosen, keys, units) for f in frames]
-
-
-def _units_of(parsed: extxyz.Parsed, source: str, units: Units) -> dict[str, str]:
-    """Units that an extended XYZ frame has without stating them: those of CP2K.
-
-    Raises:
-        ValueError: positions of CP2K, whose cell is elsewhere, without units in the config; a charge in words.
-    """
-    charge = parsed.comment.after("charge")
-    if charge is not None and float(charge) and "charge" not in parsed.atoms.info:
-        raise ValueError(f"{source}: 'charge {charge}' in the comment is no entry; write charge={charge}, or take it out")
-    if not parsed.of_cp2k:
-        return {}
-    if units.energy is None:
-        raise ValueError(
-            f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write extended XYZ "
-            'with Lattice="..." and energy=... instead, or set data.units.energy to Hartree if the system is an open cluster'
-        )
-    return {"energy": "Hartree"}
-
-
-def _nothing(label: str, index: str, count: int) -> str:
-    """Why a source has no frames."""
-    if index == ":" or not count:
-        return f"{label}: has no frames, it is empty; fetch or write it again"
-    return f"{label}: no frames in @{index}, there are {count} (0 to {count - 1})"
-
-
-def _first(path: Path, stop: int) -> list[extxyz.Chunk]:
-    """The frames before ``stop``; what follows may be cut short."""
-    chunks = []
-    for chunk in extxyz.chunks(path):
-        if chunk.frame >= stop:
-            break
-        chunks.append(chunk)
-        if chunk.frame == stop - 1:
-            break
-    return chunks
-
-
 def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index: str) -> list[Structure]:
     """Frames of any other format, through ASE."""
-    wanted = _slice(index, str(path))
+    wanted = frame_slice(index, str(path))
     if path.suffix.lower() not in formats.DATABASES and units.factors() != Units().factors():
         raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
     images = formats.read_images(path, types)
     numbers = range(len(images.atoms))[wanted]
     frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units) for k in numbers]
     if not frames:
-        raise ValueError(_nothing(str(path), index, len(images.atoms)))
+        raise ValueError(no_frames(str(path), index, len(images.atoms)))
     chosen = choose(frames, keys, str(path))
     return [structure(f, chosen, keys, units) for f in frames]
 
@@ -206,24 +153,6 @@ def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Struct
     if ":" in index:
         raise ValueError(f"{source}: @{index} is not one frame; name one, such as {path}@0")
     return read(source, UNLABELLED, types=types, unconverged="keep")[0]
-
-
-def split_index(source: str) -> tuple[Path, str]:
-    """A path and ASE's frame index after the last @; a file that has the whole name wins."""
-    if "@" in source and not Path(source).exists():
-        path, _, index = source.rpartition("@")
-        return Path(path), index
-    return Path(source), ":"
-
-
-def _slice(index: str, source: str) -> slice:
-    try:
-        if ":" not in index:
-            k = int(index)
-            return slice(k, k + 1 or None)
-        return slice(*(int(part) if part else None for part in index.split(":")))
-    except (ValueError, TypeError):
-        raise ValueError(f"{source}: @{index} is not a frame number or a slice such as @0:100") from None
 
 
 def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Dataset:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import centred
-from equipot.data.read import read_one, split_index
+from equipot.data.read import read_one
+from equipot.data.selection import split_index
 from equipot.md.config import MDConfig
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
