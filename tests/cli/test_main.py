@@ -136,14 +136,14 @@ def test_a_run_is_not_overwritten(tmp_path):
 def test_recipes_are_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("quickstart", "quickstart.yaml", "configs/quickstart.yaml"):
-        assert recipes.find(Path(name)).read_text()
+        assert recipes.find_config(Path(name)).read_text()
     Path("quickstart").mkdir()
-    assert recipes.find(Path("quickstart")).read_text()
+    assert recipes.find_config(Path("quickstart")).read_text()
     Path("quickstart").rmdir()
     Path("quickstart").write_text("mine")
-    assert recipes.find(Path("quickstart")) == Path("quickstart")
+    assert recipes.find_config(Path("quickstart")) == Path("quickstart")
     with pytest.raises(ValueError, match="no such file, and no recipe of this name; there are .*quickstart"):
-        recipes.find(Path("elsewhere/quickstart.yaml"))
+        recipes.find_config(Path("elsewhere/quickstart.yaml"))
 
 
 def test_the_cache_is_where_it_was_asked_for(tmp_path, monkeypatch):
@@ -194,8 +194,9 @@ def test_evaluating_leaves_compiled_functions_and_kernels_in_the_cache(tmp_path,
     command = [sys.executable, "-m", "equipot", "evaluate", "m.eqp", "bundled:ethanol/test", "--batch-size", "45"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300)
     assert done.returncode == 0 and "90 frames" in done.stdout, done.stderr
+    # The JSON file is the verdict on machine code.
     kept = {"-cache" if path.name.endswith("-cache") else path.suffix for path in tmp_path.rglob("*") if path.is_file()}
-    assert kept == ({".eqp"} if off else {".eqp", ".o", "-cache"})
+    assert kept == ({".eqp"} if off else {".eqp", ".o", "-cache", ".json"})
 
 
 def test_a_termination_request_stops_as_an_interrupt_does(tmp_path):
