@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -30,7 +29,7 @@ class Atomic(NamedTuple):
     """e."""
     latent: Float[Array, "atoms features"] | None = None
     """Invariant descriptor, for uncertainty."""
-    others: Mapping[str, Float[Array, "atoms ..."]] = MappingProxyType({})
+    others: Mapping[str, Float[Array, "atoms ..."]] = {}
     """Values of the quantities that the term ``provides``, by name; one of a graph is the sum over its atoms."""
 
     def get(self, quantity: Quantity) -> Float[Array, "atoms ..."] | None:

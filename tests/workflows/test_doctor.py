@@ -147,7 +147,7 @@ class Volume(Bonds):
     """An energy of each atom that depends on how many there are."""
 
     def extra(self, graph, vectors, r, near):
-        count = jax.ops.segment_sum(graph.node_mask.astype(float), graph.node_graph, graph.cell.shape[0])
+        count = jax.ops.segment_sum(graph.node_mask.astype(float), graph.node_graph, len(graph.graph_mask))
         return 0.01 * count[graph.node_graph]
 
 
