@@ -43,8 +43,6 @@ class Frames:
     """(frames, 2) atoms and slots of each."""
     quantities: tuple[Quantity, ...]
     """What any frame has a label of."""
-    sha256: str
-    """Of every number in every frame."""
     headed: bool
     """Whether the frames have heads."""
 
@@ -64,9 +62,9 @@ class Replayed(NamedTuple):
 
 
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
-    """One pass over a set: neighbour slots (kept until they fill ``memory`` GiB, else found again), sizes and hash."""
+    """Find the neighbour slots of a set in one pass: kept until they fill ``memory`` GiB, else found again when needed."""
     found: list[Slots | None] = []
-    sizes, quantities, used, digest, headed = [], set(), 0.0, hashlib.sha256(), False
+    sizes, quantities, used, headed = [], set(), 0.0, False
     for k in range(len(structures)):
         structure = structures[k]
         s = find_slots(structure, cutoff)
@@ -75,13 +73,12 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
         found.append(s if used < memory else None)
         quantities |= structure.labels.keys()
         headed |= structure.head is not None
-        _update(digest, structure)
     sizes = np.array(sizes, int).reshape(-1, 2)
-    return Frames(structures, cutoff, tuple(found), sizes, ordered(quantities), digest.hexdigest(), headed)
+    return Frames(structures, cutoff, tuple(found), sizes, ordered(quantities), headed)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
-    """SHA-256 of every number in every frame, as in ``Frames``."""
+    """SHA-256 of every number in every frame. Checkpoints keep it: what it is made of must not change."""
     digest = hashlib.sha256()
     for k in range(len(structures)):
         _update(digest, structures[k])

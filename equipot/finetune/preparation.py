@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 from flax.traverse_util import flatten_dict
 
 import equipot
-from equipot.data.loader import Frames
 from equipot.data.stats import compositions
 from equipot.finetune.atomic_energies import short
 from equipot.finetune.baseline import Baseline, recalled
@@ -21,7 +19,7 @@ from equipot.finetune.origin import Origin, load_origin
 from equipot.finetune.trainable import trainable
 from equipot.models.heads import in_heads, join
 from equipot.potential import Head, Potential
-from equipot.training.beginning import Base, Beginning, Trained, energy_table, prepare_sets
+from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
 from equipot.training.config import TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.errors import predicted_quantities
@@ -43,10 +41,11 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     data = relabelled(data, baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
     frames = prepare_sets(mixture.dataset, potential.cutoff)
-    potential = with_metadata(potential, config, origin, baseline, frames)
+    digests = hash_sets(frames)
+    potential = with_metadata(potential, config, origin, baseline, digests["train"])
     notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes)
     base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared, notes)
-    return Beginning(config, mixture.dataset, potential, trained, frames, mixture.replay, base)
+    return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base)
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
@@ -70,9 +69,9 @@ def chosen(config: TrainConfig, potential: Potential) -> Trained:
 
 
 def with_metadata(
-    potential: Potential, config: TrainConfig, origin: Origin, baseline: Baseline, frames: Mapping[str, Frames]
+    potential: Potential, config: TrainConfig, origin: Origin, baseline: Baseline, training_data: str
 ) -> Potential:
-    """Write E0 and origin of the result into the potential; licence and citation stay those of the base."""
+    """Write E0, origin and SHA-256 of the ``training_data`` into the potential; licence and citation stay those of the base."""
     old, refit = potential.metadata, config.model.atomic_energies == "refit"
     heads = []
     for name, start in origin.heads.items():
@@ -81,7 +80,7 @@ def with_metadata(
         heads.append(Head(name, energy_table(energies), "" if trained and refit else start.metadata.level_of_theory))
     metadata = dataclasses.replace(
         old,
-        training_data=frames["train"].sha256,
+        training_data=training_data,
         version=equipot.__version__,
         dtype="",
         extra=(*old.extra, ("fine-tuned from", f"{config.model.from_} (SHA-256 {origin.sha256})")),

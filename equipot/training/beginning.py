@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from equipot.data.loader import Frames, Replayed, prepare
+from equipot.data.loader import Frames, Replayed, prepare, sha256_of
 from equipot.data.read import Dataset, Sets
 from equipot.potential import Potential
 from equipot.structure import Structure
@@ -52,6 +52,8 @@ class Beginning:
     trained: Trained
     frames: Mapping[str, Frames]
     """``train`` and ``valid``."""
+    hashes: Mapping[str, str]
+    """SHA-256 of the frames of each."""
     replay: Replayed | None = None
     base: Base | None = None
 
@@ -79,6 +81,11 @@ def require_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
 def prepare_sets(dataset: Dataset, cutoff: float) -> dict[str, Frames]:
     """Find the neighbours within ``cutoff`` (Å) of the training and validation frames."""
     return {"train": prepare(dataset.train, cutoff), "valid": prepare(dataset.valid, cutoff)}
+
+
+def hash_sets(frames: Mapping[str, Frames]) -> dict[str, str]:
+    """Compute the SHA-256 of every set, by which a resumed run knows its data again."""
+    return {name: sha256_of(part.structures) for name, part in frames.items()}
 
 
 def energy_table(energies: Mapping[int, float]) -> tuple[tuple[int, float], ...]:

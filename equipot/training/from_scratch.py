@@ -16,7 +16,7 @@ from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.models import fresh, has_elements
 from equipot.models.heads import can_have_heads
 from equipot.potential import Head, Metadata, Potential
-from equipot.training.beginning import Beginning, Trained, energy_table, prepare_sets, require_frames
+from equipot.training.beginning import Beginning, Trained, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.config import FineTune, TrainConfig
 
 EXAMPLES = 8
@@ -38,8 +38,9 @@ def from_scratch(config: TrainConfig) -> Beginning:
     config = with_elements(with_cutoff(config, dataset), dataset)
     require_frames(config, dataset)
     frames = prepare_sets(dataset, config.model.cutoff)
-    potential = first_potential(config, dataset, frames["train"])
-    return Beginning(config, dataset, potential, Trained(potential.variables["params"]), frames)
+    hashes = hash_sets(frames)
+    potential = first_potential(config, dataset, frames["train"], hashes["train"])
+    return Beginning(config, dataset, potential, Trained(potential.variables["params"]), frames, hashes)
 
 
 def load_levels(config: TrainConfig) -> Dataset:
@@ -86,14 +87,14 @@ def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return dataclasses.replace(config, model=config.model.clone(elements=elements))
 
 
-def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames) -> Potential:
-    """Random parameters, and the constants that the training set sets."""
+def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha256: str) -> Potential:
+    """Make a potential of random parameters and the constants that the training ``frames`` set; ``sha256`` is theirs."""
     stats = statistics(frames.structures, frames.found, config.model.cutoff, dataset.atomic_energies)
     some = np.unique(np.linspace(0, len(frames) - 1, EXAMPLES).astype(int))
     graph = pad([frames.structures[int(k)] for k in some], config.model.cutoff)
     metadata = Metadata(
         atomic_energies=energy_table(dataset.atomic_energies),
-        training_data=frames.sha256,
+        training_data=sha256,
         version=equipot.__version__,
         heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.levels.items()),
     )

@@ -124,7 +124,7 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     config, base = beginning.config, beginning.base
     settings = configs.dump(config)
     settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
-    data = {f"{name} set (SHA-256)": frames.sha256 for name, frames in beginning.frames.items()}
+    data = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
     data["free-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
     paths = settings.pop("data")
     if base is not None:
