@@ -136,7 +136,7 @@ def scale_and_shift(module: Module, head: int, heads: int) -> tuple[float, float
 
 
 def atomic_energies(module: Module, head: int, heads: int, elements: tuple[int, ...]) -> list[float]:
-    """Energy of each free atom, eV."""
+    """E0 of each isolated atom, eV."""
     block = module.child("atomic_energies_fn").of("mace.modules.blocks.AtomicEnergiesBlock")
     table = np.atleast_2d(block.array("atomic_energies"))
     if table.shape != (heads, len(elements)):

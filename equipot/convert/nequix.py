@@ -171,7 +171,7 @@ def read_term(config: dict[str, Any]) -> NequIP:
 
 
 def read_variables(term: NequIP, config: dict[str, Any], file: BinaryIO) -> tuple[dict[str, Any], Metadata]:
-    """Variables and free-atom energies, from the arrays in their order."""
+    """Variables and isolated-atom energies, from the arrays in their order."""
     count = len(term.elements)
 
     def take(*shape: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def fresh(
 
     ``graph`` holds some frames of the training set: ``UnitVariance`` measures the messages there. ``scale`` and ``shift`` (eV)
     are one number or one for each of the term's elements. Energies are E0 + sum_i scale[s_i] net_i + shift[s_i], with the
-    free-atom energies E0 in ``metadata``.
+    energies E0 of isolated atoms in ``metadata``.
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)

@@ -125,7 +125,7 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     settings = configs.dump(config)
     settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
     data = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
-    data["free-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
+    data["isolated-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
     paths = settings.pop("data")
     if base is not None:
         data["base (SHA-256)"] = base.sha256
@@ -173,10 +173,13 @@ def in_present_words(identity: dict[str, Any]) -> dict[str, Any]:
     config["training"] = {name: value for name, value in config["training"].items() if name not in FREE}
     if "kind" in config["model"] and config["model"]["kind"] != FineTune.__name__:
         config["model"] = configs.dump(configs.build(Term, earlier.term_of_1(config["model"])))
-    return {**identity, "config": config, "data": without_base(identity["data"])}
+    renamed = {"free-atom energies": "isolated-atom energies"}
+    data = {renamed.get(name, name): value for name, value in without_base(identity["data"]).items()}
+    return {**identity, "config": config, "data": data}
 
 
 def without_base(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave the digest of a base out of what tells data apart."""
     return {name: value for name, value in data.items() if not name.startswith("base")}
 
 
