@@ -187,6 +187,8 @@ def pad_targets(
             value = s.labels.get(q)
             present[q.name][k], weights[q.name][k] = value is not None, s.weight_of(q)
             if value is not None:
-                e0 = isolated_atom_energy(s.numbers, atomic_energies, s.name).sum() if q.from_isolated_atoms else 0.0
-                labels[q.name][own[q.per]] = value - e0
+                if q.from_isolated_atoms:
+                    e0 = isolated_atom_energy(s.numbers, atomic_energies, s.name)
+                    value = value - (e0 if q.per == "atom" else e0.sum())
+                labels[q.name][own[q.per]] = value
     return Targets(quantities, labels, weights, present, size, frame)

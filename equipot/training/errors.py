@@ -140,8 +140,10 @@ def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
 def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
     """The tables of several sets as one in Markdown: one line a quantity, MAE and RMSE of each set."""
     sets = list(tables)
-    found = {key.removeprefix("forces_mae_") for t in tables.values() for key in t if key.startswith("forces_mae_")}
-    elements = sorted(found) if len(found) > 1 else []
+    prefixes = tuple(f"{row.name}_mae_" for row in quantities if row.per == "atom")
+    keys = [key for t in tables.values() for key in t if key.startswith(prefixes)]
+    elements = sorted({key.rpartition("_")[2] for key in keys})
+    elements = elements if len(elements) > 1 else []
     header = ["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]
     lines = []
     for label, key, factor, unit in (line for row in quantities for line in error_rows(row, elements)):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from equipot.data.batch import on_grid, pad
+from equipot.data.batch import Shape, on_grid, pad, pad_targets
 from equipot.graph import edge_vectors
+from equipot.quantities import ENERGIES, ENERGY
 from equipot.structure import Structure
 
 
@@ -47,3 +48,10 @@ def test_a_grid_is_as_fine_as_single_precision_allows():
     rounded, lattice = on_grid(positions, cell, shifts)
     assert np.abs(rounded - positions).max() < 64 * 2.0**-24
     assert np.array_equal(rounded, rounded.astype(np.float32)) and np.array_equal(lattice, lattice.astype(np.float32))
+
+
+def test_energies_of_atoms_are_counted_from_each_isolated_atom():
+    water = Structure([8, 1, 1], np.eye(3), labels={"energy": -470.0, "energies": [-440.0, -14.0, -16.0]})
+    targets = pad_targets([water], Shape(4, 2, 1), {1: -13.0, 8: -432.0}, [0], np.float64, (ENERGY, ENERGIES))
+    np.testing.assert_array_equal(targets.labels["energy"], [-12.0])
+    np.testing.assert_array_equal(targets.labels["energies"], [-8.0, -1.0, -3.0, 0.0])

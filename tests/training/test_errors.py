@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from equipot.potential import evaluate
+from equipot.quantities import CHARGES
 from equipot.structure import Structure
 from equipot.training.errors import error_table, evaluate_set, predict, table_text, write_json, write_predictions
 from equipot.training.report import learning_curves, parity
@@ -44,6 +45,13 @@ def test_table_by_hand():
         np.testing.assert_allclose(table[key], value, rtol=1e-12, err_msg=key)
     text = table_text({"test": table})
     assert "meV/atom" in text and "forces on O" in text and len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_what_belongs_to_atoms_has_a_line_for_each_element():
+    charged = lambda charges: [Structure([8, 1, 1], np.eye(3), labels={"charges": charges})]
+    table = error_table(charged([-0.8, 0.4, 0.4]), charged([-0.6, 0.4, 0.3]))
+    text = table_text({"test": table}, (CHARGES,))
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == ["charges", "charges on H", "charges on O"]
 
 
 @pytest.fixture(scope="module")
