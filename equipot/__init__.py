@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from equipot.allocator import keep_freed_memory
     from equipot.eqp import save
     from equipot.evaluation import evaluate, evaluate_each, evaluate_ensemble, hessian_of
-    from equipot.potential import Metadata, Observables, Potential, Term
+    from equipot.observables import Observables
+    from equipot.potential import Metadata, Potential, Term
     from equipot.published import import_checkpoint, load
     from equipot.structure import Structure
 
@@ -25,7 +26,7 @@ __version__ = "0.1.0"
 # Imported when first used: `import equipot` itself stays light.
 _HOMES = {
     "Metadata": "potential",
-    "Observables": "potential",
+    "Observables": "observables",
     "Potential": "potential",
     "Structure": "structure",
     "Term": "potential",

@@ -32,7 +32,7 @@ LAYERS = [
         "earlier",
     },
     {"kernels"},
-    {"structure", "graph"},
+    {"structure", "graph", "observables"},
     {"neighbors"},
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},

@@ -14,7 +14,8 @@ from equipot.evaluation.batched import Job, TooLargeError, belongs_to_graphs, ev
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
-from equipot.potential import Observables, Potential, hessian
+from equipot.observables import Observables
+from equipot.potential import Potential, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.quantities import TABLE
 from equipot.structure import Structure

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from equipot.data.batch import Batch
-from equipot.potential import Observables
+from equipot.observables import Observables
 from equipot.quantities import ENERGY, LABELLED, Quantity
 
 

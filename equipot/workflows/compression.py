@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from equipot.evaluation import evaluate_each
-from equipot.potential import Observables, Potential
+from equipot.observables import Observables
+from equipot.potential import Potential
 from equipot.structure import Structure
 
 UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}

@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets, smallest_shape
-from equipot.potential import Observables, evaluate
+from equipot.observables import Observables
+from equipot.potential import evaluate
 from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS
 from equipot.training.loss import MSE, Constant, Huber, Loss, Ramp, Switch, counts, residuals, term_sums, total
 

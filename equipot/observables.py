@@ -1,0 +1,77 @@
+"""What is computed or known of systems: energy, forces, stress and every other quantity, as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+
+from equipot.quantities import Quantity
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "interaction",
+        "interactions",
+        "energy",
+        "forces",
+        "stress",
+        "energies",
+        "virials",
+        "charges",
+        "latent",
+        "others",
+    ],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Observables:
+    """Predictions or references. What was not asked for, or is not known, is None."""
+
+    interaction: Any = None
+    """(graphs,) energy less E0 of the isolated atoms (eV): what the device computes, since float32 resolves a total energy of
+    -1e4 eV to 1 meV only."""
+    interactions: Any = None
+    """(atoms,) energy of each atom less its E0 (eV); they sum to ``interaction``."""
+    energy: Any = None
+    """(graphs,) total energy (eV), E0 added in double precision on the host."""
+    forces: Any = None
+    """(atoms, 3) eV/Å."""
+    stress: Any = None
+    """(graphs, 3, 3) eV/Å^3, positive under tension; NaN for a graph without a volume."""
+    energies: Any = None
+    """(atoms,) energy of each atom with its E0 (eV); they sum to ``energy``."""
+    virials: Any = None
+    """(atoms, 3, 3) eV; they sum to the stress times the volume."""
+    charges: Any = None
+    """(atoms,) e."""
+    latent: Any = None
+    """(atoms, features)."""
+    others: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the term provides, by the name of its quantity: (graphs, *shape) or (atoms, *shape)."""
+
+    def __getitem__(self, quantity: Quantity) -> Any:
+        """The value of a quantity; None where it was not asked for."""
+        own = quantity.name in self.__dataclass_fields__
+        return getattr(self, quantity.name) if own else self.others.get(quantity.name)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Observables:
+        """Of values by the names of fields and of quantities; what is None is left out."""
+        own = cls.__dataclass_fields__.keys()
+        others = {name: value for name, value in values.items() if name not in own and value is not None}
+        return cls(**{name: value for name, value in values.items() if name in own}, others=others)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Name and value of all that there is."""
+        for field in dataclasses.fields(self):
+            if field.name != "others" and getattr(self, field.name) is not None:
+                yield field.name, getattr(self, field.name)
+        yield from self.others.items()
+
+    def replace(self, **changes: Any) -> Observables:
+        return dataclasses.replace(self, **changes)
