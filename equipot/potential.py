@@ -78,6 +78,16 @@ class Term(nn.Module):
         """Energy (eV) of each atom, and what else the term provides. Only a term that needs ``space`` is called with it."""
         raise NotImplementedError
 
+    @property
+    def has_elements(self) -> bool:
+        """Whether the term has a field ``elements``: atomic numbers, taken from the data where they are left out."""
+        return any(field.name == "elements" for field in dataclasses.fields(self))
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the levels of theory among which a graph's ``head`` chooses; none for a term with a single one."""
+        return ()
+
     def at_least(self, least: int, *names: str) -> None:
         """ValueError for a hyper-parameter among ``names`` that is smaller."""
         for name in names:
@@ -148,9 +158,7 @@ class Potential:
     @property
     def heads(self) -> tuple[str, ...]:
         """Names of the levels of theory to choose from; none where there is nothing to choose."""
-        names = getattr(self.term, "heads", ())
-        # A term of somebody else may mean something else by this name.
-        return tuple(names) if isinstance(names, tuple | list) and all(isinstance(n, str) for n in names) else ()
+        return self.term.head_names
 
     def head(self, name: str) -> Potential:
         """The potential of one level of theory among several, with E0 of that head.

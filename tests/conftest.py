@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -15,6 +17,24 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", QUICK)
+
+
+MAPPED = 20_000
+"""Regions of memory beyond which a worker forgets its compiled programs. Each program takes some, Linux grants a process 65,530
+(``vm.max_map_count``), and XLA crashes where it gets no more."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Programs are shared within a file, so they are forgotten between files."""
+    maps = Path("/proc/self/maps")
+    if nextitem is None or nextitem.path == item.path or not maps.exists():
+        return
+    with maps.open("rb") as lines:
+        mapped = sum(1 for _ in lines)
+    if mapped > MAPPED:
+        jax.clear_caches()
+        gc.collect()
 
 
 PRECISION = jax.config.jax_enable_x64

@@ -14,13 +14,13 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from equipot.models import has_elements, shapes
+from equipot.models import shapes
 from equipot.potential import Potential, Term, symbols
 
 
 def species_axes(term: Term) -> dict[str, int | None]:
     """Find the axis of species of each variable that has one, by path; None where a shape depends on their number otherwise."""
-    if not has_elements(term):
+    if not term.has_elements:
         return {}
     count = len(term.elements)
     spare = next(z for z in range(1, 119) if z not in term.elements)
@@ -86,7 +86,7 @@ def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential
     if not parents:
         return potential
     term, kind = potential.term, type(potential.term).__name__
-    if not has_elements(term):
+    if not term.has_elements:
         raise ValueError(f"{kind} has no table of elements that could grow; leave out frames with {symbols(parents)}")
     leaves = flatten_dict(potential.variables, sep="/")
     for path, axis in species_axes(term).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,11 +16,6 @@ from equipot.data.batch import pad
 from equipot.graph import HEADS, Graph
 from equipot.potential import Geometry, Metadata, Potential, Term, geometry_of, initial, measure
 from equipot.structure import Structure
-
-
-def has_elements(term: Term) -> bool:
-    """Tell whether a term has a table of elements."""
-    return any(f.name == "elements" for f in dataclasses.fields(term))
 
 
 def shapes(term: Term) -> dict[str, tuple[int, ...]]:

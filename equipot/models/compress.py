@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
+from equipot.models.network import Network
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
 from equipot.nn.radial_network import EndpointMLP, RadialMLP, SpeciesMLP
 from equipot.potential import Geometry, Potential, atomic
@@ -43,13 +44,12 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
         ValueError: the model has no radial weights that depend on distance and species alone, or it is compressed already.
     """
     term = potential.term
-    radial = getattr(term, "radial", None)
-    if radial is None:
+    if not isinstance(term, Network):
         raise ValueError(f"{type(term).__name__} has no radial network to tabulate")
+    radial = term.radial
     if radial.table is not None:
         raise ValueError(f"the potential is compressed already, on {radial.table.intervals} intervals")
-    choices = [getattr(term, name, None) for name in ("first", "others")]
-    pairs = radial.transform is not None or any(choice.weights_see_species for choice in choices if choice is not None)
+    pairs = term.radial_weights_see_species
     splines = Splines(intervals, pairs)
     with jax.enable_x64(True):
         exact = potential.astype("float64")

@@ -14,12 +14,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot.graph import HEADS
 from equipot.models import shapes
-from equipot.potential import Head, Potential, Term
-
-
-def can_have_heads(term: Term) -> bool:
-    """Whether a term has a field for them."""
-    return any(field.name == "heads" for field in dataclasses.fields(term))
+from equipot.models.network import Network
+from equipot.potential import Head, Potential
 
 
 def in_heads(path: str) -> bool:
@@ -40,7 +36,7 @@ def join(potentials: Mapping[str, Potential]) -> Potential:
     for name, other in potentials.items():
         if other.term != first.term:
             raise ValueError(f"{name} and {names[0]} are not the same model; heads share everything but their readouts")
-    if not can_have_heads(first.term):
+    if not isinstance(first.term, Network):
         raise ValueError(f"{type(first.term).__name__} cannot have several heads")
     term = first.term.clone(heads=names)
     several = shapes(term)

@@ -8,21 +8,19 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
+from equipot.models.network import Network
 from equipot.nn.contraction import SymmetricContraction
-from equipot.nn.edge_features import embed_edges
-from equipot.nn.features import Linear, PerSpecies, Shared, add, check_elements, scalars
+from equipot.nn.edge_features import SphericalHarmonics
+from equipot.nn.features import Linear, PerSpecies, Shared, add, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
-from equipot.nn.radial import MLP, Radial
-from equipot.nn.readout import BiasedMLP, Embedding, check_heads, finish, read_out, scaled
-from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Term
+from equipot.nn.radial import MLP
+from equipot.nn.readout import BiasedMLP, scaled
+from equipot.potential import Atomic
 
 
-class MACE(Term):
+class MACE(Network):
     """Each layer gathers neighbours into the atomic basis, multiplies it with itself and reads out an energy."""
 
-    elements: tuple[int, ...] = ()
-    """Atomic numbers it knows; taken from the data where left out."""
     channels: int = 64
     """Width of every irrep."""
     hidden_l: int = 1
@@ -36,7 +34,6 @@ class MACE(Term):
     contraction: PerSpecies | Shared = PerSpecies()
     """Weights of the symmetric contraction."""
     layers: int = 2
-    radial: Radial = Radial()
     first: Plain | Residual | Attention | NonLinear = Residual()
     """Interaction of the first layer."""
     others: Plain | Residual | Attention | NonLinear = Residual()
@@ -45,15 +42,9 @@ class MACE(Term):
     """Hidden widths of the last layer's readout; the other layers read out linearly."""
     readout_bias: bool = False
     """Whether the last layer's readout adds a constant in every layer."""
-    heads: tuple[str, ...] = ()
-    """Names of levels of theory that share everything but the readouts."""
-    repulsion: ZBL | None = None
-    """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_elements(self.elements)
-        check_heads(self.heads)
         self.at_least(1, "channels", "layers")
         self.at_least(0, "hidden_l", "l_max")
         for name in ("correlation", "message_channels"):
@@ -67,6 +58,10 @@ class MACE(Term):
                 "at the cutoff; set radial.envelope_on to OnWeights, with at least one hidden layer in radial.mlp"
             )
 
+    @property
+    def radial_weights_see_species(self) -> bool:
+        return super().radial_weights_see_species or self.first.weights_see_species or self.others.weights_see_species
+
     def each(self, name: str) -> tuple[int, ...]:
         """Value of a field of every layer."""
         value = self.channels if getattr(self, name) is None else getattr(self, name)
@@ -75,10 +70,9 @@ class MACE(Term):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
-        edges = embed_edges(self, graph, vectors)
+        edges = self.embed(graph, vectors).with_harmonics(SphericalHarmonics(), self.l_max)
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(())).value
-        table = {e3nn.Irrep("0e"): Embedding(self.channels, count, name="embedding")()[:, None]}
-        x = {ir: value[edges.species] for ir, value in table.items()}
+        x, table = self.embed_species(self.channels, edges.species)
         kinds, kind = self.contraction.kinds(count, edges.species)
         latent = []
         for layer in range(self.layers):
@@ -92,8 +86,8 @@ class MACE(Term):
             b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
             latent.append(scalars(x))
-        energy = read_out(self, Readouts, latent, edges, graph, hidden=self.readout, bias=self.readout_bias)
-        return Atomic(finish(self, energy, edges, graph), latent=jnp.concatenate(latent, axis=-1))
+        descriptor = jnp.concatenate(latent, axis=-1)
+        return self.answer(Readouts, latent, edges, graph, descriptor, hidden=self.readout, bias=self.readout_bias)
 
 
 class Readouts(nn.Module):

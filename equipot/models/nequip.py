@@ -11,16 +11,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import Graph
-from equipot.nn.edge_features import Edges, SolidHarmonics, SphericalHarmonics, embed_edges
-from equipot.nn.features import Features, Linear, PerSpecies, Shared, add, check_elements, scalars
+from equipot.models.network import Network
+from equipot.nn.edge_features import Edges, SolidHarmonics, SphericalHarmonics
+from equipot.nn.features import Features, Linear, PerSpecies, Shared, add, scalars
 from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.radial_network import RadialMLP, splines_of
-from equipot.nn.readout import Embedding, check_heads, finish, read_out, scaled
+from equipot.nn.readout import scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
-from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Term
+from equipot.potential import Atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +53,9 @@ class RotationsOnly:
     odd = 1
 
 
-class NequIP(Term):
+class NequIP(Network):
     """Layers of tensor-product convolution, self-connection and gate; the last layer's invariants give the energy."""
 
-    elements: tuple[int, ...] = ()
-    """Atomic numbers it knows; taken from the data where left out."""
     channels: int | tuple[int, ...] = 32
     """Width of every irrep, or one for each l."""
     l_max: int = 2
@@ -77,15 +75,9 @@ class NequIP(Term):
     """Learned constants in the linear maps before and after each convolution."""
     readout: int | None = 16
     """Width of a linear layer between the last features and the energy."""
-    heads: tuple[str, ...] = ()
-    """Names of levels of theory that share everything but what follows the last features."""
-    repulsion: ZBL | None = None
-    """What keeps nuclei apart where there are no data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_elements(self.elements)
-        check_heads(self.heads)
         self.at_least(1, "layers")
         self.at_least(0, "l_max")
         widths = [*self._widths(), *(n for n in (self.embedding, self.readout) if n is not None)]
@@ -97,20 +89,17 @@ class NequIP(Term):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)
-        edges = embed_edges(self, graph, vectors, self.harmonics)
+        edges = self.embed(graph, vectors).with_harmonics(self.harmonics, self.l_max)
         shape = (count,) if self.normalization.counts_by_species else ()
         avg_num_neighbors = self.variable("constants", "avg_num_neighbors", lambda: jnp.ones(shape)).value
-        width = self.embedding or self._widths()[0]
-        table = {e3nn.Irrep("0e"): Embedding(width, count, name="embedding")()[:, None]}
-        x = {ir: value[edges.species] for ir, value in table.items()}
+        x, table = self.embed_species(self.embedding or self._widths()[0], edges.species)
         for layer in range(self.layers):
             block = Layer(
                 self.features(x, last=layer == self.layers - 1), self.self_connection, self.normalization, self.layer_norm,
                 self.bias, self.l_max, self.parity.odd, self.radial, self.cutoff, count, name=f"layer{layer}",
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
-        energy = read_out(self, ScaledReadout, x, edges, graph, width=self.readout)
-        return Atomic(finish(self, energy, edges, graph), latent=scalars(x))
+        return self.answer(ScaledReadout, x, edges, graph, scalars(x), width=self.readout)
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""

@@ -8,13 +8,11 @@ from typing import NamedTuple
 import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from equipot.graph import PADDING_VECTOR, Graph
 from equipot.neighbors.packed import Pairs, find
-from equipot.nn.features import species_index
-from equipot.nn.radial import Radial, covalent_radii
+from equipot.nn.radial import Radial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +71,21 @@ class Edges(NamedTuple):
     """NaN for an atom whose element the model does not know, or where pairs were lost, else 1."""
     pairs: Pairs
     """Those within the cutoff: beyond it all radial weights and their derivatives are zero."""
-    harmonics: Float[Array, "pairs m"]
+    vectors: Float[Array, "pairs 3"]
+    """Å; ``PADDING_VECTOR`` in empty rows."""
     distances: Float[Array, " pairs"]
     """Å; far beyond the cutoff in empty rows."""
     radii: Float[Array, " pairs"] | None
     """Sum of the covalent radii of both atoms (Å); None where nothing depends on it."""
     basis: RadialFeatures
     frequencies: Float[Array, " n"] | None
-    """Those that a Bessel basis learned."""
+    """Frequencies of a Bessel basis that learns them."""
+    harmonics: Float[Array, "pairs m"] | None = None
+    """Spherical harmonics of the vectors, see ``with_harmonics``; None for a network that needs none."""
+
+    def with_harmonics(self, harmonics: SphericalHarmonics | SolidHarmonics, l_max: int) -> Edges:
+        """Add the spherical harmonics of degrees 0..l_max, one after the other."""
+        return self._replace(harmonics=harmonics(self.vectors, l_max))
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -95,31 +100,3 @@ def pairs_within(
     pairs = find(graph, squares < cutoff**2)
     vectors = jnp.where(pairs.slots[:, None] < 0, jnp.asarray(PADDING_VECTOR, vectors.dtype), pairs.from_slots(vectors))
     return pairs, vectors, jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-
-
-def embed_edges(
-    term: nn.Module,
-    graph: Graph,
-    vectors: Float[Array, "atoms slots 3"],
-    harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics(),
-) -> Edges:
-    """Species, spherical harmonics and distances, for a term with the fields of MACE and NequIP.
-
-    Raises:
-        ValueError: no elements.
-    """
-    radial, elements = term.radial, term.elements
-    if not elements:
-        raise ValueError("the model has no elements; give them in the config (model.elements) or train on data that has some")
-    species, known = species_index(graph.numbers, elements)
-    pairs, vectors, r = pairs_within(graph, vectors, term.cutoff)
-    known = jnp.where(pairs.overflow, jnp.nan, known)
-    radii = None
-    if radial.transform is not None or term.repulsion is not None:
-        table = term.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(elements))).value
-        own = table.astype(vectors.dtype)[species]
-        radii = pairs.from_centers(own) + pairs.from_neighbors(own)
-        radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
-    learned = radial.basis.learned(term, vectors.dtype)
-    basis = RadialFeatures(radial, term.cutoff)
-    return Edges(species, known, pairs, harmonics(vectors, term.l_max), r, radii, basis, learned)

@@ -1,18 +1,15 @@
-"""What every model begins and ends with: species to features, invariant features to the energy of each atom."""
+"""First and last layers of every network: species to features, invariant features to the energy of each atom."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.graph import HEADS, Graph, choose_head
-from equipot.nn.edge_features import Edges
 from equipot.nn.radial import silu
 
 
@@ -51,38 +48,8 @@ def check_heads(heads: tuple[str, ...]) -> None:
         raise ValueError(f"heads: {list(heads)} has one of them twice")
 
 
-def read_out(term: nn.Module, make: type[nn.Module], features: Any, edges: Edges, graph: Graph, **fields: Any) -> Array:
-    """Energy of each atom (eV) from its shared features: that of the only head, or of several that of the graph's.
-
-    ``make(count=..., **fields)`` is a head: called with the features and species [atoms] it returns energies [atoms] by way of
-    ``scaled``. Variables of a single head stand beside those of ``term``. Those of several stand in one scope, ``graph.HEADS``,
-    each stacked along a leading axis in the order of ``term.heads``.
-
-    Raises:
-        ValueError: there are several heads, but the graph does not say which.
-    """
-    fields = {**fields, "count": len(term.elements)}
-    if not term.heads:
-        head = make(**fields)
-        nn.share_scope(term, head)
-        return head(features, edges.species)
-    if graph.head is None:
-        raise ValueError(choose_head(term.heads))
-    axes = {"params": 0, "constants": 0}
-    heads = nn.vmap(make, in_axes=None, axis_size=len(term.heads), variable_axes=axes, split_rngs={"params": True})
-    energies = heads(**fields, name=HEADS)(features, edges.species)
-    return jnp.take_along_axis(energies, graph.head[graph.node_graph][None], axis=0)[0]
-
-
 def scaled(head: nn.Module, network: Float[Array, " atoms"], species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
     """Energy of each atom in eV: scale[s] x network + shift[s], both constants [species] that come from the training set."""
     scale = head.variable("constants", "scale", lambda: jnp.ones(head.count)).value
     shift = head.variable("constants", "shift", lambda: jnp.zeros(head.count)).value
     return scale[species] * network + shift[species]
-
-
-def finish(term: nn.Module, energy: Float[Array, " atoms"], edges: Edges, graph: Graph) -> Float[Array, " atoms"]:
-    """Energies of the atoms (eV) with a ``term.repulsion``, as it is; NaN for an element that the term does not know."""
-    if term.repulsion is not None:
-        energy += term.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, term.cutoff)
-    return energy * edges.known

@@ -33,7 +33,7 @@ class Sum(Term):
 
     def __post_init__(self) -> None:
         self._check()
-        known = {tuple(term.elements) for term in self.terms if _has_elements(term) and term.elements}
+        known = {tuple(term.elements) for term in self.terms if term.has_elements and term.elements}
         if not self.elements and len(known) > 1:
             shown = " and ".join(str(list(zs)) for zs in sorted(known))
             raise ValueError(f"elements of the terms differ: {shown}; give all the same")
@@ -57,7 +57,7 @@ class Sum(Term):
         wrong = [k for k in self.frozen if not 0 <= k < len(self.terms)]
         if wrong:
             raise ValueError(f"frozen: there is no term {wrong[0]}; the {len(self.terms)} terms are counted from 0")
-        headed = [type(term).__name__ for term in self.terms if getattr(term, "heads", ())]
+        headed = [type(term).__name__ for term in self.terms if term.head_names]
         if headed:
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
 
@@ -87,15 +87,11 @@ class Sum(Term):
         return nn.apply(call, alone)(self.variable("constants", f"frozen_{k}", start).value, graph, vectors, space)
 
 
-def _has_elements(term: Term) -> bool:
-    return any(field.name == "elements" for field in dataclasses.fields(term))
-
-
 def _filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
     changes: dict[str, Any] = {}
     if term.cutoff is None and cutoff is not None:
         changes["cutoff"] = cutoff
-    if _has_elements(term) and elements and tuple(term.elements) != elements:
+    if term.has_elements and elements and tuple(term.elements) != elements:
         changes["elements"] = elements
     # The same object where nothing changes: linen takes terms over by identity.
     return term.clone(**changes) if changes else term

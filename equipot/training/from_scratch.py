@@ -13,8 +13,8 @@ from equipot.data.heads import joined
 from equipot.data.loader import Frames
 from equipot.data.read import Dataset, load_data
 from equipot.data.stats import LONGEST, statistics, typical_cutoff
-from equipot.models import fresh, has_elements
-from equipot.models.heads import can_have_heads
+from equipot.models import fresh
+from equipot.models.network import Network
 from equipot.potential import Head, Metadata, Potential
 from equipot.training.beginning import Beginning, Trained, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.config import FineTune, TrainConfig
@@ -58,7 +58,7 @@ def with_heads(config: TrainConfig) -> TrainConfig:
         ValueError: the model cannot have heads, or names others.
     """
     heads, kind = tuple(config.data.heads), type(config.model).__name__
-    if not can_have_heads(config.model):
+    if not isinstance(config.model, Network):
         if heads:
             raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")
         return config
@@ -77,7 +77,7 @@ def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 
 def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """The config with the model's elements filled in from the data where it leaves them out."""
-    if not has_elements(config.model):
+    if not config.model.has_elements:
         return config
     present = tuple(sorted(int(z) for z in dataset.atomic_energies))
     elements = tuple(config.model.elements) or present
@@ -99,7 +99,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.levels.items()),
     )
     # A model may be made for more elements than the data have; those are never asked for.
-    elements = config.model.elements if has_elements(config.model) else stats.elements
+    elements = config.model.elements if config.model.has_elements else stats.elements
     place = {z: k for k, z in enumerate(stats.elements)}
     per_element = lambda values, other: np.array([values[place[z]] if z in place else other for z in elements])
     potential = fresh(

@@ -17,6 +17,7 @@ from equipot.data.config import KINDS
 from equipot.data.heads import by_level, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
+from equipot.models.network import Network
 from equipot.potential import Potential, Term
 from equipot.quantities import LABELLED
 from equipot.training import checkpoint
@@ -216,7 +217,7 @@ def count_numbers(tree: Any) -> int:
 def trained_text(potential: Potential, trained: Trained) -> str:
     """How much of the parameters is trained."""
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
-    compressed = getattr(getattr(potential.term, "radial", None), "table", None) is not None
+    compressed = isinstance(potential.term, Network) and potential.term.radial.table is not None
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
     count = f"{count_numbers(trained.params)} of {count_numbers(potential.variables['params'])} parameters"
     return f"trained: {count}{through}{splines if compressed else ''}"

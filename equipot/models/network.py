@@ -1,0 +1,115 @@
+"""What neural networks on a radius graph have in common: elements, radial features, heads and a repulsion of nuclei."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import e3nn_jax as e3nn
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from equipot.graph import HEADS, Graph, choose_head
+from equipot.nn.edge_features import Edges, RadialFeatures, pairs_within
+from equipot.nn.features import Features, check_elements, species_index
+from equipot.nn.radial import Radial, covalent_radii
+from equipot.nn.readout import Embedding, check_heads
+from equipot.physics.zbl import ZBL
+from equipot.potential import Atomic, Term
+
+
+class Network(Term):
+    """A neural network that embeds species and distances and reads invariant features out as energies of atoms.
+
+    The compact ``__call__`` of a subclass begins with ``embed`` and ``embed_species`` and ends with ``answer``; what lies
+    between is the subclass's own. ``models/mace.py`` and ``models/nequip.py`` are examples.
+    """
+
+    elements: tuple[int, ...] = ()
+    """Atomic numbers the network knows; taken from the data where left out."""
+    radial: Radial = Radial()
+    heads: tuple[str, ...] = ()
+    """Names of levels of theory that share everything but the readouts."""
+    repulsion: ZBL | None = None
+    """Repulsion of nuclei, added where there are no data; scale and shift do not act on it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_elements(self.elements)
+        check_heads(self.heads)
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        return tuple(self.heads)
+
+    @property
+    def radial_weights_see_species(self) -> bool:
+        """Whether the radial weights of a pair depend on both species, besides the distance."""
+        return self.radial.transform is not None
+
+    def embed(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Edges:
+        """Look up the species of each atom and select the pairs within the cutoff, with what the radial features need.
+
+        Args:
+            vectors: from each atom to the neighbours in its slots, Å.
+
+        Raises:
+            ValueError: the network has no elements.
+        """
+        if not self.elements:
+            raise ValueError(
+                "the model has no elements; give them in the config (model.elements) or train on data that has some"
+            )
+        species, known = species_index(graph.numbers, self.elements)
+        pairs, vectors, r = pairs_within(graph, vectors, self.cutoff)
+        known = jnp.where(pairs.overflow, jnp.nan, known)
+        radii = None
+        if self.radial.transform is not None or self.repulsion is not None:
+            table = self.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(self.elements))).value
+            own = table.astype(vectors.dtype)[species]
+            radii = pairs.from_centers(own) + pairs.from_neighbors(own)
+            radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
+        learned = self.radial.basis.learned(self, vectors.dtype)
+        return Edges(species, known, pairs, vectors, r, radii, RadialFeatures(self.radial, self.cutoff), learned)
+
+    def embed_species(self, width: int, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
+        """Return a learned vector of ``width`` scalars for each atom by its species, and the table of vectors by species."""
+        table = {e3nn.Irrep("0e"): Embedding(width, len(self.elements), name="embedding")()[:, None]}
+        return {ir: value[species] for ir, value in table.items()}, table
+
+    def answer(
+        self,
+        readout: type[nn.Module],
+        features: Any,
+        edges: Edges,
+        graph: Graph,
+        latent: Float[Array, "atoms features"],
+        **fields: Any,
+    ) -> Atomic:
+        """Read out the energy of each atom (eV) and add the repulsion; NaN for an element that the network does not know.
+
+        ``readout(count=..., **fields)`` is one head: a module that maps ``features`` and the species [atoms] to energies
+        [atoms] by way of ``nn.readout.scaled``. Variables of a single head stand beside those of the network. Those of several
+        stand in one scope, ``graph.HEADS``, each stacked along a leading axis in the order of ``heads``.
+
+        Raises:
+            ValueError: there are several heads, but the graph does not say which.
+        """
+        energy = self._read_out(readout, features, edges.species, graph, {**fields, "count": len(self.elements)})
+        if self.repulsion is not None:
+            energy += self.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, self.cutoff)
+        return Atomic(energy * edges.known, latent=latent)
+
+    def _read_out(
+        self, readout: type[nn.Module], features: Any, species: Int[Array, " atoms"], graph: Graph, fields: dict[str, Any]
+    ) -> Float[Array, " atoms"]:
+        if not self.heads:
+            head = readout(**fields)
+            nn.share_scope(self, head)
+            return head(features, species)
+        if graph.head is None:
+            raise ValueError(choose_head(self.heads))
+        axes = {"params": 0, "constants": 0}
+        heads = nn.vmap(readout, in_axes=None, axis_size=len(self.heads), variable_axes=axes, split_rngs={"params": True})
+        energies = heads(**fields, name=HEADS)(features, species)
+        return jnp.take_along_axis(energies, graph.head[graph.node_graph][None], axis=0)[0]
