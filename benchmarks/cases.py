@@ -157,7 +157,7 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
 
 
 def bundled_frames(system: str, frames: int, cutoff: float) -> tuple[list[Structure], dict[int, float]]:
-    """The first training frames of a bundled set, and the free atoms' energies."""
+    """The first training frames of a bundled set, and the isolated atoms' energies."""
     data = load_data(DataConfig(train=f"bundled:{system}/train", valid=1), 0, cutoff)
     return [data.train[k] for k in range(frames)], dict(data.atomic_energies)
 

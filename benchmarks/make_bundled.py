@@ -3,7 +3,7 @@
 ethanol  one molecule, Langevin MD at three temperatures; training and test frames come from different trajectories.
 silicon  32 atoms of diamond, randomly strained and displaced as a harmonic crystal at three temperatures, with stress.
 
-Both hold the free atoms, by the same method. Before anything is written, forces and stress are compared with central
+Both hold the isolated atoms, by the same method. Before anything is written, forces and stress are compared with central
 differences of the energy. The README beside the sets is written from what was run. Takes a few minutes on one core.
 """
 
@@ -69,7 +69,7 @@ def label(atoms: Atoms, **info) -> Atoms:
     return frame
 
 
-def free_atom(symbol: str) -> Atoms:
+def isolated_atom(symbol: str) -> Atoms:
     atom = Atoms(symbol)
     atom.calc = calculator(multiplicity=MULTIPLICITY[symbol])
     energy = round(atom.get_potential_energy(), 7)
@@ -79,7 +79,7 @@ def free_atom(symbol: str) -> Atoms:
 
 
 def ethanol(rng: np.random.Generator) -> list[Atoms]:
-    frames = [free_atom(symbol) for symbol in "HCO"]
+    frames = [isolated_atom(symbol) for symbol in "HCO"]
     for split, lengths in ETHANOL_TRAJECTORIES.items():
         for kelvin in ETHANOL_KELVIN:
             for length in lengths:
@@ -122,7 +122,7 @@ def silicon(rng: np.random.Generator) -> list[Atoms]:
     crystal = make_supercell(bulk("Si", "diamond", SILICON_LATTICE, cubic=True), [[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
     crystal.wrap()
     modes = harmonic_modes(crystal, primitive)
-    frames = [free_atom("Si"), label(crystal, config_type="crystal", split="train")]
+    frames = [isolated_atom("Si"), label(crystal, config_type="crystal", split="train")]
     for split, count in SILICON_FRAMES.items():
         for kelvin in SILICON_KELVIN:
             for _ in range(count):
@@ -213,16 +213,16 @@ README = """# Bundled reference sets
 Made by `benchmarks/make_bundled.py` on {date} (seed {seed}) with {method} through tblite {tblite}, ASE {ase}, NumPy {numpy},
 Python {python}. SCF accuracy {accuracy}, electronic temperature 300 K, Gamma point only.
 
-- **ethanol**: {ethanol_train} train and {ethanol_test} test frames of 9 atoms and 3 free atoms; energy, forces. Langevin MD at
-  {ethanol_kelvin} K, step {step} fs, a frame every {stride} steps after {equilibration}, from a random conformer of the
+- **ethanol**: {ethanol_train} train and {ethanol_test} test frames of 9 atoms and 3 isolated atoms; energy, forces. Langevin MD
+  at {ethanol_kelvin} K, step {step} fs, a frame every {stride} steps after {equilibration}, from a random conformer of the
   hydroxyl group. Test frames come from trajectories of their own.
-- **silicon**: {silicon_train} train and {silicon_test} test frames of 32 atoms and 1 free atom; energy, forces, stress. Diamond
-  with a = {lattice} Å, under a random strain (standard deviation {strain} for each component), displaced as the harmonic
+- **silicon**: {silicon_train} train and {silicon_test} test frames of 32 atoms and 1 isolated atom; energy, forces, stress.
+  Diamond with a = {lattice} Å, under a random strain (standard deviation {strain} for each component), displaced as the harmonic
   crystal at {silicon_kelvin} K; the first frame is the perfect crystal.
 
 Energies are total energies in eV and include the electronic entropy term (they are the free energies whose derivatives the
 forces are). Forces are in eV/Å, stress in eV/Å^3 with ASE's sign (positive under tension). `split` says train or test;
-`config_type=isolated_atom` marks free atoms, calculated with multiplicities {multiplicity}.
+`config_type=isolated_atom` marks the isolated atoms, calculated with multiplicities {multiplicity}.
 
 Checked when made, against central differences of the energy: forces on two atoms in {checked} frames of each set, largest
 difference {force_ethanol:.1e} eV/Å (ethanol) and {force_silicon:.1e} eV/Å (silicon); all six stress components of {checked}

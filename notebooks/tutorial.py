@@ -51,7 +51,7 @@ frames = bundled.load("ethanol/train")
 test = bundled.load("ethanol/test")
 free = [frame for frame in frames if len(frame) == 1]
 train = [frame for frame in frames if len(frame) > 1]
-print(f"{len(train)} training frames, {len(test)} test frames, and {len(free)} free atoms:")
+print(f"{len(train)} training frames, {len(test)} test frames, and {len(free)} isolated atoms:")
 for atom in free:
     print(f"  Z = {atom.numbers[0]}: E0 = {atom.energy:.3f} eV")
 print(f"the first frame, {train[0].source}: {train[0].to_ase().symbols}, energy {train[0].energy:.3f} eV")

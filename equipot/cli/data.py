@@ -11,7 +11,7 @@ from equipot import config
 from equipot.data.checks.frames import check
 from equipot.data.checks.isolated import isolated
 from equipot.data.read import Reading, gather
-from equipot.data.stats import is_free_atom, isolated_energies
+from equipot.data.stats import is_isolated_atom, isolated_energies
 from equipot.quantities import ordered
 from equipot.structure import Structure
 
@@ -24,7 +24,7 @@ def execute(args: argparse.Namespace) -> None:
     """
     settings = config.build(Reading, {}, overrides=args.overrides)
     frames, dropped = gather(args.data, settings)
-    bound = [frame for frame in frames if not is_free_atom(frame)]
+    bound = [frame for frame in frames if not is_isolated_atom(frame)]
     report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
     report = report.with_problems([*dropped, *isolated(bound, isolated_energies(frames))]).judged(settings.checks)
     print(report)
@@ -41,5 +41,5 @@ def ranges(structures: Sequence[Structure], free: int) -> str:
         values = np.concatenate([np.ravel(s.labels[row]) / (len(s) if row.extensive else 1) for s in labelled])
         unit = row.unit + "/atom" * row.extensive
         lines.append(f"{row.name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
-    lines.append(f"free atoms, for E0: {free or 'none'}")
+    lines.append(f"isolated atoms, for E0: {free or 'none'}")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def evaluate_file(
     from equipot import config, published
     from equipot.data.checks.frames import check
     from equipot.data.read import Reading, gather
-    from equipot.data.stats import is_free_atom
+    from equipot.data.stats import is_isolated_atom
     from equipot.files import check_writable
     from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
     from equipot.training.report import parity
@@ -42,15 +42,15 @@ def evaluate_file(
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
     frames, dropped = gather(data, settings.also(potential.provides))
-    # Free atoms are where energies are counted from, not something to predict.
-    structures = [frame for frame in frames if not is_free_atom(frame)] or list(frames)
+    # Isolated atoms are where energies are counted from, not something to predict.
+    structures = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
     report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance)
     report.judged(settings.checks).raise_errors()
     table, predictions = evaluate_set(potential, structures, batch_size)
     left_out = len(frames) - len(structures)
     for problem in dropped:
         print(f"warning: {problem}")
-    print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} free atoms left out" if left_out else ""))
+    print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else ""))
     print(table_text({Path(data).name: table}, predicted_quantities(potential)))
     if json is not None:
         write_json(table, json)

@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> list[Structure]:
-    """A set with its free atoms, or one part of it: ``ethanol``, ``ethanol/train`` (with the free atoms), ``ethanol/test``.
+    """Read a set, ``ethanol`` or ``silicon``, or one part of a set: ``ethanol/train`` (with the isolated atoms), ``ethanol/test``.
 
     Raises:
         ValueError: no such set or part.

@@ -1,7 +1,7 @@
 """Data of several levels of theory as the data of one run.
 
-Total energies of two levels of theory differ by far more than what a network should learn, most of it in the free atoms. So
-energies of such a run are counted from the free atoms of each frame's own level.
+Total energies of two levels of theory differ by far more than what a network should learn, most of it in the isolated atoms. So
+energies of such a run are counted from the isolated atoms of each frame's own level.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def by_level(data: Dataset, part: str) -> tuple[Sequence[Structure], ...]:
 
 
 def of_level(frames: Sequence[Structure], head: int, energies: Mapping[int, float]) -> Sequence[Structure]:
-    """Frames as those of one head among several, their energies less ``energies`` of the free atoms (eV by Z)."""
+    """Frames as those of one head among several, their energies less ``energies`` of the isolated atoms (eV by Z)."""
     return Headed(Rezeroed(frames, {z: -energy for z, energy in energies.items()}), head)
 
 

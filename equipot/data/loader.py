@@ -130,7 +130,7 @@ def need(shards: Shards, sizes: np.ndarray) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """How a set becomes batches: the frames, the free atoms' energies, the ladder of shapes and the devices."""
+    """How a set becomes batches: the frames, the isolated atoms' energies, the ladder of shapes and the devices."""
 
     frames: Frames
     atomic_energies: Mapping[int, float]

@@ -21,7 +21,7 @@ from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
-from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_free_atom, isolated_energies
+from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_isolated_atom, isolated_energies
 from equipot.quantities import LABELLED, Quantity
 from equipot.structure import Structure
 
@@ -179,11 +179,11 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
         train_index, _ = split(len(pool), 0, config.limit, seed, config.limit_by == "first")
         train = Subset(pool, train_index)
         held, more = gather(config.valid, config)
-        held, dropped = _without_free_atoms(held), (*dropped, *more)
+        held, dropped = _without_isolated_atoms(held), (*dropped, *more)
     test: Sequence[Structure] = ()
     if config.test:
         test, more = gather(config.test, config)
-        test, dropped = _without_free_atoms(test), (*dropped, *more)
+        test, dropped = _without_isolated_atoms(test), (*dropped, *more)
     train = _weighted(train, config.weights)
     sets = {"train": train, "valid": held, "test": test}
     report = check(sets, cutoff, config.max_force, config.min_distance, needs)
@@ -208,7 +208,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
         ValueError: a file that cannot be understood, (``DataError``) what the checks found, or no frames.
     """
     settings = source if isinstance(source, Source) else Source(files=source)
-    frames = _without_free_atoms(gather(settings.files, settings)[0])
+    frames = _without_isolated_atoms(gather(settings.files, settings)[0])
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
@@ -221,9 +221,9 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
 
 
 def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float], tuple[Problem, ...]]:
-    """The frames to train on, E0 of the free atoms among them, and what was left out."""
+    """The frames to train on, E0 of the isolated atoms among them, and what was left out."""
     everything, dropped = gather(config.train, config)
-    alone = np.array([is_free_atom(s) for s in everything], bool)
+    alone = np.array([is_isolated_atom(s) for s in everything], bool)
     free = isolated_energies(Subset(everything, np.flatnonzero(alone)))
     if alone.all():
         raise ValueError(f"{config.train}: nothing but isolated atoms; add frames to train on")
@@ -267,8 +267,8 @@ def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Struc
     return list(kept) if isinstance(frames, list) else kept, problems
 
 
-def _without_free_atoms(structures: Sequence[Structure]) -> Sequence[Structure]:
-    return Subset(structures, np.array([k for k, s in enumerate(structures) if not is_free_atom(s)], int))
+def _without_isolated_atoms(structures: Sequence[Structure]) -> Sequence[Structure]:
+    return Subset(structures, np.array([k for k, s in enumerate(structures) if not is_isolated_atom(s)], int))
 
 
 def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Sequence[Structure]:

@@ -87,10 +87,10 @@ class Scaled(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Rezeroed(Changed):
-    """Structures whose energies are counted from other free atoms."""
+    """Structures whose energies are counted from other isolated atoms."""
 
     changes: Mapping[int, float]
-    """Of the free atoms' energies, eV by Z; none means zero."""
+    """Of the isolated atoms' energies, eV by Z; none means zero."""
 
     def change(self, s: Structure) -> Structure:
         if s.energy is None:

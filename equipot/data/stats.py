@@ -1,4 +1,4 @@
-"""What a model takes from the training set before it learns: free atoms' energies, scale, shift, mean number of neighbours.
+"""What a model takes from the training set before it learns: isolated atoms' energies, scale, shift, mean number of neighbours.
 
 The model is E = sum_i E0[s_i] + sum_i (scale[s_i] net_i + shift[s_i]). E0 comes from isolated atoms, from the config, or from
 least squares over compositions. The scale is the force RMS, the shift what is left of the energies per atom, by least squares.
@@ -87,7 +87,7 @@ def symbol(z: int) -> str:
     return chemical_symbols[z]
 
 
-def is_free_atom(structure: Structure) -> bool:
+def is_isolated_atom(structure: Structure) -> bool:
     """Whether the frame is a neutral atom by itself: said so by config_type, or alone and without close images."""
     kind = str(structure.info.get("config_type", "")).replace("_", "").lower()
     if len(structure) != 1 or structure.charge != 0:
@@ -207,14 +207,14 @@ def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]
 
 
 def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
-    """Energies (eV) of the frames that are free atoms.
+    """Energies (eV) of the frames that are isolated atoms.
 
     Raises:
         ValueError: one without an energy, or two that disagree.
     """
     found: dict[int, tuple[float, str]] = {}
     for s in structures:
-        if not is_free_atom(s) or not s.weight * s.label_weights.get(ENERGY, 1.0):
+        if not is_isolated_atom(s) or not s.weight * s.label_weights.get(ENERGY, 1.0):
             continue
         z = int(s.numbers[0])
         if s.energy is None:

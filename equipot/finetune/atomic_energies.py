@@ -1,9 +1,9 @@
 """E0 of a fine-tuned potential: the base's, or new ones for data of another level of theory.
 
-A total energy is that of the free atoms plus the interaction. The base's network knows interactions, so new E0 are fitted to
-what its interaction energies leave of the new totals, not to the totals. Isolated atoms of the new level are right where the
-base counts its energies from free atoms too; what they leave of the energies tells, and where it is much they are used only if
-the config insists.
+A total energy is the sum of E0 of the isolated atoms and the interaction energy. The base predicts interaction energies, so new
+E0 are fitted to the residuals, labels - interaction energies of the base, not to the labels. Energies of isolated atoms of the
+new level of theory are the right E0 if the base, too, counts its energies from isolated atoms. The residuals tell whether it
+does: where they are large, the isolated atoms are used only if the config insists.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OTHER_LEVEL = (0.1, 3.0)
 """What new E0 would make better, by this many eV/atom and by this factor, looks like another level of theory."""
 ORIGINS = {"isolated": "from isolated atoms of the data", "config": "as given", "fit": "fitted to what the base leaves"}
 OTHER_ZERO = 1.0
-"""Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from free atoms."""
+"""Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from isolated atoms."""
 
 
 class Refitted(NamedTuple):
@@ -111,7 +111,7 @@ def other_zero(config: Labelled, found: AtomicEnergies, given: float, fitted: fl
         return ()
     origin = ORIGINS[found.origin]
     off = f"{given:.3g} eV/atom off, with fitted ones {fitted:.3g}"
-    seen = f"with E0 {origin} the base is {off}: it may not count from free atoms"
+    seen = f"with E0 {origin} the base is {off}: it may not count from isolated atoms"
     if config.atomic_energies == "auto":
         return (f"{seen}. The fitted ones are used; data.atomic_energies: isolated insists on the atoms",)
     return (f"{seen}. data.atomic_energies: fit begins nearer to the data",)

@@ -100,8 +100,8 @@ def _filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term
 def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None, frozen: Sequence[int] = ()) -> Potential:
     """The potential whose energy is the sum of those of ``potentials``, each times its factor; see ``Sum``.
 
-    E0 is the same sum over the free atoms; elements are those that all of them know. To learn the difference to a potential,
-    add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
+    E0 is the same sum over the isolated atoms; elements are those that all of them know. To learn the difference to a
+    potential, add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
 
     Raises:
         ValueError: what ``Sum`` refuses, or no element that all of them know.

@@ -116,7 +116,7 @@ def parity_data(
 ) -> list[Panel]:
     """A panel for each quantity that both have, all components of all values in one row."""
     pairs = [(references[k], p) for k, p in enumerate(predictions)]
-    less = "" if atomic_energies is None else ", less free atoms"
+    less = "" if atomic_energies is None else ", less isolated atoms"
     out = []
     for row in ordered(row for pair in pairs for row in pair[0].labels.keys() & pair[1].labels.keys()):
         unit, factor = row.drawn

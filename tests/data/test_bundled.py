@@ -5,7 +5,7 @@ from equipot.data import bundled
 from equipot.data.checks.frames import check
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data, read
-from equipot.data.stats import is_free_atom
+from equipot.data.stats import is_isolated_atom
 
 
 def test_names_and_parts():
@@ -13,7 +13,7 @@ def test_names_and_parts():
     for name in bundled.names():
         everything, train, test = bundled.load(name), bundled.load(f"{name}/train"), bundled.load(f"{name}/test")
         assert len(everything) == len(train) + len(test)
-        assert any(map(is_free_atom, train)) and not any(map(is_free_atom, test))
+        assert any(map(is_isolated_atom, train)) and not any(map(is_isolated_atom, test))
         assert train[0].source == f"bundled:{name}, frame 0"
     assert len(read("bundled:silicon/test@:3")) == 3
     with pytest.raises(ValueError, match="no bundled set 'water'; choose from ethanol, silicon"):

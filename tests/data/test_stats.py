@@ -12,7 +12,7 @@ from equipot.data.stats import (
     LONGEST,
     atomic_energies,
     fit_energies,
-    is_free_atom,
+    is_isolated_atom,
     isolated_energies,
     statistics,
     typical_cutoff,
@@ -130,18 +130,18 @@ def test_e0_from_the_config(molecules):
         atomic_energies(molecules, {}, {"Sl": -1.0})
 
 
-def test_what_is_a_free_atom():
+def test_what_is_an_isolated_atom():
     atom = Structure([1], np.zeros((1, 3)))
     cube = lambda a: atom.replace(cell=a * np.eye(3), pbc=np.ones(3, bool))
-    assert is_free_atom(atom) and is_free_atom(cube(20.0)) and not is_free_atom(cube(3.0))
-    assert is_free_atom(cube(6.0).replace(info={"config_type": "isolated_atom"}))
+    assert is_isolated_atom(atom) and is_isolated_atom(cube(20.0)) and not is_isolated_atom(cube(3.0))
+    assert is_isolated_atom(cube(6.0).replace(info={"config_type": "isolated_atom"}))
     sheared = [[10.5, 0, 0], [10.5, 2.55, 0], [5, 1.2, 10.4]]
-    assert not is_free_atom(atom.replace(cell=np.array(sheared), pbc=np.ones(3, bool)))
-    assert not is_free_atom(atom.replace(cell=20 * np.ones((3, 3)), pbc=np.ones(3, bool)))
-    assert not is_free_atom(atom.replace(charge=1.0)) and not is_free_atom(frame((2, 0, 0)))
+    assert not is_isolated_atom(atom.replace(cell=np.array(sheared), pbc=np.ones(3, bool)))
+    assert not is_isolated_atom(atom.replace(cell=20 * np.ones((3, 3)), pbc=np.ones(3, bool)))
+    assert not is_isolated_atom(atom.replace(charge=1.0)) and not is_isolated_atom(frame((2, 0, 0)))
 
 
-def test_free_atoms_that_disagree():
+def test_isolated_atoms_that_disagree():
     atoms = [frame((1, 0, 0), -13.6, "a.xyz, frame 0"), frame((1, 0, 0), -12.0, "b.xyz, frame 3")]
     with pytest.raises(ValueError, match=r"b.xyz, frame 3: the isolated H atom has -12.0000 eV, but -13.6000 eV in a.xyz"):
         isolated_energies(atoms)

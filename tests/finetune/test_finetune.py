@@ -206,7 +206,7 @@ def test_isolated_atoms_of_the_new_level_are_used_where_the_base_counts_from_the
         np.testing.assert_allclose(energy, tiny.ENERGIES[z] + SHIFTS[z] + (off if used else 0), rtol=0, atol=1e-5)
     origin = "from isolated atoms of the data" if used else "fitted to what the base leaves"
     assert f"({origin}): the base is " in stream.getvalue()
-    assert ("may not count from free atoms" in stream.getvalue()) == (off > 1)
+    assert ("may not count from isolated atoms" in stream.getvalue()) == (off > 1)
 
 
 # New elements
@@ -223,7 +223,7 @@ def test_new_elements_leave_the_old_ones_alone(name, parents, double_precision):
         np.testing.assert_allclose(one.energy, other.energy, rtol=0, atol=1e-10)
         np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-10)
     if parents.get(17):
-        # What begins as oxygen is oxygen, but for its free atom.
+        # What begins as oxygen is oxygen, but for its isolated atom.
         renamed = [s.replace(numbers=np.where(s.numbers == 8, 17, s.numbers)) for s in frames]
         for one, other in zip(predict(larger, renamed), predict(potential, frames), strict=True):
             np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-10)
@@ -288,7 +288,7 @@ def test_replay_keeps_what_the_base_knew(base, forgetting, tmp_path):
     assert errors["without"] > 0.03 and max(errors["old"], errors["bare"]) < 0.1 * errors["without"]
 
 
-def test_replayed_energies_count_from_the_free_atoms_of_the_base(base, tmp_path):
+def test_replayed_energies_count_from_the_isolated_atoms_of_the_base(base, tmp_path):
     """New level and old level in one run: with exact E0 for each, the base has no error on either, and no step moves it far."""
     new = shifted(labelled(base, tiny.structures(12, 8, (2, 4))))
     data = {

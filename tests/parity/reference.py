@@ -147,7 +147,7 @@ def finish(variables, network, species):
 
 
 def mace(term, variables, structure, edges):
-    """Energy of each atom less the free atom's, eV."""
+    """Energy of each atom less the isolated atom's, eV."""
     params, n = variables["params"], len(structure)
     species, pairs = prepare(term, structure, edges)
     mean = variables["constants"]["avg_num_neighbors"]
@@ -184,7 +184,7 @@ def mace(term, variables, structure, edges):
 
 
 def nequip(term, variables, structure, edges):
-    """Energy of each atom less the free atom's, eV."""
+    """Energy of each atom less the isolated atom's, eV."""
     params, n = variables["params"], len(structure)
     species, pairs = prepare(term, structure, edges)
     mean = variables["constants"]["avg_num_neighbors"]

@@ -1,4 +1,4 @@
-"""Several levels of theory in one run: every head learns its own, with its own free atoms, and keeps it."""
+"""Several levels of theory in one run: every head learns its own, with its own isolated atoms, and keeps it."""
 
 import io
 import json
@@ -29,7 +29,7 @@ HIGH = {z: tiny.ENERGIES[z] + SHIFTS[z] for z in SHIFTS}
 
 
 def high(frames):
-    """Frames of another level of theory: other free atoms, and interactions of the other sign, twice as large."""
+    """Frames of another level of theory: other isolated atoms, and interactions of the other sign, twice as large."""
     out = []
     for s in frames:
         interaction = s.energy - sum(tiny.ENERGIES[z] for z in s.numbers)
@@ -97,7 +97,7 @@ def test_the_report_tells_the_levels_apart(both):
 
 
 def test_new_heads_begin_as_the_base_says(base, tmp_path):
-    """Data that are the base's with other free atoms: the new head has no error on them before it has learned anything."""
+    """Data that are the base's with other isolated atoms: the new head has no error on them before it has learned anything."""
     new = shifted(labelled(base, tiny.structures(12, 8, (2, 4))))
     data = {
         "heads": {"new": {"train": write(tmp_path / "new.xyz", new), "valid": 0}},

@@ -14,7 +14,7 @@ from equipot.data.checks.consistency import consistency
 from equipot.data.checks.magnitudes import magnitudes
 from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.split import Counted
-from equipot.data.stats import fit_energies, is_free_atom
+from equipot.data.stats import fit_energies, is_isolated_atom
 from equipot.neighbors import Edges, neighbor_list
 from equipot.quantities import ENERGY, FORCES, Quantity, ordered
 from equipot.structure import Structure
@@ -170,7 +170,7 @@ def _distances(s: Structure, cutoff: float, min_distance: float) -> tuple[list[P
     edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
     alone = np.bincount(edges.centers, minlength=len(s)) == 0
     problems = []
-    if alone.any() and not is_free_atom(s):
+    if alone.any() and not is_isolated_atom(s):
         atom = int(np.argmax(alone))
         what = f"atom {atom} ({chemical_symbols[s.numbers[atom]]}) has no neighbour within {cutoff:g} Å"
         problems.append(Problem(WARNING, "alone", s.name, what, "raise the cutoff, or remove the frame if the atom flew off"))
