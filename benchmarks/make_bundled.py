@@ -217,8 +217,8 @@ Python {python}. SCF accuracy {accuracy}, electronic temperature 300 K, Gamma po
   at {ethanol_kelvin} K, step {step} fs, a frame every {stride} steps after {equilibration}, from a random conformer of the
   hydroxyl group. Test frames come from trajectories of their own.
 - **silicon**: {silicon_train} train and {silicon_test} test frames of 32 atoms and 1 isolated atom; energy, forces, stress.
-  Diamond with a = {lattice} Å, under a random strain (standard deviation {strain} for each component), displaced as the harmonic
-  crystal at {silicon_kelvin} K; the first frame is the perfect crystal.
+  Diamond with a = {lattice} Å, under a random strain (standard deviation {strain} for each component), displaced as the
+  harmonic crystal at {silicon_kelvin} K; the first frame is the perfect crystal.
 
 Energies are total energies in eV and include the electronic entropy term (they are the free energies whose derivatives the
 forces are). Forces are in eV/Å, stress in eV/Å^3 with ASE's sign (positive under tension). `split` says train or test;

@@ -1,8 +1,8 @@
 """E(3)-equivariant interatomic potentials in JAX: from quantum-mechanical data to molecular dynamics.
 
 >>> import equipot
->>> potential = equipot.load("model.eqp")  # or the name of a published one, such as "sevennet-0"
->>> potential, certificate = equipot.import_checkpoint("mace.model")  # that of another program
+>>> potential = equipot.load("model.eqp")  # or a published one by name, such as "sevennet-0"
+>>> potential, certificate = equipot.import_checkpoint("mace.model")  # of another program
 >>> equipot.evaluate(potential, atoms).forces
 >>> atoms.calc = potential.calculator()
 """

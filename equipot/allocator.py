@@ -1,8 +1,8 @@
-"""What becomes of memory that is freed.
+"""Setting of glibc's allocator to keep freed memory.
 
-XLA asks for the memory of all intermediate results anew at each call. glibc gives pieces of more than 32 MiB back to the system
-as soon as they are freed, and the system clears every page before it hands it out again: a quarter of the time of evaluating
-1,000 atoms on one core.
+XLA allocates the memory of all intermediate results at each call. glibc returns blocks of more than 32 MiB to the system as
+soon as they are freed, and the system clears every page before handing it out again, which takes a quarter of the time of
+evaluating 1,000 atoms on one core.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ import warnings
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 """Numbers of ``mallopt``, from glibc's malloc.h."""
 MOST = 2**31 - 1
-"""Bytes at the end of the heap that are kept."""
+"""Free bytes kept at the end of the heap."""
 
 
 def keep_freed_memory() -> bool:
-    """Has the process keep the memory that it frees, for its next use; the program ``equipot`` does so when it starts.
+    """Make the process keep freed memory for its next use; the program ``equipot`` does so when it starts.
 
     Evaluations that take more than 32 MiB, of a few hundred atoms or more, become faster on a CPU. The process does not shrink
-    between them, and threads share one heap. Call it right after the import, before anything of JAX and before
-    ``equipot.load``: threads that exist already keep heaps of their own, which it does not reach.
+    between evaluations, and threads share one heap. Call this function right after the import, before any use of JAX and before
+    ``equipot.load``: threads that exist already keep their own heaps, which the setting does not reach.
 
     Returns:
-        Whether it was done: not without glibc, nor where the environment (any ``glibc.malloc`` in ``GLIBC_TUNABLES``, or
-        ``MALLOC_...``) says already how memory is allocated, nor where JAX has started, of which there is a warning. Another
-        allocator put before glibc's does not count as such.
+        True if the setting was made; False without glibc, or if the environment sets the allocator (``MALLOC_...``, or
+        ``glibc.malloc`` in ``GLIBC_TUNABLES``), or, with a warning, if JAX has started. A preloaded allocator is not noticed.
     """
     decided = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name.startswith("MALLOC_") for name in os.environ)
     if decided or not _has_glibc():
@@ -42,7 +41,7 @@ def keep_freed_memory() -> bool:
 
 
 def _jax_has_started() -> bool:
-    """Whether there are threads of XLA; False where this JAX does not say so."""
+    """Whether JAX has started threads of XLA; False if this version of JAX does not tell."""
     bridge = sys.modules.get("jax._src.xla_bridge")
     return bool(getattr(bridge, "backends_are_initialized", bool)())
 

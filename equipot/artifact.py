@@ -1,8 +1,8 @@
 """One codec for every file of equipot: named arrays and a JSON record in one safetensors file, with a SHA-256 over both.
 
-There is no pickle and no code in it, and any safetensors reader can open it. Its metadata hold two texts: under ``equipot`` the
-JSON of kind, format and record, under ``sha256`` the digest of that text and of all arrays. A file is written beside its final
-name, flushed to disk and renamed, so that a kill at any moment leaves the old one or the new one.
+A file holds no pickle and no code, and any safetensors reader can open it. Its metadata hold two texts: ``equipot``, the JSON
+of kind, format and record, and ``sha256``, the digest of that JSON and of all arrays. A file is written beside its final name,
+flushed to disk and renamed, so that a kill at any moment leaves the old file or the new one.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ EARLIER = {"equipot checkpoint 1": ("training", 1), "equipot md 1": ("md", 1), "
 
 
 class DamagedError(ValueError):
-    """The file is not whole, was altered, or is not one of equipot; the message names it and a remedy."""
+    """A file that is cut short, was altered, or was not written by equipot; the message gives path and remedy."""
 
 
 class Content(NamedTuple):
-    """What a file holds."""
+    """Content of a file."""
 
     format: int
-    """Version of its layout."""
+    """Version of the file's layout."""
     record: Any
-    """What JSON holds."""
+    """Values stored as JSON."""
     arrays: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what it is called and how its layout is numbered."""
+    """A kind of file, such as potentials or checkpoints, with writer and reader."""
 
     name: str
     noun: str
-    """What messages call such a file."""
+    """Name of such a file in messages."""
     format: int
-    """Version of the layout that is written, and the newest that is read."""
+    """Version of the layout that is written; older versions are read too."""
     remedy: str
-    """What to do about a damaged one."""
+    """Advice for a damaged file, in messages."""
 
     def write(self, path: str | Path, record: Any, arrays: Mapping[str, Any]) -> None:
-        """Write record (anything that JSON holds exactly) and arrays as one file, atomically.
+        """Write a record (any value that JSON represents exactly) and arrays to one file, atomically.
 
         Raises:
-            OSError: the disk is full or the folder is missing; what stood at ``path`` still does.
+            OSError: the disk is full or the folder is missing; an older file at ``path`` is kept.
         """
         from safetensors.numpy import save
 
@@ -63,11 +63,11 @@ class Kind:
         write_atomically(path, save(held, {"equipot": text, "sha256": digest(text, held)}))
 
     def read(self, path: str | Path) -> Content:
-        """Read such a file, of this format or an earlier one.
+        """Read a file of this kind, in its format or an earlier one.
 
         Raises:
-            DamagedError: not whole, altered, or of something else.
-            ValueError: of another kind, or written by a newer version.
+            DamagedError: the file is cut short, was altered, or was not written by equipot.
+            ValueError: the file is of another kind, or was written by a newer version.
             FileNotFoundError: no such file.
         """
         from safetensors import SafetensorError, safe_open
@@ -86,7 +86,7 @@ class Kind:
         return Content(version, record, arrays)
 
     def _described(self, path: str | Path, stored: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> tuple[str, int, Any]:
-        """Kind, format and record, once the digest agrees."""
+        """Return kind, format and record, after checking the digest."""
         first = EARLIER.get(stored.get("format", ""))
         key = "equipot" if first is None else "record"
         if not {key, "sha256"} <= stored.keys():
@@ -107,7 +107,7 @@ class Kind:
 
 
 def digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of a text and of arrays with their names, precisions and shapes."""
+    """Compute the SHA-256 of a text and of arrays with their names, dtypes and shapes."""
     sha = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         sha.update(f"{name}|{arrays[name].dtype.str}|{arrays[name].shape}|".encode())
@@ -116,7 +116,7 @@ def digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def digest_of_training_1(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-    """The digest in checkpoints of training in format 1."""
+    """Compute the SHA-256 as checkpoints of training in format 1 do."""
     sha = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         sha.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
@@ -125,12 +125,12 @@ def digest_of_training_1(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:
-    """Leaves of a pytree on the host, by their paths in it."""
+    """Return the leaves of a pytree as numpy arrays, by their paths."""
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def restored(template: Any, arrays: Mapping[str, np.ndarray], mismatch: str) -> Any:
-    """The pytree that ``named_leaves`` took apart, in the structure of ``template``.
+    """Rebuild a pytree of the structure of ``template`` from the arrays of ``named_leaves``.
 
     Raises:
         ValueError: the paths, shapes or precisions differ; the message begins with ``mismatch`` and names the first.

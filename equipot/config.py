@@ -2,9 +2,10 @@
 
 A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
 accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
-field's default, or where only one of them has a field that must be given, and it is. A field of a class with an attribute
-``builtin_kinds`` holds any subclass: ``kind`` is one of the names there, or ``package.module:Class`` for a class of anybody's.
-A field whose name Python keeps for itself is written with an underscore after it, which its key lacks (``from_`` is ``from``).
+field's default, or where the given keys hold the required fields of only one of the classes. A field annotated with a
+class that has an attribute ``builtin_kinds`` accepts any subclass: ``kind`` is a key of ``builtin_kinds``, or
+``package.module:Class`` for a class outside this package. The key of a field drops a trailing underscore: ``from_`` is set by
+``from``, which Python reserves.
 Every error names the file, the line and the path of the key.
 """
 
@@ -33,10 +34,10 @@ KIND = "kind"
 
 
 def load(path: str | Path, cls: type, overrides: Sequence[str] = ()) -> Any:
-    """Reads a YAML file as an instance of ``cls``, with ``a.b.c=value`` overrides applied.
+    """Read a YAML file as an instance of ``cls``, with ``a.b.c=value`` overrides applied.
 
     Raises:
-        ConfigError: the file is not what ``cls`` needs.
+        ConfigError: a key that ``cls`` lacks, a missing key, or a value of the wrong type.
         OSError: the file cannot be read.
     """
     root = parse(path)
@@ -46,10 +47,10 @@ def load(path: str | Path, cls: type, overrides: Sequence[str] = ()) -> Any:
 
 
 def build(cls: type, mapping: Mapping[str, Any], path: str = "", overrides: Sequence[str] = ()) -> Any:
-    """An instance of ``cls`` from plain Python values, under the same rules as a file; ``path`` prefixes messages.
+    """Convert plain Python values to an instance of ``cls``, by the rules of ``load``; ``path`` prefixes error messages.
 
     Raises:
-        ConfigError: the values are not what ``cls`` needs.
+        ConfigError: a key that ``cls`` lacks, a missing key, or a value of the wrong type.
     """
     root = from_python(mapping)
     for text in overrides:
@@ -58,12 +59,12 @@ def build(cls: type, mapping: Mapping[str, Any], path: str = "", overrides: Sequ
 
 
 def dump(section: Any) -> dict[str, Any]:
-    """Plain Python values that ``build`` turns into an equal section; ``kind`` is there wherever a choice exists."""
+    """Convert a section to plain Python values, which ``build`` converts back; ``kind`` is written wherever a choice exists."""
     return to_plain(section, open_base(type(section)) or type(section))
 
 
 def to_yaml(section: Any) -> str:
-    """YAML text that ``load`` turns into an equal section; floats are exact."""
+    """Convert a section to YAML text, which ``load`` converts back; floats are exact."""
     return yaml.dump(dump(section), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -71,16 +72,18 @@ def to_yaml(section: Any) -> str:
 
 
 def fail(item: Item, path: str, message: str) -> typing.NoReturn:
+    """Raise a ConfigError that names file, line and path of a key."""
     raise ConfigError(": ".join(part for part in (item.where, path, message) if part))
 
 
 def expected(item: Item, path: str, what: str) -> typing.NoReturn:
+    """Raise a ConfigError that says which type was expected and which was given."""
     shown = {dict: "a section", list: "a list", type(None): "nothing"}.get(type(item.value), repr(item.value))
     fail(item, path, f"expected {what}, got {shown}")
 
 
 def convert(item: Item, kind: Any, path: str, default: Any = None) -> Any:
-    """The value of an item as the annotation ``kind`` has it."""
+    """Convert an item to the type of the annotation ``kind``."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return to_python(item)
@@ -102,7 +105,7 @@ def convert(item: Item, kind: Any, path: str, default: Any = None) -> Any:
 
 
 def convert_leaf(item: Item, kind: Any, path: str) -> Any:
-    """A single value. An int is a float too; a bool is never a number."""
+    """Convert a scalar. An int is accepted as a float; a bool is never a number."""
     value = item.value
     if kind is float and type(value) in (int, float):
         return float(value)
@@ -120,7 +123,7 @@ def convert_leaf(item: Item, kind: Any, path: str) -> Any:
 
 
 def convert_list(item: Item, origin: Any, args: tuple, path: str) -> Any:
-    """A list, tuple[x, ...] or tuple of fixed length."""
+    """Convert a list to list[x], tuple[x, ...] or a tuple of fixed length."""
     if not isinstance(item.value, list):
         expected(item, path, f"a list such as [{', '.join(describe(a) for a in args) or '...'}]")
     if origin is tuple and args and args[-1] is not Ellipsis:
@@ -134,9 +137,9 @@ def convert_list(item: Item, origin: Any, args: tuple, path: str) -> Any:
 
 
 def convert_dict(item: Item, args: tuple, path: str, default: Any = None) -> dict:
-    """A mapping from names, or from numbers, to values.
+    """Convert a mapping from names, or from numbers, to values.
 
-    What an entry leaves out is as in the entry of that name of ``default``, or as in its first one.
+    Fields that an entry leaves out are copied from the entry of ``default`` with its name, else from the first entry.
     """
     if not isinstance(item.value, dict):
         expected(item, path, "a mapping such as {key: value}")
@@ -148,7 +151,7 @@ def convert_dict(item: Item, args: tuple, path: str, default: Any = None) -> dic
 
 
 def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
-    """The option that fits: nothing, a section chosen by its kind, or the first simple type without an error."""
+    """Convert an item to the fitting option: None, a section chosen by ``kind``, or the first simple type without an error."""
     if item.value is None and type(None) in options:
         return None
     sections = tuple(option for option in options if dataclasses.is_dataclass(option))
@@ -174,13 +177,13 @@ def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
 
 
 def fits(value: Any, option: Any) -> bool:
-    """Whether the value is a list or a mapping, and the option too."""
+    """Whether value and option are both lists or both mappings."""
     wanted = {dict: (dict, Mapping), list: (list, tuple, Sequence)}.get(type(value), ())
     return (typing.get_origin(option) or option) in wanted
 
 
 def convert_section(item: Item, options: tuple[type, ...], path: str, default: Any) -> Any:
-    """An instance of one of the classes; what is left out keeps the value of ``default`` where that is of the same class."""
+    """Convert an item to one of the classes; missing fields are copied from a ``default`` of the chosen class."""
     if isinstance(item.value, str) and (len(options) > 1 or open_base(options[0])):
         item = Item({KIND: item}, item.where)
     if isinstance(item.value, list) and (found := [list_kind(option) for option in options if list_kind(option)]):
@@ -214,7 +217,7 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
 
 
 def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
-    """The class that ``kind`` names, or the only one, or that of the default, or the one whose required fields are there."""
+    """Return the class that ``kind`` names, else the only one, the default's, or the one whose required keys are given."""
     named = {option.__name__: option for option in options}
     is_open = [option for option in options if open_base(option) is option]
     builtin = {name: target for option in is_open for name, target in option.builtin_kinds.items()}
@@ -247,7 +250,7 @@ def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> ty
 
 
 def import_class(target: str, item: Item, path: str) -> type:
-    """The class at ``package.module:Class``."""
+    """Import the class at ``package.module:Class``."""
     module, _, name = target.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -259,7 +262,7 @@ def import_class(target: str, item: Item, path: str) -> type:
 
 
 def open_base(cls: type) -> type | None:
-    """The class among ``cls`` and its bases that has ``builtin_kinds``, and so stands for any of its subclasses; or None."""
+    """Return ``cls`` or its base class with ``builtin_kinds``, which accepts any subclass in a config; None without one."""
     return next((base for base in cls.__mro__ if "builtin_kinds" in vars(base)), None)
 
 
@@ -267,30 +270,31 @@ def open_base(cls: type) -> type | None:
 
 
 def list_kind(cls: type) -> tuple[str, str] | None:
-    """What a list stands for where any subclass of ``cls`` may: the kind, and the key of the list; None where it may not."""
+    """Return the kind and key that a plain list stands for in place of a section of ``cls``; None if no list is accepted."""
     return getattr(cls, "list_kind", None) if open_base(cls) is cls else None
 
 
 @functools.cache
 def fields(cls: type) -> dict[str, dataclasses.Field]:
-    """The fields that a config may set, by their keys; linen's own two are not hyper-parameters."""
+    """Return the fields that a config may set, by key; linen's ``parent`` and ``name`` are not hyper-parameters."""
     module = any(base.__module__.startswith("flax.linen") for base in cls.__mro__)
     own = [f for f in dataclasses.fields(cls) if f.init and not (module and f.name in ("parent", "name"))]
     return {f.name.removesuffix("_"): f for f in own}
 
 
 def required(cls: type) -> set[str]:
-    """Keys without a default."""
+    """Return the keys of fields without a default."""
     return {key for key, field in fields(cls).items() if default_of(field) is dataclasses.MISSING}
 
 
 def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a field, or ``dataclasses.MISSING``."""
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
 
 
 @functools.cache
 def annotations(cls: type) -> typing.Callable[[str], Any]:
-    """The type of each field; one that cannot be resolved stays text, and cannot be set from a config."""
+    """Return a function from a field's name to its type; a type that cannot be resolved stays text."""
     found = {name: (kind, base) for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
 
     def resolve(name: str) -> Any:
@@ -304,7 +308,7 @@ def annotations(cls: type) -> typing.Callable[[str], Any]:
 
 
 def describe(kind: Any) -> str:
-    """A type as a reader of YAML would call it."""
+    """Name a type for readers of YAML: ``text`` for str."""
     if isinstance(kind, str):
         return kind
     if kind is Ellipsis:
@@ -317,6 +321,7 @@ def describe(kind: Any) -> str:
 
 
 def suggest(word: str, known: list[str]) -> str:
+    """Write a remedy for an unknown word: the closest known one, or all of them."""
     close = difflib.get_close_matches(word, known, 1, 0.6)
     return f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(known)}"
 
@@ -329,7 +334,7 @@ def join(path: str, key: str) -> str:
 
 
 def to_plain(value: Any, kind: Any) -> Any:
-    """Plain values of what a field with the annotation ``kind`` holds."""
+    """Convert the value of a field with the annotation ``kind`` to plain values."""
     if dataclasses.is_dataclass(value):
         cls = type(value)
         options = [x for x in (typing.get_args(kind) or (kind,)) if dataclasses.is_dataclass(x)]
@@ -352,7 +357,7 @@ def to_plain(value: Any, kind: Any) -> Any:
 
 
 def kind_name(cls: type, options: list[type]) -> str:
-    """What ``kind`` says for a class."""
+    """Return the value of ``kind`` for a class: a key of ``builtin_kinds``, a class name or ``package.module:Class``."""
     base, target = open_base(cls), f"{cls.__module__}:{cls.__qualname__}"
     builtin = {} if base is None else base.builtin_kinds
     return next((name for name, known in builtin.items() if known == target), cls.__name__ if cls in options else target)

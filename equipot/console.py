@@ -1,4 +1,4 @@
-"""What a person sees of long work: a bar on a terminal, plain lines elsewhere, durations in words."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, durations in words."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, TextIO
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it: 45 s, 12 min, 3.5 h."""
+    """Format a duration, given in seconds, as 45 s, 12 min or 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def stream_of(progress: TextIO | bool | None) -> TextIO | None:
-    """Choose the stream to report to: True means standard output as it is now, None and False mean silence."""
+    """Return the stream for progress: the present standard output for True, None (silence) for None and False."""
     # Looked up at each call: notebooks and tests replace standard output.
     if progress is True:
         return sys.stdout
@@ -23,10 +23,11 @@ def stream_of(progress: TextIO | bool | None) -> TextIO | None:
 
 
 class Console:
-    """Writes lines and a bar to a stream; with None for a stream it keeps silent.
+    """Writer of lines and of a progress bar.
 
     Args:
-        quiet_seconds: least time between two lines of progress where there is no bar.
+        stream: None for silence.
+        quiet_seconds: shortest time (s) between two lines of progress where no bar is shown.
     """
 
     def __init__(self, stream: TextIO | None, quiet_seconds: float = 5.0):
@@ -35,14 +36,14 @@ class Console:
         self.last_line = 0.0
 
     def open(self, steps: int, done: int) -> None:
-        """Show a bar of ``steps`` steps, of which ``done`` are done, where the stream is a terminal."""
+        """Show a bar of ``steps`` steps, of which ``done`` are done, if the stream is a terminal."""
         if self.stream is not None and self.stream.isatty():
             from tqdm import tqdm
 
             self.bar = tqdm(total=steps, initial=done, file=self.stream, unit="step", dynamic_ncols=True, smoothing=0.05)
 
     def say(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write a line, above the bar if there is one."""
         if self.stream is None:
             return
         if self.bar is not None:
@@ -56,9 +57,9 @@ class Console:
             self.bar.update(steps)
 
     def progress(self, figures: str, before: str = "", after: str = "", always: bool = False) -> None:
-        """Show figures beside the bar; where there is none, as a line between ``before`` and ``after``.
+        """Show figures beside the bar; without a bar, write the line ``before  figures  after``.
 
-        Lines come at most every ``quiet_seconds``, unless ``always``.
+        Lines are written at most every ``quiet_seconds``, unless ``always``.
         """
         if self.bar is not None:
             self.bar.set_postfix_str(figures)

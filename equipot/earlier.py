@@ -1,7 +1,6 @@
-"""What earlier versions of equipot wrote, in the words of this one: the one place that knows names of the past.
+"""Conversion of names in files of format 1 to their present names, for potentials and checkpoints of training.
 
-Format 1 of potentials and of checkpoints of training is that before heads had a scope of their own; ``radial.envelope_on`` was
-``radial.place`` there.
+In format 1 the parameters of heads had no scope of their own, and ``radial.envelope_on`` was called ``radial.place``.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 OWN = {"MACE": ("readout",), "NequIP": ("readout",)}
-"""By the kind of a term: how names of parameters begin that each head had of its own, in format 1; scale and shift, too."""
+"""Prefixes of the parameters that each head has of its own in format 1, by kind of term; scale and shift are per head too."""
 
 
 def term_of_1(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyper-parameters of a term in format 1, under their present names."""
+    """Rename the hyper-parameters of a term in format 1."""
     renamed = {"place": "envelope_on"}
     radial = settings.get("radial")
     if not isinstance(radial, Mapping):
@@ -24,9 +23,9 @@ def term_of_1(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def path_of_1(path: str, term: Mapping[str, Any]) -> str:
-    """Path of a variable in format 1, such as ``params/readout0/w0``, where it stands now.
+    """Convert the path of a variable in format 1, such as ``params/readout0/w0``, to the present path.
 
-    ``term`` are the term's settings as stored: with several heads, what each had of its own has moved into the scope ``heads``.
+    ``term`` holds the stored hyper-parameters: with several heads, variables of each head moved into the scope ``heads``.
     """
     own = OWN.get(term.get("kind", ""), ())
     if not term.get("heads") or not own:
@@ -35,7 +34,7 @@ def path_of_1(path: str, term: Mapping[str, Any]) -> str:
 
 
 def state_path_of_1(path: str, term: Mapping[str, Any]) -> str:
-    """Path of an array of a training state in format 1, such as ``.params['readout0']['w0']``, where it stands now."""
+    """Convert the path of an array of a training state, such as ``.params['readout0']['w0']``, from format 1."""
     own = OWN.get(term.get("kind", ""), ())
     if not term.get("heads") or not own:
         return path

@@ -1,7 +1,7 @@
-"""One file a potential: ``NAME.eqp``, see ``artifact``. Its record holds the term's configuration and the potential's metadata.
+"""Files of potentials, ``NAME.eqp``: arrays of variables, and a record of the term's hyper-parameters and the metadata.
 
-A term that is not one of equipot's own is named ``package.module:Class``, and reading the file imports that module from what is
-installed: load such a file only where you would import the module.
+A term class from outside equipot is stored as ``package.module:Class``, and reading the file imports that installed module:
+load such a file only if you trust the module.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from equipot.potential import Head, Metadata, Potential, Term
 
 POTENTIAL = Kind("potential", ".eqp file", 2, "copy or write it again")
 FOREIGN = (".pth", ".pt", ".model", ".nqx", ".ckpt", ".zip")
-"""How checkpoints of other programs are called."""
+"""Suffixes of checkpoints of other programs."""
 
 
 def save(potential: Potential, path: str | Path) -> None:
     """Write a potential to one ``.eqp`` file.
 
     Raises:
-        ValueError: the metadata name other heads than the term has.
-        OSError: the disk is full or the folder is missing; an older file of that name is left as it was.
+        ValueError: the heads in the metadata are not those of the term.
+        OSError: the disk is full or the folder is missing; an older file at ``path`` is kept.
     """
     described = tuple(head.name for head in potential.metadata.heads)
     if described != potential.heads:
@@ -40,12 +40,15 @@ def save(potential: Potential, path: str | Path) -> None:
 
 
 def load(path: str | Path, dtype: Any = None) -> Potential:
-    """Read a potential in ``dtype`` ("float32" or "float64", which switches JAX to 64 bits), else in the precision that it is
-    meant for.
+    """Read a potential from an ``.eqp`` file.
+
+    Args:
+        dtype: "float32" or "float64" (which switches JAX to 64 bits); None for the precision in the metadata, else that of the
+            stored arrays.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an ``.eqp`` file, cut short, altered, written by a newer version, or not of a potential.
+        ValueError: not an ``.eqp`` file, cut short, altered, written by a newer version, or a file of another kind.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Pictures for reports: one style, figures that need no screen, files written as a whole."""
+"""Figures for reports: one style, no display needed, PNG files written atomically."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STYLE: Mapping[str, Any] = {
 
 
 def empty_figure(width: float, height: float) -> Any:
-    """Make a figure without axes that needs no screen; width and height in inches."""
+    """Make a figure without axes, for which no display is needed; width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,7 +44,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write a figure to a PNG file.
 
     Raises:
-        OSError: the file cannot be written; what stood there stays.
+        OSError: the file cannot be written; an older file at ``path`` is kept.
     """
     image = io.BytesIO()
     figure.savefig(image, format="png")

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: after a kill or a full disk there is the old one or the new one, never a part."""
+"""Atomic replacement of files: after a kill or a full disk a path holds the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; when the block ends well, that file is put in the place of ``path``.
+    """Yield a temporary path beside ``path``; when the block ends without an error, rename the temporary file to ``path``.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; what stood at ``path`` still does.
+        OSError: the disk is full or the folder cannot be written; an older file at ``path`` is kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,13 +34,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file as a whole (see ``replacing``)."""
+    """Write bytes to a file atomically (see ``replacing``)."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def cache_root() -> Path:
-    """The user's cache: ``$EQUIPOT_CACHE`` unless that is ``off``, else the folder equipot in the system's place for caches."""
+    """Return the cache: ``$EQUIPOT_CACHE`` unless ``off``, else ``$XDG_CACHE_HOME/equipot`` or ~/.cache/equipot."""
     said = os.environ.get("EQUIPOT_CACHE")
     if said and said != "off":
         return Path(said)
@@ -48,7 +48,7 @@ def cache_root() -> Path:
 
 
 def cache_folder(*names: str) -> Path | None:
-    """A folder of the user's cache, made on first use; None where caching is off or the folder cannot be written."""
+    """Return a subfolder of the cache, made on first use; None if ``$EQUIPOT_CACHE`` is ``off`` or the folder is read-only."""
     if os.environ.get("EQUIPOT_CACHE") == "off":
         return None
     folder = cache_root().joinpath(*names)
@@ -60,10 +60,10 @@ def cache_folder(*names: str) -> Path | None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Makes the folder of a file to come, before the work whose result it will hold.
+    """Make the folder of a file that will be written later, so that long work does not end in an unwritable path.
 
     Raises:
-        OSError: the file could not be written there.
+        OSError: ``path`` is a folder, or its folder cannot be made or written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

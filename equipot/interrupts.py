@@ -1,4 +1,4 @@
-"""Requests to stop: the first Ctrl-C, or SIGTERM, lets work under way come to a safe end; the second one is obeyed at once."""
+"""Requests to stop: after the first Ctrl-C or SIGTERM work comes to a safe end; the second signal interrupts at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 
 class Interrupts:
-    """While entered, notes the first Ctrl-C or SIGTERM instead of raising it, and raises KeyboardInterrupt at the second.
+    """Context that records the first Ctrl-C or SIGTERM instead of raising, and raises KeyboardInterrupt at the second.
 
-    Outside the main thread, which alone receives signals, entering changes nothing.
+    Outside the main thread, which alone receives signals, the context does nothing.
 
     Args:
         noted: called when the first signal arrives.
@@ -44,11 +44,11 @@ class Interrupts:
         return self.signal is not None
 
     def reraise(self, message: str = "") -> NoReturn:
-        """End the program as the noted signal would have.
+        """Raise the exception of the recorded signal.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C.
-            SystemExit: after SIGTERM, with the code a shell gives it.
+            KeyboardInterrupt: after Ctrl-C, with ``message``.
+            SystemExit: after SIGTERM, with exit code 143.
         """
         if self.signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""E0, the energies of isolated atoms: added to interaction energies on the host, in double precision, and nowhere else."""
+"""E0, the energies of isolated atoms, which are added to interaction energies on the host only, in double precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 def isolated_atom_energy(
     numbers: Int[np.ndarray, " atoms"], energies: Mapping[int, float], source: str = ""
 ) -> Float[np.ndarray, " atoms"]:
-    """Energy of each atom in isolation, E0 (eV), in double precision; their sum is what a total energy is counted from.
+    """Return E0 of each atom (eV): total energy = sum of E0 + interaction energy.
 
     Args:
         numbers: atomic numbers.
         energies: E0 (eV) by atomic number.
-        source: where the atoms come from, for the message of an error.
+        source: origin of the atoms, for the message of an error.
 
     Raises:
         ValueError: an element that ``energies`` lacks.

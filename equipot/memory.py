@@ -1,4 +1,4 @@
-"""How much memory there is: of an accelerator by what it says, of the host by what Linux and the limits of a job leave."""
+"""Available memory: of an accelerator from its own statistics, of the host from Linux and its control groups."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from pathlib import Path, PurePosixPath
 import jax
 
 ROOT = Path("/")
-"""Where ``proc`` and ``sys`` are."""
+"""Folder that holds ``proc`` and ``sys``."""
 
 
-def there_is(device: jax.Device) -> int | None:
-    """Bytes that may still be taken on a device; None where nobody says."""
+def available(device: jax.Device) -> int | None:
+    """Return the bytes that can still be allocated on a device, or None where the device does not report them."""
     if device.platform == "cpu":
-        return host()
+        return available_on_host()
     found = device.memory_stats() or {}
     if "bytes_limit" not in found:
         return None
     return max(0, found["bytes_limit"] - found.get("bytes_in_use", 0))
 
 
-def host(root: Path = ROOT) -> int | None:
-    """Bytes of the host's memory that this process may still take: MemAvailable, or less where a control group has less."""
-    known = [_available(root / "proc/meminfo"), *_groups(root)]
+def available_on_host(root: Path = ROOT) -> int | None:
+    """Return the bytes of host memory that this process can still allocate, or None where Linux does not report them.
+
+    The value is MemAvailable, or what a control group of the process leaves where that is less.
+    """
+    known = [_mem_available(root / "proc/meminfo"), *_groups(root)]
     return min((n for n in known if n is not None), default=None)
 
 
-def _available(path: Path) -> int | None:
+def _mem_available(path: Path) -> int | None:
     for line in _lines(path):
         if line.startswith("MemAvailable:"):
             return 1024 * int(line.split()[1])
@@ -34,7 +37,7 @@ def _available(path: Path) -> int | None:
 
 
 def _groups(root: Path) -> list[int]:
-    """What each control group that this process is in, directly or through another, has left."""
+    """List the bytes left in every control group that holds this process, parent groups included."""
     left = []
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, name = line.split(":", 2)
@@ -52,12 +55,12 @@ def _groups(root: Path) -> list[int]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of files in memory that are given back when something else needs the room."""
+    """Return the bytes of a control group's cached files, which the kernel frees on demand."""
     return sum(int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.split()[0] == "inactive_file")
 
 
 def _number(path: Path) -> int | None:
-    """None for a file that is not there, or says ``max``."""
+    """Read an integer from a file; None if the file is missing or holds ``max``."""
     found = _lines(path)
     return int(found[0]) if found and found[0].isdigit() else None
 

@@ -1,4 +1,4 @@
-"""What is computed or known of systems: energy, forces, stress and every other quantity, as one value."""
+"""Observables: energy, forces, stress and every other quantity of systems in one value."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from equipot.quantities import Quantity
 )
 @dataclasses.dataclass(frozen=True)
 class Observables:
-    """Predictions or references. What was not asked for, or is not known, is None."""
+    """Predictions or references; a quantity that was not requested or is not known is None."""
 
     interaction: Any = None
     """(graphs,) energy less E0 of the isolated atoms (eV): what the device computes, since float32 resolves a total energy of
@@ -52,22 +52,22 @@ class Observables:
     latent: Any = None
     """(atoms, features)."""
     others: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What else the term provides, by the name of its quantity: (graphs, *shape) or (atoms, *shape)."""
+    """Further quantities that the term provides, by name: (graphs, *shape) or (atoms, *shape)."""
 
     def __getitem__(self, quantity: Quantity) -> Any:
-        """The value of a quantity; None where it was not asked for."""
+        """Return the value of a quantity, or None."""
         own = quantity.name in self.__dataclass_fields__
         return getattr(self, quantity.name) if own else self.others.get(quantity.name)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Observables:
-        """Of values by the names of fields and of quantities; what is None is left out."""
+        """Build from values by the names of fields and of quantities; values of None are dropped."""
         own = cls.__dataclass_fields__.keys()
         others = {name: value for name, value in values.items() if name not in own and value is not None}
         return cls(**{name: value for name, value in values.items() if name in own}, others=others)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Name and value of all that there is."""
+        """Iterate over name and value of every quantity that is not None."""
         for field in dataclasses.fields(self):
             if field.name != "others" and getattr(self, field.name) is not None:
                 yield field.name, getattr(self, field.name)

@@ -1,8 +1,8 @@
 """The one table of quantities: what can be predicted, labelled, trained on, stored and plotted.
 
-A row says everything that readers, checks, files, batches, losses, error tables and plots need to know of a quantity; they
-iterate over rows and spell out none. A term that predicts something else brings its own rows (``Term.provides``), and nothing
-but that term has to know them. Units inside are eV, Å and e.
+A row holds everything that readers, checks, files, batches, losses, error tables and plots need to know about a quantity: code
+there iterates over rows and names no quantity. A term that predicts a further quantity defines its row (``Term.provides``), and
+no other code changes. Units inside the package are eV, Å and e.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class Quantity:
     """Key in configs, files and results."""
     per: Literal["graph", "atom"]
     shape: tuple[int, ...] = ()
-    """Of one value: () for a scalar, (3,) for a vector, (3, 3) for a tensor."""
+    """Shape of one value: () for a scalar, (3,) for a vector, (3, 3) for a tensor."""
     unit: str = ""
-    """In eV, Å and e, as tables and plots write it."""
+    """Unit in eV, Å and e, as tables and plots write it."""
     dimension: tuple[int, int, int] = (0, 0, 0)
     """Powers of energy, length and charge in the unit, by which values of other units are converted."""
     keys: tuple[str, ...] = ()
     """Names in the files of other programs, in any of the usual spellings, besides the quantity's own."""
     exact_keys: tuple[str, ...] = ()
-    """Further names, which are taken as they stand."""
+    """Further names in files, which are matched exactly, capitals included."""
     scale: float = 1.0
-    """Error that counts as one in the loss where the config sets none, in ``unit`` (per atom where it is extensive)."""
+    """Default error that contributes 1 to the loss, in ``unit`` (per atom for an extensive quantity)."""
     agreement: float = 1e-6
-    """Two values closer than this are the same label under two names, in ``unit``."""
+    """Largest difference between copies of one label under two names, in ``unit``."""
     extensive: bool = False
-    """Whether the value grows with the system: its error is judged per atom."""
+    """Whether the value grows with the number of atoms; errors are then given per atom."""
     from_isolated_atoms: bool = False
-    """Whether the value is counted from that of the isolated atoms, which stand apart."""
+    """Whether the value includes E0 of the isolated atoms, which the network does not predict."""
     needs_volume: bool = False
-    """Whether a system without a volume has none."""
+    """Whether the quantity is defined only for a system with a volume."""
     energy_derivative: bool = False
-    """Whether the one backward pass gives it, so that every term provides it."""
+    """Whether the quantity is the energy or follows from its derivatives, so that every term provides it."""
     symbol: str = ""
     """Letter in one-line summaries."""
     display: tuple[str, float] = ("", 1.0)
@@ -73,25 +73,25 @@ class Quantity:
 
     @property
     def error_name(self) -> str:
-        """How error tables call the error that is trained on: per atom where the quantity is extensive."""
+        """Template of the error's name, for ``format``: ``energy_{}_per_atom``, ``forces_{}``."""
         return f"{self.name}_{{}}_per_atom" if self.extensive else f"{self.name}_{{}}"
 
     @property
     def shown(self) -> tuple[str, float]:
-        """``display`` where it is given, else the unit itself."""
+        """Unit of displayed errors and the factor from ``unit``: ``display``, else ``unit`` itself."""
         return self.display if self.display[0] else (self.unit, 1.0)
 
     @property
     def drawn(self) -> tuple[str, float]:
-        """``axis`` where it is given, else the unit itself."""
+        """Unit of plot axes and the factor from ``unit``: ``axis``, else ``unit`` itself."""
         return self.axis if self.axis[0] else (self.unit, 1.0)
 
     def shape_of(self, atoms: int) -> tuple[int, ...]:
-        """Shape of a label of a structure of so many atoms."""
+        """Return the shape of a label of a structure with a number of atoms."""
         return (atoms, *self.shape) if self.per == "atom" else self.shape
 
     def checked(self, value: Any, atoms: int, source: str) -> Any:
-        """The value in double precision: a float for a scalar of a graph, else an array of its own.
+        """Convert a label to double precision: a float for a scalar per graph, else a new array.
 
         Raises:
             ValueError: a wrong shape; the message names the quantity and ``source``.
@@ -113,12 +113,12 @@ FORCES = Quantity(
     "forces", "atom", (3,), unit="eV/Å", dimension=(1, -1, 0), keys=("force",), exact_keys=("F",), scale=0.1,
     energy_derivative=True, symbol="F", display=("meV/Å", 1e3), axis=("eV/Å", 1.0),
 )  # fmt: skip
-"""-dE/dr."""
+"""Forces, -dE/dr."""
 STRESS = Quantity(
     "stress", "graph", (3, 3), unit="eV/Å^3", dimension=(1, -3, 0), scale=0.01, agreement=1e-8, needs_volume=True,
     energy_derivative=True, symbol="S", display=("GPa", 1 / GPa), axis=("GPa", 1 / GPa),
 )  # fmt: skip
-"""(1/V) dE/d(strain), symmetric, positive under tension."""
+"""Stress, (1/V) dE/d(strain): symmetric, positive under tension."""
 CHARGES = Quantity("charges", "atom", unit="e", dimension=(0, 0, 1), scale=0.02, symbol="q", display=("me", 1e3))
 """Partial charges."""
 DIPOLE = Quantity(
@@ -127,27 +127,27 @@ DIPOLE = Quantity(
 )  # fmt: skip
 """Dipole moment of a system."""
 ENERGIES = Quantity("energies", "atom", unit="eV", dimension=(1, 0, 0), energy_derivative=True, from_isolated_atoms=True)
-"""Energy of each atom; they sum to the energy."""
+"""Energy of each atom; the sum is the total energy."""
 VIRIALS = Quantity("virials", "atom", (3, 3), unit="eV", dimension=(1, 0, 0), energy_derivative=True)
-"""Virial of each atom; they sum to the stress times the volume."""
+"""Virial of each atom; the sum is stress times volume."""
 LATENT = Quantity("latent", "atom")
-"""Invariant descriptor of each atom; its width is that of the network."""
+"""Invariant descriptor of each atom; the network sets its width."""
 
 LABELLED = (ENERGY, FORCES, STRESS)
-"""What is read from files, checked and trained on whatever the model is."""
+"""Quantities that are read from files, checked and trained on for every term."""
 TABLE = (*LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, LATENT)
-"""The rows that the package has."""
+"""All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
 
 Labels = Mapping[Quantity, Any]
-"""Values of a structure by quantity: a float for a scalar of the graph, else an array [*shape] or [atoms, *shape]."""
+"""Values of a structure by quantity: a float for a scalar per graph, else an array [*shape] or [atoms, *shape]."""
 
 
 def among(names: Iterable[str], rows: Sequence[Quantity] = TABLE) -> tuple[Quantity, ...]:
-    """The rows of these names.
+    """Return the rows with the given names, in the order of the names.
 
     Raises:
-        ValueError: a name that none has.
+        ValueError: an unknown name.
     """
     known = {row.name: row for row in rows}
     names = tuple(names)
@@ -158,6 +158,6 @@ def among(names: Iterable[str], rows: Sequence[Quantity] = TABLE) -> tuple[Quant
 
 
 def ordered(rows: Iterable[Quantity]) -> tuple[Quantity, ...]:
-    """Each row once: those of ``TABLE`` in its order, then the others by name."""
+    """Sort rows, each once: rows of ``TABLE`` in table order, then the others by name."""
     rows = set(rows)
     return (*(row for row in TABLE if row in rows), *sorted(rows - set(TABLE), key=lambda row: row.name))

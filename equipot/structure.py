@@ -12,14 +12,14 @@ import numpy as np
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
 
 ELECTRONS = ("charge", "total_charge", "spin")
-"""Entries that say how many electrons a system has and how many are unpaired, in lower case; they may be written in any."""
+"""Keys of total charge and spin in a frame's entries, in lower case; files may spell them in any case."""
 
 
 def charge_and_spin(entries: Mapping[str, Any], source: str) -> tuple[float, float]:
-    """Total charge (e) and number of unpaired electrons from a frame's entries; zero where there is none, or None.
+    """Return total charge (e) and number of unpaired electrons from a frame's entries; missing and None count as zero.
 
     Raises:
-        ValueError: a charge or spin that is not one finite number, as True is not, or two that differ.
+        ValueError: a charge or spin that is not one finite number (a boolean is not), or two keys whose values differ.
     """
     found: dict[str, tuple[float, str]] = {}
     for key, value in entries.items():
@@ -39,7 +39,7 @@ def charge_and_spin(entries: Mapping[str, Any], source: str) -> tuple[float, flo
 
 
 def _one_number(value: Any) -> float | None:
-    """A finite number; None for anything else. True is no 1: ASE makes it of a word in a comment."""
+    """Convert to a finite float, or None for anything else; booleans too, since ASE turns bare words of a comment into True."""
     held = np.asarray(value)
     if held.dtype.kind == "b" or held.size != 1:
         return None
@@ -51,19 +51,18 @@ def _one_number(value: Any) -> float | None:
 
 
 def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
-    """Names of the classes of the constraints of an ``ase.Atoms``, in alphabetical order."""
+    """Return the class names of the constraints of an ``ase.Atoms``, each once, in alphabetical order."""
     return tuple(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Atoms, cell and, where known, what quantum mechanics says about them.
+    """Atoms and cell of one system, with optional reference labels.
 
-    Units are eV, Å and e. ``cell`` has lattice vectors as rows; a row whose ``pbc`` is False does not repeat. The weights
-    multiply this structure's terms of the training loss.
+    Units are eV, Å and e. Rows of ``cell`` are lattice vectors; the system does not repeat along a row whose ``pbc`` is False.
 
     Raises:
-        ValueError: a wrong shape, with the name of the field and of the source.
+        ValueError: a field of the wrong shape.
     """
 
     numbers: np.ndarray
@@ -75,28 +74,28 @@ class Structure:
     pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, bool))
     """(3,) whether each lattice vector repeats."""
     labels: Labels = field(default_factory=dict)
-    """Reference values by quantity, or by the name of one in ``quantities.TABLE``; what is None is left out. Units and signs
-    are those of the rows: a stress is positive under tension, as in ASE."""
+    """Reference values by quantity, or by the name of a quantity in ``quantities.TABLE``; values of None are dropped. Units and
+    signs are those of the quantities: a stress is positive under tension, as in ASE."""
     charge: float = 0.0
     """Total charge, e."""
     spin: float = 0.0
     """Number of unpaired electrons."""
     masses: np.ndarray | None = None
-    """(n,) amu; None for the standard ones."""
+    """(n,) amu; None for the standard masses."""
     momenta: np.ndarray | None = None
     """(n, 3) sqrt(eV amu)."""
     constraints: tuple[str, ...] = ()
-    """Kinds of ASE's constraints on the atoms, such as FixAtoms. Nothing in this package obeys them."""
+    """Class names of ASE's constraints on the atoms, such as FixAtoms. equipot does not apply them."""
     weight: float = 1.0
-    """Factor on all terms of the loss."""
+    """Factor on all terms of the training loss of this structure."""
     label_weights: Mapping[Quantity, float] = field(default_factory=dict)
-    """Further factors on the terms of single quantities; 1 for those that are not there."""
+    """Further factors on the loss terms of single quantities; 1 for a quantity that is not listed."""
     head: int | None = None
-    """Which level of theory the labels are of, by its place among those of a potential with several; None for any other."""
+    """Index of the head, the level of theory, that the labels belong to; None for a potential without heads."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the file said about this frame."""
+    """Further entries of the frame in its file."""
     source: str = ""
-    """Where it came from, such as ``train.xyz, frame 12``; used in messages."""
+    """Origin of the structure for messages, such as ``train.xyz, frame 12``."""
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)
@@ -124,17 +123,17 @@ class Structure:
 
     @property
     def volume(self) -> float:
-        """|det cell| in Å^3; zero for a system that is open along a missing lattice vector."""
+        """|det cell| (Å^3); zero if a lattice vector is missing."""
         return float(abs(np.linalg.det(self.cell)))
 
     @property
     def name(self) -> str:
-        """How messages call this structure."""
+        """Name of the structure in messages."""
         return self.source or f"a structure of {len(self)} atoms"
 
     @property
     def electrons(self) -> dict[str, float]:
-        """Charge (e) and spin by name, where they are not zero."""
+        """Nonzero total charge (e) and spin, by name."""
         return {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
 
     @property
@@ -153,16 +152,16 @@ class Structure:
         return self.labels.get(STRESS)
 
     def weight_of(self, quantity: Quantity) -> float:
-        """Factor on the term of the loss for a quantity: that of the frame times that of the label; 0 without a label."""
+        """Return the factor on the loss term of a quantity: frame weight times label weight, or 0 without a label."""
         return self.weight * self.label_weights.get(quantity, 1.0) if quantity in self.labels else 0.0
 
     @property
     def geometry_weight(self) -> float:
-        """Weight of this structure where its geometry counts: that of the frame, 0 where all of its labels have none."""
+        """Weight of this structure in statistics of geometries: the frame weight, or 0 if all labels have weight zero."""
         return self.weight if not self.labels or any(map(self.weight_of, self.labels)) else 0.0
 
     def replace(self, **changes: Any) -> Structure:
-        """The structure with other fields; the name of a quantity, such as ``energy``, changes its label, None removes it."""
+        """Return a copy with other fields; the name of a quantity, such as ``energy``, sets its label, None removes a label."""
         named = {row.name: row for row in (*TABLE, *self.labels)}
         labels = {named[name]: changes.pop(name) for name in list(changes) if name in named}
         if labels:
@@ -170,13 +169,14 @@ class Structure:
         return replace(self, **changes)
 
     def without_labels(self) -> Structure:
+        """Return a copy without reference labels."""
         return replace(self, labels={})
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
-        """Geometry, masses, momenta, ``info['charge']`` and ``info['spin']`` of an ``ase.Atoms``, and kinds of its constraints.
+        """Convert an ``ase.Atoms``: geometry, masses, momenta, total charge, spin and the kinds of constraints, but no labels.
 
-        Labels are read by ``data.read``, charge and spin by ``charge_and_spin``.
+        Total charge and spin are read from ``atoms.info`` (see ``charge_and_spin``). Labels are read by ``data.read``.
 
         Raises:
             ValueError: a charge or spin that is not one number.
@@ -197,10 +197,10 @@ class Structure:
         )
 
     def to_ase(self) -> Any:
-        """An ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
+        """Convert to an ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
 
-        Labels that ASE has no name for stand in its ``info`` or ``arrays``, under the names of their quantities.
-        A charge and a spin that are not zero stand in its ``info``, where ``from_ase`` looks for them.
+        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Nonzero total
+        charge and spin are stored in ``info``, where ``from_ase`` reads them.
         """
         from ase import Atoms
         from ase.calculators.calculator import all_properties

@@ -1,7 +1,7 @@
-"""Unit conversions of one CODATA set (2014, which ASE uses by default). Inside the package everything is eV, Å, amu and e.
+"""Unit conversions of CODATA 2014, which ASE uses by default. Inside the package units are eV, Å, amu and e.
 
-A name ``X`` is the value of one X in the package's units: multiply by it on the way in, divide on the way out. Time inside is
-Å sqrt(amu/eV); users see fs.
+A constant named after a unit is one such unit in the package's units: multiply values by the constant on input, divide on
+output. The unit of time is Å sqrt(amu/eV); users see fs.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ ENERGY = {
     "kcal/mol": kcal_per_mol,
     "kJ/mol": kJ_per_mol,
 }
-"""What a stated energy unit may be, in eV."""
+"""Energy units by name, in eV."""
 LENGTH = {"Å": angstrom, "Angstrom": angstrom, "A": angstrom, "bohr": bohr, "nm": 10.0, "pm": 0.01}
-"""What a stated length unit may be, in Å."""
+"""Length units by name, in Å."""
 PRESSURE = {"GPa": GPa, "kbar": kbar, "bar": bar, "Pa": 1e-9 * GPa, "atm": 1.01325 * bar}
-"""What a stated stress unit may be besides energy/length^3, in eV/Å^3."""
+"""Pressure units by name, in eV/Å^3."""
 
 
 _SPELLINGS = {
@@ -76,18 +76,18 @@ _SPELLINGS = {
     "force": {"a.u.": "Hartree/bohr", "au": "Hartree/bohr"},
     "stress": {name.lower(): name for name in PRESSURE},
 }  # fmt: skip
-"""How files spell units, in lower case; without those whose capitals matter, as MeV is no meV."""
+"""Spellings of units in files, in lower case, for units whose capitals do not matter (meV is not MeV)."""
 
 
 def spelled(text: str, what: str) -> str | None:
-    """The name, as ``energy``, ``length``, ``force`` or ``stress`` takes it, of a unit that a file states in its own spelling.
+    """Convert a unit in a file's spelling to the name that ``energy``, ``length``, ``force`` or ``stress`` takes.
 
     Args:
-        text: such as ``hartree``, ``kcal/mol/Ang`` or ``Ha/Bohr``.
-        what: energy, length, force or stress.
+        text: unit as written, such as ``hartree``, ``kcal/mol/Ang`` or ``Ha/Bohr``.
+        what: dimension: energy, length, force or stress.
 
     Returns:
-        The name; None for a unit that is not known.
+        The name, or None for an unknown unit.
     """
     text = text.strip()
     if what == "stress":
@@ -103,7 +103,7 @@ def spelled(text: str, what: str) -> str | None:
 
 
 def energy(name: str) -> float:
-    """One ``name`` in eV.
+    """Return one ``name`` in eV.
 
     Raises:
         ValueError: an unknown name, with the nearest known one.
@@ -112,7 +112,7 @@ def energy(name: str) -> float:
 
 
 def length(name: str) -> float:
-    """One ``name`` in Å.
+    """Return one ``name`` in Å.
 
     Raises:
         ValueError: an unknown name, with the nearest known one.
@@ -121,7 +121,7 @@ def length(name: str) -> float:
 
 
 def force(name: str) -> float:
-    """One ``name``, such as ``Hartree/bohr``, in eV/Å.
+    """Return one ``name``, such as ``Hartree/bohr``, in eV/Å.
 
     Raises:
         ValueError: an unknown name, with what a force unit looks like.
@@ -133,7 +133,7 @@ def force(name: str) -> float:
 
 
 def stress(name: str) -> float:
-    """One ``name``, a pressure or an energy per volume such as ``eV/Å^3``, in eV/Å^3.
+    """Return one ``name``, a pressure or an energy per volume such as ``eV/Å^3``, in eV/Å^3.
 
     Raises:
         ValueError: an unknown name, with the choices.

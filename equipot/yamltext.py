@@ -1,4 +1,4 @@
-"""YAML text to values that know the place they came from, and back; the language that ``config`` builds on.
+"""YAML text to values that carry their file and line, and back; used by ``config``.
 
 Scalars follow YAML 1.2's core schema: ``1e-3`` is a number, ``no`` and ``on`` are text, ``010`` is ten.
 """
@@ -15,11 +15,11 @@ import yaml
 
 
 class ConfigError(ValueError):
-    """Something in a config that the user has to mend: ``file:line: path: message``."""
+    """An error in a config, with the message ``file:line: path: message``."""
 
 
 class Item(NamedTuple):
-    """A value of the config and the place that it came from."""
+    """A value of a config and its place in the file."""
 
     value: Any
     """A scalar, a list of items or a dict from key to item."""
@@ -28,7 +28,12 @@ class Item(NamedTuple):
 
 
 def parse(path: str | Path) -> Item:
-    """A YAML file as items that know their line."""
+    """Read a YAML file as items.
+
+    Raises:
+        ConfigError: the file is not YAML, or a key is given twice.
+        OSError: the file cannot be read.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             node = yaml.compose(file, Loader=yaml.SafeLoader)
@@ -41,7 +46,7 @@ def parse(path: str | Path) -> Item:
 
 
 def from_node(node: yaml.Node, place: Callable[[yaml.Node], str], where: str | None = None) -> Item:
-    """Items of a YAML node; ``where`` is the place of its key, if it has one."""
+    """Convert a YAML node to items; ``where`` is the place of the node's key, ``place`` gives that of a node without a key."""
     where = where or place(node)
     if isinstance(node, yaml.ScalarNode):
         return Item(scalar(node.value) if node.style is None else node.value, where)
@@ -58,7 +63,7 @@ def from_node(node: yaml.Node, place: Callable[[yaml.Node], str], where: str | N
 
 
 def from_python(value: Any, where: str = "") -> Item:
-    """Items of plain Python values."""
+    """Convert plain Python values to items."""
     if isinstance(value, Mapping):
         return Item({str(key): from_python(child, where) for key, child in value.items()}, where)
     if isinstance(value, list | tuple):
@@ -73,7 +78,7 @@ SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math
 
 
 def scalar(text: str) -> Any:
-    """What an unquoted word means."""
+    """Convert an unquoted word to None, a bool, a number or text."""
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     if text.lower() in SPECIAL:
@@ -84,7 +89,11 @@ def scalar(text: str) -> Any:
 
 
 def override(root: Item, text: str) -> Item:
-    """The items with one ``a.b.c=value`` replaced; sections on the way are made, a number is an index into a list."""
+    """Return the items with one ``a.b.c=value`` applied; missing sections are added, a number in the path indexes a list.
+
+    Raises:
+        ConfigError: no such path, or a value that is not YAML.
+    """
     path, equals, value = text.partition("=")
     path, where = path.strip(), f"--set {path.strip()}"
     if not equals or not path:
@@ -98,7 +107,7 @@ def override(root: Item, text: str) -> Item:
 
 
 def put(item: Item, keys: list[str], leaf: Item) -> Item:
-    """The item with the value at a path replaced."""
+    """Return the item with the value at a path replaced by ``leaf``."""
     if not keys:
         return leaf
     key, rest = keys[0], keys[1:]
@@ -118,14 +127,14 @@ def put(item: Item, keys: list[str], leaf: Item) -> Item:
 
 
 def to_python(item: Item) -> Any:
-    """Plain values of an item."""
+    """Convert an item to plain Python values."""
     if isinstance(item.value, dict):
         return {key: to_python(child) for key, child in item.value.items()}
     return [to_python(child) for child in item.value] if isinstance(item.value, list) else item.value
 
 
 class Dumper(yaml.SafeDumper):
-    """Lists on one line; text that would be read as a number is quoted."""
+    """Writer of YAML with lists on one line and quotes around text that would be read as a number."""
 
 
 Dumper.add_representer(list, lambda d, x: d.represent_sequence("tag:yaml.org,2002:seq", x, flow_style=True))

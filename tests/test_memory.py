@@ -16,7 +16,7 @@ def host(folder, files):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(text))
-    return memory.host(folder)
+    return memory.available_on_host(folder)
 
 
 JOB = "sys/fs/cgroup/slurm/job_1"
@@ -61,9 +61,9 @@ def test_nobody_says(tmp_path):
 
 def test_an_accelerator_says_what_is_left():
     device = lambda stats: SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
-    assert memory.there_is(device({"bytes_limit": 100, "bytes_in_use": 30})) == 70
-    assert memory.there_is(device({})) is None and memory.there_is(device(None)) is None
+    assert memory.available(device({"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert memory.available(device({})) is None and memory.available(device(None)) is None
 
 
 def test_this_machine_has_some():
-    assert memory.there_is(jax.local_devices(backend="cpu")[0]) is None or memory.host() > 2**20
+    assert memory.available(jax.local_devices(backend="cpu")[0]) is None or memory.available_on_host() > 2**20

@@ -9,7 +9,7 @@ import numpy as np
 
 from equipot import config
 from equipot.data.checks.frames import check
-from equipot.data.checks.isolated import isolated
+from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.read import Reading, gather
 from equipot.data.stats import is_isolated_atom, isolated_energies
 from equipot.quantities import ordered
@@ -26,14 +26,14 @@ def execute(args: argparse.Namespace) -> None:
     frames, dropped = gather(args.data, settings)
     bound = [frame for frame in frames if not is_isolated_atom(frame)]
     report = check({"train": bound}, max_force=settings.max_force, min_distance=settings.min_distance)
-    report = report.with_problems([*dropped, *isolated(bound, isolated_energies(frames))]).judged(settings.checks)
+    report = report.with_problems([*dropped, *isolated_atoms(bound, isolated_energies(frames))]).judged(settings.checks)
     print(report)
     print(ranges(bound, len(frames) - len(bound)))
     if report.errors:
         raise ValueError(f"training would refuse these data, because of the {len(report.errors)} error(s) above")
 
 
-def ranges(structures: Sequence[Structure], free: int) -> str:
+def ranges(structures: Sequence[Structure], isolated: int) -> str:
     """Range and spread of each label, one line each."""
     lines = []
     for row in ordered(row for s in structures for row in s.labels):
@@ -41,5 +41,5 @@ def ranges(structures: Sequence[Structure], free: int) -> str:
         values = np.concatenate([np.ravel(s.labels[row]) / (len(s) if row.extensive else 1) for s in labelled])
         unit = row.unit + "/atom" * row.extensive
         lines.append(f"{row.name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
-    lines.append(f"isolated atoms, for E0: {free or 'none'}")
+    lines.append(f"isolated atoms, for E0: {isolated or 'none'}")
     return "\n".join(lines)

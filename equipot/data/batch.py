@@ -1,4 +1,4 @@
-"""From structures to padded graphs: the one crossing from host to device."""
+"""Pad structures to graphs and labels to targets: the only crossing from host to device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from equipot.structure import Structure
 
 
 class Shape(NamedTuple):
-    """Static size of a padded batch."""
+    """Static size of a padded batch; ``slots`` counts neighbour slots per atom."""
 
     atoms: int
     slots: int
@@ -27,23 +27,26 @@ class Shape(NamedTuple):
 
 
 def find_slots(structure: Structure, cutoff: float) -> Slots:
-    """Neighbour slots of one structure, as many as its best-connected atom needs."""
+    """Find the neighbour slots of a structure within the cutoff (Å): as many slots as the atom with most neighbours needs."""
     return slots(neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff), len(structure))
 
 
 def smallest_shape(found: Sequence[Slots]) -> Shape:
-    """The shape that these structures fill without padding, but for unequal degrees."""
+    """Return the smallest shape that holds structures with the given neighbour slots."""
     return Shape(sum(len(s.mask) for s in found), max((s.mask.shape[1] for s in found), default=1), len(found))
 
 
 GRID_BITS = 23
-"""Multiples of one step that single precision can add and subtract without rounding are below two to this power."""
+"""Single precision adds and subtracts multiples of a step exactly up to 2^GRID_BITS steps."""
 
 
 def on_grid(positions: np.ndarray, cell: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and cell rounded to multiples of a power of two (Å) that keep every difference exact in single precision.
+    """Round positions and cell to multiples of a power of two (Å), so that single precision computes edge vectors exactly.
 
-    ``shifts`` are those of all pairs, (..., 3).
+    Args:
+        positions: (atoms, 3), Å.
+        cell: (3, 3), Å.
+        shifts: (..., 3) shifts of all pairs, in cell vectors.
     """
     images = np.abs(shifts).reshape(-1, 3).max(axis=0, initial=0) @ np.abs(cell)
     reach = 2 * np.abs(positions).max(initial=0) + images.max() + 1.0
@@ -52,12 +55,15 @@ def on_grid(positions: np.ndarray, cell: np.ndarray, shifts: np.ndarray) -> tupl
 
 
 def centred(structure: Structure) -> np.ndarray:
-    """(atoms, 3) positions in Å about their mean: far from the origin float32 would resolve edges poorly."""
+    """Return positions (atoms, 3), Å, relative to their mean: far from the origin float32 would resolve edges poorly."""
     return structure.positions - structure.positions.mean(axis=0) if len(structure) else structure.positions
 
 
 def geometry(structure: Structure, shifts: np.ndarray, dtype: Any) -> dict[str, np.ndarray | None]:
-    """Positions (atoms, 3) and cell (3, 3) of a structure as a graph holds them, with their residuals; see ``on_grid``."""
+    """Return positions (atoms, 3) and cell (3, 3), Å, for a graph, with residuals in single precision (see ``on_grid``).
+
+    In double precision the residuals are None.
+    """
     # A row that does not repeat is kept where another does: it gives a slab its volume.
     exact = centred(structure), structure.cell if structure.pbc.any() else np.zeros((3, 3))
     if np.dtype(dtype) != np.float32:
@@ -76,11 +82,16 @@ def pad(
     found: Sequence[Slots] | None = None,
     headed: bool = False,
 ) -> Graph:
-    """One padded graph (numpy arrays) of several structures. In single precision, edge vectors are exact but for one rounding
-    (and, where atoms are more than a million Å apart, for that of what the grid leaves).
+    """Pad several structures to one graph of numpy arrays.
 
-    ``found`` are their neighbour slots where they are known already. Padding atoms belong to the last graph; where there are
-    padding atoms but no padding graph they are masked all the same. ``headed`` says of no structures whether they have heads.
+    In single precision, edge vectors are rounded once, at the end; between atoms more than a million Å apart the residuals are
+    rounded too. Padding atoms belong to the last graph and are masked even if that graph is not padding.
+
+    Args:
+        cutoff: Å.
+        shape: size of the graph; None for the smallest.
+        found: neighbour slots of each structure, if known.
+        headed: whether an empty batch has heads; otherwise the structures decide.
 
     Raises:
         ValueError: the structures do not fit ``shape``, or only some of them have a head.
@@ -133,21 +144,21 @@ def pad(
 )
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """Reference labels of a padded batch, by the name of their quantity; zero where a label is missing or a row is padding."""
+    """Reference labels of a padded batch by the name of their quantity; zero for missing labels and padding."""
 
     quantities: tuple[Quantity, ...]
-    """What there are labels of."""
+    """Quantities with labels."""
     labels: dict[str, Float[Array, "..."]]
-    """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; an energy less that of the isolated atoms, which is
-    subtracted in double precision on the host."""
+    """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; energies less E0, which the host subtracts in double
+    precision."""
     weights: dict[str, Float[Array, " graphs"]]
-    """Factor of each graph on the term of the loss."""
+    """Factor on the loss term of each graph."""
     present: dict[str, Bool[Array, " graphs"]]
-    """Whether the graph has the label."""
+    """Whether each graph has the label."""
     atoms: Int[Array, " graphs"]
-    """Number of atoms; 1 for padding, so that it may divide."""
+    """Number of atoms of each graph; 1 for padding, to allow division."""
     frame: Int[Array, " graphs"]
-    """Place of the structure in its set; -1 for padding."""
+    """Index of each structure in its set; -1 for padding."""
 
 
 class Batch(NamedTuple):
@@ -165,12 +176,14 @@ def pad_targets(
     dtype: Any = np.float32,
     quantities: tuple[Quantity, ...] = LABELLED,
 ) -> Targets:
-    """Labels of several structures, laid out as ``pad`` lays out their atoms.
+    """Pad the labels of several structures, in the layout of ``pad``.
 
-    ``frames`` are the places of the structures in their set; ``atomic_energies`` E0 of the isolated atoms by Z (eV).
+    Args:
+        atomic_energies: E0, eV by Z.
+        frames: index of each structure in its set.
 
     Raises:
-        ValueError: an element without an isolated-atom energy.
+        ValueError: an element without E0.
     """
     atoms, _, graphs = shape
     rows = {"atom": atoms, "graph": graphs}

@@ -14,12 +14,12 @@ ENDING = ".xyz.xz"
 
 
 def names() -> list[str]:
-    """What ``load`` takes, without the part after a slash."""
+    """List the bundled sets, by the names that ``load`` takes."""
     return sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}"))
 
 
 def load(name: str) -> list[Structure]:
-    """Read a set, ``ethanol`` or ``silicon``, or one part of a set: ``ethanol/train`` (with the isolated atoms), ``ethanol/test``.
+    """Read a whole set, such as ``ethanol``, or one part: ``ethanol/train`` (with the isolated atoms) or ``ethanol/test``.
 
     Raises:
         ValueError: no such set or part.

@@ -1,7 +1,7 @@
-"""The comment line of an extended XYZ frame: which values it states, and which words merely stand there.
+"""Parse the comment line of an extended XYZ frame into values, which follow an equals sign, and bare words.
 
-ASE's parser turns a bare word into the value True, so that ``Iteration 0 Energy -1.1`` would hold an energy of 1; it takes a
-stress of nine numbers only, and tells ``lattice`` from ``Lattice``. Here a value is what follows an equals sign.
+ASE's parser turns a bare word into the value True, so that ``Iteration 0 Energy -1.1`` would hold an energy of 1. ASE also
+accepts a stress only as nine numbers, and does not recognise ``lattice`` as ``Lattice``.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _WHOLE = re.compile(rf"(?:{_QUOTED})\Z")
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(?:[eE][-+]?\d+)?\Z")
 _BOOLEANS = dict.fromkeys(("T", "true", "True", "TRUE"), True) | dict.fromkeys(("F", "false", "False", "FALSE"), False)
 _SPELLED = {name.lower(): name for name in ("Lattice", "Properties", "pbc")}
-"""Keys that say how to read the frame, in any case, and how ASE spells them."""
+"""Keys that control the reading of a frame, in lower case, and ASE's spelling of each."""
 _COLUMNS = {"species": "species", "pos": "pos", "z": "Z"}
-"""Names of columns, likewise."""
+"""Names of columns in lower case, and ASE's spelling of each."""
 _CELLS = ("cell", "box", "unit_cell", "unitcell", "lattice_vectors")
-"""Keys under which a lattice would be overlooked."""
+"""Keys of a cell that ASE ignores."""
 
 
 class Comment(NamedTuple):
-    """A comment line, taken apart."""
+    """Content of a comment line."""
 
     values: dict[str, Any]
-    """What follows an equals sign, by its key: a number, an array, a boolean, a list of booleans or a string."""
+    """Values by key: a number, an array, a boolean, a list of booleans or a string."""
     words: tuple[str, ...]
-    """Words without an equals sign, in their order."""
+    """Bare words in the order of the line."""
 
     def after(self, *names: str) -> str | None:
-        """The number that follows one of the words, in any case and with or without a colon; None without one."""
+        """Return the text of the number after one of the words (in lower case, matched in any case), or None."""
         for word, following in zip(self.words, self.words[1:], strict=False):
             if word.lower().rstrip(":") in names and _NUMBER.match(following.rstrip(",;")):
                 return following.rstrip(",;")
@@ -42,9 +42,9 @@ class Comment(NamedTuple):
 
 
 def parse(text: str) -> Comment:
-    """Take the comment line of an extended XYZ frame apart.
+    """Parse the comment line of an extended XYZ frame.
 
-    Keys that say how to read the frame (``Lattice``, ``Properties``, ``pbc``) are recognised in any case.
+    The keys ``Lattice``, ``Properties`` and ``pbc`` are recognised in any case.
 
     Raises:
         ValueError: a lattice that is not nine numbers, or a cell under another name than ``Lattice``.
@@ -97,14 +97,14 @@ def _is_numeric(held: Any) -> bool:
 
 
 def _properties(text: str) -> str:
-    """``Properties`` with the columns that ASE must know in its own spelling."""
+    """Return ``Properties`` with the names of species and positions in ASE's spelling."""
     parts = text.split(":")
     parts[::3] = [_COLUMNS.get(name.lower(), name) for name in parts[::3]]
     return ":".join(parts)
 
 
 def _lattice(value: Any) -> np.ndarray:
-    """Lattice vectors (Å) as ASE expects them from a parser: as columns."""
+    """Convert nine numbers to lattice vectors in columns (3, 3), Å, as ASE expects from a parser."""
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "if" or numbers.size != 9:
         raise ValueError(f"Lattice is {str(value)[:60]!r}, not nine numbers: three vectors one after the other")
@@ -112,7 +112,11 @@ def _lattice(value: Any) -> np.ndarray:
 
 
 def _no_other_cell(values: dict[str, Any]) -> None:
-    """Whether a frame without a ``Lattice`` has its cell under another name, and nothing says that it is open."""
+    """Check that a frame without a ``Lattice`` has no cell under another name.
+
+    Raises:
+        ValueError: there is such a cell, and ``pbc`` does not mark the frame as open.
+    """
     if "pbc" in values and not np.any(values["pbc"]):
         return
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""The section of a training run's config that says what it reads."""
+"""The ``data`` section of a training run's config."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from equipot.quantities import Quantity
 
 CHOICES = ("auto", "isolated", "fit")
 KINDS = {"training": "train", "validation": "valid", "test": "test"}
-"""What reports call the sets of a run, and what those are called here."""
+"""Fields of ``Dataset`` by the names of the sets in reports."""
 SETS = (*KINDS, "replay")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How files of reference data are understood."""
+    """Settings for reading and checking files of reference data."""
 
     keys: Keys = field(default_factory=Keys)
-    """Names of the labels in the files, where they are not the usual ones."""
+    """Names of the labels in the files, if they are not common ones."""
     units: Units = field(default_factory=Units)
     """Units of the files."""
     types: tuple[str, ...] = ()
-    """Element of each atom type, in their order, for files that number them, such as LAMMPS dumps without elements."""
+    """Element of each atom type, in the order of the types, for files that number them, such as LAMMPS dumps."""
     unconverged: Literal["drop", "keep"] = "drop"
-    """What becomes of frames whose self-consistent field did not converge, as outputs of codes (or scf_converged=F) say."""
+    """Treatment of frames whose self-consistent field did not converge, by the program's output or scf_converged=F."""
     checks: dict[str, Literal["warn", "skip"]] = field(default_factory=dict)
-    """What becomes of errors of single checks, by the names that their messages end in, such as force_sign: warn."""
+    """Treatment of the errors of single checks, by the names given in their messages, such as force_sign: warn."""
     max_force: float = MAX_FORCE
-    """A larger force component in the data (eV/Å) is an error."""
+    """Largest force component (eV/Å) that is not an error."""
     min_distance: float = MIN_DISTANCE
-    """A pair of atoms in the data that is closer (Å) is an error."""
+    """Shortest distance between two atoms (Å) that is not an error."""
 
     def __post_init__(self) -> None:
         for name in self.types:
@@ -53,13 +53,13 @@ class Reading:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
 
     def also(self, quantities: Sequence[Quantity]) -> Self:
-        """What is read for a model that predicts further quantities: labels of these too."""
+        """Return settings that also read labels of the further quantities that a model predicts."""
         return replace(self, keys=self.keys.also(quantities))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Reading):
-    """Frames of another origin than the training set's, with conventions of their own."""
+    """Frames from other files than the training set, with their own settings for reading."""
 
     files: str | tuple[str, ...]
     """Source or sources."""
@@ -67,16 +67,16 @@ class Source(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Source):
-    """Frames of a base potential's level of theory, mixed into its fine-tuning so that it does not forget."""
+    """Frames of the base potential's level of theory that are mixed into fine-tuning against forgetting."""
 
     share: float = 0.5
-    """Of the frames of an epoch; which frames, is drawn anew for each epoch. At most all of them are taken."""
+    """Share of replayed frames in the frames of an epoch, drawn at random for each epoch; at most all replayed frames."""
     weight: float = 1.0
-    """Factor on the weight of these frames in the loss."""
+    """Factor on the weight of the replayed frames in the loss."""
     labels: Literal["file", "base"] = "file"
-    """Labels of the files, or what the base potential says of their geometries before the first step."""
+    """Labels to train on: those of the files, or predictions of the base potential."""
     valid: float | int = 0.1
-    """Share (below 1) or number of the frames to hold out; the report tells what was forgotten on them."""
+    """Share (below 1) or number of the frames to hold out, on which the report shows forgetting."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,13 +93,13 @@ class Labelled(Reading):
     train: str | tuple[str, ...]
     """Source or sources to train on; isolated atoms among them give E0 and are not trained on."""
     valid: float | int | str | tuple[str, ...] = 0.1
-    """Share (below 1) or number of the training frames to hold out for validation, or sources of its own."""
+    """Share (below 1) or number of the training frames to hold out for validation, or sources of validation frames."""
     test: str | tuple[str, ...] | None = None
     """Source or sources to evaluate on at the end."""
     limit: int | None = None
-    """Train on this many frames only; a share in valid is then one of this number."""
+    """Number of frames to train on; a share in ``valid`` is then a share of the limit."""
     limit_by: Literal["random", "first"] = "random"
-    """Which frames a limit keeps: drawn with the seed, or the first in the files."""
+    """Frames that a limit keeps: drawn at random with the seed, or the first in the files."""
     atomic_energies: str | dict[str, float] = "auto"
     """E0: isolated (single-atom frames), fit, auto (isolated where possible), a file of isolated atoms, or eV by symbol."""
     weights: dict[str, float] = field(default_factory=dict)
@@ -120,11 +120,11 @@ class DataConfig(Labelled):
 
     train: str | tuple[str, ...] = ()
     heads: dict[str, Labelled] = field(default_factory=dict)
-    """Data of each level of theory, by a name that chooses it in the end; then nothing of the above stands beside them."""
+    """Data of each level of theory, by the name of its head in the potential; the fields above are then not set here."""
     replay: Replay | None = None
-    """In fine-tuning: frames of the base's level of theory to train on as well, against forgetting."""
+    """Frames of the base's level of theory to replay in fine-tuning, against forgetting."""
     forget: dict[str, str | tuple[str, ...] | Source] = field(default_factory=dict)
-    """In fine-tuning: sets of the base's level of theory, by name, on which the report compares the result with the base."""
+    """Sets of the base's level of theory, by name, on which the report of fine-tuning compares the result with the base."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,6 +143,6 @@ class DataConfig(Labelled):
                 raise ValueError(f"forget: {name!r} is {taken}; choose a word other than {', '.join(SETS)}")
 
     @property
-    def levels(self) -> Mapping[str, Labelled]:
-        """Data of each level of theory by the name of its head, which is empty where there is only one."""
+    def by_head(self) -> Mapping[str, Labelled]:
+        """Data of each level of theory by the name of its head, which is empty if there is only one."""
         return self.heads or {"": self}

@@ -1,7 +1,7 @@
-"""Which frames of an output come from a self-consistent field (SCF) that did not converge.
+"""Find the frames of an output whose self-consistent field (SCF) did not converge.
 
-ASE's readers pass on the energies and forces of such frames like any other's. What the program wrote about them is searched for
-in the text, block by block where the blocks of a format are its frames, else by the energies that belong to the failure.
+ASE's readers return energies and forces of such frames without notice. Here the text of the output is searched for the
+program's message of failure: block by block if the blocks of the format are frames, else by the energy beside the message.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ NEVER = re.compile(
     r"|convergence NOT achieved after|Did not converge!",
     re.IGNORECASE,
 )
-"""What programs write where they give up."""
+"""Messages of programs whose SCF did not converge."""
 _NUMBER = r"(-?\d+\.\d+(?:[DEde][-+]?\d+)?)"
 SCF_CONVERGED = "scf_converged"
-"""Key of a frame's info that says so; files in extended XYZ may say so themselves."""
+"""Key in a frame's ``info`` whether the SCF converged; extended XYZ files may set the key themselves."""
 SAME = 1e-6
-"""Relative difference of energies that are one: programs and ASE have constants of several years."""
+"""Largest relative difference between copies of one energy, since programs and ASE use different CODATA constants."""
 
 
 def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
-    """Whether the SCF of each frame failed, by what the text of an output says.
+    """Find for each frame of an output whether the text reports a failed SCF: (frames,) bool.
 
     Args:
         path: an output that ASE reads.
@@ -55,7 +55,7 @@ def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
-    """OUTCAR: a step whose electronic loop ended by its number of cycles, NELM, not by EDIFF."""
+    """Find failures in an OUTCAR: steps whose electronic loop reached NELM cycles without EDIFF."""
     blocks = text.split("FREE ENERGIE OF THE ION-ELECTRON SYSTEM")
     limit = re.search(r"\bNELM\s*=\s*(\d+)", text)
 
@@ -69,7 +69,7 @@ def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _vasp_xml(text: str, frames: Sequence[Any]) -> list[bool]:
-    """vasprun.xml: a step with all the electronic cycles that NELM allows, the last of which changed the energy by EDIFF."""
+    """Find failures in a vasprun.xml: steps with NELM electronic cycles, the last of which changed the energy by over EDIFF."""
     limit, threshold = re.search(r'name="NELM">\s*(\d+)', text), re.search(r'name="EDIFF">\s*([-\d.Ee+]+)', text)
     if limit is None or threshold is None:
         return [False] * len(frames)
@@ -84,13 +84,13 @@ def _vasp_xml(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _orca(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Blocks as ASE cuts them."""
+    """Find failures in an output of ORCA, in the blocks into which ASE splits the text."""
     blocks = re.split(r".*(?:ORCA TERMINATED NORMALLY|ORCA GEOMETRY RELAXATION STEP).*", text)
     return _in_order([NEVER.search(block) is not None for block in blocks], frames)
 
 
 def _gaussian(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Energies of each geometry, failed where that is said between its coordinates and the next ones."""
+    """Find failures in an output of Gaussian: a message between the coordinates of a geometry and the next ones."""
     blocks = re.split(r"(?:Input|Standard|Z-Matrix) orientation:", text)
     found = [
         (NEVER.search(block) is not None, _numbers(rf"(?:SCF Done:[^=]*=|Energy=)\s*{_NUMBER}", block)) for block in blocks
@@ -99,14 +99,14 @@ def _gaussian(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _espresso(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Energies of each step, failed where that is said before the next energy."""
+    """Find failures in an output of Quantum ESPRESSO: a message between the energy of a step and the next energy."""
     blocks = re.split(r"\n(?=!\s+total energy)", text)
     found = [("convergence NOT achieved" in block, _numbers(rf"!\s+total energy\s*=\s*{_NUMBER}", block)) for block in blocks]
     return _by_energy([(e * rydberg, failed) for failed, energies in found for e in energies], frames)
 
 
 def _one_frame(text: str, frames: Sequence[Any]) -> list[bool] | None:
-    """Outputs of one frame; in those of more, nothing tells which frame failed."""
+    """Find a failure in an output of one frame; None if one of several frames failed, since the text does not tell which."""
     if not NEVER.search(text):
         return [False] * len(frames)
     return [True] if len(frames) == 1 else None
@@ -124,7 +124,7 @@ OUTPUTS: dict[str, Callable[[str, Sequence[Any]], list[bool] | None]] = {
 
 
 def _in_order(failed: list[bool], frames: Sequence[Any]) -> list[bool]:
-    """One flag a frame, of blocks in the order of the frames; the text after the last frame may be another block."""
+    """Assign flags of blocks to frames in order; blocks after the last frame are ignored, missing blocks count as converged."""
     return (failed + [False] * len(frames))[: len(frames)]
 
 
@@ -133,7 +133,7 @@ def _numbers(pattern: str, text: str) -> list[float]:
 
 
 def _by_energy(known: Sequence[tuple[float, bool]], frames: Sequence[Any]) -> list[bool]:
-    """Flags by the nearest of the energies (eV) that are known to belong to a success or a failure."""
+    """Assign to each frame the flag of the nearest energy; ``known`` holds energies (eV) and whether their SCF failed."""
     flags = []
     for atoms in frames:
         energy = None if atoms.calc is None else atoms.calc.results.get("energy")

@@ -1,4 +1,4 @@
-"""Extended XYZ, frame by frame: ASE parses, and what is wrong is named with its file, frame and line."""
+"""Read extended XYZ frame by frame with ASE's parser; errors name file, frame and line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from equipot.data import comment
 SUFFIXES = (".xyz", ".extxyz")
 OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 CP2K = (("i", "time", "E"), ("i", "E"))
-"""Keys of the comment that CP2K writes above the positions of a trajectory, and of an optimisation."""
+"""Keys of the comment line in CP2K's file of positions, of a trajectory and of an optimisation."""
 TENSORS = ("stress", "virial")
-"""What ASE takes in one form only."""
+"""Keys whose values ASE accepts as nine numbers only."""
 
 
 class Chunk(NamedTuple):
@@ -25,12 +25,12 @@ class Chunk(NamedTuple):
 
     frame: int
     line: int
-    """Number of its first line, from 1."""
+    """Number of the frame's first line in the file, from 1."""
     lines: list[str]
 
 
 def is_extxyz(path: Path) -> bool:
-    """Whether the name ends in .xyz or .extxyz, perhaps compressed, or ASE takes a file without an ending for extended XYZ."""
+    """Whether the suffix is .xyz or .extxyz (also .gz, .xz), or a file without a suffix is extended XYZ according to ASE."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if not suffixes and path.is_file():
         return _ase_says_so(path)
@@ -49,7 +49,7 @@ def _ase_says_so(path: Path) -> bool:
 
 
 def chunks(path: Path) -> Iterator[Chunk]:
-    """The text of each frame, without reading more than one at a time.
+    """Iterate over the text of the frames, one frame in memory at a time.
 
     Raises:
         ValueError: the file is cut short, or a frame does not begin with its number of atoms.
@@ -72,23 +72,23 @@ def chunks(path: Path) -> Iterator[Chunk]:
 
 
 class Parsed(NamedTuple):
-    """One frame."""
+    """One parsed frame."""
 
     atoms: Any
-    """``ase.Atoms``; stress and virial are in its ``info``, as the file has them."""
+    """``ase.Atoms``; stress and virial are in ``info``, with the numbers of the file."""
     comment: comment.Comment
 
     @property
     def of_cp2k(self) -> bool:
-        """Whether CP2K wrote the frame into its file of positions: the energy is in Hartree, and the cell is missing."""
+        """Whether the frame is from CP2K's file of positions, with the energy in Hartree and without a cell."""
         return tuple(self.comment.values) in CP2K
 
 
 def parse(chunk: Chunk, path: Path) -> Parsed:
-    """Read one frame.
+    """Parse one frame.
 
     Raises:
-        ValueError: what is wrong with it, and where.
+        ValueError: a frame that ASE cannot parse; the message names file, frame, line and reason.
     """
     from ase.io.extxyz import read_xyz
 
@@ -107,6 +107,11 @@ def parse(chunk: Chunk, path: Path) -> Parsed:
 
 
 def _count(header: str, path: Path, frame: int, line: int) -> int:
+    """Parse the number of atoms in the first line of a frame.
+
+    Raises:
+        ValueError: no positive whole number.
+    """
     try:
         atoms = int(header)
     except ValueError:
@@ -120,7 +125,11 @@ def _count(header: str, path: Path, frame: int, line: int) -> int:
 
 
 def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> None:
-    """Whether the file ended inside this frame, be it inside the last number; a warning where that cannot be told."""
+    """Check that the file does not end inside a frame; warn if the last number may be cut short.
+
+    Raises:
+        ValueError: missing atoms, or a last line that is cut short.
+    """
     remedy = f"it was cut short: fetch or write it again, or read only what is whole with {path.name}@:{frame}"
     if not lines[-1].strip():
         have = max(0, sum(bool(text.strip()) for text in lines[2:]))
@@ -142,7 +151,7 @@ def _check_complete(lines: list[str], atoms: int, path: Path, frame: int) -> Non
 
 
 def _diagnose(chunk: Chunk, path: Path) -> str | None:
-    """Which line of a frame has too few columns, a word in place of a number, or a label in place of an element."""
+    """Write a message for the line with too few columns, a word in place of a number or an unknown element; else None."""
     from ase.data import atomic_numbers
     from ase.io.extxyz import parse_properties
 

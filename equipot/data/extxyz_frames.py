@@ -1,4 +1,4 @@
-"""Structures with their labels from extended XYZ."""
+"""Read structures with labels from extended XYZ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from equipot.structure import Structure
 
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
-    """Frames of an extended XYZ file; ``label`` is what messages call it."""
+    """Read frames of an extended XYZ file.
+
+    Args:
+        index: frames to read, such as ``:`` or ``0:100``.
+        label: name of the file in messages; the path if empty.
+
+    Raises:
+        ValueError: a frame that cannot be read, or no frames.
+    """
     label = label or str(path)
     wanted = frame_slice(index, label)
     forward = (wanted.start or 0) >= 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
@@ -28,10 +36,10 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
 
 
 def _units_of(parsed: extxyz.Parsed, source: str, units: Units) -> dict[str, str]:
-    """Units that an extended XYZ frame has without stating them: those of CP2K.
+    """Return the units that a frame does not state but that follow from its program: Hartree in CP2K's file of positions.
 
     Raises:
-        ValueError: positions of CP2K, whose cell is elsewhere, without units in the config; a charge in words.
+        ValueError: positions of CP2K, which lack the cell, without an energy unit in the config; a charge without ``=``.
     """
     charge = parsed.comment.after("charge")
     if charge is not None and float(charge) and "charge" not in parsed.atoms.info:
@@ -40,14 +48,15 @@ def _units_of(parsed: extxyz.Parsed, source: str, units: Units) -> dict[str, str
         return {}
     if units.energy is None:
         raise ValueError(
-            f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write extended XYZ "
-            'with Lattice="..." and energy=... instead, or set data.units.energy to Hartree if the system is an open cluster'
+            f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write "
+            'Lattice="..." (pbc="F F F" for an open cluster) and energy=... in eV into the comment line instead of E = ..., '
+            "or, to evaluate or train on an open cluster, set units.energy (data.units.energy in training) to Hartree"
         )
     return {"energy": "Hartree"}
 
 
 def _first(path: Path, stop: int) -> list[extxyz.Chunk]:
-    """The frames before ``stop``; what follows may be cut short."""
+    """Read the frames before ``stop``, without reading the rest of the file, which may be cut short."""
     chunks = []
     for chunk in extxyz.chunks(path):
         if chunk.frame >= stop:

@@ -1,8 +1,8 @@
-"""What ASE's readers say of a file, without what they invent.
+"""Read files through ASE, without the values that ASE's readers invent.
 
-Some formats do not hold what ASE's ``Atoms`` need, and some readers fill the gap: a LAMMPS dump has numbers of atom types,
-which become atomic numbers, and forces, to which an energy of zero is added. What the file does not hold is asked for or left
-out.
+Some formats lack values that ASE's ``Atoms`` need, and some readers fill the gap: ASE turns the numbers of atom types of a
+LAMMPS dump into atomic numbers, and adds an energy of zero to its forces. Here values that a file does not hold are required
+from the user or removed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ase.data import atomic_numbers
 from equipot.data.converged import SCF_CONVERGED, unconverged
 
 DATABASES = (".db", ".json")
-"""Endings of ASE's databases, whose labels may have any name and unit."""
+"""Suffixes of ASE's databases, whose labels may have any name and unit."""
 TYPED = ("lammps-dump-text", "lammps-dump-binary", "lammps-data", "netcdftrajectory")
-"""Formats whose atoms may have the number of a type where others have an element."""
+"""Formats that may hold numbers of atom types in place of elements."""
 WITHOUT_ENERGY = ("lammps-dump-text", "lammps-dump-binary")
-"""Formats to whose forces ASE adds an energy of zero."""
+"""Formats for which ASE adds an energy of zero to the forces."""
 OTHER_UNITS = {
     "qbox": "Qbox writes atomic units, which ASE takes for eV and Å",
     "cp2k-dcd": "a DCD file does not say which elements its atoms are",
 }
-"""Formats that ASE reads, but not into what its ``Atoms`` mean."""
+"""Formats that ASE reads with wrong units or elements, and the reason."""
 PROGRAMS = {
     "CP2K|": "CP2K",
     "Psi4: An Open-Source": "Psi4",
@@ -34,12 +34,12 @@ PROGRAMS = {
     "TURBOMOLE": "TURBOMOLE",
     "x T B": "xtb",
 }
-"""Text near the beginning of outputs that ASE does not read, and what wrote them."""
+"""Programs whose outputs ASE does not read, by a text near the beginning of the output."""
 HEAD = 50_000
-"""Bytes of a file that are searched for that."""
+"""Bytes at the beginning of a file that are searched for such a text."""
 REMEDY = (
     "convert it to extended XYZ: number of atoms, a line with Lattice=\"...\" where it is periodic and energy=..., "
-    "then element, position and force of each atom, in eV and Å or with data.units"
+    "then element, position and force of each atom, in eV and Å"
 )  # fmt: skip
 
 
@@ -49,15 +49,15 @@ class Images(NamedTuple):
     atoms: Sequence[Any]
     """``ase.Atoms``."""
     units: Mapping[str, str]
-    """Units that the file states, by the name of what has them; ``length`` is that of positions and cells."""
+    """Units that the file states, by the name of the label; ``length`` is the unit of positions and cells."""
 
 
 def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     """Read all frames of a file with ASE.
 
     Args:
-        path: a file in any format of ASE's but extended XYZ.
-        types: element of each atom type, in their order, for formats that number them.
+        path: a file in any format that ASE reads, except extended XYZ.
+        types: element of each atom type, in the order of the types, for formats that number them.
 
     Raises:
         ValueError: ASE cannot read the file, or would invent elements or units.
@@ -89,7 +89,7 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
 
 
 def _database(path: Path) -> Images:
-    """An SQLite database of ASE's, with the units that SchNetPack states in its metadata."""
+    """Read an SQLite database of ASE, and the units that SchNetPack states in the metadata."""
     from ase.db import connect
 
     try:
@@ -105,7 +105,7 @@ def _database(path: Path) -> Images:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, and what to do."""
+    """Write the message for a file that cannot be read: the reason and a remedy."""
     head = path.read_bytes()[:HEAD].decode("utf-8", "replace")
     if not head.strip():
         return f"{path}: is empty; fetch or write it again"
@@ -117,7 +117,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def _options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
-    """What ASE's reader needs to be told."""
+    """Return the arguments of ASE's reader for a format."""
     if kind == "lammps-dump-text":
         style = _dump_header(path)[0]
         return ({"specorder": list(types)} if types else {}) | ({"units": style} if style else {})
@@ -127,7 +127,7 @@ def _options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
 
 
 def _dump_header(path: Path) -> tuple[str | None, list[str]]:
-    """The style of units that a LAMMPS dump states, as it need not, and the names of its columns."""
+    """Read the style of units of a LAMMPS dump (None if not stated) and the names of the columns."""
     from ase.io.formats import open_with_compression
 
     style, columns = None, []
@@ -142,10 +142,10 @@ def _dump_header(path: Path) -> tuple[str | None, list[str]]:
 
 
 def _check_types(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
-    """Whether the elements are those of the file or of ``types``, not numbers of types.
+    """Check that the elements come from the file or from ``types``.
 
     Raises:
-        ValueError: they are numbers of types, or both are given.
+        ValueError: the file holds numbers of types only, or holds elements although ``types`` are given.
     """
     if kind == "lammps-dump-text":
         named = not {"element", "mass"}.isdisjoint(_dump_header(path)[1])
@@ -163,7 +163,7 @@ def _check_types(path: Path, kind: str, images: Sequence[Any], types: Sequence[s
 
 
 def _remove_inventions(atoms: Any, kind: str, path: Path) -> None:
-    """Take away what the reader added to a frame.
+    """Remove the values that ASE's reader adds to a frame.
 
     Raises:
         ValueError: the energy is an enthalpy under pressure.

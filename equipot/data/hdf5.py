@@ -1,13 +1,13 @@
 """Structures in one HDF5 file, read frame by frame: for sets larger than memory.
 
-Layout (format version 2; eV, Å, e), two tables, so that reading a frame costs few calls, with N atoms in F frames:
+Layout (format version 2; eV, Å, e) with N atoms in F frames; two tables make reading a frame cheap:
     attributes           format = "equipot structures", version = 2, quantities = JSON list of the rows of the labels
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
     atoms    (N, 4+a)    Z, position (3); then, for each quantity of atoms, its components
     frames   (F, 15+g)   charge, spin, weight (3); pbc (3); cell by rows (9); then, for each quantity, whether the frame has the
-                         label, the weight of the label and, for a quantity of graphs, its components. What is not there is zero
-    info     (F,)        JSON of everything else
-A quantity that is first met in a later block adds columns at the right.
+                         label, the weight of the label and, for a quantity of graphs, its components. Missing labels are zero
+    info     (F,)        JSON of ``Structure.info``
+A quantity that first occurs in a later block adds columns at the right.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUFFIXES = (".h5", ".hdf5")
 BLOCK = 256
 """Frames written at once."""
 COLUMNS = {"atoms": 4, "frames": 15}
-"""Of each table, before those of the labels."""
+"""Number of columns of each table before those of the labels."""
 
 
 def _h5py() -> Any:
@@ -43,11 +43,17 @@ def _h5py() -> Any:
 
 
 def is_hdf5(path: Path) -> bool:
+    """Whether the suffix of a path is one of HDF5."""
     return path.suffix.lower() in SUFFIXES
 
 
 def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
-    """Writes structures (an iterator will do), block by block, and puts the file in its place when it is whole."""
+    """Write structures (any iterable) to an HDF5 file, block by block and atomically; return the path.
+
+    Raises:
+        ValueError: h5py is not installed.
+        OSError: the disk is full or the folder cannot be written.
+    """
     h5py, path = _h5py(), Path(path)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"], file.attrs["version"], file.attrs["quantities"] = FORMAT, VERSION, "[]"
@@ -84,19 +90,19 @@ def _append(file: Any, block: list[Structure]) -> None:
 
 
 def _rows(text: str) -> list[Quantity]:
-    """The quantities of a file, in the order of their columns."""
+    """Parse the quantities of a file, in the order of their columns."""
     tuples = ("shape", "dimension", "keys", "exact_keys", "display", "axis")
     return [Quantity(**{k: tuple(v) if k in tuples else v for k, v in row.items()}) for row in json.loads(text)]
 
 
 def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
-    """(atoms, columns) of a structure."""
+    """Build the rows of the table ``atoms`` of a structure: (atoms, columns)."""
     values = [s.labels.get(row, np.zeros((len(s), *row.shape))) for row in rows if row.per == "atom"]
     return np.column_stack([s.numbers, s.positions, *(np.reshape(value, (len(s), -1)) for value in values)])
 
 
 def _frame(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
-    """(columns,) of a structure."""
+    """Build the row of the table ``frames`` of a structure: (columns,)."""
     parts = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
     for row in rows:
         parts.append([row in s.labels, s.label_weights.get(row, 1.0)])
@@ -110,10 +116,11 @@ def _plain(value: Any) -> Any:
 
 
 class HDF5Dataset(Sequence):
-    """The structures of a file written by ``write_hdf5``: a sequence that reads a frame when it is asked for.
+    """Sequence of the structures in a file of ``write_hdf5``; reads each frame on access.
 
     Raises:
-        ValueError: not such a file, or cut short.
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, cut short, or written by a newer version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -162,7 +169,7 @@ class HDF5Dataset(Sequence):
 
 
 def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
-    """A structure from its rows of ``atoms`` and ``frames``."""
+    """Rebuild a structure from its rows of the tables ``atoms`` and ``frames``."""
     labels, weights, column, place = {}, {}, COLUMNS["atoms"], COLUMNS["frames"]
     for row in rows:
         present, weight = frame[place : place + 2]
@@ -181,10 +188,10 @@ def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> S
 
 
 def _decode_first(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
-    """The same of format version 1, whose columns are fixed.
+    """Rebuild a structure from its rows in format version 1, whose columns are fixed.
 
-    atoms: Z, position, force. frames: has energy, forces, stress; energy, charge, spin, weight and the weights of these three;
-    pbc; cell; stress.
+    Columns of atoms: Z, position (3), force (3). Columns of frames: whether the frame has energy, forces, stress (3); energy;
+    charge; spin; weight; weights of energy, forces, stress (3); pbc (3); cell (9); stress (9).
     """
     values = {ENERGY: frame[3], FORCES: table[:, 4:7], STRESS: frame[22:31].reshape(3, 3)}
     charge, spin, weight = frame[4:7].tolist()

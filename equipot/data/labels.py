@@ -1,7 +1,7 @@
-"""Which entries of a file are the energy, forces and stress, in which units.
+"""Select the entries of a file that are labels (energy, forces, stress, ...) and convert them to eV and Å.
 
-Every group has its own names for the same labels. Those named in the config win; otherwise the file is searched for the names
-in use, and where two of them disagree the choice is left to the user rather than made silently.
+Programs name the labels differently. A name in the config is used; otherwise the file is searched for common names, and where
+two of them hold different values the user has to choose.
 """
 
 from __future__ import annotations
@@ -19,91 +19,91 @@ from equipot.quantities import BY_NAME, ENERGY, FORCES, LABELLED, STRESS, Quanti
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
-"""Voigt's order."""
+"""Components of a symmetric tensor in Voigt's order."""
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of the labels in the files; what is left out is searched for among the names in use. ``none`` switches one off."""
+    """Names of labels in the files. Labels without a name are searched for under common names; ``none`` switches one off."""
 
     energy: str | None = None
     """Total energy of a frame."""
     forces: str | None = None
-    """Forces on its atoms."""
+    """Forces on the atoms of a frame."""
     stress: str | None = None
     """Stress, positive under tension: 3x3, nine numbers, or six in the order of ``six``."""
     virial: str | None = None
-    """Virial -dE/d(strain), as GAP, MACE, NEP and DeePMD write it: read as a stress of -virial/volume."""
+    """Virial -dE/d(strain) of GAP, MACE, NEP and DeePMD; read as the stress -virial/volume."""
     weight: str | None = None
     """Weight of a frame in the loss."""
     energy_weight: str | None = None
-    """Weight of its energy."""
+    """Weight of the energy of a frame in the loss."""
     forces_weight: str | None = None
-    """Weight of its forces."""
+    """Weight of the forces of a frame in the loss."""
     stress_weight: str | None = None
-    """Weight of its stress."""
+    """Weight of the stress of a frame in the loss."""
     six: str = "xx yy zz yz xz xy"
-    """Order of a stress or virial of six numbers: Voigt's unless said; VASP and GPUMD write xx yy zz xy yz zx."""
+    """Order of the components of a stress or virial of six numbers; VASP and GPUMD write xx yy zz xy yz zx."""
 
     others: dict[str, str] = field(default_factory=dict)
     """Names of further quantities, by quantity, for a model that predicts them."""
     rows: ClassVar[tuple[Quantity, ...]] = ()
-    """Further quantities to look for, see ``also``."""
+    """Further quantities to search for, see ``also``."""
 
     def __post_init__(self) -> None:
         if sorted(self.order()) != sorted(COMPONENTS):
             raise ValueError(f"six = {self.six!r} is not an order of six components, such as {' '.join(COMPONENTS)}")
 
     def order(self) -> list[str]:
-        """Components of a stress of six numbers, in their order, each with its letters sorted."""
+        """Return the components of a stress of six numbers in the order of ``six``, letters of each sorted (zx becomes xz)."""
         return ["".join(sorted(part)) for part in self.six.lower().replace(",", " ").split()]
 
     def also(self, rows: Sequence[Quantity]) -> Keys:
-        """The keys with further quantities to look for, those that a model predicts. No config names these."""
+        """Return keys that also search for the further quantities that a model predicts, which no config sets."""
         return replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
 
     def named(self, label: str) -> str | None:
-        """The name that is given for a label."""
+        """Return the name that the config gives to a label, or None."""
         return getattr(self, label) if label in KNOWN else self.others.get(label)
 
     def names(self) -> dict[str, str]:
-        """The names that are given, by label."""
+        """Return the names that the config gives, by label."""
         return {label: name for label in (*KNOWN, *self.others) if (name := self.named(label)) is not None}
 
     def known(self) -> dict[str, tuple[str, ...]]:
-        """The names in use for each label that is looked for, those of ``rows`` included."""
+        """Return the common names of each label to search for, labels of ``rows`` included."""
         return KNOWN | {row.name: names_of(row) for row in self.rows}
 
     def per_atom(self) -> dict[str, tuple[int, ...]]:
-        """Shape of the value of one atom, by label, for labels of atoms."""
+        """Return the shape of one atom's value, for each label that has one value per atom."""
         return {row.name: row.shape for row in (*LABELLED, *self.rows) if row.per == "atom"}
 
 
 @dataclass(frozen=True)
 class _KeysOfModel(Keys):
-    """Keys with the quantities of a model."""
+    """Keys with the further quantities of a model as a field."""
 
     rows: tuple[Quantity, ...] = ()
 
 
 @dataclass(frozen=True)
 class Units:
-    """Units of the files; what is left out is what a file states, else eV and Å. Outputs read by ASE are in these already."""
+    """Units of the files; a missing unit is the one that the file states, else eV or Å. ASE converts outputs itself."""
 
     energy: str | None = None
-    """eV, meV, Hartree, Ry, kcal/mol or kJ/mol."""
+    """Unit of energies and virials: eV, meV, Hartree, Ry, kcal/mol or kJ/mol."""
     length: str | None = None
-    """Å, bohr, nm or pm; of positions and cells."""
+    """Unit of positions and cells: Å, bohr, nm or pm."""
     forces: str | None = None
-    """energy/length, such as Hartree/bohr; that of the two above when left out."""
+    """Unit of forces, such as Hartree/bohr; energy/length of the units above if not given."""
     stress: str | None = None
-    """GPa, kbar, bar, Pa, or energy/length^3; that of the two above when left out."""
+    """Unit of the stress: GPa, kbar, bar, Pa or energy/length^3; energy/length^3 of the units above if not given."""
 
     def __post_init__(self) -> None:
         self.factors()
 
     def factors(self) -> dict[str, float]:
-        """What to multiply each quantity with to reach eV and Å."""
+        """Return the factor that converts each quantity to eV and Å, by name."""
         energy, length = unit.energy(self.energy or "eV"), unit.length(self.length or "Å")
         forces = energy / length if self.forces is None else unit.force(self.forces)
         stress = energy / length**3 if self.stress is None else unit.stress(self.stress)
@@ -111,12 +111,13 @@ class Units:
 
 
 def _spellings(*names: str) -> tuple[str, ...]:
+    """List names with the common prefixes and suffixes, such as ref_energy and energy_dft."""
     prefixes, suffixes = ("", "ref_", "dft_", "qm_"), ("_dft", "_ref")
     return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
 
 
 def names_of(quantity: Quantity) -> tuple[str, ...]:
-    """The names in use for a quantity; in lower case, but for those of one letter."""
+    """List the common names of a quantity in files, in lower case except for names of one letter."""
     exact = (name if len(name) == 1 else name.lower() for name in quantity.exact_keys)
     return (*_spellings(*(name.lower() for name in (quantity.name, *quantity.keys))), *exact)
 
@@ -129,33 +130,37 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),
     "stress_weight": ("stress_weight", "config_stress_weight", "config_virials_weight", "virials_weight"),
 }
-"""The names in use for each label, of which those of more than one letter are written in any case.
+"""Common names of each label, in lower case; names of more than one letter are matched in any case.
 
-A bare ``weight`` is not among them: it is as often a molecular mass."""
+A bare ``weight`` is not included, because in many files ``weight`` is a molecular mass."""
 AGREE = {row.name: row.agreement for row in LABELLED} | {"virial": 1e-6}
-"""Labels closer than this are the same one under two names; other quantities say so themselves."""
+"""Largest difference between copies of one label under two names, in the label's unit; for further quantities see
+``Quantity.agreement``."""
 SWITCHED_OFF = "none"
 
 
 class Frame(NamedTuple):
-    """What a reader found for one frame, before it is decided what is a label."""
+    """Content of one frame in a file, before labels are selected."""
 
     atoms: Any
     """``ase.Atoms``."""
     entries: Mapping[str, Any]
-    """Per frame: header entries, key-value pairs and calculator results under one roof."""
+    """Values of the frame by name: entries of the comment, key-value pairs and calculator results."""
     columns: Mapping[str, Any]
-    """Per atom, likewise."""
+    """Values per atom by name: columns and calculator results."""
     source: str
     units: Mapping[str, str]
     """Units that the file states, by quantity or by the name of an entry."""
 
 
 def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None = None) -> Frame:
-    """Sort out what ASE may have put into ``info``, ``arrays`` or a calculator.
+    """Sort the values that ASE stores in ``info``, ``arrays`` or a calculator into values per frame and values per atom.
 
-    SchNetPack and others keep forces in the ``data`` of a database row: what has their name and shape, or the name from the
-    config, is moved to the columns. ``units`` are those that the file states outside of the frame.
+    SchNetPack and others keep forces in the ``data`` of a database row: entries with a common name and the shape of a label per
+    atom, or with the name from the config, become columns.
+
+    Args:
+        units: units that the file states outside of the frame.
     """
     entries = {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")}
     for nested in ("key_value_pairs", "data"):
@@ -175,28 +180,28 @@ def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None =
 
 
 def _rank(name: str, known: Sequence[str]) -> int | None:
-    """Place of a name among those in use for a label; None for any other name. One letter counts as it is written."""
+    """Return the index of a name in the common names of a label, or None; a name of one letter is matched with its case."""
     name = name if len(name) == 1 else name.lower()
     return known.index(name) if name in known else None
 
 
 def _candidates(f: Frame, shape: tuple[int, ...] | None) -> Iterable[str]:
-    """What a frame has that could be a label with this shape for each atom, or None for one of the frame."""
+    """List the names in a frame that could be a label: per atom with a given shape, or per frame if ``shape`` is None."""
     if shape is None:
         return f.entries
     return [*f.columns, *(key for key, value in f.entries.items() if _is_of_atoms(value, len(f.atoms), shape))]
 
 
 def _is_of_atoms(value: Any, atoms: int, shape: tuple[int, ...]) -> bool:
-    """Whether a value has this shape for each atom."""
+    """Whether a value has the shape (atoms, *shape)."""
     return np.array(value, object).shape == (atoms, *shape)
 
 
 def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
-    """The name of each label in this file.
+    """Choose the name of each label in a file.
 
     Raises:
-        ValueError: a name from the config that no frame has; two names that disagree.
+        ValueError: no frame has the name that the config gives, or two common names hold different values.
     """
     chosen, per_atom = {}, keys.per_atom()
     for label, known in keys.known().items():
@@ -222,7 +227,10 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
 
 
 def _present(frames: Sequence[Frame], known: Sequence[str], where: str, is_weight: bool) -> list[str]:
-    """The names in use for a label that some frame has. True and False are no labels: ASE makes them of a comment's words."""
+    """List the common names of a label that occur in the frames, the most usual first.
+
+    Booleans are not labels: ASE turns bare words of a comment into True.
+    """
     usable = lambda value: is_weight or not _is_boolean(value)
     there = {
         name for f in frames for name, value in getattr(f, where).items() if _rank(name, known) is not None and usable(value)
@@ -231,12 +239,17 @@ def _present(frames: Sequence[Frame], known: Sequence[str], where: str, is_weigh
 
 
 def _other_named(label: str, keys: Keys) -> bool:
-    """Stress and virial are one label: naming one switches the search for the other off."""
+    """Whether the config names the virial where ``label`` is the stress, or the reverse: the two are one label."""
     other = {"stress": keys.virial, "virial": keys.stress}.get(label)
     return other is not None and other != SWITCHED_OFF
 
 
 def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str, path: str) -> None:
+    """Check that several names of one label hold equal values in every frame, and that one name occurs wherever any does.
+
+    Raises:
+        ValueError: values that differ, or names that occur in different frames.
+    """
     remedy = f"set data.keys.{label} to the one to learn"
     for f in frames:
         held = [name for name in names if name in getattr(f, where)]
@@ -257,10 +270,13 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
 
 
 def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> Structure:
-    """One frame with its labels in eV and Å.
+    """Convert a frame to a structure with labels in eV and Å.
+
+    Args:
+        chosen: name of each label, from ``choose``.
 
     Raises:
-        ValueError: a label that is no number, of the wrong shape, or a virial without a volume; units that contradict the file.
+        ValueError: a label that is not a number, a wrong shape, a virial without a volume, or units that contradict the file.
     """
     factors = stated.factors(units, f.units, chosen, f.source)
     values: dict[str, np.ndarray] = {}
@@ -308,10 +324,10 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
 
 
 def _converted(row: Quantity, value: np.ndarray, f: Frame, factors: Mapping[str, float]) -> np.ndarray:
-    """A label of a further quantity in its own unit, from the units of energy and length of the file.
+    """Convert a label of a further quantity to eV, Å and e by its dimension.
 
     Raises:
-        ValueError: another number of components.
+        ValueError: a wrong number of components.
     """
     atoms, source = len(f.atoms), f.source
     wanted, (energy, length, _) = row.shape_of(atoms), row.dimension
@@ -322,7 +338,11 @@ def _converted(row: Quantity, value: np.ndarray, f: Frame, factors: Mapping[str,
 
 def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str], factors: Mapping[str, float],
             volume: float) -> np.ndarray | None:  # fmt: skip
-    """The stress from whichever of stress and virial (3x3) is there; None for an open system with a label of zeros."""
+    """Compute the stress (3, 3) in eV/Å^3 from the stress or the virial; None for an open system whose label is zero.
+
+    Raises:
+        ValueError: an open system with a label, or a stress and a virial that differ.
+    """
     if not found:
         return None
     if not f.atoms.pbc.any() or volume == 0:
@@ -350,7 +370,11 @@ def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str]
 
 
 def _tensor(value: np.ndarray, name: str, keys: Keys, source: str) -> np.ndarray:
-    """A symmetric 3x3 tensor from 3x3, nine numbers, or six in the order of the config."""
+    """Convert 3x3, nine or six numbers (in the order of ``keys.six``) to a symmetric tensor (3, 3).
+
+    Raises:
+        ValueError: another number of components, or a tensor that is not symmetric.
+    """
     if value.size == 6:
         held = dict(zip(keys.order(), value.reshape(6), strict=True))
         return np.array([[held["".join(sorted(a + b))] for b in "xyz"] for a in "xyz"])
@@ -364,13 +388,18 @@ def _tensor(value: np.ndarray, name: str, keys: Keys, source: str) -> np.ndarray
 
 
 def _is_boolean(value: Any) -> bool:
-    """Whether a value is True or False, or holds either: what ASE makes of words, which are no numbers."""
+    """Whether a value is or holds a boolean, into which ASE turns bare words."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.dtype.kind == "b"
     return any(isinstance(part, bool | np.bool_) for part in np.ravel(np.array(value, object)))
 
 
 def _array(value: Any, label: str, source: str) -> np.ndarray:
+    """Convert a label to an array of floats.
+
+    Raises:
+        ValueError: a boolean or another value that is not a number.
+    """
     if _is_boolean(value):
         raise ValueError(f"{source}: the {label} is {str(value)[:40]}, not a number; give the number, or take the entry out")
     try:

@@ -1,6 +1,6 @@
-"""Batches of a training run: which frames go together, in which padded shape of a planned ladder, on which device, built ahead.
+"""Batches of a training run: frames of each batch, their padded shape, their device, and building ahead in a thread.
 
-Everything random follows from (seed, epoch).
+All random choices depend on (seed, epoch) only.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ from equipot.structure import Structure
 
 T = TypeVar("T")
 Shards = tuple[tuple[int, ...], ...]
-"""The frames of one batch, for each device."""
+"""Indices of the frames of one batch, for each device."""
 
 SAMPLE = 2000
-"""Batches looked at when shapes are chosen."""
+"""Number of batches from which shapes are chosen."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Structures with their neighbour slots, found once and kept as far as memory allows."""
+    """Structures of a set with their neighbour slots."""
 
     structures: Sequence[Structure]
-    """Anything with a length and an index: a list, or a file read frame by frame."""
+    """A list, or another sequence such as a file that is read frame by frame."""
     cutoff: float
     """Å."""
     found: tuple[Slots | None, ...]
+    """Neighbour slots of each structure; None if they are searched for again on use."""
     sizes: np.ndarray
-    """(frames, 2) atoms and slots of each."""
+    """(frames, 2) atoms and slots of each frame."""
     quantities: tuple[Quantity, ...]
-    """What any frame has a label of."""
+    """Quantities of which any frame has a label."""
     headed: bool
     """Whether the frames have heads."""
 
@@ -50,19 +51,26 @@ class Frames:
         return len(self.found)
 
     def slots(self, index: int, structure: Structure) -> Slots:
+        """Return the neighbour slots of a frame, stored or searched for."""
         return self.found[index] or find_slots(structure, self.cutoff)
 
 
 class Replayed(NamedTuple):
-    """The last frames of a set, of which an epoch has a random part."""
+    """Replayed frames: the last frames of a set, of which each epoch draws some."""
 
     pool: int
+    """Number of replayed frames in the set."""
     drawn: int
-    """Of the pool, for each epoch; at most all of it."""
+    """Number of them in an epoch, at most ``pool``."""
 
 
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
-    """Find the neighbour slots of a set in one pass: kept until they fill ``memory`` GiB, else found again when needed."""
+    """Find the neighbour slots of a set; store them up to ``memory`` GiB, and search for the others again on use.
+
+    Args:
+        cutoff: Å.
+        memory: GiB.
+    """
     found: list[Slots | None] = []
     sizes, quantities, used, headed = [], set(), 0.0, False
     for k in range(len(structures)):
@@ -78,7 +86,7 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
-    """SHA-256 of every number in every frame. Checkpoints keep it: what it is made of must not change."""
+    """Compute the SHA-256 of all numbers of all frames. Checkpoints store this digest: the definition must not change."""
     digest = hashlib.sha256()
     for k in range(len(structures)):
         _update(digest, structures[k])
@@ -95,9 +103,13 @@ def _update(digest: Any, s: Structure) -> None:
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None) -> list[np.ndarray]:
-    """Frames of each batch of an epoch: shuffled by (seed, epoch), in batches whose sizes differ by at most one.
+    """Shuffle the frames of an epoch by (seed, epoch) and split them into batches whose sizes differ by at most one.
 
-    With ``replay``, the last frames of the ``count`` are a pool of which every epoch has some.
+    Args:
+        count: number of frames in the set, replayed frames included.
+
+    Returns:
+        Indices of the frames of each batch.
     """
     rng = np.random.default_rng([seed, epoch])
     if replay is None:
@@ -109,13 +121,13 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, replay: Re
 
 
 def sorted_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Every frame once, like sizes together: for evaluation, where the order does not matter."""
+    """Split frames, sorted by size, into batches for evaluation; ``sizes`` are (frames, 2) atoms and slots."""
     order = np.lexsort((sizes[:, 0], sizes[:, 1]))
     return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
 
 
 def deal(frames: np.ndarray, sizes: np.ndarray, devices: int) -> Shards:
-    """The frames of a batch over the devices, the largest first, to and fro, so that atoms are shared evenly."""
+    """Distribute the frames of a batch over devices in snake order by size, so that each gets about as many atoms."""
     order = frames[np.argsort(-sizes[frames, 0], kind="stable")]
     turn = np.arange(len(order)) % (2 * devices)
     device = np.where(turn < devices, turn, 2 * devices - 1 - turn)
@@ -123,39 +135,42 @@ def deal(frames: np.ndarray, sizes: np.ndarray, devices: int) -> Shards:
 
 
 def need(shards: Shards, sizes: np.ndarray) -> tuple[int, int]:
-    """Atoms and slots that the fullest device needs."""
+    """Return the atoms and slots that hold the shard of every device."""
     atoms = max(int(sizes[list(s), 0].sum()) for s in shards)
     return max(atoms, 1), max((int(sizes[list(s), 1].max()) for s in shards if s), default=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """How a set becomes batches: the frames, the isolated atoms' energies, the ladder of shapes and the devices."""
+    """Builder of the batches of a set in a planned ladder of shapes."""
 
     frames: Frames
     atomic_energies: Mapping[int, float]
+    """E0, eV by Z."""
     shapes: tuple[Shape, ...]
+    """Shapes of a batch on one device, cheapest first."""
     batch_size: int
-    """Frames of a whole batch, over all devices."""
+    """Frames per batch over all devices."""
     devices: int
     dtype: Any
     replay: Replayed | None = None
-    """What an epoch does not have in full."""
+    """Frames of which each epoch draws some."""
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """The batches of a training epoch, see ``epoch_batches``."""
+        """Draw the batches of a training epoch, see ``epoch_batches``."""
         return epoch_batches(len(self.frames), self.batch_size, seed, epoch, self.replay)
 
     def shards(self, frames: np.ndarray) -> Shards:
+        """Distribute the frames of a batch over the devices."""
         return deal(frames, self.frames.sizes, self.devices)
 
     def shape(self, shards: Shards) -> Shape:
-        """The cheapest rung that holds the batch."""
+        """Return the cheapest shape that holds the batch."""
         atoms, slots = need(shards, self.frames.sizes)
         return next(s for s in self.shapes if s.atoms >= atoms and s.slots >= slots)
 
     def build(self, shards: Shards, shape: Shape | None = None) -> Batch:
-        """The padded batch on the host, with a leading axis of devices."""
+        """Build the padded batch on the host; every array has a leading axis of devices."""
         shape = shape or self.shape(shards)
         parts = [self._shard(list(indices), shape) for indices in shards]
         return jax.tree.map(lambda *x: np.stack(x), *parts)
@@ -168,7 +183,7 @@ class Loader:
         return Batch(graph, targets)
 
     def padding(self, batches: Sequence[np.ndarray]) -> float:
-        """Share of the slots of these batches that hold no atom's neighbour row of its own frame: padding of both kinds."""
+        """Compute the share of padding in the slots of some batches, from 0 to 1."""
         sizes = self.frames.sizes
         used = sum(int((sizes[b, 0] * sizes[b, 1]).sum()) for b in batches)
         shapes = [self.shape(self.shards(b)) for b in batches]
@@ -184,7 +199,7 @@ def plan(
     batches: Iterable[np.ndarray],
     limit: int = 4,
 ) -> Loader:
-    """A loader whose shapes suit ``batches`` (as many as are looked at) and hold any other batch of as many frames."""
+    """Plan a loader of at most ``limit`` shapes that suit the first ``SAMPLE`` of ``batches`` and hold any other batch."""
     sizes = frames.sizes
     graphs = math.ceil(batch_size / devices)
     sample = [b for b, _ in zip(batches, range(SAMPLE), strict=False)]
@@ -203,18 +218,18 @@ def plan_training(
     seed: int,
     replay: Replayed | None = None,
 ) -> Loader:
-    """A loader for shuffled epochs."""
+    """Plan a loader for shuffled epochs."""
     ahead = (b for epoch in range(SAMPLE) for b in epoch_batches(len(frames), batch_size, seed, epoch, replay))
     return replace(plan(frames, atomic_energies, batch_size, devices, dtype, ahead), replay=replay)
 
 
 def plan_evaluation(frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any) -> Loader:
-    """A loader for one pass in ``sorted_batches``."""
+    """Plan a loader for one pass in ``sorted_batches``."""
     return plan(frames, atomic_energies, batch_size, devices, dtype, sorted_batches(frames.sizes, batch_size))
 
 
 def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Iterator[tuple[T, Any]]:
-    """Each item with ``build(item)``, built up to ``depth`` ahead in a thread; an error there is raised here."""
+    """Iterate over (item, build(item)), built up to ``depth`` items ahead in a thread; errors of the thread are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stop = threading.Event()
 

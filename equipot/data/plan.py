@@ -1,11 +1,11 @@
-"""The padded shapes of batches, planned before anything is compiled.
+"""Plan the padded shapes of batches before compilation.
 
-JAX compiles once for each shape. A shape is worth it where the padding that it saves is more work than its compilation costs;
-work is counted by ``cost``. What is planned differs by what is free:
+JAX compiles once for each shape. A further shape pays if it saves more work on padding than its compilation costs; ``cost``
+counts work.
 
-- ``plan_ladder``: the batches are given, as in training, where the seed has drawn them. A short ladder of shapes is chosen.
-- ``plan_batches``: the batches are free too, as in evaluation: molecules beside a great cell, in few shapes. Sizes are rounded
-  up to rungs that are a quarter of an octave apart, so that lists that differ a little share what is compiled.
+- ``plan_ladder`` chooses a short ladder of shapes for given batches, such as those drawn at random in training.
+- ``plan_batches`` chooses both batches and shapes, for evaluation of systems of any size. Sizes are rounded up to rungs a
+  quarter of an octave apart, so that lists of slightly different systems share compiled programs.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import numpy as np
 from equipot.data.batch import Shape
 
 NODE_COST = 8
-"""What an atom costs besides its slots, in slots: the work of a batch is taken as atoms x (slots + NODE_COST)."""
+"""Work of an atom beside its slots, in slots: the work of a batch is atoms x (slots + NODE_COST)."""
 WORTH = 0.05
-"""Share of the work that a further rung of a ladder must save; a long run compiles it once."""
+"""Share of the work that a further rung of a ladder must save; a long run compiles each rung once."""
 SHAPE_COST = 2**18
-"""Work that one more shape must save, in slots as ``cost`` counts them: two cores evaluate about so many with a small MACE
-while XLA compiles it once."""
+"""Work (in slots, see ``cost``) that a further shape must save: about what two cores evaluate with a small MACE while XLA
+compiles once."""
 SAMPLE = 1000
-"""Structures looked at when borders between widths are chosen."""
+"""Number of structures from which borders between widths are chosen."""
 MOST_BORDERS = 4
 
 
 def cost(atoms: Any, slots: Any) -> Any:
-    """Work of a shape, in slots."""
+    """Compute the work of a shape, in slots."""
     return atoms * (slots + NODE_COST)
 
 
 def plan_ladder(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[tuple[int, int]]:
     """Choose at most ``limit`` rungs (atoms, slots), cheapest first, that hold batches with little padding.
 
-    Greedy: beginning with ``cover``, the rung that saves most is added while it saves a share of ``WORTH``.
+    Greedy: starts with ``cover`` and adds the rung that saves most work, while the saving exceeds the share ``WORTH``.
 
     Args:
         needs: (batches, 2) atoms and slots of each batch.
@@ -64,37 +64,41 @@ def plan_ladder(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[t
 
 
 class Limit(NamedTuple):
-    """How much goes into one batch; a structure that is larger than that is a batch of its own. None is no limit."""
+    """Largest size of a batch, None for no limit; a larger structure becomes a batch of its own."""
 
     slots: int | None = None
-    """Rows of atoms times slots of each, padding included."""
+    """Atoms times slots per atom, padding included."""
     frames: int | None = None
+    """Number of structures."""
 
 
 class Planned(NamedTuple):
-    """Some structures and the shape that holds them."""
+    """Indices of the structures of one batch, and the batch's shape."""
 
     frames: tuple[int, ...]
     shape: Shape
 
 
 def rung(size: int) -> int:
-    """The smallest of 1, 2, ... 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ... that is no smaller."""
+    """Round a size up to a rung: 1, 2, ... 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ..."""
     step = 1 << max(0, (size - 1).bit_length() - 3)
     return -(-size // step) * step
 
 
 def rung_below(size: int) -> int:
-    """The largest of them that is no larger, at least 1."""
+    """Round a size down to a rung, at least 1."""
     step = 1 << max(0, size.bit_length() - 3)
     return max(1, size // step * step)
 
 
 def plan_batches(sizes: np.ndarray, limit: Limit) -> list[Planned]:
-    """Batches of every structure once, the costliest first; ``sizes`` are (structures, 2) atoms and slots.
+    """Distribute structures over batches, each structure once; the costliest batch comes first.
 
-    Beginning with one width for all, the border between widths is added that saves most, as long as one saves anything (as far
-    as a sample shows).
+    Starts with one width (slots per atom) for all and adds the border between widths that saves most, while one saves work in a
+    sample of the structures.
+
+    Args:
+        sizes: (structures, 2) atoms and slots.
     """
     if not len(sizes):
         return []
@@ -106,7 +110,7 @@ def plan_batches(sizes: np.ndarray, limit: Limit) -> list[Planned]:
 
 
 def _borders(sizes: np.ndarray, limit: Limit, price: float) -> list[int]:
-    """Widths that keep structures apart, ascending, where a further shape costs ``price``."""
+    """Choose the widths (slots per atom) of batches, ascending; a further shape costs ``price``."""
     widths = sorted({rung(int(width)) for width in np.unique(sizes[:, 1])})
 
     def total(borders: set[int]) -> float:
@@ -125,7 +129,7 @@ def _borders(sizes: np.ndarray, limit: Limit, price: float) -> list[int]:
 
 
 def _arrange(sizes: np.ndarray, borders: Sequence[int], limit: Limit, price: float) -> list[Planned]:
-    """Batches of structures between the same borders of width, in shapes of which the cheap ones to do without are gone."""
+    """Distribute structures over batches by the widths ``borders``, and merge shapes that save less than ``price``."""
     filled: list[tuple[np.ndarray, tuple[int, int]]] = []
     last = 0
     for width in borders:
@@ -147,7 +151,7 @@ def _arrange(sizes: np.ndarray, borders: Sequence[int], limit: Limit, price: flo
 
 
 def _fill(atoms: np.ndarray, capacity: int, most: int) -> list[slice]:
-    """Consecutive structures (``atoms`` ascending) in batches of about the same size, no larger than they may be."""
+    """Split structures (``atoms`` ascending) into batches of about equal size, up to ``capacity`` atoms and ``most`` frames."""
     ends = np.cumsum(atoms)
     parts = _cut(ends, capacity, most)
     small = int((atoms <= capacity).sum())
@@ -160,7 +164,7 @@ def _fill(atoms: np.ndarray, capacity: int, most: int) -> list[slice]:
 
 
 def _cut(ends: np.ndarray, capacity: int, most: int) -> list[slice]:
-    """As many as fit into each, and at least one; ``ends`` are cumulative numbers of atoms."""
+    """Split structures into the fullest possible batches of at least one; ``ends`` are cumulative numbers of atoms."""
     parts, first = [], 0
     while first < len(ends):
         before = ends[first - 1] if first else 0
@@ -172,7 +176,7 @@ def _cut(ends: np.ndarray, capacity: int, most: int) -> list[slice]:
 
 
 def _merge(shapes: Counter[tuple[int, int]], price: float) -> dict[tuple[int, int], tuple[int, int]]:
-    """What takes the place of each shape, once all are gone whose batches a larger one holds for less than ``price``."""
+    """Replace shapes by larger ones where the added padding costs less than ``price``; return the new shape of each shape."""
     names = sorted(shapes)
     table = np.array(names)
     number, into = np.array([shapes[name] for name in names]), np.arange(len(names))

@@ -1,4 +1,4 @@
-"""From files to structures: every format in one call, and the sets of a training run from one config section."""
+"""Read reference data: structures from a file of any format, and the training, validation and test sets of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from equipot.data import bundled, extxyz, formats
 from equipot.data.checks.frames import CUTOFF, check
-from equipot.data.checks.isolated import isolated
+from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import SCF_CONVERGED
@@ -30,20 +30,20 @@ __all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "writ
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """The sets of a run, checked."""
+    """Checked training, validation and test sets of a run."""
 
     train: Sequence[Structure]
     valid: Sequence[Structure]
     test: Sequence[Structure]
-    free: Mapping[int, float]
+    isolated: Mapping[int, float]
     """Energies (eV) of the isolated atoms among the training frames, by Z."""
     report: Report
-    """What the checks found."""
+    """Problems that the checks found."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The sets of a run, checked, with E0."""
+    """Checked training, validation and test sets of a run, with E0."""
 
     train: Sequence[Structure]
     valid: Sequence[Structure]
@@ -51,11 +51,12 @@ class Dataset:
     atomic_energies: Mapping[int, float]
     """E0, eV by Z."""
     origin: str
-    """Where E0 comes from: isolated, fit or config."""
+    """Origin of E0: isolated, fit or config."""
     report: Report
-    """What the checks found; its ``str`` is for the user."""
-    levels: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    """E0 of each head, where there are several; energies are then counted from them, and those above are zero."""
+    """Problems that the checks found; ``str(report)`` is text for the user."""
+    head_energies: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """E0 of each head (eV by Z) if the run has several. Energies are then stored less E0 of their head, and
+    ``atomic_energies`` are zero."""
 
 
 def read(
@@ -66,17 +67,23 @@ def read(
     unconverged: Literal["drop", "keep"] = "drop",
     quantities: Sequence[Quantity] = (),
 ) -> Sequence[Structure]:
-    """The structures of one source: extended XYZ (also .gz, .xz), our own HDF5, ``bundled:NAME``, or anything that ASE reads.
+    """Read the structures of one source, with labels in eV and Å.
 
-    ``file@0:100`` reads a slice. The answer is a list, but for HDF5 a sequence that reads frames when they are asked for. Label
-    names and units apply to extended XYZ and ASE databases; everything else comes in eV and Å already. Of a source whose labels
-    have names of their own, HDF5 or bundled, a label can still be switched off. ``types`` are the elements of numbered atom
-    types, as LAMMPS has them. Frames of outputs whose self-consistent field did not converge are left out with a warning,
-    unless ``unconverged`` is to keep them. Labels are those of energy, forces and stress, and of further ``quantities``.
+    Args:
+        source: extended XYZ (also .gz, .xz), equipot's HDF5, ``bundled:NAME``, or a file of any format that ASE reads;
+            ``FILE@0:100`` selects a slice of the frames.
+        keys: names of the labels in extended XYZ and ASE databases; in HDF5 and bundled sets a label can only be switched off.
+        units: units of extended XYZ and ASE databases; other formats are in eV and Å already.
+        types: elements of numbered atom types, as LAMMPS writes them.
+        unconverged: ``drop`` leaves out, with a warning, frames whose self-consistent field (SCF) did not converge.
+        quantities: further quantities to read labels of, beside energy, forces and stress.
+
+    Returns:
+        A list; for HDF5 a sequence that reads each frame on access.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: what is wrong, with file and frame.
+        ValueError: a file or frame that cannot be read, or labels that are missing or contradict each other.
     """
     frames = _read(source, (keys or Keys()).also(quantities), units or Units(), types)
     if unconverged == "keep" or not isinstance(frames, list):
@@ -89,7 +96,7 @@ def read(
 
 
 def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) -> Sequence[Structure]:
-    """All frames of one source."""
+    """Read all frames of one source, those without a converged SCF included."""
     if str(source).startswith(bundled.PREFIX):
         name, _, index = str(source).partition("@")
         return _fixed(bundled.load(name)[frame_slice(index or ":", str(source))], name, keys, units)
@@ -105,7 +112,11 @@ def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) ->
 
 
 def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) -> Sequence[Structure]:
-    """Frames of a format that has its own names and units, without the labels that are switched off."""
+    """Remove the labels that are switched off from frames of a format with fixed names and units.
+
+    Raises:
+        ValueError: units or names are given, which such a format does not need.
+    """
     if units.factors() != Units().factors():
         raise ValueError(f"{label}: is in eV and Å already; leave data.units out, or convert the other files to that")
     named = keys.names()
@@ -120,7 +131,7 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
 
 
 def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index: str) -> list[Structure]:
-    """Frames of any other format, through ASE."""
+    """Read frames of any other format through ASE."""
     wanted = frame_slice(index, str(path))
     if path.suffix.lower() not in formats.DATABASES and units.factors() != Units().factors():
         raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
@@ -134,18 +145,20 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
 
 
 UNLABELLED = Keys(**dict.fromkeys(KNOWN, SWITCHED_OFF))
-"""No label of any name."""
+"""Keys that switch off every label."""
 
 
 def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Structure:
-    """One frame of anything that ``read`` understands, without labels: geometry, masses, momenta, charge and spin.
+    """Read one frame without labels: geometry, masses, momenta, charge and spin.
 
-    ``source`` is FILE@INDEX or bundled:NAME@INDEX; without an index, ``default`` is the frame, -1 for the last. ``types`` are
-    the elements of numbered atom types.
+    Args:
+        source: FILE@INDEX or bundled:NAME@INDEX, of any format that ``read`` takes.
+        default: frame number without @INDEX; -1 is the last frame.
+        types: elements of numbered atom types.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be understood, no such frame, or an index that names several.
+        ValueError: a file that cannot be read, no such frame, or an index that selects several frames.
     """
     path, index = split_index(source)
     if path == Path(source):
@@ -156,21 +169,28 @@ def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Struct
 
 
 def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Dataset:
-    """Everything a run reads, split, checked and with E0; arguments and errors as ``load_sets``, and an element without E0."""
+    """Read, split and check the sets of a run (see ``load_sets``) and find E0.
+
+    Raises:
+        ValueError: as ``load_sets``, or an element without E0.
+    """
     sets = load_sets(config, seed, cutoff, needs)
     return with_energies(sets, find_energies(config, sets))
 
 
 def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Sets:
-    """The sets of a run, split and checked.
+    """Read, split and check the sets of a run.
 
-    ``cutoff`` (Å) is for the search for atoms without neighbours, ``needs`` that of the term that will be trained.
+    Args:
+        seed: seed of the split into training and validation frames.
+        cutoff: distance (Å) within which every atom should have a neighbour.
+        needs: inputs of the term to train, such as charge, see ``Term.needs``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be understood, or (``DataError``) what the checks found.
+        ValueError: a file that cannot be read, or (``DataError``) errors that the checks found.
     """
-    pool, free, dropped = _training_frames(config)
+    pool, isolated, dropped = _training_frames(config)
     held: Sequence[Structure] = ()
     if isinstance(config.valid, float | int):
         train_index, valid_index = split(len(pool), config.valid, config.limit, seed, config.limit_by == "first")
@@ -189,23 +209,26 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
     report = check(sets, cutoff, config.max_force, config.min_distance, needs)
     report = report.with_problems(dropped).judged(config.checks)
     report.raise_errors()
-    return Sets(train, held, test, free, report)
+    return Sets(train, held, test, isolated, report)
 
 
 def with_energies(sets: Sets, energies: AtomicEnergies) -> Dataset:
-    """The sets with E0."""
+    """Combine sets and E0 into a dataset."""
     report = sets.report.with_warnings(energies.warnings)
     return Dataset(sets.train, sets.valid, sets.test, energies.energies, energies.origin, report)
 
 
 def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str, labelled: bool = True) -> Sequence[Structure]:
-    """Checked frames of one origin, without its isolated atoms; ``name`` is the key of the config, for messages.
+    """Read and check the frames of a source, without isolated atoms.
 
-    With ``labelled`` False they come without labels.
+    Args:
+        cutoff: distance (Å) within which every atom should have a neighbour.
+        name: key of the source in the config, for messages.
+        labelled: whether to keep the labels.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be understood, (``DataError``) what the checks found, or no frames.
+        ValueError: a file that cannot be read, errors that the checks found (``DataError``), or no frames.
     """
     settings = source if isinstance(source, Source) else Source(files=source)
     frames = _without_isolated_atoms(gather(settings.files, settings)[0])
@@ -221,21 +244,21 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
 
 
 def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float], tuple[Problem, ...]]:
-    """The frames to train on, E0 of the isolated atoms among them, and what was left out."""
+    """Read the training source: bound frames, energies of isolated atoms (eV by Z), and a problem for each dropped frame."""
     everything, dropped = gather(config.train, config)
     alone = np.array([is_isolated_atom(s) for s in everything], bool)
-    free = isolated_energies(Subset(everything, np.flatnonzero(alone)))
+    isolated = isolated_energies(Subset(everything, np.flatnonzero(alone)))
     if alone.all():
         raise ValueError(f"{config.train}: nothing but isolated atoms; add frames to train on")
-    return Subset(everything, np.flatnonzero(~alone)), free, dropped
+    return Subset(everything, np.flatnonzero(~alone)), isolated, dropped
 
 
 def gather(sources: str | Sequence[str], config: Reading) -> tuple[Sequence[Structure], tuple[Problem, ...]]:
-    """The frames of one or several sources, and what was left out because its SCF did not converge.
+    """Read the frames of one or several sources; also return a problem for each frame dropped because its SCF did not converge.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no sources, a file that cannot be understood, or one of which no frame converged.
+        ValueError: no sources, a file that cannot be read, or a file in which no SCF converged.
     """
     listed = (sources,) if isinstance(sources, str) else tuple(sources)
     if not listed:
@@ -251,10 +274,10 @@ def gather(sources: str | Sequence[str], config: Reading) -> tuple[Sequence[Stru
 
 
 def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Structure], list[Problem]]:
-    """Frames without those whose SCF failed, and a warning for each of these.
+    """Drop the frames whose SCF failed; also return a warning for each of them.
 
     Raises:
-        ValueError: all of them failed.
+        ValueError: the SCF of every frame failed.
     """
     failed = np.array([s.info.get(SCF_CONVERGED, True) in (False, 0) for s in frames], bool)
     if not failed.any():
@@ -282,14 +305,15 @@ def _weighted(train: Sequence[Structure], factors: Mapping[str, float]) -> Seque
 
 
 def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> AtomicEnergies:
-    """E0 of the training elements; the checks have seen to it that the other sets have no more.
+    """Find E0 of the elements in the training set; the checks ensure that the other sets hold no further element.
 
-    With ``known``, only what it leaves open, see ``stats.atomic_energies``.
+    Args:
+        known: potential whose E0 are kept or refitted, see ``stats.atomic_energies``.
 
     Raises:
-        ValueError: an element without E0, or (``DataError``) isolated atoms that do not belong to the other frames.
+        ValueError: an element without E0, or (``DataError``) isolated atoms whose energies contradict those of the frames.
     """
-    choice, free = config.atomic_energies, sets.free
+    choice, isolated = config.atomic_energies, sets.isolated
     if isinstance(choice, str) and choice not in CHOICES:
         try:
             source = gather(choice, config)[0]
@@ -298,10 +322,10 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
                 f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, "
                 "or a file of isolated atoms"
             ) from None
-        free, choice = isolated_energies(source), "isolated"
-    found = atomic_energies(sets.train, free, choice, known)
+        isolated, choice = isolated_energies(source), "isolated"
+    found = atomic_energies(sets.train, isolated, choice, known)
     if found.origin != "isolated":
         return found
-    judged = Report(tuple(isolated(sets.train, free)), ()).judged(config.checks)
+    judged = Report(tuple(isolated_atoms(sets.train, isolated)), ()).judged(config.checks)
     judged.raise_errors()
     return replace(found, warnings=(*found.warnings, *judged.warnings))

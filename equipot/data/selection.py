@@ -1,4 +1,4 @@
-"""Which frames of a source are meant: ``FILE@0:100``, ASE's frame slices behind the last @."""
+"""Frame slices of a source, ``FILE@0:100``, in ASE's notation after the last @."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def split_index(source: str) -> tuple[Path, str]:
-    """A path and ASE's frame index after the last @; a file that has the whole name wins."""
+    """Split a source into path and frame index at the last @; if a file has the whole name, the index is ``:``."""
     if "@" in source and not Path(source).exists():
         path, _, index = source.rpartition("@")
         return Path(path), index
@@ -14,10 +14,10 @@ def split_index(source: str) -> tuple[Path, str]:
 
 
 def frame_slice(index: str, source: str) -> slice:
-    """The slice that an index means, ``3``, ``-1`` or ``0:100:2``; ``source`` is for the message.
+    """Convert an index, ``3``, ``-1`` or ``0:100:2``, to a slice; ``source`` is for the message.
 
     Raises:
-        ValueError: neither a number nor a slice.
+        ValueError: the index is neither a number nor a slice.
     """
     try:
         if ":" not in index:
@@ -29,7 +29,7 @@ def frame_slice(index: str, source: str) -> slice:
 
 
 def no_frames(label: str, index: str, count: int) -> str:
-    """Why a source has no frames."""
+    """Write the message for a source without frames."""
     if index == ":" or not count:
         return f"{label}: has no frames, it is empty; fetch or write it again"
     return f"{label}: no frames in @{index}, there are {count} (0 to {count - 1})"

@@ -1,4 +1,4 @@
-"""Training, validation and limit: index sets that depend on the seed and the number of frames only."""
+"""Split frames into training and validation sets, and lazy sequences of changed structures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equipot.structure import Structure
 
 @dataclass(frozen=True, eq=False)
 class Subset(Sequence):
-    """Some frames of a sequence, in a given order, read when they are asked for."""
+    """Frames of a sequence at given indices, read on access."""
 
     parent: Sequence[Structure]
     indices: np.ndarray
@@ -29,7 +29,7 @@ class Subset(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Chain(Sequence):
-    """Several sequences one after the other."""
+    """Concatenation of several sequences."""
 
     parts: tuple[Sequence[Structure], ...]
 
@@ -49,7 +49,7 @@ class Chain(Sequence):
 
 @dataclass(frozen=True, eq=False)
 class Changed(Sequence):
-    """Structures each of which is changed when it is asked for."""
+    """Sequence that changes each structure on access."""
 
     parent: Sequence[Structure]
 
@@ -62,12 +62,13 @@ class Changed(Sequence):
         return self.change(self.parent[k])
 
     def change(self, s: Structure) -> Structure:
+        """Return the changed structure."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
 class Weighted(Changed):
-    """Structures whose weight is multiplied by a factor of their config_type."""
+    """Structures with the weight multiplied by a factor, by config_type."""
 
     factors: Mapping[str, float]
 
@@ -77,7 +78,7 @@ class Weighted(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Scaled(Changed):
-    """Structures whose weight is multiplied by a factor."""
+    """Structures with the weight multiplied by one factor."""
 
     factor: float
 
@@ -87,10 +88,10 @@ class Scaled(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Rezeroed(Changed):
-    """Structures whose energies are counted from other isolated atoms."""
+    """Structures with an energy per element added to the total energy."""
 
     changes: Mapping[int, float]
-    """Of the isolated atoms' energies, eV by Z; none means zero."""
+    """Energy to add for each atom, eV by Z; zero for other elements."""
 
     def change(self, s: Structure) -> Structure:
         if s.energy is None:
@@ -100,7 +101,7 @@ class Rezeroed(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Headed(Changed):
-    """Structures with labels of one level of theory among several."""
+    """Structures assigned to a head."""
 
     head: int
 
@@ -110,7 +111,7 @@ class Headed(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Counted(Changed):
-    """Structures without labels of weight zero, which may be placeholders."""
+    """Structures without the labels of weight zero, which may be placeholders."""
 
     def change(self, s: Structure) -> Structure:
         kept = {row: value for row, value in s.labels.items() if s.weight_of(row)}
@@ -119,13 +120,14 @@ class Counted(Changed):
 
 @dataclass(frozen=True, eq=False)
 class Cleared(Changed):
-    """Structures without the labels of some quantities, or without some weights."""
+    """Structures without some labels or weights."""
 
     labels: Collection[Quantity]
+    """Quantities whose labels are removed."""
     weights: Collection[Quantity] = ()
-    """Quantities whose weight is 1 instead."""
+    """Quantities whose weight is set to 1."""
     weight: bool = False
-    """Whether the weight of the whole frame is 1 instead."""
+    """Whether to set the frame weight to 1."""
 
     def change(self, s: Structure) -> Structure:
         kept = {row: value for row, value in s.labels.items() if row not in self.labels}
@@ -134,14 +136,17 @@ class Cleared(Changed):
 
 
 def split(count: int, valid: float | int, limit: int | None, seed: int, first: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation indices, each ascending.
+    """Draw training and validation indices, each ascending; they depend on the arguments only.
 
-    ``valid`` below one is a share, from one on a number of frames. ``limit`` is the number of training frames: drawn at random
-    (of one seed, the frames for a smaller limit are among those for a larger one), or the first of those not held out. With a
-    limit, a share is one of the limit, so that a run on few frames does not select its model on many.
+    Args:
+        count: number of frames.
+        valid: share (below 1) or number of validation frames. With a limit, a share is a share of the limit, so that a run on
+            few frames does not select its model on many.
+        limit: number of training frames; for one seed, a smaller limit selects a subset of the frames of a larger one.
+        first: whether a limit keeps the first training frames instead of random ones.
 
     Raises:
-        ValueError: too few frames.
+        ValueError: too few frames, or a ``valid`` that is neither a share nor a number.
     """
     if valid < 0 or (isinstance(valid, float) and not (valid < 1 or valid.is_integer())):
         raise ValueError(f"valid = {valid:g} is neither a share below 1 nor a number of frames")

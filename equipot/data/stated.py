@@ -1,4 +1,4 @@
-"""Units that a file states of itself, in the comment of a frame or in the metadata of a database."""
+"""Units that a file states, in the comment of a frame or in the metadata of a database."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _NAMES = {
     "virial": ("virial", "virials"),
     "length": ("length", "distance", "position", "positions", "pos", "cell", "lattice", "coordinate", "coordinates", "coord"),
 }
-"""What comes before ``unit`` in the key of a comment."""
+"""Words before ``unit`` in the keys of a comment, by quantity."""
 _KINDS = {"energy": "energy", "forces": "force", "stress": "stress", "virial": "energy", "length": "length"}
 
 
 def of_comment(entries: Mapping[str, Any]) -> dict[str, str]:
-    """Units by quantity, from entries such as ``energy-unit=hartree``, ``force_units="kcal/mol/Ang"`` or ``units=eV``."""
+    """Return stated units by quantity, from entries such as ``energy-unit=hartree``, ``force_units=kcal/mol/Ang`` or
+    ``units=eV``."""
     found = {}
     for key, value in entries.items():
         match = _KEY.match(key)
@@ -38,16 +39,17 @@ def of_comment(entries: Mapping[str, Any]) -> dict[str, str]:
 
 
 def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], source: str) -> dict[str, float]:
-    """What to multiply each quantity of a frame with to reach eV and Å.
+    """Return the factor that converts each quantity of a frame to eV and Å, by name.
 
     Args:
-        given: the config's units.
-        stated: the file's, by quantity or by the name of the entry.
+        given: units from the config.
+        stated: units from the file, by quantity or by the name of the entry.
         chosen: names of the labels in the file.
         source: file and frame, for messages.
 
     Raises:
-        ValueError: the file states another unit than the config, one that is not known, or one of energies but none of forces.
+        ValueError: the file states a unit that differs from the config, an unknown unit, or a unit of energies but not of
+            forces.
     """
     found = {}
     for quantity, kind in _KINDS.items():

@@ -1,9 +1,9 @@
-"""What a model takes from the training set before it learns: isolated atoms' energies, scale, shift, mean number of neighbours.
+"""Estimate the constants of a model from the training set: E0, scale, shift and mean number of neighbours.
 
 The model is E = sum_i E0[s_i] + sum_i (scale[s_i] net_i + shift[s_i]). E0 comes from isolated atoms, from the config, or from
-least squares over compositions. The scale is the force RMS, the shift what is left of the energies per atom, by least squares.
-Compositions need not determine every element's energy: what they leave open is named, and chosen as close as possible to one
-energy shared by all atoms, which predicts every composition in the data equally well.
+least squares over compositions. The scale is the RMS force, the shift a least-squares fit per element to the energies less E0.
+Compositions need not determine every element's energy: undetermined combinations are reported, and the solution closest to one
+energy shared by all atoms is used, which predicts every composition in the data equally well.
 """
 
 from __future__ import annotations
@@ -23,89 +23,91 @@ from equipot.structure import Structure
 
 RANK_TOLERANCE = 1e-6
 """Singular values of the matrix of atomic fractions below this share of the largest count as zero."""
-FREE_LENGTH = 8.0
-"""An atom whose images are further than this (Å) is free even in a periodic cell."""
+ISOLATED_DISTANCE = 8.0
+"""Distance (Å) of periodic images beyond which a single atom counts as isolated."""
 NEIGHBORS = 36
 LONGEST = 6.0
-"""Where nobody chooses a cutoff: neighbours of an atom within it, and the longest it may be (Å)."""
+"""Default cutoff: mean number of neighbours within the cutoff, and the largest cutoff (Å)."""
 EXAMPLES = 64
+"""Number of frames from which the default cutoff is estimated."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Energies per element by least squares."""
+    """Least-squares fit of an energy per element."""
 
     energies: Mapping[int, float]
     """eV by Z."""
     rms: float
-    """Of what is left, eV/atom."""
+    """RMS residual, eV/atom."""
     undetermined: tuple[str, ...]
-    """Changes of the energies that no composition in the data notices, such as ``C +1 eV with H -0.25 eV``."""
+    """Changes of the energies that leave the fit of every composition unchanged, such as ``C +1 eV with H -0.25 eV``."""
 
 
 @dataclass(frozen=True)
 class AtomicEnergies:
-    """E0 and where it comes from."""
+    """E0 and its origin."""
 
     energies: Mapping[int, float]
     """eV by Z."""
     origin: str
-    """isolated, fit or config."""
+    """isolated, fit, config or, in fine-tuning, base."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What a potential says of the frames that E0 are looked for with."""
+    """Predictions of a potential from which new E0 are fitted."""
 
     explained: np.ndarray
-    """(frames,) eV: its total energies."""
+    """(frames,) predicted total energies, eV."""
     energies: Mapping[int, float]
-    """Its E0, eV by Z."""
+    """E0 of the potential, eV by Z."""
     kept: Collection[int]
-    """Z of the elements whose E0 stay."""
+    """Z of the elements whose E0 are kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What the training set says about the constants of a model; arrays follow ``elements``."""
+    """Constants of a model estimated from the training set; arrays are in the order of ``elements``."""
 
     elements: tuple[int, ...]
     """Z, ascending."""
     avg_num_neighbors: float
     scale: np.ndarray
-    """(elements,) eV: the RMS force component times 1 Å, the same for every element."""
+    """(elements,) RMS force component times 1 Å (eV), equal for all elements."""
     shift: np.ndarray
-    """(elements,) eV: energies per atom beyond E0, by least squares."""
+    """(elements,) energy per atom beyond E0 by least squares, eV."""
     force_rms: float
-    """eV/Å, of all components; NaN without forces."""
+    """RMS of all force components, eV/Å; NaN without forces."""
     energy_rms: float
-    """eV/atom: spread of the energies beyond E0 and shift; NaN without energies."""
+    """RMS of the energies less E0 and shift, eV/atom; NaN without energies."""
 
 
 def symbol(z: int) -> str:
+    """Return the symbol of the element with atomic number z."""
     return chemical_symbols[z]
 
 
 def is_isolated_atom(structure: Structure) -> bool:
-    """Whether the frame is a neutral atom by itself: said so by config_type, or alone and without close images."""
+    """Whether a frame is one neutral atom, marked by config_type or without periodic images within ``ISOLATED_DISTANCE``."""
     kind = str(structure.info.get("config_type", "")).replace("_", "").lower()
     if len(structure) != 1 or structure.charge != 0:
         return False
     if kind in ("isolatedatom", "isolated"):
         return True
     rows = structure.cell[structure.pbc]
-    if not np.all(np.linalg.norm(rows, axis=1) > FREE_LENGTH) or np.linalg.matrix_rank(rows) < len(rows):
+    if not np.all(np.linalg.norm(rows, axis=1) > ISOLATED_DISTANCE) or np.linalg.matrix_rank(rows) < len(rows):
         return False
     # The images in a sheared cell are closer than its vectors are long.
-    return not len(neighbor_list(np.zeros((1, 3)), structure.cell, structure.pbc, FREE_LENGTH).centers)
+    return not len(neighbor_list(np.zeros((1, 3)), structure.cell, structure.pbc, ISOLATED_DISTANCE).centers)
 
 
 def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS, longest: float = LONGEST) -> float:
-    """Distance (Å, to 0.01) within which an atom has ``neighbors`` others on average; ``longest`` where it has fewer.
+    """Find the distance (Å, to 0.01) within which an atom has ``neighbors`` neighbours on average, at most ``longest``.
 
-    So an atom costs the same in every substance, and sees as many shells in a loose crystal as in a dense one. Measured on
-    ``EXAMPLES`` frames, spread evenly over the set, of which those of weight zero are left out.
+    With this cutoff an atom costs the same in every substance and sees as many shells in a loose crystal as in a dense one. The
+    estimate uses ``EXAMPLES`` frames, spread evenly over the set, without frames of weight zero.
     """
     picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
     distances, atoms = [np.zeros(0)], 0
@@ -119,20 +121,20 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
 
 
 class Compositions(NamedTuple):
-    """What a fit of element energies needs to know of some frames."""
+    """Compositions and energies of some frames."""
 
     counts: np.ndarray
     """(frames, elements) atoms of each element."""
     energies: np.ndarray
-    """(frames,) eV; NaN where there is none, or one of weight zero."""
+    """(frames,) total energies, eV; NaN for a missing energy or one of weight zero."""
     weights: np.ndarray
-    """(frames,) of the energies."""
+    """(frames,) weights of the energies."""
     elements: tuple[int, ...]
     """Z, ascending."""
 
 
 def compositions(structures: Iterable[Structure]) -> Compositions:
-    """Count the elements of some frames."""
+    """Collect compositions and energies of some frames."""
     counts, energies, weights = [], [], []
     for s in structures:
         counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
@@ -146,13 +148,13 @@ def compositions(structures: Iterable[Structure]) -> Compositions:
 def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int], weights: np.ndarray | None = None) -> Fit:
     """Fit an energy per element by weighted least squares of energy per atom over atomic fractions.
 
-    Where the fractions do not determine every energy, the answer is the one closest to a single energy for all atoms.
+    If the fractions do not determine every energy, the solution closest to a single energy for all atoms is returned.
 
     Args:
         counts: (frames, elements) atoms of each element.
         energies: (frames,) total energies, eV.
         elements: Z of each column.
-        weights: (frames,) positive weights of the squared errors per atom; all the same where None.
+        weights: (frames,) positive weights of the squared errors per atom; None for equal weights.
 
     Raises:
         ValueError: no energies.
@@ -173,9 +175,9 @@ def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[in
 
 
 def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
-    """Combinations of element energies that no composition notices, exactly, each as a sentence part.
+    """Describe the changes of element energies that leave the energy of every composition unchanged.
 
-    The null space of the counts in reduced form: one combination for each element beyond the rank.
+    The changes are the exact null space of ``counts`` (frames, elements) in reduced form: one for each element beyond the rank.
     """
     rows = np.unique(counts.astype(int), axis=0)
     # Independent rows by pivoted QR, so that the exact elimination works on few of them.
@@ -207,10 +209,10 @@ def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]
 
 
 def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
-    """Energies (eV) of the frames that are isolated atoms.
+    """Return the energies (eV by Z) of the frames that are isolated atoms, without frames of weight zero.
 
     Raises:
-        ValueError: one without an energy, or two that disagree.
+        ValueError: an isolated atom without an energy, or two energies for one element.
     """
     found: dict[int, tuple[float, str]] = {}
     for s in structures:
@@ -229,7 +231,7 @@ def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
 
 
 def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
-    """E0 by Z from a config's E0 by symbol.
+    """Convert E0 by symbol, from a config, to E0 by Z.
 
     Raises:
         ValueError: an unknown symbol.
@@ -242,15 +244,17 @@ def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
 
 def atomic_energies(
     structures: Iterable[Structure],
-    free: Mapping[int, float],
+    isolated: Mapping[int, float],
     choice: str | Mapping[str, float],
     known: Known | None = None,
 ) -> AtomicEnergies:
-    """E0 of every element in ``structures``.
+    """Find E0 of every element in ``structures``.
 
-    ``free`` are the energies of isolated atoms found in the files; ``choice`` is ``isolated``, ``fit``, ``auto`` (isolated
-    where they cover all elements, else fit) or E0 by symbol. With ``known``, only what it leaves open is looked for, and fitted
-    to what it leaves unexplained: where compositions leave a change of E0 undetermined, all are changed by the same energy.
+    Args:
+        isolated: energies of the isolated atoms in the files, eV by Z.
+        choice: ``isolated``, ``fit``, ``auto`` (isolated if that covers all elements, else fit) or E0 (eV) by symbol.
+        known: potential whose predictions are subtracted before the fit; E0 of ``known.kept`` are not looked for. Changes of
+            E0 that compositions do not determine are chosen closest to one energy for all atoms.
 
     Raises:
         ValueError: an element without E0.
@@ -260,7 +264,7 @@ def atomic_energies(
         energies = energies - known.explained
     open_ones = [k for k, z in enumerate(present) if known is None or z not in known.kept]
     counts, wanted = counts[:, open_ones], tuple(present[k] for k in open_ones)
-    given = free if isinstance(choice, str) else from_symbols(choice)
+    given = isolated if isinstance(choice, str) else from_symbols(choice)
     missing = ", ".join(symbol(z) for z in wanted if z not in given)
     if not isinstance(choice, str):
         if missing:
@@ -274,7 +278,7 @@ def atomic_energies(
             "or set data.atomic_energies to fit or to energies by symbol"
         )
     if choice != "fit" and not missing:
-        return AtomicEnergies({z: free[z] for z in wanted}, "isolated")
+        return AtomicEnergies({z: isolated[z] for z in wanted}, "isolated")
     labelled = np.isfinite(energies) & counts.any(axis=1)
     unseen = [symbol(z) for z, seen in zip(wanted, counts[labelled].any(axis=0), strict=True) if not seen]
     if labelled.any() and unseen:
@@ -284,7 +288,7 @@ def atomic_energies(
         )
     fit = fit_energies(counts[labelled], energies[labelled], wanted, weights[labelled])
     notes = []
-    if choice == "auto" and free:
+    if choice == "auto" and isolated:
         notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
     before = {} if known is None else known.energies
     found = {z: before.get(z, 0.0) + energy for z, energy in fit.energies.items()}
@@ -292,6 +296,7 @@ def atomic_energies(
 
 
 def _rank_warning(fit: Fit, elements: int, what: str) -> tuple[str, ...]:
+    """Write a warning if the compositions do not determine every element's energy."""
     if not fit.undetermined:
         return ()
     shown = "; or ".join(fit.undetermined[:4]) + ("; and more" if len(fit.undetermined) > 4 else "")
@@ -314,8 +319,8 @@ def statistics(
 
     Args:
         structures: the training set.
-        found: neighbour slots of each structure within ``cutoff``, where they are known already.
-        cutoff: of the model, Å.
+        found: neighbour slots of each structure within ``cutoff``, if known.
+        cutoff: cutoff of the model, Å.
         atomic_energies: E0, eV by Z.
     """
     elements = tuple(sorted(int(z) for z in atomic_energies))
@@ -344,6 +349,7 @@ def statistics(
 
 
 def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit the shift (elements,) in eV, and return the RMS residual (eV/atom) too."""
     if len(residuals) == 0:
         return np.zeros(len(elements)), float("nan")
     fit = fit_energies(counts, residuals, elements, weights)

@@ -106,10 +106,10 @@ def _devices(count: int | None) -> list[jax.Device]:
 
 def _room(devices: Sequence[jax.Device]) -> float:
     """Bytes that a batch may take on each device."""
-    there_is = memory.there_is(devices[0])
-    if there_is is None:
+    available = memory.available(devices[0])
+    if available is None:
         return float("inf")
-    return SHARE * there_is / (len(devices) if devices[0].platform == "cpu" else 1)
+    return SHARE * available / (len(devices) if devices[0].platform == "cpu" else 1)
 
 
 def _useful(devices: Sequence[jax.Device]) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from equipot.data.heads import by_level, joined, label, of_level
+from equipot.data.heads import frames_by_head, joined, label, with_head
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Rezeroed, Scaled, Subset, split
@@ -51,7 +51,7 @@ def read_data(config: TrainConfig, origin: Origin) -> TuningData:
         ValueError: what is wrong with the data, with the key of the config.
     """
     base = origin.base
-    levels = {name: data.also(base.provides) for name, data in config.data.levels.items()}
+    levels = {name: data.also(base.provides) for name, data in config.data.by_head.items()}
     sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in levels.items()}
     for part in sets.values():
         require_frames(config, part)
@@ -117,9 +117,9 @@ def mix(config: TrainConfig, origin: Origin, data: TuningData, baseline: Baselin
         """Count energies of frames of the base's level of theory as those of the run are counted."""
         if not config.data.heads:
             return Rezeroed(frames, changes_of(energies, origin, theirs))
-        return of_level(frames, heads.index(theirs), origin.isolated_atom_energies(theirs))
+        return with_head(frames, heads.index(theirs), origin.isolated_atom_energies(theirs))
 
-    compared = {label("training", n): frames for n, frames in zip(data.sets, by_level(dataset, "train"), strict=True)}
+    compared = {label("training", n): frames for n, frames in zip(data.sets, frames_by_head(dataset, "train"), strict=True)}
     compared |= {name: counted(frames) for name, frames in data.watched.items()}
     settings = config.data.replay
     if settings is None:

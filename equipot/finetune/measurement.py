@@ -23,7 +23,7 @@ from equipot.training.errors import error_table, evaluate_sets
 
 def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
     """Everything that a baseline depends on, as text."""
-    model, levels = config.model, config.data.levels.values()
+    model, levels = config.model, config.data.by_head.values()
     asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
     return json.dumps([origin.sha256, *asked, model.head, labels_itself(config), hashes(data)])
 
@@ -31,7 +31,7 @@ def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
 def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:
     """E0 of the level of theory of a head; ``explained`` (frames,) are the base's energies of its training frames, eV."""
     refit = config.model.atomic_energies == "refit"
-    return refit_energies(config.data.levels[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
+    return refit_energies(config.data.by_head[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
 
 
 def check_energies(config: TrainConfig, origin: Origin, data: TuningData) -> None:

@@ -84,12 +84,12 @@ def _check_room(atoms: int, volume: float, cutoff: float) -> None:
     neighbours = atoms / volume * 4 / 3 * np.pi * cutoff**3
     if atoms * neighbours < MANY_PAIRS:
         return
-    needed, there_is = PAIR_BYTES * atoms * neighbours, memory.host()
-    if there_is is not None and needed > there_is:
-        fitting = cutoff * np.cbrt(there_is / needed)
+    needed, available = PAIR_BYTES * atoms * neighbours, memory.available_on_host()
+    if available is not None and needed > available:
+        fitting = cutoff * np.cbrt(available / needed)
         raise ValueError(
             f"cutoff {cutoff:g} Å: {atoms} atoms with about {neighbours:.0f} neighbours each need {needed / 2**30:.1f} GiB "
-            f"or so for their list, but {there_is / 2**30:.1f} GiB are free; a cutoff below {fitting:.1f} Å would fit"
+            f"or so for their list, but {available / 2**30:.1f} GiB are free; a cutoff below {fitting:.1f} Å would fit"
         )
 
 

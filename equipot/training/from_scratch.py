@@ -46,7 +46,7 @@ def from_scratch(config: TrainConfig) -> Beginning:
 def load_levels(config: TrainConfig) -> Dataset:
     """The data of a run, of one level of theory or of several."""
     cutoff, needs = config.model.cutoff or LONGEST, config.model.needs
-    levels = {name: data.also(config.model.provides) for name, data in config.data.levels.items()}
+    levels = {name: data.also(config.model.provides) for name, data in config.data.by_head.items()}
     found = {name: load_data(data, config.seed, cutoff, needs) for name, data in levels.items()}
     return joined(found, tuple(found)) if config.data.heads else found[""]
 
@@ -96,7 +96,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         atomic_energies=energy_table(dataset.atomic_energies),
         training_data=sha256,
         version=equipot.__version__,
-        heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.levels.items()),
+        heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.head_energies.items()),
     )
     # A model may be made for more elements than the data have; those are never asked for.
     elements = config.model.elements if config.model.has_elements else stats.elements

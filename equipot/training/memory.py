@@ -36,16 +36,16 @@ def check_step(key: str, run: TrainingRun, step: CompiledStep, carried: tuple, l
     device = run.mesh.devices.flat[0]
     # Devices of a CPU share the memory of the host.
     share = run.mesh.size if device.platform == "cpu" else 1
-    there_is = memory.there_is(device)
+    available = memory.available(device)
     needed = share * step.compile(*carried, place(run.mesh, loader.build(largest)))
-    if there_is is None or needed <= there_is:
+    if available is None or needed <= available:
         return
     shape, sizes = loader.shape(largest), loader.frames.sizes
-    room = shape.atoms * there_is / needed
+    room = shape.atoms * available / needed
     most = run.mesh.size * int((np.cumsum(np.sort(sizes[:, 0])[::-1]) <= room).sum())
     fits = f"training.{key}: {most} would fit" if most else f"not even a training.{key} of 1 for each device fits"
     raise ValueError(
         f"training.{key} {loader.batch_size}: a step of {shape.atoms} atoms with up to {shape.slots} neighbours each needs "
-        f"about {needed / GIB:.3g} GiB, but {there_is / GIB:.3g} GiB are free; {fits}; a cutoff below "
+        f"about {needed / GIB:.3g} GiB, but {available / GIB:.3g} GiB are free; {fits}; a cutoff below "
         f"{loader.frames.cutoff:g} Å, fewer channels or float32 take less"
     )

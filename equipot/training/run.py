@@ -14,7 +14,7 @@ from equipot import config as configs
 from equipot import earlier, eqp
 from equipot.console import Console, duration, stream_of
 from equipot.data.config import KINDS
-from equipot.data.heads import by_level, label
+from equipot.data.heads import frames_by_head, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.models.network import Network
@@ -234,7 +234,7 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
     sets = {
         label(kind, head): frames
         for kind in ("validation", "test")
-        for head, frames in zip(dataset.levels or ("",), by_level(dataset, KINDS[kind]), strict=True)
+        for head, frames in zip(dataset.head_energies or ("",), frames_by_head(dataset, KINDS[kind]), strict=True)
     }
     sets |= {} if base is None else base.sets
     found = evaluate_sets(potential, sets, run.config.valid_batch_size, run.mesh.size)

@@ -7,7 +7,7 @@ from equipot.data import comment
 from equipot.data.checks.frames import check
 from equipot.data.checks.report import DataError
 from equipot.data.config import Reading
-from equipot.data.read import Keys, Units, read
+from equipot.data.read import Keys, Units, read, read_one
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol
 
@@ -160,6 +160,14 @@ def test_positions_of_cp2k_are_neither_in_ev_nor_known_to_be_open(put):
     with pytest.raises(ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"):
         read(path)
     assert read(path, units=Units("Hartree"))[0].energy == pytest.approx(-17.1643871 * hartree)
+
+
+def test_positions_of_cp2k_that_say_they_are_open_are_a_start(put):
+    """Dynamics and the doctor have no units to set: the remedy that they name is in the file."""
+    line = "i =        3, time =        1.500, E =       -17.1643871"
+    with pytest.raises(ValueError, match=r'Lattice="\.\.\." \(pbc="F F F" for an open cluster\)'):
+        read_one(str(put(line)))
+    assert not read_one(str(put(f'{line}, pbc="F F F"'))).pbc.any()
 
 
 def test_comments_are_taken_apart():

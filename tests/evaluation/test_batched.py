@@ -150,15 +150,15 @@ def test_one_great_cell_among_molecules(device, monkeypatch):
 def test_little_memory_means_many_batches(device, monkeypatch):
     model, frames = argon(), clusters(200)
     expected, few = evaluate_each(model, frames), len(device.graphs)
-    there_is = max(device.needs) / 5
-    monkeypatch.setattr(memory, "there_is", lambda device: there_is)
+    available = max(device.needs) / 5
+    monkeypatch.setattr(memory, "available", lambda device: available)
     monkeypatch.setattr(batched, "SMALL", 0)
     device.__init__()
     assert_same(evaluate_each(model, frames), expected)
-    assert max(device.needs) <= batched.SHARE * there_is
+    assert max(device.needs) <= batched.SHARE * available
     assert len(device.graphs) >= 5 * few and len(device.shapes) <= 3
     device.__init__()
-    monkeypatch.setattr(memory, "there_is", lambda device: 1000)
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
     with pytest.warns(UserWarning, match="atoms with up to .* neighbours need about .* GiB, but .* GiB are free"):
         assert_same(evaluate_each(model, frames[:3]), expected[:3])
     assert max(int(g.graph_mask.sum()) for g in device.graphs) == 1

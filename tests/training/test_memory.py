@@ -20,7 +20,7 @@ def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypa
     training, validation = needed
     assert training > validation > 0
     room = max(int(0.6 * training), validation)
-    monkeypatch.setattr(memory, "there_is", lambda device: room)
+    monkeypatch.setattr(memory, "available", lambda device: room)
     complaint = r"training\.batch_size 12: a step of 48 atoms .* are free; training\.batch_size: \d+ would fit"
     with pytest.raises(ValueError, match=complaint) as told:
         tiny.run(tmp_path / "small", settings)
@@ -32,16 +32,16 @@ def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypa
 
 def test_validation_is_looked_at_too(tmp_path, monkeypatch):
     settings = {"epochs": 1, "batch_size": 1, "valid_batch_size": 4, "devices": 1}
-    monkeypatch.setattr(memory, "there_is", lambda device: 1)
+    monkeypatch.setattr(memory, "available", lambda device: 1)
     with pytest.raises(ValueError, match=r"not even a training\.batch_size of 1"):
         tiny.run(tmp_path / "run", settings)
     sizes = {}
     original = CompiledStep.compile
     noted = lambda self, *arguments: sizes.setdefault(len(sizes), original(self, *arguments))
     monkeypatch.setattr(CompiledStep, "compile", noted)
-    monkeypatch.setattr(memory, "there_is", lambda device: None)
+    monkeypatch.setattr(memory, "available", lambda device: None)
     tiny.run(tmp_path / "unknown", settings)
     if sizes[1] > sizes[0]:
-        monkeypatch.setattr(memory, "there_is", lambda device: sizes[0])
+        monkeypatch.setattr(memory, "available", lambda device: sizes[0])
         with pytest.raises(ValueError, match=r"training\.valid_batch_size 4"):
             tiny.run(tmp_path / "valid", settings)

@@ -1,7 +1,7 @@
-"""Whether energy, forces and stress of a file agree in sign and unit.
+"""Test whether energy, forces and stress of a file agree in sign and unit.
 
-Pairs of near frames prove it (``work``), where there are some. Elsewhere a crude force field fitted to the forces judges; its
-contradictions are errors only where it describes forces that it was not fitted to almost completely, else warnings.
+Pairs of similar frames give a proof (``work``). Without such pairs, a crude force field is fitted to the forces (``pair_fit``):
+disagreement with the fit is an error only if the fit predicts held-out forces almost completely, else a warning.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol, kJ_per_mol
 
 FRAMES, ATOMS, EDGES, ELEMENTS = 40, 4000, 400_000, 6
-"""Limits of the sample that is fitted."""
+"""Largest sample that is fitted."""
 LEAST = 4
-"""Frames without which nothing is said."""
+"""Smallest number of frames for a result."""
 CLOSEST = 0.3
-"""Frames with a closer pair (Å) are left to the check of distances."""
+"""Shortest distance (Å) in frames that are used; the check of distances reports closer pairs."""
 EXPLAINED = 0.5
-"""Correlation of the fit with the forces below which it says nothing."""
+"""Smallest correlation of the fit with held-out forces for a result."""
 TRUSTED, SUSPECTED, SHUFFLED = 0.8, 0.6, 0.5
-"""Correlations from which a contradiction is an error, or worth a warning; and below which an order cannot be right."""
+"""Smallest correlation for an error, smallest for a warning, and largest of a wrong order of components."""
 FACTOR = 6.0
-"""Slopes within this factor of one are what a crude fit gives for right labels."""
+"""Slopes between 1/FACTOR and FACTOR are within the error of the fit for right labels."""
 MATCH = 2.0
-"""A known mistake is named when the slope is within this factor of it."""
+"""A known mistake is reported if the slope differs from the mistake's by less than this factor."""
 STRAIN = 0.03
-"""Largest strain between two frames whose energies and stresses are compared: the trapezoid rule then errs by about 0.1 GPa."""
+"""Largest strain between two frames whose energies and stresses are compared; the trapezoid rule errs by about 0.1 GPa."""
 PRESSURE = 0.2 * GPa
-"""Pressure (eV/Å^3) between the stress and the derivative of the energy that is worth a warning."""
+"""Smallest difference (eV/Å^3) of the pressures from stress and energy for a warning."""
 MANY, PAIRS = 500, 20_000
-"""Frames among which strained ones are looked for, and pairs of them that are looked at."""
+"""Largest number of frames that are searched for strained ones, and of pairs of these."""
 PROVEN = 0.97
-"""Correlation of the fit with forces that it was not fitted to, from which it proves something."""
+"""Smallest correlation of the fit with held-out forces for an error."""
 TELLING = 3.0
-"""Predicted stresses that are not this many times their error say nothing."""
+"""Smallest ratio of predicted stresses to their standard error for a result."""
 REVERSED = "it looks like a pressure tensor: stress is positive under tension, so reverse its sign"
 
 ENERGY_MISTAKES = {
@@ -55,7 +55,7 @@ ENERGY_MISTAKES = {
     1 / kJ_per_mol: "the energies may be in kJ/mol while the forces are in eV/Å",
     kJ_per_mol: "the forces may be in kJ/mol/Å while the energies are in eV",
 }
-"""By the ratio of energy differences to what the forces imply; the forces' own unit makes them wrong the other way."""
+"""Mistakes by the ratio of labelled energy differences to those that the forces imply."""
 STRESS_MISTAKES = {
     1 / GPa: "it looks like GPa: set data.units.stress to GPa",
     10 / GPa: "it looks like kbar: set data.units.stress to kbar",
@@ -63,7 +63,7 @@ STRESS_MISTAKES = {
     GPa: "it may have been divided by 160.2 once too often",
     bohr**3 / hartree: "it looks like Hartree/bohr^3: set data.units.stress to that",
 }
-"""By the ratio of labels to what the forces imply."""
+"""Mistakes by the ratio of labelled stresses to those that the forces imply."""
 
 
 def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
@@ -71,7 +71,7 @@ def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[in
 
     Args:
         structures: a set of frames.
-        files: which frames come from which file.
+        files: indices of the frames of each file.
     """
     for file, rows in files.items():
         yield from _pressures(file, structures, rows)
@@ -97,7 +97,7 @@ def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[in
 
 
 def _softened(found: Problem, certain: bool, correlation: float) -> Problem:
-    """Turn an error into a warning where the pair potential does not describe the forces well enough for a proof."""
+    """Turn an error into a warning if the fit does not predict the forces well enough for a proof."""
     if certain or found.severity == WARNING:
         return found
     doubt = f"{found.what}; judged by a pair potential that describes the forces with a correlation of {correlation:.2f}"
@@ -105,7 +105,7 @@ def _softened(found: Problem, certain: bool, correlation: float) -> Problem:
 
 
 def _proven_forces(file: str, factor: Factor | None) -> Iterator[Problem]:
-    """Find forces that are not the slope of the energy along paths between near frames."""
+    """Find forces that are not minus the slope of the energy between similar frames."""
     if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
         return
     seen = f"{factor.value:.3g} +- {factor.error:.2g} times the work of the forces in {factor.pairs} pairs of near frames"
@@ -115,7 +115,7 @@ def _proven_forces(file: str, factor: Factor | None) -> Iterator[Problem]:
 
 
 def _proven_stress(file: str, factor: Factor | None) -> Iterator[Problem]:
-    """Find stresses that are not the slope of the energy under strain between near frames."""
+    """Find stresses that are not the slope of the energy under strain between similar frames."""
     if factor is None or 1 / NEAR_ONE < factor.value < NEAR_ONE:
         return
     seen = f"energy differences are {factor.value:.3g} +- {factor.error:.2g} times the work of the stress"
@@ -127,9 +127,13 @@ def _proven_stress(file: str, factor: Factor | None) -> Iterator[Problem]:
 def _verdict(
     file: str, kinds: tuple[str, str], value: float, mistakes: Mapping[float, str], texts: tuple[str, str, str]
 ) -> Iterator[Problem]:
-    """Report an error where a proven factor is negative or that of a known mistake, a warning for any other.
+    """Report a factor that is not near one: an error if negative or that of a known mistake, else a warning.
 
-    ``kinds`` are those of a wrong sign and of a wrong unit; ``texts`` say what was seen, and the remedy of sign and of unit.
+    Args:
+        kinds: names of the checks of sign and of unit.
+        value: the factor.
+        mistakes: known mistakes by their factor.
+        texts: observation, remedy of the sign, remedy of the unit.
     """
     what, reverse, remedy = texts
     known = [] if 1 / NEAR_ONE < abs(value) < NEAR_ONE else mistakes.items()
@@ -142,7 +146,7 @@ def _verdict(
 
 
 def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
-    """Find stresses that are all zero: they were not calculated."""
+    """Find sets whose stresses are all zero, because they were not calculated."""
     stresses = [s.stress for s in sample if s.stress is not None]
     if len(stresses) >= LEAST and not np.any(np.abs(stresses) > 1e-12):
         remedy = "set data.keys.stress to none: it was not calculated"
@@ -150,7 +154,7 @@ def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
 
 
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
-    """Select frames with usable forces, few enough for a quick fit; the same ones in every run."""
+    """Select frames for a quick fit, at random with a fixed seed."""
     chosen, elements, atoms, edges = [], set(), 0, 0
     for k in np.random.Generator(np.random.PCG64(0)).permutation(rows):
         s = structures[int(k)]
@@ -168,7 +172,7 @@ def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Struct
 
 
 def _usable(s: Structure) -> bool:
-    """Whether a frame has forces to fit to, and a geometry that the neighbour search takes."""
+    """Whether a frame has finite labels, nonzero forces, and a geometry without overlapping atoms or a flat cell."""
     if s.forces is None or len(s) < 2:
         return False
     values = (s.positions, s.cell, s.forces, s.energy, s.stress)
@@ -180,9 +184,9 @@ def _usable(s: Structure) -> bool:
 
 
 def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> Iterator[Problem]:
-    """Compare energy differences between frames of one cell with those of the fitted pairs.
+    """Compare energy differences between frames of one cell with those of the fit, ``predicted`` (frames,) in eV.
 
-    It is an error only where no group of comparable frames says otherwise.
+    Disagreement is an error only if no group of comparable frames contradicts it.
     """
     rows = _comparable(sample)
     if sum(map(len, rows)) < 2 * LEAST:
@@ -205,9 +209,9 @@ def _energies(file: str, sample: Sequence[Structure], predicted: np.ndarray) -> 
 
 
 def _comparable(sample: Sequence[Structure]) -> list[np.ndarray]:
-    """Group frames of one composition in the same cell, or in none, where they are enough.
+    """Group frames of one composition and one cell; returns the indices of each group of at least ``LEAST``.
 
-    Forces do not tell what it costs to strain a cell, or to turn a cluster into a crystal.
+    Forces do not determine energy differences between cells, or between a cluster and a crystal.
     """
     alike: dict[tuple[bytes, ...], list[int]] = defaultdict(list)
     for k, s in enumerate(sample):
@@ -218,15 +222,19 @@ def _comparable(sample: Sequence[Structure]) -> list[np.ndarray]:
 
 
 def _size(s: Structure) -> float:
-    """Length, area or volume (Å, Å^2, Å^3) that the repeating lattice vectors span; 1 without any."""
+    """Compute the length, area or volume (Å, Å^2, Å^3) that the periodic lattice vectors span; 1 without any."""
     rows = s.cell[s.pbc]
     return float(np.sqrt(max(np.linalg.det(rows @ rows.T), 0.0)))
 
 
 def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, errors: np.ndarray) -> Iterator[Problem]:
-    """Compare the stress without its trace with the virial of the fitted pairs.
+    """Compare the stress without its trace with the virial of the fit.
 
-    The trace is left out: a two-body fit to forces does not know the pressure that everything else in a solid adds.
+    The trace is left out, because a two-body fit to forces does not determine the pressure of a solid.
+
+    Args:
+        virials: (frames, 3, 3) eV.
+        errors: (frames,) standard errors of the virials, eV.
     """
     rows = [k for k, s in enumerate(sample) if s.stress is not None and s.volume > 0]
     if len(rows) < LEAST:
@@ -250,10 +258,10 @@ def _stresses(file: str, sample: Sequence[Structure], virials: np.ndarray, error
 
 
 def _pressures(file: str, structures: Sequence[Structure], rows: Sequence[int]) -> Iterator[Problem]:
-    """Find a pressure between the stress and the derivative of the energy, from frames that differ by nothing but a strain.
+    """Find a difference between the pressures from stress and energy, from frames that differ by a strain only.
 
     Along the straight line from cell h_a to cell h_b, with row vectors, dE = V sigma : (h^-1 dh); the trapezoid rule between
-    the two ends gives their energy difference. What is left over in proportion to the change of volume is a pressure.
+    the ends gives the energy difference. A residual proportional to the change of volume is a pressure.
     """
     pairs = islice((pair for group in _strained(structures, rows) for pair in combinations(group, 2)), PAIRS)
     changes, left = np.array([part for a, b in pairs if (part := _work(a, b)) is not None]).reshape(-1, 2).T
@@ -285,7 +293,7 @@ def _strained(structures: Sequence[Structure], rows: Sequence[int]) -> list[list
 
 
 def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
-    """Change of volume (Å^3) from one frame to another, and work of the stress less change of energy (eV); nothing if far."""
+    """Compute the change of volume (Å^3), and work of the stress less energy difference (eV); None if strained too far."""
     change = b.cell - a.cell
     strains = [np.linalg.solve(s.cell, change) for s in (a, b)]
     if np.abs(strains).max() > STRAIN:
@@ -296,7 +304,7 @@ def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
 
 
 def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Problem]:
-    """Find shear components that stand in another order than yz, xz, xy."""
+    """Find shear components that are not in the order yz, xz, xy; tensors are (frames, 3, 3)."""
     shear = lambda tensors: np.stack([tensors[:, 1, 2], tensors[:, 0, 2], tensors[:, 0, 1]])
     x, y = shear(predicted), shear(labels)
     if np.linalg.norm(y) < 0.05 * np.linalg.norm(labels):
@@ -314,7 +322,7 @@ def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Pro
 def _judge(
     kind: str, file: str, what: str, correlation: float, slope: float, mistakes: Mapping[float, str], remedy: str
 ) -> Iterator[Problem]:
-    """A finding where the slope is negative or far from one, as certain as the correlation is strong."""
+    """Report a slope that is negative or far from one: an error if the correlation is strong, a warning if it is weaker."""
     size = abs(slope)
     if abs(correlation) < SUSPECTED or _right(slope):
         return
@@ -328,16 +336,17 @@ def _judge(
 
 
 def _right(slope: float) -> bool:
-    """Whether sign and unit can be right."""
+    """Whether a slope is within the error of the fit for right labels."""
     return 1 / FACTOR < slope < FACTOR
 
 
 def _traceless(tensors: np.ndarray) -> np.ndarray:
+    """Subtract the trace of tensors (n, 3, 3)."""
     return tensors - np.trace(tensors, axis1=1, axis2=2)[:, None, None] * np.eye(3) / 3
 
 
 def _regress(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Correlation about zero, and the ratio of sizes with its sign."""
+    """Compute the correlation about zero, and |y| / |x| with the sign of the correlation."""
     sizes = np.linalg.norm(x), np.linalg.norm(y)
     correlation = float(x @ y / max(sizes[0] * sizes[1], 1e-300))
     return correlation, float(np.copysign(sizes[1] / max(sizes[0], 1e-300), correlation))

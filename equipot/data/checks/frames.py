@@ -1,4 +1,4 @@
-"""What is wrong with reference data, found before any training: each problem with file, frame and remedy."""
+"""Check reference data before training; each problem names file, frame and remedy."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from equipot.quantities import ENERGY, FORCES, Quantity, ordered
 from equipot.structure import Structure
 
 CUTOFF, MAX_FORCE, MIN_DISTANCE = 5.0, 200.0, 0.3
-"""What is taken for granted of a model (Å) and of data (eV/Å, Å)."""
+"""Defaults: cutoff of the model (Å), largest force component (eV/Å), shortest distance (Å)."""
 SAME_PLACE = 1e-3
-"""Å."""
+"""Distance (Å) below which two atoms are at one place."""
 TOO_CLOSE = 0.5
-"""Pairs below this share of the sum of their covalent radii are worth a warning."""
+"""Ratio of distance to sum of covalent radii below which a pair gets a warning."""
 BOHR_RATIO = (1.6, 2.2)
-"""Typical nearest neighbour over sum of covalent radii when bohr are taken for Å; near 1 in bonded matter."""
+"""Range of the ratio of nearest-neighbour distance to sum of covalent radii if bohr are taken for Å; near 1 if Å."""
 NOBLE = (2, 10, 18, 36, 54, 86)
 OUTLIER = (30.0, 0.3)
 """Robust standard deviations and eV/atom beyond which an energy is an outlier."""
 ENOUGH_FRAMES = 20
-"""Fewer do not tell what is an outlier."""
+"""Smallest number of frames for a search for outliers."""
 SAME_ENERGY = 1e-3
-"""eV/atom; the same geometry may differ by this."""
+"""Largest difference (eV/atom) between energies of one geometry."""
 
 
 def check(
@@ -43,10 +43,14 @@ def check(
     min_distance: float = MIN_DISTANCE,
     needs: Sequence[str] = (),
 ) -> Report:
-    """Looks at every frame of the sets once, and at a sample for the agreement of the labels.
+    """Check every frame of the sets, and the agreement of labels on a sample.
 
-    ``cutoff`` (Å) is for atoms without neighbours, ``max_force`` in eV/Å, ``min_distance`` in Å. The set ``train`` says which
-    elements there may be. ``needs`` is that of the term that will be trained.
+    Args:
+        sets: frames by the name of the set; the elements of ``train`` are those that other sets may hold.
+        cutoff: distance (Å) within which every atom should have a neighbour.
+        max_force: largest force component, eV/Å.
+        min_distance: shortest distance, Å.
+        needs: inputs of the term to train, such as charge, see ``Term.needs``.
     """
     problems: list[Problem] = []
     seen: dict[bytes, tuple[str, str, float | None]] = {}
@@ -72,28 +76,28 @@ def check(
 
 
 def _weightless(rows: Sequence[Row]) -> Iterator[Problem]:
-    """A training set of which nothing counts."""
+    """Find a training set whose frames all have weight zero."""
     if rows and not any(row.weight for row in rows):
         remedy = "give some of them a weight above zero, in the files or in data.weights"
         yield Problem(ERROR, "weight", file_of(rows[0].name), "every training frame has weight zero", remedy)
 
 
 class Row(NamedTuple):
-    """What the checks of a whole set need to know of one frame."""
+    """Summary of one frame, for the checks of a whole set."""
 
     name: str
     has: frozenset[Quantity]
-    """What it has labels of."""
+    """Quantities with labels."""
     counts: dict[int, int]
     """Atoms of each Z."""
     energy: float
-    """eV; NaN where there is none, or one of weight zero."""
+    """Total energy, eV; NaN if missing or of weight zero."""
     nearest: float
-    """Median over the atoms of the nearest neighbour, in sums of covalent radii; NaN where that says nothing."""
+    """Median over atoms of nearest-neighbour distance / sum of covalent radii; NaN with noble gases or below three atoms."""
     state: dict[str, float]
     """Charge and spin."""
     weight: float
-    """Of the frame; zero where all of its labels have none."""
+    """Frame weight, or 0 if all labels have weight zero."""
 
 
 def _row(s: Structure, nearest: float) -> Row:
@@ -108,7 +112,7 @@ def _elements(rows: Sequence[Row]) -> set[int]:
 
 
 def _files(rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Which frames come from which file."""
+    """Return the indices of the frames of each file."""
     found: dict[str, list[int]] = defaultdict(list)
     for k, row in enumerate(rows):
         found[file_of(row.name)].append(k)
@@ -116,6 +120,7 @@ def _files(rows: Sequence[Row]) -> dict[str, list[int]]:
 
 
 def _describe(rows: Sequence[Row]) -> str:
+    """Summarise a set in a line."""
     if not rows:
         return "no frames"
     atoms = [sum(row.counts.values()) for row in rows]
@@ -127,7 +132,7 @@ def _describe(rows: Sequence[Row]) -> str:
 
 
 def _frame(s: Structure, max_force: float) -> Iterator[Problem]:
-    """What is wrong with the numbers of one frame."""
+    """Find invalid values in one frame: elements, NaN, missing labels, large forces, a flat cell."""
     error = lambda kind, what, remedy: Problem(ERROR, kind, s.name, what, remedy)
     if (s.numbers < 1).any() or (s.numbers > 118).any():
         wrong = int(s.numbers[(s.numbers < 1) | (s.numbers > 118)][0])
@@ -155,7 +160,7 @@ def _frame(s: Structure, max_force: float) -> Iterator[Problem]:
 
 
 def _flat(s: Structure) -> bool:
-    """Whether the repeating lattice vectors do not span what they should."""
+    """Whether the periodic lattice vectors are linearly dependent."""
     rows = s.cell[s.pbc]
     if not np.all(np.isfinite(rows)):
         return False
@@ -164,7 +169,7 @@ def _flat(s: Structure) -> bool:
 
 
 def _distances(s: Structure, cutoff: float, min_distance: float) -> tuple[list[Problem], float]:
-    """Atoms that are alone or too close, and ``Row.nearest``."""
+    """Find atoms without neighbours or too close to each other; also return ``Row.nearest``."""
     if not (np.all(np.isfinite(s.positions)) and np.all(np.isfinite(s.cell))) or (s.pbc.any() and _flat(s)):
         return [], np.nan
     edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
@@ -188,7 +193,12 @@ def _distances(s: Structure, cutoff: float, min_distance: float) -> tuple[list[P
 
 
 def _close(s: Structure, edges: Edges, r: np.ndarray, ratio: np.ndarray, min_distance: float) -> Iterator[Problem]:
-    """The closest pair, in Å (``r``) or in sums of covalent radii (``ratio``), where it is too close."""
+    """Report the closest pair if too close.
+
+    Args:
+        r: (pairs,) distances, Å.
+        ratio: (pairs,) distances / sums of covalent radii.
+    """
     k = int(np.argmin(r if r.min() < min_distance else ratio))
     i, j = int(edges.centers[k]), int(edges.neighbors[k])
     pair = f"atoms {i} ({chemical_symbols[s.numbers[i]]}) and {j} ({chemical_symbols[s.numbers[j]]})"
@@ -203,7 +213,7 @@ def _close(s: Structure, edges: Edges, r: np.ndarray, ratio: np.ndarray, min_dis
 
 
 def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float | None]]) -> Iterator[Problem]:
-    """The same geometry a second time; across sets it spoils the test."""
+    """Find a geometry that occurs twice, in one set or in two; ``seen`` collects digests of geometries."""
     digest = hashlib.sha256()
     for value in (s.numbers, np.round(s.positions, 5) + 0.0, np.round(s.cell, 5) + 0.0, s.pbc, np.array([s.charge, s.spin])):
         digest.update(value.tobytes())
@@ -222,7 +232,7 @@ def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float 
 
 
 def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
-    """Labels that some frames of a file have and others lack, and a file without energies or forces."""
+    """Find labels that some frames of a file lack, and files without energies or forces."""
     for file, places in _files(rows).items():
         labels = ordered(label for k in places for label in rows[k].has)
         for label in labels:
@@ -239,7 +249,7 @@ def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
 
 
 def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:
-    """Frames of several charges or spins, for a model that cannot tell them apart."""
+    """Find different charges or spins if the model has no such input."""
     for name in ("charge", "spin"):
         values = [row.state[name] for row in rows]
         if name not in needs and len(set(values)) > 1:
@@ -249,7 +259,7 @@ def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:
 
 
 def _lengths(rows: Sequence[Row]) -> Iterator[Problem]:
-    """Positions in bohr, judged by how far apart bonded atoms are."""
+    """Find positions in bohr, from distances of nearest neighbours."""
     ratios = [row.nearest for row in rows if np.isfinite(row.nearest)]
     ratio = np.median(ratios) if ratios else 1.0
     if BOHR_RATIO[0] < ratio < BOHR_RATIO[1]:
@@ -259,7 +269,7 @@ def _lengths(rows: Sequence[Row]) -> Iterator[Problem]:
 
 
 def _outliers(rows: Sequence[Row]) -> Iterator[Problem]:
-    """Energies per atom that the composition does not explain, by a robust spread."""
+    """Find outliers among the energies per atom after a fit to compositions."""
     rows = [row for row in rows if np.isfinite(row.energy)]
     if len(rows) < ENOUGH_FRAMES:
         return
@@ -283,7 +293,7 @@ def _outliers(rows: Sequence[Row]) -> Iterator[Problem]:
 
 
 def _strangers(rows: Sequence[Row], known: set[int]) -> Iterator[Problem]:
-    """Elements that training never saw."""
+    """Find elements that no training frame holds."""
     for z in sorted(_elements(rows) - known):
         holders = [row.name for row in rows if z in row.counts]
         what = f"contains {chemical_symbols[z]} (as {len(holders)} frames do), which no training frame has"

@@ -1,4 +1,4 @@
-"""Whether energies of isolated atoms belong to the same calculations as the energies of the other frames."""
+"""Test whether the energies of isolated atoms and of the other frames come from one method."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from equipot.data.stats import RANK_TOLERANCE, compositions
 from equipot.structure import Structure
 
 BOUND = 15.0
-"""eV/atom: nothing is bound by more; tungsten has 8.9."""
+"""Largest binding energy, eV/atom; tungsten has 8.9."""
 OFF = 25.0
-"""eV: an element whose atoms are bound by more than this, beyond three errors of the estimate, has a wrong energy."""
+"""Largest estimated binding energy of an element (eV) beyond three standard errors; a larger one proves a wrong E0."""
 
 
-def isolated(structures: Iterable[Structure], free: Mapping[int, float]) -> Iterator[Problem]:
-    """Compare the frames with their isolated atoms.
+def isolated_atoms(structures: Iterable[Structure], isolated: Mapping[int, float]) -> Iterator[Problem]:
+    """Find energies of isolated atoms that contradict the energies of the frames.
 
     Args:
         structures: the training set.
-        free: energies of the isolated atoms, eV by Z.
+        isolated: energies of the isolated atoms, eV by Z.
     """
     counts, energies, _, elements = compositions(structures)
     labelled = np.isfinite(energies)
-    if not labelled.any() or any(z not in free for z in elements):
+    if not labelled.any() or any(z not in isolated for z in elements):
         return
     counts, energies = counts[labelled], energies[labelled]
-    binding = energies - counts @ np.array([free[z] for z in elements])
+    binding = energies - counts @ np.array([isolated[z] for z in elements])
     typical = float(np.median(binding / counts.sum(axis=1)))
     guess = _element(counts, binding)
     if guess is None and abs(typical) < BOUND:
@@ -48,13 +48,21 @@ def isolated(structures: Iterable[Structure], free: Mapping[int, float]) -> Iter
 
 
 def _element(counts: np.ndarray, binding: np.ndarray) -> tuple[int, float] | None:
-    """Estimate the element that is off, its column and its energy (eV), where the compositions of the frames tell."""
+    """Find the element with a wrong E0 by least squares.
+
+    Args:
+        counts: (frames, elements) atoms of each element.
+        binding: (frames,) total energies less E0, eV.
+
+    Returns:
+        Column of the element and its estimated binding energy (eV); None if no E0 is wrong or compositions do not tell.
+    """
     rank = np.linalg.matrix_rank(counts / counts.sum(axis=1, keepdims=True), tol=RANK_TOLERANCE * np.sqrt(len(counts)))
-    free = len(binding) - counts.shape[1]
-    if rank < counts.shape[1] or free < counts.shape[1]:
+    dof = len(binding) - counts.shape[1]
+    if rank < counts.shape[1] or dof < counts.shape[1]:
         return None
     values = np.linalg.lstsq(counts, binding, rcond=None)[0]
-    variance = np.sum((binding - counts @ values) ** 2) / free
+    variance = np.sum((binding - counts @ values) ** 2) / dof
     errors = np.sqrt(np.diag(np.linalg.inv(counts.T @ counts)) * variance)
     excess = np.abs(values) - 3 * errors
     worst = int(np.argmax(excess))

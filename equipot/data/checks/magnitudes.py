@@ -1,4 +1,4 @@
-"""Labels of a size that no electronic-structure method gives, with the unit that would explain them."""
+"""Find labels of impossible size, and name the unit that would explain them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from equipot.data.checks.report import ERROR, Problem
 from equipot.structure import Structure
 
 SAMPLE = 200
-"""Frames of a file that are looked at."""
+"""Number of frames of a file that are examined."""
 THOMAS_FERMI = 0.7687 * units.hartree
 """eV: an atom has a total energy of about -0.7687 Z^(7/3) Hartree, all electrons included; -0.5 for hydrogen."""
 ENERGY = 1.6
-"""A larger share of the sum of these energies is more than relativity and bonds can add."""
+"""Largest ratio of a total energy to the sum of these energies; relativity and bonds add less."""
 FORCE = 20.0
-"""eV/Å: a larger typical force component belongs to no bonded matter."""
+"""Largest typical force component of bonded matter, eV/Å."""
 STRESS = 100.0
-"""eV/Å^3, 16 TPa."""
+"""Largest typical stress component, eV/Å^3; 16 TPa."""
 TYPICAL = {"forces": 1.0, "stress": 0.03}
-"""eV/Å and eV/Å^3: what labels of this kind are about."""
+"""Typical components of forces (eV/Å) and stress (eV/Å^3)."""
 UNITS = {
     "energy": {"kcal/mol": units.kcal_per_mol, "kJ/mol": units.kJ_per_mol, "meV": 1e-3},
     "forces": {"kcal/mol/Å": units.kcal_per_mol, "kJ/mol/Å": units.kJ_per_mol, "meV/Å": 1e-3},
@@ -34,7 +34,7 @@ def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int
 
     Args:
         structures: a set of frames.
-        files: which frames come from which file.
+        files: indices of the frames of each file.
     """
     for file, rows in files.items():
         chosen = np.random.Generator(np.random.PCG64(0)).permutation(rows)[:SAMPLE]
@@ -45,7 +45,7 @@ def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int
 
 
 def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
-    """Find total energies beyond those of all electrons."""
+    """Find total energies far below those of an all-electron calculation."""
     held = [s for s in sample if s.energy is not None and np.isfinite(s.energy)]
     ratios = np.array([abs(s.energy) / (THOMAS_FERMI * np.sum(s.numbers.astype(float) ** (7 / 3)) + 1e-9) for s in held])
     if not len(held) or np.median(ratios) < ENERGY:
@@ -71,4 +71,5 @@ def _typical(file: str, sample: Sequence[Structure], label: str, limit: float, u
 
 
 def _remedy(label: str, near: Sequence[str]) -> str:
+    """Write the remedy for a label in a wrong unit; ``near`` are likely units."""
     return f"it looks like {' or '.join(near)}: set data.units.{label} to that" if near else f"state data.units.{label}"

@@ -1,8 +1,8 @@
-"""A linear two-body force field, fitted to forces: crude, but enough to tell the sign and unit of the other labels.
+"""Fit a linear two-body force field to forces: crude, but enough to tell sign and unit of the other labels.
 
-E = sum over pairs of c_k b_k(r) is linear in c, and so are its forces and its virial dE/d(strain). Coefficients fitted to the
-forces alone predict stresses and energy differences that correlate with the labels when those are right: a slope near -1
-means a wrong sign, near 160 that somebody wrote GPa.
+E = sum over pairs of c_k b_k(r) is linear in c, and so are the forces and the virial dE/d(strain). Coefficients fitted to the
+forces alone predict stresses and energy differences that correlate with right labels: a slope near -1 means a wrong sign, a
+slope near 160 a stress in GPa.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from equipot.neighbors import neighbor_list
 from equipot.structure import Structure
 
 CUTOFF = 5.5
-"""Å."""
+"""Cutoff of the force field, Å."""
 BASIS = 10
+"""Number of basis functions per pair of elements."""
 RIDGE = 1e-6
+"""Regularisation of the normal matrix with unit diagonal."""
 ENOUGH = 3
 """Force components needed for each coefficient."""
 
 
 class Features(NamedTuple):
-    """Derivatives of one frame's energy with respect to the coefficients."""
+    """Derivatives of energy, forces and virial of one frame with respect to the coefficients."""
 
     energy: np.ndarray
     """(coefficients,)"""
@@ -42,7 +44,7 @@ def basis(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def features(structure: Structure, pairs: dict[tuple[int, int], int]) -> Features:
-    """Calculate the derivatives of one frame's energy, forces and virial; ``pairs`` numbers the pairs of elements."""
+    """Compute the features of one frame; ``pairs`` maps pairs of elements (Z, Z), Z ascending, to 0, 1, ..."""
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, CUTOFF)
     vectors = structure.positions[edges.neighbors] + edges.shifts @ structure.cell - structure.positions[edges.centers]
     r = np.linalg.norm(vectors, axis=1)
@@ -66,22 +68,22 @@ class PairFit(NamedTuple):
     """Predictions of a two-body fit to the forces of some frames."""
 
     correlation: float
-    """Of fitted and labelled forces."""
+    """Correlation of fitted and labelled forces."""
     held_out: float
-    """Of labelled forces and those of a fit to the other half of the frames."""
+    """Correlation of labelled forces and forces of a fit to the other half of the frames."""
     energies: np.ndarray
-    """(frames,) eV, up to a constant for each composition."""
+    """(frames,) energies up to a constant for each composition, eV."""
     virials: np.ndarray
-    """(frames, 3, 3) dE/d(strain), eV."""
+    """(frames, 3, 3) virials dE/d(strain), eV."""
     errors: np.ndarray
-    """(frames,) standard error of the virial without its trace (norm, eV), from what is left of the forces."""
+    """(frames,) standard error (norm, eV) of the virial without its trace, from the residual of the forces."""
 
 
 def fit(structures: Sequence[Structure]) -> PairFit | None:
     """Fit a two-body force field to the forces of some frames by least squares.
 
     Returns:
-        Its predictions; None where the forces are too few for so many coefficients.
+        Predictions of the fit; None if there are too few forces for the number of coefficients.
     """
     elements = sorted({int(z) for s in structures for z in s.numbers})
     pairs = {pair: k for k, pair in enumerate((a, b) for a in elements for b in elements if a <= b)}
@@ -111,11 +113,12 @@ def fit(structures: Sequence[Structure]) -> PairFit | None:
 
 
 def _solve(normal: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve regularised least squares: coefficients, and their covariance in units of the residual's variance."""
+    """Solve regularised least squares: coefficients, and their covariance divided by the variance of the residual."""
     size = np.sqrt(np.maximum(np.diag(normal), 1e-300))
     inverse = np.linalg.inv(normal / np.outer(size, size) + RIDGE * np.eye(len(size)))
     return inverse @ (right / size) / size, inverse / np.outer(size, size)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Compute the correlation about zero, a.b / (|a| |b|)."""
     return float(np.dot(a, b) / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-300))

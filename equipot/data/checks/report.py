@@ -1,4 +1,4 @@
-"""Problems that the checks of reference data find, and the report that they make."""
+"""Problems that the checks of reference data find, and their report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 ERROR, WARNING = "error", "warning"
 SHOWN = 3
-"""Frames named for each kind of problem; the others are counted."""
+"""Number of frames listed for each kind of problem."""
 LISTED = 10
-"""Problems in the message of a DataError."""
+"""Number of problems listed in the message of a DataError."""
 SWITCHES = (
     "force_sign", "energy_unit", "stress_unit", "stress_sign", "stress_order", "stress_zero", "stress_pressure",
     "energy_size", "force_size", "stress_size", "contradiction", "isolated_energy",
 )  # fmt: skip
-"""Kinds of problems that ``data.checks`` turns into warnings or skips: judgements, not what makes training impossible."""
+"""Kinds of problems that ``data.checks`` can turn into warnings or skip: estimates, not errors that prevent training."""
 
 
 class DataError(ValueError):
@@ -24,12 +24,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """A problem in the data."""
 
     severity: str
+    """error or warning."""
     kind: str
+    """Name of the check, such as force_sign."""
     where: str
-    """File and frame."""
+    """File and frame, such as ``train.xyz, frame 12``."""
     what: str
     remedy: str
 
@@ -40,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What the checks found, and what they looked at."""
+    """Problems that the checks found, and a summary of the sets."""
 
     problems: tuple[Problem, ...]
     summary: tuple[str, ...]
@@ -50,18 +52,20 @@ class Report:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
+        """Problems that are errors."""
         return tuple(p for p in self.problems if p.severity == ERROR)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings and notes as text; what repeats is counted."""
+        """Warnings and notes as lines of text; repeated ones are counted."""
         return (*_brief([p for p in self.problems if p.severity == WARNING]), *self.notes)
 
     def with_warnings(self, notes: Iterable[str]) -> Report:
+        """Add notes to the report."""
         return replace(self, notes=(*self.notes, *notes))
 
     def judged(self, checks: Mapping[str, str]) -> Report:
-        """Turn the problems of some kinds into warnings, or leave them out.
+        """Turn errors of some kinds into warnings, or remove problems of some kinds.
 
         Args:
             checks: ``warn`` or ``skip`` by kind, one of ``SWITCHES``.
@@ -74,7 +78,7 @@ class Report:
         return replace(self, problems=(*self.problems, *problems))
 
     def without(self, kind: str) -> Report:
-        """Leave the problems of one kind out of the report."""
+        """Remove the problems of one kind."""
         return replace(self, problems=tuple(p for p in self.problems if p.kind != kind))
 
     def raise_errors(self) -> None:
@@ -109,4 +113,5 @@ def _brief(problems: Sequence[Problem]) -> list[str]:
 
 
 def file_of(where: str) -> str:
+    """Return the file of ``FILE, frame K``."""
     return where.rpartition(", frame ")[0] or where

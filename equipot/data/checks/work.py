@@ -1,9 +1,8 @@
-"""Whether energies, forces and stresses are derivatives of each other, from pairs of frames that are close in geometry.
+"""Test whether forces and stresses are derivatives of the energy, from pairs of frames with similar geometries.
 
 From frame a to frame b, with displacements d of the atoms beyond the strain e of the cell, the trapezoid rule gives
-E_b - E_a = -1/2 (F_a + F_b) . d + 1/2 (V_a s_a + V_b s_b) : e up to third order, whatever the potential is. A regression over
-pairs finds the factors in front of the terms, which are 1 for right labels, with their errors: no statement is made beyond
-these.
+E_b - E_a = -1/2 (F_a + F_b) . d + 1/2 (V_a s_a + V_b s_b) : e up to third order, for any potential. A regression over pairs
+gives the factors in front of the terms, which are 1 for right labels, and their standard errors.
 """
 
 from __future__ import annotations
@@ -17,49 +16,51 @@ import numpy as np
 from equipot.structure import Structure
 
 MANY, MEMBERS = 400, 60
-"""Frames that are looked at, and those of one composition."""
+"""Largest number of frames, in all and of one composition."""
 NEAR, SOFT = 0.3, 0.05
-"""Largest root mean square displacement of a pair, and that below which all pairs count alike (Å)."""
+"""Largest RMS displacement of a pair, and RMS displacement below which all pairs have equal weight (Å)."""
 STRAIN = 0.12
 """Largest strain of a pair."""
 SAME_CELL = 1e-4
-"""Largest strain between cells that are the same."""
+"""Largest strain between cells that count as equal."""
 LEAST = 6
-"""Pairs without which nothing is said."""
+"""Smallest number of pairs for a result."""
 NEAR_ONE = 3.0
-"""Factors within this of one are right."""
+"""Factors between 1/NEAR_ONE and NEAR_ONE count as right."""
 SURE = 5.0
-"""Errors that a factor must be away from zero to be trusted."""
+"""Number of standard errors by which a trusted factor differs from zero."""
 
 
 class Factor(NamedTuple):
-    """Factor in front of a term of the energy difference; 1 where labels agree."""
+    """Factor in front of a term of the energy difference; 1 for right labels."""
 
     value: float
     error: float
+    """Standard error of the factor."""
     pairs: int
+    """Number of pairs of frames."""
 
     @property
     def sure(self) -> bool:
-        """Whether the factor is known well enough to say something."""
+        """Whether enough pairs determine the factor, ``SURE`` standard errors from zero."""
         return self.pairs >= LEAST and abs(self.value) > SURE * self.error
 
 
 class Work(NamedTuple):
-    """Factors of the terms; None where the frames do not tell."""
+    """Factors of the work of forces and stress; None if the frames do not determine them."""
 
     forces: Factor | None
     stress: Factor | None
-    """Of the stress without its trace."""
+    """Factor of the work of the stress without its trace."""
 
 
 class Pair(NamedTuple):
-    """Two frames that are near."""
+    """Two frames with similar geometries."""
 
     distance: float
-    """Root mean square displacement, Å."""
+    """RMS displacement, Å."""
     energy: float
-    """Difference, eV."""
+    """Energy difference, eV."""
     forces: float
     """Work against the forces, eV."""
     stress: float
@@ -75,7 +76,7 @@ def work(structures: Sequence[Structure], rows: Sequence[int]) -> Work:
 
     Args:
         structures: a set of frames.
-        rows: those of one file.
+        rows: indices of the frames of one file.
     """
     chosen = [structures[int(k)] for k in np.random.Generator(np.random.PCG64(0)).permutation(rows)[:MANY]]
     pairs = [pair for group in _alike(chosen) for pair in _nearest(group)]
@@ -100,7 +101,7 @@ def _alike(structures: Sequence[Structure]) -> list[list[Structure]]:
 
 
 def _nearest(group: Sequence[Structure]) -> list[Pair]:
-    """Pair each frame with the nearest of those after it, if that is near enough."""
+    """Pair each frame with the nearest later frame of the group, if that is near enough."""
     found = []
     for k, a in enumerate(group):
         pairs = [pair for b in group[k + 1 :] if (pair := _pair(a, b)) is not None]
@@ -110,7 +111,7 @@ def _nearest(group: Sequence[Structure]) -> list[Pair]:
 
 
 def _pair(a: Structure, b: Structure) -> Pair | None:
-    """Describe the path from one frame to another; None where they are too far apart."""
+    """Compute displacement, energy difference and work from one frame to another; None if they are too far apart."""
     if not a.pbc.any():
         moved, rotation = _turned(a.positions, b.positions)
         d, forces, strain = moved - a.positions, b.forces @ rotation, np.zeros((3, 3))
@@ -137,7 +138,7 @@ def _pair(a: Structure, b: Structure) -> Pair | None:
 
 
 def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn positions (n, 3) onto others by Kabsch's rotation; also the rotation (3, 3), by which rows are multiplied."""
+    """Superpose ``moving`` (n, 3) on ``fixed`` by Kabsch's rotation; also return the rotation (3, 3), which multiplies rows."""
     centre, other = fixed.mean(axis=0), moving.mean(axis=0)
     u, _, vt = np.linalg.svd((moving - other).T @ (fixed - centre))
     rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
@@ -145,14 +146,17 @@ def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _stress_work(a: Structure, b: Structure, strain: np.ndarray) -> tuple[float, float]:
-    """Calculate the work (eV) of the stress without its trace, and of the trace."""
+    """Compute the work (eV) of the stress without its trace, and of the trace."""
     mean = (a.volume * a.stress + b.volume * b.stress) / 2
     trace = np.trace(mean) * np.trace(strain) / 3
     return float(np.sum(mean * strain) - trace), float(trace)
 
 
 def _regress(pairs: Sequence[Pair], terms: Sequence[str]) -> dict[str, Factor]:
-    """Fit factors of the terms; near pairs weigh more, because the trapezoid rule errs with the cube of the distance."""
+    """Fit the factors of the terms by weighted least squares.
+
+    Weights fall with distance, because the error of the trapezoid rule grows with the cube of the distance.
+    """
     if len(pairs) < LEAST:
         return {}
     x = np.array([[getattr(p, term) for term in terms] for p in pairs])
