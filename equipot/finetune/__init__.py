@@ -1,4 +1,4 @@
-"""Training from an existing potential: chosen parts of it, new elements, heads and levels of theory, without forgetting.
+"""Fine-tune a potential: train chosen parameters, add elements and heads, refit E0, and replay data against forgetting.
 
 >>> from equipot import config
 >>> from equipot.finetune import fine_tune

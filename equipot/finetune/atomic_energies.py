@@ -1,4 +1,4 @@
-"""E0 of a fine-tuned potential: the base's, or new ones for data of another level of theory.
+"""Find E0 of a fine-tuned potential: those of the base, or new ones for data of another level of theory.
 
 A total energy is the sum of E0 of the isolated atoms and the interaction energy. The base predicts interaction energies, so new
 E0 are fitted to the residuals, labels - interaction energies of the base, not to the labels. Energies of isolated atoms of the
@@ -20,30 +20,33 @@ from equipot.data.stats import AtomicEnergies, Known, compositions, fit_energies
 from equipot.potential import symbols
 
 OTHER_LEVEL = (0.1, 3.0)
-"""What new E0 would make better, by this many eV/atom and by this factor, looks like another level of theory."""
+"""Improvement of the energies by new E0 (eV/atom, and as a factor) that suggests another level of theory."""
 ORIGINS = {"isolated": "from isolated atoms of the data", "config": "as given", "fit": "fitted to what the base leaves"}
+"""Origins of E0 in messages."""
 OTHER_ZERO = 1.0
-"""Errors (eV/atom) that isolated atoms leave beyond those of a fit look like a base that does not count from isolated atoms."""
+"""Excess (eV/atom) of the error with E0 of isolated atoms over that with fitted E0, beyond which the base does not count its
+energies from isolated atoms."""
 
 
 class Refitted(NamedTuple):
     """E0 of the data's level of theory."""
 
     energies: AtomicEnergies
-    """Of all elements, those that the data lack included."""
+    """E0 of all elements of the base and of the data."""
     notes: tuple[str, ...]
     """Lines for the user."""
 
 
 def refit_energies(config: Labelled, sets: Sets, base: Mapping[int, float], refit: bool, explained: np.ndarray) -> Refitted:
-    """Find E0 for the training frames: all of them, or with ``refit`` False only those that the base lacks.
+    """Find E0 of the elements in the training frames.
 
     Args:
         base: E0 of the base, eV by Z.
-        explained: (frames,) the base's energies of the training frames, with its E0, eV.
+        refit: whether to find E0 of all elements, instead of those that the base lacks.
+        explained: (frames,) total energies of the training frames predicted by the base, eV.
 
     Raises:
-        ValueError: an element without E0, or a choice in the config that would do nothing.
+        ValueError: an element without E0, or a choice in the config without effect.
     """
     counts, labels, weights, elements = compositions(sets.train)
     left = labels - explained
@@ -75,12 +78,12 @@ def refit_energies(config: Labelled, sets: Sets, base: Mapping[int, float], refi
 
 
 def short(elements: Sequence[int]) -> str:
-    """Write elements by their symbols; of more than ten, only their number."""
+    """Write elements by their symbols, or more than ten by their number."""
     return symbols(elements) if len(elements) <= 10 else f"{len(elements)} elements"
 
 
 def per_atom(left: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted root mean square per atom of energies ``left`` (frames,), eV, over the frames that have one; NaN without any."""
+    """Compute the weighted RMS per atom (eV/atom) of the residuals ``left`` (frames,), eV, without NaN; NaN if all are NaN."""
     labelled = np.isfinite(left)
     if not labelled.any():
         return float("nan")
@@ -88,14 +91,14 @@ def per_atom(left: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> float
 
 
 def best_fit(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> float:
-    """Weighted root mean square that the best E0 leave, eV/atom; NaN where some element is in no frame with an energy."""
+    """Compute the weighted RMS residual (eV/atom) with fitted E0; NaN if an element is in no frame with an energy."""
     labelled = np.isfinite(left)
     seen = counts[labelled].any(axis=0).all()
     return fit_energies(counts[labelled], left[labelled], elements, weights[labelled]).rms if seen else float("nan")
 
 
 def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[str, ...]:
-    """Warn where other E0 would explain much of what the base's leave."""
+    """Warn if fitted E0 would reduce the residuals of the base much."""
     kept, fitted = per_atom(left, counts, weights), best_fit(counts, left, elements, weights)
     if not (kept - fitted > OTHER_LEVEL[0] and kept > OTHER_LEVEL[1] * fitted):
         return ()
@@ -106,7 +109,7 @@ def other_level(counts: np.ndarray, left: np.ndarray, elements: Sequence[int], w
 
 
 def other_zero(config: Labelled, found: AtomicEnergies, given: float, fitted: float) -> tuple[str, ...]:
-    """Warn where E0 that were not fitted leave far more (eV/atom) than fitted ones."""
+    """Warn if E0 that were not fitted leave a much larger RMS residual (``given``, eV/atom) than fitted ones (``fitted``)."""
     if found.origin == "fit" or not given - fitted > OTHER_ZERO:
         return ()
     origin = ORIGINS[found.origin]

@@ -1,7 +1,7 @@
-"""What the base of a fine-tuning says of the data before the first step, kept in the folder of the run.
+"""Predictions of the base of a fine-tuning before the first step, stored in the folder of the run.
 
-A run that resumes reads it again instead of asking the base: numbers of an accelerator need not come out alike twice, and the
-run has to go on exactly.
+A resumed run reads the stored predictions instead of repeating them, because results of an accelerator may differ in the last
+digits, and the run has to continue exactly.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NAME = "base.safetensors"
 
 
 class Baseline(NamedTuple):
-    """What the base says of the data before the first step."""
+    """E0, errors and labels from the base, before the first step."""
 
     energies: Mapping[str, AtomicEnergies]
-    """E0 that the result will have, by head, whose name is empty where there is only one level of theory."""
+    """E0 of the result by head; the name of a single head is empty."""
     notes: tuple[str, ...]
     """Lines for the user."""
     before: dict[str, Table]
     """Errors of the base on each set."""
     labels: dict[str, np.ndarray]
-    """Labels of the replayed frames, where the base labels them; see ``pack``."""
+    """Labels of the replayed frames predicted by the base, if the config asks for them; see ``pack``."""
 
 
 def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """Write labels as arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN where one is missing."""
+    """Join labels to arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN for missing labels."""
     rows = ordered(row for s in structures for row in s.labels)
     joined = {"atom": np.concatenate, "graph": np.array}
     held = lambda s, row: s.labels.get(row, np.full(row.shape_of(len(s)), np.nan))
@@ -45,7 +45,7 @@ def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
 def unpack(
     structures: Sequence[Structure], labels: Mapping[str, np.ndarray], rows: Sequence[Quantity] = TABLE
 ) -> list[Structure]:
-    """Give structures the labels that ``pack`` wrote of the quantities ``rows``."""
+    """Give structures the labels of ``pack``, of the quantities ``rows``."""
     rows = [row for row in rows if row.name in labels]
     ends = np.cumsum([len(s) for s in structures])
     out = []
@@ -57,10 +57,11 @@ def unpack(
 
 
 def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline]) -> Baseline:
-    """Read the baseline of the run in the folder ``out``; measure and keep it where the run is new or has another ``key``.
+    """Read the baseline of a resumed run from the folder ``out``; for a new run or another ``key``, compute and store a
+    baseline.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the baseline cannot be written.
     """
     path = out / NAME
     if resume and path.exists():

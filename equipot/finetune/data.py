@@ -1,4 +1,4 @@
-"""The data of a fine-tuning: frames to learn, frames of the base's level of theory to remember, and how they are mixed."""
+"""Data of a fine-tuning: new training frames, replayed frames of the base's level of theory, and their mixture."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from equipot.training.config import TrainConfig
 
 
 class TuningData(NamedTuple):
-    """The frames of a fine-tuning as they were read."""
+    """Frames of a fine-tuning with the energies of the files."""
 
     sets: Mapping[str, Sets]
-    """By head, whose name is empty where there is only one level of theory."""
+    """Sets by head; the name of a single head is empty."""
     replay: Sequence[Structure]
-    """Frames of the base's level of theory to train on."""
+    """Frames of the base's level of theory to replay in training."""
     watched: Mapping[str, Sequence[Structure]]
-    """Frames of the base's level of theory to compare the result with the base on: held out of the replay, and data.forget."""
+    """Frames of the base's level of theory on which result and base are compared: those held out of the replay, and
+    ``data.forget``."""
 
 
 class Mixture(NamedTuple):
-    """The frames of a fine-tuning as it trains on them, with energies counted from the E0 of the result or of their head."""
+    """Frames of a fine-tuning, with energies relative to E0 of the result."""
 
     dataset: Dataset
-    """The frames to replay stand behind those to learn."""
+    """Sets of the run; in ``train``, replayed frames follow the new ones."""
     replay: Replayed | None
+    """Number of replayed frames in all and in an epoch."""
     compared: Mapping[str, Sequence[Structure]]
-    """Sets that the report compares the result with the base on, besides validation and test."""
+    """Sets on which the report compares result and base, besides validation and test."""
 
 
 def read_data(config: TrainConfig, origin: Origin) -> TuningData:
-    """Read and check everything that a fine-tuning needs.
+    """Read and check all frames of a fine-tuning.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: what is wrong with the data, with the key of the config.
+        ValueError: a file that cannot be read, or errors in the data; the message names the key of the config.
     """
     base = origin.base
     levels = {name: data.also(base.provides) for name, data in config.data.by_head.items()}
@@ -60,11 +62,11 @@ def read_data(config: TrainConfig, origin: Origin) -> TuningData:
 
 
 def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structure], dict[str, Sequence[Structure]]]:
-    """Read the frames of the base's level of theory: those to replay and those to watch.
+    """Read the frames of the base's level of theory: those to replay, and by name those on which forgetting is measured.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: what is wrong with them, with the key of the config, or elements that the base does not know.
+        ValueError: a file that cannot be read, errors in the data, or elements that the base does not know.
     """
     settings, replay, watched = config.data.replay, (), {}
     if settings is not None:
@@ -82,18 +84,18 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
 
 
 def hashes(data: TuningData) -> list[str]:
-    """SHA-256 of every set, as it was read."""
+    """Compute the SHA-256 of every set, with the energies of the files."""
     here = [frames for part in data.sets.values() for frames in (part.train, part.valid, part.test)]
     return [sha256_of(frames) for frames in (*here, data.replay, *data.watched.values())]
 
 
 def labels_itself(config: TrainConfig) -> bool:
-    """Tell whether the base labels the frames to replay."""
+    """Whether the base labels the frames to replay."""
     return config.data.replay is not None and config.data.replay.labels == "base"
 
 
 def relabelled(data: TuningData, labels: Mapping[str, np.ndarray], rows: Sequence[Quantity]) -> TuningData:
-    """Give the frames to replay, and those held out of them, the labels of ``baseline.pack``; without any, change nothing."""
+    """Give the replayed and held-out frames the labels of ``baseline.pack``; without labels, return ``data``."""
     if not labels:
         return data
     frames = unpack(Chain((data.replay, data.watched["replay"])), labels, rows)
@@ -102,19 +104,19 @@ def relabelled(data: TuningData, labels: Mapping[str, np.ndarray], rows: Sequenc
 
 
 def changes_of(energies: Mapping[str, AtomicEnergies], origin: Origin, head: str) -> dict[int, float]:
-    """New E0 of a head less those of what it begins as, eV by Z; none for a head whose level of theory has no data here."""
+    """Compute new E0 of a head less those of the potential it starts from, eV by Z; empty for a head without data."""
     old = origin.isolated_atom_energies(head)
     return {z: energy - old.get(z, 0.0) for z, energy in energies[head].energies.items()} if head in energies else {}
 
 
 def mix(config: TrainConfig, origin: Origin, data: TuningData, baseline: Baseline) -> Mixture:
-    """Put the frames to replay behind those to learn, all counted from the E0 that the result will have."""
+    """Append the replayed frames to the training set, with all energies relative to E0 of the result."""
     energies, heads, theirs = baseline.energies, tuple(origin.heads), config.model.head or ""
     parts = {name: with_energies(part, energies[name]) for name, part in data.sets.items()}
     dataset = joined(parts, heads) if config.data.heads else parts[""]
 
     def counted(frames: Sequence[Structure]) -> Sequence[Structure]:
-        """Count energies of frames of the base's level of theory as those of the run are counted."""
+        """Convert energies of the base's level of theory to the convention of the run."""
         if not config.data.heads:
             return Rezeroed(frames, changes_of(energies, origin, theirs))
         return with_head(frames, heads.index(theirs), origin.isolated_atom_energies(theirs))

@@ -1,7 +1,7 @@
-"""New elements for a potential: a row for each in whatever has a row for every species.
+"""Add elements to a potential: a new row in every variable with one row per species.
 
-Which axes these are follows from the shapes of the same term for one element more, not from names: it holds for any term with
-a field ``elements``.
+The axis of species is found by comparing shapes with those of a clone with one element more, so that every term with a field
+``elements`` can be extended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from equipot.potential import Potential, Term, symbols
 
 
 def species_axes(term: Term) -> dict[str, int | None]:
-    """Find the axis of species of each variable that has one, by path; None where a shape depends on their number otherwise."""
+    """Find the axis of species of each variable by path; None if the shape depends on the number of species in another way."""
     if not term.has_elements:
         return {}
     count = len(term.elements)
@@ -37,16 +37,16 @@ def species_axes(term: Term) -> dict[str, int | None]:
 def choose_parents(
     known: Sequence[int], present: Sequence[int], choice: str | Mapping[str, str], name: str
 ) -> dict[int, int | None]:
-    """Choose for each new element of the data the known one that it begins as; None for the mean of all.
+    """Choose for each new element of the data the known element whose rows are copied; None for the mean of all.
 
     Args:
         known: atomic numbers of the potential.
         present: atomic numbers of the training frames.
         choice: ``model.elements``.
-        name: of the potential, for messages.
+        name: name of the potential, for messages.
 
     Raises:
-        ValueError: new elements that ``choice`` does not provide for, or a choice that makes no sense for these data.
+        ValueError: new elements without a choice, or a choice for an element that is not new.
     """
     new = [z for z in present if z not in known]
     if choice == "known":
@@ -75,10 +75,10 @@ def choose_parents(
 
 
 def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential:
-    """Add rows for new elements to a potential; their E0 are zero, and energies of other elements stay as they are.
+    """Add new elements to a potential, with E0 = 0; predictions for known elements do not change.
 
     Args:
-        parents: new elements, each with the known one that it begins as, or None for the mean of all.
+        parents: for each new element (Z) the known element whose rows are copied, or None for the mean of all.
 
     Raises:
         ValueError: a term whose variables do not have a row for each element.

@@ -1,4 +1,4 @@
-"""The base of a fine-tuning asked about the data: its errors, E0 for the data's levels of theory, labels for the replay."""
+"""Evaluate the base of a fine-tuning on the data: errors, E0 for the data's levels of theory, labels of the replay."""
 
 from __future__ import annotations
 
@@ -22,32 +22,37 @@ from equipot.training.errors import error_table, evaluate_sets
 
 
 def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
-    """Everything that a baseline depends on, as text."""
+    """Write everything that a baseline depends on as JSON text."""
     model, levels = config.model, config.data.by_head.values()
     asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
     return json.dumps([origin.sha256, *asked, model.head, labels_itself(config), hashes(data)])
 
 
 def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:
-    """E0 of the level of theory of a head; ``explained`` (frames,) are the base's energies of its training frames, eV."""
+    """Find E0 of the level of theory of a head.
+
+    Args:
+        explained: (frames,) total energies of the training frames predicted by the base, eV.
+    """
     refit = config.model.atomic_energies == "refit"
     return refit_energies(config.data.by_head[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
 
 
 def check_energies(config: TrainConfig, origin: Origin, data: TuningData) -> None:
-    """Check that E0 can be had for the data, before the base is asked about them.
+    """Check that E0 can be found for the data, before the base is evaluated.
 
     Raises:
-        ValueError: an element without E0, or a choice in the config that would do nothing.
+        ValueError: an element without E0, or a choice in the config without effect.
     """
     for head, part in data.sets.items():
         level_energies(config, origin, data, head, np.zeros(len(part.train)))
 
 
 def measure(config: TrainConfig, origin: Origin, potential: Potential, data: TuningData) -> Baseline:
-    """Ask the base about all data, with E0 of the data's levels of theory for data of those levels.
+    """Evaluate the base on all data; errors on new data are with E0 of the data's level of theory.
 
-    ``potential`` is what training begins with: it predicts what the base predicts, and knows new elements and heads too.
+    Args:
+        potential: the base, extended by new elements and heads.
     """
     head_of = {label(kind, name): name for name in data.sets for kind in KINDS}
     head_of |= dict.fromkeys([*data.watched, "replayed"], config.model.head or "")
@@ -77,7 +82,7 @@ def predictions(
     head_of: dict[str, str],
     frames: int,
 ) -> dict[str, list[Structure]]:
-    """Predict each set that has frames with the head of its name; total energies, with E0 of the base."""
+    """Predict each nonempty set with the head ``head_of`` the set; total energies include E0 of the base."""
     places = {name: k for k, name in enumerate(origin.heads)}
     asked = {name: Headed(f, places[head_of[name]]) if potential.heads else f for name, f in sets.items()}
     devices = device_count(config.training, frames)

@@ -1,4 +1,4 @@
-"""The potential that a fine-tuning begins with, and what each head of the result begins as."""
+"""The base potential of a fine-tuning, and the potential from which each head starts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Origin(NamedTuple):
 
     base: Potential
     sha256: str
-    """Of the term, the metadata and every number, wherever the potential was loaded from."""
+    """SHA-256 of the term, the metadata and the variables of the base."""
     heads: Mapping[str, Potential]
-    """What each head of the result begins as, by its name, which is empty where there is only one level of theory. Heads of
-    the base come first, then new ones in the order of ``data.heads``."""
+    """Potential from which each head of the result starts, by name; the name of a single head is empty. Heads of the base come
+    first, then new ones in the order of ``data.heads``."""
 
     def isolated_atom_energies(self, head: str) -> dict[int, float]:
-        """E0 of what a head begins as, eV by Z."""
+        """Return E0 of the potential from which a head starts, eV by Z."""
         return dict(self.heads[head].metadata.atomic_energies)
 
 
@@ -40,13 +40,13 @@ def load_origin(config: TrainConfig) -> Origin:
 
 
 def sha256_of(potential: Potential) -> str:
-    """SHA-256 of the term, the metadata and every number of a potential."""
+    """Compute the SHA-256 of the term, the metadata and the variables of a potential."""
     text = json.dumps([configs.dump(potential.term), dataclasses.asdict(potential.metadata)], sort_keys=True)
     return artifact.digest(text, artifact.named_leaves(potential.variables))
 
 
 def heads_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:
-    """Choose what each head begins as, see ``Origin.heads``.
+    """Choose the potential from which each head starts, see ``Origin.heads``.
 
     Raises:
         ValueError: heads of config and base that do not fit.

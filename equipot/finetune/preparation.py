@@ -1,4 +1,4 @@
-"""A fine-tuning before its first step: an existing potential made ready for its data, stage by stage."""
+"""Prepare a fine-tuning, stage by stage: extend the base potential, choose parameters, mix data, find E0."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from equipot.training.errors import predicted_quantities
 
 
 def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
-    """Prepare a run in the folder ``out`` that begins with the potential that ``model.from`` names.
+    """Prepare a run in the folder ``out`` that starts from the potential that ``model.from`` names.
 
     Raises:
         ValueError: potential, data and config do not fit.
@@ -49,10 +49,10 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
-    """Give the base the heads and the elements of the data.
+    """Add the heads and the elements of the data to the base.
 
     Raises:
-        ValueError: elements that the config does not provide for, or a term that cannot take them.
+        ValueError: new elements without a choice in the config, or a term that cannot be extended.
     """
     present = sorted({z for part in data.sets.values() for z in compositions(part.train).elements})
     parents = choose_parents(origin.base.elements, present, config.model.elements, config.model.from_)
@@ -71,7 +71,7 @@ def chosen(config: TrainConfig, potential: Potential) -> Trained:
 def with_metadata(
     potential: Potential, config: TrainConfig, origin: Origin, baseline: Baseline, training_data: str
 ) -> Potential:
-    """Write E0, origin and SHA-256 of the ``training_data`` into the potential; licence and citation stay those of the base."""
+    """Write E0, origin and the SHA-256 ``training_data`` into the metadata; licence and citation stay those of the base."""
     old, refit = potential.metadata, config.model.atomic_energies == "refit"
     heads = []
     for name, start in origin.heads.items():

@@ -1,4 +1,4 @@
-"""The parameters of a potential that are trained: all, chosen ones, or low-rank changes of their matrices."""
+"""Choose the trained parameters of a potential: all, some, or low-rank changes of matrices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from equipot.training.config import FineTune
 
 
 def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[str, int], key: Array) -> Trained:
-    """Choose the parameters to train, and make adapters where the settings ask for them.
+    """Choose the parameters to train, and make adapters for some of them.
 
     Args:
-        species: axis of species, or of heads, of every array that has one, by path.
-        key: for the random factors of the adapters.
+        species: axis of species or of heads of the arrays that have one, by path.
+        key: random key of the adapters.
 
     Raises:
-        ValueError: a pattern that fits nothing, or nothing left to train.
+        ValueError: a pattern that matches no parameter, or nothing left to train.
     """
     leaves = flatten_dict(params, sep="/")
     chosen = list(leaves) if settings.train == "all" else select(leaves, settings.train, "model.train")
@@ -48,7 +48,7 @@ def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: Fin
     """Choose the paths among ``chosen`` that are trained through adapters.
 
     Raises:
-        ValueError: a pattern that fits nothing, or no matrix that is larger than its adapter.
+        ValueError: a pattern that matches no parameter, or no matrix that is larger than its adapter.
     """
     if settings.adapters is None:
         return []
@@ -62,19 +62,19 @@ def low_rank(leaves: Mapping[str, Array], chosen: Collection[str], settings: Fin
 
 
 def is_matrix(leaf: Array, axis: int | None) -> bool:
-    """Tell whether the last two axes are those of a matrix: a table with a row for each species (``axis``) is none."""
+    """Whether the last two axes form a matrix; a table with a row per species, along ``axis``, is not a matrix."""
     return leaf.ndim >= 2 and (axis is None or axis < leaf.ndim - 2)
 
 
 def adapter(matrix: Float[Array, "*stack inputs outputs"], rank: int, key: Array) -> dict[str, Array]:
-    """Make the factors a (stack, inputs, rank) and b (stack, rank, outputs) of a change that is zero at first."""
+    """Make the factors of a low-rank change: random a (stack, inputs, rank), zero b (stack, rank, outputs)."""
     *stack, inputs, outputs = matrix.shape
     a = jax.random.normal(key, (*stack, inputs, rank), matrix.dtype)
     return {"a": a, "b": jnp.zeros((*stack, rank, outputs), matrix.dtype)}
 
 
 def factors_of(paths: Collection[str], rates: Mapping[str, float]) -> dict[str, float]:
-    """Find the factor on the learning rate of each path: that of the last pattern that fits it, 1 without one."""
+    """Find the factor on the learning rate of each path: that of the last matching pattern, else 1."""
     factors = dict.fromkeys(paths, 1.0)
     for pattern, factor in rates.items():
         factors |= dict.fromkeys(select(paths, (pattern,), "model.rates"), factor)
@@ -82,13 +82,13 @@ def factors_of(paths: Collection[str], rates: Mapping[str, float]) -> dict[str, 
 
 
 def select(paths: Collection[str], patterns: Sequence[str], where: str) -> list[str]:
-    """Select the paths that any of the patterns fits, or that lie below one it fits.
+    """Select the paths that match a pattern, or lie below a matching path.
 
     Args:
         where: key of the config that holds the patterns, for messages.
 
     Raises:
-        ValueError: a pattern that fits nothing; the message names the parts that there are.
+        ValueError: a pattern that matches no path; the message lists the parts.
     """
     fits = lambda path, pattern: fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""What compression changes: energies, forces and stress of a potential and of its compressed form, side by side."""
+"""Compare energies, forces and stress of a potential and of its compressed form."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNITS = {"energy": "eV/atom", "forces": "eV/Å", "stress": "eV/Å^3"}
 
 
 def deviations(original: Potential, compressed: Potential, structures: Sequence[Structure]) -> dict[str, float]:
-    """Largest difference of energy for each atom, force and, where any has a volume, stress, over all heads; in double
-    precision.
+    """Compute the largest differences in energy (eV/atom), forces (eV/Å) and stress (eV/Å^3), in double precision, over all
+    heads.
 
     Raises:
         ValueError: a result that is not finite.
