@@ -1,4 +1,4 @@
-"""Molecular dynamics in whole chunks on the device, by the steps and with the Nosé-Hoover chains of jax-md.
+"""Molecular dynamics on the device, in chunks of many steps, with Nosé-Hoover chains of jax-md.
 
 >>> from equipot import md
 >>> md.run(md.MDConfig(model="model.eqp", structure="start.xyz", ensemble=md.NVTCSVR(), steps=10_000), "runs/md")

@@ -1,4 +1,4 @@
-"""One file that holds all that a run of dynamics needs to go on exactly as if it had not stopped; see ``artifact``."""
+"""Checkpoint of a run: one file from which the run continues exactly."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ MD = artifact.Kind("md", "checkpoint of molecular dynamics", 3, "start the run a
 
 
 def write_checkpoint(path: Path, state: State, record: dict[str, Any]) -> None:
-    """Write state and record (anything JSON holds) so that a kill leaves the old file or the new one.
+    """Write state and record (any JSON value) to one file, atomically.
 
     Raises:
-        OSError: it cannot be written; the old one stands.
+        OSError: the file cannot be written; an older checkpoint is kept.
     """
     MD.write(path, record, artifact.named_leaves(state))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays of the state by their paths, for ``restore``, and the record.
+    """Read the arrays of the state by path, for ``restore``, and the record.
 
     Raises:
-        ValueError: damaged, of an earlier version, or not a checkpoint of molecular dynamics.
+        ValueError: a damaged file, an earlier format, or not a checkpoint of molecular dynamics.
     """
     content = MD.read(path)
     if content.format < MD.format:
@@ -42,24 +42,25 @@ def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def restore(path: Path, arrays: dict[str, np.ndarray], template: State) -> State:
-    """The state of a checkpoint; ``template`` is a state of the same run, which gives the structure.
+    """Rebuild the state of a checkpoint; ``template`` gives the structure, shapes and dtypes.
 
     Raises:
-        ValueError: it is of another run.
+        ValueError: the checkpoint is of another system or ensemble.
     """
     message = f"{path}: the checkpoint is of another system; use the same structure and ensemble"
     return jax.tree.map(jnp.asarray, artifact.restored(template, arrays, message))
 
 
 def spec_to_record(spec: ListSpec) -> dict[str, Any]:
-    """The sizes of the neighbour list: another size is another order of summation, and so other last digits."""
+    """Convert the sizes of the neighbour list to JSON; other sizes would change the order of summation, and last digits."""
     return dataclasses.asdict(spec)
 
 
 def spec_from_record(record: dict[str, Any]) -> ListSpec:
+    """Convert JSON values to the sizes of the neighbour list."""
     return ListSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
 
 
 def fingerprint(*trees: Any) -> str:
-    """SHA-256 of all arrays in the trees."""
+    """Compute the SHA-256 of all arrays in some pytrees."""
     return artifact.digest("", artifact.named_leaves(trees))

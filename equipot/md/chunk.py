@@ -1,8 +1,8 @@
 """A chunk of a run as one compiled function: steps, updates of the neighbour list, lines of the log and frames.
 
-A chunk begins by taking whole lattice vectors off atoms that have gone far, and with a list yet to be built, so that it is a
-function of the state alone: a run that is cut between two chunks goes on as if it had not been. It ends early where the list
-overflows, to be repeated from its beginning with a larger one, or where the system falls apart.
+A chunk begins by subtracting whole lattice vectors from distant atoms and by building the neighbour list. The chunk is
+therefore a function of the state alone, and a run that stops between two chunks resumes exactly. A chunk ends early if the list
+overflows (the host repeats the chunk with a larger list) or if the system explodes.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from equipot.potential import Potential
 from equipot.units import kB
 
 FAR = 1.5
-"""Cells from the middle of the cell beyond which lattice vectors are taken off."""
+"""Distance from the middle of the cell, in cell vectors, beyond which lattice vectors are subtracted."""
 
 
 class ChunkSpec(NamedTuple):
-    """Sizes and limits of a chunk, and the ensemble; hashable, since it is compiled in."""
+    """Sizes and limits of a chunk, and the ensemble; hashable, as a static argument of the compiled function."""
 
     ensemble: Ensemble
     steps_per_line: int
     lines: int
     """Lines of the log in a full chunk."""
     lines_per_frame: int
-    """Zero where no frames are kept."""
+    """Lines of the log per frame of the trajectory; zero if no frames are kept."""
     max_kinetic: float
-    """eV; above it the run counts as exploded."""
+    """Kinetic energy (eV) above which the run counts as exploded."""
     min_distance: float
-    """Å; atoms closer than this count as fused."""
+    """Distance (Å) below which two atoms count as fused."""
 
 
 class Frames(NamedTuple):
-    """Frames of a chunk, stacked."""
+    """Frames of a chunk, stacked along the first axis."""
 
     position: Float[Array, "frames atoms 3"]
     """Å, continuous in time."""
@@ -54,37 +54,37 @@ class Frames(NamedTuple):
 
 
 class ChunkResult(NamedTuple):
-    """State at the end of a chunk, its lines of the log and its frames. Rows beyond ``done`` lines mean nothing."""
+    """State at the end of a chunk, lines of the log and frames. Rows after the first ``done`` lines are meaningless."""
 
     state: State
     log: Observation
     frames: Frames
     done: Int[Array, ""]
-    """Lines of the log that were reached."""
+    """Number of completed lines of the log."""
     steps: Int[Array, ""]
-    """Steps that were made, the last one of an overflow or an explosion included."""
+    """Number of steps made, the step of an overflow or explosion included."""
     overflow: Bool[Array, ""]
-    """The list was too small: nothing of this chunk is to be used, but for the place where it happened."""
+    """Whether the list was too small; of such a chunk only ``steps`` and the geometry at the overflow may be used."""
     exploded: Bool[Array, ""]
-    """The last line is of a system that has fallen apart."""
+    """Whether the system has exploded; the last line is of the exploded system."""
 
 
 def begin(
     potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Ensemble, state: State
 ) -> tuple[State, Observation, Array]:
-    """Compute forces and the extra state of the ensemble at step zero: the state, its observation, the list's overflow flag."""
+    """Compute forces and ``State.extra`` at step zero; return the state, the observation and the overflow flag of the list."""
     return _begin(potential, frozen.arrays, state, spec, frozen.fixed, ensemble)
 
 
 def run_chunk(
     potential: Potential, spec: ListSpec, frozen: Frozen, chunk_spec: ChunkSpec, state: State, lines: int
 ) -> ChunkResult:
-    """Go on by ``lines`` lines of the log. Compiled once for each list size, whatever the number of lines."""
+    """Run a chunk of ``lines`` lines of the log; compiled once for each size of the list, for any number of lines."""
     return _run(potential, frozen.arrays, state, jnp.int32(lines), spec, frozen.fixed, chunk_spec)
 
 
 class Frozen(NamedTuple):
-    """A ``Setup`` in two parts: arrays, which are traced, and numbers, which are compiled in."""
+    """A ``Setup`` split into arrays, which are traced, and numbers, which are static."""
 
     arrays: tuple
     fixed: tuple
@@ -153,14 +153,14 @@ def advance(chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: Devic
 
 
 def unbuilt(spec: ListSpec, state: State) -> DeviceList:
-    """Make an empty list that counts as stale, so that the first step builds it: one copy less of that code to compile."""
+    """Make an empty list that counts as stale: the first step builds the list, so that building is compiled only once."""
     shape = jax.eval_shape(partial(allocate, spec), state.position, state.cell)
     neighbor = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
 def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Observation:
-    """Measure what a line of the log says of a state; ``graph`` is the model's input for it."""
+    """Compute the observation of a state for the log; ``graph`` is the input of the model."""
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
     nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
@@ -176,7 +176,7 @@ def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Obs
 
 
 def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
-    """Take whole lattice vectors off atoms that have gone far, for the sake of float32; ``images`` counts them."""
+    """Subtract whole lattice vectors from distant atoms, to keep digits in float32; ``images`` counts the vectors."""
     if not any(pbc):
         return state
     cell = complete_cell(state.cell, pbc)
@@ -187,7 +187,7 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
 
 
 def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
-    """Make zeros for the lines and frames of a full chunk."""
+    """Allocate zeros for the lines and frames of a full chunk."""
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
     n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
@@ -196,7 +196,7 @@ def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
 
 
 def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array) -> Frames:
-    """Write the state into its row of ``frames``, where ``done`` lines make whole frames."""
+    """Write the state into the next row of ``frames`` if ``done`` lines complete a frame."""
     if not chunk_spec.lines_per_frame:
         return frames
     place = jnp.where(done % chunk_spec.lines_per_frame == 0, done // chunk_spec.lines_per_frame - 1, chunk_spec.lines)
@@ -205,11 +205,11 @@ def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array)
 
 
 def frame_of(state: State) -> Frames:
-    """The state as one frame, without the leading axis."""
+    """Convert a state to one frame, without the leading axis."""
     position = state.position + state.images.astype(state.position.dtype) @ state.cell
     return Frames(position, state.momentum, state.force, state.cell)
 
 
 def max_kinetic(temperature: float, atoms: int) -> float:
-    """Kinetic energy (eV) of so many atoms at a temperature (K)."""
+    """Compute the kinetic energy (eV) of a number of atoms at a temperature (K)."""
     return 1.5 * atoms * kB * temperature

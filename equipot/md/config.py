@@ -1,4 +1,4 @@
-"""What a molecular-dynamics run can be told: the section that ``equipot md`` reads."""
+"""Config of a molecular-dynamics run, read by ``equipot md``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MDConfig:
     """Molecular dynamics of one structure with one potential.
 
     Raises:
-        ValueError: a value that makes no sense, with the remedy.
+        ValueError: a value out of range, or values that contradict each other.
     """
 
     model: str
@@ -23,7 +23,7 @@ class MDConfig:
     structure: str
     """Starting structure: a file that ASE reads, file@INDEX for one of its frames, or bundled:NAME."""
     ensemble: Ensemble = NVTLangevin()
-    """What is kept constant, and how."""
+    """Ensemble and integrator."""
     steps: int = 10_000
     """Length of the run, a multiple of log_every."""
     timestep_fs: float = 0.5
@@ -31,33 +31,33 @@ class MDConfig:
     temperature_K: float = 300.0
     """Temperature, K; without a thermostat (NVE) that of the initial velocities."""
     initial_temperature_K: float | None = None
-    """Temperature of the initial velocities where it differs, K."""
+    """Temperature of the initial velocities, K; None for ``temperature_K``."""
     velocities: Literal["draw", "file"] = "draw"
-    """Initial velocities: drawn at random for the temperature, or the momenta of the structure file as they stand."""
+    """Initial velocities: drawn at random for the temperature, or from the momenta in the structure file."""
     pressure_GPa: float = 0.0
-    """Pressure, GPa, of an ensemble that has one."""
+    """External pressure, GPa, of an ensemble at constant pressure."""
     repeat: tuple[int, int, int] = (1, 1, 1)
     """Copies of the structure along each cell vector."""
     frame: int = 0
-    """Which frame of the structure file; -1 is the last."""
+    """Frame of the structure file to start from; -1 is the last."""
     types: tuple[str, ...] = ()
-    """Element of each atom type, in their order, for a structure file that numbers them, as LAMMPS dumps do."""
+    """Element of each atom type, in the order of the types, for a structure file that numbers them, such as a LAMMPS dump."""
     log_every: int = 10
     """Steps between lines of the log."""
     trajectory: ExtXYZ | H5MD | None = ExtXYZ()
-    """How frames are kept; their interval is a multiple of log_every."""
+    """Format of the trajectory, None for no trajectory; the interval of frames is a multiple of log_every."""
     chunk_steps: int = 200
-    """Steps between checkpoints, rounded up to whole frames: what a kill can lose, and how long Ctrl-C waits."""
+    """Steps between checkpoints, rounded up to whole frames; a kill loses at most so many steps, and Ctrl-C waits for them."""
     skin: float = 0.5
-    """Margin of the neighbour list, Å: wider is rebuilt less often but costs more a step."""
+    """Reach of the neighbour list beyond the cutoff, Å; a wider list is rebuilt less often but makes steps slower."""
     seed: int = 0
-    """Of initial velocities and of the stochastic ensembles."""
+    """Seed of initial velocities and stochastic ensembles."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the integrator."""
     max_temperature_K: float = 20_000.0
-    """Above it the run counts as exploded and stops, K."""
+    """Temperature (K) above which the run counts as exploded and stops."""
     min_distance: float = 0.3
-    """Two atoms closer than this count as fused: the run stops, Å."""
+    """Distance (Å) below which two atoms count as fused and the run stops."""
 
     def __post_init__(self) -> None:
         positive = ("timestep_fs", "temperature_K", "log_every", "chunk_steps", "max_temperature_K")
@@ -90,10 +90,10 @@ class MDConfig:
 
     @property
     def chunk(self) -> int:
-        """Steps of a chunk: whole frames, or whole lines of the log where no frames are kept."""
+        """Steps per chunk, a multiple of the interval of frames, or of lines of the log without a trajectory."""
         unit = self.log_every if self.trajectory is None else self.trajectory.every
         return unit * math.ceil(self.chunk_steps / unit)
 
 
 LONGEST_STEP = 20.0
-"""fs; a longer time step is a mistake of units."""
+"""Longest time step, fs; a longer one is a mistake of units."""

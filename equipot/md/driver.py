@@ -1,9 +1,9 @@
-"""A run of molecular dynamics: chunks on the device, and on the host the files, the progress, and the way out of trouble.
+"""Run molecular dynamics: chunks on the device; files, progress and errors on the host.
 
-A folder holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``. After every
-chunk the log and the frames are added to and then the checkpoint is replaced, so that a kill loses at most one chunk; a resumed
-run cuts the files back to the checkpoint and continues bit for bit as if it had never stopped. The checkpoint's state is always
-that after a whole chunk: where the end of a run cuts the last chunk short, a longer run does that chunk again.
+The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``.
+After each chunk, log and trajectory are extended and then the checkpoint is replaced, so that a kill loses at most one chunk. A
+resumed run cuts the files back to the checkpoint and continues bit for bit. A checkpoint always holds the state after a full
+chunk: if the run ends within a chunk, a longer run repeats that chunk.
 """
 
 from __future__ import annotations
@@ -34,47 +34,52 @@ from equipot.structure import Structure
 from equipot.units import kB
 
 MOST_GROWTHS = 20
-"""How often one chunk may be repeated with a larger neighbour list."""
+"""Largest number of repetitions of a chunk with a larger neighbour list."""
 
 
 class Explosion(RuntimeError):
-    """The system fell apart: a coordinate that is not finite, a temperature beyond all bounds, or atoms that fused."""
+    """The system exploded: a coordinate is not finite, the temperature is above its limit, or atoms have fused."""
 
 
 class Summary(NamedTuple):
-    """Figures of a finished run."""
+    """Results of a finished run."""
 
     steps: int
     temperature_K: float
-    """Mean of the second half."""
+    """Mean temperature of the second half of the run."""
     drift_meV_per_atom_per_ns: float
-    """Slope of the conserved energy, by a straight line through the second half."""
+    """Slope of the conserved energy by a straight line through the second half of the run."""
     drift_error: float
-    """Its standard error, in the same unit; NaN for a run too short to tell. A short run shows fluctuation, not drift."""
+    """Standard error of the drift, meV/atom/ns; NaN if the run is too short."""
     ns_per_day: float
     builds: int
-    """How many sizes of neighbour list were needed, the first included."""
+    """Number of sizes of the neighbour list, the first included."""
 
 
 class Snapshot(NamedTuple):
-    """State of a run between two chunks, which a checkpoint holds."""
+    """State of a run between two chunks, as stored in a checkpoint."""
 
     step: int
     state: State
     spec: ListSpec
     heat: float
-    """Energy from stochastic forces in earlier chunks, eV."""
+    """Energy that stochastic forces added in earlier chunks, eV."""
     marks: dict[str, int]
     """Length of the log (bytes) and of the trajectory (bytes or frames)."""
 
 
 def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Summary:
-    """Run the config into the folder ``out``, and report to ``progress``: True means standard output, None or False silence.
+    """Run molecular dynamics by a config into the folder ``out``.
+
+    Args:
+        resume: whether to continue the run in the folder.
+        progress: stream for progress; True for standard output, None or False for silence.
 
     Raises:
-        ValueError: something to mend in the config or in the files it names.
-        Explosion: the system fell apart; the last frames are in the trajectory.
-        KeyboardInterrupt: after Ctrl-C, once the chunk is done and safe.
+        FileNotFoundError: no such potential or structure.
+        ValueError: errors in the config, the structure or the folder.
+        Explosion: the system exploded; the last frames are in the trajectory.
+        KeyboardInterrupt: after Ctrl-C, once the chunk is finished and stored.
     """
     potential = load_potential(config.model, dtype=config.dtype)
     structure = read_structure(config.structure, config.frame, config.repeat, config.types)
@@ -89,10 +94,13 @@ def simulate(
     resume: bool = False,
     progress: TextIO | bool | None = True,
 ) -> Summary:
-    """Run the dynamics of a config for a potential and a structure at hand; those that the config names do not count.
+    """Run molecular dynamics of a given potential and structure; ``model``, ``structure`` and ``repeat`` of the config are
+    ignored.
+
+    Other arguments are those of ``run``.
 
     Raises:
-        as ``run``.
+        ValueError, Explosion, KeyboardInterrupt: as ``run``.
     """
     return Simulation(potential.astype(config.dtype), structure, config, Path(out), Progress(stream_of(progress), config)).go(
         resume
@@ -100,7 +108,7 @@ def simulate(
 
 
 class Simulation:
-    """One run: what the host does between chunks."""
+    """One run: work of the host between chunks."""
 
     def __init__(self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress):
         check_start(config, potential, structure, progress.say)
@@ -130,10 +138,11 @@ class Simulation:
 
     @property
     def checkpoint(self) -> Path:
+        """Path of the checkpoint."""
         return self.out / "checkpoint.safetensors"
 
     def go(self, resume: bool) -> Summary:
-        """Run from the start, or from the checkpoint, to the end."""
+        """Run from the start, or from the checkpoint, to the last step."""
         at = self.resume() if resume else self.start()
         self.progress.open(at.step, len(self.structure))
         try:
@@ -147,7 +156,11 @@ class Simulation:
         return self.finish()
 
     def start(self) -> Snapshot:
-        """Compute step zero and write the first line, the first frame and a checkpoint."""
+        """Compute step zero and write the first line of the log, the first frame and a checkpoint.
+
+        Raises:
+            ValueError: the folder holds a run, or energy or forces are not finite.
+        """
         if self.checkpoint.exists() or self.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
         explain_start(self.config, self.structure, self.progress.say)
@@ -175,10 +188,15 @@ class Simulation:
         return at
 
     def first_list(self) -> ListSpec:
+        """Plan the neighbour list for the starting structure."""
         return start_list(self.config, self.structure, self.potential.cutoff)
 
     def resume(self) -> Snapshot:
-        """Read the checkpoint and cut the files back to it; without a checkpoint, start."""
+        """Read the checkpoint and cut the files back to its step; without a checkpoint, start.
+
+        Raises:
+            ValueError: a checkpoint of another config, potential or structure, or beyond the last step.
+        """
         if not self.checkpoint.exists():
             self.clear()
             self.progress.say(f"{self.out} holds no checkpoint to resume from: starting at step 0")
@@ -213,10 +231,10 @@ class Simulation:
         return at
 
     def clear(self) -> None:
-        """Remove what a kill before the first checkpoint leaves: at most the first line and the first frame.
+        """Remove the first line and the first frame, which a kill before the first checkpoint leaves behind.
 
         Raises:
-            ValueError: there is more, so that it was not such a kill.
+            ValueError: the log is longer, so that the checkpoint was removed.
         """
         if self.log.mark() and self.log.path.read_text(encoding="utf-8").count("\n") > 2:
             raise ValueError(
@@ -227,10 +245,11 @@ class Simulation:
             self.frames.cut(0)
 
     def marks(self) -> dict[str, int]:
+        """Return the lengths of log and trajectory, see ``Snapshot.marks``."""
         return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
 
     def save(self, at: Snapshot, done: int) -> None:
-        """Replace the checkpoint by one of ``at``; log and trajectory are complete up to step ``done``."""
+        """Replace the checkpoint; log and trajectory are complete up to step ``done``."""
         record = {
             "step": at.step,
             "done": done,
@@ -256,7 +275,11 @@ class Simulation:
         return after
 
     def compute(self, at: Snapshot, lines: int) -> tuple[chunk.ChunkResult, ListSpec]:
-        """Compute a chunk on the device; where the list overflows, again from its beginning with a larger one."""
+        """Compute a chunk on the device; while the neighbour list overflows, repeat the chunk with a larger list.
+
+        Raises:
+            Explosion: the system exploded, or the list is still too small after ``MOST_GROWTHS`` repetitions.
+        """
         spec = at.spec
         for _ in range(MOST_GROWTHS):
             result = jax.device_get(chunk.run_chunk(self.potential, spec, self.frozen, self.chunk_spec, at.state, lines))
@@ -278,7 +301,7 @@ class Simulation:
         self.explode(at, result, f"the neighbour list is still too small after {MOST_GROWTHS} growths")
 
     def repeat(self, at: Snapshot, step: int, spec: ListSpec) -> ListSpec:
-        """Report that a chunk is computed again with a larger list."""
+        """Report that a chunk is repeated with a larger list, and return the sizes of that list."""
         self.builds += 1
         pairs = "" if spec.pairs is None else f" and {spec.pairs} pairs within the cutoff"
         room = f"with room for {spec.slots} neighbours of an atom{pairs}"
@@ -286,12 +309,12 @@ class Simulation:
         return spec
 
     def finite(self, result: chunk.ChunkResult) -> bool:
-        """Whether positions, momenta and cell at the end of a chunk are numbers."""
+        """Whether positions, momenta and cell at the end of a chunk are finite."""
         state = result.state
         return all(np.isfinite(x).all() for x in (state.position, state.momentum, state.cell))
 
     def what_broke(self, result: chunk.ChunkResult) -> str:
-        """Why the state at the end of a chunk is no state of matter; empty where all is well."""
+        """Describe why the state at the end of a chunk counts as exploded; empty if not."""
         state, config = result.state, self.config
         temperature = float(np.sum(state.momentum**2 / self.setup.mass)) / (self.ledger.dof * kB)
         if not self.finite(result):
@@ -306,7 +329,7 @@ class Simulation:
         return "the energy is not finite"
 
     def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame]]:
-        """Lines and frames of a chunk that were reached, on the host."""
+        """Convert the completed lines and frames of a chunk to host values."""
         every, per = self.config.log_every, self.chunk_spec.lines_per_frame
         row = lambda tree, k: jax.tree.map(lambda x: x[k], tree)
         lines = range(int(result.done))
@@ -315,20 +338,26 @@ class Simulation:
         return table, [self.frame(row(result.frames, k), table[(k + 1) * per - 1]) for k in range(count)]
 
     def frame(self, kept: chunk.Frames, line: log.Line) -> Frame:
+        """Convert one frame of a chunk at a line of the log."""
         return self.frame_at(line.step, kept, line.potential_eV)
 
     def frame_at(self, step: int, kept: chunk.Frames, energy: float) -> Frame:
-        """A frame about the middle of the structure as it was read: the dynamics runs about the origin."""
+        """Convert one frame; positions are moved back from the origin, about which the dynamics runs, to the input."""
         position, *others = (np.asarray(x, np.float64) for x in kept)
         return Frame(step, step * self.config.timestep_fs, position + self.origin, *others, energy)
 
     def write(self, table: list[log.Line], frames: list[Frame]) -> None:
+        """Append lines to the log and frames to the trajectory."""
         self.log.append("".join(map(log.text, table)))
         if self.frames is not None:
             self.frames.append(frames)
 
     def explode(self, at: Snapshot, result: chunk.ChunkResult, reason: str) -> NoReturn:
-        """Write lines and frames, the broken state last, and raise. The checkpoint stays at the last chunk."""
+        """Write lines and frames, the exploded state last, and raise; the checkpoint stays at the last chunk.
+
+        Raises:
+            Explosion: always.
+        """
         step = at.step + int(result.steps)
         table, frames = self.harvest(at, result)
         state = result.state
@@ -340,7 +369,7 @@ class Simulation:
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
-        """Draw md.png and report the figures of the whole run."""
+        """Draw md.png, and report and return the results of the whole run."""
         from equipot.md.plot import plot
 
         table = log.read(self.log.path)
@@ -361,6 +390,6 @@ class Simulation:
 
 
 MAY_CHANGE = ("steps", "model", "structure")
-"""What a resumed run may say otherwise; the files may have moved, but they must hold the same."""
+"""Fields of the config that may differ in a resumed run; potential and structure may be other files with equal content."""
 REMEDY = "look at the last frames; use a shorter time step, a relaxed start, or a potential that knows such structures."
 STOPPING = "stopping after this chunk; once more to stop at once, at the cost of this chunk"

@@ -1,4 +1,4 @@
-"""Forces of a potential on a system whose atoms move, with its neighbour list."""
+"""Forces of a potential on moving atoms, with an updated neighbour list."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from equipot.potential import Potential, evaluate
 
 
 class Forces(NamedTuple):
-    """A potential, applied to one system."""
+    """A potential applied to one system."""
 
     potential: Potential
     spec: ListSpec
     setup: Setup
 
     def graph(self, state: State, neighbor: DeviceList) -> Graph:
-        """Input of the model: the state with the pairs of a list that is complete for its positions and cell."""
+        """Build the input of the model from a state and a neighbour list that is complete for the state."""
         setup = self.setup
         return to_graph(neighbor, state.position, jnp.asarray(setup.numbers), state.cell, setup.charge, setup.spin)
 
     def compute(self, state: State, neighbor: DeviceList) -> State:
-        """Set force (eV/Å), interaction and virial (eV) of a state for which the list is complete."""
+        """Set force (eV/Å), interaction (eV) and virial (eV) of a state for which the list is complete."""
         periodic = all(self.setup.pbc)
         out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if periodic else jnp.zeros_like(state.virial)
         return state.replace(force=out.forces, interaction=out.interaction[0], virial=virial)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
-        """Rebuild the list where atoms have moved too far since it was built, then ``compute``."""
+        """Rebuild the list if atoms have moved too far since the last build, then ``compute``."""
         neighbor = update(self.spec, neighbor, state.position, state.cell)
         return self.compute(state, neighbor), neighbor

@@ -1,4 +1,4 @@
-"""The log of a run: one line of figures every so many steps, as CSV, with units in the names of the columns."""
+"""The log of a run: a CSV file with units in the names of the columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equipot.units import GPa, kB
 
 
 class Line(NamedTuple):
-    """Figures of one step. ``conserved_eV`` is what an exact integrator would keep constant."""
+    """Values of one line. An exact integrator would conserve ``conserved_eV``."""
 
     step: int
     time_ps: float
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """Turns observations of the device into lines, in double precision."""
+    """Converter of observations of the device to lines, in double precision."""
 
     isolated_atom_energy: float
     """Sum of E0 over the atoms, eV."""
@@ -35,7 +35,7 @@ class Ledger(NamedTuple):
     timestep_fs: float
 
     def line(self, step: int, seen: Observation, heat: float) -> Line:
-        """Line of one observation; ``heat`` is what stochastic forces put in before this chunk (eV)."""
+        """Convert one observation; ``heat`` is the energy (eV) that stochastic forces added before this chunk."""
         kinetic = float(seen.kinetic)
         potential = float(seen.interaction) + self.isolated_atom_energy
         total = potential + kinetic
@@ -55,16 +55,16 @@ class Ledger(NamedTuple):
 
 
 BLOCKS = 10
-"""Parts of a run whose means tell how well a slope is known."""
+"""Number of blocks for the error of a slope."""
 
 
 def slope(x: Float[np.ndarray, " lines"], y: Float[np.ndarray, " lines"], is_random_walk: bool = False) -> tuple[float, float]:
-    """Slope of a straight line by least squares and its standard error; NaN where there are too few lines.
+    """Fit the slope of a straight line by least squares; return slope and standard error, NaN for too few lines.
 
-    Lines that follow each other are not independent, so that the error is told from the means of ten blocks. Where ``y``
-    fluctuates about the line, it is that of a line through these means. Where y makes a random walk with the line for its mean,
-    it follows from the differences d of consecutive means: blocks of length h of a walk whose variance grows by s^2 a unit of
-    x have var(d) = 2/3 s^2 h, and the slope over n blocks has the variance 6/5 s^2 / (n h), so 9/5 var(d) / (n h^2).
+    Successive lines are correlated, so that the error is computed from means over blocks. If ``y`` fluctuates about the line,
+    the error is that of a line through the means. If y is a random walk about the line, the error follows from the differences
+    d of successive means: blocks of length h of a walk whose variance grows by s^2 per unit of x have var(d) = 2/3 s^2 h, and
+    the slope over n blocks has the variance 6/5 s^2 / (n h) = 9/5 var(d) / (n h^2).
     """
     if len(x) < 3:
         return np.nan, np.nan
@@ -80,16 +80,18 @@ def slope(x: Float[np.ndarray, " lines"], y: Float[np.ndarray, " lines"], is_ran
 
 
 SIGMAS = 3.0
-"""A drift counts as one beyond so many standard errors: these are told from ten blocks, and so not well known themselves."""
+"""Standard errors beyond which a drift is significant; the errors, from ten blocks, are uncertain themselves."""
 SHORT_PS = 100.0
-"""A drift over a shorter time (ps) is stated as a change within it, and not for a nanosecond."""
+"""Length of a run (ps) below which the drift is given as the change over the run instead of per nanosecond."""
 
 
 def describe_drift(drift: float, error: float, time_ps: float) -> str:
-    """What a reader of a run should know of the drift of the conserved energy, in words.
+    """Describe the drift of the conserved energy in words; a drift within its error is not given as a number.
 
-    ``drift`` and its standard error ``error`` are in meV/atom/ns, over ``time_ps``; NaN where there are too few lines. A figure
-    that its error exceeds is left out.
+    Args:
+        drift: meV/atom/ns.
+        error: standard error of the drift, meV/atom/ns; NaN for too few lines.
+        time_ps: length of the run, ps.
     """
     if np.isnan(error):
         return "too short for a drift of the conserved energy"
@@ -105,13 +107,13 @@ HEADER = ",".join(Line._fields) + "\n"
 
 
 def text(line: Line) -> str:
-    """A line of the CSV; figures that do not exist (the pressure of a molecule) are empty."""
+    """Write a line of the CSV file; NaN, such as the pressure of a molecule, is left empty."""
     show = lambda x: str(x) if isinstance(x, int) else "" if np.isnan(x) else repr(round(x, 10))
     return ",".join(map(show, line)) + "\n"
 
 
 def read(path: Path) -> dict[str, Float[np.ndarray, " lines"]]:
-    """Read the columns of a log by name; empty figures are NaN."""
+    """Read the columns of a log by name; empty values are NaN."""
     rows = path.read_text(encoding="utf-8").splitlines()
     value = lambda x: float(x) if x else np.nan
     table = np.array([[value(x) for x in row.split(",")] for row in rows[1:]]).reshape(-1, len(Line._fields))

@@ -1,4 +1,4 @@
-"""The picture of a run: energies, temperature and, where there is one, pressure and volume over time."""
+"""Plot of a run: energies, temperature and, if defined, pressure and volume over time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from equipot.figures import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
 
 
 def plot(table: Mapping[str, np.ndarray], path: Path) -> None:
-    """Draw the columns of a log into a PNG file."""
+    """Plot the columns of a log to a PNG file."""
     save_figure(draw_log(table), path)
 
 
 def draw_log(table: Mapping[str, np.ndarray]) -> Any:
-    """Draw the columns of a log into a figure of matplotlib."""
+    """Plot the columns of a log to a matplotlib figure."""
     from matplotlib import rc_context
 
     periodic = not np.isnan(table["pressure_GPa"]).all()
@@ -43,5 +43,5 @@ def draw_log(table: Mapping[str, np.ndarray]) -> Any:
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of all values up to each one."""
+    """Compute the mean of all values up to each one, (lines,)."""
     return np.cumsum(values) / np.arange(1, len(values) + 1)

@@ -1,4 +1,4 @@
-"""From a config to what a run starts with, and the checks before the first step."""
+"""Prepare a run from a config: read the structure, check the start, and make state and neighbour list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))
 
 
 def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types: Sequence[str] = ()) -> Structure:
-    """Read the starting structure and repeat it along each cell vector; ``source`` and ``types`` are those of ``read_one``.
+    """Read the starting structure (see ``read_one`` for ``source`` and ``types``) and repeat the cell.
 
     Raises:
         FileNotFoundError: no such file.
@@ -41,7 +41,7 @@ def read_structure(source: str, frame: int, repeat: tuple[int, int, int], types:
 
 
 def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
-    """Supercell of ``repeat`` copies along each cell vector; charge and spin are those of all copies."""
+    """Make a supercell of ``repeat`` copies along each cell vector; charge and spin are multiplied by the number of copies."""
     if tuple(repeat) == (1, 1, 1):
         return structure
     images = np.array([[i, j, k] for i in range(repeat[0]) for j in range(repeat[1]) for k in range(repeat[2])])
@@ -58,11 +58,11 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
 
 
 def check_start(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
-    """Check that a run can mean something, and warn through ``say`` of what looks unwise.
+    """Check that a run can start, and warn through ``say`` of a long time step.
 
     Raises:
         ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
-            place, a pressure without a periodic cell, a mass that is none, velocities that the file lacks, constrained atoms.
+            place, a pressure without a periodic cell, an invalid mass, missing velocities, or constrained atoms.
     """
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")
@@ -104,10 +104,10 @@ def check_start(config: MDConfig, potential: Potential, structure: Structure, sa
 
 
 def check_momenta(config: MDConfig, structure: Structure) -> None:
-    """Check momenta that the config takes from the structure.
+    """Check the momenta of the structure if the config uses them.
 
     Raises:
-        ValueError: the structure has none, or one that is not finite.
+        ValueError: missing momenta, or a momentum that is not finite.
     """
     if config.velocities == "draw":
         return
@@ -122,7 +122,7 @@ def check_momenta(config: MDConfig, structure: Structure) -> None:
 
 
 def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], None]) -> None:
-    """Report through ``say`` how masses and momenta of the structure are used, where that may not be what is meant."""
+    """Report through ``say`` the use of unusual masses and of momenta in the structure."""
     mass, momentum = masses(structure), structure.momenta
     if not np.allclose(mass, masses(structure.replace(masses=None)), rtol=0.01):
         say(f"{structure.name} has masses other than the standard ones, {mass.min():g} to {mass.max():g} amu; they are used")
@@ -141,7 +141,7 @@ def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], N
 
 
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
-    """Fixed quantities of the run, in the units of ``md.state``."""
+    """Make the fixed quantities of the run, in the units of ``md.state``."""
     return Setup(
         dt=config.timestep_fs * fs,
         kT=kB * config.temperature_K,
@@ -156,7 +156,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
 
 
 def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> State:
-    """Make the state: positions about their mean, momenta of the structure or drawn by the seed, no forces and energy yet."""
+    """Make the initial state: positions about their mean, momenta from the structure or drawn; forces and energy are zero."""
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
     drawn = config.velocities == "draw"
     momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
@@ -176,6 +176,6 @@ def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> Stat
 
 
 def start_list(config: MDConfig, structure: Structure, cutoff: float) -> ListSpec:
-    """Sizes of the neighbour list, with more room where the cell changes under a pressure."""
+    """Plan the sizes of the neighbour list, with more spare room if the cell changes."""
     slack = 1.4 if config.ensemble.has_pressure else 1.25
     return plan(structure.positions, structure.cell, structure.pbc, cutoff, config.skin, slack)

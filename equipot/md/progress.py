@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from equipot.md.config import MDConfig
 from equipot.md.log import Line, describe_drift
 
 QUIET_SECONDS = 10.0
-"""Least time between two plain lines."""
+"""Shortest time (s) between two plain lines."""
 
 
 class Progress:
-    """Reports a run to a stream; with None it keeps silent."""
+    """Reporter of a run to a stream; None for silence."""
 
     def __init__(self, stream: TextIO | None, config: MDConfig):
         self.console = Console(stream, QUIET_SECONDS)
@@ -27,10 +27,11 @@ class Progress:
 
     @property
     def ns_per_day(self) -> float:
-        """Speed without the first chunk, which compiles; NaN before there is a second one."""
+        """Speed (ns/day) without the first chunk, which compiles; NaN before the second chunk."""
         return 1e-6 * self.config.timestep_fs * self.timed_steps / self.seconds * 86400 if self.timed_steps else float("nan")
 
     def open(self, step: int, atoms: int) -> None:
+        """Describe the run in a line, and show the bar from ``step`` on."""
         config = self.config
         kind = type(config.ensemble).__name__
         drawn = config.velocities == "draw" or config.ensemble.has_thermostat
@@ -40,11 +41,11 @@ class Progress:
         self.console.open(config.steps, step)
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Write a line."""
         self.console.say(text)
 
     def advance(self, step: int, made: int, line: Line, seconds: float) -> None:
-        """After a chunk of ``made`` steps that took so many seconds."""
+        """Report a chunk of ``made`` steps that ended at ``step`` and took ``seconds``."""
         self.chunks += 1
         if self.chunks > 1:
             self.timed_steps += made
@@ -62,10 +63,11 @@ class Progress:
         self.console.advance(made)
 
     def close(self) -> None:
+        """Remove the bar."""
         self.console.close()
 
     def finish(self, summary: Any, half: Mapping[str, np.ndarray]) -> None:
-        """The figures of the whole run."""
+        """Report means and drift; ``half`` holds the columns of the log in the second half of the run."""
         text = f"second half: T {summary.temperature_K:.1f} K"
         if not np.isnan(half["pressure_GPa"]).all():
             text += f"  P {half['pressure_GPa'].mean():.4g} GPa  V {half['volume_A3'].mean():.2f} Å³"

@@ -1,6 +1,6 @@
-"""The state that every ensemble shares, initial velocities, and what a line of the log is made of.
+"""State of a run, fixed quantities, observations for the log, and initial velocities.
 
-Units are eV, Å, amu, and the time that follows from them, Å sqrt(amu/eV): about 10.18 fs, the same as ASE's.
+Units are those of ASE: eV, Å, amu and, for time, Å sqrt(amu/eV), about 10.18 fs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from equipot.units import kB
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Everything that the next step depends on, but the neighbour list, which follows from it."""
+    """Everything that the next step depends on, except the neighbour list, which follows from the state."""
 
     position: Float[Array, "atoms 3"]
-    """Å. May lie outside of the cell, but never far: a chunk begins by taking whole lattice vectors off."""
+    """Å; may lie outside the cell, but not far: each chunk begins by subtracting whole lattice vectors."""
     momentum: Float[Array, "atoms 3"]
     """sqrt(eV amu)."""
     force: Float[Array, "atoms 3"]
@@ -40,15 +40,16 @@ class State:
     cell: Float[Array, "3 3"]
     """Å, rows; zeros for an isolated system."""
     images: Int[Array, "atoms 3"]
-    """Lattice vectors taken off so far: position + images . cell is continuous in time."""
+    """Number of lattice vectors subtracted so far: position + images . cell is continuous in time."""
     key: Any
     """Random key of the stochastic ensembles."""
     heat: Float[Array, ""]
-    """Energy that stochastic forces have put in since the chunk began, eV."""
+    """Energy that stochastic forces have added since the beginning of the chunk, eV."""
     extra: Any
     """Further arrays of the ensemble: thermostat chains, momentum of the cell; see ``Ensemble.start``."""
 
     def replace(self, **changes: Any) -> State:
+        """Return a copy with other fields."""
         return dataclasses.replace(self, **changes)
 
 
@@ -58,9 +59,9 @@ class Setup(NamedTuple):
     dt: float
     """Time step, Å sqrt(amu/eV)."""
     kT: float
-    """eV."""
+    """Thermal energy, eV."""
     pressure: float
-    """eV/Å^3."""
+    """External pressure, eV/Å^3."""
     dof: int
     """Degrees of freedom that the thermostat acts on."""
     mass: Float[np.ndarray, "atoms 1"]
@@ -72,16 +73,16 @@ class Setup(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """Measurements on the device that make a line of the log."""
+    """Values computed on the device for a line of the log."""
 
     interaction: Float[Array, ""]
-    """eV, without E0 of the isolated atoms."""
+    """Potential energy, eV, without E0 of the isolated atoms."""
     kinetic: Float[Array, ""]
-    """eV."""
+    """Kinetic energy, eV."""
     reservoir: Float[Array, ""]
     """Energy in the thermostat, in the barostat and in p V, less the heat taken from stochastic forces, eV."""
     stress: Float[Array, "3 3"]
-    """(1/V) dE/d(strain), without the kinetic part, eV/Å^3; NaN where there is no volume."""
+    """(1/V) dE/d(strain), without the kinetic part, eV/Å^3; NaN without a volume."""
     volume: Float[Array, ""]
     """Å^3."""
     closest: Float[Array, ""]
@@ -89,20 +90,20 @@ class Observation(NamedTuple):
 
 
 def masses(structure: Structure) -> Float[np.ndarray, "atoms 1"]:
-    """Masses of the structure where it has some, else the standard ones, amu."""
+    """Return the masses of the structure, else standard ones, amu."""
     from ase.data import atomic_masses
 
     return (atomic_masses[structure.numbers] if structure.masses is None else structure.masses)[:, None]
 
 
 def kinetic_energy(momentum: Array, mass: Array) -> Array:
-    """Kinetic energy sum p^2 / 2m of momenta (sqrt(eV amu)) and masses (amu), eV."""
+    """Compute the kinetic energy sum p^2 / 2m (eV) of momenta (sqrt(eV amu)) and masses (amu)."""
     return 0.5 * jnp.sum(momentum**2 / mass)
 
 
 def degrees_of_freedom(structure: Structure, conserves_momentum: bool) -> int:
-    """Number of independent momenta: less three where the total momentum is conserved, less the rotations of an isolated
-    system besides. A single atom keeps its three."""
+    """Count independent momenta: 3 N, less 3 if total momentum is conserved, less rotations if the system is also isolated; 3
+    for a single atom."""
     n = len(structure)
     if not conserves_momentum or n == 1:
         return 3 * n
@@ -110,7 +111,7 @@ def degrees_of_freedom(structure: Structure, conserves_momentum: bool) -> int:
 
 
 def rotations(structure: Structure) -> int:
-    """Rotational degrees of freedom of an isolated system: 3, 2 if it is linear, 0 for an atom."""
+    """Count rotational degrees of freedom of an isolated system: 3, 2 if linear, 0 for an atom."""
     moments = np.linalg.eigvalsh(_inertia(structure.positions, masses(structure)))
     return int((moments > 1e-6 * max(moments.max(), 1e-12)).sum()) if len(structure) > 1 else 0
 
@@ -118,7 +119,7 @@ def rotations(structure: Structure) -> int:
 def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Float[np.ndarray, "atoms 3"]:
     """Draw Maxwell-Boltzmann momenta (sqrt(eV amu)) without total momentum and, if isolated, without angular momentum.
 
-    They are scaled so that the temperature (K) is exact. A single atom keeps what it draws.
+    The momenta are scaled to the exact temperature (K). A single atom keeps its random momentum.
     """
     mass = masses(structure)
     momentum = np.random.default_rng(seed).normal(size=(len(structure), 3)) * np.sqrt(kB * temperature * mass)
@@ -131,7 +132,7 @@ def thermal_momenta(structure: Structure, temperature: float, seed: int) -> Floa
 
 
 def at_rest(structure: Structure, momentum: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "atoms 3"]:
-    """Subtract from the momenta (sqrt(eV amu)) those of the system as a whole: translation and, if isolated, rotation."""
+    """Subtract translation and, if the system is isolated, rotation of the whole system from momenta (sqrt(eV amu))."""
     mass = masses(structure)
     momentum = momentum - mass * momentum.sum(axis=0) / mass.sum()
     if not structure.pbc.any():
@@ -142,5 +143,6 @@ def at_rest(structure: Structure, momentum: Float[np.ndarray, "atoms 3"]) -> Flo
 
 
 def _inertia(positions: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Compute the inertia tensor (3, 3), amu Å^2, about the centre of mass."""
     arm = positions - (mass * positions).sum(axis=0) / mass.sum()
     return (mass * arm**2).sum() * np.eye(3) - (mass * arm).T @ arm

@@ -1,7 +1,7 @@
-"""Files that grow by a chunk at a time and can be cut back to where a checkpoint was written.
+"""Files that grow by a chunk at a time and can be cut back to the last checkpoint.
 
-Every file has ``mark()``, its length as a number, and ``cut(mark)``, which shortens it to that. What a kill leaves behind the
-mark of the last checkpoint is cut off when the run is resumed.
+Every file has ``mark()``, which returns the length, and ``cut(mark)``, which shortens the file to a length. Content beyond the
+mark of the last checkpoint, left by a kill, is cut off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from equipot.units import fs, kJ_per_mol
 
 
 class Frame(NamedTuple):
-    """One frame, on the host, in eV, Å, amu and the time that follows from them."""
+    """One frame on the host; units are eV, Å, amu and sqrt(eV amu), time in fs."""
 
     step: int
     time_fs: float
@@ -35,11 +35,16 @@ class Frame(NamedTuple):
 
 
 class Writer(Protocol):
-    """A file that frames are added to."""
+    """A file to which frames are appended."""
 
-    def append(self, frames: Sequence[Frame]) -> None: ...
-    def mark(self) -> int: ...
-    def cut(self, mark: int) -> None: ...
+    def append(self, frames: Sequence[Frame]) -> None:
+        """Append frames."""
+
+    def mark(self) -> int:
+        """Return the length of the file."""
+
+    def cut(self, mark: int) -> None:
+        """Shorten the file to a length of ``mark``."""
 
 
 class System(NamedTuple):
@@ -49,9 +54,9 @@ class System(NamedTuple):
     mass: Float[np.ndarray, "atoms 1"]
     pbc: tuple[bool, bool, bool]
     own_masses: bool = False
-    """Whether the masses are not simply the standard ones, so that text has to hold them."""
+    """Whether the structure has masses of its own, which text files then store."""
     electrons: Mapping[str, float] = MappingProxyType({})
-    """Charge (e) and spin, where they are not zero."""
+    """Nonzero charge (e) and spin, by name."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class ExtXYZ:
     """Steps between frames."""
 
     def writer(self, out: Path, system: System) -> Writer:
-        """The writer of ``trajectory.xyz`` in the folder ``out``."""
+        """Make the writer of ``trajectory.xyz`` in the folder ``out``."""
         return ExtXYZWriter(out / "trajectory.xyz", system)
 
 
@@ -74,21 +79,21 @@ class H5MD:
     """Steps between frames."""
 
     def writer(self, out: Path, system: System) -> Writer:
-        """The writer of ``trajectory.h5`` in the folder ``out``."""
+        """Make the writer of ``trajectory.h5`` in the folder ``out``."""
         return H5MDWriter(out / "trajectory.h5", system)
 
 
 class TextFile:
-    """Text file that grows, and is safe on the disk when ``append`` returns."""
+    """Growing text file, flushed to disk when ``append`` returns."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def append(self, text: str) -> None:
-        """Add text.
+        """Append text.
 
         Raises:
-            OSError: the disk is full, or the file may not be written; a part may have been added.
+            OSError: the disk is full, or the file cannot be written; a part may have been appended.
         """
         try:
             with open(self.path, "a", encoding="utf-8") as file:
@@ -100,14 +105,14 @@ class TextFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def mark(self) -> int:
-        """Length in bytes."""
+        """Return the length in bytes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, mark: int) -> None:
-        """Shorten to ``mark`` bytes.
+        """Shorten the file to ``mark`` bytes.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: the file is shorter.
         """
         if self.mark() < mark:
             raise ValueError(f"{self.path} is shorter than when the checkpoint was written; it was changed: cannot resume")
@@ -116,7 +121,7 @@ class TextFile:
 
 
 class ExtXYZWriter:
-    """Extended XYZ with positions, momenta and forces of every atom; energy, step and time of every frame."""
+    """Writer of extended XYZ with positions, momenta and forces of every atom; energy, step and time of every frame."""
 
     def __init__(self, path: Path, system: System):
         self.file = TextFile(path)
@@ -130,7 +135,7 @@ class ExtXYZWriter:
         self.file.append(text.getvalue())
 
     def atoms(self, frame: Frame) -> Any:
-        """The frame as ``ase.Atoms``, with energy and forces."""
+        """Convert a frame to ``ase.Atoms`` with energy and forces."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -151,10 +156,10 @@ class ExtXYZWriter:
 
 
 class H5MDWriter:
-    """H5MD 1.1 (de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546, 2014), group ``particles/trajectory``.
+    """Writer of H5MD 1.1 (de Buyl, Colberg and Höfling, Comput. Phys. Commun. 185, 1546, 2014), group ``particles/trajectory``.
 
-    The file is open only while a chunk is added, and then in HDF5's single-writer mode, which keeps it readable at every
-    moment: a kill cannot spoil what it held. Lengths are in Å, times in fs, the energy in eV; forces are in kJ/mol/Å, since
+    The file is open only while a chunk is appended, in HDF5's single-writer mode, so that it stays readable after a kill at any
+    moment. Lengths are in Å, times in fs, the energy in eV; forces are in kJ/mol/Å, since
     MDAnalysis knows no eV/Å. Positions, velocities and forces are float32, cell and energy float64.
     """
 
@@ -165,10 +170,10 @@ class H5MDWriter:
         self.system = system
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Add frames.
+        """Append frames.
 
         Raises:
-            OSError: the disk is full, or the file may not be written; what it held can be read.
+            OSError: the disk is full, or the file cannot be written; earlier frames stay readable.
         """
         try:
             self._append(frames)
@@ -207,7 +212,7 @@ class H5MDWriter:
                 data.flush()
 
     def mark(self) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
         import h5py
 
         if not self.path.exists():
@@ -216,10 +221,10 @@ class H5MDWriter:
             return len(file[self.GROUP]["position/step"])
 
     def cut(self, mark: int) -> None:
-        """Shorten to ``mark`` frames. A file that a kill left open is copied into one that is closed.
+        """Shorten the file to ``mark`` frames; a file that a kill left open is copied to a closed one.
 
         Raises:
-            ValueError: there are fewer frames.
+            ValueError: the file has fewer frames.
         """
         import h5py
 

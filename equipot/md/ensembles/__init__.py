@@ -1,4 +1,4 @@
-"""Ensembles: what a run of molecular dynamics keeps constant, and how. Each class states its parameters and its integrator."""
+"""Ensembles of molecular dynamics; each class holds the parameters and the integrator of one ensemble."""
 
 from equipot.md.ensembles.base import Ensemble
 from equipot.md.ensembles.csvr import NVTCSVR

@@ -46,7 +46,7 @@ class NVTCSVR(Ensemble):
 
 
 def rescaling(key: Array, kinetic: Float[Array, ""], setup: Setup, interval: float) -> Float[Array, ""]:
-    """Factor of the momenta, eq. A7 of Bussi et al. 2007, after ``interval`` relaxation times.
+    """Draw the factor alpha on the momenta, eq. A7 of Bussi et al. 2007, for a step of ``interval`` relaxation times.
 
     alpha^2 = c + (1 - c) K0 / (Nf K) (R1^2 + S) + 2 R1 sqrt(c (1 - c) K0 / (Nf K)) with c = exp(-interval), K0 = Nf kT / 2,
     R1 normal and S a sum of Nf - 1 squared normals; the sign of alpha is that of R1 + sqrt(c Nf K / ((1 - c) K0)).

@@ -9,9 +9,9 @@ matrix, v = p_g / W its rate of strain, and N_f = 3 N:
     dh/dt   = v h
     dp_g/dt = sum p (x) p / m - dE/d(strain) - P V + 1/N_f sum p^2 / m - gamma_g p_g + noise
 
-They leave the isothermal-isobaric distribution exp(-(K + E + P V) / kT) dr dp dV d(shape) invariant. Since p_g is symmetric,
-no torque turns the cell. Its mass is W = (N + 1) kT tau^2. Without noise K + E + P V + tr(p_g^2) / 2W is conserved; with noise
-it is, less the heat, which is kept account of.
+These equations leave the isothermal-isobaric distribution exp(-(K + E + P V) / kT) dr dp dV d(shape) invariant. Since p_g is
+symmetric, no torque turns the cell. The mass of the cell is W = (N + 1) kT tau^2. Without noise K + E + P V + tr(p_g^2) / 2W is
+conserved; with noise, that sum less the heat.
 
 The step is symmetric: kick of the cell, kick of the atoms, half a drift, the noise, half a drift, and the kicks in reverse
 order (BAOAB).
@@ -77,12 +77,12 @@ class NPTFlexible(Ensemble):
         return cell_energy + setup.pressure * volume_of(state) - state.heat
 
     def _weight(self, setup: Setup) -> float:
-        """W, amu Å^2."""
+        """Compute the mass W of the cell, amu Å^2."""
         return (len(setup.numbers) + 1) * setup.kT * (self.barostat_fs * fs) ** 2
 
 
 def _kick_cell(setup: Setup, state: State) -> Float[Array, "3 3"]:
-    """Momentum p_g of the cell after half a time step of the force on it."""
+    """Advance the momentum p_g of the cell (3, 3) by half a time step of the force on the cell."""
     pressure_volume = setup.pressure * volume_of(state)
     flow = jnp.sum(state.momentum[:, :, None] * state.momentum[:, None, :] / mass_of(setup, state)[..., None], axis=0)
     eye = jnp.eye(3, dtype=flow.dtype)
@@ -93,9 +93,12 @@ def _kick_cell(setup: Setup, state: State) -> Float[Array, "3 3"]:
 def cell_noise(
     key: Array, momentum: Float[Array, "3 3"], weight: float, kT: float, exponent: float
 ) -> tuple[Float[Array, "3 3"], Float[Array, ""]]:
-    """Symmetric momentum of the cell after friction and noise for ``exponent`` = friction x time, and the heat (eV) put in.
+    """Apply friction and noise to the symmetric momentum of the cell for ``exponent`` = friction x time.
 
-    Its kinetic energy tr(p_g^2) / 2W counts each off-diagonal element twice, so that these have half the variance.
+    The kinetic energy tr(p_g^2) / 2W counts each off-diagonal element twice, so that these have half the variance.
+
+    Returns:
+        The momentum (3, 3) and the energy added (eV).
     """
     draw = jax.random.normal(key, (3, 3), momentum.dtype)
     # (a + a^T) / 2 has variance 1 on the diagonal and 1/2 beside it.

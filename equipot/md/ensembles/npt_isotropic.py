@@ -33,7 +33,7 @@ class NPTIsotropic(Ensemble):
     thermostat_fs: float = 100.0
     """Period of the chain on the atoms, fs."""
     barostat_fs: float = 1000.0
-    """Period of the cell and of the chain on it, fs."""
+    """Period of the cell and of the chain on the cell, fs."""
     chain_length: int = 3
     """Links of either chain."""
 
@@ -63,7 +63,7 @@ class NPTIsotropic(Ensemble):
         rate = cell_momentum / weight
         state = _kicked(setup, state, rate)
         velocity = state.momentum / mass_of(setup, state)
-        position, _ = strained_drift(state.position, state.cell, velocity, _every_way(rate), setup.dt)
+        position, _ = strained_drift(state.position, state.cell, velocity, _isotropic(rate), setup.dt)
         # From the first cell, so that its shape stays exactly what it is.
         log_scale = extra["log_scale"] + rate * setup.dt
         cell = extra["reference"] * jnp.exp(log_scale)
@@ -83,26 +83,27 @@ class NPTIsotropic(Ensemble):
         return chains + setup.pressure * volume_of(state) + extra["momentum"] ** 2 / (2 * self._weight(setup))
 
     def _chains(self, setup: Setup) -> tuple[Any, Any]:
-        """The chain on the atoms and the one on the cell."""
+        """Make the chain on the atoms and the chain on the cell."""
         return tuple(chain(self.chain_length, tau, setup) for tau in (self.thermostat_fs, self.barostat_fs))
 
     def _weight(self, setup: Setup) -> float:
-        """W, amu Å^2."""
+        """Compute the mass W of the cell, amu Å^2."""
         return 3 * (len(setup.numbers) + 1) * setup.kT * (self.barostat_fs * fs) ** 2
 
 
 def _push(setup: Setup, state: State) -> Float[Array, ""]:
-    """What half a time step of the force on the cell adds to p_eps."""
+    """Compute the change of p_eps by half a time step of the force on the cell."""
     alpha = 1 + 1 / len(setup.numbers)
     force = 2 * alpha * kinetic_of(setup, state) - jnp.trace(state.virial) - 3 * setup.pressure * volume_of(state)
     return setup.dt / 2 * force
 
 
 def _kicked(setup: Setup, state: State, rate: Float[Array, ""]) -> State:
-    """Momenta after half a time step of constant forces and a constant rate v of strain."""
+    """Advance momenta by half a time step of constant forces and a constant strain rate v."""
     n = len(setup.numbers)
-    return state.replace(momentum=strained_kick(state.momentum, state.force, _every_way(rate), setup.dt / 2, n))
+    return state.replace(momentum=strained_kick(state.momentum, state.force, _isotropic(rate), setup.dt / 2, n))
 
 
-def _every_way(rate: Float[Array, ""]) -> Float[Array, "3 3"]:
+def _isotropic(rate: Float[Array, ""]) -> Float[Array, "3 3"]:
+    """Make the strain rate (3, 3) of an isotropic rate."""
     return rate * jnp.eye(3, dtype=rate.dtype)

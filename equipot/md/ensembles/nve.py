@@ -17,7 +17,7 @@ from equipot.neighbors import DeviceList
 
 @dataclass(frozen=True)
 class NVE(Ensemble):
-    """Constant energy: velocity Verlet, the same as ``jax_md.simulate.nve``."""
+    """Constant energy: velocity Verlet, as in ``jax_md.simulate.nve``."""
 
     has_thermostat: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""Parts that steps of several ensembles are made of."""
+"""Building blocks of the steps of several ensembles."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from equipot.neighbors import DeviceList
 
 
 def velocity_verlet(setup: Setup, forces: Forces, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
-    """One step of velocity Verlet, the same as ``jax_md.simulate.velocity_verlet``."""
+    """Make one step of velocity Verlet, as ``jax_md.simulate.velocity_verlet``."""
     state, neighbor = forces.update(drift(setup, kick(setup, state), setup.dt), neighbor)
     return kick(setup, state), neighbor
 
 
 def kick(setup: Setup, state: State) -> State:
-    """Momenta after half a time step of constant forces."""
+    """Advance momenta by half a time step of constant forces."""
     return state.replace(momentum=state.momentum + setup.dt / 2 * state.force)
 
 
 def drift(setup: Setup, state: State, time: float) -> State:
-    """Positions after ``time`` (Å sqrt(amu/eV)) of constant momenta."""
+    """Advance positions by ``time`` (Å sqrt(amu/eV)) at constant momenta."""
     return state.replace(position=state.position + time * state.momentum / mass_of(setup, state))
 
 
 def ornstein_uhlenbeck(
     key: Array, momentum: Float[Array, "atoms 3"], mass: Float[Array, "atoms 1"], kT: float, exponent: float
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
-    """Momenta after friction and noise for ``exponent`` = friction x time, and the heat (eV) that this put in."""
+    """Apply friction and noise for ``exponent`` = friction x time; return the momenta and the energy added (eV)."""
     keep = jnp.exp(-exponent)
     noise = jnp.sqrt(-jnp.expm1(-2 * exponent) * kT * mass) * jax.random.normal(key, momentum.shape, momentum.dtype)
     new = keep.astype(momentum.dtype) * momentum + noise.astype(momentum.dtype)
@@ -38,15 +38,15 @@ def ornstein_uhlenbeck(
 
 
 def mass_of(setup: Setup, state: State) -> Float[Array, "atoms 1"]:
-    """Masses (amu) in the precision of the state."""
+    """Return the masses (amu) in the precision of the state."""
     return jnp.asarray(setup.mass, state.position.dtype)
 
 
 def kinetic_of(setup: Setup, state: State) -> Float[Array, ""]:
-    """Kinetic energy of the atoms, eV."""
+    """Compute the kinetic energy of the atoms, eV."""
     return kinetic_energy(state.momentum, mass_of(setup, state))
 
 
 def volume_of(state: State) -> Float[Array, ""]:
-    """Volume of the cell, Å^3."""
+    """Compute the volume of the cell, Å^3."""
     return jnp.abs(jnp.linalg.det(state.cell))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 def strained_kick(
     momentum: Float[Array, "atoms 3"], force: Float[Array, "atoms 3"], rate: Float[Array, "3 3"], time: float, n: int
 ) -> Float[Array, "atoms 3"]:
-    """Solution of dp/dt = F - (v + tr(v) / 3n) p after ``time``, for constant F and v; ``n`` is the number of atoms."""
+    """Integrate dp/dt = F - (v + tr(v) / 3n) p over ``time`` for constant F and v; ``n`` is the number of atoms."""
     values, axes = jnp.linalg.eigh(rate)
     x = -(values + jnp.sum(values) / (3 * n)) * time
     return ((momentum @ axes) * jnp.exp(x) + (force @ axes) * time * expm1_over(x)) @ axes.T
@@ -22,7 +22,7 @@ def strained_drift(
     rate: Float[Array, "3 3"],
     time: float,
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
-    """Solution (positions, cell) of dr/dt = p/m + v r and dh/dt = v h after ``time``, for constant p/m and v."""
+    """Integrate dr/dt = p/m + v r and dh/dt = v h over ``time`` for constant p/m and v; return positions and cell, Å."""
     values, axes = jnp.linalg.eigh(rate)
     x = values * time
     grow = lambda rows: rows + ((rows @ axes) * jnp.expm1(x)) @ axes.T
@@ -30,6 +30,6 @@ def strained_drift(
 
 
 def expm1_over(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """(exp(x) - 1) / x with its limit at zero."""
+    """Compute (exp(x) - 1) / x, 1 at x = 0."""
     safe = jnp.where(x == 0, 1, x)
     return jnp.where(x == 0, 1, jnp.expm1(safe) / safe)
