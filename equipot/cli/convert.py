@@ -9,7 +9,7 @@ from equipot.cli.runtime import prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Converts, compares with reference values where there are some, and writes the file."""
+    """Convert a checkpoint, compare the potential with reference values if any are known, and write the file."""
     import jax
 
     from equipot import eqp, published

@@ -1,4 +1,4 @@
-"""``equipot data DATA``: what is in reference data, and what is wrong with it."""
+"""``equipot data DATA``: summary and problems of reference data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from equipot.structure import Structure
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Prints what the frames hold and every problem.
+    """Print a summary of the frames and every problem.
 
     Raises:
-        ValueError: training would refuse them.
+        ValueError: training would refuse the data.
     """
     settings = config.build(Reading, {}, overrides=args.overrides)
     frames, dropped = gather(args.data, settings)
@@ -34,7 +34,7 @@ def execute(args: argparse.Namespace) -> None:
 
 
 def ranges(structures: Sequence[Structure], isolated: int) -> str:
-    """Range and spread of each label, one line each."""
+    """Write range and spread of each label, one line each; ``isolated`` is the number of isolated atoms."""
     lines = []
     for row in ordered(row for s in structures for row in s.labels):
         labelled = [s for s in structures if row in s.labels]

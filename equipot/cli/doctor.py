@@ -10,7 +10,7 @@ from equipot.cli.runtime import prepare
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Examines a potential, prints the table, and writes the report; 1 where something is broken."""
+    """Examine a potential, print the table and write the report; return 1 if a check found a defect, else 0."""
     from equipot import published
     from equipot.data.read import read_one
     from equipot.files import check_writable, write_atomically
@@ -35,10 +35,10 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def numbers_of(text: str) -> list[int]:
-    """Atomic numbers of symbols such as ``Si,O``.
+    """Convert symbols such as ``Si,O`` to atomic numbers.
 
     Raises:
-        ValueError: a symbol that is none.
+        ValueError: an unknown symbol.
     """
     from ase.data import atomic_numbers
 

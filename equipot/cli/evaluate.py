@@ -10,7 +10,7 @@ from equipot.cli.runtime import cores, prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Prints the error table; writes it, the predictions and the plots where asked to."""
+    """Print the error table; with --json write the table, with --out predictions and plots."""
     evaluate_file(
         args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype, batch_size=args.batch_size
     )
@@ -25,7 +25,7 @@ def evaluate_file(
     dtype: str | None,
     batch_size: int | None = None,
 ) -> dict[str, float]:
-    """The error table of a potential on labelled data."""
+    """Compute, print and return the error table of a potential on labelled data."""
     from equipot import config, published
     from equipot.data.checks.frames import check
     from equipot.data.read import Reading, gather

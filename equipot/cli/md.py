@@ -10,13 +10,13 @@ from equipot.cli.runtime import prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Runs molecular dynamics as the config says."""
+    """Run molecular dynamics by a config."""
     path = find_config(args.config)
     simulate_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
 
 
 def simulate_config(path: Path, overrides: list[str], out: Path, resume: bool) -> None:
-    """One simulation."""
+    """Run one simulation into the folder ``out``."""
     from equipot import config, md
     from equipot.md.config import MDConfig
 

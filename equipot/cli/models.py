@@ -6,7 +6,7 @@ import argparse
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Prints what can be used by name."""
+    """Print the published potentials."""
     from equipot.files import cache_root
     from equipot.published import MODELS, is_cached
 

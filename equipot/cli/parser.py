@@ -1,4 +1,4 @@
-"""What ``equipot`` understands; nothing heavy is imported here, so that help is instant."""
+"""The argument parser of ``equipot``; nothing heavy is imported here, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something 
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; ``args.module`` names the module of ``equipot.cli`` that runs the command."""
+    """Make the parser of the command line; ``args.module`` is the module of ``equipot.cli`` that runs the command."""
     top = argparse.ArgumentParser(
         prog="equipot",
         description="E(3)-equivariant interatomic potentials in JAX: from quantum-mechanical data to molecular dynamics.",
@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``evaluate``."""
     evaluate = command(commands, "evaluate", "errors of a potential on labelled data")
     add_model(evaluate)
     evaluate.add_argument("data", metavar="DATA", help="a file that training reads too, or bundled:NAME")
@@ -82,6 +83,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def add_doctor(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``doctor``."""
     doctor = command(commands, "doctor", "examine a potential: laws, neighbour lists, cutoff, pairs of atoms, dynamics")
     add_model(doctor)
     structure = "a file that ASE reads, its last frame or file@INDEX (default: a crystal and a molecule made here)"
@@ -94,6 +96,7 @@ def add_doctor(commands: argparse._SubParsersAction) -> None:
 
 
 def add_convert(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``convert``."""
     convert = command(commands, "convert", "turn a checkpoint of SevenNet, Nequix, MACE or NequIP into a potential of equipot")
     source = "a checkpoint (.pth, .nqx, .model, .ckpt, .nequip.zip), or a name of `equipot models`"
     convert.add_argument("source", metavar="SOURCE", help=source)
@@ -105,6 +108,7 @@ def add_convert(commands: argparse._SubParsersAction) -> None:
 
 
 def add_compress(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``compress``."""
     compress = command(commands, "compress", "tabulate the radial networks of a potential: nearly the same, and faster")
     add_model(compress)
     compress.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, required=True, help="the file to write")
@@ -115,6 +119,7 @@ def add_compress(commands: argparse._SubParsersAction) -> None:
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    """Add a command with its description and the option --debug."""
     sub = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
     sub.add_argument("--debug", action="store_true", help="show the traceback of an error (also: EQUIPOT_DEBUG=1)")
     sub.set_defaults(module=name)
@@ -122,21 +127,26 @@ def command(commands: argparse._SubParsersAction, name: str, what: str) -> argpa
 
 
 def add_model(sub: argparse.ArgumentParser) -> None:
+    """Add the argument MODEL."""
     sub.add_argument("model", metavar="MODEL", help="a potential: NAME.eqp, NAME.eqp@HEAD, or a name of `equipot models`")
 
 
 def add_config(sub: argparse.ArgumentParser, what: str) -> None:
+    """Add the argument CONFIG and the option --set."""
     sub.add_argument("config", metavar="CONFIG", type=Path, help=what)
     add_set(sub, "any key of the config, such as training.epochs=100 (repeatable; the value is YAML)")
 
 
 def add_set(sub: argparse.ArgumentParser, what: str) -> None:
+    """Add the option --set."""
     sub.add_argument("--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help=what)
 
 
 def add_out(sub: argparse.ArgumentParser, what: str) -> None:
+    """Add the option --out."""
     sub.add_argument("--out", metavar="DIR", type=Path, help=what)
 
 
 def add_resume(sub: argparse.ArgumentParser) -> None:
+    """Add the option --resume."""
     sub.add_argument("--resume", action="store_true", help="continue the run in this folder where it stopped")

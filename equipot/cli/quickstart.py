@@ -1,4 +1,4 @@
-"""``equipot quickstart``: the whole way on bundled data, with the recipes of configs/."""
+"""``equipot quickstart``: train, evaluate and simulate on bundled data, with the recipes of configs/."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEPS = 10_000
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Trains, evaluates and simulates, each in a folder of its own; finished stages are not repeated when it resumes."""
+    """Train, evaluate and simulate, each in a folder of its own; with --resume, finished stages are not repeated."""
     out = args.out or Path("runs") / "quickstart"
     found = recipes()
     print("1/3 training on bundled ethanol (configs/quickstart.yaml)", flush=True)

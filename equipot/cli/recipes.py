@@ -1,24 +1,24 @@
-"""The configs that come with the package, and the folders that runs go to."""
+"""Packaged configs, and folders of runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 PLACES = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
-"""In an installed package, and in a checkout (as an editable install has it)."""
+"""Folders of the packaged configs in an installed package and in a checkout."""
 
 
 def recipes() -> dict[str, Path]:
-    """Packaged configs by name."""
+    """Return the packaged configs by name."""
     place = next((place for place in PLACES if place.is_dir()), None)
     return {} if place is None else {path.stem: path for path in sorted(place.glob("*.yaml"))}
 
 
 def find_config(config: Path) -> Path:
-    """The file that the user means: a path, or the name of a packaged recipe, with or without ``configs/`` and ``.yaml``.
+    """Return the path of a config, given as a path or as the name of a recipe, with or without ``configs/`` and ``.yaml``.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: neither a file nor a recipe.
     """
     if config.is_file():
         return config
@@ -29,10 +29,10 @@ def find_config(config: Path) -> Path:
 
 
 def run_folder(out: Path | None, name: str, resume: bool) -> Path:
-    """Where a run goes: ``out`` or runs/NAME; an earlier run there is only touched in order to resume it.
+    """Return the folder of a run: ``out`` or runs/NAME.
 
     Raises:
-        ValueError: it holds a run already.
+        ValueError: the folder is a file, or holds a run that is not to be resumed.
     """
     out = out or Path("runs") / name
     if out.is_file():

@@ -1,4 +1,4 @@
-"""What the program, and only the program, sets in JAX: precision, host devices and the cache of compiled functions."""
+"""Settings of JAX that only the program makes: precision, CPU devices and the cache of compiled functions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from equipot import files
 
 
 def prepare(dtype: str, devices: int = 1) -> None:
-    """Configures JAX before the first computation.
+    """Configure JAX before the first computation.
 
-    ``dtype`` is float32 or float64. ``devices`` is the number of CPU devices for data-parallel work; it has no effect on GPUs,
-    nor once JAX has computed something. Compiled functions are kept between runs in ``$EQUIPOT_CACHE`` (``off`` for nowhere).
+    Compiled functions are cached between runs in ``$EQUIPOT_CACHE`` (``off`` for no cache).
+
+    Args:
+        dtype: float32 or float64.
+        devices: number of CPU devices for data-parallel work; no effect on GPUs, nor after the first computation.
     """
     import jax
 
@@ -31,20 +34,20 @@ def prepare(dtype: str, devices: int = 1) -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_folder() -> Path | None:
-    """Where compiled functions are kept, made on first use; None where caching is off or the folder cannot be written.
+    """Return the cache folder of compiled functions, made on first use; None if caching is off or the folder is read-only.
 
-    Code compiled for one kind of processor may crash on another, so that each kind has its own folder.
+    Each kind of processor has its own folder, because code compiled for one kind may crash on another.
     """
     return files.cache_folder("compiled", processor())
 
 
 def processor() -> str:
-    """A short name of this kind of processor."""
+    """Return a digest that identifies the kind of processor."""
     text = platform.machine() + platform.processor()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -10,13 +10,13 @@ from equipot.cli.runtime import cores, prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Trains as the config says and names the result."""
+    """Train by a config and print the file of the potential."""
     path = find_config(args.config)
     train_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
 
 
 def train_config(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:
-    """One training run; returns the best potential's file."""
+    """Run one training into the folder ``out``; return the file of the best potential."""
     from equipot import config
     from equipot.finetune import fine_tune
     from equipot.training import FineTune, TrainConfig, train

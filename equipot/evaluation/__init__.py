@@ -1,4 +1,4 @@
-"""Potentials applied to what people have at hand: ASE atoms, structures, lists of them."""
+"""Evaluate potentials on ASE atoms, structures, or lists of either."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ _hessian = jax.jit(hessian, static_argnames="batch_size")
 
 
 def as_structures(systems: Any) -> list[Structure]:
-    """A list of structures from one ``ase.Atoms``, one ``Structure``, or a sequence of either."""
+    """Convert one ``ase.Atoms``, one ``Structure``, or a sequence of either to a list of structures.
+
+    Raises:
+        ValueError: any other type.
+    """
     if isinstance(systems, Structure):
         return [systems]
     if hasattr(systems, "get_positions"):
@@ -40,17 +44,22 @@ def as_structures(systems: Any) -> list[Structure]:
 def evaluate(
     potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
 ) -> Observables:
-    """Energy (eV), forces (eV/Å), stress (eV/Å^3) and more of one or several systems, in the order given.
+    """Compute energy (eV), forces (eV/Å), stress (eV/Å^3) and other observables of one or several systems.
 
-    ``systems`` is an ``ase.Atoms``, a ``Structure``, a list of them, or a padded ``Graph`` (evaluated as it is). A list may
-    hold molecules beside great cells: it is evaluated in batches as large as is useful and as memory allows, or of
-    ``batch_size`` systems, which changes nothing but the rounding. ``want`` defaults to energy, forces, and stress where every
-    system has a volume. Per-atom results of several systems follow one another; ``evaluate_each`` keeps them apart. E0 of the
-    isolated atoms is added here, in double precision, whatever the potential's own precision.
+    Total energies include E0 of the isolated atoms, added in double precision.
+
+    Args:
+        systems: an ``ase.Atoms``, a ``Structure``, a list of systems of any sizes, or a padded ``Graph``.
+        want: names of the observables; None for energy, forces and, if every system has a volume, stress.
+        batch_size: systems per batch; None to choose by memory and speed. Results depend on the batch by rounding only.
+
+    Returns:
+        Observables in the order of the systems: (systems,) energy, (systems, 3, 3) stress, and per-atom results of all systems
+        concatenated, such as (atoms, 3) forces; see ``evaluate_each`` for separate results.
 
     Raises:
-        ValueError: an unknown element, something in ``want`` that the potential lacks, a stress of a system without a volume,
-            a result that is not finite.
+        ValueError: an unknown element, an observable that the potential lacks, a stress of a system without a volume, or a
+            result that is not finite.
         TooLargeError: a single system does not fit into memory.
     """
     if isinstance(systems, Graph):
@@ -65,9 +74,10 @@ def evaluate(
 def evaluate_each(
     potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
 ) -> list[Observables]:
-    """``evaluate`` of each system by itself: () energy, (atoms, 3) forces, (3, 3) stress, ..., in the order given.
+    """Compute observables of several systems, separately for each: () energy, (atoms, 3) forces, (3, 3) stress, ...
 
-    ``want`` defaults to energy, forces and stress; a system without a volume has the stress None.
+    Arguments are those of ``evaluate``; ``want`` defaults to energy, forces and stress, and the stress of a system without a
+    volume is None.
 
     Raises:
         ValueError, TooLargeError: see ``evaluate``.
@@ -81,15 +91,15 @@ def evaluate_each(
 def evaluate_ensemble(
     potentials: Sequence[Potential], systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
 ) -> Observables:
-    """``evaluate`` of several potentials of one architecture at once; every result has a leading axis of them.
+    """Evaluate several potentials of one architecture at once; every result has a leading axis of potentials.
 
     >>> out = equipot.evaluate_ensemble([equipot.load(name) for name in names], frames)
     >>> out.energy.std(axis=0), out.forces.std(axis=0)  # (graphs,) eV, (atoms, 3) eV/Å
 
-    They share neighbour lists and one compiled function, which maps over their stacked variables.
+    The potentials share neighbour lists and one compiled function, which maps over their stacked variables.
 
     Raises:
-        ValueError: no potentials, or of different hyper-parameters, elements or precision; and see ``evaluate``.
+        ValueError: no potentials, potentials that differ in hyper-parameters, elements or precision, or as ``evaluate``.
         TooLargeError: see ``evaluate``.
     """
     potentials = list(potentials)
@@ -108,7 +118,11 @@ def evaluate_ensemble(
 
 
 def _wanted(structures: Sequence[Structure], want: Sequence[str] | None) -> tuple[str, ...]:
-    """What is evaluated of all of them; a stress that one cannot have is an error."""
+    """Return the observables to evaluate for all structures.
+
+    Raises:
+        ValueError: a stress of a structure without a volume.
+    """
     open_ones = [s for s in structures if not _has_volume(s)]
     if want is None:
         want = ("energy", "forces") if open_ones else ("energy", "forces", "stress")
@@ -129,7 +143,11 @@ def _each(
     batch_size: int | None,
     ensemble: bool = False,
 ) -> list[Observables]:
-    """Results of each structure with E0 added, all of them finite; of an ensemble, with a leading axis."""
+    """Evaluate each structure and add E0; results of an ensemble have a leading axis of potentials.
+
+    Raises:
+        ValueError: no structures, an unknown element, or a result that is not finite.
+    """
     if not structures:
         raise ValueError("there are no systems to evaluate")
     for potential in potentials:
@@ -150,13 +168,18 @@ def _each(
 
 
 def _total(out: Observables, e0: np.ndarray, e0_of_atoms: np.ndarray, want: tuple[str, ...]) -> Observables:
-    """Results of the device with the total energies that ``want`` names: interaction energies and E0 (eV)."""
+    """Add total energies to the results of the device.
+
+    Args:
+        e0: sum of E0 of each system, eV.
+        e0_of_atoms: E0 of each atom, eV.
+    """
     energy = out.interaction + e0 if "energy" in want else None
     return out.replace(energy=energy, energies=None if out.interactions is None else out.interactions + e0_of_atoms)
 
 
 def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[str, ...]) -> Observables:
-    """``_total`` for the graphs of a padded graph."""
+    """Add total energies to the results of a padded graph."""
     mask, owner = np.asarray(graph.node_mask), np.asarray(graph.node_graph)
     known = dict.fromkeys(np.unique(graph.numbers).tolist(), np.nan) | dict(potential.metadata.atomic_energies)
     e0 = np.where(mask, isolated_atom_energy(np.asarray(graph.numbers), known | {0: 0.0}), 0)
@@ -164,20 +187,20 @@ def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[
 
 
 def _results(out: Observables, structure: Structure) -> list[np.ndarray]:
-    """All that there is to be said of a structure: no stress of one without a volume."""
+    """List the results that are defined for a structure: without a volume, no stress."""
     meaningless = () if _has_volume(structure) else tuple(row.name for row in TABLE if row.needs_volume)
     return [value for name, value in out.items() if name not in meaningless]
 
 
 def _joined(each: Sequence[Observables], axis: int, potential: Potential) -> Observables:
-    """Results of several systems as those of one batch."""
+    """Join the results of several systems: stack those per graph, concatenate those per atom."""
     values = [dict(out.items()) for out in each]
     join = lambda name: np.stack if belongs_to_graphs(name, potential) else np.concatenate
     return Observables.of({name: join(name)([of_one[name] for of_one in values], axis=axis) for name in values[0]})
 
 
 def not_finite(structure: Structure) -> str:
-    """What to say of a structure whose energy or forces are not finite: which atoms are too close, if that is why."""
+    """Write the message for a result that is not finite; names two atoms closer than 0.1 Å, if any."""
     what = f"{structure.name}: a result (energy, forces or what follows from them) is not finite"
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, 0.1)
     if not len(edges.centers):
@@ -186,10 +209,13 @@ def not_finite(structure: Structure) -> str:
 
 
 def hessian_of(potential: Potential, system: Any, batch_size: int = 32) -> np.ndarray:
-    """d^2E/dr dr of one system, (atoms, 3, atoms, 3) in eV/Å^2.
+    """Compute the Hessian d^2E/dr dr of one system: (atoms, 3, atoms, 3), eV/Å^2.
+
+    Args:
+        batch_size: rows of the Hessian computed at once.
 
     Raises:
-        ValueError: several systems, an unknown element, a result that is not finite.
+        ValueError: several systems, an unknown element, or a result that is not finite.
     """
     structures = as_structures(system)
     if len(structures) != 1:

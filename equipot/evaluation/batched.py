@@ -1,7 +1,7 @@
-"""Any list of structures through a potential, in batches as large as is useful and as memory allows.
+"""Evaluate a potential on a list of structures, in batches whose size is limited by speed and memory.
 
-How much a batch needs is what XLA says of the compiled function (``memory_analysis``), which is asked before it runs. Compiled
-functions are kept by shape, so that a list that comes again, or one like it, compiles nothing.
+The memory of a batch is estimated by XLA (``memory_analysis`` of the compiled function) before the batch runs. Compiled
+functions are cached by shape, so that the next list of similar structures compiles nothing.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from equipot.structure import Structure
 
 AXIS = "devices"
 SLOTS_PER_CORE = 2**12
-"""Slots of a batch for each core of a CPU. Larger is not faster: on two cores a small MACE evaluates 1,900 ethanol molecules a
+"""Slots of a batch per CPU core. Larger batches are not faster: on two cores a small MACE evaluates 1,900 ethanol molecules a
 second in batches of 300 slots, 1,500 in batches of 9,000, and 1,150 in batches of 37,000, which no cache holds."""
 SLOTS = 2**20
-"""Slots of a batch on an accelerator, where memory allows: tens of milliseconds of work, beside which starting it is little."""
+"""Slots of a batch on an accelerator, if memory allows: tens of milliseconds of work, much longer than a kernel launch."""
 SHARE = 0.8
-"""Of the memory there is, for one batch: the rest is for batches under way and for what lies between allocations."""
+"""Share of the available memory for one batch; the rest is for other batches in flight and for fragmentation."""
 SMALL = 2**24
-"""Bytes that are there without asking."""
+"""Bytes below which available memory is not checked."""
 
 
 def belongs_to_graphs(name: str, potential: Potential) -> bool:
-    """Whether a result has an entry for each graph; else it has one for each atom."""
+    """Whether a result, by its name, has one value per graph instead of one per atom."""
     known = {row.name: row.per for row in (*TABLE, *potential.provides)} | {"interaction": "graph", "interactions": "atom"}
     return known[name] == "graph"
 
 
 class TooLargeError(RuntimeError):
-    """One structure alone does not fit into memory."""
+    """A single structure does not fit into memory."""
 
 
 class Job(NamedTuple):
-    """What is done with each structure."""
+    """Potential and observables to evaluate for each structure."""
 
     model: Potential
     want: tuple[str, ...]
     members: int = 0
-    """Of an ensemble, whose variables are stacked along a leading axis; 0 for a single potential."""
+    """Number of potentials in an ensemble, with variables stacked along a leading axis; 0 for a single potential."""
 
 
 Stack = tuple[Planned, ...]
@@ -65,14 +65,17 @@ Stack = tuple[Planned, ...]
 def evaluate_in_batches(
     job: Job, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> Iterator[tuple[int, Observables]]:
-    """Place and results of each structure, in any order, as numpy arrays in the potential's precision; energies are without E0.
+    """Iterate over index and results of each structure, in any order: numpy arrays in the potential's precision, without E0.
 
-    ``batch_size`` is the number of structures that go together, over all devices; where it is left out, as many as is useful
-    and fits. ``devices`` are how many local ones may be used; nothing means all. Where a device is out of memory after all, the
-    batches are halved, and a warning says so.
+    If a device runs out of memory, a warning is given and batches are halved.
+
+    Args:
+        batch_size: structures per batch over all devices; None to choose by memory and speed.
+        devices: largest number of local devices to use; None for all.
 
     Raises:
-        TooLargeError: a single structure does not fit.
+        ValueError: a batch size below 1.
+        TooLargeError: a single structure does not fit into memory.
     """
     if batch_size is not None and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
         raise ValueError(f"batch_size {batch_size!r} must be a whole number, at least 1; leave it out to have it chosen")
@@ -97,7 +100,7 @@ def evaluate_in_batches(
 
 
 def _devices(count: int | None) -> list[jax.Device]:
-    """Local devices to use: the default one alone where the user has chosen it."""
+    """Return the local devices to use: only ``jax_default_device`` if the user has set that."""
     default = jax.config.jax_default_device
     if default is not None:
         return jax.local_devices(backend=default)[:1] if isinstance(default, str) else [default]
@@ -105,7 +108,7 @@ def _devices(count: int | None) -> list[jax.Device]:
 
 
 def _room(devices: Sequence[jax.Device]) -> float:
-    """Bytes that a batch may take on each device."""
+    """Return the bytes that a batch may take on each device."""
     available = memory.available(devices[0])
     if available is None:
         return float("inf")
@@ -113,7 +116,7 @@ def _room(devices: Sequence[jax.Device]) -> float:
 
 
 def _useful(devices: Sequence[jax.Device]) -> int:
-    """Slots for one device beyond which a batch gains nothing."""
+    """Return the slots per device beyond which larger batches are not faster."""
     if devices[0].platform != "cpu":
         return SLOTS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -121,7 +124,7 @@ def _useful(devices: Sequence[jax.Device]) -> int:
 
 
 def _stacks(batches: Sequence[Planned], devices: int) -> list[Stack]:
-    """Batches that run at the same time, no more than devices, all of one shape."""
+    """Group batches of one shape that run at the same time, at most one per device."""
     stacks: list[Stack] = []
     for batch in batches:
         if stacks and len(stacks[-1]) < devices and stacks[-1][0].shape == batch.shape:
@@ -132,14 +135,15 @@ def _stacks(batches: Sequence[Planned], devices: int) -> list[Stack]:
 
 
 class Failed(NamedTuple):
-    """A batch that did not fit, and which part of its memory there is."""
+    """A batch that did not fit into memory."""
 
     batch: Planned
     share: float
+    """Available memory over needed memory."""
 
 
 def _smaller(limit: Limit, failed: Failed, frames: Frames) -> Limit:
-    """At most half of what did not fit."""
+    """Reduce the limit to at most half of the batch that did not fit."""
     indices = list(failed.batch.frames)
     share = min(0.5, failed.share)
     if limit.frames is not None:
@@ -156,7 +160,7 @@ def _pass(
     room: Callable[[], float],
     done: set[int],
 ) -> Generator[tuple[int, Observables], None, Failed | None]:
-    """Runs batches until one does not fit, which is returned. What has been given out is added to ``done``."""
+    """Run batches until one does not fit, and return that one; ``done`` collects the indices of evaluated structures."""
     together = devices[: max(map(len, stacks))]
     place = _sharding(together, P(AXIS))
     model = jax.device_put(job.model, _sharding(together, P()))
@@ -212,7 +216,7 @@ def _warn_large(frames: Frames, batch: Planned, needed: float, room: float) -> N
 
 
 def _build(frames: Frames, dtype: Any, devices: int, stack: Stack) -> Graph:
-    """The padded graph on the host; several devices have a leading axis, and nothing where the stack has no batch for them."""
+    """Build the padded graph on the host; with several devices, stack one graph per device, empty without a batch."""
     graphs = []
     for batch in (*stack, *[stack[0]._replace(frames=())] * (devices - len(stack))):
         structures = [frames.structures[i] for i in batch.frames]
@@ -228,7 +232,7 @@ def _sharding(devices: Sequence[jax.Device], spec: P) -> Any:
 
 
 def _unpack(job: Job, frames: Frames, stack: Stack, found: Observables, done: set[int]) -> Iterator[tuple[int, Observables]]:
-    """The results of each structure of a stack."""
+    """Iterate over index and results of each structure of a stack; ``done`` collects the indices."""
     found = jax.device_get(found)
     lead = (slice(None),) * bool(job.members)
     values = dict(found.items())
@@ -245,9 +249,9 @@ def _unpack(job: Job, frames: Frames, stack: Stack, found: Observables, done: se
 
 
 def compiled(job: Job, model: Potential, graph: Graph, devices: Sequence[jax.Device]) -> tuple[Callable, int]:
-    """The function ``(model, graph) -> Observables``, kept from last time where there is one for these shapes.
+    """Return the compiled function ``(model, graph) -> Observables``, cached by shapes, and the memory that a call needs.
 
-    With it comes how many bytes it takes on each device, besides the model that is there; 0 where XLA does not say.
+    The memory is in bytes per device, without the model; 0 if XLA does not report it.
     """
     leaves, tree = jax.tree.flatten((model, graph))
     shapes = tuple((x.shape, x.dtype, x.sharding) for x in leaves)

@@ -24,28 +24,34 @@ from equipot.potential import Metadata, Potential, evaluate
 from equipot.structure import Structure
 
 WANT = ("energies", "forces", "virials")
-"""What everything that ASE asks for is made of."""
+"""Observables from which all properties of ASE are computed."""
 
 
 class EquipotCalculator(Calculator):
-    """Energy, forces and stress of a potential for ASE; per-atom energies and stresses as well.
+    """ASE calculator of energy, forces and stress of a potential, and of energies and stresses per atom.
 
-    One pass of the model gives all of them, whatever is asked for. The neighbour list reaches ``skin`` beyond the cutoff and is
-    built anew only when a pair may have come within the cutoff unseen; its width has some slack, so that the model is compiled
-    once for each number of atoms and again only where a structure becomes so much denser that the width must grow.
+    Each calculation computes all properties in one pass. The neighbour list reaches ``skin`` beyond the cutoff and is rebuilt
+    only when a pair outside the list may have come within the cutoff. The list has spare slots, so that the model is compiled
+    once for each number of atoms, and again only if a denser structure needs more slots.
 
-    Energies include E0 of the isolated atoms and are summed in double precision. ``stresses`` are the atoms' virials over the
-    volume of the cell: they sum to ``stress``.
+    Energies include E0 of the isolated atoms and are summed in double precision. ``stresses`` are virials per atom over the
+    volume of the cell; their sum is ``stress``.
 
     Raises:
-        ValueError: an element that the potential does not know, when something is calculated.
-        PropertyNotImplementedError: the stress of a system without a periodic cell of non-zero volume.
+        ValueError: on calculation, an element that the potential does not know, or a result that is not finite.
+        PropertyNotImplementedError: the stress of a system without a periodic cell of nonzero volume.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 
     def __init__(self, potential: Potential, *, skin: float = 0.5, slack: float = 1.2, dtype: str | None = None) -> None:
-        """``skin`` is in Å, ``slack`` the factor of spare neighbour slots, ``dtype`` float32, float64 or the potential's."""
+        """Make a calculator.
+
+        Args:
+            skin: reach of the neighbour list beyond the cutoff, Å.
+            slack: factor on the number of neighbour slots, at least 1.
+            dtype: float32 or float64; None for the precision of the potential.
+        """
         if skin < 0 or slack < 1:
             raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
         super().__init__()
@@ -53,14 +59,14 @@ class EquipotCalculator(Calculator):
         self.skin = skin
         self.slack = slack
         self.builds = 0
-        """How many times the neighbour list was built."""
+        """Number of times that the neighbour list was built."""
         self._interaction = self.potential.replace(metadata=Metadata())
         self._reference: Structure | None = None
         self._graph: Graph | None = None
         self._shifts = np.zeros((0, 3), np.int32)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """What changed since the last calculation; ASE does not look at ``info``, where charge and spin are."""
+        """List changes since the last calculation, ``info`` if charge or spin in ``atoms.info`` changed, which ASE ignores."""
         changes = super().check_state(atoms, tol)
         same = self.atoms is None or _charge_and_spin(atoms) == _charge_and_spin(self.atoms)
         return changes if same else [*changes, "info"]
@@ -80,7 +86,11 @@ class EquipotCalculator(Calculator):
         self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure)))
 
     def _results(self, structure: Structure, out: Observables) -> dict[str, Any]:
-        """What ASE is given, from interaction energies, forces and virials: E0 is added here."""
+        """Convert interaction energies, forces and virials to ASE's properties, with E0 added.
+
+        Raises:
+            ValueError: a result that is not finite.
+        """
         out = jax.tree.map(lambda x: np.asarray(x, np.float64), out)
         energies = out.interactions + isolated_atom_energy(structure.numbers, dict(self.potential.metadata.atomic_energies))
         energy = float(energies.sum())
@@ -93,7 +103,7 @@ class EquipotCalculator(Calculator):
         return results
 
     def _neighbors(self, structure: Structure) -> Graph:
-        """The graph of this structure: the last one with other positions and cell, or one with a new list."""
+        """Return the graph of a structure, with the neighbour list of the last one if that is still complete."""
         if self._graph is None or not still_complete(self._reference, structure, self.potential.cutoff, self.skin):
             found = find_slots(structure, self.potential.cutoff + self.skin)
             self._graph, self._shifts = jax.device_put(self._padded(structure, found)), found.shifts
@@ -125,18 +135,17 @@ def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:
 
 
 def calculate_together(images: Sequence[Atoms]) -> None:
-    """Calculates many ``Atoms`` in batches and leaves the results in their calculators, where ASE then finds them.
+    """Calculate many ``Atoms`` in batches and store the results in their calculators.
 
     >>> for atoms in candidates:
-    ...     atoms.calc = potential.calculator()  # light: they share what is compiled
+    ...     atoms.calc = potential.calculator()  # cheap: calculators share compiled functions
     >>> calculate_together(candidates)
     >>> candidates[0].get_forces()  # calculates nothing
 
-    What is up to date already, or has a calculator of another kind, is left alone.
+    Atoms whose results are up to date, or whose calculator is of another class, are skipped.
 
     Raises:
-        ValueError: images that are to be calculated share a calculator, which can hold the results of one only; and see
-            ``EquipotCalculator``.
+        ValueError: images share a calculator, which can hold the results of one image only; or as ``EquipotCalculator``.
     """
     stale = [
         atoms for atoms in images
@@ -162,7 +171,7 @@ def _observe(potential: Potential, graph: Graph) -> Observables:
 
 
 def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:
-    """Whether a list of ``old`` out to cutoff + skin (Å) still holds every pair of ``new`` within the cutoff."""
+    """Whether the neighbour list of ``old`` within cutoff + skin (Å) holds every pair of ``new`` within the cutoff."""
     if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
         return False
     pbc = tuple(map(bool, new.pbc))
@@ -171,4 +180,4 @@ def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: f
 
 
 ROUNDING = 1e-5
-"""Å; the error of a distance by positions in single precision on the device."""
+"""Error of distances from positions in single precision, Å."""

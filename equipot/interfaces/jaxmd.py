@@ -1,20 +1,20 @@
-"""A potential in the idiom of jax-md: ``neighbor_fn, energy_fn``, as its own energies with neighbour lists come.
+"""Use a potential in jax-md: ``neighbor_fn, energy_fn``, as jax-md's own energies with neighbour lists.
 
 >>> displacement, shift = space.periodic_general(box, fractional_coordinates=True)
 >>> neighbor_fn, energy_fn = jaxmd.neighbor_list_energy(potential, numbers, box)
 >>> neighbors = neighbor_fn.allocate(R, box=box)
 >>> init_fn, apply_fn = simulate.nvt_nose_hoover(energy_fn, shift, dt, kT)
 >>> state = init_fn(key, R, mass=mass, neighbor=neighbors)
->>> neighbors = neighbors.update(state.position)           # and look at neighbors.did_buffer_overflow after a while
+>>> neighbors = neighbors.update(state.position)           # check neighbors.did_buffer_overflow now and then
 
-Conventions are those of jax-md: lattice vectors are the columns of ``box`` (``box_of(cell)`` turns our rows into them; a scalar
+Conventions are those of jax-md: lattice vectors are the columns of ``box`` (``box_of(cell)`` converts rows to columns; a scalar
 or a vector stands for a cube or a cuboid), fractional coordinates are R_real = box R, and the gradient with respect to
-fractional coordinates is that with respect to real ones, so that ``-grad(energy_fn)`` are forces in eV/Å in either case. Units
-are eV, Å and amu; time then is in Å sqrt(amu/eV), of which 1 fs is ``equipot.units.fs``. Unlike jax-md's lists, this one knows
-every periodic image, any cell, and a cell that changes.
+fractional coordinates is taken in real space, so that ``-grad(energy_fn)`` are forces in eV/Å in either case. Units are eV, Å
+and amu; the unit of time is Å sqrt(amu/eV), and 1 fs is ``equipot.units.fs``. Unlike jax-md's lists, these neighbour lists hold
+every periodic image, in cells of any shape, which may change.
 
-``simulate.npt_nose_hoover`` wants real coordinates: ``fractional_coordinates=False`` and ``jaxmd.shift``. With fractional ones
-it scales them together with the box, and so twice: its invariant drifts (jax-md 0.2.29).
+``simulate.npt_nose_hoover`` needs real coordinates: ``fractional_coordinates=False`` and ``jaxmd.shift``. jax-md 0.2.29 scales
+fractional coordinates together with the box, and so twice, and the invariant drifts.
 """
 
 from __future__ import annotations
@@ -37,44 +37,45 @@ from equipot.structure import Structure
 @partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=["spec", "coordinates"])
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
-    """A neighbour list that jax-md scripts can carry through ``jit``, ``scan`` and ``fori_loop``."""
+    """Neighbour list for jax-md scripts, a pytree for ``jit``, ``scan`` and ``fori_loop``."""
 
     slots: DeviceList
     spec: ListSpec
     coordinates: Coordinates
 
     def update(self, position: Float[Array, "atoms 3"], box: Any = None, **ignored: Any) -> Neighbors:
-        """The list for these positions: this one where it still holds every pair, else a new one of the same size."""
+        """Return a list that is complete for the positions: self if no pair can be missing, else a new one of equal size."""
         real, cell = self.coordinates.real(position, box)
         return dataclasses.replace(self, slots=update(self.spec, self.slots, real, cell))
 
     @property
     def did_buffer_overflow(self) -> Bool[Array, ""]:
-        """Whether the list was ever too small: go back to the last good state and ``allocate`` there."""
+        """Whether the list was ever too small; if so, call ``allocate`` at the last good state."""
         return self.slots.overflow
 
     @property
     def idx(self) -> Int[Array, "atoms slots"]:
-        """Neighbours in jax-md's dense format; unused places hold the number of atoms."""
+        """Neighbours in jax-md's dense format; empty slots hold the number of atoms."""
         return jnp.where(self.slots.slot_mask, self.slots.neighbors, len(self.slots.neighbors))
 
     @property
     def reference_position(self) -> Float[Array, "atoms 3"]:
-        """Real coordinates (Å) that the list was built at."""
+        """Real coordinates (Å) at which the list was built."""
         return self.slots.reference_positions
 
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """How positions and box are to be read. Hashable: part of the static side of a list."""
+    """Convention of positions and box; hashable, a static part of ``Neighbors``."""
 
     box: tuple[tuple[float, ...], ...]
-    """Lattice vectors as columns, where a call does not name a box, Å."""
+    """Lattice vectors in columns (Å), for calls without a box."""
     fractional: bool
+    """Whether positions are fractional coordinates."""
     dtype: str
 
     def real(self, position: Array, box: Any) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
-        """Real positions and the cell with lattice vectors as rows, Å."""
+        """Convert to real positions and a cell with lattice vectors in rows, Å."""
         from jax_md import space
 
         box = jnp.asarray(self.box, self.dtype) if box is None else square(box)
@@ -98,16 +99,24 @@ def neighbor_list_energy(
     charge: float = 0.0,
     spin: float = 0.0,
 ) -> tuple[Any, Callable[..., Float[Array, ""]]]:
-    """``neighbor_fn`` and ``energy_fn`` of a potential for atoms of these atomic numbers.
+    """Make ``neighbor_fn`` and ``energy_fn`` of a potential.
 
-    ``box`` is jax-md's (see the module), or None for an isolated system, whose coordinates are real. ``dr_threshold`` is the
-    margin of the list (Å). ``energy_fn(R, neighbor=..., box=..., perturbation=...)`` is the interaction energy in eV, without
-    E0 of the isolated atoms, which would cost digits in float32. It brings the list up to date by itself where atoms have moved
-    too far since ``neighbors.update``. Where the list has overflowed it is NaN, and so are its derivatives by anything: never
-    the energy of a list with missing pairs.
+    ``energy_fn(R, neighbor=..., box=..., perturbation=...)`` returns the interaction energy (eV), without E0, which would cost
+    digits in float32. If atoms have moved too far since ``neighbors.update``, ``energy_fn`` rebuilds the list. If the list has
+    overflowed, the energy and all derivatives are NaN: a list with missing pairs never gives an energy.
+
+    Args:
+        numbers: atomic numbers.
+        box: lattice vectors in columns (Å), three lengths or one; None for an isolated system, whose coordinates are real.
+        pbc: whether the system repeats along each lattice vector.
+        fractional_coordinates: whether positions are fractional.
+        dr_threshold: reach of the list beyond the cutoff, Å.
+        capacity_multiplier: factor on the capacity of the list.
+        charge: total charge, e.
+        spin: number of unpaired electrons.
 
     Raises:
-        ValueError: an unknown element; from ``allocate``, whatever ``neighbors.plan`` raises.
+        ValueError: an unknown element; ``neighbor_fn.allocate`` raises as ``neighbors.plan``.
     """
     from jax_md import partition
 
@@ -148,12 +157,12 @@ def neighbor_list_energy(
 
 
 def shift(position: Array, change: Array, **ignored: Any) -> Array:
-    """jax-md's shift function for real coordinates that are not wrapped into the box."""
+    """Move real coordinates without wrapping them into the box, as a shift function of jax-md."""
     return position + change
 
 
 def perturbed(geometry: Geometry, perturbation: Any) -> Geometry:
-    """The geometry under jax-md's ``perturbation``: a factor, or a matrix that multiplies each vector from the left."""
+    """Apply jax-md's ``perturbation`` to a geometry: a factor, or a matrix (3, 3) that multiplies each vector from the left."""
     if perturbation is None:
         return geometry
     matrix = jnp.asarray(perturbation, geometry.vectors.dtype)
@@ -161,16 +170,16 @@ def perturbed(geometry: Geometry, perturbation: Any) -> Geometry:
 
 
 def square(box: Any) -> Float[Array, "3 3"]:
-    """A box as a matrix: from a scalar, three lengths, or a matrix."""
+    """Convert a box to a matrix (3, 3), from a scalar, three lengths or a matrix."""
     box = jnp.asarray(box)
     return box if box.ndim == 2 else box * jnp.eye(3, dtype=box.dtype)
 
 
 def box_of(cell: Any) -> Float[Array, "3 3"]:
-    """jax-md's box (columns) of a cell whose lattice vectors are rows, as ASE and equipot have it."""
+    """Convert a cell with lattice vectors in rows (ASE, equipot) to jax-md's box with lattice vectors in columns."""
     return jnp.asarray(cell).T
 
 
 def fractional(positions: Any, cell: Any) -> Float[np.ndarray, "atoms 3"]:
-    """Fractional coordinates of real positions (Å), for a cell whose lattice vectors are rows; not wrapped."""
+    """Convert real positions (Å) to fractional ones, not wrapped, for a cell with lattice vectors in rows (Å)."""
     return np.linalg.solve(np.asarray(cell, np.float64).T, np.asarray(positions, np.float64).T).T

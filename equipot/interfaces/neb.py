@@ -1,4 +1,4 @@
-"""Nudged elastic bands of ASE whose images are calculated in one batch."""
+"""ASE's nudged elastic band with all images evaluated in one batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from equipot.interfaces.ase import calculate_together
 
 
 class NEB(ase.mep.neb.NEB):
-    """``ase.mep.NEB``, with all images of a step in one batch; every option and method is that of ASE.
+    """``ase.mep.NEB`` that evaluates all images of a step in one batch; options and methods are those of ASE.
 
     >>> images = [first, *(first.copy() for _ in range(7)), last]
     >>> for image in images:
@@ -19,12 +19,12 @@ class NEB(ase.mep.neb.NEB):
     >>> band.interpolate("idpp")
     >>> FIRE(band).run(fmax=0.05)
 
-    Images with a calculator of another kind, such as ends whose energies are known, are left to it. As in ASE each image needs
-    its own calculator, unless ``allow_shared_calculator`` is set: then they are calculated one after the other.
+    Images with a calculator of another class, such as ends with known energies, use that calculator. As in ASE each image needs
+    its own calculator, unless ``allow_shared_calculator`` is set: then images are calculated one after the other.
     """
 
     def get_forces(self) -> np.ndarray:
-        """(images between the ends x atoms, 3) forces on the band, eV/Å."""
+        """Compute the forces on the inner images, (inner images x atoms, 3), eV/Å."""
         if self.allow_shared_calculator or self.parallel:
             return super().get_forces()
         images, align = self.images, self.remove_rotation_and_translation
