@@ -37,7 +37,7 @@ LAYERS = [
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},
     {"models", "physics"},
-    {"convert", "published"},
+    {"convert", "published", "testing"},
     {"training"},
     {"finetune", "uncertainty"},
     {"md", "workflows", "interfaces"},

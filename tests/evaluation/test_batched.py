@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from systems import SYSTEMS, graph, potential
+from subjects import SUBJECTS
 
 import equipot
 from equipot import memory
@@ -19,6 +19,7 @@ from equipot.evaluation import TooLargeError, batched, evaluate_each
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Metadata, Potential, evaluate, initial
 from equipot.structure import Structure
+from equipot.testing.systems import SYSTEMS
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -94,13 +95,13 @@ def device(monkeypatch):
 
 
 def test_any_mixture_is_evaluated_as_each_by_itself(device, monkeypatch):
-    model, order = potential("mace"), np.random.default_rng(0).permutation(3 * len(SYSTEMS)) % len(SYSTEMS)
+    model, order = SUBJECTS["mace"].potential, np.random.default_rng(0).permutation(3 * len(SYSTEMS)) % len(SYSTEMS)
     alone = jax.jit(evaluate)
     monkeypatch.setattr(batched, "SLOTS_PER_CORE", 300)
     found = evaluate_each(model, [SYSTEMS[k] for k in order])
     assert len(device.graphs) > 3 >= len(device.shapes)
     for k, out in zip(order, found, strict=True):
-        structure, one = SYSTEMS[k], alone(model, graph(SYSTEMS[k]))
+        structure, one = SYSTEMS[k], alone(model, SUBJECTS["mace"].graph(SYSTEMS[k]))
         np.testing.assert_allclose(out.interaction, one.interaction[0], rtol=1e-12, atol=1e-10)
         np.testing.assert_allclose(out.forces, one.forces[: len(structure)], rtol=0, atol=1e-10)
         assert (out.stress is None) == (not structure.pbc.any())
@@ -213,7 +214,7 @@ def test_bad_results_name_their_structure():
 
 @pytest.mark.parametrize("name", ["mace", "nequip"])
 def test_an_ensemble_is_its_members(name):
-    first = potential(name)
+    first = SUBJECTS[name].potential
     scale = lambda k: jax.tree.map(lambda x: x * (1 + 0.01 * k), first.variables)
     free = lambda k: Metadata(tuple((z, e - k) for z, e in first.metadata.atomic_energies))
     members = [first.replace(variables=scale(k), metadata=free(k)) for k in range(3)]
@@ -229,7 +230,7 @@ def test_an_ensemble_is_its_members(name):
 
 def test_members_must_be_of_a_kind():
     with pytest.raises(ValueError, match="potential 1 of the ensemble differs"):
-        equipot.evaluate_ensemble([potential("mace"), argon()], SYSTEMS)
+        equipot.evaluate_ensemble([SUBJECTS["mace"].potential, argon()], SYSTEMS)
     with pytest.raises(ValueError, match="at least one"):
         equipot.evaluate_ensemble([], SYSTEMS)
 

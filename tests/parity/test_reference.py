@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from systems import CUTOFF, SYSTEMS, graph
+from subjects import CUTOFF
 
+from equipot.data.batch import pad
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, Shared
@@ -17,8 +18,16 @@ from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors
 from equipot.nn.radial import Radial
 from equipot.potential import Metadata, atomic
+from equipot.testing.subject import common_shape
+from equipot.testing.systems import SYSTEMS
 
 SMALL = Radial(mlp=(6, 5))
+
+
+def graph(system):
+    return pad([system], CUTOFF, common_shape(CUTOFF), np.float64)
+
+
 MODELS = {
     "mace": MACE(cutoff=CUTOFF, channels=3, radial=SMALL),
     "mace-plain": MACE(

@@ -1,0 +1,349 @@
+"""The laws that every term obeys, each over every awkward system, in double precision.
+
+``cases(term)`` lists them as callables that raise AssertionError where a law is broken. Exact laws are broken by rounding only;
+derivatives are compared with central differences of fourth order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jaxtyping import Float
+
+from equipot.data.batch import Shape, pad
+from equipot.graph import Graph
+from equipot.potential import Term, evaluate, hessian, hessian_vector_product, interaction_energy
+from equipot.structure import Structure
+from equipot.testing.subject import WANT, Subject, common_shape, relative
+from equipot.testing.systems import CLUSTERS, CRYSTALS, DIMER, MOLECULE, SLAB, SYSTEMS, TRICLINIC, structure
+
+STEP = 3e-5
+"""Step of central differences by positions (Å), strain and numbers of order one."""
+APART = 64.0
+"""Distance of copies that do not see each other, Å: a power of two, so that moved coordinates are exact."""
+
+
+class Law(NamedTuple):
+    """A statement about a subject, or about a subject and a system."""
+
+    name: str
+    check: Callable[..., None]
+    """Raises AssertionError; called with the subject, and with one of ``systems`` where there are any."""
+    systems: tuple[Structure, ...] = SYSTEMS
+    """Systems to check one by one; none for a law of the term as a whole."""
+    holds_for: Callable[[Subject], bool] = lambda subject: True
+
+
+class Case(NamedTuple):
+    """A law to be checked for one subject and, unless it is of the term as a whole, one system."""
+
+    law: Law
+    subject: Subject
+    system: Structure | None
+
+    def __str__(self) -> str:
+        return " - ".join([str(self.subject), self.law.name, *([self.system.source] if self.system else [])])
+
+    def __call__(self) -> None:
+        """Check the law.
+
+        Raises:
+            AssertionError: the law is broken; the message says by how much.
+        """
+        with jax.enable_x64(True):
+            self.law.check(self.subject, *([self.system] if self.system else []))
+
+
+def cases(subject: Subject | Term) -> Iterator[Case]:
+    """List every law that a term should obey, for every system. Nothing is computed before a case is called.
+
+    Args:
+        subject: a term with its cutoff (Å); as a ``Subject`` it says besides which laws it is known not to obey.
+    """
+    known = subject if isinstance(subject, Subject) else Subject(subject)
+    for law in LAWS:
+        if law.holds_for(known):
+            for system in law.systems or (None,):
+                yield Case(law, known, system)
+
+
+def small(what: str, difference: Any, limit: float) -> None:
+    """AssertionError unless the largest magnitude of ``difference`` is below ``limit``; NaN is not."""
+    worst = float(np.max(np.abs(difference), initial=0.0))
+    assert worst < limit, f"{what}: {worst:.2e}, allowed is {limit:.0e}"
+
+
+def rotated(subject: Subject, system: Structure) -> None:
+    """The energy does not change when everything turns; forces and stress turn along."""
+    _turned(subject, system, _rotation(7))
+
+
+def reflected(subject: Subject, system: Structure) -> None:
+    """The energy of a mirror image is the same; forces and stress are mirrored."""
+    _turned(subject, system, -_rotation(7))
+
+
+def _rotation(seed: int) -> Float[np.ndarray, "3 3"]:
+    q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.sign(np.linalg.det(q))
+
+
+def _turned(subject: Subject, system: Structure, q: Float[np.ndarray, "3 3"]) -> None:
+    n = len(system)
+    before = subject.predict(system)
+    after = subject.predict(system.replace(positions=system.positions @ q.T, cell=system.cell @ q.T))
+    small("energy", relative(after.interaction[:1], before.interaction[:1]), 1e-10)
+    small("forces", relative(after.forces[:n], before.forces[:n] @ q.T), 1e-10)
+    if system.pbc.any():
+        small("stress", relative(after.stress[0], q @ before.stress[0] @ q.T), 1e-10)
+
+
+def chirality(subject: Subject) -> None:
+    """A term that is said to tell mirror images apart does so."""
+    mirrored = TRICLINIC.replace(positions=TRICLINIC.positions * [1, 1, -1], cell=TRICLINIC.cell * [1, 1, -1])
+    difference = relative(subject.predict(mirrored).interaction[0], subject.predict(TRICLINIC).interaction[0])
+    assert difference > 1e-6, f"mirror images differ by {difference:.1e} only: the term is not chiral"
+
+
+def moved_and_permuted(subject: Subject, system: Structure) -> None:
+    """Neither the origin, nor the image that stands for an atom, nor the order of atoms matters."""
+    n = len(system)
+    order = np.random.default_rng(0).permutation(n)
+    images = np.random.default_rng(1).integers(-2, 3, (n, 3)) * system.pbc
+    moved = system.positions + [0.3, -1.7, 2.9] + images @ system.cell
+    before = subject.predict(system)
+    after = subject.predict(system.replace(positions=moved[order], numbers=system.numbers[order]))
+    small("energy", relative(after.interaction[:1], before.interaction[:1]), 1e-10)
+    small("forces", relative(after.forces[:n], before.forces[:n][order]), 1e-10)
+    small("energies of the atoms", relative(after.interactions[:n], before.interactions[:n][order]), 1e-10)
+    if system.pbc.any():
+        small("stress", relative(after.stress[0], before.stress[0]), 1e-10)
+
+
+def forces(subject: Subject, system: Structure) -> None:
+    """Forces are minus the derivative of the energy by positions."""
+    base = subject.graph(system)
+    units = np.eye(3 * len(system)).reshape(-1, len(system), 3)
+    energies = lambda step: np.array([subject.energy(_displaced(base, step * STEP * unit))[0] for unit in units])
+    small("forces", subject.predict(system).forces[: len(system)].ravel() + _slope(energies, STEP), 1e-7)
+
+
+def _displaced(base: Graph, displacement: Float[np.ndarray, "n 3"]) -> Graph:
+    positions = np.array(base.positions)
+    positions[: len(displacement)] += displacement
+    return base.replace(positions=positions)
+
+
+def _slope(value: Callable[[int], Any], step: float) -> Any:
+    """Derivative at zero, of fourth order, of ``value`` at -2, -1, 1 and 2 steps."""
+    return (8 * (value(1) - value(-1)) - (value(2) - value(-2))) / (12 * step)
+
+
+def stress(subject: Subject, system: Structure) -> None:
+    """Stress is the derivative of the energy by strain over the volume."""
+    base = subject.graph(system)
+    numeric = np.zeros((3, 3))
+    for i in range(3):
+        for j in range(3):
+            energy = lambda step, i=i, j=j: float(subject.energy(_strained(base, i, j, step * STEP))[0])
+            numeric[i, j] = _slope(energy, STEP) / system.volume
+    small("stress", subject.predict(system).stress[0] - numeric, 1e-8)
+
+
+def _strained(base: Graph, i: int, j: int, strain: float) -> Graph:
+    """Apply a symmetric strain whose elements ij and ji sum to ``strain``, or whose element ii is ``strain``."""
+    deform = np.eye(3)
+    deform[i, j] += strain / 2
+    deform[j, i] += strain / 2
+    return base.replace(positions=base.positions @ deform, cell=base.cell @ deform)
+
+
+def virials_without_a_volume(subject: Subject) -> None:
+    """Where lattice vectors are missing there is no stress, but virials; completed rows of the cell turn with the others."""
+    for rows in ((0, 1), (0,), (2,), ()):
+        cell = np.zeros((3, 3))
+        cell[list(rows)] = np.array([[5.1, 0.3, 0.8], [1.9, 4.6, 0.4], [-0.8, 1.1, 5.3]])[list(rows)]
+        positions = np.random.default_rng(0).uniform(0, 4, (5, 3))
+        system = structure([1, 6, 8, 29, 6], positions, cell, [k in rows for k in range(3)], "open")
+        base = subject.graph(system)
+        virial = subject.predict(system).virials.sum(axis=0)
+        assert np.abs(virial).max() > 1e-3, "the virial vanishes, so that nothing is compared"
+        for i, j in ((0, 0), (1, 2), (0, 1), (2, 2), (0, 2)):
+            energy = lambda step, base=base, i=i, j=j: float(subject.energy(_strained(base, i, j, step * STEP))[0])
+            small(f"virial with lattice vectors {rows}", virial[i, j] - _slope(energy, STEP), 1e-6)
+
+
+def parts(subject: Subject, system: Structure) -> None:
+    """Energies and virials of atoms sum to those of the system, and nothing pushes or turns a system by itself."""
+    out = subject.predict(system)
+    small("sum of energies", relative(out.interactions.sum(), out.interaction[0]), 1e-12)
+    small("sum of forces", out.forces.sum(axis=0), 1e-12)
+    if system.pbc.any():
+        small("sum of virials", relative(out.virials.sum(axis=0) / system.volume, out.stress[0]), 1e-12)
+        small("asymmetry of the stress", relative(out.stress[0], out.stress[0].T), 1e-14)
+    else:
+        assert np.isnan(out.stress[0]).all(), "a stress without a volume"
+        small("torque", np.cross(system.positions, out.forces[: len(system)]).sum(axis=0), 1e-10)
+
+
+def two_far_copies(subject: Subject, system: Structure) -> None:
+    """Two copies that do not see each other have twice the energy."""
+    # Coordinates of few digits stay exact where they are moved: what is left is the term's own.
+    positions = np.round(system.positions * 2.0**40) / 2.0**40
+    one = system.replace(positions=positions)
+    both = structure(np.tile(system.numbers, 2), np.concatenate([positions, positions + [0, 0, APART]]), source="two")
+    small("energy", relative(subject.predict(both).interaction[0], 2 * subject.predict(one).interaction[0]), 1e-12)
+
+
+def repeated_cell(subject: Subject, system: Structure) -> None:
+    """A crystal described by a cell of twice the length has twice the energy, and the same stress."""
+    axis = np.flatnonzero(system.pbc)[0]
+    cell = system.cell.copy()
+    cell[axis] *= 2
+    double = system.replace(
+        numbers=np.tile(system.numbers, 2),
+        positions=np.concatenate([system.positions, system.positions + system.cell[axis]]),
+        cell=cell,
+    )
+    one, two = subject.predict(system), subject.predict(double)
+    small("energy", relative(two.interaction[0], 2 * one.interaction[0]), 1e-11)
+    small("stress", relative(two.stress[0], one.stress[0]), 1e-11)
+
+
+def padded_and_batched(subject: Subject) -> None:
+    """Neither padding nor another system in the batch changes anything."""
+    n, m = len(MOLECULE), len(SLAB)
+    alone = [subject.predict(MOLECULE), subject.predict(SLAB)]
+    together = subject.predict(MOLECULE, SLAB)
+    small("energy", relative(together.interaction, [out.interaction[0] for out in alone]), 1e-13)
+    small("forces", relative(together.forces[:n], alone[0].forces[:n]), 1e-12)
+    small("forces", relative(together.forces[n : n + m], alone[1].forces[:m]), 1e-12)
+    small("stress", relative(together.stress[1], alone[1].stress[0]), 1e-12)
+    assert not together.forces[n + m :].any(), "padding atoms feel a force"
+
+
+def without_jit(subject: Subject) -> None:
+    """Compiled and padded, or not: the same numbers."""
+    plain = evaluate(subject.potential, pad([DIMER], subject.cutoff, dtype=np.float64), WANT)
+    padded = subject.predict(DIMER)
+    small("energy", relative(plain.interaction, padded.interaction[:1]), 1e-13)
+    small("forces", relative(plain.forces, padded.forces[:2]), 1e-12)
+
+
+def smooth_at_the_cutoff(subject: Subject) -> None:
+    """A third atom crosses the cutoff: energy and forces are continuous."""
+    at = lambda r: structure([8, 6, 1], [[0, 0, 0], [1.2, 0, 0], [-r * 0.6, r * 0.8, 0]], source="crossing")
+    gaps = []
+    for h in (1e-2, 1e-3):
+        inside, outside = subject.predict(at(subject.cutoff - h)), subject.predict(at(subject.cutoff + h))
+        gaps.append((abs(inside.interaction[0] - outside.interaction[0]), np.abs(inside.forces - outside.forces).max()))
+    # An envelope that leaves with the third power: a step ten times smaller shrinks energies 1000-fold and forces 100-fold.
+    (e1, f1), (e2, f2) = gaps
+    power = subject.vanishes
+    small("jump of the energy", e2, 100 * 1e-3**power)
+    small("jump of the forces", f2, 100 * 1e-3 ** (power - 1))
+    small("jump of the energy over the distance to the cutoff", e2, e1 / (0.3 * 10**power) + 1e-13)
+    small("jump of the forces over the distance to the cutoff", f2, f1 / (0.3 * 10 ** (power - 1)) + 1e-12)
+
+
+def hessians(subject: Subject) -> None:
+    """The Hessian is minus the derivative of the forces by positions, and symmetric."""
+    made, base = subject.potential, subject.graph(DIMER, shape=Shape(4, 6, 1))
+    at = jax.jit(lambda r: evaluate(made, base.replace(positions=r), ("forces",)).forces)
+    matrix = np.asarray(jax.jit(hessian)(made, base)).reshape(12, 12)[:6, :6]
+    columns = []
+    for unit in np.eye(6).reshape(6, 2, 3):
+        plus, minus = (at(_displaced(base, sign * STEP * unit).positions)[:2] for sign in (1, -1))
+        columns.append(-np.asarray(plus - minus).reshape(-1) / (2 * STEP))
+    scale = max(1.0, np.abs(matrix).max())
+    small("Hessian", matrix - np.stack(columns, axis=1), 1e-5 * scale)
+    small("asymmetry of the Hessian", matrix - matrix.T, 1e-10 * scale)
+    direction = np.random.default_rng(0).normal(size=(4, 3))
+    direction[2:] = 0
+    product = jax.jit(hessian_vector_product)(made, base, jnp.asarray(direction))[:2].reshape(-1)
+    small("Hessian times a vector", product - matrix @ direction[:2].reshape(-1), 1e-10 * scale)
+
+
+def unknown_element(subject: Subject) -> None:
+    """An element that is not in the table gives NaN on the device, and an error with its name on the host."""
+    alien = structure([8, 14], [[0, 0, 0], [0, 0, 1.6]], source="alien")
+    assert np.isnan(subject.predict(alien).interaction[0]), "an element that is not in the table has an energy"
+    try:
+        subject.potential.check([alien])
+    except ValueError as error:
+        assert "alien: the potential does not know Si" in str(error), f"the error names neither: {error}"
+    else:
+        raise AssertionError("an element that is not in the table is let through")
+
+
+def training_gradient(subject: Subject) -> None:
+    """A loss of forces and stress has the right derivative by the parameters: one of derivatives by positions and cell."""
+    made, base = subject.potential, subject.graph(TRICLINIC, MOLECULE)
+    if not made.variables.get("params"):
+        return
+
+    @jax.jit
+    def loss(params: Any) -> Any:
+        out = evaluate(made.replace(variables={**made.variables, "params": params}), base, ("forces", "stress"))
+        return 1e3 * jnp.sum(out.forces**2) + 1e6 * jnp.sum(out.stress[0] ** 2)
+
+    params = made.variables["params"]
+    direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
+    gradient = jax.grad(loss)(params)
+    slope = float(sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction))))
+    h = 1e-4
+    numeric = _slope(lambda k: float(loss(jax.tree.map(lambda x, d: x + k * h * d, params, direction))), h)
+    assert abs(slope) > 0.1, "the loss hardly depends on the parameters, so that nothing is compared"
+    small("derivative of the loss", slope / numeric - 1, 1e-7)
+
+
+def single_precision(subject: Subject) -> None:
+    """A float32 potential is computed in float32 where JAX has 64 bits: one double constant would double the cost."""
+    single, known = subject.potential.astype("float32"), pad([MOLECULE], subject.cutoff, common_shape(subject.cutoff))
+    found = _doubles(jax.make_jaxpr(lambda p, g: interaction_energy(p, g))(single, known).jaxpr, known.num_atoms)
+    assert not found, f"{len(found)} intermediate results are in double precision, {found[0]} first"
+
+
+def _doubles(jaxpr: Any, atoms: int) -> Sequence[Any]:
+    """Features of atoms or pairs in double precision that make others double, in a program and in what it calls."""
+    strong = lambda x: x.dtype == jnp.float64 and not x.weak_type and len(x.shape) > 1 and max(x.shape) >= atoms
+    found = [x.aval for equation in jaxpr.eqns for x in equation.outvars if strong(x.aval)]
+    for equation in jaxpr.eqns:
+        for inner in jaxprs_in_params(equation.params):
+            found += _doubles(inner, atoms)
+    return found
+
+
+def _sees_space(subject: Subject) -> bool:
+    return "space" in subject.term.needs
+
+
+def _is_local(subject: Subject) -> bool:
+    return not subject.collective
+
+
+LAWS = (
+    Law("rotation", rotated),
+    Law("reflection", reflected, holds_for=lambda subject: not subject.chiral),
+    Law("chirality", chirality, (), lambda subject: subject.chiral),
+    Law("translation and permutation", moved_and_permuted),
+    Law("forces", forces),
+    Law("stress", stress, CRYSTALS),
+    Law("virials without a volume", virials_without_a_volume, (), _sees_space),
+    Law("parts", parts),
+    Law("two far copies", two_far_copies, CLUSTERS, _is_local),
+    Law("repeated cell", repeated_cell, CRYSTALS, _is_local),
+    Law("padding and batching", padded_and_batched, ()),
+    Law("without jit", without_jit, ()),
+    Law("smooth at the cutoff", smooth_at_the_cutoff, (), _is_local),
+    Law("Hessian", hessians, ()),
+    Law("unknown element", unknown_element, (), lambda subject: subject.term.has_elements),
+    Law("training gradient", training_gradient, ()),
+    Law("single precision", single_precision, ()),
+)

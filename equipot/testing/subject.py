@@ -1,0 +1,103 @@
+"""A term under test: random variables in double precision, and what the term is known not to obey."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from equipot.data.batch import Shape, pad
+from equipot.graph import Graph
+from equipot.models import fresh
+from equipot.neighbors import neighbor_list
+from equipot.observables import Observables
+from equipot.potential import Metadata, Potential, Term, evaluate, interaction_energy
+from equipot.structure import Structure
+from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
+
+WANT = ("energy", "forces", "stress", "energies", "virials")
+compiled_evaluate = jax.jit(evaluate, static_argnames="want")
+compiled_energy = jax.jit(interaction_energy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A term whose laws are checked. One shape holds all systems, so that the term compiles once."""
+
+    term: Term
+    """With its cutoff, of at most 16 Å. A field ``elements`` that is empty is filled with those of the systems."""
+    name: str = ""
+    """For messages; the name of the class where left out."""
+    chiral: bool = False
+    """Whether the energy of a mirror image may differ."""
+    collective: bool = False
+    """Whether the energy of an atom may depend on atoms beyond the cutoff, as in an Ewald sum."""
+    vanishes: int = 3
+    """Power of the distance to the cutoff with which the energy of a pair vanishes there."""
+
+    def __str__(self) -> str:
+        return self.name or type(self.term).__name__
+
+    @property
+    def cutoff(self) -> float:
+        """Å.
+
+        Raises:
+            ValueError: the term has none.
+        """
+        if self.term.cutoff is None:
+            raise ValueError(f"{self} has no cutoff; give one in Å, cutoff=4.0 for example")
+        return self.term.cutoff
+
+    @functools.cached_property
+    def potential(self) -> Potential:
+        """A random potential in float64, with constants that are not trivial; E0 of element Z is -1.5 Z eV."""
+        term = self.term
+        if term.has_elements and not term.elements:
+            term = term.clone(elements=ELEMENTS)
+        example = pad([*SYSTEMS[:4], MOLECULE], self.cutoff, dtype=np.float64)
+        made = fresh(
+            term,
+            example,
+            jax.random.key(3),
+            Metadata(tuple((z, -1.5 * z) for z in ELEMENTS)),
+            scale=[0.05, 0.065, 0.04, 0.1],
+            shift=[0.1, -0.2, 0.3, 0.4],
+            avg_num_neighbors=12.0,
+        )
+        return made.astype("float64")
+
+    def graph(self, *structures: Structure, shape: Shape | None = None) -> Graph:
+        """Pad structures to one shape, that of all systems where left out; float64."""
+        return pad(structures, self.cutoff, shape or common_shape(self.cutoff), np.float64)
+
+    def predict(self, *structures: Structure) -> Observables:
+        """Energies, forces, stress, energies of atoms and virials of a padded batch, as numpy arrays."""
+        out = compiled_evaluate(self.potential, self.graph(*structures), want=WANT)
+        return jax.tree.map(np.asarray, out)
+
+    def energy(self, graph: Graph) -> Any:
+        """Interaction energy of each graph (eV)."""
+        return compiled_energy(self.potential, graph)
+
+
+@functools.cache
+def common_shape(cutoff: float) -> Shape:
+    """A shape for two systems, or one of twice the atoms, with room to spare: slots in steps of eight."""
+    most = max(_most_neighbors(system, cutoff) for system in SYSTEMS)
+    return Shape(atoms=2 * max(map(len, SYSTEMS)) + 2, slots=8 * (most // 8 + 1), graphs=2)
+
+
+def _most_neighbors(system: Structure, cutoff: float) -> int:
+    edges = neighbor_list(system.positions, system.cell, system.pbc, cutoff)
+    return int(np.bincount(edges.centers, minlength=len(system)).max(initial=0))
+
+
+def relative(a: np.ndarray | Sequence[float], b: np.ndarray | Sequence[float]) -> float:
+    """Largest deviation over the largest magnitude of ``b``; the floor (1e-3 eV, Å) is for what vanishes by symmetry."""
+    a, b = np.asarray(a), np.asarray(b)
+    return float(np.max(np.abs(a - b), initial=0.0) / max(1e-3, np.max(np.abs(b), initial=0.0)))

@@ -1,0 +1,73 @@
+"""Small terms of every kind."""
+
+from __future__ import annotations
+
+from collective import Collective
+
+from equipot.models.mace import MACE
+from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
+from equipot.nn.edge_features import SolidHarmonics
+from equipot.nn.features import Shared
+from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
+from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
+from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
+from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.sum import Sum
+from equipot.physics.zbl import ZBL
+from equipot.testing.subject import Subject
+
+CUTOFF = 4.0
+
+TERMS = {
+    "mace": MACE(cutoff=CUTOFF, channels=4, radial=Radial(mlp=(8,))),
+    "mace-plain-l2": MACE(
+        cutoff=CUTOFF, channels=3, hidden_l=2, l_max=2, correlation=2, layers=3, first=Plain(), others=Plain(Density()),
+        radial=Radial(Gaussian(8), transform=Soft(), mlp=(8,)),
+    ),
+    "mace-agnesi-correlation-4": MACE(
+        cutoff=CUTOFF, channels=3, l_max=1, correlation=4, first=Plain(MeanNeighbors(1.5)), others=Residual(Density()),
+        radial=Radial(Bessel(6), PolynomialEnvelope(6), Agnesi(), (8,)),
+    ),
+    "mace-nonlinear": MACE(
+        cutoff=CUTOFF, channels=3, message_channels=2, l_max=2, correlation=(2, 1), contraction=Shared(), readout_bias=True,
+        first=NonLinear(), others=NonLinear(PairDensity(4)),
+        radial=Radial(Bessel(3, trainable=True), envelope_on=OnWeights(), mlp=(8,)),
+    ),
+    "mace-attention-zbl": MACE(
+        cutoff=CUTOFF, channels=3, l_max=1, correlation=2, first=Attention(Density()), others=Attention(), repulsion=ZBL(),
+        radial=Radial(Chebyshev(4, (-1.0, 2.0)), envelope_on=OnWeights(), transform=Agnesi(), mlp=(6, 6)),
+    ),
+    "nequip": NequIP(cutoff=CUTOFF, channels=3, layers=3, radial=Radial(mlp=(8,))),
+    "nequip-l3-natural": NequIP(
+        cutoff=CUTOFF, channels=3, l_max=3, layers=2, parity=NaturalParity(), self_connection=Shared(),
+        radial=Radial(Chebyshev(6), mlp=(8,)),
+    ),
+    "nequip-rotations": NequIP(
+        cutoff=CUTOFF, channels=(4, 3, 2), l_max=2, layers=3, parity=RotationsOnly(), embedding=5, harmonics=SolidHarmonics(),
+        radial=Radial(Bessel(6, trainable=True), XPLOR(3.0), mlp=(8,)), normalization=MeanNeighbors(0.5), layer_norm=RMSNorm(),
+        bias=True, readout=None,
+    ),
+    "nequip-no-self": NequIP(
+        cutoff=CUTOFF, channels=3, l_max=1, layers=2, self_connection=None, normalization=MeanNeighbors(0.0),
+        radial=Radial(mlp=(8,)),
+    ),
+    "nequip-senders": NequIP(
+        cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
+    ),
+    "zbl": ZBL(cutoff=CUTOFF),
+    "lennard-jones": LennardJones(cutoff=CUTOFF, sigma=1.2),
+    "collective": Collective(cutoff=CUTOFF),
+    "sum": Sum(
+        (
+            MACE(cutoff=3.7, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
+            ZBL(cutoff=CUTOFF), Collective(cutoff=2.0),
+        ),
+        factors=(0.7, 1.0, 1.3),
+    ),
+}  # fmt: skip
+
+CHIRAL = ("nequip-rotations",)
+COLLECTIVE = ("collective", "sum")
+VANISH = {"nequip-rotations": 2, "lennard-jones": 2}
+
+SUBJECTS = {name: Subject(term, name, name in CHIRAL, name in COLLECTIVE, VANISH.get(name, 3)) for name, term in TERMS.items()}
