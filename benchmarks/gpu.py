@@ -9,15 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.crystal import NETWORKS
 from benchmarks.own_process import in_own_process
 
-NETWORKS = {"W1": "W1-si216", "W2": "W2-si216"}
-"""Work items that they belong to."""
 GROWTH = 1.26
 """Edge of each larger crystal in the search for the largest: about twice the atoms."""
-MS_PER_DAY = 86400e3
-NS = 1e-6
-"""1 fs in ns."""
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -76,23 +72,3 @@ def attempt(network: str, atoms: int, args: argparse.Namespace, end: float, step
     except subprocess.CalledProcessError as error:
         print(f"{network}, {atoms} atoms: failed", file=sys.stderr, flush=True)
         return about | {"failed": f"exit code {error.returncode}, most likely out of memory"}
-
-
-def crystal(network: str, atoms: int, steps: int, seconds: float) -> dict[str, Any]:
-    """Energy and forces of silicon, and with ``steps`` also a step of MD; per atom in µs of wall time."""
-    from benchmarks.cases import about, energy_forces, moving, of_step, silicon, untrained
-    from benchmarks.measure import compiled, memory, timing
-    from benchmarks.roofline import network_of
-
-    structure = silicon(atoms)
-    # So weak that the atoms, at 1 K, stay where a crystal would keep them.
-    potential, graph = untrained(network_of(NETWORKS[network]), [structure], scale=1e-6)
-    call, facts = compiled(energy_forces, potential, graph)
-    out = {"network": network} | about(potential, graph) | {"evaluation": facts | timing(call, seconds)}
-    out["evaluation_us_per_atom"] = 1e3 * out["evaluation"]["wall_ms"] / atoms
-    if steps:
-        with moving(potential, structure, steps) as chunk:
-            out |= {"step": of_step(timing(chunk, seconds), steps), "steps_per_chunk": steps}
-        out["step_us_per_atom"] = 1e3 * out["step"]["wall_ms"] / atoms
-        out["ns_per_day_at_1_fs"] = NS * MS_PER_DAY / out["step"]["wall_ms"]
-    return out | memory()

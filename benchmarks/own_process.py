@@ -44,7 +44,7 @@ def run(name: str, arguments: Mapping[str, Any], cores: int | None) -> None:
         # Before JAX counts them.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     from benchmarks.cases import CASES
-    from benchmarks.gpu import crystal
+    from benchmarks.crystal import crystal
     from benchmarks.roofline import roofline
     from equipot.cli.runtime import cores as used
 
