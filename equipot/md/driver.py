@@ -94,8 +94,7 @@ def simulate(
     resume: bool = False,
     progress: TextIO | bool | None = True,
 ) -> Summary:
-    """Run molecular dynamics of a given potential and structure; ``model``, ``structure`` and ``repeat`` of the config are
-    ignored.
+    """Run molecular dynamics of a given potential and structure, instead of those that the config names.
 
     Other arguments are those of ``run``.
 

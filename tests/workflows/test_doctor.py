@@ -322,7 +322,7 @@ def test_a_shell_at_the_cutoff_accuses_no_derivative(double_precision):
 
     shell = Structure([14], np.zeros((1, 3)), CUTOFF * np.eye(3), True, source="shell at the cutoff")
     bench = bench_for(potential_of(Strong(CUTOFF)), [shell], CUTOFF + 0.5)
-    subject = Subject(bench, [shell], bench.look([shell]))
+    subject = Subject(bench, [shell], bench.predict([shell]))
     assert laws.stress(subject).verdict == "sound"
 
 

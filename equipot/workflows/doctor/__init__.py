@@ -1,4 +1,4 @@
-"""In one minute: is this potential sound here?
+"""Examine in one minute whether a potential is sound for given elements and structures.
 
 >>> from equipot.workflows import doctor
 >>> report = doctor.examine(potential, atoms)

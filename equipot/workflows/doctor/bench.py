@@ -1,4 +1,4 @@
-"""The potential on the bench: energies, forces and stresses of many structures by one compiled function."""
+"""Evaluate energies, forces and stresses of many structures by one compiled function of fixed shape."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 
 SPARE = 4
-"""Slots for neighbours that come along when atoms move."""
+"""Spare slots for neighbours that appear when atoms move."""
 
 _evaluate = jax.jit(evaluate, static_argnames="want")
 
 
-class Seen(NamedTuple):
-    """What the potential says of one structure."""
+class Prediction(NamedTuple):
+    """Prediction for one structure."""
 
     energy: float
-    """eV, without E0 of the isolated atoms."""
+    """Energy, eV, without E0 of the isolated atoms."""
     forces: Float[np.ndarray, "atoms 3"]
     """eV/Å."""
     stress: Float[np.ndarray, "3 3"] | None
@@ -37,48 +37,49 @@ class Seen(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """A potential and the padded shape in which everything is evaluated, so that it compiles once."""
+    """A potential and the padded shape of all batches, so that the potential is compiled once."""
 
     potential: Potential
     shape: Shape
 
-    def look(self, structures: Sequence[Structure], radius: float | None = None) -> list[Seen]:
-        """Energies, forces and stresses, in the potential's precision.
+    def predict(self, structures: Sequence[Structure], radius: float | None = None) -> list[Prediction]:
+        """Predict energies, forces and stresses in the potential's precision; larger structures are compiled in a shape of
+        their own.
 
-        ``radius`` (Å) is how far the neighbour list reaches, the cutoff by default. A structure that needs a larger shape gets
-        one, at the price of compiling again.
+        Args:
+            radius: reach of the neighbour list, Å; None for the cutoff.
         """
         radius = self.potential.cutoff if radius is None else radius
         step = self.shape.graphs
         return [seen for k in range(0, len(structures), step) for seen in self._batch(structures[k : k + step], radius)]
 
-    def _batch(self, structures: Sequence[Structure], radius: float) -> list[Seen]:
+    def _batch(self, structures: Sequence[Structure], radius: float) -> list[Prediction]:
         found = [find_slots(structure, radius) for structure in structures]
         shape = Shape(*map(max, self.shape, smallest_shape(found)))
         graph = pad(structures, radius, shape, self.potential.dtype, found)
         out = jax.tree.map(np.asarray, _evaluate(self.potential, graph, want=("forces", "stress")))
         forces = np.split(out.forces.astype(np.float64), np.cumsum([len(s) for s in structures]))
         stress = lambda k, s: out.stress[k].astype(np.float64) if s.pbc.any() and s.volume > 0 else None
-        return [Seen(float(out.interaction[k]), forces[k], stress(k, s)) for k, s in enumerate(structures)]
+        return [Prediction(float(out.interaction[k]), forces[k], stress(k, s)) for k, s in enumerate(structures)]
 
 
 class Subject(NamedTuple):
-    """Structures, and what the potential says of them."""
+    """Structures and their predictions."""
 
     bench: Bench
     structures: list[Structure]
-    seen: list[Seen]
+    predictions: list[Prediction]
 
 
 def bench_for(potential: Potential, structures: Sequence[Structure], radius: float) -> Bench:
-    """A bench that takes all of the structures at once, with neighbours out to ``radius`` (Å) and some to spare."""
+    """Make a bench whose shape holds all structures with neighbours within ``radius`` (Å) and spare slots."""
     need = smallest_shape([find_slots(structure, radius) for structure in structures])
     return Bench(potential, need._replace(slots=need.slots + SPARE))
 
 
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """JAX in ``float32`` or ``float64`` for a while, as before afterwards."""
+    """Set JAX to ``float32`` or ``float64`` within the context."""
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:

@@ -1,4 +1,4 @@
-"""Structures none of whose pairs crosses the cutoff where derivatives are taken by differences."""
+"""Widen structures so that no pair crosses the cutoff in finite differences."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from equipot.structure import Structure
 from equipot.workflows.doctor.bench import Subject
 
 CLEARANCE = 1e-3
-"""Strain by which a structure is widened again and again until no pair crosses the cutoff within a step."""
+"""Strain of each widening of a structure."""
 WIDENINGS = 8
-"""Sizes of a structure that are tried for that."""
+"""Number of widened sizes to try, the original included."""
 
 
 def clear_of_cutoff(subject: Subject, reach: float) -> tuple[Subject, str]:
-    """The structures a little wider where a pair lies within ``reach`` (Å) of the cutoff, and what to say of pairs still there.
+    """Widen structures with a pair within ``reach`` (Å) of the cutoff; also return a note on pairs that remain there.
 
-    Across a jump of the slope of the force, which the check of the cutoff tells, a finite difference is not the derivative.
+    Across a jump in the slope of the force, which the check of the cutoff reports, a finite difference is not the derivative.
     """
     cutoff = subject.bench.potential.cutoff
     wider = [[strained(s, k * CLEARANCE * np.eye(3)) for k in range(WIDENINGS)] for s in subject.structures]
@@ -29,22 +29,22 @@ def clear_of_cutoff(subject: Subject, reach: float) -> tuple[Subject, str]:
     if not any(best):
         return subject, crossing
     structures = [row[k] for row, k in zip(wider, best, strict=True)]
-    return Subject(subject.bench, structures, subject.bench.look(structures)), crossing
+    return Subject(subject.bench, structures, subject.bench.predict(structures)), crossing
 
 
 def pairs_within(structure: Structure, cutoff: float, reach: float) -> int:
-    """Pairs whose distance is within ``reach`` (Å) of the cutoff (Å)."""
+    """Count the pairs whose distance is within ``reach`` (Å) of the cutoff (Å)."""
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff + reach)
     return int(np.sum(distances(structure, edges) > cutoff - reach)) // 2
 
 
 def distances(structure: Structure, edges: Edges) -> Float[np.ndarray, " edges"]:
-    """Of the pairs of a list, Å."""
+    """Compute the distances of the pairs of a neighbour list, Å."""
     shifts = edges.shifts @ structure.cell
     return np.linalg.norm(structure.positions[edges.neighbors] + shifts - structure.positions[edges.centers], axis=1)
 
 
 def strained(structure: Structure, strain: Float[np.ndarray, "3 3"]) -> Structure:
-    """Positions and cell deformed alike."""
+    """Strain positions and cell by a matrix (3, 3)."""
     deform = np.eye(3) + strain
     return structure.replace(positions=structure.positions @ deform, cell=structure.cell @ deform)

@@ -1,4 +1,4 @@
-"""Two atoms alone, at every distance: is there a wall, does the curve wiggle, is the bond where it should be?"""
+"""Check the energies of two atoms at all distances: repulsive wall, wiggles, bond length."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from equipot.workflows.doctor.evidence import Curve
 from equipot.workflows.doctor.findings import Finding, Measure
 
 POINTS = 96
-"""Distances of a curve."""
+"""Number of distances of a curve."""
 NEAREST = (0.2, 0.3)
-"""Shortest distance: the larger of so many Å and this share of the covalent radii."""
+"""Shortest distance: the larger of a distance (Å) and a share of the sum of covalent radii."""
 WALL = 0.55
-"""Share of the covalent radii inside which any pair repels: the shortest bonds known, those of Cr2 and Mo2, lie outside."""
+"""Share of the sum of covalent radii within which any pair repels; even the shortest bonds, of Cr2 and Mo2, are longer."""
 PULL = 0.05
-"""Attraction (eV/Å) inside of the wall that counts as a hole."""
+"""Attraction (eV/Å) inside the wall that counts as a hole."""
 BARRIERS = (2.0, 0.25)
-"""eV: what two atoms should need to fuse, and what they must; at 300 K, 0.25 eV is 10 kT, which every run gets across."""
+"""Energy (eV) to fuse two atoms below which the wall deserves a look, and is a defect; every run at 300 K crosses 0.25 eV,
+10 kT."""
 BINDS = 0.1
-"""Depth of a minimum (eV) from which on it is a bond, whose length means something."""
+"""Smallest depth (eV) of a minimum that counts as a bond."""
 WIGGLE = 0.1
-"""Prominence (eV) of a hump or a second minimum that is worth a look."""
+"""Prominence (eV) of a hump or a second minimum that deserves a look."""
 LONGEST = 1.7
-"""Bond length over covalent radii beyond which a bond is worth a look; one inside of the wall counts as a hole."""
+"""Bond length over sum of covalent radii beyond which a bond deserves a look; shorter than the wall is a hole."""
 
 
 def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], tuple[Curve, ...]]:
-    """Curves of all pairs of elements, and what is to be said of them."""
+    """Compute the curves of all pairs of elements, and check walls, tails and bond lengths."""
     pairs = list(itertools.combinations_with_replacement(elements, 2))
     distances = [_distances(a, b, bench.potential.cutoff) for a, b in pairs]
     scenes = [
@@ -42,7 +43,7 @@ def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], 
         for (a, b), column in zip(pairs, distances, strict=True)
         for r in column
     ]
-    seen = bench.look(scenes)
+    seen = bench.predict(scenes)
     energy = np.array([s.energy for s in seen]).reshape(len(pairs), POINTS)
     force = np.array([s.forces[1, 0] for s in seen]).reshape(len(pairs), POINTS)
     curves = tuple(describe(*pair, r, e, f) for pair, r, e, f in zip(pairs, distances, energy, force, strict=True))
@@ -58,7 +59,7 @@ def _distances(a: int, b: int, cutoff: float) -> Float[np.ndarray, " points"]:
 def describe(
     a: int, b: int, r: Float[np.ndarray, " points"], energy: Float[np.ndarray, " points"], force: Float[np.ndarray, " points"]
 ) -> Curve:
-    """A curve and its figures, from energies (eV) and forces -dE/dr (eV/Å) at ascending distances (Å)."""
+    """Make a curve from energies (eV) and forces -dE/dr (eV/Å) at ascending distances (Å)."""
     radii = float(covalent_radii[a] + covalent_radii[b])
     nan = float("nan")
     if not (np.isfinite(energy).all() and np.isfinite(force).all()):
@@ -85,7 +86,7 @@ def describe(
 
 
 def hole_edge(r: Float[np.ndarray, " points"], force: Float[np.ndarray, " points"], wall: float) -> int | None:
-    """The last point of a hole: where the force inside of ``wall`` (Å) attracts, followed outwards; None where it does not."""
+    """Find the index of the outer edge of a hole, a region of attraction inside ``wall`` (Å); None without a hole."""
     inside = np.flatnonzero((force < -PULL) & (r < wall))
     if not len(inside):
         return None
@@ -94,7 +95,7 @@ def hole_edge(r: Float[np.ndarray, " points"], force: Float[np.ndarray, " points
 
 
 def wiggle(energy: Float[np.ndarray, " points"]) -> float:
-    """Prominence (eV) of the largest hump, or of the second minimum: a good curve has none of either."""
+    """Compute the prominence (eV) of the largest hump or of the second minimum; zero for a good curve."""
     prominences = lambda values: np.sort(find_peaks(values, prominence=0)[1]["prominences"])[::-1]
     humps, wells = prominences(energy), prominences(-energy)
     return float(max([*humps[:1], *wells[1:2], 0.0]))
@@ -105,7 +106,7 @@ def _name(a: int, b: int) -> str:
 
 
 def findings(curves: Sequence[Curve]) -> tuple[Finding, ...]:
-    """Wall, tail and bond lengths over all pairs."""
+    """Check walls, tails and bond lengths of all pairs."""
     undefined = [curve for curve in curves if not np.isfinite(curve.barrier)]
     if undefined:
         measure = Measure("pairs that are not finite", len(undefined), f"of {len(curves)}", 0, 0)
@@ -135,7 +136,7 @@ def _wall(curves: Sequence[Curve]) -> Finding:
 
 
 def lowest_of(curves: Sequence[Curve]) -> Curve:
-    """The curve with the lowest barrier."""
+    """Return the curve with the lowest barrier."""
     return min(curves, key=lambda curve: curve.barrier)
 
 

@@ -1,7 +1,7 @@
-"""A short run at constant energy.
+"""Check energy conservation in a short run.
 
-Velocity Verlet on the host, with the function that is compiled already: the machinery of ``equipot md`` would compile the model
-three times more, which takes longer than so few steps.
+Velocity Verlet on the host uses the function that is already compiled: ``equipot md`` would compile the model three times more,
+which takes longer than so few steps.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from equipot.workflows.doctor.evidence import EnergyRun
 from equipot.workflows.doctor.findings import Finding, Measure, largest
 
 TEMPERATURE = 300.0
-"""Of the initial velocities, K."""
+"""Temperature of the initial velocities, K."""
 STRONG = 1.0
-"""Force (eV/Å) from which on a structure is settled first."""
+"""Force on an atom (eV/Å) above which a structure is relaxed first."""
 SETTLING = 40
-"""Steps of settling."""
+"""Steps of the relaxation."""
 STEP = 0.015
-"""Å^2/eV: a step of settling per force; stable up to stiffnesses of 130 eV/Å^2, and bonds have 50 at most."""
+"""Displacement per force in the relaxation, Å^2/eV; stable up to stiffnesses of 130 eV/Å^2, and bonds have at most 50."""
 LONGEST = 0.05
-"""No atom moves farther in one step of settling, Å."""
+"""Largest displacement in one step of the relaxation, Å."""
 DRIFT = (0.03, 0.1)
-"""Drift of the total energy over the run, in kT, worth a look, and a defect: 0.1 kT in 0.1 ps heats by T/3 a ps."""
+"""Drift of the total energy over the run (kT) for a look, and for a defect: 0.1 kT in 0.1 ps heats by T/3 per ps."""
 FLUCTUATION = (0.03, 0.3)
-"""The same of its fluctuation, which long steps alone raise."""
+"""Fluctuation of the total energy (kT) for a look, and for a defect; long steps alone raise the fluctuation."""
 HOT = 2000.0
-"""Temperature (K) above which a run says little about the potential."""
+"""Temperature (K) above which a run tells little about the potential."""
 EXPLODED = 20_000.0
-"""Temperature (K) at which a run is over."""
+"""Temperature (K) at which a run stops."""
 
 
 def check_can_move(potential: Potential, structure: Structure) -> None:
-    """Raises for a structure that no dynamics could start from.
+    """Check that dynamics can start from a structure.
 
     Raises:
         ValueError: as ``equipot.md.prepare.check_start``.
@@ -50,10 +50,10 @@ def check_can_move(potential: Potential, structure: Structure) -> None:
 
 
 def settled(bench: Bench, structures: Sequence[Structure]) -> list[Structure]:
-    """Structures after some steps downhill where their forces are strong: what is strained would only heat up."""
+    """Relax structures with strong forces by some steps of steepest descent, so that a run does not heat up."""
     structures = list(structures)
     for _ in range(SETTLING):
-        seen = bench.look(structures)
+        seen = bench.predict(structures)
         strained = [k for k, s in enumerate(seen) if s.strongest > STRONG]
         if not strained:
             break
@@ -66,14 +66,14 @@ def settled(bench: Bench, structures: Sequence[Structure]) -> list[Structure]:
 
 
 def timestep(structures: Sequence[Structure]) -> float:
-    """fs: 1, or half of that where there is hydrogen."""
+    """Choose the time step: 1 fs, or 0.5 fs with hydrogen."""
     return 0.5 if min(masses(s).min() for s in structures) < 3 else 1.0
 
 
 def constant_energy(
     bench: Bench, structures: Sequence[Structure], steps: int, seed: int
 ) -> tuple[Finding, tuple[EnergyRun, ...]]:
-    """``steps`` steps of all structures from 300 K; a run that falls apart is a defect."""
+    """Check energy conservation of all structures over ``steps`` steps from 300 K; an explosion is a defect."""
     runs = carry_at_constant_energy(bench, structures, steps, seed)
     if max(run.temperature[-1] for run in runs) > EXPLODED or not all(np.isfinite(run.total).all() for run in runs):
         measure = Measure("explosions", 1, f"after {runs[0].time[-1]:.0f} fs", 0, 0)
@@ -95,11 +95,11 @@ def constant_energy(
 
 
 def carry_at_constant_energy(bench: Bench, structures: Sequence[Structure], steps: int, seed: int) -> tuple[EnergyRun, ...]:
-    """The runs of all structures at once; they end early where one falls apart."""
+    """Run all structures at once at constant energy; all runs end when one explodes."""
     dt = timestep(structures) * fs
     mass = [masses(s) for s in structures]
     momenta = [thermal_momenta(s, TEMPERATURE, seed) for s in structures]
-    seen = bench.look(structures)
+    seen = bench.predict(structures)
     rows = []
     for _ in range(steps + 1):
         kinetic = np.array([(p**2 / m).sum() / 2 for p, m in zip(momenta, mass, strict=True)])
@@ -109,7 +109,7 @@ def carry_at_constant_energy(bench: Bench, structures: Sequence[Structure], step
             break
         half = [p + dt / 2 * s.forces for p, s in zip(momenta, seen, strict=True)]
         structures = [s.replace(positions=s.positions + dt * p / m) for s, p, m in zip(structures, half, mass, strict=True)]
-        seen = bench.look(structures)
+        seen = bench.predict(structures)
         momenta = [p + dt / 2 * s.forces for p, s in zip(half, seen, strict=True)]
     kinetic, potential = np.moveaxis(np.array(rows), 0, -1)
     time = np.arange(len(rows)) * timestep(structures)
@@ -121,7 +121,7 @@ def carry_at_constant_energy(bench: Bench, structures: Sequence[Structure], step
 
 
 def judge(run: EnergyRun) -> tuple[Measure, Measure]:
-    """Drift (between the means of the first and the last third) and fluctuation about a straight line, against kT."""
+    """Measure drift (between the means of the first and last third) and fluctuation about a straight line, relative to kT."""
     third = max(1, len(run.time) // 3)
     drift = abs(run.total[-third:].mean() - run.total[:third].mean())
     noise = np.std(run.total - np.polyval(np.polyfit(run.time, run.total, 1), run.time))

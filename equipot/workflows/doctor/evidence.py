@@ -1,4 +1,4 @@
-"""What the pictures of a report are made of."""
+"""Arrays for the figures of a report."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ _nothing = lambda: np.zeros(0)
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Two atoms alone at all distances, and what is remarkable about that."""
+    """Energy and force of two atoms as functions of distance, and their features."""
 
     pair: str
-    """Such as ``Si-O``."""
+    """Symbols of the two elements, such as ``Si-O``."""
     distance: Float[np.ndarray, " points"]
     """Å, ascending, up to the cutoff."""
     energy: Float[np.ndarray, " points"]
-    """eV, less that of the two atoms beyond the cutoff."""
+    """Energy relative to the two atoms beyond the cutoff, eV."""
     force: Float[np.ndarray, " points"]
     """-dE/d(distance), eV/Å."""
     radii: float
     """Sum of the covalent radii, Å."""
     minimum: float
-    """Distance of the lowest energy outside of any hole, Å; NaN where nothing binds."""
+    """Distance of the lowest energy outside any hole, Å; NaN if the atoms do not bind."""
     depth: float
-    """Of that minimum, eV."""
+    """Depth of the minimum, eV."""
     hole: float
-    """Distance below which the energy falls towards contact, Å; 0 where it does not."""
+    """Distance below which the energy falls towards contact, Å; 0 without such a hole."""
     barrier: float
-    """Energy (eV) that it takes to come from the lowest minimum to the hole, or without one to the shortest distance."""
+    """Energy barrier (eV) from the lowest minimum to the hole, or without a hole to the shortest distance."""
     bottom: float
-    """Lowest energy in the hole (eV), from the minimum outside of it; NaN without a hole."""
+    """Lowest energy in the hole relative to the minimum outside, eV; NaN without a hole."""
     wiggle: float
-    """Prominence (eV) of the largest hump, or second minimum, outside of the wall."""
+    """Prominence (eV) of the largest hump or second minimum outside the wall."""
 
     def figures(self) -> dict[str, float | str]:
-        """The numbers by name."""
+        """Return the features by name."""
         names = ("pair", "radii", "minimum", "depth", "hole", "barrier", "bottom", "wiggle")
         return {name: getattr(self, name) for name in names}
 
     def row(self) -> tuple[str, ...]:
-        """The numbers as text, in the order of the report's table of pairs."""
+        """Write the features as text, in the order of the columns ``findings.PAIRS``."""
         show = lambda value: f"{value:.3g}" if math.isfinite(value) else "-"
         numbers = (self.minimum, self.depth, self.minimum / self.radii, self.hole or math.nan, self.barrier, self.bottom)
         return (self.pair, *map(show, numbers))
@@ -52,38 +52,38 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Passage:
-    """An atom carried through the cutoff of another."""
+    """Energy and force while an atom moves through the cutoff of another."""
 
     label: str
     offset: Float[np.ndarray, " points"]
     """Distance less the cutoff, Å, ascending."""
     energy: Float[np.ndarray, " points"]
-    """eV, less that beyond the cutoff."""
+    """Energy relative to that beyond the cutoff, eV."""
     force: Float[np.ndarray, " points"]
     """-dE/d(distance) on the atom, eV/Å."""
 
 
 @dataclass(frozen=True, eq=False)
 class EnergyRun:
-    """A short run of dynamics at constant energy."""
+    """A short run at constant energy."""
 
     label: str
     time: Float[np.ndarray, " lines"]
     """fs."""
     total: Float[np.ndarray, " lines"]
-    """Total energy, meV/atom, from its start."""
+    """Total energy relative to the start, meV/atom."""
     temperature: Float[np.ndarray, " lines"]
     """K."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Arrays behind the findings; empty where something was not examined."""
+    """Arrays behind the findings; empty for a check that did not run."""
 
     slopes: Float[np.ndarray, " directions"] = field(default_factory=_nothing)
     """Forces along random directions, eV/Å."""
     differences: Float[np.ndarray, " directions"] = field(default_factory=_nothing)
-    """The same by finite differences of the energy, eV/Å."""
+    """Forces along these directions by finite differences of the energy, eV/Å."""
     dimers: tuple[Curve, ...] = ()
     passages: tuple[Passage, ...] = ()
     runs: tuple[EnergyRun, ...] = ()

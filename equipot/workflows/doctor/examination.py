@@ -1,4 +1,4 @@
-"""One examination from beginning to end."""
+"""Examine a potential: run all checks in order and collect a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from equipot.evaluation import as_structures
 from equipot.potential import Potential, symbols
 from equipot.structure import Structure
 from equipot.workflows.doctor import laws
-from equipot.workflows.doctor.bench import Bench, Seen, Subject, bench_for, precision
+from equipot.workflows.doctor.bench import Bench, Prediction, Subject, bench_for, precision
 from equipot.workflows.doctor.dimers import dimers
 from equipot.workflows.doctor.dynamics import check_can_move, constant_energy, settled
 from equipot.workflows.doctor.evidence import Evidence
@@ -26,17 +26,17 @@ from equipot.workflows.doctor.smoothness import through_the_cutoff
 from equipot.workflows.doctor.specimens import rattled, specimens
 
 FEW_ELEMENTS = 6
-"""Up to so many elements of a model, all of their pairs are examined; else those of the structure."""
+"""Largest number of elements of a potential of which all pairs are examined; else pairs of the structure's elements."""
 SKIN = 0.5
 """Reach of the longer neighbour list beyond the cutoff, Å."""
 SMALL = Shape(atoms=384, slots=2, graphs=128)
-"""Of the batches of two and three atoms."""
+"""Shape of batches of systems of two and three atoms."""
 STEPS = 200
-"""Of the dynamics."""
+"""Steps of the dynamics."""
 FAR = (10.0, 1000.0)
-"""Force on an atom (eV/Å) that a structure near any equilibrium does not have, and that no structure has."""
+"""Forces on an atom (eV/Å) of a structure that is far from equilibrium, and of an impossible structure."""
 FAR_RATTLED = (100.0, 1000.0)
-"""The same where each coordinate was moved by 0.05 Å: the stiffest bonds have some 50 eV/Å^2."""
+"""As ``FAR``, after each coordinate was moved by 0.05 Å: the stiffest bonds have some 50 eV/Å^2."""
 
 
 def examine(
@@ -49,16 +49,20 @@ def examine(
     seed: int = 0,
     progress: TextIO | bool | None = True,
 ) -> Report:
-    """Examines a potential on a structure, or on a crystal and a molecule of elements that it knows.
+    """Examine a potential on a structure, or on a crystal and a molecule of known elements; JAX is set to float64 meanwhile.
 
-    ``structure`` is an ``ase.Atoms`` or a ``Structure``. ``elements`` (Z) are those whose pairs are examined: all of a model
-    with few, else those of the structure. ``dtype`` is the precision that the potential is meant to run in, its own by default:
-    for float64 there is no check of single precision. ``steps`` is the length of the dynamics. ``progress`` is where each
-    finding is said when it is made: True means standard output, None or False silence. JAX works in float64 meanwhile.
+    Args:
+        structure: an ``ase.Atoms`` or a ``Structure``; None to make a crystal and a molecule.
+        elements: atomic numbers of the elements whose pairs are examined; None for all of a potential with few elements, else
+            those of the structure.
+        dtype: precision in which the potential will run, None for its own; float64 skips the check of single precision.
+        steps: steps of the dynamics.
+        seed: seed of all random choices.
+        progress: stream for findings; True for standard output, None or False for silence.
 
     Raises:
-        ValueError: an element that the potential does not know, or a structure that nothing could start from: no atoms,
-            coordinates that are not finite, a cell without a volume, atoms at the same place.
+        ValueError: an unknown element, or an invalid structure: no atoms, coordinates that are not finite, a cell without a
+            volume, or two atoms at one place.
     """
     begun = time.perf_counter()
     dtype = dtype or str(potential.dtype)
@@ -82,7 +86,11 @@ def examine(
 
 
 def _structures(potential: Potential, structure: Any, elements: Sequence[int] | None) -> list[Structure]:
-    """What is examined, checked before any work."""
+    """Return the structures to examine.
+
+    Raises:
+        ValueError: an unknown element or an invalid structure.
+    """
     unknown = sorted(set(elements or ()) - set(potential.elements))
     if unknown:
         known = symbols(potential.elements) or "no element"
@@ -97,7 +105,7 @@ def _structures(potential: Potential, structure: Any, elements: Sequence[int] | 
 
 
 def _pairs_of(potential: Potential, structures: Sequence[Structure], elements: Sequence[int] | None) -> list[int]:
-    """The elements whose pairs are examined."""
+    """Return the atomic numbers of the elements whose pairs are examined."""
     if elements:
         return sorted(set(elements))
     if len(potential.elements) <= FEW_ELEMENTS:
@@ -106,19 +114,19 @@ def _pairs_of(potential: Potential, structures: Sequence[Structure], elements: S
 
 
 Check = tuple[Finding, dict[str, Any]]
-"""A finding, and what it adds to the evidence."""
+"""A finding, and fields of ``Evidence`` for its figures."""
 
 
 def _checks(
     own: Potential, structures: list[Structure], pairs: list[int], given: bool, dtype: str, steps: int, seed: int
 ) -> Iterator[Check]:
-    """All checks in their order, each when it is done. Where there is no sensible answer, nothing else is asked."""
+    """Run all checks in order; stop early if energy or forces are not finite or impossibly large."""
     potential = own.astype("float64")
     # In a perfect crystal every force vanishes, and defects with it.
     moved = [rattled(s, seed) for s in structures]
     bench = bench_for(potential, moved, potential.cutoff + SKIN)
-    subject = Subject(bench, moved, bench.look(moved))
-    start = _start(bench.look(structures), subject.seen, given)
+    subject = Subject(bench, moved, bench.predict(moved))
+    start = _start(bench.predict(structures), subject.predictions, given)
     yield start, {}
     yield neighbour_lists(structures, potential.cutoff), {}
     if start.verdict == "broken":
@@ -136,8 +144,8 @@ def _checks(
     yield finding, {"runs": runs}
 
 
-def _start(seen: Sequence[Seen], moved: Sequence[Seen], given: bool) -> Finding:
-    """Whether there is an answer at all, and how strong the forces are on the structures as they stand and rattled."""
+def _start(seen: Sequence[Prediction], moved: Sequence[Prediction], given: bool) -> Finding:
+    """Check that energy and forces are finite, and measure the largest force on the original and the rattled structures."""
     every = [*seen, *moved]
     wrong = sum(not (np.isfinite(s.energy) and np.isfinite(s.forces).all()) for s in every)
     if wrong:
@@ -155,6 +163,7 @@ def _start(seen: Sequence[Seen], moved: Sequence[Seen], given: bool) -> Finding:
 
 
 def _laws(subject: Subject, small: Bench, pairs: list[int], seed: int) -> Iterator[Check]:
+    """Check symmetries, extensivity, and forces and stress as derivatives of the energy."""
     yield laws.rotation(subject, seed), {}
     yield laws.reflection(subject), {}
     yield laws.translation(subject, seed), {}

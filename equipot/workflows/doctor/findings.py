@@ -1,4 +1,4 @@
-"""What an examination says: measures with their limits, findings, and the report as a table and as JSON."""
+"""Results of an examination: measures with limits, findings, and the report as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from equipot.workflows.doctor.evidence import Evidence
 
 Verdict = Literal["sound", "look", "broken"]
 ORDER: tuple[Verdict, ...] = ("sound", "look", "broken")
-"""From best to worst."""
+"""Verdicts from best to worst."""
 PAIRS = ("pair", "minimum (Å)", "depth (eV)", "bond / radii", "hole below (Å)", "barrier (eV)", "bottom of the hole (eV)")
 """Columns of the table of pairs, see ``Curve.row``."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number, and where it begins to be worth a look and to be a defect.
+    """One measured number with its limits.
 
-    The way from ``look`` to ``broken`` is the way to worse: where ``broken`` is the smaller one, small values are bad. A value
-    that is not finite is a defect, whatever the limits.
+    Values beyond ``look`` deserve a look, values beyond ``broken`` are defects. If ``broken`` < ``look``, small values are bad.
+    A value that is not finite is a defect.
     """
 
     what: str
@@ -35,6 +35,7 @@ class Measure:
 
     @property
     def verdict(self) -> Verdict:
+        """Verdict of the value by the limits."""
         if not math.isfinite(self.value):
             return "broken"
         sign = 1 if self.broken >= self.look else -1
@@ -43,67 +44,72 @@ class Measure:
 
     @property
     def text(self) -> str:
+        """Name, value and unit."""
         return " ".join(filter(None, (self.what, f"{self.value:.2g}", self.unit)))
 
     @property
     def limit(self) -> str:
-        """The limit of what is sound."""
+        """Limit of sound values, with its sign; empty without a limit."""
         return f"{'≤' if self.broken >= self.look else '≥'} {self.look:.2g}" if math.isfinite(self.look) else ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     measures: tuple[Measure, ...]
     note: str = ""
-    """What it means and what to do, in one sentence; empty where there is nothing to say."""
+    """Meaning and remedy in one sentence; empty if the verdict needs no comment."""
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of its measures; broken where there is none."""
+        """Worst verdict of the measures; broken without measures."""
         return worst([measure.verdict for measure in self.measures] or ["broken"])
 
     @property
     def measured(self) -> str:
+        """All measures as text."""
         return ", ".join(measure.text for measure in self.measures)
 
     @property
     def limit(self) -> str:
+        """Limits of all measures as text."""
         return ", ".join(measure.limit for measure in self.measures if measure.limit)
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """Return the worst of several verdicts."""
     return max(verdicts, key=ORDER.index, default="sound")
 
 
 def largest(measures: Sequence[Measure]) -> Measure:
-    """The worst of several measures of one kind: of the worst verdict, that which is farthest beyond its limit."""
+    """Return the worst of several measures: among those of the worst verdict, the farthest beyond its limit."""
     return max(measures, key=lambda m: (ORDER.index(m.verdict), np.nan_to_num(m.value / m.look, nan=math.inf)))
 
 
 @dataclass(frozen=True)
 class Report:
-    """An examination: what was looked at, and what was found."""
+    """Report of an examination."""
 
     model: str
     systems: tuple[str, ...]
-    """The structures that it was examined on, in words."""
+    """Descriptions of the examined structures."""
     findings: tuple[Finding, ...]
     seconds: float
     evidence: Evidence = field(default_factory=Evidence)
-    """What the pictures are made of."""
+    """Arrays for the figures."""
 
     @property
     def verdict(self) -> Verdict:
+        """Worst verdict of the findings."""
         return worst([finding.verdict for finding in self.findings])
 
     def finding(self, name: str) -> Finding:
-        """One finding by its name.
+        """Return the finding of a check by name.
 
         Raises:
-            ValueError: there is none of this name.
+            ValueError: no finding has the name.
         """
         for found in self.findings:
             if found.name == name:
@@ -112,17 +118,18 @@ class Report:
 
     @property
     def summary(self) -> str:
+        """Verdict and number of findings of each verdict."""
         count = lambda verdict: sum(found.verdict == verdict for found in self.findings)
         return f"{self.verdict}: {', '.join(f'{count(verdict)} {verdict}' for verdict in ORDER)}"
 
     def table(self) -> str:
-        """All findings as a Markdown table, then what there is to say of them."""
+        """Write all findings as a Markdown table, followed by their notes."""
         rows = [(f.name, f.measured, f.limit, f.verdict) for f in self.findings]
         remarks = [f"- {f.name}: {f.note}" for f in self.findings if f.note]
         return "\n".join([_table(("check", "measured", "sound if", "verdict"), rows), "", *remarks]).rstrip()
 
     def markdown(self) -> str:
-        """The whole report as text."""
+        """Write the whole report as Markdown."""
         systems = "\n".join(f"- {system}" for system in self.systems)
         parts = [f"# {self.model}: {self.summary}", systems, self.table()]
         if self.evidence.dimers:
@@ -130,7 +137,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def to_json(self) -> str:
-        """The report as JSON; what is not a finite number is null."""
+        """Write the report as JSON; numbers that are not finite become null."""
         findings = [
             {"name": f.name, "verdict": f.verdict, "note": f.note, "measures": [asdict(m) for m in f.measures]}
             for f in self.findings
@@ -147,6 +154,7 @@ class Report:
 
 
 def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None, in nested dicts and lists."""
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -155,6 +163,7 @@ def _finite(value: Any) -> Any:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table with aligned columns."""
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"

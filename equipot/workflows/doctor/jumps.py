@@ -1,7 +1,8 @@
-"""Jumps of the energy and of the force inside of the cutoff: inner ends, knots of splines, conditions.
+"""Find jumps of energy and force inside the cutoff: ends of envelopes, knots of splines, conditions.
 
-Along a line, E(x + h) - E(x) is compared with the trapezoid of the forces, and forces with their neighbours. What a local cubic
-does not explain is a suspect, and its interval is divided again and again: curvature goes away, a jump stays.
+Along a line, E(x + h) - E(x) is compared with the trapezoid rule for the forces, and each force with those at adjacent points.
+An interval whose mismatch a local cubic does not explain is a suspect and is divided repeatedly: curvature vanishes, a jump
+stays.
 """
 
 from __future__ import annotations
@@ -16,43 +17,43 @@ from jaxtyping import Float
 
 from equipot.neighbors import neighbor_list
 from equipot.structure import Structure
-from equipot.workflows.doctor.bench import Bench, Seen
+from equipot.workflows.doctor.bench import Bench, Prediction
 from equipot.workflows.doctor.clearance import distances
 from equipot.workflows.doctor.evidence import Curve
 from equipot.workflows.doctor.findings import Finding, Measure
 
 KINDS = (("energy", "meV", 1e3, 1e-6, 1e-6), ("force", "meV/Å", 1e3, 1e-4, np.inf))
-"""What may jump: name, unit of the report, its factor, and limits of look and broken in eV and Å."""
+"""Quantities that may jump: name, unit in the report, factor to that unit, and limits of look and broken in eV and Å."""
 KERNEL = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 6
-"""Takes a cubic out of a sequence, and leaves a single entry as it is."""
+"""Filter that removes a cubic from a sequence and keeps a single peak."""
 REACH = len(KERNEL) // 2
 STANDS_OUT = 2.0
-"""Over the median of the intervals nearby on either side, from which on an interval is suspected."""
+"""Smallest ratio of a suspect's mismatch to the median of the intervals nearby."""
 SUSPECTS = 2
-"""Of either kind that are followed on one line."""
+"""Largest number of suspects of each kind on one line."""
 PARTS, LEVELS = 8, 5
-"""An interval is divided into so many parts, so many times: to some 1e-6 Å, where curvature leaves 1e-5 eV/Å at most."""
+"""Parts of each division and number of divisions: to some 1e-6 Å, where curvature causes at most 1e-5 eV/Å."""
 STAYS = 0.15
-"""Share that a jump keeps at each division, with others beside it; a jump of a slope keeps 1/8, curvature far less."""
+"""Smallest share of its size that a jump keeps at each division; a jump of a slope keeps 1/8, curvature far less."""
 POINTS = 41
-"""Of the line on which an atom moves."""
+"""Points of the line along which an atom moves."""
 FARTHEST = 0.25
-"""Displacement of that atom either way, over the distance of its nearest neighbour."""
+"""Largest displacement of the moving atom, over the distance of its nearest neighbour."""
 MOVED = 2
-"""Elements of a structure of which an atom is moved."""
+"""Largest number of elements of a structure of which an atom is moved."""
 
 
 class Scan(NamedTuple):
-    """Structures as a function of a distance x, and what was seen at even steps of it."""
+    """Structures as a function of a distance x, with predictions at evenly spaced x."""
 
     label: str
     at: Callable[[float], Structure]
-    force: Callable[[Seen], float]
+    force: Callable[[Prediction], float]
     """-dE/dx, eV/Å."""
     x: Float[np.ndarray, " points"]
     """Å."""
     seen: Float[np.ndarray, "2 points"]
-    """Energy (eV) and force."""
+    """Energy (eV) and force (eV/Å) at x."""
 
 
 class Suspect(NamedTuple):
@@ -63,20 +64,20 @@ class Suspect(NamedTuple):
     left: float
     width: float
     size: float
-    """eV or eV/Å."""
+    """Mismatch, eV or eV/Å."""
 
 
 def jumps(
     small: Bench, curves: Sequence[Curve], elements: Sequence[int], bench: Bench, structures: Sequence[Structure]
 ) -> Finding:
-    """Between two atoms alone (``curves`` of all pairs of ``elements``), and where one atom of the ``structures`` moves."""
+    """Search for jumps between two atoms (``curves`` of all pairs of ``elements``), and while one atom of a structure moves."""
     cutoff = bench.potential.cutoff
     numbers = itertools.combinations_with_replacement(elements, 2)
     alone = [pair_line(*pair, curve) for pair, curve in zip(numbers, curves, strict=True)]
     # One at a time: two copies of a structure may not fit into the shape that is compiled.
-    singly = lambda moved: [seen for structure in moved for seen in bench.look([structure])]
+    singly = lambda moved: [seen for structure in moved for seen in bench.predict([structure])]
     around = list(moves(singly, structures, cutoff))
-    found = [("two atoms", follow(small.look, alone, cutoff)), ("in the structure", follow(singly, around, cutoff))]
+    found = [("two atoms", follow(small.predict, alone, cutoff)), ("in the structure", follow(singly, around, cutoff))]
     measures, notes = [], []
     for place, suspects in found:
         for kind, (name, unit, factor, *limits) in enumerate(KINDS):
@@ -90,14 +91,14 @@ def jumps(
 
 
 def pair_line(a: int, b: int, curve: Curve) -> Scan:
-    """The line of two atoms alone, seen already."""
+    """Make the line of two atoms from their curve."""
     at = lambda r: Structure([a, b], [[0, 0, 0], [r, 0, 0]], source="two atoms")
     seen = np.array([curve.energy, curve.force])
     return Scan(f"{curve.pair} at", at, lambda seen: seen.forces[1, 0], curve.distance, seen)
 
 
-def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Iterator[Scan]:
-    """Lines on which one atom moves along a fixed direction; its images move with it."""
+def moves(predict: Callable, structures: Sequence[Structure], cutoff: float) -> Iterator[Scan]:
+    """Iterate over lines along which one atom, with its images, moves in a fixed direction."""
     way = np.array([2.0, 3.0, 6.0]) / 7
     for s in structures:
         edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
@@ -110,20 +111,20 @@ def moves(look: Callable, structures: Sequence[Structure], cutoff: float) -> Ite
             x = FARTHEST * near.min() * np.linspace(-1, 1, POINTS)
             at = lambda x, s=s, k=k: s.replace(positions=s.positions + x * way * (np.arange(len(s)) == k)[:, None])
             force = lambda seen, k=k: float(seen.forces[k] @ way)
-            answers = look([at(shift) for shift in x])
+            answers = predict([at(shift) for shift in x])
             seen = np.array([[answer.energy, force(answer)] for answer in answers]).T
             label = f"{s.name} where its {chemical_symbols[s.numbers[k]]} (atom {k}) moves by"
             yield Scan(label, at, force, x, seen)
 
 
-def follow(look: Callable[[list[Structure]], list[Seen]], lines: Sequence[Scan], cutoff: float) -> list[Suspect]:
-    """The suspects of all lines that stay when their intervals shrink, away from the cutoff (Å)."""
+def follow(predict: Callable[[list[Structure]], list[Prediction]], lines: Sequence[Scan], cutoff: float) -> list[Suspect]:
+    """Return the suspects that stay when their intervals shrink, without those at the cutoff (Å)."""
     found = [suspect for line in lines for suspect in suspects(line)]
     for level in range(LEVELS):
         # Several jumps side by side add up in the kernel, perhaps in an interval that has none: first, all around is divided.
         beside = REACH + REACH * PARTS * (level == 0)
         points = [s.left + s.width / PARTS * np.arange(-beside, PARTS + beside + 1) for s in found]
-        answers = iter(look([s.line.at(x) for s, column in zip(found, points, strict=True) for x in column]))
+        answers = iter(predict([s.line.at(x) for s, column in zip(found, points, strict=True) for x in column]))
         closer = []
         for s, column in zip(found, points, strict=True):
             seen = np.array([(a.energy, s.line.force(a)) for a in itertools.islice(answers, len(column))]).T
@@ -138,14 +139,14 @@ def follow(look: Callable[[list[Structure]], list[Seen]], lines: Sequence[Scan],
 
 
 def crosses(suspect: Suspect, cutoff: float) -> bool:
-    """Whether a pair crosses the cutoff (Å) in this interval: that is examined elsewhere."""
+    """Whether a pair crosses the cutoff (Å) in the interval; the check of the cutoff examines such jumps."""
     ends = [suspect.line.at(x) for x in (suspect.left, suspect.left + suspect.width)]
     within = [neighbor_list(s.positions, s.cell, s.pbc, cutoff) for s in ends]
     return not all(np.array_equal(a, b) for a, b in zip(*within, strict=True))
 
 
 def suspects(line: Scan) -> Iterator[Suspect]:
-    """Intervals whose mismatch stands out from those nearby, the most remarkable ones of either kind."""
+    """Iterate over the intervals whose mismatch stands out most from those nearby, for energy and force."""
     step = line.x[1] - line.x[0]
     for kind, sizes in enumerate(sharp(step, line.seen)):
         sizes = np.where(np.isfinite(sizes), sizes, np.inf)
@@ -162,7 +163,7 @@ def suspects(line: Scan) -> Iterator[Suspect]:
 
 
 def sharp(step: float, seen: Float[np.ndarray, "2 points"]) -> Float[np.ndarray, "2 inner"]:
-    """What a smooth curve does not explain of each interval, without the two at either end: eV and eV/Å."""
+    """Compute the mismatch of energy (eV) and force (eV/Å) in each interval, without two intervals at either end."""
     energy, force = seen
     with np.errstate(invalid="ignore", over="ignore"):
         work = np.diff(energy) + step / 2 * (force[1:] + force[:-1])

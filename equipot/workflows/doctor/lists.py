@@ -1,4 +1,4 @@
-"""The neighbour lists of host and device against a search that is too simple to be wrong."""
+"""Compare the neighbour lists of host and device with a brute-force search."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from equipot.structure import Structure
 from equipot.workflows.doctor.findings import Finding, Measure
 
 MOST_CENTRES = 500
-"""Atoms whose neighbours are searched for; of more, an even selection."""
+"""Largest number of atoms whose neighbours are compared, spread evenly over the structure."""
 MARGIN = 1e-9
-"""Pairs nearer to the cutoff than this share of it may be in a list or not: rounding decides."""
+"""Relative distance from the cutoff within which a pair may be in a list or not, by rounding."""
 
 _allocate = jax.jit(allocate, static_argnums=0)
 Pairs = set[tuple[int, ...]]
 
 
 def neighbour_lists(structures: Sequence[Structure], cutoff: float) -> Finding:
-    """Pairs and shifts that either list lacks or has too many, for each structure."""
+    """Count missing and surplus pairs in the lists of host and device, over all structures."""
     wrong = {"host": 0, "device": 0}
     searched = 0
     for structure in structures:
@@ -38,10 +38,10 @@ def neighbour_lists(structures: Sequence[Structure], cutoff: float) -> Finding:
 
 
 def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> tuple[Pairs, Pairs]:
-    """Pairs (centre, neighbour, shift) within the cutoff (Å), and those so near to it that rounding decides.
+    """Search all pairs (centre, neighbour, shift) within the cutoff (Å); return certain pairs, and pairs that rounding decides.
 
-    Every image of every atom that can be within reach is looked at: along each lattice vector as many images as the distance of
-    the faces asks for, and as many more as the atoms lie outside of the cell.
+    The search covers every image that can be within reach: along each lattice vector as many as the distance between the faces
+    of the cell requires, and more for atoms outside the cell.
     """
     pbc = tuple(map(bool, structure.pbc))
     cell = complete_cell(structure.cell, pbc)
@@ -64,13 +64,13 @@ def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, " 
 
 
 def host(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> Pairs:
-    """The pairs of the list that models are trained and evaluated with."""
+    """Return the pairs of the host's list, which training and evaluation use."""
     edges = neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff)
     return _pairs(edges.centers, edges.neighbors, edges.shifts, centres)
 
 
 def device(structure: Structure, cutoff: float, centres: Int[np.ndarray, " centres"]) -> Pairs:
-    """The pairs of the list that dynamics runs with, without a skin."""
+    """Return the pairs of the device's list, which dynamics uses, without a skin."""
     spec = plan(structure.positions, structure.cell, structure.pbc, cutoff, skin=0.0)
     found = _allocate(spec, structure.positions, structure.cell)
     while bool(found.overflow):

@@ -1,4 +1,4 @@
-"""The report as one picture."""
+"""Draw the report as one figure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from equipot.workflows.doctor.findings import Report
 
 COLOURS = {"sound": "#2e8b57", "look": "#c58a00", "broken": "#c0392b"}
 MOST_NAMES = 12
-"""Curves that a legend names; of more, it names the first pairs, and the strongest forces at the cutoff."""
+"""Largest number of curves in a legend: the first pairs, and the strongest forces at the cutoff."""
 WIDE = 78
-"""Characters of a line of the table."""
+"""Characters per line of the table."""
 
 
 def draw_report(report: Report, path: Path) -> None:
-    """Draws verdicts, pairs, cutoff, finite differences and dynamics into a PNG file."""
+    """Draw verdicts, pairs, cutoff, finite differences and dynamics to a PNG file."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):
@@ -38,12 +38,14 @@ def draw_report(report: Report, path: Path) -> None:
 
 
 def _colours(count: int) -> Any:
+    """Return ``count`` colours of a colour map."""
     from matplotlib import colormaps
 
     return colormaps["viridis"](np.linspace(0, 0.92, max(count, 1)))
 
 
 def _dimers(axis: Any, shown: Evidence) -> None:
+    """Draw the energies of all pairs of elements."""
     curves = shown.dimers
     for k, (curve, colour) in enumerate(zip(curves, _colours(len(curves)), strict=False)):
         label = curve.pair if k < MOST_NAMES else None
@@ -59,13 +61,14 @@ def _dimers(axis: Any, shown: Evidence) -> None:
 
 
 def _set_limits(axis: Any, curves: Sequence[Curve]) -> None:
-    """Room for wells and walls, but not for the bottom of every hole."""
+    """Set limits of the energy axis that show wells and walls, but not the bottom of every hole."""
     deepest = np.nanmax([0.0, *(curve.depth for curve in curves)])
     highest = np.nanmax([1.0, *(curve.energy[np.isfinite(curve.energy)].max(initial=0) for curve in curves)])
     axis.set_ylim(-1.5 * deepest - 1, min(2 * highest, 1e4))
 
 
 def _cutoff(axis: Any, shown: Evidence) -> None:
+    """Draw the forces on atoms that pass the cutoff."""
     strength = lambda passage: np.abs(np.nan_to_num(passage.force)).max()
     passages = sorted(shown.passages, key=strength, reverse=True)
     for k, (passage, colour) in enumerate(zip(passages, _colours(len(passages)), strict=False)):
@@ -78,6 +81,7 @@ def _cutoff(axis: Any, shown: Evidence) -> None:
 
 
 def _forces(axis: Any, shown: Evidence) -> None:
+    """Draw forces against finite differences."""
     axis.set(title="forces along random directions", xlabel="finite difference of the energy (eV/Å)", ylabel="forces (eV/Å)")
     slopes, differences = shown.slopes, shown.differences
     if not len(slopes):
@@ -91,6 +95,7 @@ def _forces(axis: Any, shown: Evidence) -> None:
 
 
 def _dynamics(axis: Any, shown: Evidence) -> None:
+    """Draw the total energies of the runs."""
     axis.set(title="dynamics at constant energy", xlabel="time (fs)", ylabel="total energy from the start (meV/atom)")
     for run, colour in zip(shown.runs, (BLUE, ORANGE), strict=False):
         mean = run.temperature.mean()
@@ -102,7 +107,7 @@ def _dynamics(axis: Any, shown: Evidence) -> None:
 
 
 def _table(axis: Any, report: Report) -> None:
-    """Verdict, name, measures and limits of each finding, in even lines."""
+    """Draw verdict, name, measures and limits of each finding as a table."""
     axis.axis("off")
     axis.set(xlim=(0, 1), ylim=(0, 1))
     wrap = lambda text: textwrap.wrap(text, WIDE) or [""]

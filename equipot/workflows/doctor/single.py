@@ -1,4 +1,4 @@
-"""What single precision costs."""
+"""Check the error of single precision."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LIMITS = {
     "forces": ("meV/Å", 1e3, 2e-3, 1e-1),
     "stress": ("GPa", 1 / GPa, 1e-4, 1e-2),
 }
-"""Unit of the report, its factor, and what is worth a look and what is a defect in eV/atom, eV/Å and eV/Å^3.
+"""Unit in the report, factor to that unit, and limits of look and broken in eV/atom, eV/Å and eV/Å^3.
 
-Rounding is noise that averages out: 2 meV/Å on forces of 1 eV/Å heats a run by far less than its time step does.
+Rounding is noise that averages out: 2 meV/Å on forces of 1 eV/Å heats a run far less than the time step does.
 """
 
 
 def single_precision(subject: Subject, potential: Potential) -> Finding:
-    """Energies, forces and stress of the potential in float32 against those in float64 of the subject."""
+    """Compare energies, forces and stress of the potential in float32 with the predictions of the subject in float64."""
     with precision("float32"):
-        rounded = subject.bench._replace(potential=potential.astype("float32")).look(subject.structures)
+        rounded = subject.bench._replace(potential=potential.astype("float32")).predict(subject.structures)
     measures = largest_differences(subject, rounded, _measure)
     finding = Finding("float32", measures)
     if finding.verdict == "sound":

@@ -1,4 +1,4 @@
-"""What happens where a neighbour enters the cutoff: jumps of the energy, of the force and of its slope."""
+"""Check energy, force and slope of the force for jumps where an atom passes the cutoff."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float
 
 from equipot.structure import Structure
-from equipot.workflows.doctor.bench import Bench, Seen
+from equipot.workflows.doctor.bench import Bench, Prediction
 from equipot.workflows.doctor.evidence import Passage
 from equipot.workflows.doctor.findings import Finding, Measure, largest
 
 STEP = 2e-3
-"""Between the points from which either side is extrapolated to the cutoff, Å."""
+"""Distance between the points from which either side is extrapolated to the cutoff, Å."""
 POINTS = 5
-"""On either side, for a polynomial of degree 4."""
+"""Points on either side, for a polynomial of degree 4."""
 SHOWN = np.concatenate([np.linspace(-0.5, -0.02, 12), np.linspace(0.02, 0.1, 3)])
-"""Further points for the picture: distance less the cutoff, Å."""
+"""Further points for the figure: distance less the cutoff, Å."""
 JUMPS = (
     ("energy", "meV", 1e3, 1e-6, 1e-6),
     ("force", "meV/Å", 1e3, 1e-5, 1e-5),
     ("force slope", "eV/Å²", 1.0, 1e-4, np.inf),
 )
-"""What may jump: name, unit of the report, its factor, and limits of look and broken in eV and Å."""
+"""Quantities that may jump: name, unit in the report, factor to that unit, and limits of look and broken in eV and Å."""
 OFFSETS = np.sort(np.concatenate([STEP * np.arange(-POINTS, 0), STEP * np.arange(1, POINTS + 1), SHOWN]))
 
 
 def through_the_cutoff(bench: Bench, elements: Sequence[int]) -> tuple[Finding, tuple[Passage, ...]]:
-    """For each ordered pair of elements, an atom passes the cutoff of another one that has a bond, and of one that is alone."""
+    """Check for jumps while an atom passes the cutoff of a bonded atom, and of a single one, for all pairs of elements."""
     scenes = scenes_of(elements, bench.potential.cutoff)
     distances = bench.potential.cutoff + OFFSETS
-    seen = bench.look([scene(r) for scene in scenes.values() for r in distances])
+    seen = bench.predict([scene(r) for scene in scenes.values() for r in distances])
     rows = [seen[k : k + len(OFFSETS)] for k in range(0, len(seen), len(OFFSETS))]
     # What is not finite comes out as not finite, and that is a verdict of its own.
     with np.errstate(invalid="ignore"):
@@ -46,7 +46,7 @@ def through_the_cutoff(bench: Bench, elements: Sequence[int]) -> tuple[Finding, 
 
 
 def scenes_of(elements: Sequence[int], cutoff: float) -> dict[str, Callable[[float], Structure]]:
-    """Structures as functions of the distance (Å) between the first atom and the last, which lies along -x."""
+    """Make structures as functions of the distance (Å) from the first atom to the last, which lies along -x."""
 
     def triple(a: int, b: int, r: float) -> Structure:
         bond = min(covalent_radii[a] + covalent_radii[b], 0.7 * cutoff)
@@ -63,18 +63,18 @@ def scenes_of(elements: Sequence[int], cutoff: float) -> dict[str, Callable[[flo
     return scenes
 
 
-def _passage(label: str, row: Sequence[Seen]) -> Passage:
+def _passage(label: str, row: Sequence[Prediction]) -> Passage:
     energy, force = _columns(row)
     return Passage(label, OFFSETS, energy - energy[-1], force)
 
 
-def _columns(row: Sequence[Seen]) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and force along the distance: the moving atom lies along -x."""
+def _columns(row: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
+    """Return energies (eV) and forces along the distance (eV/Å); the moving atom lies along -x."""
     return np.array([seen.energy for seen in row]), np.array([-seen.forces[-1, 0] for seen in row])
 
 
-def _jumps(row: Sequence[Seen]) -> list[Measure]:
-    """Differences between what either side tends to at the cutoff."""
+def _jumps(row: Sequence[Prediction]) -> list[Measure]:
+    """Measure the differences between the limits from either side of the cutoff."""
     near = np.flatnonzero(np.abs(OFFSETS) < (POINTS + 0.5) * STEP)
     energy, force = (column[near] for column in _columns(row))
     inside, outside = (_limit(sign, energy, force) for sign in (-1, 1))
@@ -86,7 +86,7 @@ def _jumps(row: Sequence[Seen]) -> list[Measure]:
 
 
 def _limit(sign: int, energy: np.ndarray, force: np.ndarray) -> Float[np.ndarray, "3"]:
-    """Energy, force and slope of the force at the cutoff, by the polynomials through the points of one side."""
+    """Extrapolate energy, force and slope of the force to the cutoff by polynomials through the points of one side."""
     side = slice(None, POINTS) if sign < 0 else slice(POINTS, None)
     x = sign * np.arange(1, POINTS + 1)
     x = x[::-1] if sign < 0 else x

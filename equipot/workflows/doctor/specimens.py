@@ -1,4 +1,4 @@
-"""Structures to examine a potential on where none is given, made of elements that it knows."""
+"""Make structures of known elements on which a potential is examined if the user gives none."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ COMPOUNDS = (
 )  # fmt: skip
 """Formula, structure and lattice constant (Å) of simple compounds, those with the fewest neighbours first."""
 ELEMENTS = ("Si", "Cu", "Al", "Fe", "C", "Ge", "Na", "Ni", "W", "Ar")
-"""Whose crystals are tried first."""
+"""Elements whose crystals are tried first."""
 CELLS = {"fcc": (2, 1, 1), "bcc": (2, 2, 1), "diamond": (1, 1, 1), "hcp": (2, 1, 1)}
-"""Repeats of the rectangular cell that make eight atoms."""
+"""Repeats of the rectangular cell to eight atoms."""
 LARGEST = 9
-"""Atoms of a molecule."""
+"""Largest number of atoms of a molecule."""
 HEAP = 6
-"""Atoms of a cluster."""
+"""Number of atoms of a cluster cut from a crystal."""
 SPACING = 1.3
-"""Distance of neighbours in a made-up crystal, over the sum of their covalent radii."""
+"""Distance of neighbours in a made-up crystal, over the sum of covalent radii."""
 RATTLE = 0.05
-"""Å."""
+"""Standard deviation of the random displacement of each coordinate, Å."""
 
 
 def specimens(elements: Sequence[int]) -> list[Structure]:
-    """A crystal of eight atoms and a molecule or small cluster, of at most a handful of the elements (Z)."""
+    """Make a crystal of eight atoms, and a molecule or small cluster, of a few of the elements (Z)."""
     return [crystal(elements), cluster(elements)]
 
 
 def rattled(structure: Structure, seed: int) -> Structure:
-    """The structure with each coordinate moved by ``RATTLE`` at random: in a perfect crystal many defects cancel."""
+    """Move each coordinate at random by ``RATTLE``: in a perfect crystal forces vanish and many defects do not show."""
     noise = np.random.default_rng(seed).normal(size=structure.positions.shape)
     return structure.replace(positions=structure.positions + RATTLE * noise)
 
 
 def crystal(elements: Sequence[int]) -> Structure:
-    """A simple compound, or the crystal of an element, or rock salt of any two elements."""
+    """Make a simple compound, the crystal of an element, or rock salt of any two elements."""
     from ase.data import reference_states
     from ase.symbols import string2symbols
 
@@ -63,7 +63,7 @@ def crystal(elements: Sequence[int]) -> Structure:
 
 
 def cluster(elements: Sequence[int]) -> Structure:
-    """The molecule of the G2 set with the most of the elements, then the most atoms; else a piece of the crystal."""
+    """Return the molecule of the G2 set with most elements, then most atoms; else a piece of the crystal."""
     known = set(elements)
     found = []
     for name in g2.names:
