@@ -48,38 +48,38 @@ class Graph:
     """
 
     positions: Float[Array, "atoms 3"]
-    """Å."""
+    """Positions (Å)."""
     numbers: Int[Array, " atoms"]
     """Atomic numbers Z; 0 for padding."""
     cell: Float[Array, "graphs 3 3"]
-    """Å, rows are lattice vectors; zeros where open."""
+    """Cells (Å), rows are lattice vectors; zeros where open."""
     neighbors: Int[Array, "atoms slots"]
     """Index of the atom in each slot."""
     shifts: Int[Array, "atoms slots 3"]
     """Lattice image of each neighbour, in counts of cell vectors."""
     reverse: Int[Array, "atoms slots"] | None
-    """Flat slot (atom * slots + slot) of the same pair seen from the other side; None where the list is not symmetric."""
+    """Flat slot (atom * slots + slot) of the reverse pair, from neighbour to atom; None if the list is not symmetric."""
     slot_mask: Bool[Array, "atoms slots"]
     """Whether a slot holds a neighbour."""
     node_mask: Bool[Array, " atoms"]
     """Whether an atom is real, not padding."""
     node_graph: Int[Array, " atoms"]
-    """Graph that each atom belongs to, ascending."""
+    """Index of the graph that each atom belongs to, ascending."""
     graph_mask: Bool[Array, " graphs"]
     """Whether a graph is real, not padding."""
     charge: Float[Array, " graphs"]
-    """Total charge, e."""
+    """Total charge (e)."""
     spin: Float[Array, " graphs"]
-    """Unpaired electrons."""
+    """Number of unpaired electrons."""
     head: Int[Array, " graphs"] | None = None
-    """Level of theory of each graph, as the index of a head of the potential; None for a potential without heads."""
+    """Index of the potential's head (level of theory) that each graph is evaluated with; None for a potential without heads."""
     positions_residual: Float[Array, "atoms 3"] | None = None
-    """Low-order part of the positions (Å), held in single precision alone: positions + residual is the position to far more
-    digits, and the differences of the positions themselves, which are multiples of one step, are exact."""
+    """Low-order part of the positions (Å), used in single precision only. positions + positions_residual has more digits than
+    float32 holds; ``positions`` are multiples of one step, so that their differences are exact in float32."""
     cell_residual: Float[Array, "graphs 3 3"] | None = None
-    """Low-order part of the cell (Å), whose high-order part is of multiples of the same step."""
+    """Low-order part of the cell (Å); ``cell`` then holds multiples of the step of ``positions``."""
     pairs: int | None = None
-    """Capacity for directed pairs within the cutoff, as many as slots where it is None. More pairs make all energies NaN."""
+    """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
 
     @property
     def num_atoms(self) -> int:
@@ -88,7 +88,7 @@ class Graph:
 
     @property
     def num_slots(self) -> int:
-        """Number of slots of each atom."""
+        """Number of neighbour slots of each atom."""
         return self.neighbors.shape[1]
 
     @property
@@ -97,7 +97,7 @@ class Graph:
         return self.graph_mask.shape[0]
 
     def replace(self, **changes: Any) -> Graph:
-        """Replace fields. New positions drop ``positions_residual``, a new cell ``cell_residual``, unless given too."""
+        """Replace fields. New positions without a ``positions_residual`` set the residual to None; so does a new cell."""
         residuals = {"positions": "positions_residual", "cell": "cell_residual"}
         dropped = {residual: None for name, residual in residuals.items() if name in changes}
         return dataclasses.replace(self, **dropped | changes)
@@ -110,11 +110,11 @@ class Graph:
 
 
 HEADS = "heads"
-"""Scope of the variables that every head has of its own: each leaf is stacked along a leading axis of heads."""
+"""Name of the scope of the variables that differ between heads: each leaf has a leading axis of heads."""
 
 
 def choose_head(heads: Sequence[str]) -> str:
-    """Error message for a potential with several heads none of which was chosen."""
+    """Return the error message for a potential that has several heads when none was chosen."""
     return (
         f"the potential has several heads, {', '.join(heads)}: choose one, with potential.head({heads[0]!r}), or with "
         f"FILE@{heads[0]} wherever a potential is named"
@@ -122,7 +122,7 @@ def choose_head(heads: Sequence[str]) -> str:
 
 
 def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
-    """Vector from each atom to the neighbour in each slot (Å), v = r[neighbor] + shift . cell - r[atom].
+    """Compute the vector from each atom to the neighbour in each slot (Å), v = r[neighbor] + shift . cell - r[atom].
 
     Unused slots hold ``PADDING_VECTOR``. In single precision the vector is rounded once, where the residuals are added.
     """
@@ -135,24 +135,24 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
 
 
 def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
-    """Lattice vector from each neighbour to the image of it in the slot, shift . cell (Å)."""
+    """Compute the lattice vector shift . cell (Å) of the neighbour in each slot."""
     cell = cell[graph.node_graph]
     # An accelerator must not round lattice vectors to 19 bits.
     return jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
 
 
 def volume(graph: Graph) -> Float[Array, " graphs"]:
-    """Volume of each cell, |det cell| (Å^3); zero where the system is open along a missing lattice vector."""
+    """Compute the volume of each cell, |det cell| (Å^3); zero for a system that is open along any direction."""
     cell = graph.cell if graph.cell_residual is None else graph.cell + graph.cell_residual
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
 
 
 def complete_cell(cell: Float[Array, "graphs 3 3"]) -> Float[Array, "graphs 3 3"]:
-    """Fill zero rows of the cell (Å) with unit vectors at right angles to all other rows, so that the cell has an inverse.
+    """Replace zero rows of each cell (Å) by unit vectors orthogonal to all other rows, so that the cell has an inverse.
 
-    The added rows turn with the others: derivatives pass through them, which keeps the virial of an open system symmetric. No
-    row left gives the unit matrix; of two rows to add, the direction of the first about the given one is arbitrary.
+    Derivatives pass through the added rows, which rotate with the given ones: so the virial of an open system is symmetric. A
+    cell of zeros becomes the unit matrix. With a single given row, the rotation of the added rows about that row is arbitrary.
     """
     axes = jnp.eye(3, dtype=cell.dtype)
     given = jnp.any(cell != 0, axis=-1)
@@ -173,6 +173,7 @@ def complete_cell(cell: Float[Array, "graphs 3 3"]) -> Float[Array, "graphs 3 3"
 
 
 def _unit_normal(a: Float[Array, "n 3"], b: Float[Array, "n 3"], used: Bool[Array, " n"]) -> Float[Array, "n 3"]:
+    """Compute the unit vector along a x b in the rows that are ``used``; other rows hold any finite vector."""
     normal = jnp.cross(a, b)
     # Parallel rows that nobody asked about have no normal, and the slope of a square root at zero none either.
     squared = jnp.where(used, jnp.sum(normal**2, axis=-1), 1)
@@ -199,19 +200,19 @@ def _sum_segments(count: int, values: Array, segment: Array) -> Array:
 
 
 def _sum_masked(count: int, values: Array, segment: Array) -> Array:
-    """Sums over all atoms for each graph: a scatter on an accelerator adds in an order that differs from run to run."""
+    """Sum over all atoms once for each graph, since a scatter on an accelerator adds in an order that differs between runs."""
     member = segment == jnp.arange(count, dtype=segment.dtype)[:, None]
     return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values, 0), axis=1)
 
 
 def gather(x: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
-    """Features of the neighbour in each slot; zero in unused slots. The transpose of ``scatter``."""
+    """Copy the rows of atoms to the slots that point to them; zero in unused slots. The transpose of ``scatter``."""
     neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
     return sum_rows(x, neighbor.reshape(-1, 1), reverse).reshape(*neighbor.shape, *x.shape[1:])
 
 
 def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
-    """Sum over the used slots that point to each atom. The transpose of ``gather``."""
+    """Sum the values of slots over the used slots that point to each atom. The transpose of ``gather``."""
     neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
     flat = y.reshape(-1, *y.shape[2:])
     if reverse is None:
@@ -220,5 +221,5 @@ def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "a
 
 
 def _used(index: Array | None, graph: Graph) -> Array | None:
-    """``index`` with -1 in unused slots."""
+    """Replace an index [atoms, slots] by -1 in unused slots."""
     return None if index is None else jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Built-in architectures, and fresh potentials made of them."""
+"""Built-in architectures, and new potentials with random parameters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from equipot.structure import Structure
 
 
 def shapes(term: Term) -> dict[str, tuple[int, ...]]:
-    """Shape of every variable of a term with a table of elements, by path, such as ``params/readout0/w0``.
+    """Return the shape of every variable, by path such as ``params/readout0/w0``, of a term with a table of elements.
 
-    Nothing is computed.
+    Shapes are evaluated abstractly: no array is made.
     """
     atom = Structure(np.array(term.elements[:1]), np.zeros((1, 3)), head=0)
     graph = pad([atom], term.cutoff)
@@ -40,11 +40,18 @@ def fresh(
     shift: Any = 0.0,
     avg_num_neighbors: float = 1.0,
 ) -> Potential:
-    """A potential with random parameters, in float32.
+    """Make a potential with random parameters, in float32.
 
-    ``graph`` holds some frames of the training set: ``UnitVariance`` measures the messages there. ``scale`` and ``shift`` (eV)
-    are one number or one for each of the term's elements. Energies are E0 + sum_i scale[s_i] net_i + shift[s_i], with the
-    energies E0 of isolated atoms in ``metadata``.
+    Its energies are E0 + sum_i scale[s_i] net_i + shift[s_i], with E0 the sum of the energies of isolated atoms.
+
+    Args:
+        term: Architecture.
+        graph: Some frames of the training set, from which ``UnitVariance`` computes its divisors.
+        key: Random key of the parameters.
+        metadata: Metadata of the potential, with the energies of isolated atoms (eV).
+        scale: Factor of the network's output (eV), one number or one for each element of the term.
+        shift: Constant added to each atom's energy (eV), one number or one for each element of the term.
+        avg_num_neighbors: Mean number of neighbours of an atom in the training set.
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
@@ -56,15 +63,20 @@ def fresh(
 
     # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
     variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, graph, geometry)
-    # Constants that are measured on the network are measured once the others stand.
+    # Constants computed from the activations of the network need all other constants.
     variables |= jax.jit(partial(measure, term))(variables, graph, geometry)
     return Potential(term, variables, metadata).astype("float32")
 
 
 def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the constants of a term that the training set sets by those of ``given``, and drop what is measured afterwards.
+    """Replace scale, shift and mean number of neighbours among the constants of a term.
 
-    Of the terms of a ``Sum`` only the first network gets the shift; what is frozen there stays.
+    Constants that ``measure`` computes afterwards are dropped. Among the terms of a ``Sum``, only the first network gets the
+    shift, and frozen terms keep their constants.
+
+    Args:
+        constants: Constants by name, nested by scope.
+        given: New values by name.
     """
     of = lambda name: jnp.broadcast_to(jnp.asarray(given[name], constants[name].dtype), constants[name].shape)
     out: dict[str, Any] = {name: of(name) for name in given if name in constants}

@@ -1,7 +1,7 @@
-"""A potential with its radial networks tabulated as splines: the same potential but for a stated deviation, and faster.
+"""Compression of a potential: its radial networks are tabulated as splines, which makes it faster at a stated deviation.
 
-The splines are the model from then on: energies are conserved exactly as before. The precedent is the compression of DeePMD
-(Lu et al., J. Chem. Theory Comput. 18, 5559 (2022), arXiv:2107.02103).
+Forces are derivatives of the splines, so that energy is conserved as before. The precedent is the compression of DeePMD (Lu et
+al., J. Chem. Theory Comput. 18, 5559 (2022), arXiv:2107.02103).
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.models.network import Network
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
-from equipot.nn.radial_network import EndpointMLP, RadialMLP, SpeciesMLP
 from equipot.potential import Geometry, Potential, atomic
 
 SAMPLES = 4
-"""Distances in each interval to which the splines are fitted."""
+"""Number of distances in each interval to which the splines are fitted."""
 
 
 class Compressed(NamedTuple):
-    """What came out, and how far it is from what went in."""
+    """A compressed potential and its deviation from the original potential."""
 
     potential: Potential
     weights: float
     """Largest deviation of a radial weight, relative to the largest weight of its layer."""
     slopes: float
-    """The same of their derivatives by the distance."""
+    """Largest deviation of the derivative of a radial weight by the distance, relative to the largest slope of its layer."""
 
 
 def compress(potential: Potential, intervals: int = Splines.intervals) -> Compressed:
-    """The potential with all radial weights as quintic splines on so many intervals.
+    """Tabulate all radial weights of a potential as quintic splines of the distance.
+
+    Args:
+        potential: Potential to compress.
+        intervals: Number of intervals of the splines between zero and the cutoff.
 
     Raises:
-        ValueError: the model has no radial weights that depend on distance and species alone, or it is compressed already.
+        ValueError: the potential has no radial network, has one that depends on more than distance and species, or is
+            compressed already.
     """
     term = potential.term
     if not isinstance(term, Network):
@@ -73,11 +77,20 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
 def _sample(
     potential: Potential, distances: Float[np.ndarray, " r"], pairs: bool
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Radial weights [pairs, r, numel] of each convolution, by the path of its network, and their slopes."""
+    """Compute the radial weights of each convolution and their derivatives by the distance, both [pairs, r, numel].
+
+    Args:
+        potential: Potential in float64.
+        distances: Distances (Å).
+        pairs: Whether to sample every ordered pair of species instead of a single pair.
+
+    Yields:
+        The path of a radial network among the variables, and (weights, derivatives).
+    """
     elements = potential.term.elements
     count = len(elements) if pairs else 1
     numbers = np.repeat(elements[:count], count * len(distances)).reshape(count, -1)
-    # Atom n is of species n; behind come atoms of all species, to which its slots point.
+    # Atom n is of species n; its slots point to atoms of every species, once for each distance.
     slots = np.repeat(np.arange(count), len(distances))
     one = np.zeros(count, np.int32)
     graph = Graph(
@@ -104,9 +117,8 @@ def _sample(
             result = following(*args, **kwargs)
             path = "/".join(context.module.path)
             if context.method_name == "network_of" and path.endswith("convolution/radial"):
-                if isinstance(context.module, EndpointMLP):
+                if context.module.needs_features:
                     raise ValueError("radial weights that depend on the features of atoms (Attention) cannot be tabulated")
-                assert isinstance(context.module, RadialMLP | SpeciesMLP)
                 found[path] = result(args[0])
             return result
 
@@ -123,7 +135,7 @@ def _sample(
 
 
 def _basis(splines: Splines, slope: bool = False) -> Float[np.ndarray, "r rows"]:
-    """Basis functions, or their derivatives by r times the width of an interval, at the sampled distances."""
+    """Compute the B-splines at the sampled distances, or with ``slope`` their derivatives by r in units of the interval."""
     t = (np.arange(SAMPLES) + 0.5) / SAMPLES
     powers = np.arange(DEGREE + 1)
     monomials = powers * t[:, None] ** np.maximum(powers - 1, 0) if slope else t[:, None] ** powers
@@ -135,7 +147,7 @@ def _basis(splines: Splines, slope: bool = False) -> Float[np.ndarray, "r rows"]
 
 
 def _fit(values: Float[np.ndarray, "pairs r numel"], splines: Splines) -> Float[np.ndarray, "pairs rows numel"]:
-    """Coefficients of the least deviation among those whose value, slope and curvature vanish at the cutoff."""
+    """Fit the coefficients by least squares, with value, slope and curvature constrained to zero at the cutoff."""
     # At a knot five basis functions do not vanish: the last three coefficients follow from the two before.
     conditions = np.array([[1, 26, 66, 26, 1], [-1, -10, 0, 10, 1], [1, 2, -6, 2, 1]], float)
     expand = np.zeros((splines.rows, splines.rows - 3))
@@ -150,6 +162,7 @@ def _fit(values: Float[np.ndarray, "pairs r numel"], splines: Splines) -> Float[
 def _deviation(
     table: np.ndarray, values: np.ndarray, slopes: np.ndarray, splines: Splines, cutoff: float
 ) -> tuple[float, float]:
+    """Compute the largest deviations of the splines from ``values`` and ``slopes``, relative to the largest of these."""
     weight = np.abs(_basis(splines) @ table - values).max() / np.abs(values).max()
     slope = np.abs(_basis(splines, slope=True) @ table * splines.intervals / cutoff - slopes).max() / np.abs(slopes).max()
     return float(weight), float(slope)

@@ -1,7 +1,7 @@
 """Potentials with several heads: levels of theory that share one network up to its readouts.
 
-Variables that every head has of its own stand in the scope ``graph.HEADS``, stacked along their first axis in the order of the
-names; ``Potential.head`` chooses one.
+Variables that differ between heads are in the scope ``graph.HEADS``, stacked along their first axis in the order of the heads'
+names; ``Potential.head`` selects one head.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from equipot.potential import Head, Potential
 
 
 def in_heads(path: str) -> bool:
-    """Whether each head has the variable at a path such as ``params/heads/readout0/w0`` of its own."""
+    """Return whether the variable at a path such as ``params/heads/readout0/w0`` differs between heads."""
     return path.split("/")[1] == HEADS
 
 
 def join(potentials: Mapping[str, Potential]) -> Potential:
-    """One potential of several by the names of their heads; everything but what follows the last features must be the same.
+    """Join potentials that differ only in their readouts, scales and shifts to one potential with several heads.
 
-    Energies of the result are counted from E0 of each head, which are in its metadata; all else there is that of the first.
+    Args:
+        potentials: Potentials by the name of the head that each becomes. The metadata of the result are those of the first
+            potential, with isolated-atom energies and level of theory of each head.
 
     Raises:
-        ValueError: a term that cannot have heads, or potentials that differ in more; the message says where.
+        ValueError: the term cannot have heads, or the potentials differ in another variable, which is named.
     """
     names, all_of_them = tuple(potentials), tuple(potentials.values())
     first = all_of_them[0]

@@ -1,7 +1,7 @@
-"""A function of every pair, in blocks that stay in the cache of a CPU, differentiated by the distance while it is computed.
+"""Map a function over pairs in blocks that fit into the cache of a CPU, with its derivative by the distance in forward mode.
 
-Of the network of a pair, forces need the derivative with respect to one number, the distance: to compute that derivative
-forward together with the value costs less than to go back through the network, and nothing inside the network is kept.
+Forces need the derivative of a radial network with respect to one number per pair, the distance. Computing that derivative
+forward, together with the value, costs less than backpropagation through the network and stores no intermediate results.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from equipot.graph import PADDING_VECTOR
 from equipot.neighbors.packed import Pairs, UndirectedPairs
 
 BLOCK = 512
-"""Most pairs in one block on a CPU: few, since a block that is only begun is computed to its end."""
-WHOLE = 2048
+"""Largest number of pairs in one block on a CPU. Small, since the last block is computed whole even if few rows hold pairs."""
+SINGLE_BLOCK_ROWS = 2048
 """Number of rows up to which pairs are not divided into blocks."""
 FAR = PADDING_VECTOR[0]
 """Distance (Å) in empty rows."""
 
-Others = tuple[Float[Array, " pairs *n"], ...]
-Function = Callable[[Any, Float[Array, " pairs"], Others], Float[Array, "pairs q"]]
-"""Function of variables, distances and other arrays of pairs. It is static, so that it must hold no arrays itself."""
+PairArrays = tuple[Float[Array, " pairs *n"], ...]
+"""Arrays with one row for each pair."""
+Function = Callable[[Any, Float[Array, " pairs"], PairArrays], Float[Array, "pairs q"]]
+"""Function of variables, distances (Å) and further arrays of pairs. A static argument of JAX: it must not close over arrays."""
 
 
 def blocked_map(
-    function: Function, variables: Any, r: Float[Array, " pairs"], others: Others, pairs: Pairs, symmetric: bool = False
+    function: Function, variables: Any, r: Float[Array, " pairs"], others: PairArrays, pairs: Pairs, symmetric: bool = False
 ) -> Float[Array, "pairs q"]:
-    """Compute ``function(variables, r, others)`` of all pairs; empty rows hold anything.
+    """Compute ``function(variables, r, others)`` for all pairs; the values in empty rows are arbitrary.
 
     Args:
-        function: Acts on every pair alone.
-        variables: Parameters, a pytree.
+        function: Function whose output in the row of a pair depends on the inputs in that row alone.
+        variables: Parameters of the function, a pytree.
         r: Distances (Å).
-        others: Other arrays with a row for each pair.
-        pairs: Whose rows these are.
-        symmetric: Whether the other arrays are equal for both directed pairs of two atoms: it is computed once for both then.
+        others: Further arrays with one row for each pair.
+        pairs: Pairs that the rows belong to.
+        symmetric: Whether ``others`` are equal for both directed pairs of two atoms; the function is then computed only once.
     """
     return _map(function, variables, r, others, pairs.count, pairs.undirected if symmetric else None)
 
 
-def _blocks(function: Function, variables: Any, r: Array, others: Others, count: Array) -> Array:
-    """All pairs at once but on a CPU, where they are many: an accelerator would compute blocks one after the other."""
-    if len(r) <= WHOLE:
+def _map_rows(function: Function, variables: Any, r: Array, others: PairArrays, count: Array) -> Array:
+    """Compute the function for ``count`` rows: in blocks on a CPU, at once elsewhere, since blocks are computed in sequence."""
+    if len(r) <= SINGLE_BLOCK_ROWS:
         return function(variables, r, others)
     whole = lambda variables, r, others, count: function(variables, r, others)
-    return jax.lax.platform_dependent(variables, r, others, count, cpu=partial(_one_by_one, function), default=whole)
+    return jax.lax.platform_dependent(variables, r, others, count, cpu=partial(_map_blocks, function), default=whole)
 
 
-def _one_by_one(function: Function, variables: Any, r: Array, others: Others, count: Array) -> Array:
-    """Block after block, but those behind the last pair. Differentiation computes the inside of a block again."""
+def _map_blocks(function: Function, variables: Any, r: Array, others: PairArrays, count: Array) -> Array:
+    """Compute the function block by block up to row ``count``. Differentiation recomputes the inside of each block."""
     n = len(r)
     blocks = -(-n // BLOCK)
     size = -(-n // blocks)
@@ -64,7 +65,7 @@ def _one_by_one(function: Function, variables: Any, r: Array, others: Others, co
     shape = jax.eval_shape(function, variables, r[:size], tuple(x[:size] for x in others))
 
     @jax.checkpoint
-    def block(start: Array, r: Array, others: Others) -> Array:
+    def block(start: Array, r: Array, others: PairArrays) -> Array:
         empty = lambda r, others: jnp.zeros(shape.shape, shape.dtype)
         return jax.lax.cond(start < count, partial(function, variables), empty, r, others)
 
@@ -73,17 +74,18 @@ def _one_by_one(function: Function, variables: Any, r: Array, others: Others, co
     return out.reshape(blocks * size, *out.shape[2:])[:n]
 
 
-def _all(
-    function: Function, variables: Any, r: Array, others: Others, count: Array, undirected: UndirectedPairs | None
+def _map_pairs(
+    function: Function, variables: Any, r: Array, others: PairArrays, count: Array, undirected: UndirectedPairs | None
 ) -> Array:
+    """Compute the function for all directed pairs, once for each undirected pair where these are given."""
     if undirected is None:
-        return _blocks(function, variables, r, others, count)
-    once = _blocks(function, variables, *_once(undirected, r, others), undirected.count)
+        return _map_rows(function, variables, r, others, count)
+    once = _map_rows(function, variables, *_to_undirected(undirected, r, others), undirected.count)
     return undirected.to_directed(once)
 
 
-def _once(undirected: UndirectedPairs, r: Array, others: Others) -> tuple[Array, Others]:
-    """Arguments of undirected pairs; in empty rows the distance is ``FAR`` and other arrays are one."""
+def _to_undirected(undirected: UndirectedPairs, r: Array, others: PairArrays) -> tuple[Array, PairArrays]:
+    """Select the rows of undirected pairs; in empty rows the distance is ``FAR`` and other arrays are one."""
     empty = undirected.representative < 0
 
     def fill(x: Array, value: float) -> Array:
@@ -93,26 +95,27 @@ def _once(undirected: UndirectedPairs, r: Array, others: Others) -> tuple[Array,
     return fill(r, FAR), tuple(fill(x, 1.0) for x in others)
 
 
-_map = jax.custom_jvp(_all, nondiff_argnums=(0,))
+_map = jax.custom_jvp(_map_pairs, nondiff_argnums=(0,))
 
 
 def _jvp(function: Function, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """Differentiate by the distance alone in one forward pass; by variables and other arrays in JAX's own way."""
     variables, r, others, count, undirected = primals
     dvariables, dr, dothers, *_ = tangents
     zero = lambda t: isinstance(t, jax.custom_derivatives.SymbolicZero)
     if all(map(zero, jax.tree.leaves((dvariables, dothers), is_leaf=zero))):
         inside, rest, used = r, others, count
         if undirected is not None:
-            (inside, rest), used = _once(undirected, r, others), undirected.count
-        along = lambda r: _blocks(function, variables, r, rest, used)
+            (inside, rest), used = _to_undirected(undirected, r, others), undirected.count
+        along = lambda r: _map_rows(function, variables, r, rest, used)
         value, slope = jax.jvp(along, (inside,), (jnp.ones_like(inside),))
         if undirected is not None:
-            # Each directed pair keeps the derivative by its own distance: virials of atoms depend on that.
+            # Each directed pair keeps the derivative by its own distance, which the virials of atoms depend on.
             value, slope = undirected.to_directed(value), undirected.to_directed(slope)
         return value, jnp.zeros_like(value) if zero(dr) else slope * dr[:, None]
     real = lambda t, x: jnp.zeros_like(x) if zero(t) else t
     filled = jax.tree.map(real, (dvariables, dr, dothers), (variables, r, others), is_leaf=zero)
-    return jax.jvp(lambda *x: _all(function, *x, count, undirected), (variables, r, others), filled)
+    return jax.jvp(lambda *x: _map_pairs(function, *x, count, undirected), (variables, r, others), filled)
 
 
 _map.defjvp(_jvp, symbolic_zeros=True)

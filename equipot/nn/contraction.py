@@ -22,14 +22,17 @@ from equipot.kernels.polynomial_forms import Polynomial
 from equipot.nn.features import Features, regroup
 
 TABLES_BYTES = 2**24
-"""Coefficients for each species are made as long as they take no more than this; beyond, basis polynomials come first."""
+"""Largest size of the polynomial coefficients of all species; larger ones are not formed, see ``_shared_basis``."""
 ZERO = 1e-12
-"""Couplings of order one that are smaller are zero but for rounding."""
+"""Coupling coefficients (of order one) below this are rounding errors of zero."""
 
 
 @functools.lru_cache(maxsize=64)
 def basis(irreps: e3nn.Irreps, degree: int, ir_out: e3nn.Irrep) -> np.ndarray:
-    """Equivariant polynomials of one degree: [monomials, k, d], the multiplicity of each monomial included."""
+    """Compute all k equivariant polynomials of one degree as coefficients of monomials, [monomials, k, d].
+
+    Coefficients include the multiplicity of the monomial; d counts the components of ``ir_out``.
+    """
     with jax.ensure_compile_time_eval():
         full = e3nn.reduced_symmetric_tensor_product_basis(irreps, degree, keep_ir=[ir_out])
         if not full.irreps.dim:
@@ -38,20 +41,23 @@ def basis(irreps: e3nn.Irreps, degree: int, ir_out: e3nn.Irrep) -> np.ndarray:
 
 
 def fold(u: np.ndarray, degree: int) -> np.ndarray:
-    """A tensor that is symmetric in its leading ``degree`` axes as [monomials, ...], with multiplicities."""
+    """Sum a tensor symmetric in its leading ``degree`` axes, over equal monomials: [n, ..., n, *rest] -> [monomials, *rest]."""
     return np.stack([multiplicity(monomial) * u[monomial] for monomial in monomials(u.shape[0], degree)])
 
 
 Bases = dict[tuple[int, e3nn.Irrep], np.ndarray]
-"""By degree and output."""
+"""Equivariant polynomials [monomials, k, d] by degree and output irrep."""
 Weights = dict[tuple[int, e3nn.Irrep], Float[Array, "species k channels"]]
+"""Weights of these polynomials by degree and output irrep."""
 
 
 class SymmetricContraction(nn.Module):
-    """Features of one channel width to ``irreps`` with the same width, up to ``correlation`` factors."""
+    """Map features of one channel width to polynomials of them of degree 1 to ``correlation``, channel by channel."""
 
     irreps: str
+    """Output irreps; their multiplicities are not used, the number of channels is that of the input."""
     correlation: int
+    """Highest degree."""
     count: int
     """Number of species."""
 
@@ -79,7 +85,7 @@ class SymmetricContraction(nn.Module):
 def _species_tables(
     x: Array, bases: Bases, weights: Weights, species: Array, outputs: list[e3nn.Irrep]
 ) -> Float[Array, "atoms d channels"]:
-    """One polynomial for each species and channel."""
+    """Evaluate one polynomial for each species and channel."""
     first = dict(zip(outputs, np.cumsum([0, *(ir.dim for ir in outputs)]), strict=False))
     terms, coefficients = [], []
     for (degree, ir), u in bases.items():
@@ -94,7 +100,7 @@ def _species_tables(
 def _shared_basis(
     x: Array, bases: Bases, weights: Weights, species: Array, outputs: list[e3nn.Irrep]
 ) -> Float[Array, "atoms d channels"]:
-    """Basis polynomials first, then each atom's weights: cost does not depend on the number of species."""
+    """Evaluate the basis polynomials, then apply each atom's weights: cost does not depend on the number of species."""
     out = {ir: jnp.zeros((x.shape[0], ir.dim, x.shape[-1]), x.dtype) for ir in outputs}
     one = jnp.zeros_like(species)
     for (degree, ir), u in bases.items():

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 Features = dict[e3nn.Irrep, Float[Array, "atoms m channels"]]
+"""Features by irrep; m = 2l+1 components."""
 
 FEW_SPECIES = 4
 """Up to this many species, per-species weights are applied to a one-hot expansion; beyond, they are gathered for each atom."""
@@ -23,32 +24,37 @@ FEW_SPECIES = 4
 
 @dataclasses.dataclass(frozen=True)
 class PerSpecies:
-    """Weights of their own for every species."""
+    """Choice of one set of weights for each species."""
 
     def kinds(self, count: int, species: Int[Array, " atoms"]) -> tuple[int, Int[Array, " atoms"]]:
-        """Number of sets of weights for ``count`` species, and the set of each atom."""
+        """Return the number of sets of weights for ``count`` species, and the index of the set that each atom uses."""
         return count, species
 
+    def weight_axes(self, count: int) -> tuple[int, ...]:
+        """Return the shape of the leading axes of a weight, before [inputs, outputs], for ``count`` species."""
+        return (count,)
+
     def linear(self, x: Features, species: Int[Array, " atoms"], irreps: str, count: int, name: str) -> Features:
-        """Linear map to ``irreps`` by a module ``name`` of the compact module that calls this."""
+        """Map ``x`` linearly to ``irreps``; a compact module calls this method and gets a submodule ``name``."""
         return SpeciesLinear(irreps, count, name=name)(x, species)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """The same weights for all species."""
+    """Choice of one set of weights for all species. Methods are described in ``PerSpecies``."""
 
     def kinds(self, count: int, species: Int[Array, " atoms"]) -> tuple[int, Int[Array, " atoms"]]:
-        """As ``PerSpecies.kinds``: one set, the same for each atom."""
         return 1, jnp.zeros_like(species)
 
+    def weight_axes(self, count: int) -> tuple[int, ...]:
+        return ()
+
     def linear(self, x: Features, species: Int[Array, " atoms"], irreps: str, count: int, name: str) -> Features:
-        """As ``PerSpecies.linear``."""
         return Linear(irreps, name=name)(x)
 
 
 def regroup(irreps: str | e3nn.Irreps) -> dict[e3nn.Irrep, int]:
-    """Multiplicity of each irrep, in e3nn's order."""
+    """Return the multiplicity of each irrep, in e3nn's order."""
     out: dict[e3nn.Irrep, int] = {}
     for mul, ir in e3nn.Irreps(irreps).sort().irreps.simplify():
         out[ir] = mul
@@ -56,7 +62,11 @@ def regroup(irreps: str | e3nn.Irreps) -> dict[e3nn.Irrep, int]:
 
 
 def check_elements(elements: tuple[int, ...]) -> None:
-    """ValueError for a table of elements with one that is none, or twice the same."""
+    """Check a table of atomic numbers.
+
+    Raises:
+        ValueError: a number outside 1 to 118, or a number that is repeated.
+    """
     wrong = [z for z in elements if not 1 <= z <= 118]
     if wrong:
         raise ValueError(f"elements: {wrong[0]} is not an atomic number from 1 to 118")
@@ -67,7 +77,7 @@ def check_elements(elements: tuple[int, ...]) -> None:
 def species_index(
     numbers: Int[Array, " atoms"], elements: tuple[int, ...]
 ) -> tuple[Int[Array, " atoms"], Float[Array, " atoms"]]:
-    """Row of each atom in ``elements`` (the first for padding), and a factor that is NaN for an element that is not there."""
+    """Return the index of each atom's element in ``elements`` (0 for padding), and a factor: 1, or NaN if not in the table."""
     table = np.full(120, -1)
     table[0] = 0
     table[list(elements)] = np.arange(len(elements))
@@ -76,13 +86,18 @@ def species_index(
 
 
 def one_hot(species: Int[Array, " atoms"], count: int, dtype: jnp.dtype) -> Float[Array, "atoms species"]:
+    """Return 1 in the column of each atom's species and 0 in all others."""
     return (species[:, None] == jnp.arange(count)).astype(dtype)
 
 
 class Linear(nn.Module):
-    """y[ir] = x[ir] W[ir] / sqrt(fan_in), W ~ N(0, 1); irreps that the input lacks are left out."""
+    """Linear map y[ir] = x[ir] W[ir] / sqrt(fan_in), W ~ N(0, 1) at initialisation.
+
+    The output lacks the irreps that the input lacks.
+    """
 
     irreps: str
+    """Output irreps with their numbers of channels."""
     bias: bool = False
     """Add a learned constant, zero at first, to even scalars."""
 
@@ -99,9 +114,10 @@ class Linear(nn.Module):
 
 
 class SpeciesLinear(nn.Module):
-    """A ``Linear`` with weights of its own for every species."""
+    """Linear map as ``Linear``, with one set of weights for each species."""
 
     irreps: str
+    """Output irreps with their numbers of channels."""
     count: int
     """Number of species."""
 
@@ -119,7 +135,7 @@ class SpeciesLinear(nn.Module):
 def species_matmul(
     x: Float[Array, "atoms m inputs"], w: Float[Array, "species inputs outputs"], species: Int[Array, " atoms"]
 ) -> Float[Array, "atoms m outputs"]:
-    """x[n] @ w[species[n]]."""
+    """Compute x[n] @ w[species[n]] for every atom n."""
     count, fan, width = w.shape
     if count == 1:
         return x @ w[0]
@@ -130,10 +146,10 @@ def species_matmul(
 
 
 def add(x: Features, y: Features) -> Features:
-    """Sum over the irreps of either."""
+    """Add two features irrep by irrep; an irrep that only one of them has is copied."""
     return {ir: x[ir] + y[ir] if ir in x and ir in y else x.get(ir, y.get(ir)) for ir in {**x, **y}}
 
 
 def scalars(x: Features) -> Float[Array, "atoms channels"]:
-    """The invariant channels."""
+    """Select the invariant channels (irrep 0e)."""
     return x[e3nn.Irrep("0e")][:, 0]

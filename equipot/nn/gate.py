@@ -1,4 +1,4 @@
-"""Gated nonlinearity: scalars through an activation, higher irreps times a gate (NequIP, arXiv:2101.03164)."""
+"""Gated nonlinearity: an activation of scalars, a scalar gate times each higher irrep (NequIP, arXiv:2101.03164)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TANH_SCALE = 1.5925374197228312
 
 
 def gated_irreps(irreps: str) -> str:
-    """What must enter the gate for ``irreps`` to come out: one more invariant for every channel that is not a scalar."""
+    """Return the input irreps of a gate with output ``irreps``: one more invariant for every channel with l > 0."""
     gates = sum(mul for ir, mul in regroup(irreps).items() if ir.l > 0)
     return str((e3nn.Irreps(irreps) + e3nn.Irreps(f"{gates}x0e")).sort().irreps.simplify()) if gates else irreps
 
@@ -30,9 +30,12 @@ def sigmoid(x: Array) -> Array:
 
 
 def gate(x: Features, irreps: str, activation: Callable[[Array], Array] = silu) -> Features:
-    """SiLU on even scalars, tanh on odd ones (an even function of an odd scalar would change its parity), gates on the rest.
+    """Apply SiLU to even scalars, tanh to odd scalars (which keeps their parity), and multiply all other irreps by gates.
 
-    ``activation`` acts on the gates.
+    Args:
+        x: Features with irreps ``gated_irreps(irreps)``; of the even scalars, the last ones are the gates.
+        irreps: Output irreps.
+        activation: Function applied to the gates.
     """
     wanted = regroup(irreps)
     even = e3nn.Irrep("0e")

@@ -1,4 +1,4 @@
-"""Interaction block of MACE: neighbours' features gathered into the atomic basis A (arXiv:2206.07697, eqs. 8-9)."""
+"""Interaction block of MACE: sums of neighbours' features form the atomic basis A (arXiv:2206.07697, eqs. 8-9)."""
 
 from __future__ import annotations
 
@@ -25,33 +25,39 @@ from equipot.nn.tensor_product import Convolution
 class InteractionKind:
     """Base of the kinds of interaction block: radial network, map from messages to the atomic basis, and bypass.
 
-    ``block`` is the compact module that calls a method, and holds the modules that the method makes.
+    ``block`` is the compact module that calls a method; submodules that the method makes belong to ``block``.
     """
 
     weights_see_species: ClassVar[bool] = False
     """Whether the radial weights depend on the species of both atoms."""
     weights_may_stay: ClassVar[bool] = False
     """Whether the radial weights do not vanish with the radial features, so that the envelope must be on the weights."""
+    has_bypass: ClassVar[bool] = True
+    """Whether features of the atom itself bypass the block."""
 
     def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
-        """Choose the class of the radial network, and compute what it sees of the features ``x`` of both atoms of a pair."""
+        """Return the class of the radial network, and the contribution of each atom's features ``x`` to its first layer."""
         return RadialMLP, None
 
     def atomic_basis(
         self, block: Interaction, message: Features, up: Features, species: Int[Array, " atoms"] | None
     ) -> Features:
-        """Map normalized messages to the atomic basis A. ``up`` is what atoms send, by species where ``species`` is given."""
+        """Map normalized messages to the atomic basis A.
+
+        ``up`` holds the features that atoms send: one row for each species if ``species`` is given, else one for each atom.
+        """
         return Linear(block.basis, name="down")(message)
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
-        """Return A and the features that bypass the block."""
+        """Return the atomic basis A and the features that bypass the block, computed from the atoms' features ``x``."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Plain(InteractionKind):
-    """Species act on the message; nothing bypasses the block (MACE's RealAgnostic)."""
+    """A species-dependent linear map acts on the message; nothing bypasses the block (MACE's RealAgnostic)."""
 
+    has_bypass: ClassVar[bool] = False
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
@@ -70,7 +76,7 @@ class Residual(InteractionKind):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(InteractionKind):
-    """As ``Residual`` with one map for all species, and radial weights that also depend on the invariants of both atoms.
+    """Radial weights also depend on the invariants of both atoms; the bypass is one linear map for all species.
 
     MACE's RealAgnosticAttResidual.
     """
@@ -88,7 +94,7 @@ class Attention(InteractionKind):
 
 @dataclasses.dataclass(frozen=True)
 class NonLinear(InteractionKind):
-    """A gate acts on the message; radial weights and its normalization depend on the species of both atoms.
+    """A gate acts on the message; the radial weights and the normalization depend on the species of both atoms.
 
     MACE's RealAgnosticResidualNonLinear. The atom's own features bypass both the message and the block.
     """
@@ -114,18 +120,18 @@ class NonLinear(InteractionKind):
 
 
 class Interaction(nn.Module):
-    """Node features to the atomic basis with ``channels`` of each l <= l_max, and what bypasses the block."""
+    """Map features of atoms to the atomic basis, with ``channels`` of each l <= l_max, and to the features of the bypass."""
 
     kind: InteractionKind
     irreps_skip: str
     """Irreps of the bypass."""
     channels: int
     message_channels: int
-    """Width of what neighbours send."""
+    """Number of channels of the features that neighbours send."""
     l_max: int
     radial: Radial
     cutoff: float
-    """Å."""
+    """Cutoff radius (Å)."""
     count: int
     """Number of species."""
 
@@ -143,7 +149,10 @@ class Interaction(nn.Module):
         graph: Graph,
         table: Features | None = None,
     ) -> tuple[Features, Features]:
-        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer."""
+        """Return the atomic basis A and the features that bypass the block.
+
+        ``table`` holds the features of each species if ``x`` depends on the species alone, as in the first layer.
+        """
         rows = None if table is None else edges.species
         up = Linear(str(e3nn.Irreps([(self.message_channels, ir) for ir in x])), name="up")(x if table is None else table)
         if self.radial.table is None:

@@ -1,4 +1,4 @@
-"""How a sum over neighbours is brought to order one, whatever the number of neighbours."""
+"""Normalizations that bring a sum over neighbours to order one, whatever the number of neighbours."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from equipot.nn.radial_network import RadialMLP, RadialNetwork, SpeciesMLP
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Base of the normalizations of a sum over neighbours: scale what atoms send, or the sums. The defaults scale nothing."""
+    """Base of the normalizations of a sum over neighbours, by scaling the features that atoms send or the sums.
+
+    The methods of this class return their input.
+    """
 
     counts_by_species: ClassVar[bool] = False
-    """Whether ``avg_num_neighbors`` is one number for each species instead of one for all."""
+    """Whether ``avg_num_neighbors`` is one number for each species instead of one number for all."""
 
     def before(self, x: Features, avg_num_neighbors: Float[Array, "..."], species: Int[Array, " atoms"] | None) -> Features:
         """Scale the features that atoms send; ``x`` has one row for each species where ``species`` is None."""
@@ -30,20 +33,20 @@ class Normalization:
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
     ) -> Features:
-        """Scale the sums over neighbours, [atoms, 2l+1, channels]; ``scope``, which calls this, holds variables and modules."""
+        """Scale the sums over neighbours; ``scope``, the calling compact module, owns the variables and submodules."""
         return message
 
 
 @dataclasses.dataclass(frozen=True)
 class UnitVariance(Normalization):
-    """Divide each irrep by its root mean square over some training frames with the first parameters.
+    """Divide each irrep by its root mean square over some training frames, computed with the initial parameters.
 
     A data-dependent initialisation (layer-sequential unit variance, Mishkin and Matas, arXiv:1511.06422): the divisors are
-    constants from then on. Directions that a crystal's symmetry nearly cancels enter the network as strongly as the others.
+    constants afterwards. Irreps that the symmetry of a crystal nearly cancels enter the network with the size of the others.
     """
 
     floor: float = 0.05
-    """Smallest divisor, as a share of the largest over the irreps: what symmetry cancels altogether stays small."""
+    """Smallest divisor, relative to the largest of all irreps, so that irreps cancelled by symmetry stay small."""
 
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
@@ -52,6 +55,7 @@ class UnitVariance(Normalization):
         return {ir: value / rms[str(ir)] for ir, value in message.items()}
 
     def _rms(self, message: Features, graph: Graph) -> dict[str, Float[Array, ""]]:
+        """Compute the root mean square of each irrep over real atoms, components and channels, at least ``floor``."""
         mask = graph.node_mask[:, None, None]
         count = jnp.maximum(jnp.sum(graph.node_mask), 1)
         mean = lambda x: jnp.sum(jnp.where(mask, x**2, 0)) / (count * x.shape[1] * x.shape[2])
@@ -64,7 +68,7 @@ class UnitVariance(Normalization):
 
 @dataclasses.dataclass(frozen=True)
 class MeanNeighbors(Normalization):
-    """Divide a sum over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
+    """Divide the sums over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
 
     exponent: float = 1.0
 
@@ -77,9 +81,9 @@ class MeanNeighbors(Normalization):
 
 @dataclasses.dataclass(frozen=True)
 class SenderNeighbors(Normalization):
-    """Divide what an atom sends by (mean number of neighbours of its species)^exponent, as NequIP does since version 0.16.
+    """Divide the features that an atom sends by (mean number of neighbours of its species)^exponent, as NequIP since 0.16.
 
-    The constants are at first the mean over all species of the training set.
+    A new potential has the mean over all species of the training set for every species.
     """
 
     counts_by_species: ClassVar[bool] = True
@@ -93,7 +97,7 @@ class SenderNeighbors(Normalization):
 
 @dataclasses.dataclass(frozen=True)
 class Density(Normalization):
-    """Divide a sum over neighbours by 1 + a learned density of the atom's neighbourhood."""
+    """Divide the sums over neighbours by 1 + rho, rho the learned ``density`` of the atom's neighbourhood."""
 
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
@@ -104,10 +108,10 @@ class Density(Normalization):
 
 @dataclasses.dataclass(frozen=True)
 class PairDensity(Normalization):
-    """Divide a sum over neighbours by alpha + beta x a learned density that depends on species; alpha and beta are learned."""
+    """Divide the sums over neighbours by alpha + beta rho, rho a species-dependent ``density``; alpha, beta are learned."""
 
     hidden: int = 64
-    """Width of the density's network."""
+    """Hidden width of the network that gives the density."""
 
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
@@ -121,7 +125,7 @@ class PairDensity(Normalization):
 
 
 class Normalize(nn.Module):
-    """``choice.after`` as a module: the scope of its variables."""
+    """Apply ``choice.after``; the variables of the normalization belong to this module."""
 
     choice: Normalization
     count: int
@@ -133,7 +137,10 @@ class Normalize(nn.Module):
 
 
 def density(network: RadialNetwork, edges: Edges) -> Float[Array, "atoms 1 1"]:
-    """sum_k tanh(w_k^2), with w_k the only output of a network for each pair k; under a separate envelope, if there is one."""
+    """Compute the density of each atom, sum_k tanh(w_k^2) u_k over its pairs k.
+
+    w_k is the single output of the network for a pair; u_k is the envelope if it is separate from the radial features, else 1.
+    """
     rho = jnp.tanh(network(edges)[:, 0] ** 2)
     if edges.basis.envelope_is_separate:
         rho = rho * edges.basis.radial.envelope(edges.distances, edges.basis.cutoff)
@@ -142,17 +149,17 @@ def density(network: RadialNetwork, edges: Edges) -> Float[Array, "atoms 1 1"]:
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm:
-    """Divide the features of each atom by their size, then scale each channel by a learned factor.
+    """Divide the features of each atom by their root mean square, then scale each channel by a learned factor.
 
-    The size is sqrt(eps + sum_ir |x_ir|^2 / (K (2l+1)^2)), K the number of irreps and |x_ir|^2 the sum over components and
-    channels, as in Nequix (arXiv:2508.16067).
+    The divisor is sqrt(eps + sum_ir |x_ir|^2 / (K (2l+1)^2)), K the number of irreps and |x_ir|^2 the sum of squares over
+    components and channels, as in Nequix (arXiv:2508.16067).
     """
 
     eps: float = 1e-12
 
 
 class Rescale(nn.Module):
-    """``RMSNorm`` applied."""
+    """Apply an ``RMSNorm``; the learned factors belong to this module."""
 
     choice: RMSNorm
 

@@ -1,4 +1,4 @@
-"""Radial functions: bases, the envelope that makes everything vanish at the cutoff, distance transforms, and the radial MLP."""
+"""Radial functions: bases, envelopes that vanish at the cutoff, distance transforms, splines, and the radial MLP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Basis:
     """Base of the radial bases: ``basis(r, cutoff, frequencies)`` gives ``n`` functions of the distance r (Å)."""
 
     def learned(self, scope: nn.Module, dtype: Any) -> Float[Array, " n"] | None:
-        """Frequencies that the compact module ``scope`` learns, a parameter of it; None for a basis without any."""
+        """Return the learned frequencies, a parameter of the compact module ``scope``; None for a basis without parameters."""
         return None
 
 
@@ -35,16 +35,16 @@ class Basis:
 class Bessel(Basis):
     """Radial Bessel functions, eq. 7 of Gasteiger et al., arXiv:2003.03123.
 
-    b_k(r) = sqrt(2/c) sin(k pi r / c) / r for k = 1..n, with its finite limit at r = 0. It vanishes at the cutoff but its
-    slope does not: multiply by an envelope.
+    b_k(r) = sqrt(2/c) sin(k pi r / c) / r for k = 1..n, c the cutoff, with the finite limit at r = 0. The functions vanish at
+    the cutoff but their slopes do not: multiply by an envelope.
     """
 
     n: int = 8
     trainable: bool = False
-    """Learn the frequencies, k pi at first (NequIP, arXiv:2101.03164)."""
+    """Whether the frequencies are learned, starting from k pi (NequIP, arXiv:2101.03164)."""
 
     def frequencies(self) -> np.ndarray:
-        """k pi for k = 1..n."""
+        """Return the initial frequencies, k pi for k = 1..n."""
         return np.arange(1, self.n + 1) * np.pi
 
     def learned(self, scope: nn.Module, dtype: Any) -> Float[Array, " n"] | None:
@@ -53,7 +53,7 @@ class Bessel(Basis):
     def __call__(
         self, r: Float[Array, "*edges"], cutoff: float, frequencies: Float[Array, " n"] | None = None
     ) -> Float[Array, "*edges n"]:
-        """``frequencies`` are those that were learned."""
+        """Compute the functions at distances r (Å); ``frequencies`` replace k pi by learned values."""
         w = jnp.asarray(self.frequencies() if frequencies is None else frequencies, r.dtype) / cutoff
         r = jnp.maximum(r, 1e-6)[..., None]
         return math.sqrt(2 / cutoff) * jnp.sin(w * r) / r
@@ -61,7 +61,7 @@ class Bessel(Basis):
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Basis):
-    """exp(-(r - mu_k)^2 / 2 sigma^2) with n centres from 0 to the cutoff, sigma their spacing."""
+    """Gaussian basis exp(-(r - mu_k)^2 / 2 sigma^2), n equidistant centres mu_k from 0 to the cutoff, sigma their spacing."""
 
     n: int = 16
 
@@ -76,11 +76,11 @@ class Gaussian(Basis):
 
 @dataclasses.dataclass(frozen=True)
 class Chebyshev(Basis):
-    """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in r."""
+    """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in the distance r."""
 
     n: int = 8
     interval: tuple[float, float] | None = None
-    """The distances (Å) where x is -1 and 1; from zero to the cutoff where left out."""
+    """Distances (Å) where x is -1 and 1; None for zero and the cutoff."""
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: None = None) -> Float[Array, "*edges n"]:
         start, end = self.interval or (0.0, cutoff)
@@ -95,7 +95,7 @@ class Chebyshev(Basis):
 class PolynomialEnvelope:
     """u(x) = 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), x = r/c; eq. 8 of arXiv:2003.03123.
 
-    The value and the first two derivatives vanish at the cutoff.
+    The value and the first two derivatives vanish at the cutoff c.
     """
 
     p: int = 5
@@ -113,13 +113,13 @@ class PolynomialEnvelope:
 
 @dataclasses.dataclass(frozen=True)
 class XPLOR:
-    """1 up to ``on``, then (c^2 - r^2)^2 (c^2 + 2 r^2 - 3 on^2) / (c^2 - on^2)^3, the switching function of X-PLOR.
+    """Switching function of X-PLOR: 1 up to ``on``, then (c^2 - r^2)^2 (c^2 + 2 r^2 - 3 on^2) / (c^2 - on^2)^3.
 
-    Only the value and the first derivative are continuous: force constants jump at ``on`` and at the cutoff.
+    Only the value and the first derivative are continuous: force constants jump at ``on`` and at the cutoff c.
     """
 
     on: float
-    """Å, below the cutoff."""
+    """Distance (Å) where the function begins to fall, below the cutoff."""
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
         if not 0 <= self.on < cutoff:
@@ -130,7 +130,7 @@ class XPLOR:
 
 @dataclasses.dataclass(frozen=True)
 class Agnesi:
-    """T(r) = 1 / (1 + a y^q / (1 + y^(q-p))), y = r/r0: resolves short distances; eq. 2 of Witt et al., arXiv:2309.03161.
+    """T(r) = 1 / (1 + a y^q / (1 + y^(q-p))), y = r/r0, which resolves short distances; eq. 2 of Witt et al., arXiv:2309.03161.
 
     r0 is half the sum of the two covalent radii. The basis is evaluated at T(r), the envelope at r.
     """
@@ -146,9 +146,9 @@ class Agnesi:
 
 @dataclasses.dataclass(frozen=True)
 class Soft:
-    """T(r) = p0 + (r - p0) (1 + tanh(alpha (r - m) / (p1 - p0))) / 2: flat below the bond length, r beyond it.
+    """T(r) = p0 + (r - p0) (1 + tanh(alpha (r - m) / (p1 - p0))) / 2 in Å: constant below the bond length, r beyond it.
 
-    p0 and p1 are 3/4 and 4/3 of the sum of the covalent radii, m their mean.
+    p0 and p1 are 3/4 and 4/3 of the sum of the covalent radii, m is the mean of p0 and p1.
     """
 
     alpha: float = 4.0
@@ -160,25 +160,26 @@ class Soft:
 
 @dataclasses.dataclass(frozen=True)
 class OnFeatures:
-    """The envelope multiplies what enters the radial network, which must map zero to zero."""
+    """The envelope multiplies the input of the radial network, which must map zero to zero."""
 
     is_separate: ClassVar[bool] = False
-    """Whether the envelope stands beside the features, for the output of the radial network."""
+    """Whether the envelope multiplies the output of the radial network instead of the radial features."""
 
     def __call__(self, features: Float[Array, "*edges n"], envelope: Float[Array, "*edges"]) -> tuple[Array, Array | None]:
-        """What enters the radial network, and the factor of its output, None for one."""
+        """Return the input of the radial network, and the factor of its output; None for a factor of one."""
         return features * envelope[..., None], None
 
 
 @dataclasses.dataclass(frozen=True)
 class OnWeights:
-    """The envelope multiplies what leaves the radial network, which sees the bare basis."""
+    """The envelope multiplies the output of the radial network, whose input is the bare basis.
+
+    Fields and methods are described in ``OnFeatures``.
+    """
 
     is_separate: ClassVar[bool] = True
-    """As for ``OnFeatures``."""
 
     def __call__(self, features: Float[Array, "*edges n"], envelope: Float[Array, "*edges"]) -> tuple[Array, Array | None]:
-        """As ``OnFeatures``."""
         return features, envelope
 
 
@@ -186,12 +187,13 @@ class OnWeights:
 class Splines:
     """Radial weights as quintic splines of the distance on a uniform grid from zero to the cutoff.
 
-    Four derivatives are continuous; at the cutoff the value and two derivatives vanish. ``equipot compress`` makes them.
+    Four derivatives are continuous; at the cutoff the value and two derivatives vanish. Made by ``equipot compress``.
     """
 
     intervals: int = 256
+    """Number of intervals of the grid."""
     pairs: bool = False
-    """Whether every ordered pair of species has splines of its own."""
+    """Whether each ordered pair of species has its own splines."""
 
     def __post_init__(self) -> None:
         if self.intervals < 8:
@@ -199,11 +201,11 @@ class Splines:
 
     @property
     def rows(self) -> int:
-        """Coefficients of one spline."""
+        """Number of coefficients of one spline."""
         return self.intervals + DEGREE
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> tuple[Int[Array, "*edges"], Float[Array, "*edges 6"]]:
-        """The first basis function that does not vanish at r, and the values of all that do not, which follow it."""
+        """Return the index of the first of the six B-splines that do not vanish at r, and the values of these six."""
         x = jnp.clip(r, 0, cutoff) * (self.intervals / cutoff)
         start = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, self.intervals - 1)
         t = x - start.astype(r.dtype)
@@ -214,6 +216,7 @@ class Splines:
 
 
 DEGREE = 5
+"""Degree of the splines."""
 CARDINAL = (
     np.array(
         [
@@ -227,12 +230,12 @@ CARDINAL = (
     )
     / 120
 )
-"""The cardinal B-spline of degree 5 on each of its intervals, last interval first, as coefficients of powers of t in [0, 1]."""
+"""Cardinal B-spline of degree 5: [interval, power of t], t in [0, 1] along the interval; the last interval comes first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Radial:
-    """Distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
+    """Map from distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
 
     basis: Bessel | Gaussian | Chebyshev = Bessel()
     envelope: PolynomialEnvelope | XPLOR = PolynomialEnvelope()
@@ -240,9 +243,9 @@ class Radial:
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
     envelope_on: OnFeatures | OnWeights = OnFeatures()
-    """What the envelope multiplies."""
+    """Choice of the quantity that the envelope multiplies."""
     table: Splines | None = None
-    """What stands in for basis, envelope and MLP in a compressed potential."""
+    """Splines that replace basis, envelope and MLP in a compressed potential."""
 
     def __post_init__(self) -> None:
         if min((self.basis.n, *self.mlp)) < 1:
@@ -255,10 +258,16 @@ class Radial:
         radii: Float[Array, "*edges"] | None = None,
         frequencies: Float[Array, " n"] | None = None,
     ) -> tuple[Float[Array, "*edges n"], Float[Array, "*edges"] | None]:
-        """The features, and the factor of the radial network's output: None where the features have the envelope.
+        """Compute the radial features, and the factor of the radial network's output.
 
-        ``radii``, for a transform, are the sums of the covalent radii of each pair (Å); ``frequencies`` are what a Bessel basis
-        learned.
+        Args:
+            r: Distances (Å).
+            cutoff: Cutoff radius (Å).
+            radii: Sum of the covalent radii of each pair (Å), needed by a transform.
+            frequencies: Learned frequencies of a Bessel basis.
+
+        Returns:
+            The features, and the envelope; None instead of the envelope if the features already contain the envelope.
         """
         x = r if self.transform is None else self.transform(r, radii)
         features = self.basis(x, cutoff, frequencies)
@@ -266,13 +275,14 @@ class Radial:
 
 
 class MLP(nn.Module):
-    """Layers of x @ W / sqrt(fan_in), W ~ N(0, 1), without bias; SiLU between, none after the last."""
+    """Layers x @ W / sqrt(fan_in) without bias, W ~ N(0, 1) at initialisation, with SiLU between layers."""
 
     widths: Sequence[int]
+    """Number of outputs of each layer."""
 
     @nn.compact
     def weights(self, fan: int, dtype: Any) -> list[Float[Array, "inputs outputs"]]:
-        """The matrices, scaled by 1 / sqrt(fan_in), for an input of width ``fan``."""
+        """Return the matrices, scaled by 1 / sqrt(fan_in), for an input of width ``fan``."""
         out = []
         for k, width in enumerate(self.widths):
             w = self.param(f"w{k}", nn.initializers.normal(1.0), (fan, width))
@@ -285,14 +295,14 @@ class MLP(nn.Module):
 
 
 def apply_mlp(x: Float[Array, "*batch n"], weights: Sequence[Array]) -> Float[Array, "*batch m"]:
-    """``MLP`` with weights in hand."""
+    """Apply an ``MLP`` with the given matrices, scaled as by ``MLP.weights``."""
     for w in weights[:-1]:
         x = silu(x @ w)
     return x @ weights[-1]
 
 
 def covalent_radii(elements: Sequence[int]) -> np.ndarray:
-    """Covalent radii in Å, Cordero et al. 2008, as tabulated by ASE."""
+    """Return the covalent radius (Å) of each element, Cordero et al., Dalton Trans. 2832 (2008), as tabulated by ASE."""
     from ase.data import covalent_radii as table
 
     return np.asarray([table[z] for z in elements])

@@ -1,38 +1,38 @@
-"""Radial networks: functions of the distance of a pair, and perhaps of the atoms at its ends, that give radial weights."""
+"""Radial networks: functions of the distance of a pair, and optionally of its two atoms, that give radial weights."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.nn.blocked_map import Function, Others, blocked_map
+from equipot.nn.blocked_map import Function, PairArrays, blocked_map
 from equipot.nn.edge_features import Edges, RadialFeatures
 from equipot.nn.radial import MLP, Splines, silu
 
 LAYER_NORM_FLOOR = 1e-5
-"""Added to the variance under the root."""
+"""Constant added to the variance in a layer normalisation."""
 
 
 class RadialNetwork(NamedTuple):
-    """A network of every pair in two parts: the last layer is linear, so that it may act after a sum over pairs."""
+    """A network evaluated for every pair, in two parts: the last layer is linear and may be applied after a sum over pairs."""
 
     function: Function
-    """Hidden features that enter the last layer."""
+    """Function that computes the hidden features, the input of the last layer."""
     variables: Any
     """Parameters of ``function``."""
-    others: Others
+    others: PairArrays
     """Arrays of pairs that ``function`` takes besides the distances."""
     last: Float[Array, "hidden outputs"]
-    """Last layer."""
+    """Matrix of the last layer."""
     start: Int[Array, " pairs"] | None = None
-    """First row of the last layer that belongs to each pair, where pairs have rows of their own; else None."""
+    """First of the rows of ``last`` that apply to each pair; None if all rows apply to every pair."""
     symmetric: bool = False
     """Whether both directed pairs of two atoms have the same weights, up to rounding."""
 
@@ -48,16 +48,17 @@ class RadialNetwork(NamedTuple):
         return jnp.einsum("nq,nqj->nj", hidden, self.last[self.start[..., None] + jnp.arange(hidden.shape[-1])])
 
 
-def of_features(basis: RadialFeatures, enveloped: bool, network: Function) -> Function:
-    """Turn ``network(variables, features, others)``, a function of radial features, into one of the distances.
+def function_of_distance(basis: RadialFeatures, enveloped: bool, network: Function) -> Function:
+    """Turn ``network(variables, features, others)``, a function of radial features, into a function of distances (Å).
 
     Args:
-        basis: Gives the radial features. Where it is transformed, other arrays of pairs begin with the covalent radii.
+        basis: Map from distances to radial features. With a distance transform, the first of the arrays of pairs that the
+            returned function takes is the sum of the covalent radii (Å).
         enveloped: Whether an envelope that is separate from the features multiplies the result.
         network: Function of the radial features.
     """
 
-    def function(variables: Any, r: Array, others: Others) -> Array:
+    def function(variables: Any, r: Array, others: PairArrays) -> Array:
         frequencies, own = variables
         radii, rest = (others[0], others[1:]) if basis.radial.transform is not None else (None, others)
         x, envelope = basis(frequencies, r, radii)
@@ -67,21 +68,33 @@ def of_features(basis: RadialFeatures, enveloped: bool, network: Function) -> Fu
     return function
 
 
-def _network(edges: Edges, enveloped: bool, network: Function, variables: Any, others: Others, last: Array) -> RadialNetwork:
+def _network(
+    edges: Edges, enveloped: bool, network: Function, variables: Any, others: PairArrays, last: Array
+) -> RadialNetwork:
+    """Make the radial network of a function ``network`` of radial features and a last layer [hidden, outputs]."""
     radii = () if edges.basis.radial.transform is None else (edges.radii,)
-    function = of_features(edges.basis, enveloped, network)
+    function = function_of_distance(edges.basis, enveloped, network)
     return RadialNetwork(function, (edges.frequencies, variables), (*radii, *others), last)
 
 
 class RadialMLP(MLP):
-    """Radial MLP of the radial features alone."""
+    """Radial MLP that depends on the radial features alone."""
+
+    needs_features: ClassVar[bool] = False
+    """Whether the network depends on features of the atoms, so that distance and species do not determine its output."""
 
     @nn.compact
     def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
-        """Make the network of each pair, which does not depend on ``ends``."""
+        """Make the radial network of all pairs.
+
+        Args:
+            edges: Features of atoms and pairs.
+            ends: Contributions of both atoms to the first layer; only ``EndpointMLP`` takes any.
+            enveloped: Whether an envelope that is separate from the radial features multiplies the output.
+        """
         *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
 
-        def network(weights: list[Array], x: Array, others: Others) -> Array:
+        def network(weights: list[Array], x: Array, others: PairArrays) -> Array:
             for w in weights:
                 x = silu(x @ w)
             return x
@@ -90,23 +103,24 @@ class RadialMLP(MLP):
 
 
 class Endpoints(NamedTuple):
-    """What each atom adds to the first layer of the radial networks of its pairs."""
+    """Contributions of each atom to the first layer of the radial networks of its pairs, before the activation."""
 
     sender: Float[Array, "atoms hidden"]
-    """Added where the atom is the neighbour."""
+    """Contribution to pairs of which the atom is the neighbour."""
     receiver: Float[Array, "atoms hidden"]
-    """Added where the atom is the gathering one."""
+    """Contribution to pairs of which the atom is the gathering atom."""
 
 
 class EndpointMLP(MLP):
-    """Radial MLP of the radial features whose first layer also depends on both atoms."""
+    """Radial MLP whose first layer also depends on features of both atoms. Described in ``RadialMLP``."""
+
+    needs_features: ClassVar[bool] = True
 
     @nn.compact
     def network_of(self, edges: Edges, ends: Endpoints, enveloped: bool = True) -> RadialNetwork:
-        """Make the network of each pair."""
         *weights, last = self.weights(edges.basis.radial.basis.n, edges.dtype)
 
-        def network(weights: list[Array], x: Array, others: Others) -> Array:
+        def network(weights: list[Array], x: Array, others: PairArrays) -> Array:
             first, *rest = weights
             x = silu(x @ first + others[0])
             for w in rest:
@@ -117,18 +131,20 @@ class EndpointMLP(MLP):
 
 
 class SpeciesMLP(nn.Module):
-    """Dense layers with bias, layer normalisation and SiLU between them; the first also depends on the species of both atoms.
+    """Dense layers with layer normalisation and SiLU between layers; the first also depends on the species of both atoms.
 
-    The radial network of MACE's non-linear interaction. Layer normalisation is that of Ba et al., arXiv:1607.06450.
+    The radial network of MACE's non-linear interaction. Layer normalisation is that of Ba et al., arXiv:1607.06450. The
+    attribute and the method are described in ``RadialMLP``.
     """
 
     widths: Sequence[int]
+    """Number of outputs of each layer."""
     count: int
     """Number of species."""
+    needs_features: ClassVar[bool] = False
 
     @nn.compact
     def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
-        """Make the network of each pair."""
         dtype, fan = edges.dtype, edges.basis.radial.basis.n
         normal, zeros, ones = nn.initializers.normal(1.0), nn.initializers.zeros, nn.initializers.ones
         weights, biases, scales, shifts = [], [], [], []
@@ -143,13 +159,13 @@ class SpeciesMLP(nn.Module):
         table = lambda name: self.param(name, normal, (self.count, self.widths[0])).astype(dtype)[edges.species]
         own = _of_pairs(Endpoints(table("sender"), table("receiver")), edges)
 
-        def network(variables: tuple, x: Array, others: Others) -> Array:
+        def network(variables: tuple, x: Array, others: PairArrays) -> Array:
             weights, biases, scales, shifts = variables
             x = x @ weights[0] + others[0]
             for k, (scale, shift) in enumerate(zip(scales, shifts, strict=True)):
                 x = x if k == 0 else x @ weights[k] + biases[k - 1]
                 x = jax.nn.silu(layer_norm(x) * scale + shift)
-            # The last layer's bias is the weight of one more hidden feature, which is one.
+            # The bias of the last layer is its weight on one more hidden feature that equals one.
             return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
         variables = weights[:-1], biases[:-1], scales, shifts
@@ -160,16 +176,16 @@ class SplineTable(nn.Module):
     """Splines of the distance whose coefficients are constants, see ``radial.Splines``."""
 
     widths: Sequence[int]
-    """Widths of the layers of a network; only the last, the number of outputs, is used."""
+    """Number of outputs of each layer of the tabulated network; only the last is used."""
     splines: Splines
     cutoff: float
-    """Å."""
+    """Cutoff radius (Å)."""
     count: int
     """Number of species."""
 
     @nn.compact
     def network_of(self, edges: Edges, ends: None = None, enveloped: bool = True) -> RadialNetwork:
-        """Make the splines at each pair, which contain the envelope."""
+        """Make the splines of all pairs, see ``RadialMLP.network_of``; the envelope is part of the splines."""
         tables = self.count**2 if self.splines.pairs else 1
         shape = (tables * self.splines.rows, self.widths[-1])
         table = self.variable("constants", "table", lambda: jnp.zeros(shape)).value.astype(edges.dtype)
@@ -183,7 +199,7 @@ class SplineTable(nn.Module):
 
 
 def splines_of(splines: Splines, cutoff: float, count: int) -> Callable[..., SplineTable]:
-    """What makes, with ``widths`` and ``name``, the module of a radial network that was tabulated, for ``count`` species."""
+    """Return the constructor, called with ``widths`` and ``name``, of the ``SplineTable`` for ``count`` species."""
     return functools.partial(SplineTable, splines=splines, cutoff=cutoff, count=count)
 
 
@@ -194,4 +210,5 @@ def layer_norm(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
 
 
 def _of_pairs(ends: Endpoints, edges: Edges) -> Float[Array, "pairs hidden"]:
+    """Sum the contributions of both atoms of each pair."""
     return edges.pairs.from_neighbors(ends.sender) + edges.pairs.from_centers(ends.receiver)

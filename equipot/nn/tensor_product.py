@@ -2,8 +2,8 @@
 
     A_i[p] = sum_k  R_p(r_ik)  (h_k (x)_p Y(v_ik))
 
-with one radial weight for each path p = (input irrep, edge l, output irrep) and channel, as in NequIP (arXiv:2101.03164, eq. 5)
-and MACE (arXiv:2206.07697, eq. 8). The product and the sum are one kernel, see ``equipot.kernels``.
+with one radial weight R for each path p = (input irrep, edge l, output irrep) and channel, as in NequIP (arXiv:2101.03164,
+eq. 5) and MACE (arXiv:2206.07697, eq. 8). The product and the sum are one kernel, see ``equipot.kernels``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from equipot.nn.radial_network import Endpoints, RadialMLP
 
 
 class Path(NamedTuple):
-    """One equivariant product of a neighbour's feature and the edge's spherical harmonics."""
+    """One equivariant product of a neighbour's feature and the spherical harmonics of the vector to the neighbour."""
 
     ir_in: e3nn.Irrep
+    """Irrep of the neighbour's feature."""
     l_edge: int
+    """Degree of the spherical harmonics."""
     ir_out: e3nn.Irrep
+    """Irrep of the product."""
 
 
 def find_paths(irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable[e3nn.Irrep], odd: int = -1) -> list[Path]:
-    """All paths into ``irreps_out``, ordered by output, then input, then l.
+    """List all paths into ``irreps_out``, ordered by output, then input, then l.
 
-    ``odd`` is the parity of the spherical harmonics of odd l: 1 where reflections are ignored and everything counts as even.
+    ``odd`` is the parity of the spherical harmonics of odd l: -1, or 1 if reflections are ignored and all irreps count as even.
     """
     wanted = set(irreps_out)
     found = [
@@ -49,24 +52,28 @@ def find_paths(irreps_in: Iterable[e3nn.Irrep], l_max: int, irreps_out: Iterable
 
 
 class Convolution(nn.Module):
-    """Radial MLP, tensor product and sum over neighbours; paths with one output irrep are concatenated along the channels."""
+    """Radial network, tensor product and sum over neighbours; paths with one output irrep are concatenated along channels."""
 
     irreps: str
-    """Output irreps; their multiplicities follow from the paths."""
+    """Output irreps; the numbers of channels follow from the paths."""
     l_max: int
+    """Highest degree of the spherical harmonics."""
     mlp: tuple[int, ...]
     """Hidden widths of the radial network."""
     network: Callable[..., Any] = RadialMLP
-    """Module made from the widths; its ``network_of`` gives the radial weights of all pairs."""
+    """Class of the radial network, called with its widths and ``name``; see ``RadialMLP`` for its interface."""
     odd: int = -1
     """Parity of the spherical harmonics of odd l, see ``find_paths``."""
 
     @nn.compact
     def __call__(self, x: Features, edges: Edges, per_species: bool = False, ends: Endpoints | None = None) -> Features:
-        """Messages of the neighbours' features ``x``, [atoms, m, channels].
+        """Compute the messages, sums over the neighbours of each atom.
 
-        Where the features depend on the species alone, ``per_species`` says that ``x`` has a row for each species instead.
-        ``ends`` is what a network that depends on them is told of the atoms.
+        Args:
+            x: Features of atoms; with ``per_species``, features of species.
+            edges: Features of atoms and pairs.
+            per_species: Whether ``x`` has one row for each species, which it may if features depend on the species alone.
+            ends: Contributions of the atoms to the first layer of the radial network, for an ``EndpointMLP``.
         """
         paths = find_paths(x, self.l_max, regroup(self.irreps), self.odd)
         used = {ir: x[ir] for ir in sorted({path.ir_in for path in paths})}
@@ -89,9 +96,18 @@ class Convolution(nn.Module):
 def arrange(
     paths: list[Path], widths: dict[e3nn.Irrep, int], l_max: int, hidden: int
 ) -> tuple[Layout, dict[e3nn.Irrep, slice]]:
-    """Where everything lies in rows of features, with ``widths`` channels of each irrep, and of messages; each message's block.
+    """Compute the layout of a row of features and of a row of messages in the arrays of the kernel.
 
-    Paths with one output irrep stand side by side along its channels.
+    Paths with one output irrep are placed side by side along its channels.
+
+    Args:
+        paths: Paths in the order of the radial weights.
+        widths: Number of channels of each input irrep.
+        l_max: Highest degree of the spherical harmonics.
+        hidden: Number of hidden features of the radial network.
+
+    Returns:
+        The layout, and the columns of each output irrep in a row of messages.
     """
     senders, outputs, start = {}, {}, 0
     for ir, width in widths.items():
@@ -118,9 +134,9 @@ def arrange(
 def species_moments(
     hidden: Float[Array, "pairs hidden"], edges: Edges, count: int, l_max: int
 ) -> Float[Array, "atoms species m hidden"]:
-    """sum_k 1[z_k = z] Y_m(v_k) a_q(r_k), with a_q the last hidden layer of the radial network.
+    """Compute sum_k 1[z_k = z] Y_m(v_k) a_q(r_k) over the neighbours k of each atom, a_q the hidden features of a pair.
 
-    A convolution too: a neighbour sends one to its own species and zero to the others, and a_q are the radial weights.
+    These moments are a convolution of the one-hot species of the neighbours with the radial weights a_q.
     """
     q, size = hidden.shape[1], (l_max + 1) ** 2
     places = [(z, l) for z in range(count) for l in range(l_max + 1)]
@@ -134,7 +150,10 @@ def species_moments(
 def combine_moments(
     moments: Float[Array, "atoms species m hidden"], x: Features, last: Float[Array, "hidden numel"], paths: list[Path]
 ) -> Features:
-    """The convolution of scalar features of each species: the last radial layer acts once an atom, not a pair."""
+    """Compute the convolution of the scalar features ``x`` [species, 1, channels] from moments of species.
+
+    The last layer of the radial network is applied once for each atom, not for each pair.
+    """
     out: dict[e3nn.Irrep, list[Array]] = {}
     start = 0
     for path in paths:

@@ -1,4 +1,4 @@
-"""The Lennard-Jones potential: a closed form to check every driver against, and a cheap stand-in for a trained model."""
+"""The Lennard-Jones potential: a closed form to check every driver against, and a cheap substitute for a trained model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from equipot.potential import Atomic, Term
 
 
 class LennardJones(Term):
-    """4 epsilon ((sigma/r)^12 - (sigma/r)^6), brought smoothly to zero between the onset and the cutoff.
+    """Pair energy 4 epsilon ((sigma/r)^12 - (sigma/r)^6), switched to zero between the onset and the cutoff.
 
-    The switch is that of HOOMD-blue, (c - x)^2 (c + 2x - 3o) / (c - o)^3 in x = r^2, c = cutoff^2, o = onset^2, as in
-    ``ase.calculators.lj.LennardJones(smooth=True)``: energy and forces are continuous. All elements are alike.
+    The switching function is that of HOOMD-blue, (c - x)^2 (c + 2x - 3o) / (c - o)^3 with x = r^2, c = cutoff^2, o = onset^2,
+    as in ``ase.calculators.lj.LennardJones(smooth=True)``: energy and forces are continuous. Epsilon and sigma do not depend on
+    the elements.
     """
 
     epsilon: float = 0.0104
-    """Depth of the well, eV (argon)."""
+    """Depth of the well (eV), of argon."""
     sigma: float = 3.40
-    """Å (argon)."""
+    """Distance (Å) where the energy is zero, of argon."""
     onset: float = 0.66
-    """Where the switch begins, in cutoffs."""
+    """Distance where the switching function begins to fall, as a fraction of the cutoff."""
 
     def constant(self, name: str) -> Array:
+        """Return the constant that is initialised with the field ``name``."""
         return self.variable("constants", name, lambda: jnp.asarray(getattr(self, name))).value
 
     def setup(self) -> None:
@@ -37,5 +39,5 @@ class LennardJones(Term):
         sixth = (self.size.astype(x.dtype) ** 2 / x) ** 3
         switch = jnp.where(x < o, 1.0, (c - x) ** 2 * (c + 2 * x - 3 * o) / (c - o) ** 3)
         pairs = 4 * self.depth.astype(x.dtype) * (sixth**2 - sixth) * switch
-        # Each pair stands in two slots and belongs half to either atom.
+        # Each pair is in two slots, and half of its energy belongs to either atom.
         return Atomic(0.5 * jnp.sum(jnp.where(inside, pairs, 0), axis=-1))
