@@ -1,7 +1,8 @@
 """The convolution over neighbours as a primitive of JAX (see ``convolution_forms`` for the formula).
 
-On a CPU all results of one description are one kernel, which keeps the intermediate results of a pair in registers and the
-cache; no array as large as [pairs, numel] is ever stored. The plain formulation below holds a block of such arrays at a time.
+On a CPU, one kernel computes all results of a ``MultilinearForms`` and keeps the intermediate results of a pair in registers
+and the cache: no array [pairs, numel] is stored. The plain formulation below stores such arrays for one block of atoms at a
+time.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from equipot.kernels.convolution_forms import (
 )
 
 BLOCK_BYTES = 2**30
-"""Size of the radial weights that the plain formulation holds at once."""
+"""Largest size of the radial weights of one block of the plain formulation, in bytes."""
 CPU_BLOCK_BYTES = 2**23
-"""The same on a CPU, where a block should stay in the cache."""
+"""Largest size on a CPU, where a block should stay in the cache."""
 
 
 class PairIndices(NamedTuple):
@@ -43,7 +44,7 @@ class PairIndices(NamedTuple):
     neighbors: Int[Array, " pairs"]
     """Neighbour of each pair."""
     reverse_pair: Int[Array, "atoms slots"] | None
-    """For the pair in each slot, the pair seen from the other side; None where the list is not symmetric."""
+    """Reverse (from neighbour to atom) of the pair in each slot; None where the list is not symmetric."""
 
 
 def convolve(
@@ -71,7 +72,7 @@ def convolve(
         nodes: Features of atoms, as ``layout`` arranges them.
         pairs: Index arrays.
         layout: Coupling paths and where everything lies.
-        start: First row of ``last`` that belongs to each pair, where ``layout.rows`` is given.
+        start: First of the rows of ``last`` that apply to each pair, where ``layout.rows`` is given.
     """
     assert (start is None) == (layout.rows is None)
     indices = [pairs.pair_of_slot, pairs.row_starts, pairs.neighbors]
@@ -83,16 +84,16 @@ def convolve(
 
 
 def plain(*arguments: Array, forms: MultilinearForms, block_bytes: int = BLOCK_BYTES) -> list[Array]:
-    """Compute the results in JAX, with a row of slots for each atom, in blocks of atoms.
+    """Compute the results of ``forms`` in JAX, with a row of slots for each atom, in blocks of atoms.
 
     Args:
         arguments: Index arrays and operands.
-        forms: What to compute.
-        block_bytes: Size of the radial weights of one block.
+        forms: Description of the results.
+        block_bytes: Largest size of the radial weights of one block, in bytes.
     """
     (pair_of_slot, _, neighbors, *others), operands = arguments[: forms.indices], arguments[forms.indices :]
     active, rows = pair_of_slot >= 0, neighbors.shape[0]
-    # Slots without a pair hold anything.
+    # The values in slots without a pair are arbitrary.
     slots = lambda x: x[jnp.maximum(pair_of_slot, 0)]
 
     def pairs(y: Array) -> Array:
@@ -105,7 +106,7 @@ def plain(*arguments: Array, forms: MultilinearForms, block_bytes: int = BLOCK_B
 
 
 def _blocks(forms: MultilinearForms, indices: list[Array], operands: list[Array], block_bytes: int) -> list[Array]:
-    """Results for arrays with a row of slots for each atom, one block of atoms after the other."""
+    """Compute the results for arrays with a row of slots for each atom, one block of atoms after the other."""
     (atoms, slots), layout = indices[0].shape, forms.layout
     size = max(1, min(atoms, block_bytes // max(1, slots * layout.numel * operands[0].dtype.itemsize)))
     blocks = -(-atoms // size)
@@ -126,6 +127,7 @@ def _blocks(forms: MultilinearForms, indices: list[Array], operands: list[Array]
 
 
 def _block(forms: MultilinearForms, indices: list[Array], operands: list[Array]) -> list[Array]:
+    """Compute the results for one block of atoms."""
     neighbors, active, *others = indices
     start = None if forms.layout.rows is None else others[0]
     mask = active[..., None]
@@ -142,7 +144,7 @@ def _block(forms: MultilinearForms, indices: list[Array], operands: list[Array])
 
 
 def _components(x: Array, start: int, stride: int, l: int, channels: int) -> Float[Array, "*rows m channels"]:
-    """Select the block of an irrep in rows of features or messages."""
+    """Select the block of an irrep of degree l from rows of features or messages."""
     return jnp.stack([x[..., start + a * stride : start + a * stride + channels] for a in range(2 * l + 1)], axis=-2)
 
 
@@ -186,10 +188,10 @@ def _form(
 
 
 def _joined(blocks: dict[tuple[int, int], Array], shape: tuple[int, ...]) -> Array:
-    """Rows of shape ``shape`` from their blocks [*rows, m, channels], by offset and stride; zero where there is no block.
+    """Join blocks [*rows, m, channels], given by (offset, stride) in a row, to an array of ``shape`` with zeros elsewhere.
 
-    The rows are one concatenation. In a chain of updates, one for each component, XLA for GPUs fuses every update with all
-    before it, into kernels nested so deep that their compilation takes minutes.
+    The array is one concatenation. In a chain of updates, one for each component, XLA for GPUs fuses every update with all
+    updates before, into kernels nested so deep that their compilation takes minutes.
     """
     pieces: dict[int, Array] = {}
     for (offset, stride), x in blocks.items():
@@ -210,29 +212,30 @@ def _columns(path: CouplingPath, count: int, x: Array) -> Array:
 
 
 def _coupling(path: CouplingPath, like: Array) -> Float[Array, "m_in m_edge m_out"]:
+    """Return the Clebsch-Gordan coefficients of a path in the precision of ``like``."""
     return jnp.asarray(coupling(*path.degrees), like.dtype)
 
 
 def _transfer(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots m_out m_in"]:
-    """Matrix of each slot from the features of the neighbour to the message, without the radial weight."""
+    """Compute the matrix of each slot that maps features of the neighbour to the message, without the radial weight."""
     harmonics = rows[term[Operand.HARMONICS]]
     return jnp.einsum("abm,nkb->nkma", _coupling(path, harmonics), harmonics[..., path.l_edge**2 : (path.l_edge + 1) ** 2])
 
 
 def _returned(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots m_in channels"]:
-    """Derivative with respect to the features of a neighbour, without the radial weight."""
+    """Compute the derivative with respect to the features of each slot's neighbour, without the radial weight."""
     g = _components(rows[term[Operand.MESSAGE]], path.message, path.message_stride, path.l_out, path.channels)
     return jnp.einsum("nkma,nmc->nkac", _transfer(path, term, rows), g)
 
 
 def _slope(path: CouplingPath, term: Monomial, rows: list[Array]) -> Float[Array, "atoms slots channels"]:
-    """Derivative with respect to the radial weights of a path."""
+    """Compute the derivative with respect to the radial weights of a path."""
     h = _components(rows[term[Operand.NODES]], path.sender, path.sender_stride, path.l_in, path.channels)
     return jnp.sum(_returned(path, term, rows) * h, axis=2)
 
 
 def native(*arguments: Array, forms: MultilinearForms) -> list[Array]:
-    """Compute the results by a kernel for this processor where there is one."""
+    """Compute the results of ``forms`` by machine code; by ``plain`` where there is none for this processor."""
     indices, operands = arguments[: forms.indices], arguments[forms.indices :]
     if not convolution_code.possible(operands[0].dtype):
         return plain(*arguments, forms=forms, block_bytes=CPU_BLOCK_BYTES)

@@ -1,8 +1,8 @@
 """Machine code of convolutions and their derivatives.
 
-For each atom, path by path, the radial weights of all pairs are made by a small matrix product that stays in the cache, and
-used at once: channels lie along vector registers, the components of features, harmonics and messages are unrolled.
-Derivatives with respect to the radial weights go back through the transposed product.
+For each atom and path, a small matrix product computes the radial weights of all pairs, which stay in the cache and are used at
+once: channels lie along vector registers, the components of features, harmonics and messages are unrolled. Derivatives with
+respect to the radial weights are propagated through the transposed product.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from equipot.kernels.xla_ffi import REAL
 
 
 def possible(dtype: jnp.dtype) -> bool:
-    """Whether there is machine code for this type of numbers on this processor."""
+    """Return whether machine code for this type of numbers can be compiled and called on this processor."""
     return str(dtype) in REAL and ffi_check.available()
 
 
@@ -54,20 +54,21 @@ def call(forms: MultilinearForms, indices: Sequence[Int[Array, "..."]], operands
 
 
 def _pack(layout: Layout, last: Array) -> Array:
-    """The last layer with the columns of each path as a contiguous block: rows far apart would evict each other."""
+    """Flatten the last layer [rows, numel] with the columns of each path contiguous, which uses the cache better."""
     if layout.direct:
         return last.reshape(-1)
     return jnp.concatenate([last[:, path.column : path.column + path.channels].reshape(-1) for path in layout.paths])
 
 
 def _unpack(layout: Layout, packed: Array) -> Array:
+    """Invert ``_pack``."""
     q = layout.depth
     blocks = [packed[path.column * q : (path.column + path.channels) * q].reshape(q, path.channels) for path in layout.paths]
     return jnp.concatenate(blocks, axis=1)
 
 
 def _transposed(forms: MultilinearForms) -> list[int]:
-    """Operands that are last layers needed with their columns as rows."""
+    """Return the operands (last layers) whose transpose the kernel reads."""
     if forms.layout.rows is not None or forms.layout.direct:
         return []
     return sorted({term[Operand.LAST] for kind, terms in forms.outputs if kind is Operand.HIDDEN for term in terms})
@@ -99,8 +100,8 @@ class Writer:
         self.hidden = sorted(
             {h for h, _ in self.weights} | {t[Operand.HIDDEN] for kind, ts in outputs if kind is Operand.LAST for t in ts}
         )
-        # Derivatives with respect to radial weights: each is a sum over (harmonics, sender, message). Next, for which output
-        # and with which last layer or hidden features it is multiplied.
+        # Derivatives with respect to radial weights: each is a sum over (harmonics, sender, message). ``returns`` lists
+        # (output, operand, derivative): the output is the derivative times the operand, a last layer or hidden features.
         self.slopes: dict[tuple[tuple[int, int, int], ...], int] = {}
         self.returns: list[tuple[int, int, int]] = []
         for o, (kind, ts) in enumerate(outputs):
@@ -135,7 +136,7 @@ class Writer:
         e.free(self.memory)
 
     def _allocate(self) -> None:
-        """Allocate one piece of working memory, in which every array begins with a cache line."""
+        """Write the allocation of one block of working memory; every array in the block begins at a cache line."""
         e, layout = self.e, self.layout
         rows = e.round_up(self.slots, ROWS)
         wanted: list[tuple[object, Index]] = [(("transfer", y), self.stride) for y in self.harmonics]
@@ -168,7 +169,7 @@ class Writer:
                 self.clear(self.address["result", o], e.mul(k, width), width)
         seen: set[int] = set()
         for path in layout.paths:
-            self._route(n, path, path.sender not in seen)
+            self._path(n, path, path.sender not in seen)
             seen.add(path.sender)
         with e.loop(self.count) as k:
             at = e.add(self.begin, k)
@@ -182,7 +183,7 @@ class Writer:
                     e.store(e.sum(value), self.outputs[o], e.add(row, b))
 
     def _read_pairs(self, n: ir.Value) -> None:
-        """Read indices and hidden features of an atom's pairs, make transfer matrices, and clear the results of empty rows."""
+        """Write the part that reads an atom's pairs, computes their transfer matrices, and clears results in empty rows."""
         e, layout = self.e, self.layout
         read = lambda base, at: e.b.sext(e.load(base, at, kind=I32), I64)
         self.begin, end = read(self.first, n), read(self.first, e.add(n, 1))
@@ -209,10 +210,12 @@ class Writer:
         self.padded = e.round_up(self.count, ROWS)
 
     def copy(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+        """Write the copy of ``size`` numbers."""
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.load(source, e.add(offset, j), lanes), target, e.add(at, j)))
 
     def add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
+        """Write the addition of ``size`` numbers to the target."""
         e = self.e
 
         def block(j: Index, lanes: int) -> None:
@@ -222,11 +225,12 @@ class Writer:
         e.blocks(size, block)
 
     def clear(self, target: ir.Value, at: Index, size: int) -> None:
+        """Write zeros to ``size`` numbers."""
         e = self.e
         e.blocks(size, lambda j, lanes: e.store(e.zero(lanes), target, e.add(at, j)))
 
     def _transfer(self, y: int, at: Index, c: Index) -> None:
-        """Make the transfer matrices of one pair, sum_b C[a, b, m] Y_b, for all degrees and the (m, a) that couple."""
+        """Write the transfer matrices of one pair, sum_b C[a, b, m] Y_b, for all degrees and all coupled (m, a)."""
         e = self.e
         table: list[dict[int, float]] = [{} for _ in range(self.stride)]
         for (degrees, _, _), (offset, found) in self.entries.items():
@@ -239,8 +243,8 @@ class Writer:
                 total = e.fma(e.splat(values[b], e.lanes), e.constants([row.get(b, 0.0) for row in group]), total)
             e.store(total, self.address["transfer", y], e.at(c, self.stride, first))
 
-    def _route(self, n: ir.Value, path: CouplingPath, first: bool) -> None:
-        """Write one path; ``first``: the derivatives of the features that this path reads hold no earlier path yet."""
+    def _path(self, n: ir.Value, path: CouplingPath, first: bool) -> None:
+        """Write one path of an atom; ``first`` for the first path with these features of the neighbour."""
         e, outputs = self.e, self.forms.outputs
         for u, last in self.weights:
             radial_code.weigh(self, path, u, last)
@@ -255,7 +259,7 @@ class Writer:
             back(self, path, o, operand, slope)
 
     def _matrix(self, path: CouplingPath, y: int, k: Index) -> dict[tuple[int, int], ir.Value]:
-        """Load the elements (m, a) of a pair's transfer matrix."""
+        """Load the elements of a pair's transfer matrix, by (m, a)."""
         base = self.e.mul(k, self.stride)
         return {
             (m, a): self.e.load(self.address["transfer", y], self.e.add(base, offset))
@@ -264,7 +268,7 @@ class Writer:
         }
 
     def _gather(self, n: ir.Value, path: CouplingPath, o: int, terms: Sequence[Monomial]) -> None:
-        """Sum over pairs into an atom's message."""
+        """Write the sum over pairs that is the message of an atom."""
         e = self.e
         row = e.at(n, self.layout.messages, path.message)
 
@@ -288,11 +292,13 @@ class Writer:
         e.blocks(path.channels, block)
 
     def _weight(self, path: CouplingPath, term: Monomial, k: Index, offset: Index, lanes: int) -> ir.Value:
+        """Load the radial weights of pair ``k`` for a block of channels."""
         return self.e.load(
             self.address["weights", (term[Operand.HIDDEN], term[Operand.LAST])], self.e.at(k, path.channels, offset), lanes
         )
 
     def _sender(self, path: CouplingPath, operand: int, k: Index, offset: Index, lanes: int) -> list[ir.Value]:
+        """Load the components of the neighbour's features in pair ``k`` for a block of channels."""
         e = self.e
         of_node = self.forms.kinds[operand] is Operand.NODES
         at = e.load(self.address["row"], k, kind=I64) if of_node else e.add(self.begin, k)
@@ -359,25 +365,29 @@ class Writer:
 
 
 class _Values:
-    """Values of a pair for one block of channels, each loaded or computed when first asked for."""
+    """Values of a pair for one block of channels, each loaded or computed at its first use."""
 
     def __init__(self, w: Writer, n: ir.Value, path: CouplingPath, k: Index, offset: Index, lanes: int, matrices: dict) -> None:
         self.w, self.n, self.path, self.k, self.offset, self.lanes, self.matrices = w, n, path, k, offset, lanes, matrices
         self.known: dict[tuple, object] = {}
 
     def _once(self, key: tuple, make: Callable[[], object]) -> object:
+        """Return the value ``key``, made by ``make`` at the first call."""
         if key not in self.known:
             self.known[key] = make()
         return self.known[key]
 
     def sender(self, operand: int) -> list[ir.Value]:
+        """Return the components of the neighbour's features."""
         return self._once(("sender", operand), lambda: self.w._sender(self.path, operand, self.k, self.offset, self.lanes))
 
     def weight(self, term: Monomial) -> ir.Value:
+        """Return the radial weights."""
         key = "weight", term[Operand.HIDDEN], term[Operand.LAST]
         return self._once(key, lambda: self.w._weight(self.path, term, self.k, self.offset, self.lanes))
 
     def message(self, operand: int) -> list[ir.Value]:
+        """Return the components of the cotangent of the message."""
         e, path = self.w.e, self.path
         row = e.at(self.n, self.w.layout.messages, path.message, self.offset)
         place = lambda m: e.add(row, m * path.message_stride)
@@ -385,7 +395,7 @@ class _Values:
         return self._once(("message", operand), load)
 
     def returned(self, y: int, g: int) -> list[ir.Value]:
-        """Cotangent of the message carried back to the components of the neighbour's features, without the radial weight."""
+        """Return the cotangent of the neighbour's features by component, without the factor of the radial weight."""
 
         def make() -> list[ir.Value]:
             e = self.w.e

@@ -1,4 +1,4 @@
-"""Sums of multilinear forms of a convolution: what is computed together, and what the derivatives are.
+"""Sums of multilinear forms of a convolution, closed under differentiation.
 
 A convolution is linear in each of five operands:
 
@@ -7,9 +7,9 @@ A convolution is linear in each of five operands:
           (sum_q hidden[k, q] last[q, p, c])  nodes[j(k), a, c]  harmonics[k, b]  message[n(k), p, m, c]  C_p[a, b, m]
 
 with Clebsch-Gordan coefficients C_p. Phi with one operand left out is the derivative with respect to that operand: without
-``message`` it is the convolution, without ``harmonics`` the part of a force that comes from the direction of a pair, and so on.
-Derivatives of these five forms are sums of the same five forms, so that ``MultilinearForms``, which says which sums of which
-forms are wanted, is closed under differentiation of any order, forward and backward.
+``message`` this is the convolution, without ``harmonics`` the part of a force that comes from the direction of a pair, and so
+on. Derivatives of these five forms are sums of these five forms. ``MultilinearForms`` describes several such sums, and is
+therefore closed under differentiation of any order, forward and backward.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from equipot.kernels.rows import add_rows, sum_rows
 
 
 class Operand(enum.IntEnum):
-    """Factors of a convolution, as the kind of an operand or of a result, with the shape of its array."""
+    """Kind of an operand or of a result of a convolution, with the shape of its array."""
 
     HIDDEN = 0
     """Last hidden features of the radial network, [pairs, q]."""
@@ -46,7 +46,7 @@ class Operand(enum.IntEnum):
 
     @property
     def position(self) -> int:
-        """Index in a ``Monomial``."""
+        """Index of the factor in a ``Monomial``."""
         return Operand.NODES if self is Operand.PAIRS else self
 
 
@@ -54,20 +54,21 @@ PER_PAIR = (Operand.HIDDEN, Operand.HARMONICS, Operand.PAIRS)
 """Operands whose arrays have a row for each pair."""
 
 Monomial = tuple[int, int, int, int, int]
-"""A product of four operands: the index of the operand for each of the five factors, ``OPEN`` for the one left out."""
+"""A product of four operands: the index of the operand for each of the five factors, ``OPEN`` for the factor left out."""
 OPEN = -1
+"""Index of the factor that is left out of a ``Monomial``."""
 
 
 @functools.lru_cache(maxsize=256)
 def coupling(l_in: int, l_edge: int, l_out: int) -> np.ndarray:
-    """Clebsch-Gordan coefficients [m_in, m_edge, m_out], scaled such that inputs of unit variance give unit variance."""
+    """Compute the Clebsch-Gordan coefficients [m_in, m_edge, m_out], scaled to keep unit variance of the inputs."""
     with jax.ensure_compile_time_eval():
         return np.asarray(e3nn.clebsch_gordan(l_in, l_edge, l_out), np.float64) * np.sqrt(2 * l_out + 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class CouplingPath:
-    """One path (l_in, l_edge) -> l_out of a convolution, and where its blocks [component, channel] lie in rows of arrays."""
+    """One path (l_in, l_edge) -> l_out of a convolution, and the places of its blocks [component, channel] in arrays."""
 
     l_in: int
     l_edge: int
@@ -96,36 +97,36 @@ class Layout:
 
     paths: tuple[CouplingPath, ...]
     hidden: int
-    """Hidden features of a pair."""
+    """Number of hidden features of a pair."""
     harmonics: int
-    """Spherical harmonics of a pair, (l_max + 1)^2."""
+    """Number of spherical harmonics of a pair, (l_max + 1)^2."""
     features: int
-    """Features of an atom."""
+    """Number of features of an atom."""
     messages: int
-    """Components of a message."""
+    """Number of components of a message."""
     rows: int | None = None
-    """Rows of the last radial layer where it has more than ``hidden``, as for splines, of which few overlap: each pair then
-    uses ``hidden`` consecutive rows, the first of which an index array names."""
+    """Number of rows of the last radial layer if larger than ``hidden``, as for splines: an index array then gives the first of
+    the ``hidden`` consecutive rows that apply to each pair. None if all rows apply to every pair."""
     direct: bool = False
-    """Whether there is no last radial layer, so that hidden features are the radial weights. Paths may share columns then."""
+    """Whether hidden features are the radial weights, without a last radial layer. Paths may then share columns."""
 
     @property
     def numel(self) -> int:
-        """Columns of the last radial layer."""
+        """Number of columns of the last radial layer."""
         return self.hidden if self.direct else sum(path.channels for path in self.paths)
 
     @property
     def depth(self) -> int:
-        """Rows of the last radial layer; 0 where there is none, as the operand is empty then."""
+        """Number of rows of the last radial layer; 0 with ``direct``, where the operand is empty."""
         return 0 if self.direct else self.rows or self.hidden
 
     def row(self, kind: Operand) -> int:
-        """Length of a row of an operand."""
+        """Return the length of a row of an operand."""
         sizes = (self.hidden, self.numel, self.harmonics, self.features, self.messages)
         return sizes[kind.position]
 
     def shape(self, kind: Operand, atoms: int, pairs: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of an operand's array; ``pairs`` are the axes of arrays with values of pairs, of which there may be several."""
+        """Return the shape of an operand's array; ``pairs`` are the leading axes of arrays with values of pairs."""
         if kind is Operand.LAST:
             return self.depth, self.numel
         if kind in (Operand.NODES, Operand.MESSAGE):
@@ -145,7 +146,7 @@ class MultilinearForms:
     kinds: tuple[Operand, ...]
     """Kinds of the operands."""
     outputs: tuple[tuple[Operand, tuple[Monomial, ...]], ...]
-    """For each result, the operand that is left out, which is also its kind, and the monomials of the sum."""
+    """For each result, its kind, which is the operand left out of the monomials, and the monomials of the sum."""
     symmetric: bool = True
     """Whether the list is symmetric."""
 
@@ -186,11 +187,11 @@ class MultilinearForms:
         return dataclasses.replace(self, kinds=kinds, outputs=tuple(outputs))
 
     def _matters(self, operand: int) -> bool:
-        """Whether any result depends on an operand: none does on the empty last layer of ``layout.direct``."""
+        """Return whether any result depends on an operand: none depends on the empty last layer of ``layout.direct``."""
         return not (self.layout.direct and self.kinds[operand] is Operand.LAST)
 
     def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
-        """Sum a cotangent of ``NODES``, which has a row for each pair, over the pairs that point to each atom."""
+        """Sum a cotangent of ``NODES``, with a row for each pair, over the pairs that point to each atom."""
         if self.kinds[operand] is not Operand.NODES:
             return cotangent
         pair_of_slot, _, neighbors, *_ = indices
@@ -228,6 +229,6 @@ class MultilinearForms:
 
 
 def forward(layout: Layout, symmetric: bool) -> MultilinearForms:
-    """Describe the convolution itself, of operands hidden, last, harmonics and nodes."""
+    """Describe the convolution of the operands hidden, last, harmonics and nodes."""
     kinds = (Operand.HIDDEN, Operand.LAST, Operand.HARMONICS, Operand.NODES)
     return MultilinearForms(layout, kinds, ((Operand.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric)

@@ -1,8 +1,7 @@
-"""Whether machine code can be used: the layout of XLA's structures is tried in a process of its own, which may crash.
+"""Check of whether machine code can be used: a small kernel is called in a subprocess, which may crash.
 
-The layout that kernels are compiled for is not part of jaxlib's documented interface. A small kernel, called through it, shows
-whether it holds; with another layout that kernel reads and writes at wrong addresses. The verdict is kept in equipot's cache
-for this jaxlib, LLVM and processor.
+The layout of XLA's structures that kernels are compiled for is not part of jaxlib's documented interface. A kernel compiled for
+a wrong layout reads and writes at wrong addresses. The verdict is kept in equipot's cache for each jaxlib, LLVM and processor.
 """
 
 from __future__ import annotations
@@ -29,24 +28,26 @@ from equipot.kernels import xla_ffi
 from equipot.kernels.ffi_handler import Arguments, FfiLayout, Signature, counting
 
 PATIENCE = 60.0
-"""Seconds that the process may take: wrong addresses may also make a kernel wait for ever."""
+"""Seconds that the subprocess may take: wrong addresses may also make a kernel wait for ever."""
 ROWS, COLUMNS = 64, 3
-"""Of the arrays of the small kernel, whose rows make several parts."""
+"""Shape of the arrays of the small kernel: enough rows for several parts."""
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)}
+"""Signals that end the subprocess if the layout is wrong."""
 VERDICT = "equipot-ffi-verdict:"
-"""What stands before the verdict in the output of the process."""
+"""Start of the line with the verdict in the output of the subprocess."""
 CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
 from equipot.kernels import ffi_check
 ffi_check.tell(sys.argv[1])
 """
+"""Program of the subprocess."""
 LAYOUT = FfiLayout()
 
 
 @functools.cache
 def available() -> bool:
-    """Whether machine code can be made for this processor and called by this jaxlib; a warning says once why not."""
+    """Return whether machine code can be compiled for this processor and called by this jaxlib; if not, warn once."""
     reason = complaint(LAYOUT)
     if reason is None:
         return True
@@ -55,7 +56,7 @@ def available() -> bool:
 
 
 def complaint(layout: FfiLayout) -> str | None:
-    """Why machine code cannot be used with this layout; None where it can."""
+    """Return the reason why machine code cannot be used with this layout; None if machine code can be used."""
     file = _file(layout)
     if file is not None:
         try:
@@ -72,15 +73,17 @@ def complaint(layout: FfiLayout) -> str | None:
 
 
 def _file(layout: FfiLayout) -> Path | None:
+    """Return the cache file of the verdict; None without a cache folder."""
     folder = cache_folder("ffi")
     told = repr((jaxlib.__version__, llvmlite.__version__, xla_ffi.processor(), layout))
     return None if folder is None else folder / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
 
 
 def _ask_process(layout: FfiLayout) -> tuple[str | None, bool]:
-    """Why not, by a process of its own, and whether the next one would say the same.
+    """Run the trial in a subprocess, or in this process if none can be started, as in a program that embeds Python.
 
-    Where no process can be started, as in a program that embeds Python, this one tries it.
+    Returns:
+        The reason why machine code cannot be used, or None; and whether another subprocess would give the same verdict.
     """
     shifted = f"jaxlib {jaxlib.__version__} does not call machine code in the way that equipot knows"
     # Two threads, so that work is shared as on any processor; no accelerator, whose start takes seconds.
@@ -104,14 +107,15 @@ def _ask_process(layout: FfiLayout) -> tuple[str | None, bool]:
 
 
 def tell(layout: str) -> None:
-    """Print the verdict on a layout, given as JSON; called in the process of its own."""
+    """Print the verdict on a layout, given as JSON; called in the subprocess."""
     print(VERDICT + json.dumps(trial(FfiLayout(**json.loads(layout)))), flush=True)
 
 
 def trial(layout: FfiLayout) -> str | None:
-    """Call the small kernel in this process; why machine code cannot be used, None where its numbers are right.
+    """Call the small kernel in this process, which may crash if the layout is wrong.
 
-    With a wrong layout this process may crash.
+    Returns:
+        The reason why machine code cannot be used; None if the kernel gives right numbers.
     """
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, ROWS, COLUMNS)).astype(np.float32)
@@ -127,7 +131,7 @@ def trial(layout: FfiLayout) -> str | None:
 
 
 def _write(builder: ir.IRBuilder, arguments: Arguments) -> None:
-    """Sum and difference of two arrays."""
+    """Write the small kernel: sum and difference of two arrays."""
     real = ir.FloatType()
     begin, end = (builder.mul(row, arguments.shape[1]) for row in arguments.rows(builder))
     with counting(builder, begin, end) as k:

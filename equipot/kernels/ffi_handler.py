@@ -1,7 +1,7 @@
-"""The function that XLA calls for a kernel, in LLVM's language: it divides the rows among the threads of XLA's pool.
+"""LLVM code of the function that XLA calls for a kernel; the function divides the rows among the threads of XLA's pool.
 
 XLA passes one pointer to a structure of its typed foreign-function interface (xla/ffi/api/c_api.h in jaxlib), whose layout
-``FfiLayout`` states. ``ffi_check`` tells whether that is the layout of the jaxlib at hand.
+``FfiLayout`` states. ``ffi_check`` checks that the installed jaxlib has this layout.
 """
 
 from __future__ import annotations
@@ -17,62 +17,66 @@ POINTER = ir.PointerType()
 NULL = ir.Constant(POINTER, None)
 
 PART = 16
-"""Rows of a part, as long as that makes no more than ``MOST_PARTS``."""
+"""Number of rows of a part, unless that gives more than ``MOST_PARTS`` parts."""
 MOST_PARTS = 64
+"""Largest number of parts."""
 
 VERSION = 0, 1
 """Major and minor version of the interface: the oldest that jaxlib still accepts, with the same layout."""
 
 NEXT, DONE, USERS, COUNT, FRAME, JOB = 0, 8, 16, 24, 32, 40
-"""Offsets in a job, and its size: the next part, parts that are done, threads that look at it, how many parts, XLA's frame."""
+"""Byte offsets in a job: next part to compute, number of parts done, number of threads that use the job, number of parts,
+XLA's call frame; and the size of a job."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FfiLayout:
-    """Byte offsets in the structures of XLA's foreign-function interface."""
+    """Byte offsets of members in the structures of XLA's foreign-function interface."""
 
     extension: int = 8
-    """Of the extension in XLA_FFI_CallFrame; null unless XLA asks for metadata."""
+    """Extension in XLA_FFI_CallFrame; null unless XLA asks for metadata."""
     api: int = 16
-    """Of the table of functions in XLA_FFI_CallFrame."""
+    """Table of functions in XLA_FFI_CallFrame."""
     context: int = 24
-    """Of the execution context in XLA_FFI_CallFrame."""
+    """Execution context in XLA_FFI_CallFrame."""
     arguments: int = 72
-    """Of the list of arguments in XLA_FFI_CallFrame."""
+    """List of arguments in XLA_FFI_CallFrame."""
     results: int = 112
-    """Of the list of results in XLA_FFI_CallFrame."""
+    """List of results in XLA_FFI_CallFrame."""
     data: int = 24
-    """Of the elements in XLA_FFI_Buffer."""
+    """Elements in XLA_FFI_Buffer."""
     dimensions: int = 40
-    """Of the shape in XLA_FFI_Buffer."""
+    """Shape in XLA_FFI_Buffer."""
     metadata: int = 24
-    """Of the metadata in XLA_FFI_Metadata_Extension."""
+    """Metadata in XLA_FFI_Metadata_Extension."""
     major: int = 24
-    """Of the major version in XLA_FFI_Metadata."""
+    """Major version in XLA_FFI_Metadata."""
     minor: int = 28
-    """Of the minor version in XLA_FFI_Metadata."""
+    """Minor version in XLA_FFI_Metadata."""
     traits: int = 32
-    """Of the traits in XLA_FFI_Metadata."""
+    """Traits in XLA_FFI_Metadata."""
     schedule: int = 136
-    """Of XLA_FFI_ThreadPool_Schedule in XLA_FFI_Api."""
+    """XLA_FFI_ThreadPool_Schedule in XLA_FFI_Api."""
     threads: int = 144
-    """Of XLA_FFI_ThreadPool_NumThreads in XLA_FFI_Api."""
+    """XLA_FFI_ThreadPool_NumThreads in XLA_FFI_Api."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a handler must know of its kernel."""
+    """Properties of a kernel that its handler depends on."""
 
     inputs: int
+    """Number of operands."""
     outputs: int
+    """Number of results."""
     parts: int | None = None
-    """Number of parts that the work is divided into; where None, ``parts`` of the rows of the first input."""
+    """Number of parts that the work is divided into; None for ``parts(rows)`` of the rows of the first operand."""
     layout: FfiLayout = FfiLayout()
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Values that the body of a kernel can use."""
+    """LLVM values that the body of a kernel can use."""
 
     inputs: tuple[ir.Value, ...]
     """Pointers to the elements of the operands."""
@@ -86,17 +90,17 @@ class Arguments:
     """Number of parts."""
 
     def rows(self, builder: ir.IRBuilder) -> tuple[ir.Value, ir.Value]:
-        """First row of this part, and the one after its last."""
+        """Return the first row of this part, and the row after its last."""
         border = lambda k: builder.sdiv(builder.mul(self.shape[0], k), self.count)
         return border(self.part), border(builder.add(self.part, I64(1)))
 
 
 Write = Callable[[ir.IRBuilder, Arguments], None]
-"""Writes the body of a kernel."""
+"""Function that writes the body of a kernel."""
 
 
 def parts(rows: int) -> int:
-    """Number of parts that ``rows`` rows are divided into."""
+    """Return the number of parts that ``rows`` rows are divided into."""
     return max(1, min(MOST_PARTS, -(-rows // PART)))
 
 
@@ -120,10 +124,10 @@ def module(name: str, write: Write, signature: Signature) -> ir.Module:
 
 
 def _handler(made: ir.Module, name: str, kernel: ir.Function, signature: Signature) -> None:
-    """Write the function that XLA calls: other threads of XLA's pool are asked for help, and all parts are done at its end.
+    """Write the function that XLA calls, which shares the parts with other threads of XLA's pool and returns after the last.
 
-    Helpers and caller take one part after the other from a counter. A helper that comes too late finds nothing left; the
-    job's memory is freed by whoever leaves last.
+    Helper threads and the calling thread take one part after the other from a counter. A helper that starts after the last part
+    was taken returns at once; the last thread that leaves the job frees its memory.
     """
     helper = ir.Function(made, ir.FunctionType(ir.VoidType(), [POINTER]), f"{name}_help")
     helper.linkage = "internal"
@@ -170,28 +174,28 @@ class _Frame:
     layout: FfiLayout
 
     def buffers(self, offset: int, count: int) -> tuple[ir.Value, ...]:
-        """Pointers to the elements of ``count`` buffers, from the list at ``offset``."""
+        """Load the pointers to the elements of ``count`` buffers, from the list at ``offset``."""
         b = self.builder
         return tuple(_load(b, _load(b, _load(b, self.pointer, offset), 8 * k), self.layout.data) for k in range(count))
 
     def dimensions(self) -> tuple[ir.Value, ir.Value]:
-        """First two dimensions of the first argument."""
+        """Load the first two dimensions of the first argument."""
         b = self.builder
         shape = _load(b, _load(b, _load(b, self.pointer, self.layout.arguments), 0), self.layout.dimensions)
         return _load(b, shape, 0, I64), _load(b, shape, 8, I64)
 
     def context(self) -> ir.Value:
-        """XLA's execution context."""
+        """Load the pointer to XLA's execution context."""
         return _load(self.builder, self.pointer, self.layout.context)
 
     def call(self, offset: int, request: ir.Value) -> ir.Value:
-        """Call the function of the interface at ``offset``; the value is an error or null."""
+        """Call the function of the interface at ``offset``; the returned value is a pointer to an error, or null."""
         kind = ir.FunctionType(POINTER, [POINTER]).as_pointer()
         function = _load(self.builder, _load(self.builder, self.pointer, self.layout.api), offset, kind)
         return self.builder.call(function, [request])
 
     def threads(self) -> ir.Value:
-        """Number of threads of XLA's pool; 1 where there is no pool."""
+        """Ask for the number of threads of XLA's pool; 1 without a pool."""
         b = self.builder
         found, request = _room(b, 1), _room(b, 4)
         b.store(I64(1), found)
@@ -203,7 +207,7 @@ class _Frame:
         return b.select(usable, found, I64(1))
 
     def answer_metadata(self) -> None:
-        """Return the version of the interface where XLA asks for it, as it does when a handler is registered."""
+        """Answer with the version of the interface and return if XLA asks for metadata, when a handler is registered."""
         b = self.builder
         extension = _load(b, self.pointer, self.layout.extension)
         with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(extension, I64), I64(0))):
@@ -215,7 +219,7 @@ class _Frame:
 
 
 def _take_parts(builder: ir.IRBuilder, job: ir.Value, kernel: ir.Function) -> None:
-    """Write the loop that takes part after part from the counter of a job, and computes each."""
+    """Write the loop that takes part after part from the counter of a job, and computes each part."""
     frame, count = _load(builder, job, FRAME), _load(builder, job, COUNT, I64)
     again, work, over = (builder.append_basic_block(label) for label in ("again", "work", "over"))
     builder.branch(again)
@@ -230,14 +234,14 @@ def _take_parts(builder: ir.IRBuilder, job: ir.Value, kernel: ir.Function) -> No
 
 
 def _leave(builder: ir.IRBuilder, job: ir.Value) -> None:
-    """Write a thread's goodbye to a job, whose memory the last one frees."""
+    """Write the end of a thread's use of a job; the last thread frees the memory of the job."""
     users = builder.atomic_rmw("sub", _at(builder, job, USERS), I64(1), "seq_cst")
     with builder.if_then(builder.icmp_signed("==", users, I64(1))):
         builder.call(external(builder.module, "free", ir.VoidType(), [POINTER]), [job])
 
 
 def _count(builder: ir.IRBuilder, rows: ir.Value) -> ir.Value:
-    """``parts``, computed where the kernel runs."""
+    """Write the computation of ``parts(rows)`` at run time."""
     wanted = builder.sdiv(builder.add(rows, I64(PART - 1)), I64(PART))
     least = builder.select(builder.icmp_signed("<", wanted, I64(1)), I64(1), wanted)
     return builder.select(builder.icmp_signed(">", least, I64(MOST_PARTS)), I64(MOST_PARTS), least)
@@ -249,10 +253,12 @@ def _room(builder: ir.IRBuilder, words: int) -> ir.Value:
 
 
 def _at(builder: ir.IRBuilder, base: ir.Value, offset: int) -> ir.Value:
+    """Return the address ``offset`` bytes behind ``base``."""
     return builder.gep(base, [I64(offset)], source_etype=I8)
 
 
 def _load(builder: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type = POINTER) -> ir.Value:
+    """Load a value ``offset`` bytes behind ``base``."""
     return builder.load(_at(builder, base, offset), typ=kind)
 
 

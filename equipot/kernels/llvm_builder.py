@@ -1,4 +1,4 @@
-"""Loops, vectors and small matrix products in LLVM's language."""
+"""Loops, vectors and small matrix products as LLVM instructions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from equipot.kernels.ffi_handler import I8, I32, I64, POINTER, counting, externa
 from equipot.kernels.xla_ffi import vector_bytes, vector_registers
 
 Index = ir.Value | int
+"""An index, known when the kernel is written (int) or when it runs (ir.Value)."""
 
 ROWS = 6
-"""Rows of a register tile in a matrix product: six rows of four vectors leave 32 registers room for what they are made from."""
+"""Rows of a register tile in a matrix product: of 32 registers, six rows of four vectors leave eight for the factors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +24,13 @@ class Matrix:
     """A matrix in memory."""
 
     strides: tuple[int, int]
-    """Elements from one row to the next, and from one column to the next."""
+    """Number of elements from one row to the next, and from one column to the next."""
     base: ir.Value
+    """Address of the first element."""
 
 
 class Emitter:
-    """Writes instructions of a function; operations on indices that are Python integers are done while it is written."""
+    """Writes instructions of a function. Operations on indices that are Python integers are computed at once, not written."""
 
     def __init__(self, builder: ir.IRBuilder, real: ir.Type) -> None:
         self.b = builder
@@ -39,7 +41,7 @@ class Emitter:
     # Integers
 
     def index(self, value: Index) -> ir.Value:
-        """Constant for a Python integer."""
+        """Convert a Python integer to a constant."""
         return I64(value) if isinstance(value, int) else value
 
     def add(self, x: Index, y: Index) -> Index:
@@ -75,73 +77,73 @@ class Emitter:
 
     @contextlib.contextmanager
     def loop(self, count: Index, step: int = 1, start: Index = 0) -> Iterator[ir.Value]:
-        """``for index in range(start, count, step)``."""
+        """Write the loop ``for index in range(start, count, step)``."""
         with counting(self.b, self.index(start), self.index(count), step) as index:
             yield index
 
     # Memory
 
     def pointer(self, base: ir.Value, offset: Index, kind: ir.Type | None = None) -> ir.Value:
-        """Address of element ``offset`` of an array."""
+        """Return the address of element ``offset`` of an array."""
         return self.b.gep(base, [self.index(offset)], inbounds=True, source_etype=kind or self.real)
 
     def load(self, base: ir.Value, offset: Index, lanes: int = 1, kind: ir.Type | None = None) -> ir.Value:
-        """Read ``lanes`` elements from ``offset`` on."""
+        """Load ``lanes`` elements from element ``offset`` on."""
         kind = kind or self.real
         size = 8 if kind in (I64, ir.DoubleType()) else 1 if kind == I8 else 4
         return self.b.load(self.pointer(base, offset, kind), typ=self.vector(lanes, kind), align=size)
 
     def store(self, value: ir.Value, base: ir.Value, offset: Index, kind: ir.Type | None = None) -> None:
-        """Write a number or a vector from element ``offset`` on."""
+        """Store a number or a vector from element ``offset`` on."""
         kind = kind or self.real
         size = 8 if kind in (I64, ir.DoubleType()) else 1 if kind == I8 else 4
         self.b.store(value, self.pointer(base, offset, kind), align=size)
 
     def variable(self, value: ir.Value) -> ir.Value:
-        """Reserve memory for a value that changes, which the optimiser turns into a register."""
+        """Reserve memory, which the optimiser turns into a register, for a value that changes; return its address."""
         with self.b.goto_entry_block():
             place = self.b.alloca(value.type)
         self.b.store(value, place)
         return place
 
     def read(self, place: ir.Value) -> ir.Value:
-        """Read a ``variable``."""
+        """Load the value of a ``variable``."""
         return self.b.load(place, typ=place.allocated_type)
 
     def malloc(self, count: Index) -> ir.Value:
-        """Allocate memory for ``count`` numbers, from the beginning of a cache line; ``free`` gives it back."""
+        """Allocate memory for ``count`` numbers, aligned to a cache line, to be freed by ``free``."""
         line = 64
         reserved = self.b.add(self.b.mul(self.index(count), I64(self.bytes)), I64(2 * line))
         raw = self.b.call(external(self.b.module, "malloc", POINTER, [I64]), [reserved])
         number = self.b.and_(self.b.add(self.b.ptrtoint(raw, I64), I64(2 * line - 1)), I64(-line))
         memory = self.b.inttoptr(number, POINTER)
-        # The address that malloc gave is stored just before.
+        # The address that malloc returned is stored before the aligned memory.
         self.b.store(raw, self.b.gep(memory, [I64(-8)], source_etype=I8))
         return memory
 
     def free(self, memory: ir.Value) -> None:
-        """Give memory of ``malloc`` back."""
+        """Free memory of ``malloc``."""
         raw = self.b.load(self.b.gep(memory, [I64(-8)], source_etype=I8), typ=POINTER)
         self.b.call(external(self.b.module, "free", ir.VoidType(), [POINTER]), [raw])
 
     # Vectors
 
     def vector(self, lanes: int, kind: ir.Type | None = None) -> ir.Type:
-        """Type of ``lanes`` numbers."""
+        """Return the type of ``lanes`` numbers."""
         return (kind or self.real) if lanes == 1 else ir.VectorType(kind or self.real, lanes)
 
     def zero(self, lanes: int) -> ir.Value:
-        """Zero in all lanes."""
+        """Return zero in all lanes."""
         return self.constant(0.0, lanes)
 
     def constant(self, value: float, lanes: int) -> ir.Value:
-        """One number in all lanes."""
+        """Return one number in all lanes."""
         if lanes == 1:
             return ir.Constant(self.real, value)
         return ir.Constant(ir.VectorType(self.real, lanes), [value] * lanes)
 
     def constants(self, values: list[float]) -> ir.Value:
-        """A vector of given numbers."""
+        """Return a vector of given numbers."""
         return ir.Constant(ir.VectorType(self.real, len(values)), values)
 
     def splat(self, scalar: ir.Value, lanes: int) -> ir.Value:
@@ -154,7 +156,7 @@ class Emitter:
         return self.b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask)
 
     def widen(self, value: ir.Value, lanes: int) -> ir.Value:
-        """Lengthen a vector by zeros to ``lanes``."""
+        """Extend a vector by zeros to ``lanes``."""
         have = value.type.count if isinstance(value.type, ir.VectorType) else 1
         if have == lanes:
             return value
@@ -166,7 +168,7 @@ class Emitter:
         return self.b.shuffle_vector(value, ir.Constant(value.type, [0.0] * have), mask)
 
     def fma(self, x: ir.Value, y: ir.Value, z: ir.Value | None) -> ir.Value:
-        """x y + z."""
+        """x y + z, or x y where z is None."""
         if z is None:
             return self.b.fmul(x, y)
         vector = isinstance(x.type, ir.VectorType)
@@ -178,7 +180,7 @@ class Emitter:
         return self.b.call(function, [x, y, z])
 
     def sum(self, value: ir.Value) -> ir.Value:
-        """Sum over the lanes of a vector, adding halves."""
+        """Sum over the lanes of a vector, by repeatedly adding its halves."""
         lanes = value.type.count if isinstance(value.type, ir.VectorType) else 1
         while lanes > 1:
             half = lanes // 2
@@ -194,7 +196,7 @@ class Emitter:
     # Patterns
 
     def blocks(self, size: int, body: Callable[[Index, int], None]) -> None:
-        """Write ``body(offset, lanes)`` over ``size`` elements: whole vectors first, then the remainder in smaller ones."""
+        """Write ``body(offset, lanes)`` for ``size`` elements: whole vectors first, then smaller vectors for the remainder."""
         whole = size // self.lanes
         if whole > 2:
             with self.loop(whole * self.lanes, self.lanes) as offset:
@@ -206,7 +208,7 @@ class Emitter:
             body(offset, lanes)
 
     def tails(self, size: int) -> Iterator[tuple[int, int]]:
-        """Offsets and lanes of the vectors, each half as wide as the one before, that cover the remainder of ``size``."""
+        """Yield offset and lanes of vectors of decreasing powers of two that cover the remainder of ``size``."""
         offset, lanes = size - size % self.lanes, self.lanes
         while offset < size:
             lanes //= 2
@@ -215,9 +217,9 @@ class Emitter:
                 offset += lanes
 
     def matmul(self, a: Matrix, b: Matrix, c: Matrix, rows: Index, inner: Index, columns: int, add: bool) -> None:
-        """Write the matrix product c = a b, or c += a b where ``add``; ``inner`` is the dimension that is summed over.
+        """Write the matrix product c = a b, or c += a b with ``add``; ``inner`` is the dimension that is summed over.
 
-        A number of rows that is not known when this is written must be a multiple of ``ROWS``; columns of b and c are
+        If ``rows`` is not an int, its value at run time must be a multiple of ``ROWS``. The elements of a row of b and of c are
         contiguous.
         """
         known = rows if isinstance(rows, int) else None
@@ -239,6 +241,7 @@ class Emitter:
         self.b.call(function, [a.base, b.base, c.base, self.index(rows), self.index(inner)])
 
     def _tiles(self, a: Matrix, b: Matrix, c: Matrix, rows: Index, inner: Index, columns: int, add: bool) -> None:
+        """Write a matrix product as tiles that fit into the registers."""
         group = 4 if vector_registers() >= 32 else 2
         whole = columns // self.lanes
         tiles = [(first * self.lanes, [self.lanes] * min(group, whole - first)) for first in range(0, whole, group)]
@@ -253,6 +256,7 @@ class Emitter:
     def _tile(
         self, a: Matrix, b: Matrix, c: Matrix, i: Index, count: int, inner: Index, offset: int, widths: list[int], add: bool
     ) -> None:
+        """Write a tile of a matrix product: ``count`` rows from ``i``, vectors of ``widths`` lanes from column ``offset``."""
         starts = [offset + sum(widths[:k]) for k in range(len(widths))]
         sums = [[self.variable(self.zero(lanes)) for lanes in widths] for _ in range(count)]
         with self.loop(inner) as r:

@@ -30,7 +30,7 @@ def evaluate(
         x: Variables.
         coefficients: Coefficients of each species, in the order of ``polynomial.terms``.
         species: Species of each atom.
-        polynomial: The monomials of each output.
+        polynomial: Monomials of each output.
     """
     dtype = jnp.result_type(x, coefficients)
     forms = forward(polynomial, coefficients.shape[0])
@@ -38,13 +38,14 @@ def evaluate(
 
 
 def plain(species: Array, *operands: Array, forms: PolynomialForms) -> list[Array]:
-    """Compute the results in JAX, with derivatives by JAX."""
+    """Compute the results of ``forms`` in JAX, with derivatives by JAX."""
     return [sum(_term(kind, term, species, operands, forms) for term in terms) for kind, terms in forms.outputs]
 
 
 def _term(
     kind: Operand, term: DirectionalDerivative, species: Array, operands: tuple[Array, ...], forms: PolynomialForms
 ) -> Array:
+    """Compute one directional derivative, with the factor ``kind`` left out."""
     x = operands[BASE]
 
     def derivative(x: Array, coefficients: Array) -> Array:
@@ -63,7 +64,7 @@ def _term(
 
 
 def native(species: Array, *operands: Array, forms: PolynomialForms) -> list[Array]:
-    """Compute the results by a kernel for this processor where there is one."""
+    """Compute the results of ``forms`` by machine code; by ``plain`` where there is none for this processor."""
     if not polynomial_code.possible(forms.polynomial, operands[0].dtype):
         return plain(species, *operands, forms=forms)
     return polynomial_code.call(forms, species, operands)
@@ -72,8 +73,8 @@ def native(species: Array, *operands: Array, forms: PolynomialForms) -> list[Arr
 polynomial_p = primitive.make("equipot_polynomial", plain, native)
 
 
-# The plain formulation: the terms of degree nu are x_p times a sum over monomials of degree nu - 1, so that values come from
-# one matrix product; by Euler's theorem the gradient of these terms is nu times that product, so that it costs nothing extra.
+# The plain formulation: the terms of degree nu are x_p times a sum over monomials of degree nu - 1, a single matrix product;
+# by Euler's theorem the gradient of these terms is nu times that product, so that gradients cost nothing extra.
 
 
 def products(x: Array, coefficients: Array, species: Array, polynomial: Polynomial) -> Float[Array, "atoms dim channels"]:
@@ -83,26 +84,28 @@ def products(x: Array, coefficients: Array, species: Array, polynomial: Polynomi
 
 
 def degrees(polynomial: Polynomial) -> list[int]:
-    """Degrees of the monomials of a polynomial, ascending."""
+    """Return the degrees of the monomials of a polynomial, ascending."""
     return sorted({len(monomial) for monomial, _ in polynomial.terms})
 
 
 @functools.lru_cache(maxsize=64)
 def monomials(size: int, degree: int) -> tuple[tuple[int, ...], ...]:
-    """Multisets of ``degree`` out of ``size`` variables, ascending."""
+    """List all monomials of a degree as ascending indices of the variables, in lexicographic order."""
     return tuple(itertools.combinations_with_replacement(range(size), degree))
 
 
 def multiplicity(monomial: tuple[int, ...]) -> int:
-    """Number of orders in which the variables of a monomial can be written."""
+    """Return the number of distinct orders of the variables of a monomial."""
     return functools.reduce(lambda n, count: n // factorial(count), Counter(monomial).values(), factorial(len(monomial)))
 
 
 @functools.lru_cache(maxsize=64)
-def _places(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficient of monomial q of degree - 1 times x_p in output d, [q, p, d], and the share of that product in it, [q, p].
+def _coefficient_of_product(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the coefficient that multiplies monomial q of degree - 1 times x_p.
 
-    A product without a coefficient has the index behind the last.
+    Returns:
+        Index of the coefficient in output d, [q, p, d], the number of coefficients where there is none; and the share of the
+        coefficient that the product gets, [q, p], since several products are one monomial.
     """
     index = {term: k for k, term in enumerate(polynomial.terms)}
     rows = monomials(polynomial.size, degree - 1)
@@ -118,18 +121,18 @@ def _places(polynomial: Polynomial, degree: int) -> tuple[np.ndarray, np.ndarray
 
 
 def table(coefficients: Array, polynomial: Polynomial, degree: int) -> Float[Array, "species channels q p d"]:
-    """Coefficients of one degree, symmetric under exchange of variables, zero for monomials without a coefficient."""
-    where, share = _places(polynomial, degree)
+    """Arrange the coefficients of one degree by product of a monomial q and a variable p; zero where there is none."""
+    where, share = _coefficient_of_product(polynomial, degree)
     padded = jnp.pad(coefficients, ((0, 0), (0, 1), (0, 0)))
     return jnp.moveaxis(padded[:, where], -1, 1) * jnp.asarray(share[..., None], coefficients.dtype)
 
 
 def evaluate_monomials(x: Float[Array, "*batch p"], degree: int) -> Float[Array, "*batch q"]:
-    """All monomials of one degree, in the order of ``monomials``."""
+    """Compute all monomials of one degree, in the order of ``monomials``."""
     if degree == 0:
         return jnp.ones((*x.shape[:-1], 1), x.dtype)
     size = x.shape[-1]
-    # Those whose smallest index is p are x_p times those of one degree less with indices from p on: a suffix of that list.
+    # Monomials with smallest index p are x_p times a suffix of the list of one degree less: the monomials of indices >= p.
     lower = evaluate_monomials(x, degree - 1)
     first = [m[0] if m else 0 for m in monomials(size, degree - 1)]
     starts = [next((k for k, f in enumerate(first) if f >= p), 0) for p in range(size)] if degree > 1 else [0] * size
@@ -137,7 +140,7 @@ def evaluate_monomials(x: Float[Array, "*batch p"], degree: int) -> Float[Array,
 
 
 def _products(x: Array, tables: dict[int, Array], species: Array) -> dict[int, Array]:
-    """For each degree, [channels, atoms, p, d]: the cofactor of x_p."""
+    """Compute the cofactor of x_p for each degree, [channels, atoms, p, d]."""
     out = {}
     for degree, c in tables.items():
         m = evaluate_monomials(x, degree - 1)
@@ -153,7 +156,7 @@ def _products(x: Array, tables: dict[int, Array], species: Array) -> dict[int, A
 def _polynomial(
     x: Float[Array, "channels atoms p"], tables: dict[int, Array], species: Int[Array, " atoms"]
 ) -> Float[Array, "channels atoms d"]:
-    """sum_nu sum_p x_p sum_q m_q(x) c_nu[species, channel, q, p, d]."""
+    """Compute sum_nu sum_p x_p sum_q m_q(x) c_nu[species, channel, q, p, d], m_q the monomials of degree nu - 1."""
     return jnp.einsum("cnp,cnpd->cnd", x, sum(_products(x, tables, species).values()))
 
 

@@ -1,9 +1,9 @@
 """Machine code of directional derivatives of polynomials.
 
-Channels lie along vector registers; everything else is unrolled. Directions enter as in forward differentiation: x becomes
+Channels lie along vector registers; all other loops are unrolled. Directions enter as in forward differentiation: x becomes
 x + e_1 u_1 + e_2 u_2 + ..., where every e_j squares to zero, and D^k P[u_1, ..., u_k] is the coefficient of e_1 ... e_k. Values
-are evaluated by Horner's rule over the tree of monomials; a derivative with respect to a direction that is left out is the
-backward sweep through the same tree, which takes about three operations for each coefficient.
+are evaluated by Horner's rule over the tree of monomials; a derivative with respect to a direction that is left out is a
+backward sweep through that tree, which takes about three operations for each coefficient.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from equipot.kernels.polynomial_forms import BASE, DirectionalDerivative, Operan
 from equipot.kernels.xla_ffi import REAL
 
 MOST_TERMS = 10_000
-"""Largest polynomial that is unrolled."""
+"""Largest number of terms of a polynomial that machine code is made for."""
 Dual = dict[int, ir.Value]
-"""Number with nilpotent parts: the coefficient of each product of e's, whose bits are set in the key. Absent ones are zero."""
+"""Number with nilpotent parts: coefficients by product of e's, given as a set of bits; products without a key have zero."""
 
 
 def possible(polynomial: Polynomial, dtype: jnp.dtype) -> bool:
-    """Whether there is a kernel for this polynomial and type on this processor."""
+    """Return whether machine code for this polynomial and type of numbers can be compiled and called on this processor."""
     return len(polynomial.terms) <= MOST_TERMS and str(dtype) in REAL and ffi_check.available()
 
 
@@ -43,23 +43,28 @@ def call(forms: PolynomialForms, species: Int[Array, " atoms"], operands: Sequen
     shapes = forms.shapes(species.shape, wide[0].shape)
     results = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     write = lambda builder, arguments: _Writer(Emitter(builder, REAL[str(dtype)]), forms, width, arguments).write()
-    # Sums over atoms are made by one thread for each block of channels.
-    inputs, fixed = 1 + len(wide), width // lanes if _sums(forms) else None
+    # Sums over atoms are computed by one thread for each block of channels.
+    inputs, fixed = 1 + len(wide), width // lanes if _sums_over_atoms(forms) else None
     signature = Signature(inputs, len(results), fixed)
     found = xla_ffi.call("polynomial", (forms, width), write, [species[:, None], *wide], results, signature)
     return [y[..., :channels] if width > channels else y for y in found]
 
 
-def _sums(forms: PolynomialForms) -> bool:
+def _sums_over_atoms(forms: PolynomialForms) -> bool:
+    """Return whether any result is a sum over atoms."""
     return any(kind is Operand.COEFFICIENTS for kind, _ in forms.outputs)
 
 
 class Tree:
-    """Monomials by their first variable, then their second, and so on."""
+    """Tree of monomials, branched by their first variable, then their second, and so on.
+
+    Attributes:
+        here: (output, index of the coefficient) of each monomial that ends at this node.
+        below: Subtrees by their variable.
+    """
 
     def __init__(self, monomials: Iterable[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]) -> None:
         self.here: tuple[tuple[int, int], ...] = ()
-        """(output, index of the coefficient) of the monomial that ends here."""
         below: dict[int, list] = {}
         for monomial, entries in monomials:
             if monomial:
@@ -71,6 +76,7 @@ class Tree:
 
 @functools.lru_cache(maxsize=32)
 def _tree(polynomial: Polynomial) -> Tree:
+    """Make the tree of the monomials of a polynomial."""
     found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for k, (monomial, d) in enumerate(polynomial.terms):
         found.setdefault(monomial, []).append((d, k))
@@ -93,7 +99,7 @@ class _Writer:
 
     def write(self) -> None:
         e, blocks = self.e, self.width // self.e.lanes
-        if _sums(self.forms):
+        if _sums_over_atoms(self.forms):
             block = e.mul(self.arguments.part, e.lanes)
             for o, (kind, _) in enumerate(self.forms.outputs):
                 if kind is Operand.COEFFICIENTS:
@@ -107,7 +113,7 @@ class _Writer:
                 self._atom(n, block)
 
     def _atom(self, n: ir.Value, block: Index) -> None:
-        """All results for one block of channels of an atom."""
+        """Write all results for one block of channels of an atom."""
         e, p = self.e, self.polynomial
         s = e.b.sext(e.load(self.species, n, kind=I32), I64)
         self.table = e.add(e.mul(s, len(p.terms) * self.width), block)
@@ -125,16 +131,18 @@ class _Writer:
             {Operand.OUTPUT: self._values, Operand.DIRECTION: self._slopes, Operand.COEFFICIENTS: self._moments}[kind](o, terms)
 
     def _operand(self, operand: int, kind: Operand, row: int) -> ir.Value:
+        """Load a row of an operand for the present atom (or its species) and block of channels."""
         base = self.table if kind is Operand.COEFFICIENTS else self.own[kind]
         return self.e.load(self.inputs[operand], self.e.add(base, row * self.width), self.e.lanes)
 
     def _store(self, o: int, kind: Operand, rows: Iterable[tuple[int, ir.Value | None]]) -> None:
+        """Store (row, value) of output ``o`` for the present atom and block of channels; None stands for zero."""
         for row, value in rows:
             where = self.e.add(self.own[kind], row * self.width)
             self.e.store(self.e.zero(self.e.lanes) if value is None else value, self.arguments.outputs[o], where)
 
     def _mask(self, term: DirectionalDerivative) -> int:
-        """The set of e's of a term's directions."""
+        """Return the set of e's of a term's directions."""
         seen: Counter[int] = Counter()
         mask = 0
         for u in term.directions:
@@ -144,7 +152,7 @@ class _Writer:
         return mask
 
     def _multiply(self, x: Dual, y: Dual, wanted: set[int], start: Dual | None = None) -> Dual:
-        """start + x y, at the sets that are wanted."""
+        """Compute start + x y, only the products of e's in ``wanted``."""
         out = dict(start or {})
         for a, xa in x.items():
             for b, yb in y.items():
@@ -155,7 +163,7 @@ class _Writer:
     # Values
 
     def _values(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
-        """D^k P(x; c)[u_1, ..., u_k]."""
+        """Write D^k P(x; c)[u_1, ..., u_k]."""
         total: list[ir.Value | None] = [None] * self.polynomial.dim
         for c in sorted({t.coefficients for t in terms}):
             masks = [self._mask(t) for t in terms if t.coefficients == c]
@@ -168,7 +176,7 @@ class _Writer:
         self._store(o, Operand.OUTPUT, enumerate(total))
 
     def _horner(self, tree: Tree, c: int, wanted: set[int]) -> dict[int, Dual]:
-        """For each output, the polynomial below a node of the tree."""
+        """Compute the polynomial below a node of the tree, for each output."""
         out: dict[int, Dual] = {d: {0: self._operand(c, Operand.COEFFICIENTS, k)} for d, k in tree.here}
         for p, below in tree.below.items():
             for d, value in self._horner(below, c, wanted).items():
@@ -178,11 +186,11 @@ class _Writer:
     # Derivatives with respect to a direction
 
     def _slopes(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
-        """Gradient of sum_d g_d D^k P_d(x; c)[u_1, ..., u_k] with respect to x."""
+        """Write the gradient of sum_d g_d D^k P_d(x; c)[u_1, ..., u_k] with respect to x."""
         whole = functools.reduce(int.__or__, (self._mask(t) for t in terms))
         weights: dict[int, list[tuple[int, int]]] = {}
         for t in terms:
-            # Coefficients carry the e's that a term lacks of the whole set.
+            # Coefficients are multiplied by the e's of the union that a term lacks.
             weights.setdefault(whole & ~self._mask(t), []).append((t.coefficients, t.output))
         outputs = {
             g: [self._operand(g, Operand.OUTPUT, d) for d in range(self.polynomial.dim)] for g in {t.output for t in terms}
@@ -199,7 +207,7 @@ class _Writer:
             return out
 
         def visit(tree: Tree, product: Dual) -> Dual:
-            """The polynomial below a node; ``product`` is that of the variables above it."""
+            """Compute the polynomial below a node; ``product`` is the product of the variables above the node."""
             total = coefficient(tree)
             for p, below in tree.below.items():
                 inner = visit(below, self._multiply(product, self.x[p], wanted) if below.below else {})
@@ -214,7 +222,7 @@ class _Writer:
     # Derivatives with respect to coefficients
 
     def _moments(self, o: int, terms: Sequence[DirectionalDerivative]) -> None:
-        """g_d times the monomials, at the directions, added for all atoms of a species."""
+        """Write the derivative with respect to the coefficients: g_d D^k of the monomials, summed over atoms of a species."""
         masks = [self._mask(t) for t in terms]
         wanted = _subsets(masks)
         outputs = {
@@ -236,5 +244,5 @@ class _Writer:
 
 
 def _subsets(masks: Iterable[int]) -> set[int]:
-    """All subsets of these sets."""
+    """Return all subsets of sets of bits."""
     return {sub for mask in masks for sub in range(mask + 1) if sub & ~mask == 0}

@@ -1,11 +1,11 @@
-"""Sums of directional derivatives of polynomials: what is computed together, and what the derivatives are.
+"""Sums of directional derivatives of polynomials, closed under differentiation.
 
     P_d(x; c) = sum_M  c[s, (M, d)]  x_{M_1} x_{M_2} ...
 
-for each atom of species s and each channel, M running over monomials. The derivative D^k P(x; c)[u_1, ..., u_k] is linear in
-every direction u, in the coefficients c and in the factor of the outputs. Leaving one of these factors out gives every term
-that a differentiation of any order, forward or backward, asks for, so that ``PolynomialForms``, which says which sums of
-such terms are wanted, is closed under differentiation.
+for each atom of species s and each channel, M running over monomials. The derivative sum_d g_d D^k P_d(x; c)[u_1, ..., u_k] is
+linear in every direction u, in the coefficients c and in the factors g of the outputs. Differentiation of any order, forward or
+backward, gives sums of such derivatives with one of these factors left out. ``PolynomialForms`` describes several such sums,
+and is therefore closed under differentiation.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 OPEN = -1
+"""Index of the factor that is left out."""
 BASE = 0
-"""The operand x at which everything is evaluated."""
+"""Index of the operand x, at which derivatives are evaluated."""
 
 
 class Operand(enum.IntEnum):
-    """Factors that a directional derivative is linear in, as the kind of an operand or of a result, with its shape."""
+    """Kind of an operand or of a result, with the shape of its array; a directional derivative is linear in each kind."""
 
     DIRECTION = 0
-    """[atoms, size, channels], the shape of the base too."""
+    """Direction u, or the base x: [atoms, size, channels]."""
     COEFFICIENTS = 1
-    """[species, terms, channels]."""
+    """Coefficients c: [species, terms, channels]."""
     OUTPUT = 2
-    """[atoms, dim, channels]."""
+    """Outputs P, or factors g of the outputs: [atoms, dim, channels]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +48,17 @@ class Polynomial:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class DirectionalDerivative:
-    """D^k P(x; c)[directions] times the factor of the output; one of these operands is left out (``OPEN``)."""
+    """sum_d g_d D^k P_d(x; c)[directions] with one of the factors left out (``OPEN``)."""
 
     directions: tuple[int, ...]
-    """Operands that are the directions, ascending: the order of differentiation does not matter."""
+    """Indices of the operands that are the directions, ascending."""
     coefficients: int
-    """Operand that holds the coefficients."""
+    """Index of the operand that holds the coefficients c."""
     output: int
-    """Operand that the outputs are multiplied by."""
+    """Index of the operand that holds the factors g of the outputs."""
 
     def replaced(self, kind: Operand, operand: int, by: int) -> list[DirectionalDerivative]:
-        """Replace ``operand`` by operand ``by``: one term for each of its occurrences as a factor of this kind."""
+        """Replace ``operand`` by ``by`` as a factor of this kind; return one term for each occurrence."""
         if kind is Operand.COEFFICIENTS:
             return [dataclasses.replace(self, coefficients=by)] if self.coefficients == operand else []
         if kind is Operand.OUTPUT:
@@ -67,15 +68,15 @@ class DirectionalDerivative:
         return [dataclasses.replace(self, directions=tuple(sorted(d))) for d in directions]
 
     def along(self, direction: int) -> DirectionalDerivative:
-        """Derivative with respect to the base, along the operand ``direction``."""
+        """Differentiate with respect to the base, along the operand ``direction``."""
         return dataclasses.replace(self, directions=tuple(sorted((*self.directions, direction))))
 
     def operands(self) -> set[int]:
-        """Operands of all factors."""
+        """Return the indices of all operands."""
         return {*self.directions, self.coefficients, self.output} - {OPEN}
 
     def renumbered(self, number: dict[int, int]) -> DirectionalDerivative:
-        """Give every operand its new ``number``."""
+        """Replace the index of every operand by ``number[index]``."""
         return DirectionalDerivative(
             tuple(sorted(number[u] for u in self.directions)), number[self.coefficients], number[self.output]
         )
@@ -94,7 +95,7 @@ class PolynomialForms:
     kinds: tuple[Operand, ...]
     """Kinds of the operands."""
     outputs: tuple[tuple[Operand, tuple[DirectionalDerivative, ...]], ...]
-    """For each result, the factor that is left out, which is also its kind, and the terms of the sum."""
+    """For each result, its kind, which is the factor left out of the terms, and the terms of the sum."""
 
     indices = 1
 
@@ -136,7 +137,7 @@ class PolynomialForms:
         return cotangent
 
     def pruned(self) -> tuple[PolynomialForms, tuple[int, ...], tuple[int, ...]]:
-        """See ``primitive.Forms``; a derivative of higher order than the degree of the polynomial is zero and has no terms."""
+        """See ``primitive.Forms``. Derivatives of higher order than the degree of the polynomial are zero and dropped."""
         degree = max((len(monomial) for monomial, _ in self.polynomial.terms), default=0)
         alive = [(kind, [t for t in terms if len(t.directions) <= degree]) for kind, terms in self.outputs]
         outputs = tuple(k for k, (_, terms) in enumerate(alive) if terms)
@@ -155,6 +156,6 @@ class PolynomialForms:
 
 
 def forward(polynomial: Polynomial, species: int) -> PolynomialForms:
-    """Describe the values of the polynomial, of operands base and coefficients."""
+    """Describe the values of the polynomial; the operands are base and coefficients."""
     value = DirectionalDerivative((), 1, OPEN)
     return PolynomialForms(polynomial, species, (Operand.DIRECTION, Operand.COEFFICIENTS), ((Operand.OUTPUT, (value,)),))

@@ -1,8 +1,8 @@
-"""Primitives of JAX whose derivatives are the same primitive with other static parameters.
+"""Primitives of JAX that are closed under differentiation: derivatives are calls of the primitive with other static parameters.
 
-A primitive computes several results at once from index arrays and operands. What it computes is described by its static
-parameter ``forms``, a hashable object with the methods of ``Forms``: the description of its derivative along tangents, and of
-its transpose. From these two follow differentiation of any order, forward and backward, and batching.
+A primitive computes several results at once from index arrays and operands. Its static parameter ``forms``, a hashable object
+with the methods of ``Forms``, describes the results, their derivative along tangents and their transpose. Differentiation of
+any order, forward and backward, and batching follow from these methods.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Forms(Protocol):
         """Return the shapes of the results for given shapes of all arguments."""
 
     def tangent(self, varied: Sequence[int]) -> Forms:
-        """Return the derivative of every result along tangents of the operands ``varied``.
+        """Describe the derivative of every result along tangents of the operands ``varied``.
 
-        Operands of the derivative are the operands and then the tangents. A result that depends on none of ``varied`` is an
-        output without terms.
+        The operands of the derivative are the operands followed by the tangents. A result that depends on none of ``varied``
+        is an output without terms.
         """
 
     def transpose(self, linear: Sequence[int], given: Sequence[int]) -> Forms:
-        """Return the transpose with respect to the operands ``linear``, from cotangents of the outputs ``given``.
+        """Describe the transpose with respect to the operands ``linear``, from cotangents of the outputs ``given``.
 
-        Operands of the transpose are the operands, of which ``linear`` are not looked at, and then the cotangents. Its outputs
-        are the cotangents of ``linear``, up to ``finish``.
+        The operands of the transpose are the operands, of which ``linear`` are not read, followed by the cotangents. The
+        outputs are the cotangents of ``linear``, up to ``finish``.
         """
 
     def finish(self, operand: int, cotangent: Array, indices: Sequence[Array]) -> Array:
@@ -56,14 +56,14 @@ class Forms(Protocol):
         """Drop outputs without terms and unused operands; return the new description, the operands and the outputs kept."""
 
     def over_atoms(self) -> tuple[list[bool], list[bool]]:
-        """Whether each operand, and each result, has rows that belong to atoms or pairs, and not to all systems in common."""
+        """Return, for each operand and for each result, whether its rows belong to atoms or pairs of one system."""
 
     def repeat(self, indices: Sequence[Array], size: int) -> list[Array]:
-        """Return the index arrays of ``size`` copies of the system, one behind the other."""
+        """Return the index arrays of a system that consists of ``size`` copies, one behind the other."""
 
 
 Implementation = Callable[..., list[Array]]
-"""Computes the results from all arguments and ``forms``."""
+"""Function that computes the results from all arguments and ``forms``."""
 
 
 def make(name: str, plain: Implementation, native: Implementation, batch: Callable[..., tuple] | None = None) -> Primitive:
@@ -79,7 +79,7 @@ def make(name: str, plain: Implementation, native: Implementation, batch: Callab
     primitive.multiple_results = True
 
     def bind(indices: Sequence, operands: Sequence, forms: Forms) -> list:
-        """Results of all outputs, None for those without terms."""
+        """Compute all outputs; None for an output without terms."""
         pruned, kept, outputs = forms.pruned()
         results: list = [None] * len(forms.outputs)
         if outputs:
@@ -127,9 +127,9 @@ def make(name: str, plain: Implementation, native: Implementation, batch: Callab
 
 
 def join_systems(primitive: Primitive, arguments: Sequence, axes: Sequence, forms: Forms) -> tuple:
-    """Batch a primitive: a batch of systems with the same index arrays is one system with the atoms of all.
+    """Batch a primitive: a batch of systems with equal index arrays becomes one system with all atoms.
 
-    Where index arrays, or operands that all systems have in common, differ along the batch, the systems are computed one after
+    Where index arrays, or operands without rows for atoms or pairs, differ along the batch, the systems are computed one after
     the other.
     """
     mapped = [isinstance(axis, int) for axis in axes]

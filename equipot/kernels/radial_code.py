@@ -1,4 +1,4 @@
-"""Machine code between hidden radial features and radial weights: one path of the convolution for all pairs of an atom."""
+"""Machine code of the last radial layer for one path and all pairs of an atom: radial weights, and derivatives back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from equipot.kernels.llvm_builder import Emitter, Index, Matrix
 
 
 class Writer(Protocol):
-    """What these functions need of the writer of a convolution's kernel."""
+    """Interface of the writer of a convolution's kernel that the functions of this file use."""
 
     e: Emitter
     layout: Layout
@@ -21,23 +21,23 @@ class Writer(Protocol):
     outputs: list[ir.Value]
     """Pointers to the results."""
     transposed: dict[int, ir.Value]
-    """Pointers to last layers with their columns as rows, by operand."""
+    """Pointers to transposed last layers, by operand."""
     start: ir.Value | None
-    """Pointer to the first row of the last layer of each pair, where pairs have rows of their own."""
+    """Pointer to the first of the rows of the last layer that apply to each pair; None if all rows apply to every pair."""
     rows: int
-    """Rows of the last layer."""
+    """Number of rows of the last layer."""
     address: dict[object, ir.Value]
     """Pointers to intermediate results in working memory, by their names."""
     count: Index
-    """Pairs of the atom."""
+    """Number of pairs of the atom."""
     padded: Index
-    """Rows of intermediate results of the atom: its pairs, and empty ones."""
+    """Number of pairs of the atom, rounded up to a multiple of ``llvm_builder.ROWS``."""
 
     def copy(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
-        """Write a copy of ``size`` numbers."""
+        """Write the copy of ``size`` numbers."""
 
     def add(self, source: ir.Value, offset: Index, target: ir.Value, at: Index, size: int) -> None:
-        """Write the addition of ``size`` numbers to others."""
+        """Write the addition of ``size`` numbers to the target."""
 
 
 def weigh(w: Writer, path: CouplingPath, u: int, last: int) -> None:
@@ -66,7 +66,7 @@ def weigh(w: Writer, path: CouplingPath, u: int, last: int) -> None:
 
 
 def return_hidden(w: Writer, path: CouplingPath, o: int, last: int, slope: int) -> None:
-    """Write the derivatives with respect to hidden features from those with respect to radial weights."""
+    """Write the derivatives with respect to hidden features, given the derivatives with respect to radial weights."""
     e, q, c, target = w.e, w.layout.hidden, path.channels, w.address["result", o]
     if w.layout.direct:
         with e.loop(w.count) as k:
@@ -94,7 +94,7 @@ def return_hidden(w: Writer, path: CouplingPath, o: int, last: int, slope: int) 
 
 
 def return_last(w: Writer, path: CouplingPath, o: int, u: int, slope: int) -> None:
-    """Write the derivatives with respect to the last layer from those with respect to radial weights."""
+    """Write the derivatives with respect to the last layer, given the derivatives with respect to radial weights."""
     e, q, c = w.e, w.layout.hidden, path.channels
     slopes, target = w.address["slope", slope], e.pointer(w.outputs[o], path.column * w.rows)
     if w.start is None:

@@ -1,10 +1,10 @@
-"""Sums of rows, which carry everything between atoms, slots and pairs.
+"""Sums of rows, which move values between atoms, slots and pairs.
 
     y[i] = sum_k x[index[i, k]]
 
-The transpose of such a sum is a scatter, x[j] = sum over all (i, k) with index[i, k] = j of y[i]. Where it is known which rows
-add up to x[j], as in a symmetric list of neighbours, the transpose is a sum of rows itself: fast on CPUs, and deterministic
-everywhere, since no two threads add to one place.
+The transpose of such a sum is a scatter, x[j] = sum over all (i, k) with index[i, k] = j of y[i]. If the rows that add up to
+x[j] are known, as in a symmetric list of neighbours, the transpose is a sum of rows too: fast on CPUs, and deterministic on all
+platforms, since no two threads add to one number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], reverse: Int[Ar
     """Sum rows of ``x`` for each row of ``index``: y[i] = sum_k x[index[i, k]].
 
     Args:
-        x: Rows to choose from.
-        index: Rows to be added; -1 adds nothing.
-        reverse: Index of the transposed sum, x[j] = sum_l y[reverse[j, l]]; -1 adds nothing. Without it the transpose is a
+        x: Rows that are summed.
+        index: Indices of the rows to sum; -1 adds nothing.
+        reverse: Indices of the transposed sum, x[j] = sum_l y[reverse[j, l]]; -1 adds nothing. With None the transpose is a
             scatter.
     """
     if reverse is None:
@@ -34,7 +34,7 @@ def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], reverse: Int[Ar
 
 
 def add_rows(x: Float[Array, "n ..."], to: Int[Array, " n"], count: int) -> Float[Array, "count ..."]:
-    """Add row k of ``x`` to row ``to[k]`` of ``count`` rows of zeros; rows with ``to`` of -1 are dropped."""
+    """Add row k of ``x`` to row ``to[k]`` of ``count`` rows of zeros; rows with ``to[k]`` = -1 are dropped."""
     return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.where(to < 0, count, to)].add(x, mode="drop")
 
 
@@ -43,9 +43,9 @@ class RowSum:
     """A sum of rows of one operand, or of its transpose (see ``primitive.Forms``); index arrays: index and reverse."""
 
     operand: int | None = 0
-    """Operand that is summed; None for a result that is zero."""
+    """Index of the operand that is summed; None for a result that is zero."""
     transposed: bool = False
-    """Whether ``reverse`` says which rows are added, and not ``index``."""
+    """Whether the sum is over the rows in ``reverse`` instead of ``index``."""
 
     indices = 2
 
@@ -54,7 +54,7 @@ class RowSum:
         return (self.operand,)
 
     def chosen(self, index: Array, reverse: Array) -> Array:
-        """Return the index array that says which rows are added."""
+        """Return the index array of the sum."""
         return reverse if self.transposed else index
 
     def shapes(self, index: tuple[int, ...], reverse: tuple[int, ...], x: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -74,6 +74,7 @@ class RowSum:
 
 
 def _gathered(x: Array, index: Array) -> Array:
+    """Compute sum_k x[index[i, k]] by a gather and a sum."""
     found = x.at[jnp.maximum(index, 0)].get(mode="promise_in_bounds")
     kept = jnp.where((index >= 0).reshape(*index.shape, *([1] * (x.ndim - 1))), found, 0)
     return kept[:, 0] if index.shape[1] == 1 else jnp.sum(kept, axis=1, dtype=x.dtype)
@@ -85,15 +86,16 @@ def plain(index: Array, reverse: Array, x: Array, *, forms: RowSum) -> list[Arra
 
 
 def native(index: Array, reverse: Array, x: Array, *, forms: RowSum) -> list[Array]:
-    """Compute a ``RowSum`` by machine code where there is some for this type of numbers."""
+    """Compute a ``RowSum`` by machine code; in JAX where there is none for this type of numbers."""
     sums = rows_code.call if rows_code.possible(x.dtype) else _gathered
     return [sums(x, forms.chosen(index, reverse))]
 
 
 def _batch(arguments: Sequence, axes: Sequence, *, forms: RowSum) -> tuple:
+    """Batch a sum of rows: along an axis of the rows if only ``x`` is batched, else as one system with all rows."""
     index, reverse, x = arguments
     if not any(isinstance(axis, int) for axis in axes[:2]):
-        # The sum acts on the leading axis only, so that a batch axis may ride along at the end.
+        # The sum acts on the leading axis only, so that a batch axis may be the last axis of the rows.
         return rows_p.bind(index, reverse, jnp.moveaxis(x, axes[2], -1), forms=forms), [x.ndim - 1]
     # One system with the rows of all.
     size = next(a.shape[axis] for a, axis in zip(arguments, axes, strict=True) if isinstance(axis, int))

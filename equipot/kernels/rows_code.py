@@ -14,16 +14,16 @@ from equipot.kernels.llvm_builder import Emitter
 from equipot.kernels.xla_ffi import REAL
 
 VECTORS = 8
-"""Vector registers of a row that are summed at once."""
+"""Number of vector registers that hold partial sums of a row."""
 
 
 def possible(dtype: jnp.dtype) -> bool:
-    """Whether there is machine code for this type of numbers on this processor."""
+    """Return whether machine code for this type of numbers can be compiled and called on this processor."""
     return str(dtype) in REAL and ffi_check.available()
 
 
 def call(x: Float[Array, "n ..."], index: Int[Array, "m k"]) -> Float[Array, "m ..."]:
-    """Call the machine code: sum the rows of ``x`` that each row of ``index`` names; -1 adds nothing."""
+    """Compute y[i] = sum_k x[index[i, k]] by machine code; an index of -1 adds nothing."""
     width, single = math.prod(x.shape[1:]), index.shape[1] == 1
     result = jax.ShapeDtypeStruct((index.shape[0], width), x.dtype)
     write = lambda builder, arguments: _write(Emitter(builder, REAL[str(x.dtype)]), arguments, width, single)
@@ -32,6 +32,7 @@ def call(x: Float[Array, "n ..."], index: Int[Array, "m k"]) -> Float[Array, "m 
 
 
 def _write(e: Emitter, arguments: Arguments, width: int, single: bool) -> None:
+    """Write the kernel for rows of ``width`` numbers; ``single`` for an index array with one column."""
     index, x = arguments.inputs
     (out,) = arguments.outputs
     chunk = VECTORS * e.lanes

@@ -1,6 +1,6 @@
-"""Machine code made while the program runs: LLVM compiles a kernel for this processor, and XLA calls it as a custom call.
+"""Kernels compiled at run time: LLVM compiles a kernel for this processor, and XLA runs the kernel as a custom call.
 
-A kernel treats a range of rows (atoms); the rows are divided into parts in a way that depends on their number alone, so that
+A kernel computes a range of rows (atoms). The division of the rows into parts depends on the number of rows alone, so that
 results do not depend on the number of threads (see ``ffi_handler``).
 """
 
@@ -25,13 +25,13 @@ from equipot.kernels.ffi_handler import Signature, Write, module
 REAL = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 """Types of numbers that kernels are written for."""
 DIGEST = 32
-"""Bytes of a checksum."""
+"""Number of bytes of a checksum."""
 
 _lock = threading.Lock()
 _engines: list[llvm.ExecutionEngine] = []
-"""Kept for good: XLA holds addresses of their code."""
-_known: dict[str, str] = {}
-"""Names of the custom calls that are registered, by what their kernels do."""
+"""Engines, never freed, since XLA holds addresses of their code."""
+_registered: dict[str, str] = {}
+"""Names of the registered custom calls, by the identity of their kernels."""
 
 
 def call(
@@ -46,55 +46,55 @@ def call(
 
     Args:
         kind: Name of the kernel, part of the name of the custom call.
-        static: Hyper-parameters of the kernel; their repr must tell any two kernels of a kind apart.
-        write: Writes the body of the kernel.
+        static: Hyper-parameters of the kernel; different kernels of one kind must differ in the repr of ``static``.
+        write: Function that writes the body of the kernel.
         operands: Arrays that the kernel reads; the rows of the first are divided into parts.
         results: Shapes and types of the arrays that the kernel writes.
-        signature: Where parts or layout are not the usual ones.
+        signature: Signature with other parts or another layout than the default.
 
     Returns:
-        The results.
+        The arrays that the kernel writes.
 
     Raises:
-        RuntimeError, OSError: LLVM makes no code for this processor.
+        RuntimeError, OSError: LLVM cannot compile for this processor.
     """
     signature = signature or Signature(len(operands), len(results))
     name = _register(kind, repr((kind, static, str(operands[-1].dtype), signature)), write, signature)
     return jax.ffi.ffi_call(name, list(results))(*operands)
 
 
-def _register(kind: str, told: str, write: Write, signature: Signature) -> str:
-    """Name of the custom call of a kernel that ``told`` tells from others, compiled and registered."""
+def _register(kind: str, identity: str, write: Write, signature: Signature) -> str:
+    """Compile and register a kernel with a unique ``identity`` at the first call; return the name of its custom call."""
     with _lock:
-        if told not in _known:
-            key = hashlib.sha256(repr((told, processor(), llvmlite.__version__, _sources())).encode()).hexdigest()[:24]
+        if identity not in _registered:
+            key = hashlib.sha256(repr((identity, processor(), llvmlite.__version__, _sources())).encode()).hexdigest()[:24]
             name = f"equipot_{kind}_{key}"
             address = _compile(name, lambda: module(name, write, signature))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(ctypes.CFUNCTYPE(ctypes.c_void_p)(address)), platform="cpu")
-            _known[told] = name
-        return _known[told]
+            _registered[identity] = name
+        return _registered[identity]
 
 
 def processor() -> tuple[str, str, str]:
-    """Target triple, name and features of this processor, as LLVM names them."""
+    """Return the target triple, name and features of this processor, as LLVM names them."""
     return llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
 
 
 @functools.cache
 def vector_bytes() -> int:
-    """Width of the widest vector register."""
+    """Return the width of the widest vector register, in bytes."""
     features = llvm.get_host_cpu_features()
     return 64 if features.get("avx512f") else 32 if features.get("avx2") else 16
 
 
 def vector_registers() -> int:
-    """Number of vector registers."""
+    """Return the number of vector registers."""
     return 16 if vector_bytes() == 32 else 32
 
 
 @functools.cache
 def _sources() -> str:
-    """Digest of the files that write kernels, so that the code of other versions is not taken from the cache."""
+    """Return a digest of the files that write kernels, so that machine code of other versions is not taken from the cache."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -102,7 +102,7 @@ def _sources() -> str:
 
 
 def _target() -> llvm.TargetMachine:
-    """This processor with all of its features; an engine takes the object over, so that each needs its own."""
+    """Return this processor with all of its features as a target; each engine owns its target, so that each needs a new one."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
@@ -116,7 +116,7 @@ def _target() -> llvm.TargetMachine:
 
 
 def _compile(name: str, make: Callable[[], ir.Module]) -> int:
-    """Address of the function ``name`` of a module, from the cache or compiled."""
+    """Return the address of the function ``name`` of a module, whose machine code is taken from the cache or compiled."""
     code = kept(name) or keep(name, _translate(make()))
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -126,7 +126,7 @@ def _compile(name: str, make: Callable[[], ir.Module]) -> int:
 
 
 def _translate(made: ir.Module) -> bytes:
-    """Object file of a module."""
+    """Compile a module to an object file."""
     machine = _target()
     parsed = llvm.parse_assembly(str(made))
     parsed.triple = llvm.get_process_triple()
@@ -141,13 +141,13 @@ def _translate(made: ir.Module) -> bytes:
 
 
 def _file(name: str) -> Path | None:
-    """File for the code of a kernel in the folder of JAX's cache of compiled functions; None where there is no such folder."""
+    """Return the path of a kernel's object file in the folder of JAX's compilation cache; None without such a folder."""
     folder = jax.config.jax_compilation_cache_dir
     return Path(folder) / f"{name}.o" if folder and jax.config.jax_enable_compilation_cache and "://" not in folder else None
 
 
 def kept(name: str) -> bytes | None:
-    """Read an object file from the cache; None where there is none or it is damaged."""
+    """Read an object file from the cache; None if there is none or its checksum is wrong."""
     path = _file(name)
     try:
         digest, code = (content := path.read_bytes())[:DIGEST], content[DIGEST:]
@@ -157,7 +157,7 @@ def kept(name: str) -> bytes | None:
 
 
 def keep(name: str, code: bytes) -> bytes:
-    """Write an object file into the cache, behind its checksum, and return it; a cache that cannot be written is no error."""
+    """Write an object file, preceded by its checksum, into the cache if the cache is writable; return the object file."""
     path = _file(name)
     if path is not None:
         try:

@@ -1,9 +1,10 @@
 """Neighbour lists.
 
-host      all pairs of one structure, in numpy, through vesin
-device    a list inside compiled functions, for a geometry that changes, with the fixed capacities of ``spec``
-packed    the pairs within the cutoff of a graph, one behind the other, as models use them
-cells     heights and checks of cells, shared by the others
+host        all pairs of one structure, in numpy, through vesin
+device      a list inside compiled functions, for a changing geometry, with the fixed capacities of ``spec``
+staleness   bound on the motion of atoms and cell for which a list remains valid
+packed      pairs of a graph within the cutoff, stored contiguously, the input of models
+cells       completion, inverse, heights and checks of cells
 """
 
 from equipot.neighbors.cells import complete_cell

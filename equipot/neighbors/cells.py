@@ -1,4 +1,4 @@
-"""Cells: their heights, the completion of open ones, and the checks of a geometry before a list is made of it."""
+"""Cells: heights, completion of open cells, and checks of a geometry before its neighbour list is made."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 FLATTEST = 1.0e-3
-"""Smallest height of a cell, in cutoffs, along a direction that repeats: below it the cell counts as having no volume."""
+"""Smallest height of a cell along a periodic direction, in cutoffs; a flatter cell counts as having no volume."""
 
 
 def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
-    """Replace each row of a cell that does not repeat by a unit vector normal to all others.
+    """Replace each row of a cell that is not periodic by a unit vector normal to all other rows.
 
     Args:
-        cell: (3, 3) array of numpy or JAX, Å.
-        pbc: Whether the system repeats along each row.
+        cell: (3, 3) array of numpy or JAX (Å).
+        pbc: Whether the system is periodic along each row.
 
     Returns:
-        (3, 3) array of the same library, with a volume if the rows that repeat are linearly independent.
+        (3, 3) array of that library, invertible if the periodic rows are linearly independent.
     """
     xp = jnp if isinstance(cell, jax.Array) else np
     unit = lambda v: v / xp.sqrt(xp.sum(v * v))
@@ -43,7 +43,7 @@ def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
 
 
 def inverse(cell: Any) -> Any:
-    """Inverse of a full cell; numpy or JAX, (3, 3)."""
+    """Compute the inverse of an invertible cell: (3, 3) array of numpy or JAX."""
     xp = jnp if isinstance(cell, jax.Array) else np
     a, b, c = cell
     columns = xp.stack([xp.cross(b, c), xp.cross(c, a), xp.cross(a, b)], axis=1)
@@ -51,12 +51,12 @@ def inverse(cell: Any) -> Any:
 
 
 def product(a: Any, b: Any) -> Any:
-    """Matrix product of (n, 3) and (3, 3), numpy or JAX, written out: a GPU may round the operands of a dot product."""
+    """Multiply (n, 3) by (3, 3), of numpy or JAX, in full precision: a GPU may round the operands of a dot product."""
     return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
 
 
 def heights(cell: np.ndarray) -> np.ndarray:
-    """Distance between the two faces of a cell that each lattice vector connects: (3, 3) -> (3,), Å.
+    """Compute the distance (Å) between the two faces of a cell that each lattice vector connects: (3, 3) -> (3,).
 
     The height along a is |det cell| / |b x c|; all heights are zero for a cell without volume.
     """
@@ -65,10 +65,10 @@ def heights(cell: np.ndarray) -> np.ndarray:
 
 
 def check_cutoff(cutoff: float) -> None:
-    """Check that a cutoff (Å) is a positive number.
+    """Check a cutoff (Å).
 
     Raises:
-        ValueError: it is not.
+        ValueError: the cutoff is not positive and finite.
     """
     if not (cutoff > 0 and math.isfinite(cutoff)):
         raise ValueError(f"the cutoff is {cutoff} Å; give a positive number")
@@ -77,19 +77,19 @@ def check_cutoff(cutoff: float) -> None:
 def checked_geometry(
     positions: Any, cell: Any, pbc: Any, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, tuple[bool, bool, bool]]:
-    """Convert a geometry to float64 and check it.
+    """Convert a geometry to float64 and check the geometry.
 
     Args:
         positions: (atoms, 3), Å.
         cell: (3, 3), rows are lattice vectors, Å.
         pbc: One bool, or three.
-        cutoff: Å.
+        cutoff: Cutoff radius (Å).
 
     Returns:
-        Positions, cell, and pbc as three bools.
+        Positions (atoms, 3), cell (3, 3), and pbc as three bools.
 
     Raises:
-        ValueError: a cutoff (Å) that is not positive, a coordinate that is not finite, or a periodic cell without volume.
+        ValueError: a cutoff that is not positive, a coordinate that is not finite, or a periodic cell without volume.
     """
     positions = np.asarray(positions, np.float64).reshape(-1, 3)
     cell = np.asarray(cell, np.float64)

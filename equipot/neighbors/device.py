@@ -1,14 +1,14 @@
-"""A neighbour list that jits: any cell and periodicity, a cell that changes, fixed capacities with an overflow flag.
+"""A neighbour list in compiled functions: any cell and periodicity, a changing cell, fixed capacities with an overflow flag.
 
-Atoms are wrapped into the cell and sorted into a grid of bins that are laid over it: ``spec.grid`` bins along each lattice
-vector. A pair closer than the list radius R = cutoff + skin is at most ``spec.reach`` bins apart along each of them. Bins are
-counted on through the periodic images, so a cutoff longer than the cell only means a longer reach: all pairs of a small cell
-and the linked cells of a large one are the same few lines, and time and memory grow linearly with the number of atoms.
+Atoms are wrapped into the cell and sorted into a grid of bins, ``spec.grid`` bins along each lattice vector. A pair closer than
+the list radius R = cutoff + skin is at most ``spec.reach`` bins apart along each lattice vector. Bin indices continue through
+the periodic images, so that a cutoff longer than the cell only means a longer reach: one algorithm finds all pairs of a small
+cell and is the linked-cell method in a large cell. Time and memory grow linearly with the number of atoms.
 
-Which candidates of an atom are hits is kept as bits, one word (or a few) for each bin within reach. Slots are then numbered by
-counting bits, and the reverse of a pair is one bit of its neighbour's words: no search, no sort of pairs.
+The candidates of an atom that are closer than R are marked by bits, in one or a few words for each bin within reach. Slots are
+numbered by counting bits, and the reverse of a pair is one bit of its neighbour's words: no search, no sort of pairs.
 
-The list is a function of ``reference_positions`` and ``reference_cell`` alone, not of the lists before it.
+The list is a function of ``reference_positions`` and ``reference_cell`` alone, not of earlier lists.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from equipot.neighbors.spec import FULL, MARGIN, ListSpec
 from equipot.neighbors.staleness import may_miss_pairs
 
 CANDIDATES = 2**20
-"""Candidate pairs looked at in one go: few enough for a CPU's cache, enough to fill a GPU."""
+"""Number of candidate pairs that are tested at once: few enough for a CPU's cache, enough to fill a GPU."""
 
 
 @partial(
@@ -42,33 +42,34 @@ CANDIDATES = 2**20
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
-    """Neighbour slots of one system, with the conventions of ``graph.Graph``, and the geometry that they were built for."""
+    """Neighbour slots of one system, with the conventions of ``graph.Graph``, and the geometry that the list was built for."""
 
     neighbors: Int[Array, "atoms slots"]
     shifts: Int[Array, "atoms slots 3"]
     reverse: Int[Array, "atoms slots"]
     slot_mask: Bool[Array, "atoms slots"]
     reference_positions: Float[Array, "atoms 3"]
-    """Å, as given: not wrapped."""
+    """Positions (Å) for which the list was built, not wrapped into the cell."""
     reference_cell: Float[Array, "3 3"]
+    """Cell (Å) for which the list was built."""
     overflow: Bool[Array, ""]
-    """A capacity was exceeded, the cell became too small for the planned reach, or a coordinate is not finite, at this build or
-    any before it: the list is not to be used. Call ``neighbors.grow`` and go back to the last good state."""
+    """Whether, at this build or an earlier one, a capacity was exceeded, the cell was too small for the planned reach, or a
+    coordinate was not finite. The list must then not be used: call ``neighbors.grow`` and return to the last good state."""
     pbc: tuple[bool, bool, bool]
     pairs: int | None = None
     """Capacity for directed pairs within the cutoff, see ``ListSpec``."""
 
 
 def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
-    """Build the list of every pair closer than cutoff + skin. Jits and vmaps.
+    """Build the list of all pairs closer than cutoff + skin; works under ``jit`` and ``vmap``.
 
     Unused slots point to their own atom, are masked, and are their own reverse. A capacity that is too small, or a coordinate
     that is not finite, sets ``overflow``.
 
     Args:
         spec: Radius and capacities.
-        positions: Å, inside or outside of the cell.
-        cell: Å; rows that do not repeat are ignored.
+        positions: Positions (Å), inside or outside of the cell.
+        cell: Lattice vectors (Å); rows that are not periodic are ignored.
     """
     # A list has no derivative, also where it is updated inside a function that is differentiated.
     positions, cell = jax.lax.stop_gradient((jnp.asarray(positions), jnp.asarray(cell, positions.dtype)))
@@ -83,10 +84,10 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
 
 
 def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
-    """Whether there are nearly as many pairs within the cutoff as there may be.
+    """Return whether the pairs within the cutoff exceed the share ``FULL`` of their capacity.
 
-    Nearly, since a step may look at positions between those that are looked at here. Never, where there is room for all that
-    fit into the slots.
+    The share is below one since an integrator may evaluate positions between those checked here. If the capacity is as large
+    as the number of slots, the result is False.
     """
     if spec.pairs is None or spec.pairs >= len(positions) * spec.slots:
         return jnp.asarray(False)
@@ -100,13 +101,13 @@ def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -
 
 
 def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
-    """Keep the list where it still holds every pair within the cutoff, else build a new one. An overflow is never forgotten.
+    """Return the list if it still holds every pair within the cutoff, else build a new list. ``overflow`` stays set.
 
     Args:
         spec: Radius and capacities that the list was built with.
-        dlist: The list so far.
-        positions: Å, of now.
-        cell: Å, of now.
+        dlist: Present list.
+        positions: Present positions (Å).
+        cell: Present lattice vectors (Å).
     """
 
     def rebuilt() -> DeviceList:
@@ -124,7 +125,7 @@ def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"]
 def is_stale(
     spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
 ) -> Bool[Array, ""]:
-    """Whether the list may lack a pair within the cutoff, see ``staleness.may_miss_pairs``."""
+    """Return whether the list may lack a pair within the cutoff, see ``staleness.may_miss_pairs``."""
     before = dlist.reference_positions, dlist.reference_cell
     return may_miss_pairs(before, (positions, cell), spec.pbc, spec.radius, spec.cutoff)
 
@@ -140,12 +141,12 @@ def to_graph(
     """Make the graph of one system from its list, differentiable with respect to positions and cell.
 
     Args:
-        dlist: A list that holds every pair within the cutoff.
-        positions: Å.
+        dlist: List that holds every pair within the cutoff.
+        positions: Positions (Å).
         numbers: Atomic numbers.
-        cell: Å; zeros in the graph where the system is open in all directions.
-        charge: Total charge, e.
-        spin: Unpaired electrons.
+        cell: Lattice vectors (Å); the graph gets zeros if the system is open in all directions.
+        charge: Total charge (e).
+        spin: Number of unpaired electrons.
     """
     n = len(positions)
     dtype = positions.dtype
@@ -162,19 +163,25 @@ class _Binned(NamedTuple):
     """Atoms sorted into bins."""
 
     cell: Float[Array, "3 3"]
+    """Completed cell (Å)."""
     wrapped: Float[Array, "atoms 3"]
+    """Positions wrapped into the cell (Å)."""
     offset: Int[Array, "atoms 3"]
-    """Lattice vectors taken off each atom by wrapping."""
+    """Number of lattice vectors that wrapping subtracted from each position."""
     bin: Int[Array, "atoms 3"]
+    """Index of each atom's bin along each lattice vector."""
     place: Int[Array, " atoms"]
     """Index of each atom among the atoms of its bin."""
     grid: Int[Array, " 3"]
-    """Bins in use along each vector: the planned ones, or fewer where the cell has shrunk."""
+    """Number of bins in use along each lattice vector: as planned, or fewer if the cell has shrunk."""
     members: Int[Array, "bins occupancy"]
+    """Atoms of each bin; the number of atoms in empty places."""
     overflow: Bool[Array, ""]
+    """Whether a capacity is exceeded, the cell is too small, or a coordinate is not finite."""
 
 
 def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
+    """Wrap atoms into the cell and sort them into bins."""
     n = len(positions)
     pbc = jnp.asarray(spec.pbc)
     most = jnp.asarray(spec.grid, jnp.int32)
@@ -199,7 +206,7 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
     order = jnp.argsort(flat, stable=True).astype(jnp.int32)
     ordered = flat[order]
     place = jnp.arange(n, dtype=jnp.int32) - jnp.searchsorted(ordered, ordered, side="left").astype(jnp.int32)
-    # One bin more, always empty, stands for everything outside of the grid; the atom n for an empty place.
+    # One more bin, always empty, stands for all bins outside of the grid; the index n stands for an empty place.
     members = jnp.full((total + 1, spec.words * _bits(spec)), n, jnp.int32).at[ordered, place].set(order, mode="drop")
     overflow = ~sane | too_small | (jnp.max(place) >= members.shape[1])
     wrapped = positions - product(offset, cell)
@@ -208,16 +215,17 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
 
 
 def _bits(spec: ListSpec) -> int:
+    """Return the number of bits that are used in each word."""
     return -(-spec.occupancy // spec.words)
 
 
 def _stencil(spec: ListSpec) -> np.ndarray:
-    """(steps, 3) steps to the bins within reach; step k and step -1 - k are opposite."""
+    """Return the steps to all bins within reach, [steps, 3]; step k and step -1 - k are opposite."""
     return np.array(list(itertools.product(*(range(-m, m + 1) for m in spec.reach))), np.int32)
 
 
 def _bins_at(spec: ListSpec, binned: _Binned, target: Int[Array, "*rest 3"]) -> tuple[Array, Array]:
-    """Flat index and periodic image of bins whose indices are counted on beyond the cell."""
+    """Return flat index and periodic image of bins whose indices continue through the periodic images."""
     pbc = jnp.asarray(spec.pbc)
     image = jnp.where(pbc, jnp.floor_divide(target, binned.grid), 0)
     inside = target - image * binned.grid
@@ -227,7 +235,7 @@ def _bins_at(spec: ListSpec, binned: _Binned, target: Int[Array, "*rest 3"]) -> 
 
 
 def _hits(spec: ListSpec, binned: _Binned) -> UInt32[Array, "atoms groups"]:
-    """Words of bits, for each step of the stencil: which places of that bin hold an atom within the list radius."""
+    """Mark by bits, for each step of the stencil, the places of that bin that hold an atom within the list radius."""
     n, bits = len(binned.wrapped), _bits(spec)
     stencil = _stencil(spec)
     centre = len(stencil) // 2
@@ -255,7 +263,18 @@ def _hits(spec: ListSpec, binned: _Binned) -> UInt32[Array, "atoms groups"]:
 
 
 def _fill_slots(spec: ListSpec, binned: _Binned, words: Array, first: Array, last: Array) -> tuple[Array, Array, Array, Array]:
-    """Slots in the order of the bits; ``first`` and ``last`` (atoms, groups) count the hits before and through each word."""
+    """Fill slots in the order of the bits.
+
+    Args:
+        spec: Radius and capacities.
+        binned: Atoms sorted into bins.
+        words: Bits of the pairs, [atoms, groups].
+        first: Number of pairs of an atom before each word, [atoms, groups].
+        last: Number of pairs of an atom up to and including each word, [atoms, groups].
+
+    Returns:
+        Neighbours [atoms, slots], shifts [atoms, slots, 3], reverse [atoms, slots] and slot mask [atoms, slots].
+    """
     n, groups = words.shape
     bits, steps = _bits(spec), len(_stencil(spec))
     atom = jnp.arange(n, dtype=jnp.int32)[:, None]
@@ -273,8 +292,8 @@ def _fill_slots(spec: ListSpec, binned: _Binned, words: Array, first: Array, las
     word = words[neighbor, other]
     before = jax.lax.population_count(word & ((jnp.uint32(1) << bit) - 1)).astype(jnp.int32)
     rank = first[neighbor, other] + before
-    # Both sides agree but where a distance equals the list radius to the last bit and was rounded in two ways, or where the
-    # neighbour's row has overflown, which is flagged.
+    # A pair may lack its reverse only if its distance equals the list radius to the last bit and was rounded in two ways, or if
+    # the neighbour's row has overflown, which is flagged.
     used &= ((word >> bit) & 1).astype(bool) & (rank < spec.slots)
     own = atom * spec.slots + slot
     neighbor = jnp.where(used, neighbor, atom).astype(jnp.int32)
@@ -283,7 +302,7 @@ def _fill_slots(spec: ListSpec, binned: _Binned, words: Array, first: Array, las
 
 
 def _count_at_most(last: Int[Array, "atoms groups"], slot: Int[Array, "1 slots"]) -> Int[Array, "atoms slots"]:
-    """How many entries of each ascending row are at most ``slot``, by bisection."""
+    """Count the entries of each ascending row that are at most ``slot``, by bisection."""
     n, groups = last.shape
     atom = jnp.arange(n, dtype=jnp.int32)[:, None]
     found = jnp.zeros((n, slot.shape[1]), jnp.int32)
@@ -295,7 +314,7 @@ def _count_at_most(last: Int[Array, "atoms groups"], slot: Int[Array, "1 slots"]
 
 
 def _nth_bit(word: UInt32[Array, "atoms slots"], n: Int[Array, "atoms slots"]) -> Int[Array, "atoms slots"]:
-    """Position of the n-th set bit (from 0, lowest first), by bisection; anything where there are fewer."""
+    """Find the position of the n-th set bit (from 0, lowest first), by bisection; arbitrary if there are fewer."""
     position = jnp.zeros(word.shape, jnp.int32)
     for half in (16, 8, 4, 2, 1):
         below = jax.lax.population_count(word & jnp.uint32(2**half - 1)).astype(jnp.int32)

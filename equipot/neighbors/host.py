@@ -10,11 +10,11 @@ from equipot import memory
 from equipot.neighbors.cells import checked_geometry, complete_cell, heights
 
 PAIR_BYTES = 100
-"""Memory that the search takes for each directed pair, with copies: indices, shifts and the keys by which they are sorted."""
+"""Memory that the search takes for each directed pair, in bytes: indices, shifts, sorting keys and copies of these."""
 MANY_PAIRS = 10**7
-"""Pairs that are searched for without a look at the memory there is."""
+"""Number of pairs from which on the free memory is checked before the search."""
 VESIN_CELLS = 5.0e4
-"""Grid cells of cutoff size up to which vesin is safe whatever the shape of the cell."""
+"""Number of grid cells of cutoff size up to which vesin is safe whatever the shape of the cell."""
 
 
 class Edges(NamedTuple):
@@ -36,21 +36,21 @@ class Slots(NamedTuple):
     shifts: np.ndarray
     """(atoms, slots, 3) lattice image of the neighbour, in counts of cell vectors."""
     reverse: np.ndarray
-    """(atoms, slots) flat slot of the pair seen from the other side; the own slot for unused ones."""
+    """(atoms, slots) flat slot of the reverse pair, from neighbour to atom; the own slot in unused slots."""
     mask: np.ndarray
     """(atoms, slots) whether a slot holds a neighbour."""
 
 
 def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
-    """Find every pair closer than the cutoff, all periodic images included, for atoms inside or outside of the cell.
+    """Find all directed pairs closer than the cutoff, periodic images included, for atoms inside or outside of the cell.
 
-    Two atoms at the same place are a pair like any other.
+    Two atoms at one position are a pair too.
 
     Args:
         positions: (atoms, 3), Å.
-        cell: (3, 3), rows are lattice vectors, Å; rows that do not repeat are ignored.
+        cell: (3, 3), rows are lattice vectors, Å; rows that are not periodic are ignored.
         pbc: One bool, or one for each row.
-        cutoff: Å.
+        cutoff: Cutoff radius (Å).
 
     Raises:
         ValueError: a cutoff that is not positive, a coordinate that is not finite, a cell without volume, or more pairs than
@@ -76,10 +76,15 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
 
 
 def _check_room(atoms: int, volume: float, cutoff: float) -> None:
-    """Compare the pairs of a crystal, about as many as its density gives, with the memory there is.
+    """Check that the pairs of a crystal, as many as its density suggests, fit into the free memory.
+
+    Args:
+        atoms: Number of atoms.
+        volume: Volume of the cell (Å^3).
+        cutoff: Cutoff radius (Å).
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: the pairs do not fit.
     """
     neighbours = atoms / volume * 4 / 3 * np.pi * cutoff**3
     if atoms * neighbours < MANY_PAIRS:
@@ -94,7 +99,7 @@ def _check_room(atoms: int, volume: float, cutoff: float) -> None:
 
 
 def _search(positions: np.ndarray, cell: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the pairs, unsorted, of a system that repeats in all directions: centres, neighbours and shifts."""
+    """Find the pairs of a system that is periodic in all directions: unsorted centres, neighbours and shifts."""
     cells = np.maximum(1, heights(cell) / cutoff)
     excess = np.cbrt(np.prod(cells) / VESIN_CELLS)
     if excess > 1 and np.min(cells) < 1.5 * excess:
@@ -145,7 +150,11 @@ def slots(edges: Edges, num_atoms: int, num_slots: int | None = None) -> Slots:
 
 
 def _key(edges: Edges, num_atoms: int) -> np.ndarray:
-    """One integer for each pair, which sorts by centre, neighbour and shift."""
+    """Compute an integer for each pair whose order is the order by centre, neighbour and shift.
+
+    Raises:
+        ValueError: there are too many combinations for 64 bits.
+    """
     most = int(np.abs(edges.shifts).max(initial=0))
     if num_atoms**2 * (2 * most + 1) ** 3 >= 2**63:
         raise ValueError(f"{num_atoms} atoms, up to {most} cells apart, are too many to number; wrap the atoms into the cell")

@@ -1,8 +1,8 @@
-"""Directed pairs within the cutoff, packed one behind the other, so that models compute nothing for slots without a pair.
+"""Directed pairs within the cutoff, packed contiguously, so that models compute nothing for slots without a pair.
 
-A list for dynamics has slots for atoms within its skin, and a batch of molecules as many slots as the best-connected atom
-needs. Fewer of them are within the cutoff: these are packed to the front of arrays with a fixed number of rows, in the order of
-their slots, and -1 fills index arrays behind the last pair.
+A list for dynamics has slots for atoms within its skin, and a batch of molecules has as many slots as the atom with the most
+neighbours needs. The fewer pairs within the cutoff are packed to the front of arrays with a fixed number of rows, in the order
+of their slots; index arrays hold -1 behind the last pair.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from equipot.kernels.rows import sum_rows
 
 
 class UndirectedPairs(NamedTuple):
-    """Each two directed pairs of the same two atoms as one undirected pair, for what is equal for both."""
+    """Undirected pairs, each of which is two directed pairs, for values that are equal in both directions."""
 
     representative: Int[Array, " undirected"]
-    """The directed pair that stands for both, the one with the smaller index; -1 in empty rows."""
+    """Of the two directed pairs, the pair with the smaller index; -1 in empty rows."""
     undirected_of_pair: Int[Array, " pairs"]
     """Undirected pair of each directed pair; -1 in empty rows."""
     directed: Int[Array, "undirected 2"]
@@ -30,19 +30,19 @@ class UndirectedPairs(NamedTuple):
     """Number of undirected pairs."""
 
     def from_directed(self, x: Float[Array, "pairs ..."]) -> Float[Array, "undirected ..."]:
-        """Select the values of the directed pairs that stand for both; zero in empty rows."""
+        """Select the values of the representative directed pairs; zero in empty rows."""
         own = jnp.arange(len(self.undirected_of_pair))
         stands = (self.undirected_of_pair >= 0) & (self.representative[self.undirected_of_pair] == own)
         chosen = jnp.where(stands, self.undirected_of_pair, -1)
         return sum_rows(x, self.representative[:, None], chosen[:, None])
 
     def to_directed(self, y: Float[Array, "undirected ..."]) -> Float[Array, "pairs ..."]:
-        """Copy the values of undirected pairs to both of their directed pairs; zero in empty rows."""
+        """Copy the values of undirected pairs to their two directed pairs; zero in empty rows."""
         return sum_rows(y, self.undirected_of_pair[:, None], self.directed)
 
 
 class Pairs(NamedTuple):
-    """Directed pairs within the cutoff, in the order of their slots, with as many rows as a graph has room for.
+    """Directed pairs within the cutoff, in the order of their slots; the number of rows is the capacity of the graph.
 
     The pairs of an atom follow each other without a gap; rows behind the last pair are empty. Index arrays hold -1 where there
     is no pair.
@@ -55,21 +55,21 @@ class Pairs(NamedTuple):
     neighbors: Int[Array, " pairs"]
     """Neighbour of each pair."""
     pair_of_slot: Int[Array, "atoms slots"]
-    """Pair in each slot."""
+    """Pair in each slot of an atom."""
     reverse_pair: Int[Array, "atoms slots"] | None
-    """For the pair in each slot, the pair seen from the other side; None where the list is not symmetric."""
+    """Reverse (from neighbour to atom) of the pair in each slot; None where the list is not symmetric."""
     row_starts: Int[Array, " atoms+1"]
     """First pair of each atom, and the number of rows."""
     count: Int[Array, ""]
     """Number of pairs."""
     undirected: UndirectedPairs | None
-    """None where the list is not symmetric."""
+    """Undirected pairs; None where the list is not symmetric."""
     overflow: Bool[Array, ""]
-    """Whether there are more pairs than rows: nothing that follows from these pairs is to be used."""
+    """Whether there are more pairs than rows; results computed from these pairs must then not be used."""
 
     @property
     def indices(self) -> PairIndices:
-        """Index arrays for the kernels."""
+        """Return the index arrays for the kernels."""
         return PairIndices(self.pair_of_slot, self.row_starts, self.neighbors, self.reverse_pair)
 
     def from_slots(self, x: Float[Array, "atoms slots ..."]) -> Float[Array, "pairs ..."]:
@@ -92,7 +92,7 @@ class Pairs(NamedTuple):
 def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
     """Pack the used slots that are ``within`` the cutoff.
 
-    Where the list is symmetric, a pair is kept if it is within the cutoff as seen from both of its atoms.
+    Where the list is symmetric, a pair is kept if ``within`` holds for both its slot and the slot of the reverse pair.
     """
     active = jnp.asarray(graph.slot_mask & within)
     if graph.reverse is not None:
@@ -120,6 +120,7 @@ def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
 
 
 def _undirected(slots: Int[Array, " pairs"], reverse_pair: Int[Array, "atoms slots"], count: Int[Array, ""]) -> UndirectedPairs:
+    """Join directed pairs to undirected pairs; ``count`` is the number of directed pairs."""
     rows = len(slots)
     own = jnp.arange(rows, dtype=jnp.int32)
     other = jnp.where(slots < 0, -1, reverse_pair.reshape(-1)[slots])

@@ -1,4 +1,4 @@
-"""The capacities of a device list: planned on the host from a geometry, enlarged after an overflow."""
+"""Capacities of a device list, planned on the host for a geometry and enlarged after an overflow."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from equipot.neighbors.cells import check_cutoff, checked_geometry, complete_cel
 from equipot.neighbors.host import neighbor_list
 
 WORD = 32
-"""Bits of a word."""
+"""Number of bits of a word."""
 MARGIN = 1.0e-4
-"""Bins are this much wider than the list radius needs, so that rounding in their assignment cannot hide a pair."""
+"""Relative excess of the width of bins over what the list radius needs, so that rounding cannot hide a pair."""
 FULL = 0.98
-"""Share of the pairs a list has room for that may be used."""
+"""Share of the capacity for pairs that may be used."""
 ROOM = 0.95
-"""A plan holds until the cell is this much flatter than it was."""
+"""Smallest height of the cell, relative to its height at planning, for which the reach of a plan suffices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ListSpec:
-    """Radius, periodicity and capacities of a device list, all static. Made by ``plan``, enlarged by ``grow``; hashable."""
+    """Radius, periodicity and capacities of a device list: static and hashable, made by ``plan`` and enlarged by ``grow``."""
 
     cutoff: float
-    """Å."""
+    """Cutoff radius (Å)."""
     skin: float
-    """Å; pairs out to cutoff + skin are in the list."""
+    """Excess (Å) of the list radius over the cutoff."""
     pbc: tuple[bool, bool, bool]
     slots: int
     """Capacity for neighbours of each atom."""
     grid: tuple[int, int, int]
-    """Bins along each lattice vector."""
+    """Number of bins along each lattice vector."""
     reach: tuple[int, int, int]
-    """Bins searched to either side, periodic images included."""
+    """Number of bins searched to either side along each lattice vector, periodic images included."""
     occupancy: int
     """Capacity for atoms of each bin."""
     slack: float
-    """Factor by which the capacities exceed what was found when planning."""
+    """Factor by which the capacities exceed the need of the geometry that they were planned for."""
     pairs: int | None = None
-    """Capacity for directed pairs within the cutoff of the whole system, which is how many a model computes; as many as slots
-    where None."""
+    """Capacity for directed pairs of the whole system within the cutoff, the number of pairs that a model computes; None for as
+    many as there are slots."""
 
     @property
     def radius(self) -> float:
-        """Pairs closer than this are in the list (Å)."""
+        """List radius, cutoff + skin (Å)."""
         return self.cutoff + self.skin
 
     @property
@@ -56,15 +56,15 @@ class ListSpec:
 
 
 def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, slack: float = 1.25) -> ListSpec:
-    """Plan the capacities of a device list: what this geometry needs, times ``slack``.
+    """Plan the capacities of a device list: the need of this geometry times ``slack``.
 
     Args:
         positions: (atoms, 3), Å.
         cell: (3, 3), rows are lattice vectors, Å.
         pbc: One bool, or one for each row.
-        cutoff: Å.
-        skin: Å by which the list radius exceeds the cutoff: the list holds until atoms have moved by about half of it.
-        slack: Factor by which capacities exceed the need.
+        cutoff: Cutoff radius (Å).
+        skin: Excess (Å) of the list radius over the cutoff; a list is valid until atoms have moved by about half the skin.
+        slack: Factor by which the capacities exceed the need.
 
     Raises:
         ValueError: as ``neighbor_list``, or no atoms, a negative skin, a slack below one, or more slots than int32 can count.
@@ -81,12 +81,17 @@ def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, 
 
 
 def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
-    """Enlarge the capacities after an overflow, for the geometry at which it happened or a state shortly before.
+    """Enlarge the capacities after an overflow.
 
-    No capacity shrinks, and where this geometry alone would not ask for more, all of them are raised by ``spec.slack`` or 10 %.
+    No capacity shrinks. If the geometry needs no more than the present capacities, all are raised by ``spec.slack`` or 10 %.
+
+    Args:
+        spec: Present capacities.
+        positions: (atoms, 3), Å, at the overflow or shortly before.
+        cell: (3, 3), Å, at the overflow or shortly before.
 
     Raises:
-        ValueError: as ``plan``; so coordinates that are not finite, which set the overflow flag too, end here.
+        ValueError: as ``plan``; for instance for coordinates that are not finite, which also set the overflow flag.
     """
     positions, cell, _ = checked_geometry(positions, cell, spec.pbc, spec.radius)
     wanted = _plan(positions, cell, spec, ROOM)
@@ -102,7 +107,7 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
 
 
 def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
-    """Double the capacity for pairs within the cutoff; None where all pairs that fit into the slots have room already."""
+    """Double the capacity for pairs within the cutoff; return None if the capacity is as large as the number of slots."""
     most = num_atoms * spec.slots
     if spec.pairs is None or spec.pairs >= most:
         return None
@@ -110,6 +115,7 @@ def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
+    """Plan capacities with the radius, periodicity and slack of ``spec``; ``room`` as ``ROOM``."""
     n = len(positions)
     full = complete_cell(cell, spec.pbc)
     height = heights(full)
@@ -128,7 +134,7 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     edges = neighbor_list(positions, cell, spec.pbc, spec.radius)
     degree = int(np.bincount(edges.centers, minlength=1).max())
     vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
-    # A shell at the cutoff counts, on whichever side of it rounding puts it.
+    # A shell at the cutoff counts, whether rounding puts its distance below or above the cutoff.
     inside = int(np.sum(np.sum(vectors**2, axis=1) < (spec.cutoff * (1 + 2 * MARGIN)) ** 2))
     width = _more(degree, spec.slack)
     if not any(spec.pbc):
@@ -144,11 +150,11 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
 
 
 def _more(count: int, factor: float) -> int:
-    """``count`` times ``factor``, at least two more."""
+    """Return ``count`` times ``factor``, at least ``count + 2``."""
     return max(math.ceil(count * factor), count + 2)
 
 
 def _holds(spec: ListSpec, cell: np.ndarray) -> bool:
-    """Whether the planned reach suffices for this cell."""
+    """Return whether the planned reach suffices for this cell."""
     covered = heights(complete_cell(cell, spec.pbc)) * spec.reach > (1 + 2 * MARGIN) * spec.radius
     return bool(np.all(covered[list(spec.pbc)]))

@@ -1,4 +1,4 @@
-"""How far atoms and cell may move before a neighbour list has to be built again."""
+"""Bound on the motion of atoms and cell within which a neighbour list remains valid."""
 
 from __future__ import annotations
 
@@ -20,25 +20,30 @@ def may_miss_pairs(
     radius: float,
     cutoff: float,
 ) -> Bool[Array, ""]:
-    """Whether a pair that is not in a list may have come within the cutoff; also True where a coordinate is not finite.
+    """Return whether a pair that is not in a list may be within the cutoff; True also if a coordinate is not finite.
 
-    ``before`` and ``now`` are positions and cell, of numpy or of JAX, when the list was built with all pairs closer than
-    ``radius``, and at present. All lengths are in Å; rows of the cells that do not repeat are ignored.
-
-    Let x0, C0 be the positions and the cell (rows) at the build, x, C those of now, and F = 1 + C0^+ (C - C0) the deformation
-    of the cell, with C0^+ the pseudo-inverse of the rows that repeat, so that C = C0 F. Every atom moves by the deformation and
-    a rest, x_i = x0_i F + u_i. The vector of pair (i, j, s) was v0 = x0_j - x0_i + s C0 and is
+    Let x0, C0 be positions and cell (rows) when the list was built, x, C positions and cell at present, and
+    F = 1 + C0^+ (C - C0) the deformation of the cell, with C0^+ the pseudo-inverse of the periodic rows, so that C = C0 F. The
+    motion of every atom is the deformation plus a displacement u, x_i = x0_i F + u_i. The vector of pair (i, j, s) was
+    v0 = x0_j - x0_i + s C0 and is
 
         v = x_j - x_i + s C = v0 F + u_j - u_i,    |v| >= sigma_min(F) |v0| - |u_j - u_i|.
 
     A pair that is not in the list had |v0| >= radius. The difference u_j - u_i does not change when a constant is subtracted
-    from all u, so it is at most 2 max_k |u_k - mean(u)|: a common drift costs nothing, nor does the point about which a
-    barostat scales. No pair can have been missed while
+    from all u, so |u_j - u_i| <= 2 max_k |u_k - mean(u)|: the bound does not depend on a common drift, nor on the point about
+    which a barostat scales. No pair within the cutoff can be missing while
 
         sigma_min(F) radius - 2 max_k |u_k - mean(u)| >= cutoff.
 
-    The smallest singular value is exact, sigma_min^2 = 1 + lambda_min(D + D^T + D^T D) with D = F - 1, less a bound on
-    rounding.
+    The smallest singular value is computed exactly, sigma_min^2 = 1 + lambda_min(D + D^T + D^T D) with D = F - 1, less a bound
+    on rounding.
+
+    Args:
+        before: Positions and cell (Å), of numpy or JAX, when the list was built.
+        now: Present positions and cell (Å), of that library.
+        pbc: Whether the system is periodic along each row of the cell; other rows are ignored.
+        radius: Radius (Å) out to which the list held all pairs.
+        cutoff: Cutoff radius (Å).
     """
     (old_positions, old_cell), (positions, cell) = before, now
     xp = jnp if isinstance(positions, jax.Array) else np
@@ -46,13 +51,13 @@ def may_miss_pairs(
     deformation = product(inverse(complete_cell(old_cell, pbc)), change)
     symmetric = deformation + deformation.T + product(deformation.T, deformation)
     sigma = xp.sqrt(xp.maximum(0, 1 + _smallest_eigenvalue(symmetric, xp)))
-    rest = (positions - old_positions) - product(old_positions, deformation)
-    farthest = xp.sqrt(xp.max(xp.sum((rest - xp.mean(rest, axis=0)) ** 2, axis=1)))
+    displacement = (positions - old_positions) - product(old_positions, deformation)
+    farthest = xp.sqrt(xp.max(xp.sum((displacement - xp.mean(displacement, axis=0)) ** 2, axis=1)))
     return ~(sigma * radius - 2 * farthest >= cutoff)
 
 
 def _smallest_eigenvalue(m: Float[Array, "3 3"], xp: Any) -> Float[Array, ""]:
-    """Of a symmetric matrix, by the trigonometric formula (O. K. Smith, Commun. ACM 4, 168, 1961), from below."""
+    """Bound the smallest eigenvalue of a symmetric matrix from below, by the formula of Smith, Commun. ACM 4, 168 (1961)."""
     mean = xp.trace(m) / 3
     rest = m - mean * xp.eye(3, dtype=m.dtype)
     spread = xp.sqrt(xp.sum(rest**2) / 6)

@@ -20,7 +20,7 @@ KERNELS = ("equipot_convolution", "equipot_polynomial", "equipot_rows")
 
 def test_one_process_lowers_for_cpu_with_machine_code_and_for_cuda_without(monkeypatch):
     monkeypatch.setattr(blocked_map, "BLOCK", 16)
-    monkeypatch.setattr(blocked_map, "WHOLE", 16)
+    monkeypatch.setattr(blocked_map, "SINGLE_BLOCK_ROWS", 16)
     positions = np.random.default_rng(0).uniform(0, 4, (6, 3))
     crystal = Structure.from_ase(ase.Atoms("C4O2", positions=positions, cell=[4, 4.2, 4.5], pbc=True), source="test")
     graph = jax.tree.map(jnp.asarray, pad([crystal, crystal], 3.0))

@@ -50,7 +50,7 @@ def wide_graph() -> Graph:
 def everything(term, graph: Graph, monkeypatch, native: bool, derivatives: bool) -> dict[str, np.ndarray]:
     """Of a fresh potential, by kernels and in blocks, or by the plain formulation and all pairs at once."""
     monkeypatch.setattr(blocked_map, "BLOCK", 16)
-    monkeypatch.setattr(blocked_map, "WHOLE", 16 if native else 10**6)
+    monkeypatch.setattr(blocked_map, "SINGLE_BLOCK_ROWS", 16 if native else 10**6)
     if not native:
         for module in (convolution_code, polynomial_code, rows_code):
             monkeypatch.setattr(module, "possible", lambda *_: False)
