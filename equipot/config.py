@@ -1,7 +1,7 @@
 """Strict YAML to typed sections and back.
 
-A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); its fields are the only keys it
-accepts. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
+A section is a frozen dataclass (or a flax linen module, whose fields are dataclass fields too); only its fields are accepted as
+keys. Where a field may hold one of several classes, ``kind: ClassName`` chooses; it may be left out to keep the class of the
 field's default, or where the given keys hold the required fields of only one of the classes. A field annotated with a
 class that has an attribute ``builtin_kinds`` accepts any subclass: ``kind`` is a key of ``builtin_kinds``, or
 ``package.module:Class`` for a class outside this package. The key of a field drops a trailing underscore: ``from_`` is set by
@@ -327,6 +327,7 @@ def suggest(word: str, known: list[str]) -> str:
 
 
 def join(path: str, key: str) -> str:
+    """Append a key to the path of a section."""
     return f"{path}.{key}" if path else key
 
 

@@ -33,8 +33,8 @@ class Observables:
     """Predictions or references; a quantity that was not requested or is not known is None."""
 
     interaction: Any = None
-    """(graphs,) energy less E0 of the isolated atoms (eV): what the device computes, since float32 resolves a total energy of
-    -1e4 eV to 1 meV only."""
+    """(graphs,) energy less E0 of the isolated atoms (eV). The device computes interaction energies, because float32 resolves
+    a total energy of -1e4 eV to 1 meV only."""
     interactions: Any = None
     """(atoms,) energy of each atom less its E0 (eV); they sum to ``interaction``."""
     energy: Any = None
@@ -74,4 +74,5 @@ class Observables:
         yield from self.others.items()
 
     def replace(self, **changes: Any) -> Observables:
+        """Return a copy with other fields."""
         return dataclasses.replace(self, **changes)

@@ -1,4 +1,4 @@
-"""The one table of quantities: what can be predicted, labelled, trained on, stored and plotted.
+"""Table of all quantities that can be predicted, labelled, trained on, stored and plotted.
 
 A row holds everything that readers, checks, files, batches, losses, error tables and plots need to know about a quantity: code
 there iterates over rows and names no quantity. A term that predicts a further quantity defines its row (``Term.provides``), and
@@ -53,9 +53,9 @@ class Quantity:
     symbol: str = ""
     """Letter in one-line summaries."""
     display: tuple[str, float] = ("", 1.0)
-    """Unit in which errors are shown, and the factor from ``unit`` to it."""
+    """Unit of displayed errors, and the factor from ``unit``."""
     axis: tuple[str, float] = ("", 1.0)
-    """Unit of the axes of plots, and the factor from ``unit`` to it."""
+    """Unit of the axes of plots, and the factor from ``unit``."""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -1,4 +1,4 @@
-"""Reference sets that come with the package; ``sets/README.md`` says how they were made."""
+"""Read the reference sets in the package; ``sets/README.md`` describes their calculation."""
 
 from __future__ import annotations
 

@@ -68,10 +68,12 @@ def parse(text: str) -> Comment:
 
 
 def _unquoted(text: str) -> str:
+    """Remove enclosing quotes or brackets, and escapes within them."""
     return re.sub(r"\\(.)", r"\1", text[1:-1]) if _WHOLE.match(text) else text
 
 
 def _value(text: str) -> Any:
+    """Convert text to a number, an array, a boolean or a list of booleans; other text stays a string."""
     if text.startswith("_JSON "):
         # ASE's way to write what is neither a number nor a string.
         held = json.loads(text.removeprefix("_JSON "))

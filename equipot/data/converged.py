@@ -33,11 +33,11 @@ def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
 
     Args:
         path: an output that ASE reads.
-        kind: ASE's name of its format.
-        frames: the ``ase.Atoms`` that ASE read from it.
+        kind: ASE's name of the format.
+        frames: ``ase.Atoms`` of all frames of the output.
 
     Raises:
-        ValueError: an SCF failed, but the text does not tell whose.
+        ValueError: an SCF failed, but the text does not tell in which frame.
     """
     if kind not in OUTPUTS:
         return [False] * len(frames)

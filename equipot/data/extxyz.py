@@ -21,7 +21,7 @@ TENSORS = ("stress", "virial")
 
 
 class Chunk(NamedTuple):
-    """The text of one frame."""
+    """Text of one frame."""
 
     frame: int
     line: int

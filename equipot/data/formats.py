@@ -44,7 +44,7 @@ REMEDY = (
 
 
 class Images(NamedTuple):
-    """The frames of a file."""
+    """Frames of a file, and the units that the file states."""
 
     atoms: Sequence[Any]
     """``ase.Atoms``."""

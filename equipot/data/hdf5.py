@@ -159,6 +159,7 @@ class HDF5Dataset(Sequence):
         return decode(self._rows, table, self._frames[k]).replace(info=info, source=source)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> HDF5Dataset:

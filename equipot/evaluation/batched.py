@@ -135,7 +135,7 @@ def _stacks(batches: Sequence[Planned], devices: int) -> list[Stack]:
 
 
 class Failed(NamedTuple):
-    """A batch that did not fit into memory."""
+    """Batch that did not fit into memory."""
 
     batch: Planned
     share: float

@@ -1,4 +1,4 @@
-"""A potential as an ASE calculator."""
+"""ASE calculator of a potential."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ class EquipotCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
+        """Compute all properties of the atoms, see ``ase.calculators.calculator.Calculator.calculate``."""
         super().calculate(atoms, list(properties), list(system_changes))
         structure = Structure.from_ase(self.atoms, source=self.atoms.get_chemical_formula())
         self.potential.check([structure])

@@ -91,10 +91,12 @@ class Frozen(NamedTuple):
 
     @classmethod
     def of(cls, setup: Setup) -> Frozen:
+        """Split a setup."""
         return cls((setup.mass, setup.numbers), tuple(x for x in setup if not isinstance(x, np.ndarray)))
 
     @staticmethod
     def setup(arrays: tuple, fixed: tuple) -> Setup:
+        """Join the two parts to a setup."""
         dt, kT, pressure, dof, pbc, charge, spin = fixed
         return Setup(dt, kT, pressure, dof, *arrays, pbc, charge, spin)
 

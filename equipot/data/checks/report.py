@@ -19,12 +19,12 @@ SWITCHES = (
 
 
 class DataError(ValueError):
-    """The data have errors; the message lists the first of them."""
+    """Errors in reference data; the message lists the first ones."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem in the data."""
+    """One problem in reference data."""
 
     severity: str
     """error or warning."""
@@ -46,7 +46,7 @@ class Report:
 
     problems: tuple[Problem, ...]
     summary: tuple[str, ...]
-    """A line for each set."""
+    """One line per set."""
     notes: tuple[str, ...] = ()
     """Further warnings, about E0."""
 

@@ -160,7 +160,7 @@ def graded(name: str, difference: float, size: float, broken: float = BROKEN) ->
 
 
 def _finding(name: str, measures: tuple[Measure, ...], remedy: str) -> Finding:
-    """Make a finding, with the remedy unless it is sound."""
+    """Make a finding, with a remedy unless the verdict is sound."""
     finding = Finding(name, measures)
     return finding if finding.verdict == "sound" else Finding(name, measures, remedy)
 
