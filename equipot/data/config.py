@@ -144,5 +144,5 @@ class DataConfig(Labelled):
 
     @property
     def by_head(self) -> Mapping[str, Labelled]:
-        """Data of each level of theory by the name of its head, which is empty if there is only one."""
+        """Data of each level of theory by the name of its head; the name of a single head is empty."""
         return self.heads or {"": self}

@@ -55,7 +55,7 @@ def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Find failures in an OUTCAR: steps whose electronic loop reached NELM cycles without EDIFF."""
+    """Find failures in an OUTCAR: steps whose electronic loop reached NELM cycles without convergence to EDIFF."""
     blocks = text.split("FREE ENERGIE OF THE ION-ELECTRON SYSTEM")
     limit = re.search(r"\bNELM\s*=\s*(\d+)", text)
 
@@ -69,7 +69,7 @@ def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _vasp_xml(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Find failures in a vasprun.xml: steps with NELM electronic cycles, the last of which changed the energy by over EDIFF."""
+    """Find failures in a vasprun.xml: steps with NELM electronic cycles, the last of which changed the energy by > EDIFF."""
     limit, threshold = re.search(r'name="NELM">\s*(\d+)', text), re.search(r'name="EDIFF">\s*([-\d.Ee+]+)', text)
     if limit is None or threshold is None:
         return [False] * len(frames)

@@ -61,7 +61,7 @@ class Replayed(NamedTuple):
     pool: int
     """Number of replayed frames in the set."""
     drawn: int
-    """Number of them in an epoch, at most ``pool``."""
+    """Number of replayed frames in an epoch, at most ``pool``."""
 
 
 def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
