@@ -91,7 +91,7 @@ def convert(item: Item, kind: Any, path: str, default: Any = None) -> Any:
         return convert_union(item, args, path, default)
     if origin is typing.Annotated:
         return convert(item, args[0], path, default)
-    if dataclasses.is_dataclass(kind):
+    if is_section(kind):
         return convert_section(item, (kind,), path, default)
     if origin is typing.Literal:
         if any(type(item.value) is type(choice) and item.value == choice for choice in args):
@@ -154,7 +154,7 @@ def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
     """Convert an item to the fitting option: None, a section chosen by ``kind``, or the first simple type without an error."""
     if item.value is None and type(None) in options:
         return None
-    sections = tuple(option for option in options if dataclasses.is_dataclass(option))
+    sections = tuple(option for option in options if is_section(option))
     simple = [option for option in options if option not in sections and option is not type(None)]
     mappings = [option for option in simple if typing.get_origin(option) in (dict, Mapping)]
     names = [option.__name__ for option in sections]
@@ -178,15 +178,15 @@ def convert_union(item: Item, options: tuple, path: str, default: Any) -> Any:
 
 def fits(value: Any, option: Any) -> bool:
     """Whether value and option are both lists or both mappings."""
-    wanted = {dict: (dict, Mapping), list: (list, tuple, Sequence)}.get(type(value), ())
-    return (typing.get_origin(option) or option) in wanted
+    wanted: Mapping[type, tuple[Any, ...]] = {dict: (dict, Mapping), list: (list, tuple, Sequence)}
+    return (typing.get_origin(option) or option) in wanted.get(type(value), ())
 
 
 def convert_section(item: Item, options: tuple[type, ...], path: str, default: Any) -> Any:
     """Convert an item to one of the classes; missing fields are copied from a ``default`` of the chosen class."""
     if isinstance(item.value, str) and (len(options) > 1 or open_base(options[0])):
         item = Item({KIND: item}, item.where)
-    if isinstance(item.value, list) and (found := [list_kind(option) for option in options if list_kind(option)]):
+    if isinstance(item.value, list) and (found := [x for option in options if (x := list_kind(option))]):
         kind, key = found[0]
         item = Item({KIND: Item(kind, item.where), key: item}, item.where)
     if item.value is None:
@@ -194,7 +194,7 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
     if not isinstance(item.value, dict):
         expected(item, path, f"a section ({' or '.join(option.__name__ for option in options)})")
     cls = choose(item, options, path, default)
-    hints, names = annotations(cls), fields(cls)
+    hints, names = field_types(cls), fields(cls)
     start = {key: getattr(default, field.name) for key, field in names.items()} if type(default) is cls else {}
     for key, child in item.value.items():
         if key != KIND and key not in names:
@@ -219,7 +219,7 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
 def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
     """Return the class that ``kind`` names, else the only one, the default's, or the one whose required keys are given."""
     named = {option.__name__: option for option in options}
-    is_open = [option for option in options if open_base(option) is option]
+    is_open: list[Any] = [option for option in options if open_base(option) is option]
     builtin = {name: target for option in is_open for name, target in option.builtin_kinds.items()}
     if KIND not in item.value:
         if type(default) in options or (is_open and isinstance(default, is_open[0])):
@@ -256,12 +256,17 @@ def import_class(target: str, item: Item, path: str) -> type:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         fail(item, path, f"cannot import {target}: {error}")
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+    if not is_section(cls):
         fail(item, path, f"{target} is not a dataclass or a linen module")
     return cls
 
 
-def open_base(cls: type) -> type | None:
+def is_section(kind: Any) -> typing.TypeGuard[type]:
+    """Whether an annotation is a class whose instances are sections."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def open_base(cls: type) -> Any:
     """Return ``cls`` or its base class with ``builtin_kinds``, which accepts any subclass in a config; None without one."""
     return next((base for base in cls.__mro__ if "builtin_kinds" in vars(base)), None)
 
@@ -293,7 +298,7 @@ def default_of(field: dataclasses.Field) -> Any:
 
 
 @functools.cache
-def annotations(cls: type) -> typing.Callable[[str], Any]:
+def field_types(cls: type) -> typing.Callable[[str], Any]:
     """Return a function from a field's name to its type; a type that cannot be resolved stays text."""
     found = {name: (kind, base) for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
 
@@ -316,7 +321,7 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
     if isinstance(kind, type) and not typing.get_args(kind):
-        return {str: "text"}.get(kind, kind.__name__)
+        return "text" if kind is str else kind.__name__
     return str(kind).replace("typing.", "")
 
 
@@ -336,11 +341,11 @@ def join(path: str, key: str) -> str:
 
 def to_plain(value: Any, kind: Any) -> Any:
     """Convert the value of a field with the annotation ``kind`` to plain values."""
-    if dataclasses.is_dataclass(value):
-        cls = type(value)
-        options = [x for x in (typing.get_args(kind) or (kind,)) if dataclasses.is_dataclass(x)]
+    cls: type = type(value)
+    if dataclasses.is_dataclass(cls):
+        options = [x for x in (typing.get_args(kind) or (kind,)) if is_section(x)]
         named = {} if options == [cls] else {KIND: kind_name(cls, options)}
-        kinds = {key: annotations(cls)(field.name) for key, field in fields(cls).items()}
+        kinds = {key: field_types(cls)(field.name) for key, field in fields(cls).items()}
         held = {key: getattr(value, field.name) for key, field in fields(cls).items()}
         # What a config cannot set is left out where it has its default; elsewhere it fails in the writer or in the reader.
         unset = [key for key, f in fields(cls).items() if isinstance(kinds[key], str) and held[key] is default_of(f)]

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from equipot.arrays import AnyArray
 from equipot.kernels.rows import add_rows, sum_rows
 
 PADDING_VECTOR = (1.0e3, 0.0, 0.0)
@@ -47,36 +48,36 @@ class Graph:
     Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pairs`` is static.
     """
 
-    positions: Float[Array, "atoms 3"]
-    """Positions (Å)."""
-    numbers: Int[Array, " atoms"]
+    positions: Float[AnyArray, "atoms 3"] | None
+    """Positions (Å). None inside a term that does not need ``space``."""
+    numbers: Int[AnyArray, " atoms"]
     """Atomic numbers Z; 0 for padding."""
-    cell: Float[Array, "graphs 3 3"]
-    """Cells (Å), rows are lattice vectors; zeros where open."""
-    neighbors: Int[Array, "atoms slots"]
+    cell: Float[AnyArray, "graphs 3 3"] | None
+    """Cells (Å), rows are lattice vectors; zeros where open. None inside a term that does not need ``space``."""
+    neighbors: Int[AnyArray, "atoms slots"]
     """Index of the atom in each slot."""
-    shifts: Int[Array, "atoms slots 3"]
+    shifts: Int[AnyArray, "atoms slots 3"]
     """Lattice image of each neighbour, in counts of cell vectors."""
-    reverse: Int[Array, "atoms slots"] | None
+    reverse: Int[AnyArray, "atoms slots"] | None
     """Flat slot (atom * slots + slot) of the reverse pair, from neighbour to atom; None if the list is not symmetric."""
-    slot_mask: Bool[Array, "atoms slots"]
+    slot_mask: Bool[AnyArray, "atoms slots"]
     """Whether a slot holds a neighbour."""
-    node_mask: Bool[Array, " atoms"]
+    node_mask: Bool[AnyArray, " atoms"]
     """Whether an atom is real, not padding."""
-    node_graph: Int[Array, " atoms"]
+    node_graph: Int[AnyArray, " atoms"]
     """Index of the graph that each atom belongs to, ascending."""
-    graph_mask: Bool[Array, " graphs"]
+    graph_mask: Bool[AnyArray, " graphs"]
     """Whether a graph is real, not padding."""
-    charge: Float[Array, " graphs"]
-    """Total charge (e)."""
-    spin: Float[Array, " graphs"]
-    """Number of unpaired electrons."""
-    head: Int[Array, " graphs"] | None = None
+    charge: Float[AnyArray, " graphs"] | None
+    """Total charge (e). None inside a term that does not need ``charge``."""
+    spin: Float[AnyArray, " graphs"] | None
+    """Number of unpaired electrons. None inside a term that does not need ``spin``."""
+    head: Int[AnyArray, " graphs"] | None = None
     """Index of the potential's head (level of theory) that each graph is evaluated with; None for a potential without heads."""
-    positions_residual: Float[Array, "atoms 3"] | None = None
+    positions_residual: Float[AnyArray, "atoms 3"] | None = None
     """Low-order part of the positions (Å), used in single precision only. positions + positions_residual has more digits than
     float32 holds; ``positions`` are multiples of one step, so that their differences are exact in float32."""
-    cell_residual: Float[Array, "graphs 3 3"] | None = None
+    cell_residual: Float[AnyArray, "graphs 3 3"] | None = None
     """Low-order part of the cell (Å); ``cell`` then holds multiples of the step of ``positions``."""
     pairs: int | None = None
     """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
@@ -84,7 +85,13 @@ class Graph:
     @property
     def num_atoms(self) -> int:
         """Number of atoms, padding included."""
-        return self.positions.shape[0]
+        return self.numbers.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        """Precision of the positions."""
+        assert self.positions is not None, "hidden from a term that does not need space"
+        return self.positions.dtype
 
     @property
     def num_slots(self) -> int:
@@ -126,6 +133,7 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
 
     Unused slots hold ``PADDING_VECTOR``. In single precision the vector is rounded once, where the residuals are added.
     """
+    assert graph.positions is not None and graph.cell is not None, "a term gets its vectors as an argument"
     vectors = (gather(graph.positions, graph) - graph.positions[:, None]) + _images(graph.cell, graph)
     # Differences of the high-order parts are exact so far: a vector is rounded here, once.
     fine = graph.positions_residual
@@ -134,7 +142,7 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
 
 
-def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
+def _images(cell: Float[AnyArray, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Compute the lattice vector shift . cell (Å) of the neighbour in each slot."""
     cell = cell[graph.node_graph]
     # An accelerator must not round lattice vectors to 19 bits.
@@ -143,6 +151,7 @@ def _images(cell: Float[Array, "graphs 3 3"], graph: Graph) -> Float[Array, "ato
 
 def volume(graph: Graph) -> Float[Array, " graphs"]:
     """Compute the volume of each cell, |det cell| (Å^3); zero for a system that is open along any direction."""
+    assert graph.cell is not None, "hidden from a term that does not need space"
     cell = graph.cell if graph.cell_residual is None else graph.cell + graph.cell_residual
     a, b, c = cell[:, 0], cell[:, 1], cell[:, 2]
     return jnp.abs(jnp.sum(a * jnp.cross(b, c), axis=-1))
@@ -205,21 +214,26 @@ def _sum_masked(count: int, values: Array, segment: Array) -> Array:
     return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values, 0), axis=1)
 
 
-def gather(x: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
+def gather(x: Float[AnyArray, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
     """Copy the rows of atoms to the slots that point to them; zero in unused slots. The transpose of ``scatter``."""
-    neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
-    return sum_rows(x, neighbor.reshape(-1, 1), reverse).reshape(*neighbor.shape, *x.shape[1:])
+    neighbor, reverse = _used(graph.neighbors, graph), _reverse(graph)
+    return sum_rows(jnp.asarray(x), neighbor.reshape(-1, 1), reverse).reshape(*neighbor.shape, *x.shape[1:])
 
 
-def scatter(y: Float[Array, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
+def scatter(y: Float[AnyArray, "atoms slots ..."], graph: Graph) -> Float[Array, "atoms ..."]:
     """Sum the values of slots over the used slots that point to each atom. The transpose of ``gather``."""
-    neighbor, reverse = _used(graph.neighbors, graph), _used(graph.reverse, graph)
-    flat = y.reshape(-1, *y.shape[2:])
+    neighbor, reverse = _used(graph.neighbors, graph), _reverse(graph)
+    flat = jnp.asarray(y).reshape(-1, *y.shape[2:])
     if reverse is None:
         return add_rows(flat, neighbor.reshape(-1), len(y))
     return sum_rows(flat, reverse, neighbor.reshape(-1, 1))
 
 
-def _used(index: Array | None, graph: Graph) -> Array | None:
+def _used(index: Int[AnyArray, "atoms slots"], graph: Graph) -> Int[Array, "atoms slots"]:
     """Replace an index [atoms, slots] by -1 in unused slots."""
-    return None if index is None else jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)
+    return jnp.where(graph.slot_mask, index, -1).astype(jnp.int32)
+
+
+def _reverse(graph: Graph) -> Int[Array, "atoms slots"] | None:
+    """``graph.reverse`` with -1 in unused slots; None where the list is not symmetric."""
+    return None if graph.reverse is None else _used(graph.reverse, graph)

@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import jax
+from jaxtyping import Float
 
+from equipot.arrays import AnyArray
 from equipot.quantities import Quantity
 
 
@@ -30,43 +32,46 @@ from equipot.quantities import Quantity
 )
 @dataclasses.dataclass(frozen=True)
 class Observables:
-    """Predictions or references; a quantity that was not requested or is not known is None."""
+    """Predictions or references; a quantity that was not requested or is not known is None.
 
-    interaction: Any = None
+    A batch has the axis ``graphs``, a single system none; results of an ensemble have an axis of its members before all others.
+    """
+
+    interaction: Float[AnyArray, "*graphs"] | None = None
     """(graphs,) energy less E0 of the isolated atoms (eV). The device computes interaction energies, because float32 resolves
     a total energy of -1e4 eV to 1 meV only."""
-    interactions: Any = None
+    interactions: Float[AnyArray, "*atoms"] | None = None
     """(atoms,) energy of each atom less its E0 (eV); they sum to ``interaction``."""
-    energy: Any = None
+    energy: Float[AnyArray, "*graphs"] | None = None
     """(graphs,) total energy (eV), E0 added in double precision on the host."""
-    forces: Any = None
+    forces: Float[AnyArray, "*atoms 3"] | None = None
     """(atoms, 3) eV/Å."""
-    stress: Any = None
+    stress: Float[AnyArray, "*graphs 3 3"] | None = None
     """(graphs, 3, 3) eV/Å^3, positive under tension; NaN for a graph without a volume."""
-    energies: Any = None
+    energies: Float[AnyArray, "*atoms"] | None = None
     """(atoms,) energy of each atom with its E0 (eV); they sum to ``energy``."""
-    virials: Any = None
+    virials: Float[AnyArray, "*atoms 3 3"] | None = None
     """(atoms, 3, 3) eV; they sum to the stress times the volume."""
-    charges: Any = None
+    charges: Float[AnyArray, "*atoms"] | None = None
     """(atoms,) e."""
-    latent: Any = None
+    latent: Float[AnyArray, "*atoms features"] | None = None
     """(atoms, features)."""
-    others: dict[str, Any] = dataclasses.field(default_factory=dict)
+    others: dict[str, Float[AnyArray, "..."]] = dataclasses.field(default_factory=dict)
     """Further quantities that the term provides, by name: (graphs, *shape) or (atoms, *shape)."""
 
-    def __getitem__(self, quantity: Quantity) -> Any:
+    def __getitem__(self, quantity: Quantity) -> Float[AnyArray, "..."] | None:
         """Return the value of a quantity, or None."""
         own = quantity.name in self.__dataclass_fields__
         return getattr(self, quantity.name) if own else self.others.get(quantity.name)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Observables:
+    def of(cls, values: Mapping[str, Float[AnyArray, "..."] | None]) -> Observables:
         """Build from values by the names of fields and of quantities; values of None are dropped."""
         own = cls.__dataclass_fields__.keys()
         others = {name: value for name, value in values.items() if name not in own and value is not None}
         return cls(**{name: value for name, value in values.items() if name in own}, others=others)
 
-    def items(self) -> Iterator[tuple[str, Any]]:
+    def items(self) -> Iterator[tuple[str, Float[AnyArray, "..."]]]:
         """Iterate over name and value of every quantity that is not None."""
         for field in dataclasses.fields(self):
             if field.name != "others" and getattr(self, field.name) is not None:

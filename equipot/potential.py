@@ -74,8 +74,8 @@ class Term(nn.Module):
     cutoff: float | None = None
     """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
 
-    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
-        """Energy (eV) of each atom, and what else the term provides. Only a term that needs ``space`` is called with it."""
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        """Energy (eV) of each atom, and what else the term provides. A term that needs ``space`` takes it as well."""
         raise NotImplementedError
 
     @property
@@ -93,6 +93,17 @@ class Term(nn.Module):
         for name in names:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+
+
+def cutoff_of(term: Term) -> float:
+    """The cutoff of a term, Å.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if term.cutoff is None:
+        raise ValueError(f"{type(term).__name__} has no cutoff; give one in Å, cutoff=5.0 for example")
+    return term.cutoff
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +153,7 @@ class Potential:
     @property
     def cutoff(self) -> float:
         """Å."""
-        if self.term.cutoff is None:
-            raise ValueError(f"{type(self.term).__name__} has no cutoff; give one in Å, cutoff=5.0 for example")
-        return self.term.cutoff
+        return cutoff_of(self.term)
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -192,7 +201,7 @@ class Potential:
         dtype = jnp.dtype(dtype)
         if dtype == jnp.float64:
             # Where that is so already, perhaps only for a while, nothing is left switched.
-            if not jax.config.jax_enable_x64:
+            if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
                 jax.config.update("jax_enable_x64", True)
         elif dtype != jnp.float32:
             raise ValueError(f"dtype {dtype} is not supported; use float32 or float64")
@@ -257,7 +266,7 @@ def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space
     """Call a term, bound to its variables, with what it needs of a graph and nothing else."""
     hidden = {name: None for name in ("positions", "cell", "charge", "spin") if name not in term.needs}
     graph = graph.replace(**hidden)
-    return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)
+    return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)  # type: ignore[call-arg]
 
 
 def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
@@ -265,7 +274,7 @@ def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
     if unknown:
         raise ValueError(f"{type(term).__name__} needs {unknown[0]!r}; a term can need {', '.join(NEEDS)}")
     vectors, positions, cell = geometry
-    space = None if positions is None else Space(positions, complete_cell(cell), jnp.any(cell != 0, axis=-1))
+    space = None if positions is None or cell is None else Space(positions, complete_cell(cell), jnp.any(cell != 0, axis=-1))
     # Accelerators may round matrix products of float32 to 19 bits unless told not to.
     with jax.default_matmul_precision("highest"):
         return call(term, graph, vectors, space)
@@ -274,7 +283,7 @@ def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
 def initial(term: Term, key: Array, graph: Graph, geometry: Geometry | None = None) -> dict[str, Any]:
     """Random variables of a term, by collection."""
     geometry = geometry_of(term, graph) if geometry is None else geometry
-    return nn.init(_called, term)(key, graph, geometry)
+    return dict(nn.init(_called, term)(key, graph, geometry))
 
 
 def measure(term: Term, variables: Any, graph: Graph, geometry: Geometry) -> dict[str, Any]:
@@ -359,7 +368,7 @@ def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[A
     """
     vectors = jnp.where(graph.slot_mask[..., None], geometry.vectors, 0)
     virials = jnp.einsum("nki,nkj->nij", vectors, slope.vectors, precision="highest")
-    if slope.positions is not None:
+    if geometry.positions is not None and slope.positions is not None:
         virials += geometry.positions[:, :, None] * slope.positions[:, None, :]
         of_cell = jnp.einsum("gai,gaj->gij", geometry.cell, slope.cell, precision="highest")
         count = sum_graphs(jnp.ones_like(geometry.positions[:, 0]), graph)
@@ -370,9 +379,8 @@ def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[A
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
     """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which its residual is added."""
-    return evaluate(
-        potential, graph.replace(positions=positions, positions_residual=graph.positions_residual), ("forces",)
-    ).forces
+    moved = graph.replace(positions=positions, positions_residual=graph.positions_residual)
+    return jnp.asarray(evaluate(potential, moved, ("forces",)).forces)
 
 
 def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
@@ -384,6 +392,6 @@ def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[
 def hessian(potential: Potential, graph: Graph, batch_size: int = 32) -> Float[Array, "atoms 3 atoms 3"]:
     """d^2E/dr dr (eV/Å^2) over all rows of the graph, ``batch_size`` columns at a time."""
     n = graph.num_atoms
-    units = jnp.eye(3 * n, dtype=graph.positions.dtype).reshape(3 * n, n, 3)
+    units = jnp.eye(3 * n, dtype=graph.dtype).reshape(3 * n, n, 3)
     columns = jax.lax.map(lambda d: hessian_vector_product(potential, graph, d), units, batch_size=batch_size)
     return columns.reshape(n, 3, n, 3)

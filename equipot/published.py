@@ -69,7 +69,7 @@ class Entry:
 
 
 SEVENN = Wheel("sevenn", "0.13.0", "9378f7df2b75fe83274483a5f804790ae1023dd22ddeb6a48c1a03de97e22620", 43)
-SEVENNET = {
+SEVENNET: dict[str, Any] = {
     "wheel": SEVENN,
     "licence": "MIT",
     "elements": "1-83, 89-94",
@@ -81,7 +81,7 @@ FIDELITY = SEVENNET | {
     "file": "sevenn/pretrained_potentials/SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
     "sha256": "81791329b37d445f46b531578c182c41792d98c7814222c9e5dde276402225fd",
 }
-NEQUIX = {
+NEQUIX: dict[str, Any] = {
     "licence": "MIT",
     "elements": "1-83, 89-94",
     "megabytes": 3,
@@ -194,8 +194,13 @@ def import_checkpoint(
         entry = MODELS[name]
         carrier = f"{entry.wheel.distribution} {entry.wheel.version}: " if entry.wheel else ""
         extra = dict(potential.metadata.extra) | {"name": name, "source": carrier + entry.file}
-        told = {"level_of_theory": entry.level_of_theory, "citation": entry.citation, "licence": entry.licence}
-        metadata = dataclasses.replace(potential.metadata, **told, extra=tuple(extra.items()))
+        metadata = dataclasses.replace(
+            potential.metadata,
+            level_of_theory=entry.level_of_theory,
+            citation=entry.citation,
+            licence=entry.licence,
+            extra=tuple(extra.items()),
+        )
         potential = potential.replace(metadata=metadata)
     path = references or (REFERENCES / f"{name}.json" if name else None)
     if path is None:
@@ -205,8 +210,8 @@ def import_checkpoint(
     certificate = certify(single, values)
     if not certificate.passed:
         raise LibraryError(f"{source}: not converted, since the result deviates from its source by {certificate}")
-    extra = (*potential.metadata.extra, ("deviation", str(certificate)))
-    return potential.replace(metadata=dataclasses.replace(potential.metadata, extra=extra)), certificate
+    checked = (*potential.metadata.extra, ("deviation", str(certificate)))
+    return potential.replace(metadata=dataclasses.replace(potential.metadata, extra=checked)), certificate
 
 
 def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:

@@ -35,7 +35,7 @@ def charge_and_spin(entries: Mapping[str, Any], source: str) -> tuple[float, flo
                 f"{source}: {found[name][1]!r} is {found[name][0]:g}, but {key!r} {number:g}; leave one of them out"
             )
         found[name] = number, key
-    return tuple(found.get(name, (0.0, ""))[0] for name in ("charge", "spin"))
+    return found.get("charge", (0.0, ""))[0], found.get("spin", (0.0, ""))[0]
 
 
 def _one_number(value: Any) -> float | None:

@@ -98,8 +98,8 @@ def spelled(text: str, what: str) -> str | None:
     above, _, below = text.rpartition("/")
     if what in ("energy", "length") or not above:
         return None
-    parts = spelled(above, "energy"), spelled(below, "length")
-    return None if None in parts else "/".join(parts) + ("^3" if what == "stress" else "")
+    top, bottom = spelled(above, "energy"), spelled(below, "length")
+    return None if top is None or bottom is None else f"{top}/{bottom}" + ("^3" if what == "stress" else "")
 
 
 def energy(name: str) -> float:

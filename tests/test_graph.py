@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from equipot.data.batch import Shape, pad
-from equipot.graph import Graph, _sum_masked, _sum_segments, sum_graphs
+from equipot.graph import Graph, _sum_masked, _sum_segments, gather, scatter, sum_graphs
 from equipot.structure import Structure
 
 SIZES = (3, 1, 4)
@@ -50,3 +50,22 @@ def test_accelerators_sum_without_a_scatter():
         graph = graph_of(sizes)
         traced = jax.jit(lambda values, graph=graph: sum_graphs(values, graph)).trace(jnp.ones((graph.num_atoms, 3, 3)))
         assert "scatter" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_graph_counts_its_atoms_where_positions_are_hidden_from_a_term():
+    graph = graph_of(SIZES)
+    assert graph.replace(positions=None, cell=None).num_atoms == sum(SIZES) + 2
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_gather_and_scatter_take_arrays_of_the_host(symmetric):
+    rng = np.random.default_rng(0)
+    structure = Structure.from_ase(ase.Atoms("H4", positions=rng.uniform(0, 3, (4, 3))), source="test")
+    graph = pad([structure], 5.0)
+    graph = graph if symmetric else graph.replace(reverse=None)
+    x = rng.normal(size=(4, 2)).astype(np.float32)
+    found = gather(x, graph)
+    np.testing.assert_array_equal(found, np.where(graph.slot_mask[..., None], x[graph.neighbors], 0))
+    others = [[j for j in range(4) if j != i] for i in range(4)]
+    np.testing.assert_allclose(scatter(np.asarray(found), graph), [3 * x[i] for i in range(4)], rtol=1e-6)
+    assert all(sorted(row) == other for row, other in zip(graph.neighbors.tolist(), others, strict=True))

@@ -19,6 +19,7 @@ LAYERS = [
     {
         "units",
         "files",
+        "arrays",
         "yamltext",
         "config",
         "allocator",

@@ -23,9 +23,9 @@ def prepare(dtype: str, devices: int = 1) -> None:
 
     jax.config.update("jax_enable_x64", dtype == "float64")
     folder = cache_folder()
-    if folder is not None and jax.config.jax_compilation_cache_dir is None:
+    if folder is not None and jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    if max(devices, 1) != max(jax.config.jax_num_cpu_devices, 1):
+    if max(devices, 1) != max(jax.config.jax_num_cpu_devices, 1):  # type: ignore[attr-defined]
         try:
             jax.config.update("jax_num_cpu_devices", devices)
         except RuntimeError:

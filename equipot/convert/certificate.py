@@ -106,14 +106,15 @@ def _compare(potential: Potential, references: Mapping[str, Any], dtype: str) ->
 def _answers(potential: Potential, group: Sequence[Mapping[str, Any]], solid: bool) -> list[tuple[float, np.ndarray, Any]]:
     """Energy, forces and stress of each record, from one batch."""
     structures = [
-        Structure(np.array(r["numbers"]), np.array(r["positions"]), np.array(r["cell"]), tuple(r["pbc"]), source=r["name"])
+        Structure(np.array(r["numbers"]), np.array(r["positions"]), np.array(r["cell"]), np.array(r["pbc"]), source=r["name"])
         for r in group
     ]
     out = evaluate(potential, structures, ("energy", "forces", "stress") if solid else ("energy", "forces"))
+    energy = np.asarray(out.energy, float)
     ends = np.cumsum([len(structure) for structure in structures])
     forces = np.split(np.asarray(out.forces)[: ends[-1]], ends[:-1])
     stress = np.asarray(out.stress) if solid else [None] * len(group)
-    return [(float(out.energy[k]), forces[k], stress[k]) for k in range(len(group))]
+    return [(float(energy[k]), forces[k], stress[k]) for k in range(len(group))]
 
 
 def _source(provenance: Mapping[str, Any]) -> str:

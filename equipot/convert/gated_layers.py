@@ -76,7 +76,8 @@ def stored_paths(term: NequIP, x: e3nn.Irreps, keep: Callable[[e3nn.Irrep], bool
         for out in ir * e3nn.Irrep(l, term.parity.odd**l)
         if keep(out)
     ]
-    rows, count = {}, {}
+    rows: dict[Path, np.ndarray] = {}
+    count: dict[e3nn.Irrep, int] = {}
     for path, mul in loop:
         start = count.get(path.ir_out, 0)
         rows[path] = np.arange(start, start + mul)

@@ -10,7 +10,7 @@ import numpy as np
 from equipot.convert.torch_file import Record
 from equipot.convert.torch_module import LinearMaps, Module, e3nn_activation, e3nn_linear, e3nn_mlp, e3nn_species_linear
 from equipot.nn.gate import SIGMOID_SCALE
-from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
+from equipot.nn.interaction import Attention, InteractionKind, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity
 from equipot.nn.radial import SILU_SCALE
 from equipot.nn.radial_network import LAYER_NORM_FLOOR
@@ -41,7 +41,7 @@ Params = dict[str, Any]
 class Block(NamedTuple):
     """An interaction block: what it is, its parameters and its shape."""
 
-    choice: Plain | Residual | Attention | NonLinear
+    choice: InteractionKind
     params: Params
     channels: int
     message_channels: int
@@ -76,8 +76,8 @@ def interaction(module: Module, basis: Basis, skipped: list[e3nn.Irrep]) -> Bloc
         kept = skip if isinstance(choice, Plain) else {ir: w for ir, w in skip.items() if ir in skipped}
         params["skip"] = {f"w{ir}": w * np.sqrt(w.shape[1]) for ir, w in kept.items()}
     else:
-        skip = e3nn_linear(module.child("skip_linear" if isinstance(choice, Attention) else "skip_tp"))
-        params["skip"] = linear(skip, skipped)
+        name = "skip_linear" if isinstance(choice, Attention) else "skip_tp"
+        params["skip"] = linear(e3nn_linear(module.child(name)), skipped)
     networks = species_networks if gated else ends_networks if isinstance(choice, Attention) else pair_networks
     params |= networks(module, basis, paths)
     if gated:

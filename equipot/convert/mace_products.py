@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from typing import NamedTuple
@@ -47,8 +48,8 @@ class Couplings:
         key = hashlib.sha256(stored.tobytes() + f"{irreps} {degree} {ir}".encode()).digest()
         if key not in self.known:
             orders = list(itertools.permutations(range(1, degree + 1)))
-            mean = sum(stored.transpose(*order, degree + 1, 0) for order in orders) / len(orders)
-            self.known[key] = self._solve(module, name, fold(mean, degree), basis(irreps, degree, ir))
+            total = functools.reduce(np.add, [stored.transpose(*order, degree + 1, 0) for order in orders])
+            self.known[key] = self._solve(module, name, fold(total / len(orders), degree), basis(irreps, degree, ir))
         return self.known[key]
 
     def _solve(self, module: Module, name: str, stored: np.ndarray, ours: np.ndarray) -> np.ndarray:
@@ -69,7 +70,8 @@ def product(module: Module, wanted: list[e3nn.Irrep] | None, couplings: Coupling
     contraction = module.child("symmetric_contractions").of("mace.modules.symmetric_contraction.SymmetricContraction")
     contraction.ignore("irreps_in", "internal_weights", "shared_weights")
     irreps = [ir for _, ir in contraction.irreps("irreps_out")]
-    params, degrees = {}, set()
+    params: Params = {}
+    degrees = set()
     for part, ir in zip(contraction.child("contractions"), irreps, strict=True):
         degrees.add(int(part.of("mace.modules.symmetric_contraction.Contraction").number("correlation")))
         if wanted is None or ir in wanted:
@@ -116,11 +118,11 @@ def readout(module: Module, head: int, heads: int) -> Params:
     factor, identity = readout_activation(module.child("non_linearity"))
     width = first.joined(SCALAR).shape[1] // heads
     own = slice(head * width, (head + 1) * width)
-    layers = [(first.joined(SCALAR)[:, own], None)]
+    layers: list[tuple[np.ndarray, np.ndarray | None]] = [(first.joined(SCALAR)[:, own], None)]
     if middle is not None:
-        layers.append((middle.joined(SCALAR)[own, own] * factor, middle.bias[own]))
-    bias = None if last.bias is None else last.bias[head : head + 1]
-    layers.append((last.joined(SCALAR)[own, head : head + 1] * factor, bias))
+        layers.append((middle.joined(SCALAR)[own, own] * factor, None if middle.bias is None else middle.bias[own]))
+    constant = None if last.bias is None else last.bias[head : head + 1]
+    layers.append((last.joined(SCALAR)[own, head : head + 1] * factor, constant))
     if not identity:
         return dense(layers)
     if middle is not None:

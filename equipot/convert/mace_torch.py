@@ -211,6 +211,7 @@ def pair_repulsion(module: Module, radii: np.ndarray | None, scale: float, cutof
     if not module.attribute("pair_repulsion", False):
         return None
     block = module.child("pair_repulsion_fn").of("mace.modules.radial.ZBLBasis")
+    assert radii is not None, "a repulsion stores covalent radii"
     if 2 * max(radii) > cutoff:
         raise block.fail(f"a repulsion that reaches beyond the cutoff of {cutoff} Å, where it would jump, cannot be converted")
     factor = scale * ZBL_COULOMB / (units.hartree * units.bohr)

@@ -251,7 +251,7 @@ def inference_weights(tensors: dict[str, Any], trained: set[str]) -> dict[str, A
         for name, value in tensors.items()
         if name.startswith("model.") and np.size(value) and (TRAINED.search(name) or name.rpartition(".")[2] in trained)
     ]
-    values = [average.get(f"ema.ema_weight_{k}") for k in range(len(average))]
+    values = [average.get(f"ema.ema_weight_{k}", ()) for k in range(len(average))]
     if [np.shape(tensors[name]) for name in names] != [np.shape(value) for value in values]:
         raise ValueError(f"{len(values)} averaged weights (EMA) do not fit the {len(names)} parameters of the model; {PACKAGE}")
     return {**tensors, **dict(zip(names, values, strict=True))}

@@ -22,7 +22,7 @@ from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors, SenderNeighbors
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.physics.zbl import ZBL
-from equipot.potential import Metadata, Potential
+from equipot.potential import Metadata, Potential, cutoff_of
 
 FOLLOWS = re.compile(r"output_mask$|\._w3j_\d_\d_\d$|\._tensor_constant\d+$")
 """Buffers of e3nn that follow from the irreps."""
@@ -63,7 +63,7 @@ def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
         raise ValueError(f"the embedding of types has the shape {embedding.shape}, but there are {len(term.elements)} types")
     frequencies = weights.take("bessel_encode.bessel_weights")[0] * np.pi
     params: dict[str, Any] = {"embedding": {"w": embedding}}
-    if term.radial.basis.trainable:
+    if isinstance(term.radial.basis, Bessel) and term.radial.basis.trainable:
         params["frequencies"] = frequencies
     for t in range(term.layers):
         params[f"layer{t}"] = convert_layer(weights, term, t, hidden[t], hidden[t + 1], embedding)
@@ -78,7 +78,7 @@ def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
     if term.repulsion is not None:
         check_repulsion(term, weights)
         # NequIP's ends at the cutoff, ours at the sum of these radii.
-        constants["radii"] = np.full(len(term.elements), term.cutoff / 2)
+        constants["radii"] = np.full(len(term.elements), cutoff_of(term) / 2)
     if left := [name for name in weights if not FOLLOWS.search(name) and weights.left[name].size]:
         raise ValueError(f"the file has weights that the models of NequIP known here do not have: {', '.join(left)}")
     energies = np.zeros(len(term.elements)) if shift is None else shift
@@ -109,13 +109,14 @@ def read_term(model: Model, weights: Weights) -> tuple[NequIP, list[e3nn.Irreps]
         raise ValueError(f"spherical harmonics {model.harmonics} are not one each of l = 0, 1, ...")
     odd = -1 if any(ir.p == -1 for _, ir in model.harmonics) else 1
     bessel = weights.left["bessel_encode.bessel_weights"] if "bessel_encode.bessel_weights" in weights else np.ones((1, 1))
+    width = embedding_width(weights)
     bare = NequIP(
         elements=model.elements,
         cutoff=model.cutoff,
         l_max=degrees[-1],
         channels=widths(model.features, degrees[-1]),
         layers=len(model.features),
-        embedding=embedding_width(weights),
+        embedding=width,
         radial=Radial(
             Bessel(bessel.shape[1], trainable=not np.array_equal(bessel[0], np.arange(1, bessel.shape[1] + 1))),
             envelope(model.envelope),
@@ -126,7 +127,7 @@ def read_term(model: Model, weights: Weights) -> tuple[NequIP, list[e3nn.Irreps]
         readout=None,
         repulsion=repulsion(model.repulsion) if "pair_potential._qqr2exesquare" in weights else None,
     )
-    hidden = hidden_irreps(model, bare.embedding)
+    hidden = hidden_irreps(model, width)
     for parity in (RotationsOnly(),) if odd == 1 and degrees[-1] else (NaturalParity(), BothParities()):
         term = bare.clone(parity=parity)
         after = [term.features([ir for _, ir in x], last=t == term.layers - 1) for t, x in enumerate(hidden[:-1])]
@@ -245,7 +246,7 @@ def radial_network(
         # Kaiming's factor for a rectifier, before which NequIP's SiLU has none of its own.
         out[f"w{k}"] *= np.sqrt(2) / SILU_SCALE
     # The basis has 2/c in front, ours sqrt(2/c).
-    out["w0"] *= np.sqrt(2 / term.cutoff)
+    out["w0"] *= np.sqrt(2 / cutoff_of(term))
     out[f"w{depth}"] = our_columns(out[f"w{depth}"], signs, columns, f"{name}.edge_mlp")
     return out
 

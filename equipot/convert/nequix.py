@@ -23,7 +23,7 @@ from equipot.nn.features import regroup
 from equipot.nn.gate import gated_irreps
 from equipot.nn.normalize import MeanNeighbors, RMSNorm
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
-from equipot.potential import Metadata, Potential
+from equipot.potential import Metadata, Potential, cutoff_of
 
 COUNTS = {"n_layers": (1, 100), "lmax": (0, 11), "radial_basis_size": (1, 10**4), "radial_mlp_size": (1, 10**5),
           "radial_mlp_layers": (0, 100), "radial_polynomial_p": (2, 100)}  # fmt: skip
@@ -66,7 +66,9 @@ def build(path: Path) -> Potential:
     Raises:
         ValueError: the file is cut short or has more than the model, or has settings that cannot be converted.
     """
-    config, start = _header(path)
+    header = _header(path)
+    assert header is not None, "recognise said so"
+    config, start = header
     check_settings(config)
     term = read_term(config)
     # In memory, where no array can claim more than there is.
@@ -204,7 +206,7 @@ def read_layer(
     sizes = [term.radial.basis.n, *term.radial.mlp, sum(x[path.ir_in] for path in paths)]
     shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
     # Their radial network has no constants at all; the basis has 2/c in front, ours sqrt(2/c).
-    factors = [np.sqrt(2 / term.cutoff), *[1 / SILU_SCALE] * (len(shapes) - 1)]
+    factors = [np.sqrt(2 / cutoff_of(term)), *[1 / SILU_SCALE] * (len(shapes) - 1)]
     radial = {f"w{k}": f * np.sqrt(fan) * take(fan, out) for k, (f, (fan, out)) in enumerate(zip(factors, shapes, strict=True))}
     species = (len(term.elements),) if isinstance(term.self_connection, PerSpecies) else ()
     params = {

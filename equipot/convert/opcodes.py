@@ -35,6 +35,7 @@ def check(text: bytes) -> None:
                 raise pickle.UnpicklingError(f"place {place} of a memo in {len(text)} bytes")
             memo[place] = stack[-1]
         elif name.endswith("GET"):
+            assert arg is not None, name
             stack.append(memo[arg])
         elif name == "DUP":
             stack.append(stack[-1])

@@ -21,7 +21,7 @@ from equipot.nn.edge_features import SolidHarmonics, SphericalHarmonics
 from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import SILU_SCALE, XPLOR, Bessel, PolynomialEnvelope, Radial
-from equipot.potential import Metadata, Potential
+from equipot.potential import Metadata, Potential, cutoff_of
 
 OLD_NAMES = {
     "EdgeEmbedding": "edge_embedding",
@@ -89,7 +89,7 @@ def build(content: dict[str, Any], head: str | None = None) -> Potential:
     params: dict[str, Any] = {
         "embedding": {"w": embedding + (0 if constant is None else constant)},
     }
-    if term.radial.basis.trainable:
+    if isinstance(term.radial.basis, Bessel) and term.radial.basis.trainable:
         params["frequencies"] = weights.take("edge_embedding.basis_function.coeffs") * term.cutoff
     denominators = [weights.take(f"{t}_convolution.denominator").item() for t in range(term.layers)]
     for t, divisor in enumerate(denominators):
@@ -272,7 +272,7 @@ def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], colum
     for k in range(1, depth + 1):
         out[f"w{k}"] *= SILU / SILU_SCALE
     # The basis has 2/c in front, ours sqrt(2/c).
-    out["w0"] *= np.sqrt(2 / term.cutoff)
+    out["w0"] *= np.sqrt(2 / cutoff_of(term))
     out[f"w{depth}"] = our_columns(out[f"w{depth}"], signs, columns, name)
     return out
 

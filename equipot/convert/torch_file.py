@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -79,7 +79,8 @@ class PlainDtype:
     """``numpy.dtype`` in a pickle."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        self.name, self.order = name, "<"
+        self.name = name
+        self.order: Any = "<"
 
     def __setstate__(self, state: Any) -> None:
         self.order = state[1]
@@ -214,9 +215,10 @@ class Unpickler(pickle.Unpickler):
         kind, storage_type, key, *_ = pid
         if kind != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str | int):
             raise pickle.UnpicklingError(f"an object kept elsewhere{f' of kind {kind}' if isinstance(kind, str) else ''}")
-        if key not in self.storages:
-            self.storages[key] = Storage(self.storage(str(key), storage_type.dtype))
-        return self.storages[key]
+        name = str(key)
+        if name not in self.storages:
+            self.storages[name] = Storage(self.storage(name, storage_type.dtype))
+        return self.storages[name]
 
 
 def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
@@ -289,7 +291,7 @@ def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, p
             raise pickle.UnpicklingError(f"a compressed part ({name})")
         return archive.read(name)
 
-    order = ">" if f"{folder}byteorder" in entries and content(f"{folder}byteorder") == b"big" else "<"
+    order: Literal["<", ">"] = ">" if f"{folder}byteorder" in entries and content(f"{folder}byteorder") == b"big" else "<"
     storage = lambda key, dtype: np.frombuffer(content(folder + storages.format(key)), np.dtype(dtype).newbyteorder(order))
     text = content(name)
     opcodes.check(text)

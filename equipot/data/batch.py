@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
+from equipot.arrays import AnyArray
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
@@ -148,16 +149,16 @@ class Targets:
 
     quantities: tuple[Quantity, ...]
     """Quantities with labels."""
-    labels: dict[str, Float[Array, "..."]]
+    labels: Mapping[str, Float[AnyArray, "..."]]
     """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; energies less E0, which the host subtracts in double
     precision."""
-    weights: dict[str, Float[Array, " graphs"]]
+    weights: Mapping[str, Float[AnyArray, " graphs"]]
     """Factor on the loss term of each graph."""
-    present: dict[str, Bool[Array, " graphs"]]
+    present: Mapping[str, Bool[AnyArray, " graphs"]]
     """Whether each graph has the label."""
-    atoms: Int[Array, " graphs"]
+    atoms: Int[AnyArray, " graphs"]
     """Number of atoms of each graph; 1 for padding, to allow division."""
-    frame: Int[Array, " graphs"]
+    frame: Int[AnyArray, " graphs"]
     """Index of each structure in its set; -1 for padding."""
 
 
@@ -193,7 +194,7 @@ def pad_targets(
     size, frame = np.ones(graphs, np.int32), np.full(graphs, -1, np.int32)
     first = 0
     for k, s in enumerate(structures):
-        own = {"atom": slice(first, first + len(s)), "graph": k}
+        own: dict[str, slice | int] = {"atom": slice(first, first + len(s)), "graph": k}
         first += len(s)
         size[k], frame[k] = len(s), frames[k]
         for q in quantities:

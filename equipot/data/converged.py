@@ -137,6 +137,9 @@ def _by_energy(known: Sequence[tuple[float, bool]], frames: Sequence[Any]) -> li
     flags = []
     for atoms in frames:
         energy = None if atoms.calc is None else atoms.calc.results.get("energy")
-        nearest = min(known, key=lambda one: abs(one[0] - energy)) if known and energy is not None else (0.0, False)
-        flags.append(nearest[1] and abs(nearest[0] - energy) <= SAME * abs(energy))
+        if energy is None or not known:
+            flags.append(False)
+            continue
+        nearest, failed = min(known, key=lambda one: abs(one[0] - energy))
+        flags.append(failed and abs(nearest - energy) <= SAME * abs(energy))
     return flags

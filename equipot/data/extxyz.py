@@ -5,15 +5,15 @@ from __future__ import annotations
 import gzip
 import lzma
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from equipot.data import comment
 
 SUFFIXES = (".xyz", ".extxyz")
-OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+OPENERS: Mapping[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
 CP2K = (("i", "time", "E"), ("i", "E"))
 """Keys of the comment line in CP2K's file of positions, of a trajectory and of an optimisation."""
 TENSORS = ("stress", "virial")
@@ -54,7 +54,7 @@ def chunks(path: Path) -> Iterator[Chunk]:
     Raises:
         ValueError: the file is cut short, or a frame does not begin with its number of atoms.
     """
-    opener = OPENERS.get(path.suffix.lower(), open)
+    opener: Callable[..., IO[str]] = OPENERS.get(path.suffix.lower(), open)
     frame, line = 0, 1
     try:
         with opener(path, "rt", encoding="utf-8") as stream:

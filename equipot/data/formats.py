@@ -69,7 +69,7 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     kind = None
     try:
         kind = ase.io.formats.filetype(str(path))
-        images = ase.io.read(path, ":", format=kind, **_options(path, kind, types), do_not_split_by_at_sign=True)
+        images: Any = ase.io.read(path, ":", format=kind, **_options(path, kind, types), do_not_split_by_at_sign=True)
     except Exception as error:
         # Every format has its own exceptions; the user needs the file and the reason.
         raise ValueError(_unreadable(path, error)) from None

@@ -91,8 +91,10 @@ def _append(file: Any, block: list[Structure]) -> None:
 
 def _rows(text: str) -> list[Quantity]:
     """Parse the quantities of a file, in the order of their columns."""
-    tuples = ("shape", "dimension", "keys", "exact_keys", "display", "axis")
-    return [Quantity(**{k: tuple(v) if k in tuples else v for k, v in row.items()}) for row in json.loads(text)]
+    rows: list[dict[str, Any]] = json.loads(text)
+    for row in rows:
+        row.update({name: tuple(value) for name, value in row.items() if isinstance(value, list)})
+    return [Quantity(**row) for row in rows]
 
 
 def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
@@ -103,7 +105,7 @@ def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
 
 def _frame(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
     """Build the row of the table ``frames`` of a structure: (columns,)."""
-    parts = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
+    parts: list[Any] = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
     for row in rows:
         parts.append([row in s.labels, s.label_weights.get(row, 1.0)])
         if row.per == "graph":
@@ -171,7 +173,9 @@ class HDF5Dataset(Sequence):
 
 def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
     """Rebuild a structure from its rows of the tables ``atoms`` and ``frames``."""
-    labels, weights, column, place = {}, {}, COLUMNS["atoms"], COLUMNS["frames"]
+    labels: dict[Quantity, Any] = {}
+    weights: dict[Quantity, float] = {}
+    column, place = COLUMNS["atoms"], COLUMNS["frames"]
     for row in rows:
         present, weight = frame[place : place + 2]
         if row.per == "atom":

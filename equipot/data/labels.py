@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
@@ -47,8 +47,11 @@ class Keys:
 
     others: dict[str, str] = field(default_factory=dict)
     """Names of further quantities, by quantity, for a model that predicts them."""
-    rows: ClassVar[tuple[Quantity, ...]] = ()
-    """Further quantities to search for, see ``also``."""
+
+    @property
+    def rows(self) -> tuple[Quantity, ...]:
+        """Further quantities to search for, see ``also``."""
+        return ()
 
     def __post_init__(self) -> None:
         if sorted(self.order()) != sorted(COMPONENTS):
@@ -286,7 +289,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         if held is not None:
             values[label] = _array(held, label, f.source)
     cell = np.array(f.atoms.cell[:]) * factors["length"]
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         label: _tensor(values[label], chosen[label], keys, f.source) for label in ("stress", "virial") if label in values
     }
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))

@@ -9,7 +9,7 @@ import hashlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,7 +72,9 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
         memory: GiB.
     """
     found: list[Slots | None] = []
-    sizes, quantities, used, headed = [], set(), 0.0, False
+    sizes: list[tuple[int, ...]] = []
+    quantities: set[Quantity] = set()
+    used, headed = 0.0, False
     for k in range(len(structures)):
         structure = structures[k]
         s = find_slots(structure, cutoff)
@@ -81,8 +83,7 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
         found.append(s if used < memory else None)
         quantities |= structure.labels.keys()
         headed |= structure.head is not None
-    sizes = np.array(sizes, int).reshape(-1, 2)
-    return Frames(structures, cutoff, tuple(found), sizes, ordered(quantities), headed)
+    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), ordered(quantities), headed)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
@@ -228,7 +229,7 @@ def plan_evaluation(frames: Frames, atomic_energies: Mapping[int, float], batch_
     return plan(frames, atomic_energies, batch_size, devices, dtype, sorted_batches(frames.sizes, batch_size))
 
 
-def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Iterator[tuple[T, Any]]:
+def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Generator[tuple[T, Any]]:
     """Iterate over (item, build(item)), built up to ``depth`` items ahead in a thread; errors of the thread are raised here."""
     ready: queue.Queue = queue.Queue(maxsize=depth)
     stop = threading.Event()

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -144,7 +144,8 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
     return [structure(f, chosen, keys, units) for f in frames]
 
 
-UNLABELLED = Keys(**dict.fromkeys(KNOWN, SWITCHED_OFF))
+_off: dict[str, Any] = dict.fromkeys(KNOWN, SWITCHED_OFF)
+UNLABELLED = Keys(**_off)
 """Keys that switch off every label."""
 
 
@@ -191,6 +192,7 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
         ValueError: a file that cannot be read, or (``DataError``) errors that the checks found.
     """
     pool, isolated, dropped = _training_frames(config)
+    train: Sequence[Structure]
     held: Sequence[Structure] = ()
     if isinstance(config.valid, float | int):
         train_index, valid_index = split(len(pool), config.valid, config.limit, seed, config.limit_by == "first")

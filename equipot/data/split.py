@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Subset(Sequence):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, k):
+    def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
             return Subset(self.parent, self.indices[k])
         return self.parent[int(self.indices[k])]
@@ -36,7 +37,7 @@ class Chain(Sequence):
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __getitem__(self, k):
+    def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
             return Subset(self, np.arange(len(self))[k])
         index = k + len(self) if k < 0 else k
@@ -56,7 +57,7 @@ class Changed(Sequence):
     def __len__(self) -> int:
         return len(self.parent)
 
-    def __getitem__(self, k):
+    def __getitem__(self, k: Any) -> Any:
         if isinstance(k, slice):
             return replace(self, parent=self.parent[k])
         return self.change(self.parent[k])

@@ -51,7 +51,7 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
         ValueError: the file states a unit that differs from the config, an unknown unit, or a unit of energies but not of
             forces.
     """
-    found = {}
+    found: dict[str, str] = {}
     for quantity, kind in _KINDS.items():
         text = stated.get(chosen.get(quantity, quantity), stated.get(quantity))
         if text is None or (quantity != "length" and quantity not in chosen):
@@ -67,7 +67,7 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
                 f"{source}: states the unit {text!r} of its {quantity}, but data.units.{quantity} is {own!r}; "
                 "leave that out, or correct the file"
             )
-        found[quantity] = own or name
+        found[quantity] = own or text if name is None else own or name
     result = given.factors()
     if not found:
         return result

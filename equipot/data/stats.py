@@ -109,7 +109,7 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
     With this cutoff an atom costs the same in every substance and sees as many shells in a loose crystal as in a dense one. The
     estimate uses ``EXAMPLES`` frames, spread evenly over the set, without frames of weight zero.
     """
-    picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
+    picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else np.zeros(0, int)
     distances, atoms = [np.zeros(0)], 0
     for s in (s for k in picked if (s := structures[int(k)]).geometry_weight):
         edges = neighbor_list(s.positions, s.cell, s.pbc, longest)
@@ -335,11 +335,11 @@ def statistics(
         edges += weight * pairs
         atoms += weight * len(s)
         if weight := s.weight_of(FORCES):
-            square += weight * float(np.sum(s.forces**2))
-            components += weight * s.forces.size
+            square += weight * float(np.sum(s.labels[FORCES] ** 2))
+            components += weight * s.labels[FORCES].size
         if weight := s.weight_of(ENERGY):
             counts.append(np.bincount(place[s.numbers], minlength=len(elements)))
-            residuals.append(s.energy - sum(atomic_energies[int(z)] for z in s.numbers))
+            residuals.append(s.labels[ENERGY] - sum(atomic_energies[int(z)] for z in s.numbers))
             weights.append(weight)
     force_rms = float(np.sqrt(square / components)) if components else float("nan")
     shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements, np.array(weights))

@@ -84,10 +84,11 @@ def evaluate_in_batches(
     frames = prepare(structures, job.model.cutoff)
     chosen = _devices(devices)
     chosen = chosen[: len(structures) if batch_size is None else min(len(structures), batch_size)]
+    room: Callable[[], float] = lambda: float("inf")
     if batch_size is None:
         limit, room = Limit(slots=_useful(chosen)), functools.cache(functools.partial(_room, chosen))
     else:
-        limit, room = Limit(frames=-(-batch_size // len(chosen))), lambda: float("inf")
+        limit = Limit(frames=-(-batch_size // len(chosen)))
     left = np.arange(len(structures))
     while len(left):
         batches = [b._replace(frames=tuple(left[list(b.frames)].tolist())) for b in plan_batches(frames.sizes[left], limit)]
@@ -101,7 +102,7 @@ def evaluate_in_batches(
 
 def _devices(count: int | None) -> list[jax.Device]:
     """Return the local devices to use: only ``jax_default_device`` if the user has set that."""
-    default = jax.config.jax_default_device
+    default = jax.config.jax_default_device  # type: ignore[attr-defined]
     if default is not None:
         return jax.local_devices(backend=default)[:1] if isinstance(default, str) else [default]
     return jax.local_devices()[:count]
@@ -255,7 +256,8 @@ def compiled(job: Job, model: Potential, graph: Graph, devices: Sequence[jax.Dev
     """
     leaves, tree = jax.tree.flatten((model, graph))
     shapes = tuple((x.shape, x.dtype, x.sharding) for x in leaves)
-    return _compiled(tree, shapes, job.want, job.members > 0, tuple(devices), jax.config.jax_enable_x64)
+    wide: bool = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    return _compiled(tree, shapes, job.want, job.members > 0, tuple(devices), wide)
 
 
 @functools.lru_cache(maxsize=256)

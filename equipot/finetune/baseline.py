@@ -37,9 +37,8 @@ class Baseline(NamedTuple):
 def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
     """Join labels to arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN for missing labels."""
     rows = ordered(row for s in structures for row in s.labels)
-    joined = {"atom": np.concatenate, "graph": np.array}
-    held = lambda s, row: s.labels.get(row, np.full(row.shape_of(len(s)), np.nan))
-    return {row.name: joined[row.per]([held(s, row) for s in structures]) for row in rows}
+    held = lambda row: [s.labels.get(row, np.full(row.shape_of(len(s)), np.nan)) for s in structures]
+    return {row.name: np.concatenate(held(row)) if row.per == "atom" else np.array(held(row)) for row in rows}
 
 
 def unpack(
@@ -50,7 +49,7 @@ def unpack(
     ends = np.cumsum([len(s) for s in structures])
     out = []
     for k, s in enumerate(structures):
-        own = {"atom": slice(ends[k] - len(s), ends[k]), "graph": k}
+        own: dict[str, slice | int] = {"atom": slice(ends[k] - len(s), ends[k]), "graph": k}
         found = {row: labels[row.name][own[row.per]] for row in rows}
         out.append(s.replace(labels={row: value for row, value in found.items() if not np.isnan(value).any()}))
     return out

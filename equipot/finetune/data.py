@@ -68,7 +68,9 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
         FileNotFoundError: no such file.
         ValueError: a file that cannot be read, errors in the data, or elements that the base does not know.
     """
-    settings, replay, watched = config.data.replay, (), {}
+    settings = config.data.replay
+    replay: Sequence[Structure] = ()
+    watched: dict[str, Sequence[Structure]] = {}
     if settings is not None:
         frames = load_source(settings.also(base.provides), base.cutoff, "data.replay", settings.labels == "file")
         try:

@@ -59,6 +59,7 @@ def choose_parents(
         return {}
     if choice == "extend":
         return dict.fromkeys(new)
+    assert not isinstance(choice, str), choice
     for symbol in (*choice, *choice.values()):
         if atomic_numbers.get(symbol, 0) < 1:
             raise ValueError(f"model.elements: {symbol!r} is not the symbol of an element")
@@ -71,7 +72,7 @@ def choose_parents(
             raise ValueError(f"model.elements: {chemical_symbols[parent]} is not known ({symbols(known)})")
     if missing := [z for z in new if z not in parents]:
         raise ValueError(f"model.elements does not say what {symbols(missing)} begins as; name a known element, or use extend")
-    return parents
+    return dict(parents)
 
 
 def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential:

@@ -66,4 +66,4 @@ def heads_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:
     new = [name for name in wanted if name not in known]
     if base.heads and new and model.head is None:
         raise ValueError(f"data.heads: {new[0]} is new; set model.head to what it begins as, one of {', '.join(known)}")
-    return known | {name: known.get(model.head, base) for name in new}
+    return known | {name: base if model.head is None else known.get(model.head, base) for name in new}

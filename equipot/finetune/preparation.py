@@ -20,7 +20,7 @@ from equipot.finetune.trainable import trainable
 from equipot.models.heads import in_heads, join
 from equipot.potential import Head, Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
-from equipot.training.config import TrainConfig
+from equipot.training.config import FineTune, TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.errors import predicted_quantities
 
@@ -61,6 +61,7 @@ def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential
 
 def chosen(config: TrainConfig, potential: Potential) -> Trained:
     """Choose the parameters to train, see ``trainable``."""
+    assert isinstance(config.model, FineTune)
     found = species_axes(potential.term) if config.model.adapters else {}
     if config.model.adapters and potential.heads:
         found |= {path: 0 for path in flatten_dict(potential.variables, sep="/") if in_heads(path)}
@@ -88,8 +89,9 @@ def with_metadata(
     if potential.heads:
         return potential.replace(metadata=dataclasses.replace(metadata, heads=tuple(heads)))
     (only,) = heads
-    told = {"atomic_energies": only.atomic_energies, "level_of_theory": only.level_of_theory}
-    return potential.replace(metadata=dataclasses.replace(metadata, **told))
+    return potential.replace(
+        metadata=dataclasses.replace(metadata, atomic_energies=only.atomic_energies, level_of_theory=only.level_of_theory)
+    )
 
 
 def notes_of(config: TrainConfig, origin: Origin, mixture: Mixture, baseline: Baseline) -> tuple[str, ...]:

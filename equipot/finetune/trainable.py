@@ -34,7 +34,8 @@ def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[st
         raise ValueError("nothing is trained: model.rates are 0 for all that model.train names; raise one")
     low = low_rank(leaves, chosen, settings, species)
     keys = dict(zip(low, jax.random.split(key, max(1, len(low))), strict=False))
-    make = lambda path: adapter(leaves[path], settings.adapters.rank, keys[path]) if path in low else leaves[path]
+    rank = 0 if settings.adapters is None else settings.adapters.rank
+    make = lambda path: adapter(leaves[path], rank, keys[path]) if path in low else leaves[path]
     free = {path: make(path) for path in chosen}
     rates = {path: jax.tree.map(lambda _, f=factors[path]: f, part) for path, part in free.items()}
     return Trained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class EquipotCalculator(Calculator):
         PropertyNotImplementedError: the stress of a system without a periodic cell of nonzero volume.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 
     def __init__(self, potential: Potential, *, skin: float = 0.5, slack: float = 1.2, dtype: str | None = None) -> None:
         """Make a calculator.
@@ -79,7 +79,8 @@ class EquipotCalculator(Calculator):
     ) -> None:
         """Compute all properties of the atoms, see ``ase.calculators.calculator.Calculator.calculate``."""
         super().calculate(atoms, list(properties), list(system_changes))
-        structure = Structure.from_ase(self.atoms, source=self.atoms.get_chemical_formula())
+        own: Any = self.atoms
+        structure = Structure.from_ase(own, source=own.get_chemical_formula())
         self.potential.check([structure])
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
@@ -93,6 +94,7 @@ class EquipotCalculator(Calculator):
             ValueError: a result that is not finite.
         """
         out = jax.tree.map(lambda x: np.asarray(x, np.float64), out)
+        assert out.interactions is not None and out.forces is not None
         energies = out.interactions + isolated_atom_energy(structure.numbers, dict(self.potential.metadata.atomic_energies))
         energy = float(energies.sum())
         if not (np.isfinite(energy) and np.isfinite(out.forces).all()):
@@ -125,8 +127,9 @@ class EquipotCalculator(Calculator):
 
     def _padded(self, structure: Structure, found: Slots) -> Graph:
         width = found.mask.shape[1]
-        same = self._graph is not None and self._graph.num_atoms == len(structure) and width <= self._graph.num_slots
-        capacity = self._graph.num_slots if same else 4 * math.ceil(self.slack * width / 4)
+        old, capacity = self._graph, 4 * math.ceil(self.slack * width / 4)
+        if old is not None and old.num_atoms == len(structure) and width <= old.num_slots:
+            capacity = old.num_slots
         shape = Shape(len(structure), capacity, 1)
         return pad([structure], self.potential.cutoff, shape=shape, dtype=self.potential.dtype, found=[found])
 
@@ -175,9 +178,8 @@ def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: f
     """Whether the neighbour list of ``old`` within cutoff + skin (Å) holds every pair of ``new`` within the cutoff."""
     if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
         return False
-    pbc = tuple(map(bool, new.pbc))
     before, now = ((s.positions, s.cell) for s in (old, new))
-    return not may_miss_pairs(before, now, pbc, cutoff + skin, cutoff + ROUNDING)
+    return not may_miss_pairs(before, now, new.pbc.tolist(), cutoff + skin, cutoff + ROUNDING)
 
 
 ROUNDING = 1e-5

@@ -133,7 +133,8 @@ def neighbor_list_energy(
         real, cell = coordinates.real(position, box)
         spec = plan(np.asarray(real), np.asarray(cell), repeats, potential.cutoff, dr_threshold, capacity_multiplier)
         extra = len(numbers) * extra_capacity
-        spec = dataclasses.replace(spec, slots=spec.slots + extra_capacity, pairs=spec.pairs + extra)
+        pairs = None if spec.pairs is None else spec.pairs + extra
+        spec = dataclasses.replace(spec, slots=spec.slots + extra_capacity, pairs=pairs)
         return Neighbors(jax.jit(allocate, static_argnums=0)(spec, real, cell), spec, coordinates)
 
     def update_fn(position: Array, neighbors: Neighbors, **options: Any) -> Neighbors:

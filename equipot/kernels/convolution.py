@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -138,7 +139,7 @@ def _block(forms: MultilinearForms, indices: list[Array], operands: list[Array])
     out = []
     for kind, terms in forms.outputs:
         shape = forms.layout.shape(kind, len(neighbors), neighbors.shape)
-        total = sum(_form(forms.layout, kind, term, rows, shape, start) for term in terms)
+        total = functools.reduce(jnp.add, [_form(forms.layout, kind, term, rows, shape, start) for term in terms])
         out.append(jnp.where(mask, total, 0) if kind in PER_PAIR else total)
     return out
 
@@ -152,24 +153,27 @@ def _form(
     layout: Layout, kind: Operand, term: Monomial, rows: list[Array], shape: tuple[int, ...], start: Array | None
 ) -> Array:
     """Compute one term of a sum, with the factor ``kind`` left out, path by path; see ``convolution_forms``."""
-    hidden, last, *_ = (rows[o] if o >= 0 else None for o in term)
     mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
     if kind in (Operand.HIDDEN, Operand.LAST):
         if layout.direct:
-            return sum(_columns(path, layout.hidden, _slope(path, term, rows)) for path in layout.paths)
+            return functools.reduce(jnp.add, [_columns(p, layout.hidden, _slope(p, term, rows)) for p in layout.paths])
         # Columns of the last layer are in the order of the paths.
         slope = jnp.concatenate([_slope(path, term, rows) for path in layout.paths], axis=-1)
         if kind is Operand.HIDDEN:
+            last = rows[term[Operand.LAST]]
             return slope @ last.T if mine is None else jnp.einsum("nkc,nkqc->nkq", slope, last[mine])
+        hidden = rows[term[Operand.HIDDEN]]
         if mine is None:
             return jnp.einsum("nkq,nkj->qj", hidden, slope)
         return jnp.zeros(shape, hidden.dtype).at[mine].add(hidden[..., None] * slope[:, :, None])
     blocks: dict[tuple[int, int], Array] = {}
+    hidden = rows[term[Operand.HIDDEN]]
     for path in layout.paths:
         columns = slice(path.column, path.column + path.channels)
         if layout.direct:
             w = hidden[..., columns]
         else:
+            last = rows[term[Operand.LAST]]
             w = hidden @ last[:, columns] if mine is None else jnp.einsum("nkq,nkqc->nkc", hidden, last[:, columns][mine])
         w = w[:, :, None]
         if kind is Operand.PAIRS:

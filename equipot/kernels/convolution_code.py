@@ -8,6 +8,7 @@ respect to the radial weights are propagated through the transposed product.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -318,20 +319,20 @@ class Writer:
 
         def block(offset: Index, lanes: int) -> None:
             values = _Values(self, n, path, k, offset, lanes, matrices)
-            for terms, slope in self.slopes.items():
+            for triples, slope in self.slopes.items():
                 total = None
-                for y, h, g in terms:
+                for y, h, g in triples:
                     for part, z in zip(values.sender(h), values.returned(y, g), strict=True):
                         total = e.fma(part, z, total)
                 e.store(total, self.address["slope", slope], e.at(k, path.channels, offset))
             for o, (kind, terms) in enumerate(outputs):
                 if kind is Operand.PAIRS:
-                    total = [None] * (2 * path.l_in + 1)
+                    sums: list = [None] * (2 * path.l_in + 1)
                     for t in terms:
                         returned = values.returned(t[Operand.HARMONICS], t[Operand.MESSAGE])
-                        total = [e.fma(values.weight(t), z, part) for z, part in zip(returned, total, strict=True)]
+                        sums = [e.fma(values.weight(t), z, part) for z, part in zip(returned, sums, strict=True)]
                     row = e.at(at, self.layout.features, path.sender, offset)
-                    for a, value in enumerate(total):
+                    for a, value in enumerate(sums):
                         where = e.add(row, a * path.sender_stride)
                         e.store(
                             value if first else e.b.fadd(value, e.load(self.outputs[o], where, lanes)), self.outputs[o], where
@@ -369,9 +370,9 @@ class _Values:
 
     def __init__(self, w: Writer, n: ir.Value, path: CouplingPath, k: Index, offset: Index, lanes: int, matrices: dict) -> None:
         self.w, self.n, self.path, self.k, self.offset, self.lanes, self.matrices = w, n, path, k, offset, lanes, matrices
-        self.known: dict[tuple, object] = {}
+        self.known: dict[tuple, Any] = {}
 
-    def _once(self, key: tuple, make: Callable[[], object]) -> object:
+    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """Return the value ``key``, made by ``make`` at the first call."""
         if key not in self.known:
             self.known[key] = make()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import e3nn_jax as e3nn
 import jax
@@ -162,9 +162,8 @@ class MultilinearForms:
 
     def tangent(self, varied: Sequence[int]) -> MultilinearForms:
         number = {operand: len(self.kinds) + k for k, operand in enumerate(varied) if self._matters(operand)}
-        replaced = lambda term, k: tuple(number[o] if j == k else o for j, o in enumerate(term))
         outputs = tuple(
-            (kind, tuple(replaced(term, k) for term in terms for k, operand in enumerate(term) if operand in number))
+            (kind, tuple(_with(term, {k: number[o]}) for term in terms for k, o in enumerate(term) if o in number))
             for kind, terms in self.outputs
         )
         return dataclasses.replace(self, kinds=self.kinds + tuple(self.kinds[o] for o in varied), outputs=outputs)
@@ -179,9 +178,7 @@ class MultilinearForms:
                 out, sums = self.outputs[output]
                 for term in sums:
                     if term[kind.position] == operand and self._matters(operand):
-                        changed = list(term)
-                        changed[kind.position], changed[out.position] = OPEN, len(self.kinds) + k
-                        terms.append(tuple(changed))
+                        terms.append(_with(term, {kind.position: OPEN, out.position: len(self.kinds) + k}))
             outputs.append((kind, tuple(terms)))
         kinds = self.kinds + tuple(self.outputs[o][0] for o in given)
         return dataclasses.replace(self, kinds=kinds, outputs=tuple(outputs))
@@ -205,7 +202,8 @@ class MultilinearForms:
         operands = tuple(o for o in range(len(self.kinds)) if o in used)
         number = {o: k for k, o in enumerate(operands)} | {OPEN: OPEN}
         kept = tuple(
-            (self.outputs[k][0], tuple(sorted(tuple(number[o] for o in term) for term in self.outputs[k][1]))) for k in outputs
+            (self.outputs[k][0], tuple(sorted(_with(t, {j: number[o] for j, o in enumerate(t)}) for t in self.outputs[k][1])))
+            for k in outputs
         )
         return dataclasses.replace(self, kinds=tuple(self.kinds[o] for o in operands), outputs=kept), operands, outputs
 
@@ -226,6 +224,12 @@ class MultilinearForms:
         # Of the others, reverse_pair has two axes; rows of the last layer are those of all copies.
         out += [many(x, rows if x.ndim == 2 else 0) for x in others]
         return out
+
+
+def _with(term: Monomial, changes: Mapping[int, int]) -> Monomial:
+    """Replace operands of a monomial, by the index of the factor."""
+    hidden, last, harmonics, nodes, message = (changes.get(k, operand) for k, operand in enumerate(term))
+    return hidden, last, harmonics, nodes, message
 
 
 def forward(layout: Layout, symmetric: bool) -> MultilinearForms:

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from llvmlite import ir
 
 from equipot.kernels.ffi_handler import I8, I32, I64, POINTER, counting, external
 from equipot.kernels.xla_ffi import vector_bytes, vector_registers
 
-Index = ir.Value | int
+Index: TypeAlias = ir.Value | int
 """An index, known when the kernel is written (int) or when it runs (ir.Value)."""
 
 ROWS = 6

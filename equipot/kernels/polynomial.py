@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from math import factorial
 
 import jax
@@ -39,7 +40,8 @@ def evaluate(
 
 def plain(species: Array, *operands: Array, forms: PolynomialForms) -> list[Array]:
     """Compute the results of ``forms`` in JAX, with derivatives by JAX."""
-    return [sum(_term(kind, term, species, operands, forms) for term in terms) for kind, terms in forms.outputs]
+    total = lambda kind, terms: functools.reduce(jnp.add, [_term(kind, term, species, operands, forms) for term in terms])
+    return [total(kind, terms) for kind, terms in forms.outputs]
 
 
 def _term(
@@ -47,12 +49,13 @@ def _term(
 ) -> Array:
     """Compute one directional derivative, with the factor ``kind`` left out."""
     x = operands[BASE]
+    along = lambda f, u: lambda x: jax.jvp(f, (x,), (u,))[1]
 
     def derivative(x: Array, coefficients: Array) -> Array:
-        value = lambda x: products(x, coefficients, species, forms.polynomial)
+        value: Callable[[Array], Array] = lambda x: products(x, coefficients, species, forms.polynomial)
         for u in term.directions:
             if u >= 0:
-                value = lambda x, f=value, u=u: jax.jvp(f, (x,), (operands[u],))[1]
+                value = along(value, operands[u])
         return value(x)
 
     if kind is Operand.OUTPUT:

@@ -99,7 +99,8 @@ def make(name: str, plain: Implementation, native: Implementation, batch: Callab
         indices, operands, changes = primals[: forms.indices], primals[forms.indices :], tangents[forms.indices :]
         varied = [k for k, t in enumerate(changes) if type(t) is not ad.Zero]
         found = bind(indices, [*operands, *(changes[k] for k in varied)], forms.tangent(varied))
-        return out, [ad.Zero.from_primal_value(o) if t is None else t for o, t in zip(out, found, strict=True)]
+        zero = lambda value: ad.Zero(jax.typeof(value).to_tangent_aval())
+        return out, [zero(o) if t is None else t for o, t in zip(out, found, strict=True)]
 
     def transpose(cotangents: Sequence, *arguments: Any, forms: Forms) -> list:
         indices, operands = arguments[: forms.indices], arguments[forms.indices :]
@@ -140,8 +141,8 @@ def join_systems(primitive: Primitive, arguments: Sequence, axes: Sequence, form
     if any(mapped[: forms.indices]) or any(common) or not all(results_of_atoms):
 
         def one(values: list) -> list:
-            values = iter(values)
-            return primitive.bind(*(next(values) if m else x for x, m in zip(front, mapped, strict=True)), forms=forms)
+            given = iter(values)
+            return primitive.bind(*(next(given) if m else x for x, m in zip(front, mapped, strict=True)), forms=forms)
 
         out = jax.lax.map(one, [x for x, m in zip(front, mapped, strict=True) if m])
         return out, [0] * len(out)

@@ -60,7 +60,7 @@ def call(
     """
     signature = signature or Signature(len(operands), len(results))
     name = _register(kind, repr((kind, static, str(operands[-1].dtype), signature)), write, signature)
-    return jax.ffi.ffi_call(name, list(results))(*operands)
+    return list(jax.ffi.ffi_call(name, list(results))(*operands))
 
 
 def _register(kind: str, identity: str, write: Write, signature: Signature) -> str:
@@ -142,17 +142,21 @@ def _translate(made: ir.Module) -> bytes:
 
 def _file(name: str) -> Path | None:
     """Return the path of a kernel's object file in the folder of JAX's compilation cache; None without such a folder."""
-    folder = jax.config.jax_compilation_cache_dir
-    return Path(folder) / f"{name}.o" if folder and jax.config.jax_enable_compilation_cache and "://" not in folder else None
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    return Path(folder) / f"{name}.o" if folder and enabled and "://" not in folder else None
 
 
 def kept(name: str) -> bytes | None:
     """Read an object file from the cache; None if there is none or its checksum is wrong."""
     path = _file(name)
-    try:
-        digest, code = (content := path.read_bytes())[:DIGEST], content[DIGEST:]
-    except (AttributeError, OSError):
+    if path is None:
         return None
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:DIGEST], content[DIGEST:]
     return code if hashlib.sha256(code).digest() == digest else None
 
 

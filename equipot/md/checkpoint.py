@@ -58,7 +58,8 @@ def spec_to_record(spec: ListSpec) -> dict[str, Any]:
 
 def spec_from_record(record: dict[str, Any]) -> ListSpec:
     """Convert JSON values to the sizes of the neighbour list."""
-    return ListSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return ListSpec(**values)
 
 
 def fingerprint(*trees: Any) -> str:

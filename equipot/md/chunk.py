@@ -98,7 +98,8 @@ class Frozen(NamedTuple):
     def setup(arrays: tuple, fixed: tuple) -> Setup:
         """Join the two parts to a setup."""
         dt, kT, pressure, dof, pbc, charge, spin = fixed
-        return Setup(dt, kT, pressure, dof, *arrays, pbc, charge, spin)
+        mass, numbers = arrays
+        return Setup(dt, kT, pressure, dof, mass, numbers, pbc, charge, spin)
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "ensemble"))
@@ -194,7 +195,7 @@ def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
     room = lambda *shape: jnp.zeros(shape, dtype)
     n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
     log = Observation(*(room(chunk_spec.lines, *((3, 3) if name == "stress" else ())) for name in Observation._fields))
-    return log, Frames(*(room(n, *atoms) for _ in range(3)), room(n, 3, 3))
+    return log, Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3))
 
 
 def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array) -> Frames:

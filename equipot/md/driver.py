@@ -342,8 +342,8 @@ class Simulation:
 
     def frame_at(self, step: int, kept: chunk.Frames, energy: float) -> Frame:
         """Convert one frame; positions are moved back from the origin, about which the dynamics runs, to the input."""
-        position, *others = (np.asarray(x, np.float64) for x in kept)
-        return Frame(step, step * self.config.timestep_fs, position + self.origin, *others, energy)
+        position, momentum, force, cell = (np.asarray(x, np.float64) for x in kept)
+        return Frame(step, step * self.config.timestep_fs, position + self.origin, momentum, force, cell, energy)
 
     def write(self, table: list[log.Line], frames: list[Frame]) -> None:
         """Append lines to the log and frames to the trajectory."""

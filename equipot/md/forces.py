@@ -28,7 +28,8 @@ class Forces(NamedTuple):
         """Set force (eV/Å), interaction (eV) and virial (eV) of a state for which the list is complete."""
         periodic = all(self.setup.pbc)
         out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
-        virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if periodic else jnp.zeros_like(state.virial)
+        assert out.interaction is not None and out.forces is not None
+        virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if out.stress is not None else jnp.zeros_like(state.virial)
         return state.replace(force=out.forces, interaction=out.interaction[0], virial=virial)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:

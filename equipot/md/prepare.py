@@ -90,7 +90,7 @@ def check_start(config: MDConfig, potential: Potential, structure: Structure, sa
         k = int(np.flatnonzero(~(mass[:, 0] > 0) | ~np.isfinite(mass[:, 0]))[0])
         raise ValueError(f"{structure.name}: the mass of atom {k} is {mass[k, 0]} amu; correct the masses or leave them out")
     check_momenta(config, structure)
-    still = config.initial_temperature_K == 0 if config.velocities == "draw" else not structure.momenta.any()
+    still = config.initial_temperature_K == 0 if config.velocities == "draw" else not np.any(structure.momenta)
     if config.ensemble.needs_motion and still:
         kind = type(config.ensemble).__name__
         raise ValueError(f"{kind} rescales velocities and cannot start from rest; choose NVTLangevin, or start warmer")
@@ -142,6 +142,7 @@ def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], N
 
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
     """Make the fixed quantities of the run, in the units of ``md.state``."""
+    a, b, c = structure.pbc.tolist()
     return Setup(
         dt=config.timestep_fs * fs,
         kT=kB * config.temperature_K,
@@ -149,7 +150,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
         dof=degrees_of_freedom(structure, config.ensemble.conserves_momentum),
         mass=masses(structure).astype(dtype),
         numbers=structure.numbers,
-        pbc=tuple(map(bool, structure.pbc)),
+        pbc=(a, b, c),
         charge=structure.charge,
         spin=structure.spin,
     )
@@ -160,6 +161,7 @@ def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> Stat
     temperature = config.temperature_K if config.initial_temperature_K is None else config.initial_temperature_K
     drawn = config.velocities == "draw"
     momentum = thermal_momenta(structure, temperature, config.seed) if drawn else structure.momenta
+    assert momentum is not None, "check_momenta comes first"
     real = lambda x: jnp.asarray(x, dtype)
     return State(
         position=real(centred(structure)),

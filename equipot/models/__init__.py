@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from equipot.data.batch import pad
 from equipot.graph import HEADS, Graph
-from equipot.potential import Geometry, Metadata, Potential, Term, geometry_of, initial, measure
+from equipot.potential import Geometry, Metadata, Potential, Term, cutoff_of, geometry_of, initial, measure
 from equipot.structure import Structure
 
 
@@ -24,7 +24,7 @@ def shapes(term: Term) -> dict[str, tuple[int, ...]]:
     Shapes are evaluated abstractly: no array is made.
     """
     atom = Structure(np.array(term.elements[:1]), np.zeros((1, 3)), head=0)
-    graph = pad([atom], term.cutoff)
+    graph = pad([atom], cutoff_of(term))
 
     variables = jax.eval_shape(partial(initial, term), jax.random.key(0), graph)
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}

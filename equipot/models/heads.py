@@ -51,8 +51,8 @@ def join(potentials: Mapping[str, Potential]) -> Potential:
             # Not arrays of JAX, which would round double precision where 64 bits are not switched on.
             joined[own] = np.stack(values)
             continue
-        for name, other in zip(names, values, strict=True):
-            if not np.array_equal(other, values[0]):
+        for name, array in zip(names, values, strict=True):
+            if not np.array_equal(array, values[0]):
                 raise ValueError(f"{name} and {names[0]} differ in {path}; heads share everything but their readouts")
         joined[path] = value
     heads = tuple(Head(name, p.metadata.atomic_energies, p.metadata.level_of_theory) for name, p in potentials.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import e3nn_jax as e3nn
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,7 +17,7 @@ from equipot.nn.features import Linear, PerSpecies, Shared, add, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP
 from equipot.nn.readout import BiasedMLP, scaled
-from equipot.potential import Atomic
+from equipot.potential import Atomic, cutoff_of
 
 
 class MACE(Network):
@@ -80,7 +82,7 @@ class MACE(Network):
             irreps = hidden_irreps(self.channels, 0 if last else self.hidden_l)
             choice = self.first if layer == 0 else self.others
             widths = self.channels, self.each("message_channels")[layer]
-            made_of = irreps, *widths, self.l_max, self.radial, self.cutoff, count
+            made_of = irreps, *widths, self.l_max, self.radial, cutoff_of(self), count
             block = Interaction(choice, *made_of, name=f"interaction{layer}")
             a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
             b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
@@ -102,12 +104,12 @@ class Readouts(nn.Module):
 
     @nn.compact
     def __call__(self, layers: list[Float[Array, "atoms channels"]], species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
-        energy = 0.0
+        energies = []
         for k, x in enumerate(layers):
             last = k == len(layers) - 1
             network = BiasedMLP if last and self.bias else MLP
-            energy += network((*self.hidden, 1) if last else (1,), name=f"readout{k}")(x)[:, 0]
-        return scaled(self, energy, species)
+            energies.append(network((*self.hidden, 1) if last else (1,), name=f"readout{k}")(x)[:, 0])
+        return scaled(self, functools.reduce(jnp.add, energies), species)
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:

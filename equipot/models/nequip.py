@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from equipot.nn.radial import MLP, Radial
 from equipot.nn.radial_network import RadialMLP, splines_of
 from equipot.nn.readout import scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
-from equipot.potential import Atomic
+from equipot.potential import Atomic, cutoff_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class NequIP(Network):
         for layer in range(self.layers):
             block = Layer(
                 self.features(x, last=layer == self.layers - 1), self.self_connection, self.normalization, self.layer_norm,
-                self.bias, self.l_max, self.parity.odd, self.radial, self.cutoff, count, name=f"layer{layer}",
+                self.bias, self.l_max, self.parity.odd, self.radial, cutoff_of(self), count, name=f"layer{layer}",
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
         return self.answer(ScaledReadout, x, edges, graph, scalars(x), width=self.readout)
@@ -168,7 +168,7 @@ class Layer(nn.Module):
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))
         up = Linear(same, self.bias, name="up")(x if table is None else table)
-        network = RadialMLP
+        network: Callable = RadialMLP
         if self.radial.table is not None:
             network = splines_of(self.radial.table, self.cutoff, self.count)
         convolution = Convolution(irreps, self.l_max, self.radial.mlp, network, self.odd, name="convolution")

@@ -15,7 +15,7 @@ from equipot.nn.features import Features, check_elements, species_index
 from equipot.nn.radial import Radial, covalent_radii
 from equipot.nn.readout import Embedding, check_heads
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Term
+from equipot.potential import Atomic, Term, cutoff_of
 
 
 class Network(Term):
@@ -60,8 +60,9 @@ class Network(Term):
             raise ValueError(
                 "the model has no elements; give them in the config (model.elements) or train on data that has some"
             )
+        cutoff = cutoff_of(self)
         species, known = species_index(graph.numbers, self.elements)
-        pairs, vectors, r = pairs_within(graph, vectors, self.cutoff)
+        pairs, vectors, r = pairs_within(graph, vectors, cutoff)
         known = jnp.where(pairs.overflow, jnp.nan, known)
         radii = None
         if self.radial.transform is not None or self.repulsion is not None:
@@ -70,7 +71,7 @@ class Network(Term):
             radii = pairs.from_centers(own) + pairs.from_neighbors(own)
             radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
         learned = self.radial.basis.learned(self, vectors.dtype)
-        return Edges(species, known, pairs, vectors, r, radii, RadialFeatures(self.radial, self.cutoff), learned)
+        return Edges(species, known, pairs, vectors, r, radii, RadialFeatures(self.radial, cutoff), learned)
 
     def embed_species(self, width: int, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
         """Return a learned vector of ``width`` scalars for each atom by its species, and the table of vectors by species."""
@@ -97,7 +98,8 @@ class Network(Term):
         """
         energy = self._read_out(readout, features, edges.species, graph, {**fields, "count": len(self.elements)})
         if self.repulsion is not None:
-            energy += self.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, self.cutoff)
+            assert edges.radii is not None, "embed finds them for a repulsion"
+            energy += self.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, cutoff_of(self))
         return Atomic(energy * edges.known, latent=latent)
 
     def _read_out(
@@ -109,7 +111,7 @@ class Network(Term):
             return head(features, species)
         if graph.head is None:
             raise ValueError(choose_head(self.heads))
-        axes = {"params": 0, "constants": 0}
+        axes: dict[Any, Any] = {"params": 0, "constants": 0}
         heads = nn.vmap(readout, in_axes=None, axis_size=len(self.heads), variable_axes=axes, split_rngs={"params": True})
         energies = heads(**fields, name=HEADS)(features, species)
         return jnp.take_along_axis(energies, graph.head[graph.node_graph][None], axis=0)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ FLATTEST = 1.0e-3
 """Smallest height of a cell along a periodic direction, in cutoffs; a flatter cell counts as having no volume."""
 
 
-def complete_cell(cell: Any, pbc: tuple[bool, bool, bool]) -> Any:
+def complete_cell(cell: Any, pbc: Sequence[bool]) -> Any:
     """Replace each row of a cell that is not periodic by a unit vector normal to all other rows.
 
     Args:

@@ -14,6 +14,7 @@ The list is a function of ``reference_positions`` and ``reference_cell`` alone, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from functools import partial
@@ -92,7 +93,7 @@ def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -
     if spec.pairs is None or spec.pairs >= len(positions) * spec.slots:
         return jnp.asarray(False)
     cell = complete_cell(cell, spec.pbc)
-    square = 0
+    square = jnp.zeros((), positions.dtype)
     for k in range(3):
         image = sum(dlist.shifts[..., a].astype(positions.dtype) * cell[a, k] for a in range(3))
         square += (positions[dlist.neighbors, k] + image - positions[:, None, k]) ** 2
@@ -127,7 +128,7 @@ def is_stale(
 ) -> Bool[Array, ""]:
     """Return whether the list may lack a pair within the cutoff, see ``staleness.may_miss_pairs``."""
     before = dlist.reference_positions, dlist.reference_cell
-    return may_miss_pairs(before, (positions, cell), spec.pbc, spec.radius, spec.cutoff)
+    return jnp.asarray(may_miss_pairs(before, (positions, cell), spec.pbc, spec.radius, spec.cutoff))
 
 
 def to_graph(
@@ -243,11 +244,11 @@ def _hits(spec: ListSpec, binned: _Binned) -> UInt32[Array, "atoms groups"]:
     candidates = [far[:, k][binned.members] for k in range(3)]
     places = jnp.arange(spec.words * bits, dtype=jnp.int32)
 
-    def block(atoms: Int[Array, block]) -> UInt32[Array, "block groups"]:
+    def block(atoms: Int[Array, " block"]) -> UInt32[Array, "block groups"]:
         bins, image = _bins_at(spec, binned, binned.bin[atoms][:, None] + stencil)
-        square = 0
+        square = jnp.zeros((), far.dtype)
         for k in range(3):
-            image_vector = sum(image[..., a].astype(far.dtype) * binned.cell[a, k] for a in range(3))
+            image_vector = functools.reduce(jnp.add, [image[..., a].astype(far.dtype) * binned.cell[a, k] for a in range(3)])
             # In this order of operations the vector seen from the other side is the negative of this one to the last bit.
             square += ((candidates[k][bins] - binned.wrapped[atoms, k, None, None]) + image_vector[..., None]) ** 2
         itself = (np.arange(len(stencil)) == centre)[:, None] & (places == binned.place[atoms][:, None, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class Slots(NamedTuple):
     """(atoms, slots) whether a slot holds a neighbour."""
 
 
-def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: bool | Sequence[bool] | np.ndarray, cutoff: float) -> Edges:
     """Find all directed pairs closer than the cutoff, periodic images included, for atoms inside or outside of the cell.
 
     Two atoms at one position are a pair too.
@@ -56,17 +57,17 @@ def neighbor_list(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cuto
         ValueError: a cutoff that is not positive, a coordinate that is not finite, a cell without volume, or more pairs than
             memory has room for.
     """
-    positions, cell, pbc = checked_geometry(positions, cell, pbc, cutoff)
+    positions, cell, repeats = checked_geometry(positions, cell, pbc, cutoff)
     n = len(positions)
-    if np.all(pbc):
+    if all(repeats):
         _check_room(n, float(abs(np.linalg.det(cell))), cutoff)
     if not n:
         return Edges(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
     # Where the system is open, a row long enough to keep images apart replaces the row of the cell.
-    full = complete_cell(cell, pbc)
+    full = complete_cell(cell, repeats)
     fraction = positions @ np.linalg.inv(full)
     extent = np.ptp(fraction, axis=0) + 2 * cutoff
-    full = np.where(np.array(pbc)[:, None], full, full * extent[:, None])
+    full = np.where(np.array(repeats)[:, None], full, full * extent[:, None])
     offset = np.where(pbc, np.floor(fraction), 0)
     i, j, shifts = _search(positions - offset @ full, full, cutoff)
     offset = offset.astype(np.int64)

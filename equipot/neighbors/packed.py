@@ -26,7 +26,7 @@ class UndirectedPairs(NamedTuple):
     """Undirected pair of each directed pair; -1 in empty rows."""
     directed: Int[Array, "undirected 2"]
     """The two directed pairs of each undirected pair; -1 in empty rows."""
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
     """Number of undirected pairs."""
 
     def from_directed(self, x: Float[Array, "pairs ..."]) -> Float[Array, "undirected ..."]:
@@ -60,7 +60,7 @@ class Pairs(NamedTuple):
     """Reverse (from neighbour to atom) of the pair in each slot; None where the list is not symmetric."""
     row_starts: Int[Array, " atoms+1"]
     """First pair of each atom, and the number of rows."""
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
     """Number of pairs."""
     undirected: UndirectedPairs | None
     """Undirected pairs; None where the list is not symmetric."""

@@ -95,14 +95,14 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
     """
     positions, cell, _ = checked_geometry(positions, cell, spec.pbc, spec.radius)
     wanted = _plan(positions, cell, spec, ROOM)
-    enough = spec.pairs is None or wanted.pairs <= spec.pairs
+    enough = spec.pairs is None or _pairs(wanted) <= spec.pairs
     if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
         pairs = None if spec.pairs is None else _more(spec.pairs, factor)
         spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pairs=pairs)
     slots = max(spec.slots, wanted.slots)
-    pairs = None if spec.pairs is None else min(len(positions) * slots, max(spec.pairs, wanted.pairs))
+    pairs = None if spec.pairs is None else min(len(positions) * slots, max(spec.pairs, _pairs(wanted)))
     return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pairs=pairs)
 
 
@@ -112,6 +112,12 @@ def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
     if spec.pairs is None or spec.pairs >= most:
         return None
     return dataclasses.replace(spec, pairs=min(most, 2 * spec.pairs))
+
+
+def _pairs(planned: ListSpec) -> int:
+    """Capacity for pairs of a list of ``_plan``, which always has one."""
+    assert planned.pairs is not None
+    return planned.pairs
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
@@ -144,9 +150,8 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     occupancy = min(n, _more(crowd, spec.slack))
     # Sums over all atoms fluctuate less than the degree of one.
     pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
-    return dataclasses.replace(
-        spec, slots=width, grid=tuple(map(int, grid)), reach=tuple(map(int, reach)), occupancy=occupancy, pairs=pairs
-    )
+    (a, b, c), (i, j, k) = grid.tolist(), reach.tolist()
+    return dataclasses.replace(spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pairs=pairs)
 
 
 def _more(count: int, factor: float) -> int:

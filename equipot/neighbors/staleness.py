@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from equipot.arrays import AnyArray
 from equipot.neighbors.cells import complete_cell, inverse, product
 
 
 def may_miss_pairs(
-    before: tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]],
-    now: tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]],
-    pbc: tuple[bool, bool, bool],
+    before: tuple[Float[AnyArray, "atoms 3"], Float[AnyArray, "3 3"]],
+    now: tuple[Float[AnyArray, "atoms 3"], Float[AnyArray, "3 3"]],
+    pbc: Sequence[bool],
     radius: float,
     cutoff: float,
-) -> Bool[Array, ""]:
+) -> Bool[AnyArray | np.bool_, ""]:
     """Return whether a pair that is not in a list may be within the cutoff; True also if a coordinate is not finite.
 
     Let x0, C0 be positions and cell (rows) when the list was built, x, C positions and cell at present, and
@@ -46,7 +48,7 @@ def may_miss_pairs(
         cutoff: Cutoff radius (Å).
     """
     (old_positions, old_cell), (positions, cell) = before, now
-    xp = jnp if isinstance(positions, jax.Array) else np
+    xp: Any = jnp if isinstance(positions, jax.Array) else np
     change = xp.where(xp.asarray(pbc)[:, None], cell - old_cell, 0).astype(positions.dtype)
     deformation = product(inverse(complete_cell(old_cell, pbc)), change)
     symmetric = deformation + deformation.T + product(deformation.T, deformation)
@@ -56,7 +58,7 @@ def may_miss_pairs(
     return ~(sigma * radius - 2 * farthest >= cutoff)
 
 
-def _smallest_eigenvalue(m: Float[Array, "3 3"], xp: Any) -> Float[Array, ""]:
+def _smallest_eigenvalue(m: Float[AnyArray, "3 3"], xp: Any) -> Any:
     """Bound the smallest eigenvalue of a symmetric matrix from below, by the formula of Smith, Commun. ACM 4, 168 (1961)."""
     mean = xp.trace(m) / 3
     rest = m - mean * xp.eye(3, dtype=m.dtype)

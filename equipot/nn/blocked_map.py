@@ -115,7 +115,8 @@ def _jvp(function: Function, primals: tuple, tangents: tuple) -> tuple[Array, Ar
         return value, jnp.zeros_like(value) if zero(dr) else slope * dr[:, None]
     real = lambda t, x: jnp.zeros_like(x) if zero(t) else t
     filled = jax.tree.map(real, (dvariables, dr, dothers), (variables, r, others), is_leaf=zero)
-    return jax.jvp(lambda *x: _map_pairs(function, *x, count, undirected), (variables, r, others), filled)
+    whole = lambda variables, r, others: _map_pairs(function, variables, r, others, count, undirected)
+    return jax.jvp(whole, (variables, r, others), filled)
 
 
 _map.defjvp(_jvp, symbolic_zeros=True)

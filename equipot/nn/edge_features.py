@@ -83,6 +83,12 @@ class Edges(NamedTuple):
     harmonics: Float[Array, "pairs m"] | None = None
     """Spherical harmonics of the vectors, see ``with_harmonics``; None for a network that needs none."""
 
+    @property
+    def known_harmonics(self) -> Float[Array, "pairs m"]:
+        """``harmonics`` of a network that has them."""
+        assert self.harmonics is not None, "with_harmonics comes first"
+        return self.harmonics
+
     def with_harmonics(self, harmonics: SphericalHarmonics | SolidHarmonics, l_max: int) -> Edges:
         """Add the spherical harmonics of degrees 0..l_max, one after the other."""
         return self._replace(harmonics=harmonics(self.vectors, l_max))

@@ -15,6 +15,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from equipot.arrays import AnyArray
+
 Features = dict[e3nn.Irrep, Float[Array, "atoms m channels"]]
 """Features by irrep; m = 2l+1 components."""
 
@@ -75,7 +77,7 @@ def check_elements(elements: tuple[int, ...]) -> None:
 
 
 def species_index(
-    numbers: Int[Array, " atoms"], elements: tuple[int, ...]
+    numbers: Int[AnyArray, " atoms"], elements: tuple[int, ...]
 ) -> tuple[Int[Array, " atoms"], Float[Array, " atoms"]]:
     """Return the index of each atom's element in ``elements`` (0 for padding), and a factor: 1, or NaN if not in the table."""
     table = np.full(120, -1)
@@ -147,7 +149,7 @@ def species_matmul(
 
 def add(x: Features, y: Features) -> Features:
     """Add two features irrep by irrep; an irrep that only one of them has is copied."""
-    return {ir: x[ir] + y[ir] if ir in x and ir in y else x.get(ir, y.get(ir)) for ir in {**x, **y}}
+    return {ir: x[ir] + y[ir] if ir in x and ir in y else value for ir, value in {**x, **y}.items()}
 
 
 def scalars(x: Features) -> Float[Array, "atoms channels"]:

@@ -15,7 +15,7 @@ from equipot.graph import Graph
 from equipot.nn.edge_features import Edges
 from equipot.nn.features import Features, Linear, SpeciesLinear, add, scalars
 from equipot.nn.gate import gate, gated_irreps, sigmoid
-from equipot.nn.normalize import Density, MeanNeighbors, Normalize, PairDensity, UnitVariance
+from equipot.nn.normalize import Density, MeanNeighbors, Normalization, Normalize, PairDensity, UnitVariance
 from equipot.nn.radial import Radial
 from equipot.nn.radial_network import EndpointMLP, Endpoints, RadialMLP, SpeciesMLP, splines_of
 from equipot.nn.tensor_product import Convolution
@@ -34,6 +34,11 @@ class InteractionKind:
     """Whether the radial weights do not vanish with the radial features, so that the envelope must be on the weights."""
     has_bypass: ClassVar[bool] = True
     """Whether features of the atom itself bypass the block."""
+
+    @property
+    def normalization(self) -> Normalization:
+        """Normalization of the sum over neighbours."""
+        raise NotImplementedError
 
     def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         """Return the class of the radial network, and the contribution of each atom's features ``x`` to its first layer."""

@@ -69,7 +69,7 @@ class Gaussian(Basis):
         if self.n < 2:
             raise ValueError(f"n is {self.n}, but the width of a Gaussian is the distance to the next; give 2 or more")
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: None = None) -> Float[Array, "*edges n"]:
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: Array | None = None) -> Float[Array, "*edges n"]:
         centers, step = np.linspace(0, cutoff, self.n, retstep=True)
         return jnp.exp(-0.5 * ((r[..., None] - centers.astype(r.dtype)) / float(step)) ** 2)
 
@@ -82,7 +82,7 @@ class Chebyshev(Basis):
     interval: tuple[float, float] | None = None
     """Distances (Å) where x is -1 and 1; None for zero and the cutoff."""
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: None = None) -> Float[Array, "*edges n"]:
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: Array | None = None) -> Float[Array, "*edges n"]:
         start, end = self.interval or (0.0, cutoff)
         x = (2 * jnp.minimum(r, cutoff) - start - end) / (end - start)
         terms = [jnp.ones_like(x), x]
@@ -104,7 +104,7 @@ class PolynomialEnvelope:
         if self.p < 2:
             raise ValueError(f"envelope exponent p = {self.p} is too small for smooth forces; use p >= 2")
 
-    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float | Float[Array, "*edges"]) -> Float[Array, "*edges"]:
         p = self.p
         x = jnp.minimum(r / cutoff, 1)
         u = 1 - x**p * ((p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x * x)
@@ -269,7 +269,10 @@ class Radial:
         Returns:
             The features, and the envelope; None instead of the envelope if the features already contain the envelope.
         """
-        x = r if self.transform is None else self.transform(r, radii)
+        x = r
+        if self.transform is not None:
+            assert radii is not None, "a transform needs the covalent radii"
+            x = self.transform(r, radii)
         features = self.basis(x, cutoff, frequencies)
         return self.envelope_on(features, self.envelope(r, cutoff))
 

@@ -89,7 +89,7 @@ class Convolution(nn.Module):
         layout, blocks = arrange(paths, widths, self.l_max, hidden.shape[-1])
         if radial.start is not None:
             layout = dataclasses.replace(layout, rows=radial.last.shape[0])
-        out = convolve(hidden, radial.last, edges.harmonics, nodes, edges.pairs.indices, layout, radial.start)
+        out = convolve(hidden, radial.last, edges.known_harmonics, nodes, edges.pairs.indices, layout, radial.start)
         return {ir: out[:, block].reshape(len(out), ir.dim, -1) for ir, block in blocks.items()}
 
 
@@ -109,7 +109,9 @@ def arrange(
     Returns:
         The layout, and the columns of each output irrep in a row of messages.
     """
-    senders, outputs, start = {}, {}, 0
+    senders: dict[e3nn.Irrep, int] = {}
+    outputs: dict[e3nn.Irrep, int] = {}
+    start = 0
     for ir, width in widths.items():
         senders[ir], start = start, start + ir.dim * width
     for path in paths:
@@ -143,7 +145,7 @@ def species_moments(
     routes = tuple(CouplingPath(0, l, l, q, z * q, q, 0, (z * size + l**2) * q, q) for z, l in places)
     layout = Layout(routes, q, size, count * q, count * size * q, direct=True)
     nodes = jnp.repeat(one_hot(edges.species, count, hidden.dtype), q, axis=1)
-    out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.harmonics, nodes, edges.pairs.indices, layout)
+    out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.known_harmonics, nodes, edges.pairs.indices, layout)
     return out.reshape(-1, count, size, q)
 
 

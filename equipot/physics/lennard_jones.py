@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.potential import Atomic, Term
+from equipot.potential import Atomic, Term, cutoff_of
 
 
 class LennardJones(Term):
@@ -33,7 +33,8 @@ class LennardJones(Term):
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         squared = jnp.sum(vectors**2, axis=-1)
-        c, o = self.cutoff**2, (self.onset * self.cutoff) ** 2
+        cutoff = cutoff_of(self)
+        c, o = cutoff**2, (self.onset * cutoff) ** 2
         inside = graph.slot_mask & (squared < c)
         x = jnp.where(inside, squared, c)
         sixth = (self.size.astype(x.dtype) ** 2 / x) ** 3

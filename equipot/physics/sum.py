@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,11 +39,11 @@ class Sum(Term):
             shown = " and ".join(str(list(zs)) for zs in sorted(known))
             raise ValueError(f"elements of the terms differ: {shown}; give all the same")
         elements = self.elements or next(iter(known), ())
-        terms = [_filled(term, self.cutoff, elements) for term in self.terms]
+        filled = [_filled(term, self.cutoff, elements) for term in self.terms]
         # One object named twice would be one set of variables.
-        terms = tuple(term.clone() if any(term is other for other in terms[:k]) else term for k, term in enumerate(terms))
-        cutoffs = [term.cutoff for term in terms]
-        cutoff = None if None in cutoffs else max(cutoffs)
+        terms = tuple(term.clone() if any(term is other for other in filled[:k]) else term for k, term in enumerate(filled))
+        cutoffs = [term.cutoff for term in terms if term.cutoff is not None]
+        cutoff = None if len(cutoffs) < len(terms) else max(cutoffs)
         if self.cutoff is not None and self.cutoff != cutoff:
             raise ValueError(f"cutoff {self.cutoff} Å of a Sum is not the largest of its terms, {cutoff} Å; leave it out")
         for name, value in (("terms", terms), ("cutoff", cutoff), ("elements", elements)):
@@ -62,7 +63,7 @@ class Sum(Term):
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of the terms of an object, where others have it of a class
         """What any of the terms needs."""
         found = {name for term in self.terms for name in term.needs}
         return (*(name for name in NEEDS if name in found), *sorted(found - set(NEEDS)))
@@ -71,7 +72,7 @@ class Sum(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
         found = [self._answer(k, graph, vectors, space) for k in range(len(self.terms))]
         factors = self.factors or (1.0,) * len(found)
-        energy = sum(factor * answer.energy for factor, answer in zip(factors, found, strict=True))
+        energy = functools.reduce(jnp.add, [factor * answer.energy for factor, answer in zip(factors, found, strict=True)])
         charges = [answer.charges for answer in found if answer.charges is not None]
         if len(charges) > 1:
             raise ValueError("more than one term of the Sum provides charges; keep one of them")
@@ -106,7 +107,8 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     Raises:
         ValueError: what ``Sum`` refuses, or no element that all of them know.
     """
-    term = Sum(tuple(p.term for p in potentials), None if factors is None else tuple(factors), tuple(frozen))
+    terms = tuple(p.term for p in potentials)
+    term = Sum(terms=terms, factors=None if factors is None else tuple(factors), frozen=tuple(frozen))
     variables: dict[str, dict[str, Any]] = {}
     for k, potential in enumerate(potentials):
         if k in frozen:

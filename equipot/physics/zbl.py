@@ -6,11 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from equipot import units
+from equipot.arrays import AnyArray
 from equipot.graph import Graph
 from equipot.neighbors.packed import Pairs
 from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope, covalent_radii
-from equipot.potential import Atomic, Term
+from equipot.potential import Atomic, Term, cutoff_of
 
 
 class ZBL(Term):
@@ -38,22 +39,23 @@ class ZBL(Term):
             raise ValueError(f"{len(self.coefficients)} coefficients, but {len(self.decays)} decays; give one for each")
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
-        pairs, _, r = pairs_within(graph, vectors, self.cutoff)
+        cutoff = cutoff_of(self)
+        pairs, _, r = pairs_within(graph, vectors, cutoff)
         own = jnp.asarray(covalent_radii(range(119)), r.dtype)[graph.numbers]
         radii = pairs.from_centers(own) + pairs.from_neighbors(own)
-        energy = self.repel(pairs, r, graph.numbers, jnp.where(pairs.slots < 0, 1, radii), self.cutoff)
+        energy = self.repel(pairs, r, graph.numbers, jnp.where(pairs.slots < 0, 1, radii), cutoff)
         return Atomic(jnp.where(pairs.overflow, jnp.nan, energy))
 
     def repel(
         self,
         pairs: Pairs,
         r: Float[Array, " pairs"],
-        numbers: Int[Array, " atoms"],
+        numbers: Int[AnyArray, " atoms"],
         radii: Float[Array, " pairs"],
         cutoff: float,
     ) -> Float[Array, " atoms"]:
         """Add up half of the energy of each pair (eV) on either atom, for distances ``r`` and sums of covalent radii in Å."""
-        charge = numbers.astype(r.dtype)
+        charge = jnp.asarray(numbers, r.dtype)
         # An empty row has no charge, and zero to a power has no derivative worth having; it is beyond any envelope.
         own, other = (jnp.maximum(z, 1) for z in (pairs.from_centers(charge), pairs.from_neighbors(charge)))
         scaled = r * (own**self.exponent + other**self.exponent) / self.length

@@ -161,6 +161,7 @@ def _strained(base: Graph, i: int, j: int, strain: float) -> Graph:
     deform = np.eye(3)
     deform[i, j] += strain / 2
     deform[j, i] += strain / 2
+    assert base.positions is not None and base.cell is not None
     return base.replace(positions=base.positions @ deform, cell=base.cell @ deform)
 
 
@@ -230,7 +231,7 @@ def padded_and_batched(subject: Subject) -> None:
 
 def without_jit(subject: Subject) -> None:
     """Compiled and padded, or not: the same numbers."""
-    plain = evaluate(subject.potential, pad([DIMER], subject.cutoff, dtype=np.float64), WANT)
+    plain: Any = evaluate(subject.potential, pad([DIMER], subject.cutoff, dtype=np.float64), WANT)
     padded = subject.predict(DIMER)
     small("energy", relative(plain.interaction, padded.interaction[:1]), 1e-13)
     small("forces", relative(plain.forces, padded.forces[:2]), 1e-12)
@@ -290,7 +291,7 @@ def training_gradient(subject: Subject) -> None:
 
     @jax.jit
     def loss(params: Any) -> Any:
-        out = evaluate(made.replace(variables={**made.variables, "params": params}), base, ("forces", "stress"))
+        out: Any = evaluate(made.replace(variables={**made.variables, "params": params}), base, ("forces", "stress"))
         return 1e3 * jnp.sum(out.forces**2) + 1e6 * jnp.sum(out.stress[0] ** 2)
 
     params = made.variables["params"]

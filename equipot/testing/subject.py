@@ -14,7 +14,6 @@ from equipot.data.batch import Shape, pad
 from equipot.graph import Graph
 from equipot.models import fresh
 from equipot.neighbors import neighbor_list
-from equipot.observables import Observables
 from equipot.potential import Metadata, Potential, Term, evaluate, interaction_energy
 from equipot.structure import Structure
 from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
@@ -75,8 +74,8 @@ class Subject:
         """Pad structures to one shape, that of all systems where left out; float64."""
         return pad(structures, self.cutoff, shape or common_shape(self.cutoff), np.float64)
 
-    def predict(self, *structures: Structure) -> Observables:
-        """Energies, forces, stress, energies of atoms and virials of a padded batch, as numpy arrays."""
+    def predict(self, *structures: Structure) -> Any:
+        """Observables of a padded batch with energies, forces, stress, energies of atoms and virials, as numpy arrays."""
         out = compiled_evaluate(self.potential, self.graph(*structures), want=WANT)
         return jax.tree.map(np.asarray, out)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from equipot.structure import Structure
@@ -10,8 +12,8 @@ ELEMENTS = (1, 6, 8, 29)
 """Atomic numbers in the systems."""
 
 
-def structure(numbers: list[int], positions: list, cell: object = None, pbc: object = False, source: str = "") -> Structure:
-    """Make a Structure of plain lists: positions and cell in Å."""
+def structure(numbers: Any, positions: Any, cell: Any = None, pbc: Any = False, source: str = "") -> Structure:
+    """Make a Structure of lists or arrays: positions and cell in Å."""
     cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, float)
     return Structure(np.asarray(numbers), np.asarray(positions, float), cell, pbc, source=source)
 

@@ -77,10 +77,11 @@ def predict(
     out: dict[int, Structure] = {}
     for k, found in evaluate_in_batches(Job(potential, wanted), structures, batch_size, devices):
         structure = structures[k]
-        labels = {row: found[row] for row in rows if found[row] is not None and (structure.pbc.any() or not row.needs_volume)}
+        labels: dict[Quantity, Any] = {row: value for row in rows if (value := found[row]) is not None}
         # A system without a volume has NaN for what needs one.
-        labels = {row: value for row, value in labels.items() if not row.needs_volume or np.isfinite(value).all()}
-        labels[ENERGY] = float(found.interaction) + float(isolated_atom_energy(structure.numbers, energies).sum())
+        known = lambda row, value: not row.needs_volume or (structure.pbc.any() and np.isfinite(value).all())  # noqa: B023
+        labels = {row: value for row, value in labels.items() if known(row, value)}
+        labels[ENERGY] = float(np.asarray(found.interaction)) + float(isolated_atom_energy(structure.numbers, energies).sum())
         out[k] = structure.replace(labels=labels)
     return [out[k] for k in range(len(structures))]
 

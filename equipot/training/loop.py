@@ -24,6 +24,7 @@ from equipot.training.config import TrainingConfig
 from equipot.training.console import show_epoch
 from equipot.training.descent import Descent
 from equipot.training.loggers import Writer
+from equipot.training.loss import Loss
 from equipot.training.progress import Cursor, Watch
 from equipot.training.schedule import Schedule
 from equipot.training.step import CompiledStep, State, mean_errors, mean_loss, place, with_params
@@ -176,14 +177,15 @@ def passes(loader: Loader, mesh: Mesh) -> Callable[[], Iterable[tuple[Shards, An
 
 def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float, dict[str, float]]:
     """Loss, with the weights of the end of the run, and mean errors over the validation set."""
-    sums: dict[str, float] = {}
+    assert run.valid is not None and run.valid_step is not None
+    step, sums = run.valid_step, dict[str, float]()
     for shards, batch in validation():
-        report = {name: float(value) for name, value in jax.device_get(run.valid_step(params, batch)).items()}
+        report = {name: float(value) for name, value in jax.device_get(step(params, batch)).items()}
         if not all(abs(value) < float("inf") for value in report.values()):
-            finite = lambda b: all(abs(float(v)) < float("inf") for v in run.valid_step(params, b).values())
+            finite = lambda b: all(abs(float(v)) < float("inf") for v in step(params, b).values())
             raise NotFiniteError(blame(run.valid, run.mesh, shards, finite, "validation"))
         sums = {name: sums.get(name, 0.0) + value for name, value in report.items()}
-    return mean_loss(run.config.loss, run.valid_wants, sums), mean_errors(run.valid_wants, sums)
+    return mean_loss(Loss(run.config.loss), run.valid_wants, sums), mean_errors(run.valid_wants, sums)
 
 
 def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:

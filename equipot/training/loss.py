@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from equipot.arrays import AnyArray
 from equipot.data.batch import Batch
 from equipot.observables import Observables
 from equipot.quantities import ENERGY, LABELLED, Quantity
@@ -140,7 +141,8 @@ class Loss(Mapping[str, MSE | Huber]):
     """
 
     def __init__(self, terms: Mapping[str, MSE | Huber] | None = None) -> None:
-        self._terms = {row.name: Huber() for row in LABELLED} | dict(terms or {})
+        self._terms: dict[str, MSE | Huber] = {row.name: Huber() for row in LABELLED}
+        self._terms |= terms or {}
         if not any(term.weight for term in self._terms.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")
 
@@ -178,7 +180,7 @@ class Loss(Mapping[str, MSE | Huber]):
         return {row.name: self.term(row).weight * self.term(row).schedule(fraction) for row in wants}
 
 
-def has_label(quantity: Quantity, batch: Batch) -> Bool[Array, " rows"]:
+def has_label(quantity: Quantity, batch: Batch) -> Bool[AnyArray, " rows"]:
     """Which graphs, or which atoms, have a label of a quantity."""
     present = batch.targets.present[quantity.name]
     return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.per == "atom" else present
@@ -194,6 +196,7 @@ def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -
     for row in wants:
         # In single precision an energy that counts from the isolated atoms keeps the digits that the total would lose.
         value = predicted.interaction if row is ENERGY else predicted[row]
+        assert value is not None, row
         error = value - targets.labels[row.name]
         if row.extensive:
             error = error / targets.atoms.reshape(-1, *[1] * (error.ndim - 1))
@@ -204,7 +207,7 @@ def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -
 
 def counts(batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, ""]]:
     """How many frames, or atoms, carry each label."""
-    return {row.name: jnp.sum(has_label(row, batch)).astype(batch.graph.positions.dtype) for row in wants}
+    return {row.name: jnp.sum(has_label(row, batch)).astype(batch.graph.dtype) for row in wants}
 
 
 def term_sums(loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array], batch: Batch) -> dict[str, Float[Array, ""]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from equipot import memory
@@ -20,14 +22,14 @@ def check_steps(run: TrainingRun, state: State) -> None:
         ValueError: one does not fit into memory; the message says what would.
     """
     first = [run.train.shards(batch) for batch in run.train.epoch(run.seed, 0)]
-    check_step("batch_size", run, run.train_step, (state,), run.train, first)
-    if run.valid is not None:
+    check_step("batch_size", run, run.train_step, state, run.train, first)
+    if run.valid is not None and run.valid_step is not None:
         passes = [run.valid.shards(batch) for batch in sorted_batches(run.valid.frames.sizes, run.valid.batch_size)]
-        check_step("valid_batch_size", run, run.valid_step, (state.ema,), run.valid, passes)
+        check_step("valid_batch_size", run, run.valid_step, state.ema, run.valid, passes)
 
 
-def check_step(key: str, run: TrainingRun, step: CompiledStep, carried: tuple, loader: Loader, batches: list[Shards]) -> None:
-    """Check one step; ``carried`` are its arguments before the batch, ``batches`` those it will see first.
+def check_step(key: str, run: TrainingRun, step: CompiledStep, state: Any, loader: Loader, batches: list[Shards]) -> None:
+    """Check one step; ``state`` is its argument before the batch, ``batches`` those it will see first.
 
     Raises:
         ValueError: it does not fit into memory.
@@ -37,7 +39,7 @@ def check_step(key: str, run: TrainingRun, step: CompiledStep, carried: tuple, l
     # Devices of a CPU share the memory of the host.
     share = run.mesh.size if device.platform == "cpu" else 1
     available = memory.available(device)
-    needed = share * step.compile(*carried, place(run.mesh, loader.build(largest)))
+    needed = share * step.compile(state, place(run.mesh, loader.build(largest)))
     if available is None or needed <= available:
         return
     shape, sizes = loader.shape(largest), loader.frames.sizes

@@ -130,10 +130,10 @@ def parity_data(
             return value / len(s) if row.extensive else value
 
         both = [pair for pair in pairs if all(row in s.labels for s in pair)]
-        columns = [np.concatenate([drawn(pair[side]) for pair in both]) for side in (0, 1)]
+        reference, predicted = (np.concatenate([drawn(pair[side]) for pair in both]) for side in (0, 1))
         title = row.name + (" per atom" if row.extensive else "") + (", by component" if row.shape else "")
         title += less if row.from_isolated_atoms else ""
-        out.append(Panel(title, *columns, unit + per, error_unit + per, error_factor / factor))
+        out.append(Panel(title, reference, predicted, unit + per, error_unit + per, error_factor / factor))
     return out
 
 

@@ -19,7 +19,7 @@ from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.potential import Potential, Term
-from equipot.quantities import LABELLED
+from equipot.quantities import LABELLED, Quantity
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
@@ -28,6 +28,7 @@ from equipot.training.descent import Descent
 from equipot.training.errors import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
+from equipot.training.loss import Loss
 from equipot.training.memory import check_steps
 from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
@@ -104,16 +105,18 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
-    wants, predicted = settings.loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
-    valid_loader, valid_step, valid_wants = None, None, ()
+    loss = Loss(settings.loss)
+    wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
+    valid_loader, valid_step = None, None
+    valid_wants: tuple[Quantity, ...] = ()
     if len(sets["valid"]):
-        settings.loss.wants(sets["valid"].quantities, potential.provides)
+        loss.wants(sets["valid"].quantities, potential.provides)
         valid_loader = plan_evaluation(sets["valid"], energies, settings.valid_batch_size, devices, dtype)
         valid_wants = tuple(row for row in sets["valid"].quantities if row in predicted)
-        valid_step = make_valid_step(potential, settings.loss, valid_wants, mesh)
+        valid_step = make_valid_step(potential, loss, valid_wants, mesh)
     return TrainingRun(
         config=settings, out=out, seed=config.seed, potential=potential, descent=descent, mesh=mesh, train=train_loader,
-        valid=valid_loader, train_step=make_train_step(potential, settings.loss, wants, descent, mesh), valid_step=valid_step,
+        valid=valid_loader, train_step=make_train_step(potential, loss, wants, descent, mesh), valid_step=valid_step,
         wants=wants, valid_wants=valid_wants,
         identity=identity(beginning, devices), console=console, watch=watch,
         write=settings.logger.open(out, configs.dump(config)) if settings.logger else lambda epoch, row: None,
@@ -125,7 +128,7 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     config, base = beginning.config, beginning.base
     settings = configs.dump(config)
     settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
-    data = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
+    data: dict[str, Any] = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
     data["isolated-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
     paths = settings.pop("data")
     if base is not None:
@@ -260,7 +263,8 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
         f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']}; compilations of the training step: "
         f"{len(run.watch.shapes)}, {facts['padding']} padding)"
     )
-    for name in tables if base is not None else ():
+    for name in () if base is None else tables:
+        assert base is not None
         run.console.say(f"{name}: base: {errors_text(base.before[name], '')}; after: {errors_text(tables[name], '')}")
     if text and base is None:
         run.console.say(text)

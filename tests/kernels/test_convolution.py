@@ -192,3 +192,11 @@ def test_results_do_not_depend_on_what_was_in_memory():
     del junk
     for value in jax.tree.leaves((jax.jit(lambda x: jax.vjp(run, *x)[1](message))(operands), run(*operands))):
         assert not np.any(np.asarray(value))
+
+
+def test_an_operand_that_no_result_depends_on_has_no_derivative(lowering):
+    static, (hidden, last, harmonics, nodes), _ = problem(DIRECT)
+    assert last.size == 0
+    value, tangent = jax.jvp(lambda x: kernel(*static, hidden, x, harmonics, nodes), (last,), (last,))
+    close(value, formula(*static, hidden, last, harmonics, nodes))
+    np.testing.assert_array_equal(tangent, np.zeros_like(value))

@@ -17,6 +17,7 @@ from equipot.data.checks.pair_fit import CUTOFF, fit
 from equipot.data.checks.report import ERROR, WARNING, Problem
 from equipot.data.checks.work import NEAR_ONE, SAME_CELL, Factor, work
 from equipot.neighbors import neighbor_list
+from equipot.quantities import ENERGY, STRESS
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol, kJ_per_mol
 
@@ -155,7 +156,9 @@ def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
 
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
     """Select frames for a quick fit, at random with a fixed seed."""
-    chosen, elements, atoms, edges = [], set(), 0, 0
+    chosen: list[Structure] = []
+    elements: set[int] = set()
+    atoms, edges = 0, 0
     for k in np.random.Generator(np.random.PCG64(0)).permutation(rows):
         s = structures[int(k)]
         if not _usable(s) or len(elements | set(s.numbers.tolist())) > ELEMENTS:
@@ -299,8 +302,8 @@ def _work(a: Structure, b: Structure) -> tuple[float, float] | None:
     if np.abs(strains).max() > STRAIN:
         return None
     volumes = [s.volume * np.trace(u) for s, u in zip((a, b), strains, strict=True)]
-    works = [s.volume * np.sum(s.stress * u) for s, u in zip((a, b), strains, strict=True)]
-    return sum(volumes) / 2, sum(works) / 2 - (b.energy - a.energy)
+    works = [s.volume * np.sum(s.labels[STRESS] * u) for s, u in zip((a, b), strains, strict=True)]
+    return sum(volumes) / 2, sum(works) / 2 - (b.labels[ENERGY] - a.labels[ENERGY])
 
 
 def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Problem]:
@@ -311,7 +314,7 @@ def _order(file: str, predicted: np.ndarray, labels: np.ndarray) -> Iterator[Pro
         return
     as_is = abs(_regress(x.ravel(), y.ravel())[0])
     orders = {order: abs(_regress(x[list(order)].ravel(), y.ravel())[0]) for order in permutations(range(3))}
-    best = max(orders, key=orders.get)
+    best = max(orders, key=lambda order: orders[order])
     if as_is < SHUFFLED and orders[best] > TRUSTED:
         names = ", ".join(("yz", "xz", "xy")[k] for k in best)
         seen = f"correlation {orders[best]:.2f}, as read {as_is:.2f}"
@@ -347,6 +350,6 @@ def _traceless(tensors: np.ndarray) -> np.ndarray:
 
 def _regress(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Compute the correlation about zero, and |y| / |x| with the sign of the correlation."""
-    sizes = np.linalg.norm(x), np.linalg.norm(y)
+    sizes = float(np.linalg.norm(x)), float(np.linalg.norm(y))
     correlation = float(x @ y / max(sizes[0] * sizes[1], 1e-300))
     return correlation, float(np.copysign(sizes[1] / max(sizes[0], 1e-300), correlation))

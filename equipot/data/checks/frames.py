@@ -54,7 +54,9 @@ def check(
     """
     problems: list[Problem] = []
     seen: dict[bytes, tuple[str, str, float | None]] = {}
-    summary, known, judged = [], set(), set()
+    summary = []
+    known: set[int] = set()
+    judged: set[str] = set()
     for name, structures in sets.items():
         rows, counted = [], Counted(structures)
         for s in structures:
@@ -103,7 +105,7 @@ class Row(NamedTuple):
 def _row(s: Structure, nearest: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
-    energy, state = s.energy if s.weight_of(ENERGY) else np.nan, {"charge": s.charge, "spin": s.spin}
+    energy, state = s.labels[ENERGY] if s.weight_of(ENERGY) else np.nan, {"charge": s.charge, "spin": s.spin}
     return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from equipot import units
+from equipot import quantities, units
 from equipot.data.checks.report import ERROR, Problem
 from equipot.structure import Structure
 
@@ -47,7 +47,8 @@ def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int
 def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
     """Find total energies far below those of an all-electron calculation."""
     held = [s for s in sample if s.energy is not None and np.isfinite(s.energy)]
-    ratios = np.array([abs(s.energy) / (THOMAS_FERMI * np.sum(s.numbers.astype(float) ** (7 / 3)) + 1e-9) for s in held])
+    of_electrons = lambda s: THOMAS_FERMI * np.sum(s.numbers.astype(float) ** (7 / 3)) + 1e-9
+    ratios = np.array([abs(s.labels[quantities.ENERGY]) / of_electrons(s) for s in held])
     if not len(held) or np.median(ratios) < ENERGY:
         return
     worst = held[int(np.argmax(ratios))]
@@ -65,7 +66,7 @@ def _typical(file: str, sample: Sequence[Structure], label: str, limit: float, u
         return
     size = float(np.median(sizes))
     far = {name: abs(np.log(size * factor / TYPICAL[label])) for name, factor in UNITS[label].items()}
-    near = [name for name in sorted(far, key=far.get) if far[name] < min(far.values()) + 0.5]
+    near = [name for name in sorted(far, key=lambda name: far[name]) if far[name] < min(far.values()) + 0.5]
     what = f"components of the {label} are typically {size:.3g} {unit}, beyond what bonded matter has ({limit:g})"
     yield Problem(ERROR, kind, file, what, _remedy(label, near))
 

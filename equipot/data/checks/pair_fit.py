@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from equipot.neighbors import neighbor_list
+from equipot.quantities import FORCES
 from equipot.structure import Structure
 
 CUTOFF = 5.5
@@ -92,7 +93,7 @@ def fit(structures: Sequence[Structure]) -> PairFit | None:
         return None
     found = [features(s, pairs) for s in structures]
     rows = [f.forces.reshape(-1, width) for f in found]
-    labels = [s.forces.reshape(-1) for s in structures]
+    labels = [s.labels[FORCES].reshape(-1) for s in structures]
     normals = np.array([r.T @ r for r in rows])
     rights = np.array([r.T @ y for r, y in zip(rows, labels, strict=True)])
     c, covariance = _solve(normals.sum(0), rights.sum(0))

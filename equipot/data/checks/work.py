@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 
 MANY, MEMBERS = 400, 60
@@ -114,7 +115,7 @@ def _pair(a: Structure, b: Structure) -> Pair | None:
     """Compute displacement, energy difference and work from one frame to another; None if they are too far apart."""
     if not a.pbc.any():
         moved, rotation = _turned(a.positions, b.positions)
-        d, forces, strain = moved - a.positions, b.forces @ rotation, np.zeros((3, 3))
+        d, forces, strain = moved - a.positions, b.labels[FORCES] @ rotation, np.zeros((3, 3))
     else:
         if min(a.volume, b.volume) < 1e-3 and not np.array_equal(a.cell, b.cell):
             return None
@@ -123,7 +124,7 @@ def _pair(a: Structure, b: Structure) -> Pair | None:
         fractional -= np.round(fractional) * a.pbc
         # Components that no lattice vector spans are what the fractional coordinates miss.
         open_part = [s.positions - s.positions @ np.linalg.pinv(s.cell) @ s.cell for s in (a, b)]
-        d, forces = fractional @ mean + open_part[1] - open_part[0], b.forces
+        d, forces = fractional @ mean + open_part[1] - open_part[0], b.labels[FORCES]
         strain = np.linalg.pinv(mean) @ (b.cell - a.cell)
         d -= d.mean(axis=0)
     distance = float(np.sqrt(np.mean(np.sum(d**2, axis=1))))
@@ -134,7 +135,8 @@ def _pair(a: Structure, b: Structure) -> Pair | None:
         return None
     stress, pressure = (0.0, 0.0) if same else _stress_work(a, b, (strain + strain.T) / 2)
     volume = 0.0 if same else b.volume - a.volume
-    return Pair(distance, b.energy - a.energy, -0.5 * float(np.sum((a.forces + forces) * d)), stress, pressure, volume)
+    of_forces = -0.5 * float(np.sum((a.labels[FORCES] + forces) * d))
+    return Pair(distance, b.labels[ENERGY] - a.labels[ENERGY], of_forces, stress, pressure, volume)
 
 
 def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +149,7 @@ def _turned(fixed: np.ndarray, moving: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _stress_work(a: Structure, b: Structure, strain: np.ndarray) -> tuple[float, float]:
     """Compute the work (eV) of the stress without its trace, and of the trace."""
-    mean = (a.volume * a.stress + b.volume * b.stress) / 2
+    mean = (a.volume * a.labels[STRESS] + b.volume * b.labels[STRESS]) / 2
     trace = np.trace(mean) * np.trace(strain) / 3
     return float(np.sum(mean * strain) - trace), float(trace)
 

@@ -80,7 +80,7 @@ def bench_for(potential: Potential, structures: Sequence[Structure], radius: flo
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
     """Set JAX to ``float32`` or ``float64`` within the context."""
-    before = jax.config.jax_enable_x64
+    before = jax.config.jax_enable_x64  # type: ignore[attr-defined]
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:
         yield

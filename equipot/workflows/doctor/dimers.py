@@ -39,7 +39,7 @@ def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], 
     pairs = list(itertools.combinations_with_replacement(elements, 2))
     distances = [_distances(a, b, bench.potential.cutoff) for a, b in pairs]
     scenes = [
-        Structure([a, b], [[0, 0, 0], [r, 0, 0]], source="two atoms")
+        Structure(np.array([a, b]), np.array([[0, 0, 0], [r, 0, 0]]), source="two atoms")
         for (a, b), column in zip(pairs, distances, strict=True)
         for r in column
     ]

@@ -172,6 +172,6 @@ def _laws(subject: Subject, small: Bench, pairs: list[int], seed: int) -> Iterat
     yield laws.spare_pairs(subject, SKIN), {}
     finding, slopes, differences = laws.forces(subject, seed)
     yield finding, {"slopes": slopes, "differences": differences}
-    finding = laws.stress(subject)
-    if finding is not None:
-        yield finding, {}
+    of_stress = laws.stress(subject)
+    if of_stress is not None:
+        yield of_stress, {}

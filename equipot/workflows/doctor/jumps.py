@@ -84,7 +84,7 @@ def jumps(
             worst = max((s for s in suspects if s.kind == kind), key=lambda s: s.size, default=None)
             size = worst.size if worst else 0.0
             measures.append(Measure(f"{place}: {name}", factor * size, unit, *(factor * limit for limit in limits)))
-            if measures[-1].verdict != "sound":
+            if worst and measures[-1].verdict != "sound":
                 notes.append(f"{name} of {worst.line.label} {worst.left:.3f} Å by {factor * size:.2g} {unit}")
     remedy = "something ends or begins there without a smooth envelope, such as an inner cutoff or a piece of a spline"
     return Finding("jumps", tuple(measures), f"jumps: {'; '.join(notes)}: {remedy}" if notes else "")
@@ -92,7 +92,7 @@ def jumps(
 
 def pair_line(a: int, b: int, curve: Curve) -> Scan:
     """Make the line of two atoms from their curve."""
-    at = lambda r: Structure([a, b], [[0, 0, 0], [r, 0, 0]], source="two atoms")
+    at = lambda r: Structure(np.array([a, b]), np.array([[0, 0, 0], [r, 0, 0]]), source="two atoms")
     seen = np.array([curve.energy, curve.force])
     return Scan(f"{curve.pair} at", at, lambda seen: seen.forces[1, 0], curve.distance, seen)
 

@@ -98,7 +98,7 @@ def extensivity(bench: Bench, elements: Sequence[int]) -> Finding:
     chain = cutoff * np.diag([1.4, 3.0, 3.0])
     places = np.array([[0.0, 0, 0], [0.65 * cutoff, 0, 0]])
     structures = [
-        Structure([a, b], places, cell, bool(cell.any()), source="two atoms")
+        Structure(np.array([a, b]), places, cell, np.full(3, cell.any()), source="two atoms")
         for a, b in itertools.combinations_with_replacement(elements, 2)
         for cell in (chain, np.zeros((3, 3)))
     ]
@@ -127,7 +127,7 @@ def _carried(
 
 def compare(subject: Subject, found: Sequence[Prediction], broken: float = BROKEN) -> tuple[Measure, ...]:
     """Measure the largest deviations of energy per atom, forces and, if defined, stress."""
-    return largest_differences(subject, found, lambda name, *pair: deviation(name, *pair, broken))
+    return largest_differences(subject, found, lambda name, expected, found: deviation(name, expected, found, broken))
 
 
 def largest_differences(
@@ -184,12 +184,12 @@ def forces(subject: Subject, seed: int) -> tuple[Finding, np.ndarray, np.ndarray
         ]
         differences.append(-_derivative(subject.bench, at, STEP))
         slopes.append([np.sum(s.forces * way) for s, way in zip(subject.predictions, ways, strict=True)])
-    slopes, differences = np.array(slopes), np.array(differences)
-    errors = np.abs(slopes - differences).max(axis=0)
+    forces, numeric = np.array(slopes), np.array(differences)
+    errors = np.abs(forces - numeric).max(axis=0)
     # The limit follows from the size of the forces, not from that of their sum along a direction.
     measures = [graded("forces", error, np.abs(s.forces).max()) for error, s in zip(errors, subject.predictions, strict=True)]
     remedy = "forces are not the slope of the energy: dynamics will heat or cool; look for a stopped gradient or a jump"
-    return _finding("forces", (largest(measures),), remedy + crossing), slopes.ravel(), differences.ravel()
+    return _finding("forces", (largest(measures),), remedy + crossing), forces.ravel(), numeric.ravel()
 
 
 def stress(subject: Subject) -> Finding | None:
@@ -209,7 +209,8 @@ def stress(subject: Subject) -> Finding | None:
         unit[j, i] += 0.5
         at = lambda x, unit=unit: [strained(s, x * unit) for s in structures]
         numeric[:, i, j] = numeric[:, j, i] = _derivative(subject.bench, at, STRAIN) / volumes
-    measures = [deviation("stress", s.stress, found) for s, found in zip(subject.predictions, numeric, strict=True)]
+    said = [s.stress for s in subject.predictions if s.stress is not None]
+    measures = [deviation("stress", stress, found) for stress, found in zip(said, numeric, strict=True)]
     remedy = "the stress is not the slope of the energy by strain: no constant-pressure dynamics, no relaxed cells with it"
     return _finding("stress", (largest(measures),), remedy + crossing)
 

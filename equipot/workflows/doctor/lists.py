@@ -43,7 +43,7 @@ def brute_force(structure: Structure, cutoff: float, centres: Int[np.ndarray, " 
     The search covers every image that can be within reach: along each lattice vector as many as the distance between the faces
     of the cell requires, and more for atoms outside the cell.
     """
-    pbc = tuple(map(bool, structure.pbc))
+    pbc: list[bool] = structure.pbc.tolist()
     cell = complete_cell(structure.cell, pbc)
     inverse = np.linalg.inv(cell)
     spread = np.ptp(structure.positions @ inverse, axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
@@ -51,15 +52,17 @@ def scenes_of(elements: Sequence[int], cutoff: float) -> dict[str, Callable[[flo
     def triple(a: int, b: int, r: float) -> Structure:
         bond = min(covalent_radii[a] + covalent_radii[b], 0.7 * cutoff)
         # The last atom is farther from the second than from the first: it meets one cutoff only.
-        return Structure([a, b, b], [[0, 0, 0], [0.6 * bond, 0.8 * bond, 0], [-r, 0, 0]], source="three atoms")
+        positions = np.array([[0, 0, 0], [0.6 * bond, 0.8 * bond, 0], [-r, 0, 0]])
+        return Structure(np.array([a, b, b]), positions, source="three atoms")
 
     def pair(a: int, b: int, r: float) -> Structure:
-        return Structure([a, b], [[0, 0, 0], [-r, 0, 0]], source="two atoms")
+        return Structure(np.array([a, b]), np.array([[0, 0, 0], [-r, 0, 0]]), source="two atoms")
 
     name = lambda *numbers: "-".join(chemical_symbols[z] for z in numbers)
-    scenes = {f"{name(b, a)}···{name(b)}": (lambda r, a=a, b=b: triple(a, b, r)) for a in elements for b in elements}
+    scenes: dict[str, Callable[[float], Structure]] = {}
+    scenes |= {f"{name(b, a)}···{name(b)}": partial(triple, a, b) for a in elements for b in elements}
     for a, b in itertools.combinations_with_replacement(elements, 2):
-        scenes[f"{name(a)}···{name(b)}"] = lambda r, a=a, b=b: pair(a, b, r)
+        scenes[f"{name(a)}···{name(b)}"] = partial(pair, a, b)
     return scenes
 
 

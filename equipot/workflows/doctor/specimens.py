@@ -52,11 +52,11 @@ def crystal(elements: Sequence[int]) -> Structure:
         if set(string2symbols(formula)) <= known:
             return _structure(bulk(formula, kind, a=a, cubic=True), f"crystal of {formula}")
     for symbol in sorted(known, key=lambda s: (ELEMENTS.index(s) if s in ELEMENTS else len(ELEMENTS), s)):
-        state = reference_states[chemical_symbols.index(symbol)] or {}
-        kind = state.get("symmetry")
-        if kind in CELLS:
-            cell = bulk(symbol, orthorhombic=True) if kind == "hcp" else bulk(symbol, cubic=True)
-            return _structure(cell * CELLS[kind], f"crystal of {symbol}")
+        state: dict[str, Any] = reference_states[chemical_symbols.index(symbol)] or {}
+        lattice = state.get("symmetry")
+        if lattice in CELLS:
+            cell = bulk(symbol, orthorhombic=True) if lattice == "hcp" else bulk(symbol, cubic=True)
+            return _structure(cell * CELLS[lattice], f"crystal of {symbol}")
     first, last = (chemical_symbols[elements[k]] for k in (0, -1))
     a = 2 * SPACING * sum(covalent_radii[elements[k]] for k in (0, -1))
     return _structure(bulk(first + last, "rocksalt", a=a, cubic=True), f"made-up rock salt of {first} and {last}")
