@@ -1,4 +1,4 @@
-"""A potential: a term, its variables and where they come from; energy and everything derived from it in one backward pass."""
+"""A potential: a term, the term's variables and their origin; energy and all derivatives of the energy in one backward pass."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ NEEDS = ("space", "charge", "spin")
 
 
 class Atomic(NamedTuple):
-    """What a term says about each atom."""
+    """Values of a term for each atom."""
 
     energy: Float[Array, " atoms"]
-    """eV, without E0 of the isolated atom."""
+    """Interaction energy of each atom, without E0 of the isolated atom, eV."""
     charges: Float[Array, " atoms"] | None = None
-    """e."""
+    """Partial charge of each atom, e."""
     latent: Float[Array, "atoms features"] | None = None
-    """Invariant descriptor, for uncertainty."""
+    """Invariant descriptor of each atom, for estimates of uncertainty."""
     others: Mapping[str, Float[Array, "atoms ..."]] = {}
     """Values of the quantities that the term ``provides``, by name; one of a graph is the sum over its atoms."""
 
     def get(self, quantity: Quantity) -> Float[Array, "atoms ..."] | None:
-        """The value of a quantity for each atom; None where the term does not provide it."""
+        """Return a quantity's value for each atom, or None where the term does not provide the quantity."""
         return getattr(self, quantity.name) if quantity.name in self._fields else self.others.get(quantity.name)
 
 
 class Space(NamedTuple):
-    """Positions and cell, for terms that do not live on edges alone."""
+    """Positions and cell, for terms whose energy is not a function of the edge vectors alone."""
 
     positions: Float[Array, "atoms 3"]
     """Å, not wrapped into the cell. Padding atoms are at zero: sums over atoms must leave them out (``graph.node_mask``)."""
     cell: Float[Array, "graphs 3 3"]
-    """Lattice vectors as rows, Å. Rows that the graph lacks are completed, see ``graph.complete_cell``."""
+    """Lattice vectors as rows, Å. Rows along which a system does not repeat are completed, see ``graph.complete_cell``."""
     repeats: Bool[Array, "graphs 3"]
-    """Whether a row of ``cell`` is one of the graph, and not completed."""
+    """Whether a row of ``cell`` is a lattice vector of the system, not a completed row."""
 
 
 class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
 
-    A term sees distances only through ``vectors``. Whatever else its energy depends on is named in ``needs``: the graph that it
-    is given has no positions, no cell, and neither charge nor spin unless named, so that no dependence can escape the one
-    backward pass. Trained variables are in the collection ``params``; what comes from data is in ``constants``.
+    A term sees distances only through ``vectors``. Whatever else the energy depends on is named in ``needs``: a term is called
+    with a graph without positions, cell, charge and spin unless these are named, so that no dependence can escape the one
+    backward pass. Trained variables are in the collection ``params``; variables that are taken from data are in ``constants``.
     """
 
     builtin_kinds: ClassVar[dict[str, str]] = {
@@ -63,19 +63,25 @@ class Term(nn.Module):
         "Sum": "equipot.physics.sum:Sum",
         "ZBL": "equipot.physics.zbl:ZBL",
     }
-    """What ``kind`` may say in a config, besides ``package.module:Class``."""
+    """Values of ``kind`` in a config, besides ``package.module:Class``."""
     list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")
     """The kind that a list in a config stands for, and the key of that list."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Which of ``NEEDS`` the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and ``spin`` are
-    those of the graph."""
+    """Names from ``NEEDS`` of what the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and
+    ``spin`` stay in the graph."""
     provides: ClassVar[tuple[Quantity, ...]] = ()
-    """What it predicts besides the energy and what follows from that, see ``Atomic.others``; such labels are trained on."""
+    """Quantities that the term predicts in ``Atomic.others``, besides the energy and its derivatives, and is trained on."""
     cutoff: float | None = None
-    """Å. Training chooses it where it is left out, see ``equipot.data.stats.typical_cutoff``; everything else needs it."""
+    """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
-        """Energy (eV) of each atom, and what else the term provides. A term that needs ``space`` takes it as well."""
+        """Compute the energy of each atom and the quantities that the term provides.
+
+        A term that needs ``space`` takes a third argument, ``space``.
+
+        Args:
+            vectors: from each atom to the neighbours in its slots, Å.
+        """
         raise NotImplementedError
 
     @property
@@ -89,7 +95,7 @@ class Term(nn.Module):
         return ()
 
     def at_least(self, least: int, *names: str) -> None:
-        """ValueError for a hyper-parameter among ``names`` that is smaller."""
+        """Raise ValueError for a hyper-parameter among ``names`` that is smaller than ``least``."""
         for name in names:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
@@ -112,28 +118,29 @@ class Head:
 
     name: str
     atomic_energies: tuple[tuple[int, float], ...] = ()
-    """As in ``Metadata``."""
+    """E0 of each element at this level of theory: (Z, eV)."""
     level_of_theory: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a potential is for and where it comes from. Hashable: it is static under jit."""
+    """Elements, origin and terms of use of a potential. Hashable, since metadata are static under jit."""
 
     atomic_energies: tuple[tuple[int, float], ...] = ()
-    """E0 of each element it knows, the energy of the isolated atom: (Z, eV), kept in double precision."""
+    """E0, the energy of the isolated atom, of each element that the potential knows: (Z, eV), in double precision."""
     level_of_theory: str = ""
     citation: str = ""
     licence: str = ""
     training_data: str = ""
     """SHA-256 of the training set."""
     version: str = ""
-    """equipot version that wrote it."""
+    """Version of equipot that made the potential."""
     dtype: str = ""
-    """Precision that it is meant to be used in, where the file holds another: ``load`` gives this one if none is asked for."""
+    """Precision for use where the file holds another one: ``load`` converts to this precision if none is asked for."""
     extra: tuple[tuple[str, str], ...] = ()
     heads: tuple[Head, ...] = ()
-    """Of a potential with several, in the order of its term's; their E0 count, and those above are zero."""
+    """Levels of theory of a potential with several heads, in the order of the term's heads. E0 of the heads then count, and
+    ``atomic_energies`` are zero."""
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -144,7 +151,7 @@ class Metadata:
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["term", "metadata"])
 @dataclasses.dataclass(frozen=True)
 class Potential:
-    """A term with its variables (a pytree: the variables are the leaves, the rest is static)."""
+    """A term with variables and metadata: a pytree whose leaves are the variables; term and metadata are static."""
 
     term: Term
     variables: Any
@@ -152,25 +159,35 @@ class Potential:
 
     @property
     def cutoff(self) -> float:
-        """Å."""
+        """Cutoff of the term, Å.
+
+        Raises:
+            ValueError: the term has no cutoff.
+        """
         return cutoff_of(self.term)
 
     @property
     def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the potential knows, ascending."""
         return self.metadata.elements
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """Trained variables, a tree of arrays; empty for a term without any."""
+        return self.variables.get("params", {})
+
+    @property
     def provides(self) -> tuple[Quantity, ...]:
-        """Quantities that it predicts besides the energy and what follows from that."""
+        """Quantities that the term predicts besides the energy and its derivatives."""
         return self.term.provides
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Names of the levels of theory to choose from; none where there is nothing to choose."""
+        """Names of the levels of theory to choose from; none for a potential of a single level."""
         return self.term.head_names
 
     def head(self, name: str) -> Potential:
-        """The potential of one level of theory among several, with E0 of that head.
+        """Return the potential of one level of theory among several, with E0 of that head.
 
         Raises:
             ValueError: no such head.
@@ -192,12 +209,16 @@ class Potential:
 
     @property
     def dtype(self) -> Any:
-        """Precision of the variables and of everything computed with them."""
+        """Precision of the variables, and so of energies and forces on the device."""
         leaves = [leaf for leaf in jax.tree.leaves(self.variables) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         return leaves[0].dtype if leaves else jnp.zeros(0).dtype
 
     def astype(self, dtype: Any) -> Potential:
-        """The same potential in ``"float32"`` or ``"float64"``; the latter switches JAX to 64 bits."""
+        """Convert the variables to ``"float32"`` or ``"float64"``; the latter switches JAX to 64 bits.
+
+        Raises:
+            ValueError: another precision.
+        """
         dtype = jnp.dtype(dtype)
         if dtype == jnp.float64:
             # Where that is so already, perhaps only for a while, nothing is left switched.
@@ -212,10 +233,10 @@ class Potential:
         return dataclasses.replace(self, **changes)
 
     def check(self, structures: Iterable[Structure]) -> None:
-        """Raise where this potential cannot say anything about a structure.
+        """Check that the potential applies to structures.
 
         Raises:
-            ValueError: an element that it does not know (named with the structure), or several heads and none chosen.
+            ValueError: an element that the potential does not know, or several heads and none chosen; names the structure.
         """
         for structure in structures:
             if self.heads and structure.head is None:
@@ -228,32 +249,35 @@ class Potential:
                 )
 
     def calculator(self, **options: Any) -> Any:
-        """An ASE calculator: energy, free_energy, forces, stress, energies, stresses (see ``interfaces.ase``)."""
+        """Make an ASE calculator of energy, free_energy, forces, stress, energies and stresses, see ``interfaces.ase``."""
         from equipot.interfaces.ase import EquipotCalculator
 
         return EquipotCalculator(self, **options)
 
 
 def symbols(numbers: Iterable[int]) -> str:
-    """Chemical symbols, for messages."""
+    """Join the chemical symbols of atomic numbers, for messages."""
     from ase.data import chemical_symbols
 
     return ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
 class Geometry(NamedTuple):
-    """What the energy is differentiated by; positions and cell only for a term that needs ``space``."""
+    """Variables that the energy is differentiated by; positions and cell only for a term that needs ``space``."""
 
     vectors: Float[Array, "atoms slots 3"]
-    """Å."""
+    """From each atom to the neighbours in its slots, Å."""
     positions: Float[Array, "atoms 3"] | None = None
     """Å."""
     cell: Float[Array, "graphs 3 3"] | None = None
-    """Å, with zero rows where the graph has them."""
+    """Lattice vectors as rows, Å; zero rows where a system does not repeat."""
 
 
 def geometry_of(term: Term, graph: Graph) -> Geometry:
-    """The geometry of a graph that a term sees. Positions and cell are rounded once, where their residuals are added."""
+    """Return the part of a graph's geometry that a term sees.
+
+    Positions and cell are rounded once, where their residuals are added.
+    """
     if "space" not in term.needs:
         return Geometry(edge_vectors(graph))
     whole = lambda x, residual: x if residual is None else x + residual
@@ -263,7 +287,7 @@ def geometry_of(term: Term, graph: Graph) -> Geometry:
 
 
 def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None) -> Atomic:
-    """Call a term, bound to its variables, with what it needs of a graph and nothing else."""
+    """Call a term, bound to its variables, with only those parts of a graph that the term needs."""
     hidden = {name: None for name in ("positions", "cell", "charge", "spin") if name not in term.needs}
     graph = graph.replace(**hidden)
     return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)  # type: ignore[call-arg]
@@ -281,20 +305,20 @@ def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
 
 
 def initial(term: Term, key: Array, graph: Graph, geometry: Geometry | None = None) -> dict[str, Any]:
-    """Random variables of a term, by collection."""
+    """Draw random variables of a term, by collection."""
     geometry = geometry_of(term, graph) if geometry is None else geometry
     return dict(nn.init(_called, term)(key, graph, geometry))
 
 
 def measure(term: Term, variables: Any, graph: Graph, geometry: Geometry) -> dict[str, Any]:
-    """The constants of a term after it has seen a graph: those that are measured on the network are taken there."""
+    """Return the constants of a term after a call with a graph, which sets those that are measured on the network."""
     return nn.apply(_called, term, mutable=["constants"])(variables, graph, geometry)[1]
 
 
 def atomic(potential: Potential, graph: Graph, geometry: Geometry | None = None) -> Atomic:
-    """The answer of the term for each atom of a graph, of other ``geometry`` where that is given.
+    """Call the term of a potential for each atom of a graph, with another ``geometry`` than the graph's where one is given.
 
-    Every use of a potential, training included, calls its term through this function.
+    Every use of a potential, training included, calls the term through this function.
 
     Raises:
         ValueError: the term needs something unknown.
@@ -304,22 +328,22 @@ def atomic(potential: Potential, graph: Graph, geometry: Geometry | None = None)
 
 
 def interaction_energy(potential: Potential, graph: Graph) -> Float[Array, " graphs"]:
-    """Energy of each graph less E0 of its atoms (eV); NaN where the term does not know an element."""
+    """Compute the energy of each graph less E0 of the atoms (eV); NaN where the term does not know an element."""
     return sum_graphs(atomic(potential, graph).energy, graph)
 
 
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
-    """Compute what ``want`` names on the device, with one forward and at most one backward pass.
+    """Compute the quantities that ``want`` names on the device, with one forward and at most one backward pass.
 
-    Energies are those of the interaction, without E0: ``interaction`` always, ``interactions`` of the atoms where ``want`` has
+    Energies are interaction energies, without E0: ``interaction`` always, ``interactions`` of the atoms where ``want`` has
     "energies". ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
 
     The energy is differentiated once, with respect to the edge vectors v and, for a term that needs ``space``, the positions r
     and the cell h: g_v, g_r, g_h. The force on an atom is the sum of g_v over its slots, less the sum over the slots that point
-    to it, less g_r. The virial of a graph is sum v (x) g_v + sum r (x) g_r + h^T g_h; see ``atomic_virials`` for its atoms.
+    to the atom, less g_r. The virial of a graph is sum v (x) g_v + sum r (x) g_r + h^T g_h; see ``atomic_virials``.
 
     Raises:
-        ValueError: ``want`` names something unknown, or that this term does not provide.
+        ValueError: ``want`` names an unknown quantity, or one that the term does not provide.
     """
     rows = among(want, (*TABLE, *potential.provides))
     at = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
@@ -361,7 +385,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
 
 def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[Array, "atoms 3 3"]:
-    """The share of each atom in the virial of its graph (eV, symmetric), for the derivatives ``slope`` of the energy.
+    """Divide the virial of each graph among the atoms (eV, symmetric), for the derivatives ``slope`` of the energy.
 
     W_i = sum over slots v (x) g_v + r_i (x) g_r,i + h^T g_h / n, with n the number of atoms of the graph, made symmetric. The
     part of the positions depends on the origin and on which image stands for an atom; the sum over the graph does not.
@@ -378,19 +402,19 @@ def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[A
 
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """Forces (eV/Å) with the graph's neighbours but other positions (Å), to which its residual is added."""
+    """Compute forces (eV/Å) at other positions (Å) with the neighbours of the graph; the graph's residual is added to them."""
     moved = graph.replace(positions=positions, positions_residual=graph.positions_residual)
     return jnp.asarray(evaluate(potential, moved, ("forces",)).forces)
 
 
 def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-    """H . direction in eV/Å^2 times the direction's unit, by a forward derivative of the forces."""
+    """Compute H . direction (eV/Å^2 times the unit of the direction) by a forward derivative of the forces."""
     _, tangent = jax.jvp(lambda r: -forces_at(potential, graph, r), (graph.positions,), (direction,))
     return tangent
 
 
 def hessian(potential: Potential, graph: Graph, batch_size: int = 32) -> Float[Array, "atoms 3 atoms 3"]:
-    """d^2E/dr dr (eV/Å^2) over all rows of the graph, ``batch_size`` columns at a time."""
+    """Compute d^2E/dr dr (eV/Å^2) over all rows of the graph, padding included, ``batch_size`` columns at a time."""
     n = graph.num_atoms
     units = jnp.eye(3 * n, dtype=graph.dtype).reshape(3 * n, n, 3)
     columns = jax.lax.map(lambda d: hessian_vector_product(potential, graph, d), units, batch_size=batch_size)

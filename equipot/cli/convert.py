@@ -32,7 +32,7 @@ def execute(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{args.source}: neither a file nor the name of a published potential; {guess}")
     potential, certificate = published.import_checkpoint(args.source, args.head, args.reference)
     eqp.save(potential, args.output)
-    told, count = potential.metadata, sum(leaf.size for leaf in jax.tree.leaves(potential.variables["params"]))
+    told, count = potential.metadata, sum(leaf.size for leaf in jax.tree.leaves(potential.params))
     print(
         f"{args.source}: {dict(told.extra)['program']}, {type(potential.term).__name__} with {count} parameters, "
         f"{len(potential.elements)} elements, cutoff {potential.cutoff:g} Å, made in {told.dtype}"

@@ -3,10 +3,10 @@
 Layout (format version 2; eV, Å, e) with N atoms in F frames; two tables make reading a frame cheap:
     attributes           format = "equipot structures", version = 2, quantities = JSON list of the rows of the labels
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
-    atoms    (N, 4+a)    Z, position (3); then, for each quantity of atoms, its components
+    atoms    (N, 4+a)    Z, position (3); then, for each quantity of atoms, its components; masses and momenta are such ones
     frames   (F, 15+g)   charge, spin, weight (3); pbc (3); cell by rows (9); then, for each quantity, whether the frame has the
                          label, the weight of the label and, for a quantity of graphs, its components. Missing labels are zero
-    info     (F,)        JSON of ``Structure.info``
+    info     (F,)        JSON of ``Structure.info``, with ``Structure.constraints`` under a key of their own
 A quantity that first occurs in a later block adds columns at the right.
 """
 
@@ -25,6 +25,11 @@ from equipot.data.split import Subset
 from equipot.files import replacing
 from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, Quantity, ordered
 from equipot.structure import Structure
+
+MASSES = Quantity("masses", "atom", unit="amu")
+MOMENTA = Quantity("momenta", "atom", (3,), unit="sqrt(eV amu)")
+CONSTRAINTS = "equipot constraints"
+"""Key of the constraints among the entries of a frame."""
 
 FORMAT, VERSION = "equipot structures", 2
 SUFFIXES = (".h5", ".hdf5")
@@ -59,7 +64,7 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
         file.attrs["format"], file.attrs["version"], file.attrs["quantities"] = FORMAT, VERSION, "[]"
         frames = iter(structures)
         block = list(islice(frames, BLOCK))
-        rows = ordered(row for s in block for row in s.labels)
+        rows = _present(block)
         for name, width in COLUMNS.items():
             # A chunk is wide enough for whole rows of what the first frames have.
             wide = width + sum(row.size + 2 for row in rows)
@@ -74,12 +79,12 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
 
 def _append(file: Any, block: list[Structure]) -> None:
     rows = _rows(file.attrs["quantities"])
-    rows += [row for row in ordered(row for s in block for row in s.labels) if row not in rows]
+    rows += [row for row in _present(block) if row not in rows]
     file.attrs["quantities"] = json.dumps([asdict(row) for row in rows])
     columns = {
         "atoms": np.concatenate([_atoms(s, rows) for s in block]),
         "frames": np.stack([_frame(s, rows) for s in block]),
-        "info": [json.dumps(dict(s.info), default=_plain) for s in block],
+        "info": [json.dumps(_entries(s), default=_plain) for s in block],
         "offsets": file["offsets"][-1] + np.cumsum([len(s) for s in block]),
     }
     for name, values in columns.items():
@@ -87,6 +92,20 @@ def _append(file: Any, block: list[Structure]) -> None:
         start = data.shape[0]
         data.resize((start + len(values), *np.shape(values)[1:]))
         data[start:] = values
+
+
+def _values(s: Structure) -> dict[Quantity, Any]:
+    """Collect the labels of a structure and, where they are given, its masses and momenta."""
+    motion = {MASSES: s.masses, MOMENTA: s.momenta}
+    return {**s.labels, **{row: value for row, value in motion.items() if value is not None}}
+
+
+def _present(block: Sequence[Structure]) -> tuple[Quantity, ...]:
+    return ordered(row for s in block for row in _values(s))
+
+
+def _entries(s: Structure) -> dict[str, Any]:
+    return dict(s.info) | ({CONSTRAINTS: s.constraints} if s.constraints else {})
 
 
 def _rows(text: str) -> list[Quantity]:
@@ -99,17 +118,19 @@ def _rows(text: str) -> list[Quantity]:
 
 def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
     """Build the rows of the table ``atoms`` of a structure: (atoms, columns)."""
-    values = [s.labels.get(row, np.zeros((len(s), *row.shape))) for row in rows if row.per == "atom"]
+    found = _values(s)
+    values = [found.get(row, np.zeros((len(s), *row.shape))) for row in rows if row.per == "atom"]
     return np.column_stack([s.numbers, s.positions, *(np.reshape(value, (len(s), -1)) for value in values)])
 
 
 def _frame(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
     """Build the row of the table ``frames`` of a structure: (columns,)."""
     parts: list[Any] = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
+    found = _values(s)
     for row in rows:
-        parts.append([row in s.labels, s.label_weights.get(row, 1.0)])
+        parts.append([row in found, s.label_weights.get(row, 1.0)])
         if row.per == "graph":
-            parts.append(np.ravel(s.labels.get(row, np.zeros(row.shape))))
+            parts.append(np.ravel(found.get(row, np.zeros(row.shape))))
     return np.concatenate(parts).astype(float)
 
 
@@ -158,7 +179,8 @@ class HDF5Dataset(Sequence):
         table = self._atoms[self._offsets[k] : self._offsets[k + 1]]
         decode = _decode_first if self._version == 1 else _decode
         info, source = json.loads(self._info[k]), f"{self.path}, frame {k}"
-        return decode(self._rows, table, self._frames[k]).replace(info=info, source=source)
+        constraints = tuple(info.pop(CONSTRAINTS, ()))
+        return decode(self._rows, table, self._frames[k]).replace(info=info, source=source, constraints=constraints)
 
     def close(self) -> None:
         """Close the file."""
@@ -186,9 +208,10 @@ def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> S
         weights |= {row: float(weight)} if weight != 1 else {}
         labels |= {row: value.reshape(row.shape_of(len(table)))} if present else {}
     charge, spin, weight = frame[:3].tolist()
+    masses, momenta = labels.pop(MASSES, None), labels.pop(MOMENTA, None)
     return Structure(
         table[:, 0].astype(np.int32), table[:, 1:4], frame[6:15].reshape(3, 3), frame[3:6].astype(bool), labels=labels,
-        charge=charge, spin=spin, weight=weight, label_weights=weights,
+        charge=charge, spin=spin, weight=weight, label_weights=weights, masses=masses, momenta=momenta,
     )  # fmt: skip
 
 

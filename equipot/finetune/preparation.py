@@ -66,7 +66,7 @@ def chosen(config: TrainConfig, potential: Potential) -> Trained:
     if config.model.adapters and potential.heads:
         found |= {path: 0 for path in flatten_dict(potential.variables, sep="/") if in_heads(path)}
     axes = {path.removeprefix("params/"): axis for path, axis in found.items() if axis is not None}
-    return trainable(potential.variables["params"], config.model, axes, jax.random.key(config.seed))
+    return trainable(potential.params, config.model, axes, jax.random.key(config.seed))
 
 
 def with_metadata(

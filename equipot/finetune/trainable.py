@@ -30,6 +30,8 @@ def trainable(params: Mapping[str, Any], settings: FineTune, species: Mapping[st
     chosen = list(leaves) if settings.train == "all" else select(leaves, settings.train, "model.train")
     factors = factors_of(leaves, settings.rates)
     chosen = [path for path in chosen if factors[path]]
+    if not leaves:
+        raise ValueError("nothing is trained: the base has no parameters; add a network to it")
     if not chosen:
         raise ValueError("nothing is trained: model.rates are 0 for all that model.train names; raise one")
     low = low_rank(leaves, chosen, settings, species)

@@ -21,7 +21,11 @@ from equipot.potential import Atomic, cutoff_of
 
 
 class MACE(Network):
-    """Each layer gathers neighbours into the atomic basis, multiplies it with itself and reads out an energy."""
+    """Layers that sum over neighbours, multiply the sums of each atom with one another and read out an energy.
+
+    In layer t the atomic basis A_i = sum_j R(r_ij) Y(r_ij) (x) h_j^t has products of ``correlation`` factors, from which a
+    linear map makes h_i^{t+1}; the energy of an atom is the sum of the readouts of all layers (eqs. 8-13 of the paper).
+    """
 
     channels: int = 64
     """Width of every irrep."""
@@ -30,9 +34,9 @@ class MACE(Network):
     l_max: int = 3
     """Highest l of the spherical harmonics."""
     message_channels: int | tuple[int, ...] | None = None
-    """Width of what neighbours send, in all layers or in each; ``channels`` where left out."""
+    """Width of the messages, one for all layers or one for each; ``channels`` where left out."""
     correlation: int | tuple[int, ...] = 3
-    """Factors in the symmetric contraction, body order less one: in all layers or in each."""
+    """Factors in the symmetric contraction, the body order less one: one number for all layers or one for each."""
     contraction: PerSpecies | Shared = PerSpecies()
     """Weights of the symmetric contraction."""
     layers: int = 2
@@ -65,7 +69,7 @@ class MACE(Network):
         return super().radial_weights_see_species or self.first.weights_see_species or self.others.weights_see_species
 
     def each(self, name: str) -> tuple[int, ...]:
-        """Value of a field of every layer."""
+        """Return the value of a field for each layer."""
         value = self.channels if getattr(self, name) is None else getattr(self, name)
         return (value,) * self.layers if isinstance(value, int) else value
 
@@ -93,7 +97,7 @@ class MACE(Network):
 
 
 class Readouts(nn.Module):
-    """Scalars of each layer [atoms, channels] to the energy of each atom, by a readout for each layer."""
+    """Map the scalars of each layer [atoms, channels] to the energy of each atom (eV), with a readout for each layer."""
 
     hidden: tuple[int, ...]
     """Hidden widths of the last readout; the others are linear."""
@@ -113,5 +117,5 @@ class Readouts(nn.Module):
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:
-    """``channels`` of each l <= l_max with natural parity, such as 64x0e+64x1o."""
+    """Return irreps with ``channels`` of each l <= l_max in natural parity, such as 64x0e+64x1o."""
     return str(e3nn.Irreps([(channels, ir) for _, ir in e3nn.Irreps.spherical_harmonics(l_max)]))

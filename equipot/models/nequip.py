@@ -54,7 +54,7 @@ class RotationsOnly:
 
 
 class NequIP(Network):
-    """Layers of tensor-product convolution, self-connection and gate; the last layer's invariants give the energy."""
+    """Layers of tensor-product convolution, self-connection and gate; the invariants of the last layer give the energy."""
 
     channels: int | tuple[int, ...] = 32
     """Width of every irrep, or one for each l."""
@@ -63,16 +63,16 @@ class NequIP(Network):
     parity: BothParities | NaturalParity | RotationsOnly = BothParities()
     layers: int = 4
     embedding: int | None = None
-    """Width of the vector that stands for a species; that of the scalars where left out."""
+    """Width of the vector that a species is embedded as; the width of the scalars where left out."""
     radial: Radial = Radial(mlp=(64, 64))
     harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics()
     self_connection: PerSpecies | Shared | None = PerSpecies()
     normalization: UnitVariance | MeanNeighbors | SenderNeighbors | Density = UnitVariance()
-    """Of the sum over neighbours."""
+    """Normalisation of the sum over neighbours."""
     layer_norm: RMSNorm | None = None
-    """Of what enters the gate."""
+    """Normalisation of the features that enter the gate."""
     bias: bool = False
-    """Learned constants in the linear maps before and after each convolution."""
+    """Whether the linear maps before and after each convolution add learned constants."""
     readout: int | None = 16
     """Width of a linear layer between the last features and the energy."""
 
@@ -102,14 +102,14 @@ class NequIP(Network):
         return self.answer(ScaledReadout, x, edges, graph, scalars(x), width=self.readout)
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
-        """Irreps after a layer: those that a convolution of ``irreps_in`` can produce, only scalars after the last."""
+        """Return the irreps after a layer: all that a convolution of ``irreps_in`` can produce, only scalars after the last."""
         degrees = range(0 if last else self.l_max, -1, -1)
         wanted = {ir: self._widths()[l] for l in degrees for ir in self.parity.irreps(l) if not last or ir.p == 1}
         found = {path.ir_out for path in self.paths(irreps_in, wanted)}
         return str(e3nn.Irreps([(wanted[ir], ir) for ir in sorted(found)]))
 
     def paths(self, irreps_in: Iterable[e3nn.Irrep], irreps_out: Iterable[e3nn.Irrep]) -> list[Path]:
-        """Those of a layer's convolution, in the order of its weights."""
+        """List the coupling paths of a layer's convolution, in the order of the weights."""
         return find_paths(irreps_in, self.l_max, irreps_out, self.parity.odd)
 
     def _widths(self) -> tuple[int, ...]:
@@ -117,7 +117,7 @@ class NequIP(Network):
 
 
 class ScaledReadout(nn.Module):
-    """Features of the last layer to the energy of each atom, by a readout, scale and shift."""
+    """Map the features of the last layer to the energy of each atom (eV), by a readout, scale and shift."""
 
     width: int | None
     """See ``Readout``."""
@@ -130,7 +130,7 @@ class ScaledReadout(nn.Module):
 
 
 class Readout(nn.Module):
-    """Invariant features to a number for each atom: linear, in two steps where ``width`` gives what lies between."""
+    """Map invariant features to a number for each atom: a linear map, or two with ``width`` features between them."""
 
     width: int | None
 
@@ -141,7 +141,7 @@ class Readout(nn.Module):
 
 
 class Layer(nn.Module):
-    """One interaction: linear, convolution, linear, plus self-connection, then the gate. Features in ``irreps`` come out."""
+    """One interaction: linear map, convolution, linear map, plus self-connection, then the gate; features in ``irreps``."""
 
     irreps: str
     self_connection: PerSpecies | Shared | None
@@ -161,9 +161,11 @@ class Layer(nn.Module):
     def __call__(
         self, x: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph, table: Features | None = None
     ) -> Features:
-        """``table`` holds the features of each species where ``x`` depends on nothing else, as in the first layer.
+        """Compute the features of the next layer.
 
-        ``avg_num_neighbors`` is one number, or one for each species for ``SenderNeighbors``.
+        Args:
+            avg_num_neighbors: one number, or one for each species for ``SenderNeighbors``.
+            table: features of each species, where ``x`` depends on the species alone, as in the first layer.
         """
         irreps = gated_irreps(self.irreps)
         same = str(e3nn.Irreps([(value.shape[-1], ir) for ir, value in x.items()]))

@@ -286,7 +286,7 @@ def unknown_element(subject: Subject) -> None:
 def training_gradient(subject: Subject) -> None:
     """A loss of forces and stress has the right derivative by the parameters: one of derivatives by positions and cell."""
     made, base = subject.potential, subject.graph(TRICLINIC, MOLECULE)
-    if not made.variables.get("params"):
+    if not made.params:
         return
 
     @jax.jit
@@ -294,7 +294,7 @@ def training_gradient(subject: Subject) -> None:
         out: Any = evaluate(made.replace(variables={**made.variables, "params": params}), base, ("forces", "stress"))
         return 1e3 * jnp.sum(out.forces**2) + 1e6 * jnp.sum(out.stress[0] ** 2)
 
-    params = made.variables["params"]
+    params = made.params
     direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), params)
     gradient = jax.grad(loss)(params)
     slope = float(sum(jax.tree.leaves(jax.tree.map(lambda g, d: jnp.sum(g * d), gradient, direction))))

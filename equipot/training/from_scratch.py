@@ -27,7 +27,7 @@ def from_scratch(config: TrainConfig) -> Beginning:
     """Prepare a run that begins with random parameters.
 
     Raises:
-        ValueError: data and config do not fit.
+        ValueError: data and config do not fit, or a model without parameters.
     """
     config = with_heads(config)
     dataset = load_levels(config)
@@ -36,7 +36,11 @@ def from_scratch(config: TrainConfig) -> Beginning:
     frames = prepare_sets(dataset, cutoff_of(term_of(config)))
     hashes = hash_sets(frames)
     potential = first_potential(config, dataset, frames["train"], hashes["train"])
-    return Beginning(config, dataset, potential, Trained(potential.variables["params"]), frames, hashes)
+    if not potential.params:
+        raise ValueError(
+            f"model: {type(config.model).__name__} has no parameters, so that nothing can be trained; add a network"
+        )
+    return Beginning(config, dataset, potential, Trained(potential.params), frames, hashes)
 
 
 def term_of(config: TrainConfig) -> Term:

@@ -194,7 +194,7 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
         say(str(beginning.dataset.report))
     say(
         f"{beginning.count} training and {0 if valid is None else len(valid.frames)} validation frames; "
-        f"{type(potential.term).__name__} with {count_numbers(potential.variables['params'])} parameters, "
+        f"{type(potential.term).__name__} with {count_numbers(potential.params)} parameters, "
         f"cutoff {potential.cutoff:g} Å, {potential.dtype}, "
         f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
     )
@@ -222,7 +222,7 @@ def trained_text(potential: Potential, trained: Trained) -> str:
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
     compressed = isinstance(potential.term, Network) and potential.term.radial.table is not None
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
-    count = f"{count_numbers(trained.params)} of {count_numbers(potential.variables['params'])} parameters"
+    count = f"{count_numbers(trained.params)} of {count_numbers(potential.params)} parameters"
     return f"trained: {count}{through}{splines if compressed else ''}"
 
 

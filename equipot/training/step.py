@@ -61,7 +61,7 @@ def first_state(params: Any, descent: Descent) -> State:
 
 def with_params(potential: Potential, trained: Any) -> Potential:
     """The potential with what is trained of its parameters, see ``merge``."""
-    return potential.replace(variables={**potential.variables, "params": merge(potential.variables["params"], trained)})
+    return potential.replace(variables={**potential.variables, "params": merge(potential.params, trained)})
 
 
 def sum_devices(tree: Any) -> Any:

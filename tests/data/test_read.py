@@ -76,7 +76,11 @@ def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_p
     marked = molecules[0].replace(
         charge=-1.0, spin=2.0, weight=0.5, label_weights={STRESS: 3.0}, info={"group": "x", "n": np.int64(3)}
     )
-    frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels()]
+    n = len(molecules[3])
+    moving = molecules[3].replace(
+        masses=np.linspace(1, 20, n), momenta=np.arange(3.0 * n).reshape(n, 3), constraints=("FixAtoms",)
+    )
+    frames = [*crystals, marked, molecules[1].replace(energy=None), molecules[2].without_labels(), moving]
     path = write_hdf5(tmp_path / "data.h5", iter(frames))
     assert [p.name for p in tmp_path.iterdir()] == ["data.h5"]
     data = read(path)
@@ -85,6 +89,9 @@ def test_hdf5_keeps_everything_and_reads_lazily(crystals, molecules, same, tmp_p
         same(a, b, atol=0)
     got = data[12]
     assert (got.charge, got.spin, got.weight, got.label_weights[STRESS], got.info) == (-1, 2, 0.5, 3, {"group": "x", "n": 3})
+    assert (data[-1].masses == moving.masses).all() and (data[-1].momenta == moving.momenta).all()
+    assert data[-1].constraints == ("FixAtoms",) and not data[-1].info
+    assert (data[12].masses, data[12].momenta, data[12].constraints) == (None, None, ())
     assert data[-1].source == f"{path}, frame {len(frames) - 1}"
     assert [s.source for s in read(f"{path}@2:4")] == [f"{path}, frame {k}" for k in (2, 3)]
     with pytest.raises(IndexError):

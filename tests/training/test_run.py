@@ -24,6 +24,7 @@ from equipot.data.stats import typical_cutoff
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Gaussian, Radial
+from equipot.physics.zbl import ZBL
 from equipot.training import TrainConfig, checkpoint
 from equipot.training.config import Checkpoints, TrainingConfig
 from equipot.training.loop import NotFiniteError
@@ -208,6 +209,11 @@ def test_a_full_disk_ends_in_one_line_and_can_be_resumed(whole, tmp_path, monkey
         tiny.run(out)
     tiny.run(out, resume=True)
     assert_same_run(out, whole[0])
+
+
+def test_a_model_without_parameters_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="model: ZBL has no parameters, so that nothing can be trained"):
+        tiny.run(tmp_path / "run", model=ZBL(cutoff=3.5))
 
 
 def test_early_stop(tmp_path):
