@@ -23,12 +23,13 @@ from equipot.data.read import load_data
 from equipot.graph import Graph
 from equipot.md.driver import Simulation
 from equipot.md.progress import Progress
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.neighbors import allocate, plan, to_graph
 from equipot.nn.interaction import Plain
-from equipot.potential import Metadata, Potential, Term, evaluate
+from equipot.potential import Potential, Term, evaluate
 from equipot.structure import Structure
 from equipot.training.config import TrainingConfig
 from equipot.training.descent import Descent

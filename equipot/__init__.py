@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from equipot.allocator import keep_freed_memory
     from equipot.eqp import save
     from equipot.evaluation import evaluate, evaluate_each, evaluate_ensemble, hessian_of
+    from equipot.metadata import Metadata
     from equipot.observables import Observables
-    from equipot.potential import Metadata, Potential, Term
+    from equipot.potential import Potential, Term
     from equipot.published import import_checkpoint, load
     from equipot.structure import Structure
 
@@ -25,7 +26,7 @@ __version__ = "0.1.0"
 
 # Imported when first used: `import equipot` itself stays light.
 _HOMES = {
-    "Metadata": "potential",
+    "Metadata": "metadata",
     "Observables": "observables",
     "Potential": "potential",
     "Structure": "structure",

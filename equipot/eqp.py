@@ -15,7 +15,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot import config, earlier
 from equipot.artifact import Content, DamagedError, Kind
-from equipot.potential import Head, Metadata, Potential, Term
+from equipot.metadata import Head, Metadata
+from equipot.potential import Potential, Term
 
 POTENTIAL = Kind("potential", ".eqp file", 2, "copy or write it again")
 FOREIGN = (".pth", ".pt", ".model", ".nqx", ".ckpt", ".zip")

@@ -13,9 +13,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
+from equipot.metadata import Metadata
 from equipot.observables import Observables
 from equipot.quantities import TABLE, Quantity, among
-from equipot.structure import Structure
+from equipot.structure import Structure, symbols
 
 NEEDS = ("space", "charge", "spin")
 """What a term can depend on besides edge vectors and elements."""
@@ -110,42 +111,6 @@ def cutoff_of(term: Term) -> float:
     if term.cutoff is None:
         raise ValueError(f"{type(term).__name__} has no cutoff; give one in Å, cutoff=5.0 for example")
     return term.cutoff
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """One level of theory of a potential with several."""
-
-    name: str
-    atomic_energies: tuple[tuple[int, float], ...] = ()
-    """E0 of each element at this level of theory: (Z, eV)."""
-    level_of_theory: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """Elements, origin and terms of use of a potential. Hashable, since metadata are static under jit."""
-
-    atomic_energies: tuple[tuple[int, float], ...] = ()
-    """E0, the energy of the isolated atom, of each element that the potential knows: (Z, eV), in double precision."""
-    level_of_theory: str = ""
-    citation: str = ""
-    licence: str = ""
-    training_data: str = ""
-    """SHA-256 of the training set."""
-    version: str = ""
-    """Version of equipot that made the potential."""
-    dtype: str = ""
-    """Precision for use where the file holds another one: ``load`` converts to this precision if none is asked for."""
-    extra: tuple[tuple[str, str], ...] = ()
-    heads: tuple[Head, ...] = ()
-    """Levels of theory of a potential with several heads, in the order of the term's heads. E0 of the heads then count, and
-    ``atomic_energies`` are zero."""
-
-    @property
-    def elements(self) -> tuple[int, ...]:
-        """Atomic numbers, ascending."""
-        return tuple(sorted(z for z, _ in self.atomic_energies))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["term", "metadata"])
@@ -253,13 +218,6 @@ class Potential:
         from equipot.interfaces.ase import EquipotCalculator
 
         return EquipotCalculator(self, **options)
-
-
-def symbols(numbers: Iterable[int]) -> str:
-    """Join the chemical symbols of atomic numbers, for messages."""
-    from ase.data import chemical_symbols
-
-    return ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
 class Geometry(NamedTuple):

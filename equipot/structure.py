@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -53,6 +53,13 @@ def _one_number(value: Any) -> float | None:
 def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
     """Return the class names of the constraints of an ``ase.Atoms``, each once, in alphabetical order."""
     return tuple(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+
+
+def symbols(numbers: Iterable[int]) -> str:
+    """Join the chemical symbols of atomic numbers, for messages."""
+    from ase.data import chemical_symbols
+
+    return ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
 @dataclass(frozen=True, eq=False)

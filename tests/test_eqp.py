@@ -12,10 +12,10 @@ from ase.build import molecule
 
 import equipot
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Agnesi, Gaussian, Radial
-from equipot.potential import Metadata
 from equipot.structure import Structure
 
 

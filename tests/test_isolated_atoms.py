@@ -9,8 +9,9 @@ from ase.build import molecule
 import equipot
 from equipot.data.batch import Shape, pad
 from equipot.isolated_atoms import isolated_atom_energy
+from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential
+from equipot.potential import Potential
 from equipot.potential import evaluate as evaluate_on_device
 from equipot.structure import Structure
 

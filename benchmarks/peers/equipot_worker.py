@@ -13,11 +13,12 @@ from benchmarks.peers.systems import load
 from benchmarks.peers.worker import Ready, serve
 from equipot import import_checkpoint
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.compress import compress
 from equipot.models.nequip import NaturalParity, NequIP
 from equipot.nn.radial import PolynomialEnvelope, Radial
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 
 

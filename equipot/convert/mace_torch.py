@@ -18,6 +18,7 @@ from equipot.convert.mace_blocks import SCALAR, Basis, Block, Params, hidden_wid
 from equipot.convert.mace_products import Couplings, Product, product, readout
 from equipot.convert.torch_file import Record
 from equipot.convert.torch_module import Module, e3nn_linear
+from equipot.metadata import Metadata
 from equipot.models.heads import join
 from equipot.models.mace import MACE
 from equipot.nn.features import PerSpecies, Shared
@@ -34,7 +35,7 @@ from equipot.nn.radial import (
     Soft,
 )  # fmt: skip
 from equipot.physics.zbl import ZBL
-from equipot.potential import Metadata, Potential
+from equipot.potential import Potential
 
 MODELS = ("mace.modules.models.ScaleShiftMACE", "mace.modules.models.MACE")
 DESCRIPTIONS = (

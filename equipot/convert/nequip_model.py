@@ -17,12 +17,13 @@ import numpy as np
 from equipot import units
 from equipot.convert.e3nn_torch import SILU, Weights, linear, parameters
 from equipot.convert.gated_layers import EVEN, entering, gains, our_columns, our_paths, our_rows, signs, stored_paths
+from equipot.metadata import Metadata
 from equipot.models.nequip import BothParities, NaturalParity, NequIP, PerSpecies, RotationsOnly
 from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors, SenderNeighbors
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.physics.zbl import ZBL
-from equipot.potential import Metadata, Potential, cutoff_of
+from equipot.potential import Potential, cutoff_of
 
 FOLLOWS = re.compile(r"output_mask$|\._w3j_\d_\d_\d$|\._tensor_constant\d+$")
 """Buffers of e3nn that follow from the irreps."""

@@ -16,12 +16,13 @@ import numpy as np
 
 from equipot.convert.e3nn_torch import SILU, Weights, linear, parameters, torch_order
 from equipot.convert.gated_layers import EVEN, entering, gains, our_columns, our_paths, our_rows, signs, stored_paths
+from equipot.metadata import Metadata
 from equipot.models.nequip import BothParities, NequIP, PerSpecies, RotationsOnly, Shared
 from equipot.nn.edge_features import SolidHarmonics, SphericalHarmonics
 from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import SILU_SCALE, XPLOR, Bessel, PolynomialEnvelope, Radial
-from equipot.potential import Metadata, Potential, cutoff_of
+from equipot.potential import Potential, cutoff_of
 
 OLD_NAMES = {
     "EdgeEmbedding": "edge_embedding",

@@ -22,8 +22,9 @@ from equipot.data.batch import pad
 from equipot.data.loader import Frames, prefetch, prepare
 from equipot.data.plan import Limit, Planned, plan_batches
 from equipot.graph import Graph
+from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.quantities import TABLE
 from equipot.structure import Structure
 

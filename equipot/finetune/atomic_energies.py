@@ -17,7 +17,7 @@ import numpy as np
 from equipot.data.config import Labelled
 from equipot.data.read import Sets, find_energies
 from equipot.data.stats import AtomicEnergies, Known, compositions, fit_energies
-from equipot.potential import symbols
+from equipot.structure import symbols
 
 OTHER_LEVEL = (0.1, 3.0)
 """Improvement of the energies by new E0 (eV/atom, and as a factor) that suggests another level of theory."""

@@ -15,7 +15,8 @@ from ase.data import atomic_numbers, chemical_symbols
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot.models import shapes
-from equipot.potential import Potential, Term, symbols
+from equipot.potential import Potential, Term
+from equipot.structure import symbols
 
 
 def species_axes(term: Term) -> dict[str, int | None]:

@@ -17,8 +17,9 @@ from equipot.finetune.elements import choose_parents, extend, species_axes
 from equipot.finetune.measurement import check_energies, key_of, measure
 from equipot.finetune.origin import Origin, load_origin
 from equipot.finetune.trainable import trainable
+from equipot.metadata import Head
 from equipot.models.heads import in_heads, join
-from equipot.potential import Head, Potential
+from equipot.potential import Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.console import errors_text

@@ -18,9 +18,10 @@ from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
+from equipot.metadata import Metadata
 from equipot.neighbors import Slots, may_miss_pairs
 from equipot.observables import Observables
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 
 WANT = ("energies", "forces", "virials")

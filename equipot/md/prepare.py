@@ -15,8 +15,8 @@ from equipot.data.selection import split_index
 from equipot.md.config import MDConfig
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
-from equipot.potential import Potential, symbols
-from equipot.structure import Structure
+from equipot.potential import Potential
+from equipot.structure import Structure, symbols
 from equipot.units import GPa, fs, kB
 
 LONG_STEP = ((1.1, 1.0), (12.0, 3.0), (math.inf, 6.0))

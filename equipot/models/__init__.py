@@ -14,7 +14,8 @@ from jaxtyping import Array
 
 from equipot.data.batch import pad
 from equipot.graph import HEADS, Graph
-from equipot.potential import Geometry, Metadata, Potential, Term, cutoff_of, geometry_of, initial, measure
+from equipot.metadata import Metadata
+from equipot.potential import Geometry, Potential, Term, cutoff_of, geometry_of, initial, measure
 from equipot.structure import Structure
 
 

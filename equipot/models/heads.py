@@ -13,9 +13,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot.graph import HEADS
+from equipot.metadata import Head
 from equipot.models import shapes
 from equipot.models.network import Network
-from equipot.potential import Head, Potential
+from equipot.potential import Potential
 
 
 def in_heads(path: str) -> bool:

@@ -12,7 +12,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.potential import NEEDS, Atomic, Metadata, Potential, Space, Term, call
+from equipot.metadata import Metadata
+from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call
 
 
 class Sum(Term):

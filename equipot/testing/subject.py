@@ -12,9 +12,10 @@ import numpy as np
 
 from equipot.data.batch import Shape, pad
 from equipot.graph import Graph
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.neighbors import neighbor_list
-from equipot.potential import Metadata, Potential, Term, evaluate, interaction_energy
+from equipot.potential import Potential, Term, evaluate, interaction_energy
 from equipot.structure import Structure
 from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
 

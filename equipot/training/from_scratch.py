@@ -13,9 +13,10 @@ from equipot.data.heads import joined
 from equipot.data.loader import Frames
 from equipot.data.read import Dataset, load_data
 from equipot.data.stats import LONGEST, statistics, typical_cutoff
+from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.network import Network
-from equipot.potential import Head, Metadata, Potential, Term, cutoff_of
+from equipot.potential import Potential, Term, cutoff_of
 from equipot.training.beginning import Beginning, Trained, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.config import FineTune, TrainConfig
 

@@ -16,7 +16,8 @@ from ase.io import read, write
 from flax import linen as nn
 
 from equipot import cli, eqp
-from equipot.potential import Atomic, Metadata, Potential, Term
+from equipot.metadata import Metadata
+from equipot.potential import Atomic, Potential, Term
 
 
 class Bumps(Term):

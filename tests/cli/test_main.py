@@ -180,10 +180,10 @@ def test_evaluating_leaves_compiled_functions_and_kernels_in_the_cache(tmp_path,
     from equipot import eqp
     from equipot.data import bundled
     from equipot.data.batch import pad
+    from equipot.metadata import Metadata
     from equipot.models import fresh
     from equipot.models.mace import MACE
     from equipot.nn.radial import Radial
-    from equipot.potential import Metadata
 
     term = MACE(cutoff=4.0, channels=4, radial=Radial(mlp=(8,)), elements=(1, 6, 8))
     frames, free = bundled.load("ethanol/test")[:2], Metadata(((1, -13.0), (6, -1000.0), (8, -2000.0)))

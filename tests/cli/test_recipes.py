@@ -16,10 +16,11 @@ from equipot.cli.recipes import recipes
 from equipot.data import bundled
 from equipot.data.batch import pad
 from equipot.md.config import MDConfig
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
-from equipot.potential import Atomic, Metadata, Potential, Term
+from equipot.potential import Atomic, Potential, Term
 from equipot.training import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"

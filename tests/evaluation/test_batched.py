@@ -16,8 +16,9 @@ import equipot
 from equipot import memory
 from equipot.data.batch import pad
 from equipot.evaluation import TooLargeError, batched, evaluate_each
+from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, evaluate, initial
+from equipot.potential import Potential, evaluate, initial
 from equipot.structure import Structure
 from equipot.testing.systems import SYSTEMS
 

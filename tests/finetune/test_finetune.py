@@ -18,11 +18,11 @@ from equipot.data.batch import pad
 from equipot.evaluation import evaluate
 from equipot.finetune.elements import extend, species_axes
 from equipot.finetune.trainable import trainable
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
-from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.training import TrainConfig, checkpoint
 from equipot.training.config import Adapters, FineTune

@@ -13,8 +13,9 @@ from ase.units import fs
 import equipot
 from equipot.data.batch import pad
 from equipot.interfaces.ase import EquipotCalculator
+from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic, Metadata, Potential, Term, initial
+from equipot.potential import Atomic, Potential, Term, initial
 from equipot.structure import Structure
 
 CUTOFF = 5.0

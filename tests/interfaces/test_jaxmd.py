@@ -11,8 +11,9 @@ from jax_md import quantity, simulate, space
 from equipot import evaluate
 from equipot.data.batch import pad
 from equipot.interfaces import jaxmd
+from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, initial
+from equipot.potential import Potential, initial
 from equipot.structure import Structure
 from equipot.units import fs, kB
 

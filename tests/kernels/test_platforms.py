@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn import blocked_map
 from equipot.nn.radial import Radial
-from equipot.potential import Metadata, evaluate
+from equipot.potential import evaluate
 from equipot.structure import Structure
 
 KERNELS = ("equipot_convolution", "equipot_polynomial", "equipot_rows")

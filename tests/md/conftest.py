@@ -8,8 +8,9 @@ from ase.build import bulk
 
 from equipot import md
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, initial
+from equipot.potential import Potential, initial
 from equipot.structure import Structure
 
 CUTOFF = 7.0

@@ -25,11 +25,11 @@ from equipot.md.plot import draw_log
 from equipot.md.prepare import check_start, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.nequip import NequIP
 from equipot.neighbors import neighbor_list, plan
 from equipot.nn.radial import Radial
-from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.units import kB
 

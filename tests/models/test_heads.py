@@ -14,13 +14,14 @@ from flax.traverse_util import flatten_dict
 import equipot
 from equipot.data.batch import Shape, pad
 from equipot.data.loader import plan_evaluation, prepare
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.heads import in_heads, join
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Metadata, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 
 SYSTEMS = (Structure.from_ase(molecule("CH3CH2OH")), Structure.from_ase(bulk("Cu", cubic=True).repeat((1, 1, 2))))

@@ -12,6 +12,7 @@ import pytest
 from equipot.data.batch import pad
 from equipot.graph import Graph, edge_vectors
 from equipot.kernels import convolution_code, polynomial_code, rows_code
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -19,7 +20,7 @@ from equipot.neighbors import packed
 from equipot.nn import blocked_map
 from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import Agnesi, OnWeights, Radial
-from equipot.potential import Metadata, atomic, evaluate, hessian_vector_product
+from equipot.potential import atomic, evaluate, hessian_vector_product
 from equipot.structure import Structure
 
 CUTOFF = 3.0

@@ -10,6 +10,7 @@ import reference
 from subjects import CUTOFF
 
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, Shared
@@ -17,7 +18,7 @@ from equipot.neighbors import neighbor_list
 from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors
 from equipot.nn.radial import Radial
-from equipot.potential import Metadata, atomic
+from equipot.potential import atomic
 from equipot.testing.subject import common_shape
 from equipot.testing.systems import SYSTEMS
 

@@ -9,13 +9,14 @@ import pytest
 import equipot
 from equipot import config
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum, add
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Metadata, Potential, Term, evaluate
+from equipot.potential import Atomic, Potential, Term, evaluate
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig
 

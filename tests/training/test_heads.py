@@ -15,10 +15,10 @@ from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.data.batch import pad
 from equipot.data.config import DataConfig
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
-from equipot.potential import Metadata
 from equipot.training import TrainConfig, checkpoint, train
 from equipot.training.errors import evaluate_set
 

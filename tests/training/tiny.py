@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from equipot.metadata import Metadata
 from equipot.models import fresh
-from equipot.potential import Atomic, Metadata, Term
+from equipot.potential import Atomic, Term
 from equipot.structure import Structure
 
 ENERGIES = {1: -13.6, 8: -432.1}

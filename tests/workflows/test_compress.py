@@ -11,6 +11,7 @@ from ase.build import bulk
 import equipot
 from equipot import cli, eqp
 from equipot.data.batch import pad
+from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.compress import compress
 from equipot.models.mace import MACE
@@ -19,7 +20,7 @@ from equipot.nn.interaction import Attention, NonLinear, Residual
 from equipot.nn.normalize import Density
 from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Head, Metadata, Potential, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 from equipot.training.beginning import Trained
 from equipot.training.run import trained_text

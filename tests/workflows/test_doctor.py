@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from equipot import cli, eqp
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
@@ -21,7 +22,7 @@ from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import PolynomialEnvelope, Radial
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic, Metadata, Potential, Term
+from equipot.potential import Atomic, Potential, Term
 from equipot.structure import Structure
 from equipot.workflows import doctor
 from equipot.workflows.doctor import laws, lists

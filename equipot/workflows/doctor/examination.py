@@ -11,8 +11,8 @@ import numpy as np
 from equipot.console import Console, stream_of
 from equipot.data.batch import Shape
 from equipot.evaluation import as_structures
-from equipot.potential import Potential, symbols
-from equipot.structure import Structure
+from equipot.potential import Potential
+from equipot.structure import Structure, symbols
 from equipot.workflows.doctor import laws
 from equipot.workflows.doctor.bench import Bench, Prediction, Subject, bench_for, precision
 from equipot.workflows.doctor.dimers import dimers

@@ -15,9 +15,9 @@ from ase.build import molecule
 import equipot
 from equipot import config, models
 from equipot.data.batch import pad
+from equipot.metadata import Metadata
 from equipot.models.compress import compress
 from equipot.models.heads import join
-from equipot.potential import Metadata
 from equipot.structure import Structure
 from equipot.training import TrainConfig, train
 

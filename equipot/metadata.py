@@ -1,0 +1,41 @@
+"""Metadata of a potential: elements with E0, levels of theory, origin and terms of use."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One level of theory of a potential with several."""
+
+    name: str
+    atomic_energies: tuple[tuple[int, float], ...] = ()
+    """E0 of each element at this level of theory: (Z, eV)."""
+    level_of_theory: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """Elements, origin and terms of use of a potential. Hashable, since metadata are static under jit."""
+
+    atomic_energies: tuple[tuple[int, float], ...] = ()
+    """E0, the energy of the isolated atom, of each element that the potential knows: (Z, eV), in double precision."""
+    level_of_theory: str = ""
+    citation: str = ""
+    licence: str = ""
+    training_data: str = ""
+    """SHA-256 of the training set."""
+    version: str = ""
+    """Version of equipot that made the potential."""
+    dtype: str = ""
+    """Precision for use where the file holds another one: ``load`` converts to this precision if none is asked for."""
+    extra: tuple[tuple[str, str], ...] = ()
+    heads: tuple[Head, ...] = ()
+    """Levels of theory of a potential with several heads, in the order of the term's heads. E0 of the heads then count, and
+    ``atomic_energies`` are zero."""
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+        return tuple(sorted(z for z, _ in self.atomic_energies))
