@@ -1,4 +1,4 @@
-"""Fitting a potential to reference data, and measuring how well it does.
+"""Fitting of a potential to reference data, and its mean errors.
 
 >>> from equipot import config
 >>> from equipot.training import TrainConfig, train
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-# Imported when first used: the classes of a config need no training loop.
+# Imported at first use: the classes of a config need no training loop.
 _HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "errors", "train": "run"}
 
 __all__ = ["FineTune", "TrainConfig", "evaluate_set", "train"]

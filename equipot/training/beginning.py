@@ -1,4 +1,4 @@
-"""What a run has in hand before its first step, however it was prepared."""
+"""Contents of a training run before its first step: config, data, potential and the parameters to train."""
 
 from __future__ import annotations
 
@@ -16,58 +16,59 @@ from equipot.training.config import TrainConfig, TrainingConfig
 
 
 class Trained(NamedTuple):
-    """The parameters that the optimiser moves."""
+    """The parameters that the optimiser changes."""
 
     params: Mapping[str, Any]
-    """A part of the potential's parameters, with adapters in the place of some matrices: see ``merge.merge``."""
+    """Trained part of the potential's parameters, with adapters in place of some matrices: see ``merge.merge``."""
     rates: Mapping[str, Any] | None = None
-    """A factor on the learning rate for each array; None where all are one."""
+    """Factor on the learning rate for each array of ``params``; None where all factors are one."""
     adapted: int = 0
     """Number of arrays that are trained through adapters."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """The potential that a fine-tuning began with."""
+    """The potential that a fine-tuning started from."""
 
     name: str
+    """File or published name."""
     sha256: str
-    """Of the term, the metadata and every number of the potential."""
+    """SHA-256 of the term, the metadata and every variable of the potential."""
     before: Mapping[str, dict[str, float]]
-    """Errors of the base on each set that the report compares."""
+    """Error table of the base for each set in the report, by the name of the set."""
     sets: Mapping[str, Sequence[Structure]]
-    """Sets that the report compares besides validation and test."""
+    """Sets in the report besides the validation and test sets, by name."""
     notes: tuple[str, ...]
-    """Lines for the user before the first step."""
+    """Messages printed before the first step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """A run before its first step."""
+    """A training run before its first step."""
 
     config: TrainConfig
-    """With everything that it leaves to the data filled in."""
+    """Config with all settings that are left to the data filled in."""
     dataset: Dataset
     potential: Potential
     trained: Trained
     frames: Mapping[str, Frames]
-    """``train`` and ``valid``."""
+    """Frames of the sets ``train`` and ``valid``."""
     hashes: Mapping[str, str]
-    """SHA-256 of the frames of each."""
+    """SHA-256 of the frames of each set."""
     replay: Replayed | None = None
     base: Base | None = None
 
     @property
     def count(self) -> int:
-        """Number of training frames, without those that are replayed."""
+        """Number of training frames, without the replayed frames."""
         return len(self.dataset.train) - (self.replay.pool if self.replay else 0)
 
 
 def require_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
-    """Check that a run has the frames that it needs.
+    """Check that a run has the frames that its config needs.
 
     Raises:
-        ValueError: nothing to train on, or no validation frames where the config waits for them.
+        ValueError: there are no training frames, or no validation frames although patience or schedule depends on these.
     """
     if not len(sets.train):
         raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
@@ -84,7 +85,7 @@ def prepare_sets(dataset: Dataset, cutoff: float) -> dict[str, Frames]:
 
 
 def hash_sets(frames: Mapping[str, Frames]) -> dict[str, str]:
-    """Compute the SHA-256 of every set, by which a resumed run knows its data again."""
+    """Compute the SHA-256 of every set, by which a resumed run recognises its data."""
     return {name: sha256_of(part.structures) for name, part in frames.items()}
 
 
@@ -94,10 +95,10 @@ def energy_table(energies: Mapping[int, float]) -> tuple[tuple[int, float], ...]
 
 
 def device_count(settings: TrainingConfig, frames: int) -> int:
-    """Choose the number of local devices that a batch is spread over.
+    """Choose the number of local devices that a batch of a set with ``frames`` frames is spread over.
 
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: ``settings.devices`` exceeds the number of local devices.
     """
     there = jax.local_device_count()
     if settings.devices is not None and settings.devices > there:

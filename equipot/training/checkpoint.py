@@ -1,6 +1,6 @@
-"""Checkpoints of training: all arrays of the state by their paths, and everything else as a record; see ``artifact``.
+"""Checkpoints of training: all arrays of the state by path, and a JSON record of all else; see ``artifact``.
 
-One plain file suits what a resume needs better than a folder of many: it is whole or absent.
+A checkpoint is a single file rather than a folder: either the whole checkpoint exists or none of it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ TRAINING = artifact.Kind("training", "checkpoint of training", 2, "start the run
 
 
 class Checkpoint(NamedTuple):
-    """What a resume begins with."""
+    """Content of a checkpoint."""
 
     path: Path
     arrays: dict[str, np.ndarray]
-    """Those of the state, for ``restore``."""
+    """Arrays of the state, by path; the input of ``restore``."""
     record: Any
+    """Cursor and identity of the run, as JSON values."""
     earlier: bool
-    """Whether an earlier version wrote it."""
+    """Whether an earlier version of equipot wrote the checkpoint."""
     passed: tuple[str, ...]
-    """Messages about newer checkpoints that are damaged."""
+    """Messages about newer checkpoints that are damaged and were skipped."""
 
 
 def restore(template: Any, checkpoint: Checkpoint) -> Any:
-    """The state of a checkpoint in the structure of ``template``.
+    """Return the state of a checkpoint in the tree structure of ``template``.
 
     Raises:
-        ValueError: it belongs to another model.
+        ValueError: the checkpoint belongs to another model.
     """
     return artifact.restored(template, checkpoint.arrays, f"{checkpoint.path.name} belongs to another model")
 
 
 def paths(folder: Path) -> list[Path]:
-    """Paths of the checkpoints in a folder, the oldest first."""
+    """List the paths of the checkpoints in a folder, the oldest first."""
     return sorted(folder.glob("step-*.safetensors"))
 
 
 def write(folder: Path, step: int, state: Any, record: Mapping[str, Any], keep: int) -> Path:
-    """Write a checkpoint and remove all but the newest ``keep``.
+    """Write a checkpoint and remove all but the newest ``keep`` checkpoints.
 
     Raises:
-        OSError: it could not be written; the earlier ones stand.
+        OSError: the checkpoint could not be written; earlier checkpoints are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:010d}.safetensors"
@@ -64,10 +65,10 @@ def write(folder: Path, step: int, state: Any, record: Mapping[str, Any], keep: 
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; None where there is none.
+    """Read the newest undamaged checkpoint; return None if the folder has no checkpoint.
 
     Raises:
-        ValueError: there are checkpoints, but none is whole, or the newest was written by a newer version.
+        ValueError: all checkpoints are damaged, or the newest was written by a newer version of equipot.
     """
     passed = []
     for path in reversed(paths(folder)):
@@ -87,7 +88,7 @@ def newest(folder: Path) -> Checkpoint | None:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as lines such as ``training.epochs: 100 -> 200``."""
+    """List the differences of two JSON values, as lines such as ``training.epochs: 100 -> 200``."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             line

@@ -1,4 +1,4 @@
-"""What a training run can be told: the file that ``equipot train`` reads. Nothing here knows how it is done."""
+"""Settings of a training run, as in the file that ``equipot train`` reads."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from equipot.training.schedule import Cosine, Schedule
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """How often the whole state is written, so that a killed run can go on."""
+    """Interval and number of checkpoints, from which a killed run can be resumed."""
 
     seconds: float = 60.0
-    """Least time between two checkpoints; 0 writes one after every step."""
+    """Least time between two checkpoints (s); 0 writes a checkpoint after every step."""
     keep: int = 2
-    """How many are kept."""
+    """Number of checkpoints that are kept."""
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -32,32 +32,34 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a potential is fitted."""
+    """Settings of the fit of a potential."""
 
     epochs: int = 200
+    """Number of passes over the training set."""
     batch_size: int = 5
-    """Frames of a step, over all devices."""
+    """Number of frames in a training step, over all devices."""
     valid_batch_size: int = 20
-    """Frames evaluated at a time, over all devices."""
+    """Number of frames in a validation batch, over all devices."""
     loss: Mapping[str, MSE | Huber] = field(default_factory=Loss)
-    """Terms by the name of their quantity: energy, forces, stress, and what else the model predicts."""
+    """Terms of the loss by quantity: energy, forces, stress, and any other quantity that the model predicts."""
     optimizer: Optimizer = field(default_factory=Muon)
     schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0
-    """Largest norm of the gradient; a longer one is shortened to it."""
+    """Largest norm of the gradient; a gradient with a larger norm is scaled to this norm. None for no limit."""
     ema: float | None = 0.999
-    """Decay of the moving average of the parameters, which is validated and saved; nothing means the parameters themselves. An
-    optimiser with an average of its own does not use it."""
+    """Decay of the exponential moving average of the parameters, which is validated and saved; None to validate and save the
+    parameters themselves. Optimisers with their own average ignore this setting."""
     validate_every: int = 1
-    """Epochs."""
+    """Number of epochs between validations."""
     patience: int | None = None
-    """Validations without improvement after which the run stops."""
+    """Number of validations without improvement after which the run stops; None for no limit."""
     max_minutes: float | None = None
-    """Time after which a run stops; it can be resumed, and then has as much time again."""
+    """Time (min) after which the run stops; a resumed run has this time again. None for no limit."""
     checkpoint: Checkpoints = Checkpoints()
     devices: int | None = None
-    """Local devices to use; nothing means all, and on CPU one for each core."""
+    """Number of local devices to use; None for all, on a CPU one device for each core."""
     logger: TensorBoard | WandB | None = None
+    """Where the figures of each epoch are written besides metrics.jsonl."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", Loss(self.loss))
@@ -74,16 +76,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Adapters:
-    """Low-rank changes of weight matrices instead of free ones: W + A B / sqrt(rank), Hu et al., arXiv:2106.09685.
+    """Low-rank adapters: weight matrices change as W + A B / sqrt(rank), Hu et al., arXiv:2106.09685.
 
-    The factor is that of Kalajdzievski, arXiv:2312.03732: it keeps the size of a change apart from the rank. A has random
-    entries, B is zero at first. Every irrep, and every species where each has its own, is a matrix. Whatever is no larger than
-    its adapter would be is trained in full.
+    The factor 1 / sqrt(rank) of Kalajdzievski, arXiv:2312.03732, makes the size of a change independent of the rank. A starts
+    with random entries, B with zeros. The weights of each irrep, and of each species where weights depend on species, are one
+    matrix. A matrix with no more numbers than its adapter is trained in full.
     """
 
     rank: int = 8
+    """Number of columns of A."""
     parts: tuple[str, ...] = ("*",)
-    """Patterns over the paths of parameters, as in ``model.train``."""
+    """Patterns of the parameters that get adapters, as in ``model.train``."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -92,29 +95,30 @@ class Adapters:
 
 @dataclass(frozen=True)
 class FineTune:
-    """A potential to begin with, instead of random parameters; it brings its term and all constants.
+    """Settings of fine-tuning: a base, the potential that gives architecture, constants and first parameters.
 
-    Patterns are globs over paths of parameters such as ``interaction0/up/w0e``, and stand for all that is below: ``readout*``,
-    ``interaction1/skip``.
+    Patterns are globs over paths of parameters such as ``interaction0/up/w0e``, and match all parameters below a path:
+    ``readout*``, ``interaction1/skip``.
     """
 
     from_: str
-    """The file of the potential, or the name of a published one, such as sevennet-0."""
+    """Base: the file of a potential, or the name of a published potential, such as sevennet-0."""
     train: Literal["all"] | tuple[str, ...] = "all"
-    """Patterns of the parameters to train; the others keep their values."""
+    """Patterns of the parameters to train; all other parameters keep their values."""
     adapters: Adapters | None = None
-    """Train matrices among them through low-rank changes."""
+    """Low-rank adapters for the matrices among the trained parameters; None to train matrices in full."""
     rates: dict[str, float] = field(default_factory=dict)
-    """Factors on the learning rate, by pattern; of several that fit, the last counts. What has 0 is not trained."""
+    """Factors on the learning rate, by pattern; the last pattern that matches counts. Parameters with factor 0 are not
+    trained."""
     atomic_energies: Literal["keep", "refit"] = "keep"
-    """E0 of the base, or new ones for data of another level of theory: by data.atomic_energies, where a fit is one to what the
-    base's interaction energies leave of the new energies."""
+    """Keep the isolated-atom energies E0 of the base, or choose new ones for data of another level of theory, according to
+    data.atomic_energies; a fit is to the energies of the data less the interaction energies of the base."""
     head: str | None = None
-    """With data.heads: the head of the base that new heads begin as, and that replay and forget belong to. A base that has none
-    gets its own level of theory as a head of this name beside them; without it, only the heads of the data are kept."""
+    """With data.heads: the head of the base that initialises new heads, and to which replay and forget belong. If the base has
+    no heads, its level of theory becomes a head of this name. With None, only the heads of the data are kept."""
     elements: Literal["known", "extend"] | dict[str, str] = "known"
-    """What to do with elements that the base lacks: an error; begin as the mean of the known ones; or as one of them, by symbol
-    (Br: Cl)."""
+    """Treatment of elements that the base lacks: raise an error; initialise with the mean over the known elements; or
+    initialise with a known element, by symbol (Br: Cl)."""
 
     def __post_init__(self) -> None:
         if self.train == ():
@@ -124,10 +128,10 @@ class FineTune:
                 raise ValueError(f"rates: {pattern} has {factor:g}; a factor must be 0 or a positive number")
 
     def check(self, data: DataConfig) -> None:
-        """Check that the heads of the base and those of the data fit.
+        """Check that ``head`` is consistent with the heads of the data.
 
         Raises:
-            ValueError: one that is missing, or that nothing is there for.
+            ValueError: ``head`` is set but the data have no heads, or ``head`` is missing although replay or forget needs one.
         """
         if self.head and not data.heads:
             raise ValueError(
@@ -139,14 +143,14 @@ class FineTune:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run."""
+    """Settings of a training run."""
 
     data: DataConfig
     model: Term | FineTune
     """A term to train from random parameters, or a potential to fine-tune."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
-    """Of the first parameters, the split and the order of the data."""
+    """Seed of the random parameters, of the split into sets and of the order of the data."""
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:

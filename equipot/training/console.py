@@ -1,4 +1,4 @@
-"""The figures of a training run in words."""
+"""Console messages of a training run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from equipot.quantities import LABELLED, Quantity
 
 
 def errors_text(row: Mapping[str, Any], prefix: str = "valid_", quantities: Sequence[Quantity] = LABELLED) -> str:
-    """Write mean absolute errors of the quantities in words, such as ``E 1.2 meV/atom  F 34.5 meV/Å``."""
+    """Format mean absolute errors of the quantities, such as ``E 1.2 meV/atom  F 34.5 meV/Å``.
+
+    Args:
+        row: Errors by name, as in a line of metrics.jsonl.
+        prefix: Prefix of the names of the errors.
+        quantities: Quantities to show; those without an error in ``row`` are left out.
+    """
     found = []
     for quantity in quantities:
         key, (unit, factor) = prefix + quantity.error_name.format("mae"), quantity.shown
@@ -22,7 +28,15 @@ def errors_text(row: Mapping[str, Any], prefix: str = "valid_", quantities: Sequ
 def show_epoch(
     console: Console, row: Mapping[str, Any], epochs: int, left: float, quantities: Sequence[Quantity] = LABELLED
 ) -> None:
-    """Report the figures of an epoch out of ``epochs``; ``left`` is the time until the end (s)."""
+    """Print the figures of an epoch.
+
+    Args:
+        console: Console to print on.
+        row: Figures by name, as in a line of metrics.jsonl.
+        epochs: Number of epochs of the run.
+        left: Estimated time until the end of the run (s).
+        quantities: Quantities whose errors are printed.
+    """
     figures = f"epoch {row['epoch']:4d}/{epochs}  loss {row['loss']:.4g}"
     if "valid_loss" in row:
         figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row, quantities=quantities)}"

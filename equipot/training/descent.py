@@ -1,4 +1,4 @@
-"""How the parameters move in the course of a run: optimiser, schedule, clipping, factors and average put together."""
+"""Update of the parameters: optimiser, schedule, clipping, factors on the learning rate, and average of the parameters."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from equipot.training.optimizer import Optimizer
 from equipot.training.schedule import Schedule
 
 OPTIMIZER = 1
-"""Place of the optimiser's state in the state of the chain that ``Descent`` builds."""
+"""Index of the optimiser's state in the state of the chain of transformations that ``Descent`` builds."""
 
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """Everything that says how far and where a step goes, fixed for a run."""
+    """The update rule of the parameters, fixed for a run.
+
+    Raises:
+        ValueError: ``factors`` with an optimiser that computes its own average of the parameters.
+    """
 
     optimizer: Optimizer
     schedule: Schedule
     steps: int
-    """Of the whole run."""
+    """Number of steps of the whole run."""
     clip: float | None = None
     """Largest norm of the gradient; None for no limit."""
     decay: float = 0.0
-    """Of the moving average of the parameters; 0 means none."""
+    """Decay of the exponential moving average of the parameters; 0 for no average."""
     factors: Any = None
-    """Factors on the learning rate, a tree like the parameters; None where all are one."""
+    """Factors on the learning rate, a tree like the parameters; None where all factors are one."""
 
     def __post_init__(self) -> None:
         own_average = type(self.optimizer).average is not Optimizer.average
@@ -40,31 +44,43 @@ class Descent:
             )
 
     def rate(self, step: Any) -> Any:
-        """Learning rate by schedule for the step that follows ``step``."""
+        """Compute the scheduled learning rate of the step that follows ``step`` others."""
         return self.optimizer.learning_rate * self.schedule(step, self.steps)
 
     def init(self, params: Any) -> Any:
-        """State before the first step."""
+        """Make the state of the optimiser before the first step."""
         return self._chain(self.optimizer.learning_rate).init(params)
 
     def move(self, gradient: Any, state: Any, params: Any, rate: Any, **loss: Any) -> tuple[Any, Any]:
-        """Move the parameters by one step at a learning rate.
+        """Update the parameters by one step.
 
         Args:
+            gradient: Gradient of the loss with respect to the parameters.
+            state: State of the optimiser.
+            params: Parameters.
+            rate: Learning rate, with the schedule applied.
             loss: ``value``, ``grad`` and ``value_fn``, see ``Optimizer.transformation``.
 
         Returns:
-            Parameters and state after the step.
+            Parameters and state of the optimiser after the step.
         """
         updates, state = self._chain(rate).update(gradient, state, params, **loss)
         return optax.apply_updates(params, jax.tree.map(lambda x, p: x.astype(p.dtype), updates, params)), state
 
     def average(self, average: Any, params: Any, state: Any, step: Any) -> Any:
-        """Parameters to validate and to save, after a step that followed ``step`` others."""
+        """Update the average of the parameters, which is validated and saved.
+
+        Args:
+            average: Average after the step before.
+            params: Parameters after the step.
+            state: State of the optimiser after the step.
+            step: Number of steps before this step.
+        """
         new = self.optimizer.average(average, params, state[OPTIMIZER], self.decay, step)
         return jax.tree.map(lambda x, old: x.astype(old.dtype), new, average)
 
     def _chain(self, rate: Any) -> optax.GradientTransformationExtraArgs:
+        """Build the optax transformation from gradients to changes of the parameters: clip, optimiser, factors."""
         scaled = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, self.factors))
         chain = optax.chain(
             optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip),

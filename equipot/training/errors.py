@@ -1,4 +1,4 @@
-"""How good a potential is: mean errors over labelled structures, predictions beside the labels."""
+"""Mean errors of a potential over labelled structures, as tables, JSON and extended XYZ."""
 
 from __future__ import annotations
 
@@ -18,21 +18,30 @@ from equipot.quantities import ENERGY, LABELLED, Quantity, ordered
 from equipot.structure import Structure
 
 Table = dict[str, float]
+"""Mean errors by name, see ``evaluate_set``."""
 
 
 def evaluate_set(
     potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> tuple[Table, list[Structure]]:
-    """Mean errors against the labels, and the structures with predicted labels in place of their own.
+    """Compute the mean errors of a potential against the labels of structures.
 
     The table has, in eV and Å, ``energy_mae``, ``energy_rmse`` (of whole structures), ``energy_mae_per_atom``,
     ``energy_rmse_per_atom``, ``forces_mae``, ``forces_rmse`` (over Cartesian components; also for each element, such as
-    ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components), and the same of whatever else the potential
-    provides; and ``frames`` and ``atoms``. What no structure has a label for is left out. ``batch_size`` and ``devices`` as in
-    ``predict``.
+    ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components), MAE and RMSE of any other quantity that the
+    potential provides, and the numbers ``frames`` and ``atoms``. Quantities that no structure has a label of are left out.
+
+    Args:
+        potential: Potential to evaluate.
+        structures: Structures with labels.
+        batch_size: As in ``predict``.
+        devices: As in ``predict``.
+
+    Returns:
+        The table, and the structures with predictions as their labels.
 
     Raises:
-        ValueError: no structures, or an element that the potential does not know.
+        ValueError: there are no structures, or the potential does not know an element.
     """
     predictions = predict(potential, structures, batch_size, devices)
     return error_table(structures, predictions), predictions
@@ -41,10 +50,10 @@ def evaluate_set(
 def evaluate_sets(
     potential: Potential, sets: Mapping[str, Sequence[Structure]], batch_size: int | None = None, devices: int | None = None
 ) -> dict[str, tuple[Table, list[Structure]]]:
-    """``evaluate_set`` of several sets in one pass, so that they share what is compiled; empty ones are left out.
+    """Compute ``evaluate_set`` for several sets in one pass with shared compilations; empty sets are left out.
 
     Raises:
-        ValueError: an element that the potential does not know.
+        ValueError: the potential does not know an element.
     """
     sets = {name: structures for name, structures in sets.items() if len(structures)}
     predictions = predict(potential, Chain(tuple(sets.values())), batch_size, devices) if sets else []
@@ -59,14 +68,18 @@ def evaluate_sets(
 def predict(
     potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
 ) -> list[Structure]:
-    """The structures with predictions as their labels: energy, forces, stress where the cell has a volume, and what else the
-    potential provides.
+    """Return the structures with predictions as their labels.
 
-    ``batch_size`` are the structures evaluated at a time, over all ``devices`` (nothing means all that are local); where it is
-    left out, as many as is useful and as memory allows.
+    Predicted are energy, forces, stress where the cell has a volume, and all other quantities that the potential provides.
+
+    Args:
+        potential: Potential to evaluate.
+        structures: Structures; their labels are replaced.
+        batch_size: Number of structures evaluated at a time, over all devices; None for a size chosen by use and memory.
+        devices: Number of local devices; None for all.
 
     Raises:
-        ValueError: no structures, or an element that the potential does not know.
+        ValueError: there are no structures, or the potential does not know an element.
     """
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
@@ -78,7 +91,7 @@ def predict(
     for k, found in evaluate_in_batches(Job(potential, wanted), structures, batch_size, devices):
         structure = structures[k]
         labels: dict[Quantity, Any] = {row: value for row in rows if (value := found[row]) is not None}
-        # A system without a volume has NaN for what needs one.
+        # Quantities that need a volume are NaN for a system without one.
         known = lambda row, value: not row.needs_volume or (structure.pbc.any() and np.isfinite(value).all())  # noqa: B023
         labels = {row: value for row, value in labels.items() if known(row, value)}
         labels[ENERGY] = float(np.asarray(found.interaction)) + float(isolated_atom_energy(structure.numbers, energies).sum())
@@ -87,12 +100,12 @@ def predict(
 
 
 def predicted_quantities(potential: Potential) -> tuple[Quantity, ...]:
-    """What a potential says of a structure: energy, forces, stress, and what else its term provides."""
+    """List the quantities that a potential predicts: energy, forces, stress, and the quantities that its term provides."""
     return (*LABELLED, *(row for row in potential.provides if row not in LABELLED))
 
 
 def error_table(references: Sequence[Structure], predictions: Sequence[Structure]) -> Table:
-    """Mean errors of predictions (see ``evaluate_set``)."""
+    """Compute mean errors of predictions (see ``evaluate_set``) from the labels of both."""
     from ase.data import chemical_symbols
 
     errors: dict[str, list[np.ndarray]] = {}
@@ -118,17 +131,18 @@ def error_table(references: Sequence[Structure], predictions: Sequence[Structure
 
 
 class ErrorRow(NamedTuple):
-    """A line of the error table."""
+    """A line of the printed error table."""
 
     label: str
     key: str
-    """In a ``Table``, with {} for mae or rmse."""
+    """Key in a ``Table``, with {} in place of mae or rmse."""
     factor: float
+    """Factor from eV and Å to ``unit``."""
     unit: str
 
 
 def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
-    """The lines of a quantity; with ``elements``, for what belongs to atoms one for each of these besides."""
+    """List the lines of a quantity in the printed table; a quantity of atoms has one more line for each of ``elements``."""
     unit, factor = quantity.shown
     lines = [ErrorRow(quantity.name, f"{quantity.name}_{{}}", factor, unit)]
     if quantity.extensive:
@@ -139,7 +153,7 @@ def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
 
 
 def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
-    """The tables of several sets as one in Markdown: one line a quantity, MAE and RMSE of each set."""
+    """Format the tables of several sets as one Markdown table with MAE and RMSE of each set in columns."""
     sets = list(tables)
     prefixes = tuple(f"{row.name}_mae_" for row in quantities if row.per == "atom")
     keys = [key for t in tables.values() for key in t if key.startswith(prefixes)]
@@ -160,12 +174,12 @@ def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LAB
 
 
 def write_json(table: Mapping[str, Any], path: str | Path) -> None:
-    """The table as a JSON file."""
+    """Write a table as a JSON file."""
     write_atomically(path, (json.dumps(table, indent=2) + "\n").encode())
 
 
 def write_predictions(references: Sequence[Structure], predictions: Sequence[Structure], path: str | Path) -> None:
-    """Extended XYZ with ``REF_energy``, ``REF_forces``, ``REF_stress`` and ``predicted_energy``, ... of each structure."""
+    """Write structures with ``REF_energy``, ``REF_forces``, ``predicted_energy``, ... of all quantities as extended XYZ."""
     import io
 
     from ase.io import write
@@ -176,7 +190,7 @@ def write_predictions(references: Sequence[Structure], predictions: Sequence[Str
         # Ragged lists and mappings, as databases hold them, cannot be read back from this format.
         plain = (str, int, float, np.generic, np.ndarray)
         atoms.info = {key: value for key, value in atoms.info.items() if isinstance(value, plain)}
-        # What the file said under these names, before it was read into labels, would contradict them.
+        # Values that the file had under the names of labels would contradict the labels.
         for source, prefix in ((references[k], "REF_"), (predicted, "predicted_")):
             for row, value in source.labels.items():
                 held, rows = (atoms.arrays, len(atoms)) if row.per == "atom" else (atoms.info, 1)

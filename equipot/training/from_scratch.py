@@ -1,4 +1,4 @@
-"""A run that begins with random parameters: its data, its constants and its first potential."""
+"""Preparation of a run that starts from random parameters: data, constants and first potential."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from equipot.training.beginning import Beginning, Trained, energy_table, hash_se
 from equipot.training.config import FineTune, TrainConfig
 
 EXAMPLES = 8
-"""Training frames, spread over the set, on which a fresh network is brought to order one."""
+"""Number of training frames, spread over the set, from which the normalisation of a fresh network is computed."""
 
 
 def from_scratch(config: TrainConfig) -> Beginning:
-    """Prepare a run that begins with random parameters.
+    """Prepare a run that starts from random parameters.
 
     Raises:
         ValueError: data and config do not fit, or a model without parameters.
@@ -45,10 +45,10 @@ def from_scratch(config: TrainConfig) -> Beginning:
 
 
 def term_of(config: TrainConfig) -> Term:
-    """The term of a run that begins with random parameters.
+    """Return the term of a run that starts from random parameters.
 
     Raises:
-        ValueError: the config is one of fine-tuning.
+        ValueError: the config is one of a fine-tuning.
     """
     if isinstance(config.model, FineTune):
         raise ValueError(
@@ -58,7 +58,7 @@ def term_of(config: TrainConfig) -> Term:
 
 
 def load_levels(config: TrainConfig) -> Dataset:
-    """The data of a run, of one level of theory or of several."""
+    """Load the data of a run, of one level of theory or of several."""
     term = term_of(config)
     cutoff, needs = term.cutoff or LONGEST, term.needs
     levels = {name: data.also(term.provides) for name, data in config.data.by_head.items()}
@@ -67,10 +67,10 @@ def load_levels(config: TrainConfig) -> Dataset:
 
 
 def with_heads(config: TrainConfig) -> TrainConfig:
-    """The config with the model's heads, which are those of the data.
+    """Return the config with the heads of the data as the heads of the model.
 
     Raises:
-        ValueError: the model cannot have heads, or names others.
+        ValueError: the model cannot have heads, or has other heads.
     """
     term, heads = term_of(config), tuple(config.data.heads)
     kind = type(term).__name__
@@ -85,7 +85,7 @@ def with_heads(config: TrainConfig) -> TrainConfig:
 
 
 def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The config with the model's cutoff chosen for the data where it leaves it out."""
+    """Return the config with a cutoff (Å) chosen for the data if the model has none."""
     term = term_of(config)
     if term.cutoff is not None:
         return config
@@ -93,7 +93,11 @@ def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 
 
 def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    """The config with the model's elements filled in from the data where it leaves them out."""
+    """Return the config with the elements of the data if the model names none.
+
+    Raises:
+        ValueError: the model's elements lack an element of the data.
+    """
     term = term_of(config)
     if not term.has_elements:
         return config
@@ -106,7 +110,14 @@ def with_elements(config: TrainConfig, dataset: Dataset) -> TrainConfig:
 
 
 def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha256: str) -> Potential:
-    """Make a potential of random parameters and the constants that the training ``frames`` set; ``sha256`` is theirs."""
+    """Make a potential with random parameters and with constants computed from the training frames.
+
+    Args:
+        config: Config with cutoff, elements and heads filled in.
+        dataset: Data with isolated-atom energies.
+        frames: Training frames.
+        sha256: SHA-256 of the training frames.
+    """
     term = term_of(config)
     stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies)
     some = np.unique(np.linspace(0, len(frames) - 1, EXAMPLES).astype(int))
@@ -117,7 +128,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         version=equipot.__version__,
         heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.head_energies.items()),
     )
-    # A model may be made for more elements than the data have; those are never asked for.
+    # A model may be made for more elements than the data have; their scale and shift are not used.
     elements = term.elements if term.has_elements else stats.elements
     place = {z: k for k, z in enumerate(stats.elements)}
     per_element = lambda values, other: np.array([values[place[z]] if z in place else other for z in elements])

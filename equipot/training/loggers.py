@@ -1,4 +1,4 @@
-"""Where the figures of a run go besides metrics.jsonl: TensorBoard or Weights & Biases, imported only when asked for."""
+"""Loggers for the figures of a run besides metrics.jsonl: TensorBoard and Weights & Biases, imported when used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 Writer = Callable[[int, Mapping[str, float]], None]
-"""Takes the epoch and its figures."""
+"""Function of an epoch's number and its figures by name."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class TensorBoard:
     """Event files in the folder ``tensorboard`` of the run."""
 
     def open(self, out: Path, config: Mapping[str, Any]) -> Writer:
+        """Open the logger for a run with the folder ``out``; return the function that writes an epoch's figures."""
         writer = need("tensorboardX", "tensorboard").SummaryWriter(str(out / "tensorboard"))
 
         def write(epoch: int, row: Mapping[str, float]) -> None:
@@ -30,14 +31,16 @@ class TensorBoard:
 
 @dataclass(frozen=True)
 class WandB:
-    """A run on Weights & Biases; a resumed run goes on under the same name."""
+    """A run on Weights & Biases; a resumed run continues under its name."""
 
     project: str = "equipot"
     name: str | None = None
-    """Name of the run; nothing means that of the folder."""
+    """Name of the run; None for the name of its folder."""
     offline: bool = False
+    """Whether figures are written to local files only."""
 
     def open(self, out: Path, config: Mapping[str, Any]) -> Writer:
+        """Open the logger for a run with the folder ``out``; return the function that writes an epoch's figures."""
         name = self.name or out.resolve().name
         mode = "offline" if self.offline else "online"
         run = need("wandb", "wandb").init(
@@ -47,10 +50,10 @@ class WandB:
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """An optional package.
+    """Import an optional package, which ``equipot[extra]`` installs.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: the package is not installed.
     """
     try:
         return importlib.import_module(module)

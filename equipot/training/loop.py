@@ -1,4 +1,4 @@
-"""The epochs of a run: steps, validation, the best potential, checkpoints, and a clean stop whatever happens."""
+"""The epochs of a run: steps, validation, the best potential, checkpoints, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ from equipot.training.schedule import Schedule
 from equipot.training.step import CompiledStep, State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
-"""Validation batches stay on the device while they have no more slots than this (about 0.5 GB)."""
+"""Largest number of slots (about 0.5 GB) of validation batches that stay on the device."""
 
 
 ESTIMATE_AFTER = 10
-"""Steps timed before the length of the run is estimated."""
+"""Number of timed steps after which the length of the run is estimated."""
 
 
 class NotFiniteError(RuntimeError):
-    """The loss became infinite or NaN; the message names the frames where it is theirs."""
+    """The loss or its gradient became infinite or NaN; the message names the frames that cause this, if any."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """All that stays the same in the course of a run."""
+    """The parts of a run that its steps do not change."""
 
     config: TrainingConfig
     out: Path
+    """Folder of the run."""
     seed: int
     potential: Potential
     descent: Descent
@@ -56,14 +57,15 @@ class TrainingRun:
     train_step: CompiledStep
     valid_step: CompiledStep | None
     wants: tuple[Quantity, ...]
-    """What is trained on."""
+    """Quantities in the training loss."""
     valid_wants: tuple[Quantity, ...]
-    """What is validated on."""
+    """Quantities in the validation loss and in the validation errors."""
     identity: dict[str, Any]
-    """What must not change between a checkpoint and its resumption."""
+    """Settings and hashes of the data that must be equal when a checkpoint is resumed, see ``run.identity``."""
     console: Console
     watch: Watch
     write: Writer
+    """Function of the logger that writes the figures of an epoch."""
 
     @property
     def best_path(self) -> Path:
@@ -75,13 +77,16 @@ class TrainingRun:
 
 
 def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
-    """Epochs until the last one, or until patience, time or the user end it.
+    """Train until the last epoch, or until patience, the time limit or the user ends the run.
+
+    Returns:
+        State, cursor, and the reason of the end: a key of ``run.ENDINGS`` or ``interrupted``.
 
     Raises:
         NotFiniteError: a loss is not finite; the last good state has been saved.
-        OSError: something could not be written; the last checkpoint stands.
+        OSError: a file could not be written; the last checkpoint is kept.
     """
-    validation = None if run.valid is None else passes(run.valid, run.mesh)
+    validation = None if run.valid is None else batches_in_order(run.valid, run.mesh)
     with run.watch.interrupts:
         while cursor.epoch < run.config.epochs:
             if run.config.patience is not None and cursor.stale >= run.config.patience:
@@ -97,7 +102,11 @@ def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, 
 
 
 def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, str | None]:
-    """The batches of an epoch that are not done yet; the third value says why it ended before the last."""
+    """Train on the remaining batches of an epoch.
+
+    Returns:
+        State, cursor, and the reason why the run must stop before the end of the epoch; None at the end of the epoch.
+    """
     train = run.train
     batches = train.epoch(run.seed, cursor.epoch)[cursor.batch :]
     shards = [train.shards(batch) for batch in batches]
@@ -105,13 +114,13 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
     pending, fresh, clock = None, True, time.monotonic()
     try:
         for item, batch in feed:
-            # The report of a step is read after the next one is under way, so that the device never waits.
+            # The report of a step is read after the next step was started, so that the device never waits.
             state, report = run.train_step(state, batch, cursor.factor)
             if pending is not None:
-                cursor = settle(run, state, cursor, *pending)
+                cursor = add_report(run, state, cursor, *pending)
             pending = (item, report)
             if run.watch.save_due() or run.watch.stop():
-                cursor, pending = settle(run, state, cursor, *pending), None
+                cursor, pending = add_report(run, state, cursor, *pending), None
                 if stop := run.watch.stop():
                     return state, cursor, stop
                 cursor = save(run, state, cursor)
@@ -125,32 +134,45 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
                     estimate(run, cursor)
             clock = now
             run.console.advance()
-        return state, cursor if pending is None else settle(run, state, cursor, *pending), None
+        return state, cursor if pending is None else add_report(run, state, cursor, *pending), None
     finally:
         feed.close()
 
 
 def estimate(run: TrainingRun, cursor: Cursor) -> None:
-    """Says how long the run will take, from its first steps."""
+    """Print an estimate of the length of the run from the times of its first steps."""
     step = run.watch.seconds_left(1, 0)
     left = run.descent.steps - cursor.epoch * len(run.train.epoch(run.seed, 0))
     run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left} steps, besides validation")
 
 
-def settle(run: TrainingRun, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
-    """Adds a step's report to the sums of its epoch."""
+def add_report(run: TrainingRun, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
+    """Add a step's report to the sums of its epoch.
+
+    Raises:
+        NotFiniteError: the loss or the gradient of the step is not finite; the state before the step has been saved.
+    """
     values = {name: float(value) for name, value in jax.device_get(report).items()}
     if not values["finite"]:
         good = state._replace(ok=jnp.array(True))
         save(run, good, cursor)
         step = lambda batch: run.train_step(jax.tree.map(jnp.copy, good), batch, 0.0)[1]["finite"]
-        raise NotFiniteError(blame(run.train, run.mesh, shards, step, f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}"))
+        where = f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}"
+        raise NotFiniteError(not_finite_text(run.train, run.mesh, shards, step, where))
     sums = {name: cursor.sums.get(name, 0.0) + value for name, value in values.items()}
     return cursor._replace(batch=cursor.batch + 1, sums=sums)
 
 
-def blame(loader: Loader, mesh: Mesh, shards: Shards, finite: Callable, where: str) -> str:
-    """Message that names the frames of a batch whose loss or gradient is not finite, each tried alone."""
+def not_finite_text(loader: Loader, mesh: Mesh, shards: Shards, finite: Callable, where: str) -> str:
+    """Return an error message that names the frames of a batch whose loss or gradient is not finite, each tested alone.
+
+    Args:
+        loader: Loader of the set.
+        mesh: Devices.
+        shards: Frames of the batch, by device.
+        finite: Function of a batch: whether its loss and gradient are finite.
+        where: Place of the batch in the run, for the message.
+    """
     frames = [i for shard in shards for i in shard]
     empty = ((),) * (len(shards) - 1)
     alone = lambda i: place(mesh, loader.build(((i,), *empty), loader.shape(shards)))
@@ -164,8 +186,8 @@ def blame(loader: Loader, mesh: Mesh, shards: Shards, finite: Callable, where: s
     return f"the loss or its gradient is not finite at {where}: {cause}. The last good state is kept in checkpoints/"
 
 
-def passes(loader: Loader, mesh: Mesh) -> Callable[[], Iterable[tuple[Shards, Any]]]:
-    """Makes passes over a set in a fixed order; a small set stays on the device."""
+def batches_in_order(loader: Loader, mesh: Mesh) -> Callable[[], Iterable[tuple[Shards, Any]]]:
+    """Return a function that iterates over the batches of a set in a fixed order; a small set stays on the device."""
     items = [loader.shards(batch) for batch in sorted_batches(loader.frames.sizes, loader.batch_size)]
     build = lambda shards: place(mesh, loader.build(shards))
     slots = sum(loader.devices * shape.atoms * shape.slots for shape in map(loader.shape, items))
@@ -176,20 +198,29 @@ def passes(loader: Loader, mesh: Mesh) -> Callable[[], Iterable[tuple[Shards, An
 
 
 def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float, dict[str, float]]:
-    """Loss, with the weights of the end of the run, and mean errors over the validation set."""
+    """Compute the loss, with the weights of the end of the run, and the mean errors over the validation set.
+
+    Args:
+        run: Training run.
+        params: Trained parameters.
+        validation: Function that iterates over the validation batches.
+
+    Raises:
+        NotFiniteError: the loss or an error is not finite.
+    """
     assert run.valid is not None and run.valid_step is not None
     step, sums = run.valid_step, dict[str, float]()
     for shards, batch in validation():
         report = {name: float(value) for name, value in jax.device_get(step(params, batch)).items()}
         if not all(abs(value) < float("inf") for value in report.values()):
             finite = lambda b: all(abs(float(v)) < float("inf") for v in step(params, b).values())
-            raise NotFiniteError(blame(run.valid, run.mesh, shards, finite, "validation"))
+            raise NotFiniteError(not_finite_text(run.valid, run.mesh, shards, finite, "validation"))
         sums = {name: sums.get(name, 0.0) + value for name, value in report.items()}
     return mean_loss(Loss(run.config.loss), run.valid_wants, sums), mean_errors(run.valid_wants, sums)
 
 
 def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:
-    """Validates where it is due, keeps the best potential and writes the figures of the epoch."""
+    """Validate if this epoch asks for a validation, save the best potential, and write the figures of the epoch."""
     config, steps = run.config, cursor.batch
     epoch = cursor.epoch + 1
     rate = float(run.descent.rate(int(state.step) - 1)) * cursor.factor
@@ -205,27 +236,35 @@ def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Call
             row["valid_loss"], errors = validate(run, state.ema, validation)
             run.watch.validations.append(time.monotonic() - clock)
             row |= {f"valid_{name}": value for name, value in errors.items()}
-            cursor, improved = judge(config.schedule, cursor, row["valid_loss"])
+            cursor, improved = add_validation(config.schedule, cursor, row["valid_loss"])
         if improved:
             save_best(run, state)
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
-    cursor = append(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
+    cursor = append_metrics(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
     left = run.watch.seconds_left(run.descent.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
     show_epoch(run.console, row, config.epochs, left, run.valid_wants)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor
 
 
-def judge(schedule: Schedule, cursor: Cursor, loss: float) -> tuple[Cursor, bool]:
-    """Note a validation loss: whether it is the lowest so far, for how long none was, and what becomes of the learning rate."""
+def add_validation(schedule: Schedule, cursor: Cursor, loss: float) -> tuple[Cursor, bool]:
+    """Add a validation loss to the cursor, and let the schedule change the factor on the learning rate.
+
+    Returns:
+        The cursor, and whether the loss is the lowest so far.
+    """
     if cursor.best is None or loss < cursor.best:
         return cursor._replace(best=loss, stale=0, wait=0), True
     factor, wait = schedule.after_validation(cursor.factor, cursor.wait + 1)
     return cursor._replace(stale=cursor.stale + 1, factor=factor, wait=wait), False
 
 
-def append(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cursor:
-    """Adds a line to metrics.jsonl."""
+def append_metrics(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cursor:
+    """Append a line to metrics.jsonl, in place of lines that were written after the last checkpoint.
+
+    Raises:
+        OSError: the file could not be written.
+    """
     line = (json.dumps(row) + "\n").encode()
     try:
         with open(run.metrics_path, "ab") as file:
@@ -238,7 +277,11 @@ def append(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cursor:
 
 
 def save_best(run: TrainingRun, state: State) -> None:
-    """Writes the averaged parameters as best.eqp."""
+    """Write the potential with the averaged parameters as best.eqp.
+
+    Raises:
+        OSError: the file could not be written.
+    """
     try:
         eqp.save(with_params(run.potential, jax.device_get(state.ema)), run.best_path)
     except OSError as error:
@@ -246,7 +289,7 @@ def save_best(run: TrainingRun, state: State) -> None:
 
 
 def save(run: TrainingRun, state: State, cursor: Cursor) -> Cursor:
-    """Writes a checkpoint of the state and of where the run stands."""
+    """Write a checkpoint of the state and the cursor."""
     now = time.monotonic()
     if run.metrics_path.exists():
         with open(run.metrics_path, "rb") as file:

@@ -2,10 +2,11 @@
 
     L = sum_k w_k(t) <omega rho(x_k^2)>_k,    k = energy, forces, stress and whatever else is labelled and predicted
 
-x is an error in units of the term's ``scale``, per atom where the quantity is extensive, and a root mean square over the
-components of a vector (a force, of an atom) or a tensor (a stress). So rho sees lengths of vectors and tensors, and the loss
-does not change when a frame is rotated. omega is the weight of the frame; < >_k is the mean over the frames (atoms, for what
-belongs to atoms) of the whole batch that have the label: it does not depend on how a batch is spread over devices.
+x is an error in units of the term's ``scale``, per atom where the quantity is extensive, and the root mean square over the
+components of a vector (the force on an atom) or a tensor (a stress). rho thus acts on norms of vectors and tensors, and the
+loss does not change when a frame is rotated. omega is the weight of the frame. < >_k is the mean over the frames (for a
+quantity of atoms, over the atoms) of the whole batch that have the label; the mean does not depend on how a batch is spread
+over devices.
 """
 
 from __future__ import annotations
@@ -24,25 +25,30 @@ from equipot.quantities import ENERGY, LABELLED, Quantity
 
 
 def check_factor(name: str, factor: float) -> None:
-    """ValueError for a factor of a weight that makes no sense."""
+    """Check a factor of a weight.
+
+    Raises:
+        ValueError: the factor is negative or not finite.
+    """
     if not 0 <= factor < float("inf"):
         raise ValueError(f"{name} {factor} must be 0 or a positive number: it multiplies the weight")
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A weight that stays."""
+    """A constant weight."""
 
     def __call__(self, fraction: Any) -> Any:
+        """Return the factor of the weight at a share ``fraction`` of the run's steps."""
         return jnp.ones_like(fraction)
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A weight multiplied by ``factor`` from a point of the run on, such as stage two of MACE's recipe."""
+    """A weight that is multiplied by ``factor`` after a share of the run, as in stage two of MACE's recipe."""
 
     at: float = 0.75
-    """Share of the run's steps after which it acts."""
+    """Share of the run's steps after which the weight is multiplied."""
     factor: float = 10.0
 
     def __post_init__(self) -> None:
@@ -51,17 +57,18 @@ class Switch:
         check_factor("factor", self.factor)
 
     def __call__(self, fraction: Any) -> Any:
+        """Return the factor of the weight at a share ``fraction`` of the run's steps."""
         return jnp.where(fraction >= self.at, self.factor, 1.0)
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that grows (or falls) linearly from one multiple of itself to another."""
+    """A weight whose factor changes linearly from ``first`` to ``last``."""
 
     start: float = 0.0
-    """Share of the run's steps where it begins."""
+    """Share of the run's steps where the change begins."""
     stop: float = 1.0
-    """Share of the run's steps where it ends."""
+    """Share of the run's steps where the change ends."""
     first: float = 0.0
     """Factor before ``start``."""
     last: float = 1.0
@@ -76,55 +83,60 @@ class Ramp:
         check_factor("last", self.last)
 
     def __call__(self, fraction: Any) -> Any:
+        """Return the factor of the weight at a share ``fraction`` of the run's steps."""
         passed = jnp.clip((fraction - self.start) / (self.stop - self.start), 0.0, 1.0)
         return self.first + (self.last - self.first) * passed
 
 
 @dataclass(frozen=True)
 class MSE:
-    """rho(x^2) = x^2."""
+    """Squared error, rho(x^2) = x^2."""
 
     weight: float = 1.0
     scale: float | None = None
-    """Error that counts as one, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); nothing means that of its row in
-    ``equipot.quantities``."""
+    """Error with x = 1, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); None for the scale in ``equipot.quantities``."""
     schedule: Constant | Switch | Ramp = Constant()
     """Factor of the weight in the course of the run."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check_term(self)
 
     def rho(self, square: Array) -> Array:
+        """Compute rho from x^2."""
         return square
 
 
 @dataclass(frozen=True)
 class Huber:
-    """rho(x^2) = x^2 up to ``delta``, then 2 delta x - delta^2: an outlier pulls no harder than an error of delta."""
+    """Huber loss, rho(x^2) = x^2 for x up to ``delta``, else 2 delta x - delta^2, whose slope does not grow with the error."""
 
     weight: float = 1.0
     scale: float | None = None
-    """Error that counts as one, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); nothing means that of its row in
-    ``equipot.quantities``."""
+    """Error with x = 1, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); None for the scale in ``equipot.quantities``."""
     delta: float = 1.0
-    """In units of the scale."""
+    """Error x, in units of the scale, beyond which rho is linear."""
     schedule: Constant | Switch | Ramp = Constant()
     """Factor of the weight in the course of the run."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check_term(self)
         if not self.delta > 0:
             raise ValueError(f"delta {self.delta} must be positive")
 
     def rho(self, square: Array) -> Array:
-        # The square root only sees arguments beyond delta^2: its slope at zero is infinite.
+        """Compute rho from x^2."""
+        # The square root gets arguments of at least delta^2, since its slope at zero is infinite.
         far = square > self.delta**2
         length = jnp.sqrt(jnp.where(far, square, self.delta**2))
         return jnp.where(far, 2 * self.delta * length - self.delta**2, square)
 
 
-def check(term: Any) -> None:
-    """ValueError for a weight or a scale that makes no sense."""
+def check_term(term: MSE | Huber) -> None:
+    """Check weight and scale of a term.
+
+    Raises:
+        ValueError: the weight is negative or not finite, or the scale is not positive and finite.
+    """
     if not 0 <= term.weight < float("inf"):
         raise ValueError(f"weight {term.weight} must be 0 or a positive number; 0 leaves the term out")
     if term.scale is not None and not 0 < term.scale < float("inf"):
@@ -134,7 +146,7 @@ def check(term: Any) -> None:
 class Loss(Mapping[str, MSE | Huber]):
     """Terms of the loss by the name of their quantity.
 
-    What is not named has the term ``Huber()``; a weight of 0 leaves a term out, and so do data without the label.
+    A quantity that is not named has the term ``Huber()``. A term with weight 0, or without labels in the data, is left out.
 
     Raises:
         ValueError: every weight is 0.
@@ -156,14 +168,14 @@ class Loss(Mapping[str, MSE | Huber]):
         return len(self._terms)
 
     def term(self, quantity: Quantity) -> MSE | Huber:
-        """The term of a quantity."""
+        """Return the term of a quantity."""
         return self._terms.get(quantity.name, Huber())
 
     def wants(self, labelled: Sequence[Quantity], predicted: Sequence[Quantity]) -> tuple[Quantity, ...]:
-        """The quantities that count: those that the data have labels of and the model predicts, with a weight.
+        """Select the quantities that are labelled in the data, predicted by the model, and have a weight other than 0.
 
         Raises:
-            ValueError: there is none, or a term is named that the model does not predict.
+            ValueError: there is none, or a term is of a quantity that the model does not predict.
         """
         names = [row.name for row in (*LABELLED, *predicted)]
         strange = [name for name in self if name not in names]
@@ -176,25 +188,25 @@ class Loss(Mapping[str, MSE | Huber]):
         return found
 
     def weights(self, wants: Sequence[Quantity], fraction: Any) -> dict[str, Any]:
-        """w_k at a share ``fraction`` of the run, by the name of the quantity."""
+        """Compute the weights w_k at a share ``fraction`` of the run's steps, by the name of the quantity."""
         return {row.name: self.term(row).weight * self.term(row).schedule(fraction) for row in wants}
 
 
 def has_label(quantity: Quantity, batch: Batch) -> Bool[AnyArray, " rows"]:
-    """Which graphs, or which atoms, have a label of a quantity."""
+    """Return which graphs, or for a quantity of atoms which atoms, have a label of the quantity."""
     present = batch.targets.present[quantity.name]
     return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.per == "atom" else present
 
 
 def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, "rows ..."]]:
-    """Prediction less reference by the name of the quantity; zero where there is no label.
+    """Compute prediction less reference by the name of the quantity; zero where there is no label.
 
-    A row for each graph or for each atom, in the unit of the quantity, per atom where it is extensive.
+    Arrays have a row for each graph or for each atom, in the unit of the quantity, per atom where the quantity is extensive.
     """
     targets = batch.targets
     out = {}
     for row in wants:
-        # In single precision an energy that counts from the isolated atoms keeps the digits that the total would lose.
+        # In single precision the energy relative to isolated atoms keeps digits that the total energy would lose.
         value = predicted.interaction if row is ENERGY else predicted[row]
         assert value is not None, row
         error = value - targets.labels[row.name]
@@ -206,12 +218,12 @@ def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -
 
 
 def counts(batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, ""]]:
-    """How many frames, or atoms, carry each label."""
+    """Count the frames, or atoms, that have each label."""
     return {row.name: jnp.sum(has_label(row, batch)).astype(batch.graph.dtype) for row in wants}
 
 
 def term_sums(loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array], batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Sum of omega rho(x^2) for each term, over frames or atoms."""
+    """Sum omega rho(x^2) over frames or atoms, for each term."""
     out = {}
     for row in wants:
         term, error, omega = loss.term(row), errors[row.name], batch.targets.weights[row.name]
@@ -222,5 +234,5 @@ def term_sums(loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array]
 
 
 def total(weights: Mapping[str, Any], sums: Mapping[str, Any], numbers: Mapping[str, Any]) -> Any:
-    """L from the sums of its terms and the numbers of labels."""
+    """Compute the loss L from weights, sums of terms and numbers of labels, each by the name of the quantity."""
     return sum(weights[name] * sums[name] / jnp.maximum(numbers[name], 1) for name in sums)

@@ -1,4 +1,4 @@
-"""What a run needs of the memory there is, told before its first step instead of by the system that ends it."""
+"""Check, before the first step of a run, that its steps fit into memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ GIB = 2**30
 
 
 def check_steps(run: TrainingRun, state: State) -> None:
-    """Compile the steps of training and of validation for their largest batches, and compare what they need with what there is.
+    """Compile the steps of training and of validation for their largest batches, and compare their memory with the free memory.
 
     Raises:
-        ValueError: one does not fit into memory; the message says what would.
+        ValueError: a step does not fit into memory; the message names a batch size that fits.
     """
     first = [run.train.shards(batch) for batch in run.train.epoch(run.seed, 0)]
     check_step("batch_size", run, run.train_step, state, run.train, first)
@@ -29,10 +29,18 @@ def check_steps(run: TrainingRun, state: State) -> None:
 
 
 def check_step(key: str, run: TrainingRun, step: CompiledStep, state: Any, loader: Loader, batches: list[Shards]) -> None:
-    """Check one step; ``state`` is its argument before the batch, ``batches`` those it will see first.
+    """Compile one step for its largest batch and compare its memory with the free memory.
+
+    Args:
+        key: Name of the setting with the batch size.
+        run: Training run.
+        step: Step to check.
+        state: Argument of the step before the batch.
+        loader: Loader of the batches.
+        batches: Batches of the first epoch.
 
     Raises:
-        ValueError: it does not fit into memory.
+        ValueError: the step does not fit into memory.
     """
     largest = max(batches, key=lambda shards: cost(*loader.shape(shards)[:2]))
     device = run.mesh.devices.flat[0]

@@ -1,4 +1,4 @@
-"""Parameters of which a part is trained: by values of its own, or through low-rank changes."""
+"""Merging of trained parameters, and of low-rank adapters, into the parameters of a potential."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 
 
 def merge(params: Any, trained: Any) -> Any:
-    """The parameters with those that are trained in their places, adapters added to their matrices.
+    """Replace the trained parameters in a tree of parameters, and add adapters to their matrices.
 
-    ``trained`` has the form of ``params``, with what is not trained left out; in the place of a matrix it may hold an adapter,
-    the factors ``a`` and ``b`` of W + a b / sqrt(rank).
+    Args:
+        params: Parameters, a nested mapping of arrays.
+        trained: Part of such a tree with the trained arrays; in place of a matrix W there may be an adapter, a mapping with the
+            factors ``a`` and ``b`` of W + a b / sqrt(rank).
     """
     if not isinstance(trained, Mapping):
         return trained

@@ -1,4 +1,4 @@
-"""Optimisers: what moves the parameters, as optax transformations, and the average of the parameters."""
+"""Optimisers: optax transformations that update the parameters, and the average of the parameters."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ import optax
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """A rule that moves parameters. A subclass anywhere can be used as ``kind: package.module:Class``."""
+    """Base of the optimisers. A subclass in any package can be used in a config as ``kind: package.module:Class``."""
 
     builtin_kinds: ClassVar[dict[str, str]] = {
         "AdamW": "equipot.training.optimizer:AdamW",
         "AMSGrad": "equipot.training.optimizer:AMSGrad",
         "Muon": "equipot.training.optimizer:Muon",
     }
-    """What ``kind`` may say in a config, besides ``package.module:Class``."""
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
     learning_rate: float
-    """At the top of the schedule."""
+    """Highest learning rate of the schedule."""
 
     @abstractmethod
     def transformation(self, rate: Any) -> optax.GradientTransformation:
         """Build the optax transformation whose updates are added to the parameters, such as ``optax.adam(rate)``.
 
-        ``rate`` is the learning rate of the step at hand, a scalar that may be traced: the form of the state must not depend on
-        it. ``update`` gets the gradient (clipped), its state and the parameters; a transformation that takes more is given
-        ``value``, the loss, ``grad``, the gradient (not clipped), and ``value_fn(params)``, the loss of the batch for other
-        parameters, of which ``jax.value_and_grad`` can be taken.
+        ``rate`` is the learning rate of the step, a scalar that may be traced: the structure of the state must not depend on
+        ``rate``. The method ``update`` of the transformation gets the clipped gradient, its state and the parameters. A
+        transformation with extra arguments also gets ``value``, the loss; ``grad``, the gradient without clipping; and
+        ``value_fn(params)``, the loss of the batch as a function of the parameters, differentiable by ``jax.value_and_grad``.
         """
 
     def average(self, average: Any, params: Any, state: Any, decay: float, step: Any) -> Any:
-        """Choose the parameters that are validated and saved after a step.
+        """Compute the parameters that are validated and saved after a step.
 
         Args:
-            average: the same after the step before; a tree like ``params``.
-            params: parameters after the step.
-            state: state of ``transformation`` after the step.
-            decay: ``training.ema``; 0 where it is switched off.
-            step: number of steps before this one.
+            average: Result of this method after the step before; a tree like ``params``.
+            params: Parameters after the step.
+            state: State of ``transformation`` after the step.
+            decay: Decay of the moving average, ``training.ema``; 0 for no average.
+            step: Number of steps before this step.
         """
         return moving_average(average, params, decay, step)
 
 
 def moving_average(average: Any, params: Any, decay: float, step: Any) -> Any:
-    """Update an exponential moving average; in early steps it forgets faster, so that the start leaves no trace."""
+    """Update an exponential moving average with a decay of at most (1 + step) / (10 + step), which forgets the start."""
     kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, average, 1.0 - kept)
 
@@ -58,12 +58,15 @@ class AdamW(Optimizer):
     """Adam with decoupled weight decay, Loshchilov & Hutter, arXiv:1711.05101."""
 
     learning_rate: float = 5e-3
-    """At the top of the schedule."""
+    """Highest learning rate of the schedule."""
     beta1: float = 0.9
+    """Decay of the average of the gradient."""
     beta2: float = 0.999
+    """Decay of the average of the squared gradient."""
     epsilon: float = 1e-8
+    """Constant added to the root of the averaged squared gradient."""
     weight_decay: float = 1e-6
-    """Pull towards zero of every weight that is a matrix; biases and scalars are left alone."""
+    """Weight decay of matrices; biases and scalars do not decay."""
 
     def __post_init__(self) -> None:
         check_adam(self)
@@ -74,7 +77,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class AMSGrad(AdamW):
-    """AdamW whose second moment never falls, Reddi et al., arXiv:1904.09237."""
+    """AdamW with a second moment that never decreases, Reddi et al., arXiv:1904.09237."""
 
     def transformation(self, rate: Any) -> optax.GradientTransformation:
         return descend(optax.scale_by_amsgrad(self.beta1, self.beta2, self.epsilon), self.weight_decay, rate)
@@ -82,21 +85,24 @@ class AMSGrad(AdamW):
 
 @dataclass(frozen=True)
 class Muon(Optimizer):
-    """Momentum made orthogonal, so that every direction of a weight matrix moves alike.
+    """Orthogonalised momentum: the singular values of the change of a weight matrix are nearly equal.
 
     Jordan et al., kellerjordan.github.io/posts/muon, 2024; with steps of one size for all shapes, Liu et al., arXiv:2502.16982.
-    Whatever is no matrix in its last two axes (biases, weights of single paths) is moved by Adam at the same rate.
+    Arrays whose last two axes are not a matrix (biases, weights of single paths) are updated by Adam with the learning rate.
     """
 
     learning_rate: float = 1e-2
     """Root mean square of the change of a weight in a step, at the top of the schedule."""
     momentum: float = 0.95
+    """Decay of the momentum of matrices."""
     beta1: float = 0.9
-    """Of Adam, as beta2."""
+    """Decay of Adam's average of the gradient."""
     beta2: float = 0.99
+    """Decay of Adam's average of the squared gradient."""
     epsilon: float = 1e-8
+    """Constant that avoids a division by zero."""
     weight_decay: float = 1e-6
-    """Pull towards zero of every weight that is a matrix; biases and scalars are left alone."""
+    """Weight decay of matrices; biases and scalars do not decay."""
 
     def __post_init__(self) -> None:
         check_adam(self)
@@ -112,18 +118,21 @@ class Muon(Optimizer):
             muon_weight_dimension_numbers=matrices,
             consistent_rms=1.0,
         )
-        # The library descends by itself; the decay is added to the direction of ascent.
+        # The library's updates point downhill; ``descend`` takes the opposite direction and adds the decay.
         return descend(optax.chain(rule, optax.scale(-1.0)), self.weight_decay, rate)
 
 
 def matrices(params: Any) -> Any:
-    """Name the axes of the matrices that each array stacks; None for an array without a matrix."""
+    """Return the axes of the matrices in each array, its last two; None for an array without matrices."""
     axes = lambda x: optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
     return jax.tree.map(lambda x: axes(x) if x.ndim >= 2 and min(x.shape[-2:]) > 1 else None, params)
 
 
 def descend(rule: optax.GradientTransformation, weight_decay: float, rate: Any) -> optax.GradientTransformation:
-    """Move by -rate (u + weight_decay p), u the direction of ``rule``; only matrices p decay. The state is that of ``rule``."""
+    """Build the update -rate (u + weight_decay p) from the direction u of ``rule``; only matrices p decay.
+
+    The state of the transformation is the state of ``rule``.
+    """
     decay = optax.add_decayed_weights(weight_decay, lambda params: jax.tree.map(lambda x: jnp.ndim(x) >= 2, params))
 
     def update(gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -135,10 +144,10 @@ def descend(rule: optax.GradientTransformation, weight_decay: float, rate: Any) 
 
 
 def check_adam(optimizer: AdamW | Muon) -> None:
-    """Check the hyper-parameters that rules with Adam in them share.
+    """Check the hyper-parameters of an optimiser that uses Adam.
 
     Raises:
-        ValueError: one that cannot train.
+        ValueError: a hyper-parameter is out of range.
     """
     check_learning_rate(optimizer.learning_rate)
     if not 0 <= optimizer.weight_decay < float("inf"):
@@ -153,17 +162,17 @@ def check_learning_rate(rate: float) -> None:
     """Check a highest learning rate.
 
     Raises:
-        ValueError: it cannot train.
+        ValueError: the learning rate is not positive and finite.
     """
     if not 0 < rate < float("inf"):
         raise ValueError(f"learning_rate {rate} must be positive")
 
 
 def check_share(name: str, value: float) -> None:
-    """Check the share of an average that stays from one step to the next.
+    """Check the decay of an average, the share that remains from one step to the next.
 
     Raises:
-        ValueError: it is no such share.
+        ValueError: the share is not at least 0 and below 1.
     """
     if not 0 <= value < 1:
         raise ValueError(f"{name} {value} must lie between 0 and 1: it is the share of the average that stays")

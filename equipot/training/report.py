@@ -1,4 +1,4 @@
-"""What a finished run leaves to look at: an error table, learning curves and parity plots."""
+"""Report of a finished run: an error table, learning curves and parity plots."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from equipot.structure import Structure
 from equipot.training.errors import Table, table_text
 
 MOST_POINTS = 20000
-"""Points of a parity plot; of more, an even selection is drawn."""
+"""Largest number of points of a parity plot; of more points, an even selection is drawn."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
+    """Read the lines of metrics.jsonl."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def plain_log_scale(axis: Any) -> None:
-    """A logarithmic y axis with ordinary numbers at 1, 2 and 5."""
+    """Make the y axis logarithmic, with labels 1, 2 and 5 per decade as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_yscale("log")
@@ -36,7 +36,13 @@ def plain_log_scale(axis: Any) -> None:
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, quantities: Sequence[Quantity] = LABELLED) -> None:
-    """Loss and mean absolute errors against the epoch, training and validation."""
+    """Plot loss and mean absolute errors of training and validation against the epoch.
+
+    Args:
+        rows: Lines of metrics.jsonl.
+        path: File of the figure.
+        quantities: Quantities whose errors are plotted.
+    """
     import matplotlib
 
     panels = [("loss", "loss", 1.0)]
@@ -67,9 +73,15 @@ def parity(
     title: str = "",
     atomic_energies: Mapping[int, float] | None = None,
 ) -> None:
-    """Predicted against reference values of every quantity that both have.
+    """Plot predicted against reference values of every quantity that both have.
 
-    With ``atomic_energies`` (eV by Z), energies are drawn less E0: else elements hide everything there is to see.
+    Args:
+        references: Structures with reference labels.
+        predictions: These structures with predictions as labels.
+        path: File of the figure.
+        title: Title of the figure.
+        atomic_energies: Isolated-atom energies (eV by Z), which are subtracted from energies; else the range of the plot is
+            dominated by differences between elements.
     """
     import matplotlib
 
@@ -103,18 +115,21 @@ class Panel(NamedTuple):
 
     title: str
     reference: np.ndarray
+    """Reference values, (points,), in ``unit``."""
     predicted: np.ndarray
+    """Predicted values, (points,), in ``unit``."""
     unit: str
-    """Of the axes."""
+    """Unit of the axes."""
     error_unit: str
+    """Unit of the mean errors."""
     factor: float
-    """From the unit of the axes to that of the errors."""
+    """Factor from ``unit`` to ``error_unit``."""
 
 
 def parity_data(
     references: Sequence[Structure], predictions: Sequence[Structure], atomic_energies: Mapping[int, float] | None
 ) -> list[Panel]:
-    """A panel for each quantity that both have, all components of all values in one row."""
+    """Make a panel for each quantity that both have, with a point for each component of each value; see ``parity``."""
     pairs = [(references[k], p) for k, p in enumerate(predictions)]
     less = "" if atomic_energies is None else ", less isolated atoms"
     out = []
@@ -144,10 +159,17 @@ def write_report(
     atomic_energies: Mapping[int, float] | None = None,
     before: Mapping[str, Table] | None = None,
 ) -> str:
-    """Writes report.md with its plots into the folder of a run; returns the error table as text.
+    """Write report.md and its plots into the folder of a run.
 
-    ``sets`` holds the table, the references and the predictions of each set by its name, ``before`` the tables of the potential
-    that a fine-tuning began with.
+    Args:
+        out: Folder of the run.
+        facts: Entries of the list at the top of the report.
+        sets: Error table, references and predictions of each set, by name.
+        atomic_energies: Isolated-atom energies (eV by Z), subtracted from energies in parity plots.
+        before: Error tables of the base of a fine-tuning, by set.
+
+    Returns:
+        The error table as text.
     """
     rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
     lines = ["# Training report", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]

@@ -1,4 +1,4 @@
-"""A training run from its config to its report."""
+"""Training run, from its config to its report."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ from equipot.training.report import write_report
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
 
 FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size")
-"""Training keys that may change between a run and its resumption."""
+"""Keys of ``training`` that may change between a run and its resumption."""
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
     "time limit": "stopped by training.max_minutes before its last epoch; --resume goes on",
 }
+"""Message for each reason of the end of a run."""
 
 
 def train(
@@ -50,22 +51,23 @@ def train(
     progress: TextIO | bool | None = True,
     prepare: Callable[[TrainConfig], Beginning] = from_scratch,
 ) -> Path:
-    """Fit a potential and leave a folder with best.eqp, metrics.jsonl, config.yaml, checkpoints and a report.
+    """Fit a potential and write best.eqp, metrics.jsonl, config.yaml, checkpoints and a report into a folder.
 
     Args:
-        out: the folder of the run.
-        resume: go on from the newest checkpoint in the folder.
-        progress: where the run reports: True means standard output, None or False silence.
-        prepare: how the run begins; ``equipot.finetune.fine_tune`` begins with an existing potential.
+        config: Settings of the run.
+        out: Folder of the run.
+        resume: Whether to continue from the newest checkpoint in the folder.
+        progress: Stream for messages; True for standard output, None or False for no messages.
+        prepare: Function that prepares the run; ``equipot.finetune.fine_tune`` starts from an existing potential.
 
     Returns:
         Path of best.eqp.
 
     Raises:
         ValueError: data, config or checkpoint do not fit.
-        NotFiniteError: the loss is not finite; the message names the frames, the last good state is kept.
-        OSError: something could not be read or written.
-        KeyboardInterrupt: Ctrl-C; ``resume`` goes on from there.
+        NotFiniteError: the loss is not finite; the message names the frames, and the last good state is saved.
+        OSError: a file could not be read or written.
+        KeyboardInterrupt: the user pressed Ctrl-C; the state is saved for ``resume``.
     """
     began, out = time.monotonic(), Path(out)
     if config.dtype == "float64":
@@ -97,7 +99,7 @@ def train(
 
 
 def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> TrainingRun:
-    """Batches, compiled steps and whatever else a run needs."""
+    """Plan the batches of a run, make its steps, and open its logger."""
     config, potential, sets = beginning.config, beginning.potential, beginning.frames
     settings, frames, energies = config.training, sets["train"], beginning.dataset.atomic_energies
     devices = device_count(settings, len(frames))
@@ -124,7 +126,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
 
 
 def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
-    """What a checkpoint belongs to: the settings, the data and the base that its numbers follow from."""
+    """Return the identity of a run: settings, data and base on which its numbers depend, stored with each checkpoint."""
     config, base = beginning.config, beginning.base
     settings = configs.dump(config)
     settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
@@ -138,10 +140,10 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
 
 
 def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Cursor]:
-    """The first state, or that of the newest checkpoint.
+    """Make the first state and cursor of a run, or with ``resume`` read the newest checkpoint.
 
     Raises:
-        ValueError: the checkpoint belongs to another config or other data; the message says which.
+        ValueError: the checkpoint belongs to another config or other data; the message lists the differences.
     """
     state = first_state(trained.params, run.descent)
     found = checkpoint.newest(run.out / "checkpoints") if resume else None
@@ -151,7 +153,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
         return replicate(run.mesh, state), Cursor()
     old, new = found.record["run"], run.identity
     if found.earlier:
-        old, new = in_present_words(old), {**new, "data": without_base(new["data"])}
+        old, new = identity_of_earlier(old), {**new, "data": without_base(new["data"])}
     changed = checkpoint.differences(old["config"], new["config"])
     if different := checkpoint.differences(old["data"], new["data"]):
         changed += [*checkpoint.differences(old["paths"], new["paths"], "data"), *different]
@@ -167,10 +169,10 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     return replicate(run.mesh, checkpoint.restore(state, found)), cursor
 
 
-def in_present_words(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity in a checkpoint of an earlier version, with fields called as today, and new ones at their defaults.
+def identity_of_earlier(identity: dict[str, Any]) -> dict[str, Any]:
+    """Convert the identity in a checkpoint of an earlier version to present names, with defaults for new fields.
 
-    The digest of a base is of the words in which its term was written, and so cannot be compared.
+    The hash of a base depends on names of fields and cannot be converted; the result lacks this hash.
     """
     config = dict(identity["config"])
     config["training"] = configs.dump(configs.build(TrainingConfig, config["training"]))
@@ -183,12 +185,12 @@ def in_present_words(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_base(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave the digest of a base out of what tells data apart."""
+    """Drop the hash of a base from the data of an identity."""
     return {name: value for name, value in data.items() if not name.startswith("base")}
 
 
 def announce(run: TrainingRun, beginning: Beginning) -> None:
-    """Says what is going to happen: data, size of the model, what of it is trained, batches, padding."""
+    """Print a summary of the run: data, size of the model, trained parameters, batches and padding."""
     train, valid, potential, say = run.train, run.valid, run.potential, run.console.say
     if beginning.dataset.report:
         say(str(beginning.dataset.report))
@@ -213,12 +215,12 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
 
 
 def count_numbers(tree: Any) -> int:
-    """Numbers in a tree of arrays."""
+    """Count the numbers in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def trained_text(potential: Potential, trained: Trained) -> str:
-    """How much of the parameters is trained."""
+    """Return a message with the number of trained parameters."""
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
     compressed = isinstance(potential.term, Network) and potential.term.radial.table is not None
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
@@ -227,12 +229,12 @@ def trained_text(potential: Potential, trained: Trained) -> str:
 
 
 def padding(loader: Loader, seed: int) -> float:
-    """Share of padding in the first epoch."""
+    """Return the share of padding in the batches of the first epoch."""
     return loader.padding(loader.epoch(seed, 0))
 
 
 def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
-    """The error table, on the console and in report.md, with plots; after fine-tuning, beside the errors of the base."""
+    """Evaluate the best potential, and write errors.json and report.md; after fine-tuning, with the errors of the base."""
     potential, dataset, base = eqp.load(run.best_path), beginning.dataset, beginning.base
     sets = {
         label(kind, head): frames

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the share of the highest learning rate at each step of a run."""
+"""Learning-rate schedules: the learning rate at each step of a run, as a share of the highest learning rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optax
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """How the learning rate goes in the course of a run. A subclass anywhere can be used as ``kind: package.module:Class``."""
+    """Base of the schedules. A subclass in any package can be used in a config as ``kind: package.module:Class``."""
 
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Cosine": "equipot.training.schedule:Cosine",
@@ -19,30 +19,35 @@ class Schedule(ABC):
         "Plateau": "equipot.training.schedule:Plateau",
         "Flat": "equipot.training.schedule:Flat",
     }
-    """What ``kind`` may say in a config, besides ``package.module:Class``."""
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
     follows_validation: ClassVar[bool] = False
-    """Whether ``after_validation`` does anything: validation frames must then be there."""
+    """Whether ``after_validation`` changes the learning rate, which needs validation frames."""
 
     @abstractmethod
     def __call__(self, step: Any, steps: int) -> Any:
-        """Share of the highest learning rate for the step that follows ``step`` of all ``steps``; ``step`` may be traced."""
-
-    def after_validation(self, factor: float, wait: int) -> tuple[float, int]:
-        """Change the rate after a validation without improvement.
+        """Compute the share of the highest learning rate for a step.
 
         Args:
-            factor: what multiplies the learning rate besides the schedule.
-            wait: validations since the last improvement or the last change of ``factor``, this one included.
+            step: Number of steps before this step; may be traced.
+            steps: Number of steps of the run.
+        """
+
+    def after_validation(self, factor: float, wait: int) -> tuple[float, int]:
+        """Change the factor on the learning rate after a validation without improvement.
+
+        Args:
+            factor: Factor on the scheduled learning rate.
+            wait: Number of validations since the last improvement or the last change of ``factor``, this validation included.
 
         Returns:
-            ``factor`` and ``wait`` from here on.
+            New values of ``factor`` and ``wait``.
         """
         return factor, wait
 
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """A linear rise from zero, and then the curve of a subclass."""
+    """Base of the schedules that start with a linear rise from zero and continue with the curve of a subclass."""
 
     warmup: float = 0.01
     """Share of the run in which the learning rate rises from zero."""
@@ -53,7 +58,7 @@ class Warmup(Schedule):
 
     @abstractmethod
     def curve(self, steps: int) -> optax.Schedule:
-        """Share of the highest learning rate by the number of steps since the warm-up, which left ``steps`` of them."""
+        """Return the share of the highest learning rate as a function of the steps since the warm-up, of ``steps`` in all."""
 
     def __call__(self, step: Any, steps: int) -> Any:
         warm = round(self.warmup * steps)
@@ -66,7 +71,7 @@ def check_final(final: float) -> None:
     """Check the last learning rate, as a share of the highest.
 
     Raises:
-        ValueError: it is no such share.
+        ValueError: the share is not from 0 to 1.
     """
     if not 0 <= final <= 1:
         raise ValueError(f"final {final} must lie between 0 and 1: it is a share of the learning rate")
@@ -74,7 +79,7 @@ def check_final(final: float) -> None:
 
 @dataclass(frozen=True)
 class Flat(Warmup):
-    """The learning rate stays where it is after the warm-up."""
+    """Constant learning rate after the warm-up."""
 
     def curve(self, steps: int) -> optax.Schedule:
         return optax.constant_schedule(1.0)
@@ -82,7 +87,7 @@ class Flat(Warmup):
 
 @dataclass(frozen=True)
 class Cosine(Warmup):
-    """Half a cosine from the learning rate to a share ``final`` of it, Loshchilov & Hutter, arXiv:1608.03983."""
+    """Half a cosine from the highest to the last learning rate, Loshchilov & Hutter, arXiv:1608.03983."""
 
     final: float = 0.01
     """Last learning rate, as a share of the highest."""
@@ -97,7 +102,7 @@ class Cosine(Warmup):
 
 @dataclass(frozen=True)
 class Exponential(Warmup):
-    """A geometric fall from the learning rate to a share ``final`` of it."""
+    """Exponential decay from the highest to the last learning rate."""
 
     final: float = 0.01
     """Last learning rate, as a share of the highest."""
@@ -114,12 +119,12 @@ class Exponential(Warmup):
 
 @dataclass(frozen=True)
 class Plateau(Warmup):
-    """The learning rate is multiplied by ``factor`` when the validation loss has not improved for ``patience`` validations."""
+    """Learning rate that is multiplied by ``factor`` when the validation loss has not improved for ``patience`` validations."""
 
     follows_validation: ClassVar[bool] = True
     factor: float = 0.8
     patience: int = 10
-    """Validations."""
+    """Number of validations without improvement before the learning rate is reduced."""
     final: float = 0.01
     """Lowest learning rate, as a share of the highest."""
 

@@ -1,4 +1,4 @@
-"""One step of training and of validation over all local devices: each takes a slice of the batch along the leading axis."""
+"""Steps of training and of validation over all local devices, each of which takes a slice of the batch."""
 
 from __future__ import annotations
 
@@ -25,53 +25,54 @@ AXIS = "devices"
 
 
 class State(NamedTuple):
-    """Everything that a step changes."""
+    """State of the training, changed by each step."""
 
     params: Any
-    """What is trained of the potential's parameters."""
+    """Trained parameters, see ``merge.merge``."""
     moments: Any
     """State of the optimiser."""
     ema: Any
-    """Average of the parameters: what is evaluated and saved."""
+    """Average of the trained parameters, which is validated and saved."""
     step: Any
-    """Number of steps taken."""
+    """Number of steps taken, an int32 scalar."""
     ok: Any
-    """False once a loss or gradient was not finite: from there on nothing changes any more."""
+    """Whether all losses and gradients so far were finite, a boolean scalar. If False, further steps change nothing."""
 
 
 def mesh_of(devices: int) -> Mesh:
-    """The first local devices in a row."""
+    """Make a one-dimensional mesh of the first ``devices`` local devices."""
     return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
 
 
 def place(mesh: Mesh, batch: Any) -> Any:
-    """A stacked batch, each device its own slice."""
+    """Put a batch with a leading axis of devices on the devices of the mesh, one slice on each."""
     return jax.device_put(batch, NamedSharding(mesh, P(AXIS)))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Put a copy of a tree of arrays on each device of the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
 def first_state(params: Any, descent: Descent) -> State:
-    """Make the state before the first step, in arrays of its own: a step is donated its state."""
+    """Make the state before the first step, with copies of all arrays, since a step overwrites the arrays of its state."""
     copy = lambda tree: jax.tree.map(jnp.array, tree)
     return State(copy(params), copy(descent.init(params)), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
 
 
 def with_params(potential: Potential, trained: Any) -> Potential:
-    """The potential with what is trained of its parameters, see ``merge``."""
+    """Return the potential with trained parameters, see ``merge.merge``."""
     return potential.replace(variables={**potential.variables, "params": merge(potential.params, trained)})
 
 
 def sum_devices(tree: Any) -> Any:
-    """The sum over devices of a tree of real numbers: one message instead of one for each leaf."""
+    """Sum a tree of real numbers over devices, in one message instead of one for each leaf."""
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.psum(flat, AXIS))
 
 
-def figures(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) -> dict[str, Any]:
-    """Sums that mean errors are made of: number of labelled values, absolute and squared errors."""
+def error_sums(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) -> dict[str, Any]:
+    """Sum labelled values, absolute and squared errors of each quantity, for ``mean_errors``."""
     numbers = counts(batch, wants)
     out = {}
     for row in wants:
@@ -83,12 +84,12 @@ def figures(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) -> 
 
 
 class CompiledStep:
-    """A step as a function of what changes: a state or parameters, a batch and, in training, a factor on the learning rate.
+    """A step with fixed variables of the potential: a function of a state or parameters, a batch, and further factors.
 
     Args:
-        function: the compiled function of (state, variables, batch, factors ...).
-        variables: of the potential, on all devices.
-        factors: examples of the arguments after the batch.
+        function: Jitted function of (state, variables, batch, *factors).
+        variables: Variables of the potential, on all devices.
+        factors: Examples of the arguments after the batch: in training, the factor on the learning rate.
     """
 
     def __init__(self, function: Any, variables: Any, factors: tuple[Any, ...] = ()):
@@ -101,8 +102,11 @@ class CompiledStep:
         return function(state, self.variables, batch, *given)
 
     def compile(self, state: Any, batch: Batch) -> int:
-        """Compile the step for the shape of a batch before it runs; returns the bytes that it needs on each device besides its
-        arguments, 0 where XLA does not say."""
+        """Compile the step for the shape of a batch.
+
+        Returns:
+            Memory (bytes) that the step needs on each device besides its arguments; 0 if XLA does not tell.
+        """
         compiled = self.function.lower(state, self.variables, batch, *self.factors).compile()
         self.ahead[batch.graph.neighbors.shape] = compiled
         said = compiled.memory_analysis()
@@ -112,10 +116,10 @@ class CompiledStep:
 def make_train_step(
     potential: Potential, loss: Loss, wants: tuple[Quantity, ...], descent: Descent, mesh: Mesh
 ) -> CompiledStep:
-    """``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
+    """Make ``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
 
-    A step whose loss or gradient is not finite changes nothing, says so in ``report["finite"]``, and holds up every step after
-    it. The state passed in is donated.
+    A step with a loss or gradient that is not finite changes nothing but ``state.ok``, which makes all later steps change
+    nothing; ``report["finite"]`` is then False. The state passed in is donated.
     """
 
     names = tuple(row.name for row in wants)
@@ -129,10 +133,10 @@ def make_train_step(
             model = with_params(potential.replace(variables=variables), params)
             errors = residuals(evaluate(model, batch.graph, names), batch, wants)
             sums = term_sums(loss, wants, errors, batch)
-            return total(weights, sums, numbers), (sums, figures(errors, batch, wants))
+            return total(weights, sums, numbers), (sums, error_sums(errors, batch, wants))
 
-        # Each device differentiates its own share of the loss, in which the counts of the whole batch are constants; the
-        # shares add up. A psum inside what is differentiated would count every device's gradient once per device.
+        # Each device differentiates its share of the loss, in which the counts of the whole batch are constants; the shares
+        # add up. A psum inside the differentiated function would count every device's gradient once per device.
         (value, (sums, seen)), gradient = jax.value_and_grad(share, has_aux=True)(state.params)
         value, sums, seen, gradient = sum_devices((value, sums, seen, gradient))
         norm = optax.tree.norm(gradient)
@@ -149,7 +153,7 @@ def make_train_step(
 
 
 def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
-    """Make the loss of a whole batch as a function of the parameters, with its gradient, from one device's share of it."""
+    """Make the differentiable loss of a whole batch, a function of the parameters, from one device's share of the loss."""
 
     @jax.custom_vjp
     def whole(params: Any) -> Any:
@@ -159,13 +163,13 @@ def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], An
         (value, _), gradient = jax.value_and_grad(share, has_aux=True)(params)
         return sum_devices((value, gradient))
 
-    # The rule of its own keeps psum out of what is differentiated, as in the step.
+    # The custom rule keeps psum out of the differentiated function, as in the step.
     whole.defvjp(forward, lambda gradient, tangent: (jax.tree.map(lambda x: tangent * x, gradient),))
     return whole
 
 
 def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tuple[Any, Callable[[Any], Any]]) -> State:
-    """Take one step along a gradient; ``loss`` is the value and the function of the parameters."""
+    """Take one step along a gradient; ``loss`` is the loss and the loss as a function of the parameters."""
     value, value_fn = loss
     rate = descent.rate(state.step) * factor
     params, moments = descent.move(gradient, state.moments, state.params, rate, value=value, grad=gradient, value_fn=value_fn)
@@ -173,7 +177,7 @@ def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tu
 
 
 def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...], mesh: Mesh) -> CompiledStep:
-    """``step(params, batch) -> report`` with the sums that a loss and mean errors over many batches are made of."""
+    """Make ``step(params, batch) -> report``, the sums for ``mean_loss`` and ``mean_errors``."""
 
     names = tuple(row.name for row in wants)
 
@@ -183,7 +187,7 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...
         errors = residuals(evaluate(model, batch.graph, names), batch, wants)
         terms = {f"{name}_sum": x for name, x in term_sums(loss, wants, errors, batch).items()}
         terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
-        return sum_devices({**terms, **figures(errors, batch, wants)})
+        return sum_devices({**terms, **error_sums(errors, batch, wants)})
 
     mapped = jax.shard_map(valid_step, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     variables = replicate(mesh, potential.variables)
@@ -192,7 +196,7 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...
 
 
 def mean_errors(wants: Sequence[Quantity], sums: Mapping[str, float]) -> dict[str, float]:
-    """MAE and RMSE from ``figures`` summed over batches, in the units of the quantities, per atom where they are extensive."""
+    """Compute MAE and RMSE from ``error_sums`` added up over batches, in the units of the quantities, per atom if extensive."""
     out = {}
     for row in wants:
         n = sums.get(f"{row.name}_n", 0)
@@ -203,7 +207,16 @@ def mean_errors(wants: Sequence[Quantity], sums: Mapping[str, float]) -> dict[st
 
 
 def mean_loss(loss: Loss, wants: Sequence[Quantity], sums: Mapping[str, float], fraction: float = 1.0) -> float:
-    """The loss over many batches, with the weights of the end of the run: comparable from first epoch to last."""
+    """Compute the loss over many batches with the weights at a share ``fraction`` of the run.
+
+    With the weights of the end of the run, losses of all epochs can be compared.
+
+    Args:
+        loss: Terms of the loss.
+        wants: Quantities in the loss.
+        sums: Reports of ``make_valid_step``, added up over batches.
+        fraction: Share of the run's steps at which weights are taken.
+    """
     weights = loss.weights(wants, fraction)
     found = [row.name for row in wants if f"{row.name}_sum" in sums]
     return float(sum(weights[n] * sums[f"{n}_sum"] / max(sums[f"{n}_count"], 1) for n in found))

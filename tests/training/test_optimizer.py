@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from equipot.training.descent import Descent
-from equipot.training.loop import judge
+from equipot.training.loop import add_validation
 from equipot.training.optimizer import AdamW, AMSGrad, Muon, moving_average
 from equipot.training.progress import Cursor
 from equipot.training.schedule import Cosine, Exponential, Flat, Plateau
@@ -42,7 +42,7 @@ def test_plateau_lowers_the_rate_after_its_patience_and_not_below_its_end():
     schedule = Plateau(factor=0.5, patience=2, final=0.2)
     cursor, factors = Cursor(), []
     for loss in [1.0, 2, 2, 2, 2, 2, 2, 0.5, 2, 2, 2, 2]:
-        cursor, improved = judge(schedule, cursor, loss)
+        cursor, improved = add_validation(schedule, cursor, loss)
         assert improved == (loss in (1.0, 0.5))
         factors.append(cursor.factor)
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.2, 0.2]

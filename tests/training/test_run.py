@@ -140,15 +140,15 @@ def test_time_limit_stops_cleanly_and_resumes_exactly(whole, tmp_path, monkeypat
 def test_ctrl_c_leaves_a_state_to_resume_from(whole, tmp_path, monkeypatch):
     from equipot.training import loop
 
-    out, settle = tmp_path / "run", loop.settle
+    out, add_report = tmp_path / "run", loop.add_report
 
     def interrupted(run, state, cursor, *rest):
         if cursor.epoch == 2 and not (out / "pressed").exists():
             (out / "pressed").touch()
             os.kill(os.getpid(), signal.SIGINT)
-        return settle(run, state, cursor, *rest)
+        return add_report(run, state, cursor, *rest)
 
-    monkeypatch.setattr(loop, "settle", interrupted)
+    monkeypatch.setattr(loop, "add_report", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny.run(out, {"checkpoint": {"seconds": 1e9}})
     tiny.run(out, {"checkpoint": {"seconds": 1e9}}, resume=True)
