@@ -1,4 +1,4 @@
-"""Checkpoints of other programs as potentials of equipot, without those programs and without running anything in the files."""
+"""Conversion of other programs' checkpoints to potentials of equipot, without these programs and without running their code."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from equipot.models import shapes
 from equipot.potential import Potential
 
 TORCH = {"SevenNet": sevennet, "MACE": mace_torch, "NequIP": nequip}
-"""Programs whose checkpoints are torch files."""
+"""Readers of checkpoints that are torch files, by program."""
 CLASSES = ("mace", "e3nn", "torch")
-"""Packages whose classes may stand in a file, as names and data; nothing of them is imported."""
+"""Packages whose classes a file may name; they are read as inert ``Record``, and the packages are not imported."""
 
 
 def convert(source: str | Path, head: str | None = None) -> Potential:
-    """The potential in a checkpoint of another program, in double precision.
+    """Convert a checkpoint of another program to a potential in double precision.
 
-    Read are those of SevenNet (``.pth``), MACE (``.model``), Nequix (``.nqx``) and NequIP since 0.7 (``.ckpt``, and packages,
-    ``.nequip.zip``); of NequIP's the averaged weights (EMA) where there are any, with which it computes itself.
-    ``head`` chooses the level of theory where a model has several: MACE's head (without it, all are kept), SevenNet's modality
-    (which has to be chosen). The metadata record the file's name, SHA-256 and precision.
+    Checkpoints of SevenNet (``.pth``), MACE (``.model``), Nequix (``.nqx``) and NequIP since 0.7 (``.ckpt``, and packages,
+    ``.nequip.zip``) can be converted. From a NequIP checkpoint with averaged weights (EMA) the averages are taken, with which
+    NequIP itself predicts. The metadata record the file's name, SHA-256 and precision.
+
+    Args:
+        source: Path of the checkpoint.
+        head: Level of theory of a model with several: a head of MACE (with None, all heads are converted), or a modality of
+            SevenNet (required).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not such a checkpoint, is damaged, holds anything but plain data, or uses something that
-            cannot be converted; the message says what.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a checkpoint of these programs, is damaged, holds more than plain data, or uses a feature
+            that cannot be converted; the message says which.
     """
     path = Path(source)
     if not path.is_file():
@@ -54,7 +58,7 @@ def convert(source: str | Path, head: str | None = None) -> Potential:
 
 
 def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
-    """The program that wrote a checkpoint, its potential and its precision."""
+    """Read a checkpoint; return the program that wrote the checkpoint, the potential, and the precision of its weights."""
     if nequix.recognise(path):
         if head is not None:
             raise ValueError(f"head {head!r}: Nequix has only one level of theory; leave the head out")
@@ -70,9 +74,10 @@ def _read(path: Path, head: str | None) -> tuple[str, Potential, str]:
 
 
 def check_shapes(potential: Potential) -> None:
-    """
+    """Check the shapes of a potential's variables against its term.
+
     Raises:
-        ValueError: the variables are not those that the term has; what is missing or different is named.
+        ValueError: a variable is missing, not a variable of the term, or has another shape; the message names the variable.
     """
     expected = shapes(potential.term)
     found = {path: leaf.shape for path, leaf in flatten_dict(potential.variables, sep="/").items()}

@@ -1,4 +1,4 @@
-"""The last step of a conversion: what the converted potential says, beside what its source said of the same structures."""
+"""Comparison of a converted potential with reference values of the original program for a set of structures."""
 
 from __future__ import annotations
 
@@ -16,31 +16,35 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 
 LIMITS = {"float64": (1e-6, 1e-5, 1e-7), "float32": (1e-5, 1e-3, 1e-5)}
-"""Largest deviations allowed, eV/atom, eV/Å and eV/Å^3, by the precision that the potential computes in."""
+"""Largest allowed deviations of energy (eV/atom), forces (eV/Å) and stress (eV/Å^3), by the precision of the potential."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Largest deviations from the reference values."""
+    """Largest deviations of a potential from reference values."""
 
     energy: float
-    """eV/atom."""
+    """Deviation of the energy (eV/atom)."""
     forces: float
-    """eV/Å."""
+    """Deviation of a component of the forces (eV/Å)."""
     stress: float | None
-    """eV/Å^3; None without a periodic structure."""
+    """Deviation of a component of the stress (eV/Å^3); None without a periodic structure."""
     worst: str
-    """The structure whose forces deviate most."""
+    """Name of the structure with the largest deviation of forces."""
     structures: int
+    """Number of structures."""
     elements: int
+    """Number of different elements in the structures."""
     dtype: str
+    """Precision of the potential."""
     by: str
-    """What computed the reference values."""
+    """Program that computed the reference values, and its version."""
 
     @property
     def passed(self) -> bool:
+        """Whether all deviations are within ``LIMITS``."""
         found = (self.energy, self.forces, self.stress or 0.0)
-        # A comparison with NaN is false: what is not a number does not pass.
+        # A comparison with NaN is false: a deviation of NaN does not pass.
         return all(value <= limit for value, limit in zip(found, LIMITS[self.dtype], strict=True))
 
     def __str__(self) -> str:
@@ -52,14 +56,14 @@ class Certificate:
 
 
 RECORD = {"name", "numbers", "positions", "cell", "pbc", "energy", "forces", "stress"}
-"""What is said of each structure."""
+"""Keys of the record of each structure."""
 
 
 def read_references(path: Path) -> dict[str, Any]:
-    """Reference values as ``benchmarks/parity`` writes them.
+    """Read a file of reference values that a script in ``benchmarks/parity`` wrote.
 
     Raises:
-        ValueError: the file is not one of those; what it lacks is named.
+        ValueError: the file does not hold reference values; the message names the missing keys.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -75,15 +79,20 @@ def read_references(path: Path) -> dict[str, Any]:
 
 
 def certify(potential: Potential, references: Mapping[str, Any], dtype: str = "float64") -> Certificate:
-    """Compare with ``references``: records of structures with energy (eV), forces (eV/Å) and stress (eV/Å^3, or None).
+    """Compare a potential with reference values. The setting of JAX's precision in the process is not changed.
 
-    The precision of the calling process is left as it is.
+    Args:
+        potential: Potential to compare.
+        references: ``structures``, a list of records with energy (eV), forces (eV/Å) and stress (eV/Å^3, or None), and
+            ``provenance``, as from ``read_references``.
+        dtype: Precision of the potential in the comparison.
     """
     with jax.enable_x64(dtype == "float64"):
         return _compare(potential, references, dtype)
 
 
 def _compare(potential: Potential, references: Mapping[str, Any], dtype: str) -> Certificate:
+    """Compute the largest deviations, with 64-bit JAX enabled where ``dtype`` needs this."""
     cast = lambda x: np.asarray(x, dtype) if np.issubdtype(np.asarray(x).dtype, np.floating) else np.asarray(x)
     potential = potential.replace(variables=jax.tree.map(cast, potential.variables))
     records = references["structures"]
@@ -104,7 +113,7 @@ def _compare(potential: Potential, references: Mapping[str, Any], dtype: str) ->
 
 
 def _answers(potential: Potential, group: Sequence[Mapping[str, Any]], solid: bool) -> list[tuple[float, np.ndarray, Any]]:
-    """Energy, forces and stress of each record, from one batch."""
+    """Compute energy (eV), forces (eV/Å) and stress (eV/Å^3; None unless ``solid``) of each record in one batch."""
     structures = [
         Structure(np.array(r["numbers"]), np.array(r["positions"]), np.array(r["cell"]), np.array(r["pbc"]), source=r["name"])
         for r in group
@@ -118,6 +127,6 @@ def _answers(potential: Potential, group: Sequence[Mapping[str, Any]], solid: bo
 
 
 def _source(provenance: Mapping[str, Any]) -> str:
-    """The program and its version."""
+    """Return the name, version and precision of the program that computed the reference values."""
     known = [f"{name} {provenance[name]}" for name in ("sevenn", "nequix", "mace-torch", "nequip") if name in provenance]
     return f"{', '.join(known)} ({provenance['dtype']})"

@@ -1,4 +1,4 @@
-"""Conventions of e3nn (torch) that checkpoints follow, where they differ from equipot's."""
+"""Conventions of e3nn (torch) in checkpoints that differ from equipot's."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from equipot.kernels.convolution_forms import coupling
 from equipot.nn.tensor_product import Path
 
 SILU = 1.6791767923989418
-"""What e3nn multiplies SiLU with: its estimate of 1 / sqrt(E[silu(x)^2]) from random numbers."""
+"""Factor of SiLU in e3nn: an estimate of 1 / sqrt(E[silu(x)^2]), x ~ N(0, 1), from random numbers."""
 TANH = 1.5937334472592695
-"""The same for tanh."""
+"""Factor of tanh in e3nn: an estimate of 1 / sqrt(E[tanh(x)^2]), x ~ N(0, 1), from random numbers."""
 
 
 def torch_order(irreps: Iterable[e3nn.Irrep]) -> list[e3nn.Irrep]:
-    """e3nn (torch) sorts by l, then odd before even; e3nn-jax by l, then (-1)^l before the other."""
+    """Sort irreps as e3nn (torch): by l, then odd before even. e3nn-jax sorts by l, then parity (-1)^l first."""
     return sorted(irreps, key=lambda ir: (ir.l, ir.p))
 
 
 def linear(flat: np.ndarray, irreps_in: str | e3nn.Irreps, irreps_out: str | e3nn.Irreps) -> dict[e3nn.Irrep, np.ndarray]:
-    """Matrices [inputs, outputs] of ``e3nn.o3.Linear`` by irrep, its 1 / sqrt(fan_in) included.
+    """Split the weights of an ``e3nn.o3.Linear`` into a matrix [inputs, outputs] for each irrep, times 1 / sqrt(fan_in).
 
-    ``flat`` holds a block for every pair of equal irreps, by input and then by output.
+    Args:
+        flat: Weights, one block for every pair of equal input and output irreps, by input and then by output.
+        irreps_in: Input irreps.
+        irreps_out: Output irreps.
 
     Raises:
-        ValueError: ``flat`` has not as many numbers as the irreps ask for.
+        ValueError: the number of weights does not fit the irreps.
     """
     source, target = e3nn.Irreps(irreps_in), e3nn.Irreps(irreps_out)
     needed = sum(mul * mul_out for mul, ir in source for mul_out, ir_out in target if ir == ir_out)
@@ -51,10 +54,14 @@ def linear(flat: np.ndarray, irreps_in: str | e3nn.Irreps, irreps_out: str | e3n
 
 
 def sign(path: Path, stored: np.ndarray) -> float:
-    """1 or -1: by what ``stored``, the Wigner 3j symbol of a checkpoint, differs from ours.
+    """Return the sign, 1 or -1, of the Wigner 3j symbol of a checkpoint relative to equipot's.
+
+    Args:
+        path: Path with the degrees of the symbol.
+        stored: Symbol of the checkpoint, [m_in, m_edge, m_out].
 
     Raises:
-        ValueError: it differs by more than a sign.
+        ValueError: the symbols differ by more than a sign.
     """
     ours = coupling(path.ir_in.l, path.l_edge, path.ir_out.l) / np.sqrt(path.ir_out.dim)
     stored = stored / np.linalg.norm(stored) * np.linalg.norm(ours)
@@ -66,7 +73,7 @@ def sign(path: Path, stored: np.ndarray) -> float:
 
 
 class Weights:
-    """The tensors of a checkpoint in double precision; each is taken once, so that none is overlooked."""
+    """The tensors of a checkpoint, each to be taken once; ``left`` holds the tensors that were not taken yet."""
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
         self.left = {name: np.asarray(value) for name, value in tensors.items()}
@@ -78,9 +85,10 @@ class Weights:
         return iter(self.left)
 
     def take(self, name: str) -> np.ndarray:
-        """
+        """Remove a tensor from ``left`` and return the tensor in double precision.
+
         Raises:
-            ValueError: the file has no such tensor.
+            ValueError: the checkpoint has no such tensor, or the tensor was taken before.
         """
         if name not in self.left:
             raise ValueError(f"the checkpoint has no tensor {name}")
@@ -88,6 +96,6 @@ class Weights:
 
 
 def parameters(matrices: Mapping[e3nn.Irrep, np.ndarray], bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """The parameters of our ``Linear`` (or, with a species axis in front, ``SpeciesLinear``) for these matrices."""
+    """Make the parameters of ``nn.features.Linear`` from matrices; with a leading species axis, of ``SpeciesLinear``."""
     out = {f"w{ir}": matrix * np.sqrt(matrix.shape[-2]) for ir, matrix in matrices.items()}
     return out if bias is None else {**out, "b": bias}

@@ -1,7 +1,9 @@
-"""Interaction blocks of mace-torch as those of ``models.mace.MACE``: the same functions, with all factors in the weights."""
+"""Conversion of interaction blocks of mace-torch to the blocks of ``models.mace.MACE``, with all factors in the weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
@@ -16,79 +18,52 @@ from equipot.nn.radial import SILU_SCALE
 from equipot.nn.radial_network import LAYER_NORM_FLOOR
 from equipot.nn.tensor_product import Path, find_paths
 
-BLOCKS = {
-    "mace.modules.blocks.RealAgnosticInteractionBlock": Plain(MeanNeighbors()),
-    "mace.modules.blocks.RealAgnosticResidualInteractionBlock": Residual(MeanNeighbors()),
-    "mace.modules.blocks.RealAgnosticDensityInteractionBlock": Plain(Density()),
-    "mace.modules.blocks.RealAgnosticDensityResidualInteractionBlock": Residual(Density()),
-    "mace.modules.blocks.RealAgnosticAttResidualInteractionBlock": Attention(MeanNeighbors()),
-    "mace.modules.blocks.RealAgnosticResidualNonLinearInteractionBlock": NonLinear(PairDensity()),
-}
 FLIPPED = {(1, 2, 2), (1, 3, 3), (1, 4, 4), (1, 5, 5), (4, 4, 5), (5, 5, 5)}
-"""Degrees, ascending, for which the 3j symbols of e3nn 0.4 in torch and of e3nn-jax differ by their sign, of all up to 5."""
+"""Ascending degrees, of all up to ``HIGHEST_L``, whose 3j symbols in e3nn 0.4 (torch) and e3nn-jax have opposite signs."""
 HIGHEST_L = 5
 SILU, SIGMOID = "torch.nn.functional.silu", "torch.nn.functional.sigmoid"
 DESCRIPTIONS = (
     "radial_MLP", "irreps_out", "irreps_nonlin", "edge_irreps", "node_attrs_irreps", "node_feats_irreps", "edge_attrs_irreps",
     "edge_feats_irreps", "target_irreps", "hidden_irreps", "node_feats_down_irreps",
 )  # fmt: skip
-"""Attributes that repeat what the weights and irreps of the submodules say."""
+"""Attributes that follow from the weights and irreps of the submodules."""
 
 SCALAR = e3nn.Irrep("0e")
 Params = dict[str, Any]
 
 
 class Block(NamedTuple):
-    """An interaction block: what it is, its parameters and its shape."""
+    """A converted interaction block."""
 
-    choice: InteractionKind
+    kind: InteractionKind
     params: Params
+    """Parameters of ``nn.interaction.Interaction``."""
     channels: int
+    """Number of channels of the atomic basis."""
     message_channels: int
+    """Number of channels of the features that neighbours send."""
     l_max: int
+    """Highest degree of the spherical harmonics."""
     mlp: tuple[int, ...]
+    """Hidden widths of the radial network."""
     avg_num_neighbors: float
 
 
 class Basis(NamedTuple):
-    """The stored radial basis."""
+    """The radial basis in the file."""
 
     n: int
+    """Number of basis functions."""
     factor: float
-    """Over ours."""
-
-
-def interaction(module: Module, basis: Basis, skipped: list[e3nn.Irrep]) -> Block:
-    """An interaction block; of what bypasses it, the irreps ``skipped`` are wanted."""
-    choice = BLOCKS[module.of(*BLOCKS).source]
-    module.ignore(*DESCRIPTIONS)
-    module.child("reshape").drop()
-    refuse_kernels(module)
-    up = e3nn_linear(module.child("linear_up"))
-    if set(up.weights) != {ir for _, ir in module.child("linear_up").irreps("irreps_in")}:
-        raise module.fail("edge_irreps without some of the hidden irreps cannot be converted")
-    paths = convolution_paths(module.child("conv_tp"), list(up.weights))
-    gated = isinstance(choice, NonLinear)
-    down = paths.reorder(e3nn_linear(module.child("linear_1" if gated else "linear")))
-    params: Params = {"up": linear(up), "down": down}
-    if isinstance(choice, Plain | Residual):
-        skip = e3nn_species_linear(module.child("skip_tp"))
-        kept = skip if isinstance(choice, Plain) else {ir: w for ir, w in skip.items() if ir in skipped}
-        params["skip"] = {f"w{ir}": w * np.sqrt(w.shape[1]) for ir, w in kept.items()}
-    else:
-        name = "skip_linear" if isinstance(choice, Attention) else "skip_tp"
-        params["skip"] = linear(e3nn_linear(module.child(name)), skipped)
-    networks = species_networks if gated else ends_networks if isinstance(choice, Attention) else pair_networks
-    params |= networks(module, basis, paths)
-    if gated:
-        params |= {"bypass": linear(e3nn_linear(module.child("linear_res"))), "mix": mix(module)}
-    hidden = hidden_widths(params["convolution"]["radial"])
-    channels, width = one_width(module, params["mix" if gated else "down"]), one_width(module, params["up"])
-    return Block(choice, params, channels, width, paths.l_max, hidden, module.number("avg_num_neighbors"))
+    """Ratio of the basis functions in the file to equipot's."""
 
 
 def refuse_kernels(module: Module) -> None:
-    """A file of accelerated kernels has weights in another layout."""
+    """Refuse a module of accelerated kernels (cuEquivariance, OpenEquivariance), whose weights are in another layout.
+
+    Raises:
+        ValueError: the module uses such kernels.
+    """
     for name in ("cueq_config", "oeq_config"):
         config = module.attribute(name, None)
         state = config.state if isinstance(config, Record) else {}
@@ -97,13 +72,17 @@ def refuse_kernels(module: Module) -> None:
 
 
 def hidden_widths(params: Params) -> tuple[int, ...]:
-    """Widths of a network with parameters w0, w1, ... but for the last."""
+    """Return the hidden widths of a network with matrices w0, w1, ..., the last of which gives the output."""
     depth = sum(name[0] == "w" for name in params)
     return tuple(params[f"w{k}"].shape[1] for k in range(depth - 1))
 
 
 def one_width(module: Module, maps: Params) -> int:
-    """The number of channels that comes out for every irrep."""
+    """Return the number of output channels of linear maps by irrep.
+
+    Raises:
+        ValueError: the number differs between irreps.
+    """
     widths = {w.shape[1] for w in maps.values()}
     if len(widths) != 1:
         raise module.fail(f"different widths for different irreps ({sorted(widths)}) cannot be converted")
@@ -111,7 +90,11 @@ def one_width(module: Module, maps: Params) -> int:
 
 
 def linear(maps: LinearMaps, wanted: list[e3nn.Irrep] | None = None) -> Params:
-    """Parameters of ``nn.features.Linear``."""
+    """Make the parameters of ``nn.features.Linear``, for all irreps or for the irreps ``wanted``.
+
+    Raises:
+        ValueError: the map adds constants.
+    """
     if maps.bias is not None:
         raise ValueError("a linear map with a constant cannot be converted here")
     kept = [ir for ir in maps.weights if wanted is None or ir in wanted]
@@ -119,38 +102,44 @@ def linear(maps: LinearMaps, wanted: list[e3nn.Irrep] | None = None) -> Params:
 
 
 def network(matrices: list[np.ndarray], basis: Basis) -> Params:
-    """Parameters of ``nn.radial.MLP`` for matrices of which the first meets the radial basis."""
+    """Make the parameters of an ``nn.radial.MLP`` of the radial basis from its matrices."""
     matrices = [matrices[0] * basis.factor, *matrices[1:]]
     return {f"w{k}": w * np.sqrt(w.shape[0]) for k, w in enumerate(matrices)}
 
 
 class Stored(NamedTuple):
-    """Where a path stands in the file."""
+    """Place of a path in the file."""
 
     output: int
     """Index among the outputs of the product."""
     columns: slice
-    """Of the radial weights."""
+    """Columns of the last layer of the radial network."""
     factor: float
-    """Of those weights, over ours."""
+    """Factor that turns radial weights of the file into equipot's."""
 
 
 class Paths(NamedTuple):
-    """The paths of a stored convolution, in our order."""
+    """The paths of a convolution in the file."""
 
     stored: dict[Path, Stored]
+    """Place of each path, in equipot's order."""
     size: int
-    """Number of radial weights in the file, with those of features that are always zero."""
+    """Number of radial weights in the file, including weights of input features that are always zero."""
     l_max: int
+    """Highest degree of the spherical harmonics."""
 
     def columns(self, last: np.ndarray) -> np.ndarray:
-        """The radial weights of a last layer, [..., paths and channels], in our order and with our factors."""
+        """Convert the last layer of a radial network, [..., paths and channels], to equipot's order and factors.
+
+        Raises:
+            ValueError: the number of columns is not ``size``.
+        """
         if last.shape[-1] != self.size:
             raise ValueError(f"a radial network with {last.shape[-1]} outputs for {self.size} weights")
         return np.concatenate([last[..., path.columns] * path.factor for path in self.stored.values()], axis=-1)
 
     def reorder(self, maps: LinearMaps) -> Params:
-        """Parameters of the linear map after the convolution."""
+        """Make the parameters of the linear map after the convolution, with inputs in equipot's order."""
         out = {}
         for ir, blocks in maps.weights.items():
             matrix = np.concatenate([blocks[stored.output] for path, stored in self.stored.items() if path.ir_out == ir])
@@ -159,7 +148,15 @@ class Paths(NamedTuple):
 
 
 def convolution_paths(module: Module, inputs: list[e3nn.Irrep]) -> Paths:
-    """Paths from ``inputs``, the irreps of the neighbours' features that are not always zero."""
+    """Read the paths of a tensor product.
+
+    Args:
+        module: Tensor product of features and spherical harmonics.
+        inputs: Irreps of the neighbours' features that are not always zero.
+
+    Raises:
+        ValueError: the tensor product has other paths, weights or harmonics than equipot's convolution.
+    """
     irreps_in, harmonics, irreps_out = (module.irreps(name) for name in ("irreps_in1", "irreps_in2", "irreps_out"))
     l_max = max(ir.l for _, ir in harmonics)
     natural = [ir for _, ir in e3nn.Irreps.spherical_harmonics(l_max)]
@@ -172,7 +169,7 @@ def convolution_paths(module: Module, inputs: list[e3nn.Irrep]) -> Paths:
         if mode != "uvu" or not has_weight or path in stored or tuple(shape) != (irreps_in[i_in][0], 1):
             raise module.fail("an instruction that is not one weight for each channel and path")
         degrees = tuple(sorted((path.ir_in.l, path.l_edge, path.ir_out.l)))
-        # Vectors point the other way in MACE: Y_l(-v) = (-1)^l Y_l(v).
+        # Vectors have the opposite direction in MACE: Y_l(-v) = (-1)^l Y_l(v).
         sign = (-1) ** path.l_edge * (-1 if degrees in FLIPPED else 1)
         stored[path] = Stored(i_out, slice(size, size + shape[0]), sign * factor / np.sqrt(path.ir_out.dim))
         size += shape[0]
@@ -184,7 +181,7 @@ def convolution_paths(module: Module, inputs: list[e3nn.Irrep]) -> Paths:
 
 
 def pair_networks(module: Module, basis: Basis, paths: Paths) -> Params:
-    """Radial weights and density that depend on the distance alone."""
+    """Read a radial network, and a density if there is one, that depend on the distance alone."""
     *hidden, last = e3nn_mlp(module.child("conv_tp_weights"), SILU_SCALE)
     params: Params = {"convolution": {"radial": network([*hidden, paths.columns(last)], basis)}}
     if "density_fn" in module:
@@ -196,7 +193,7 @@ def pair_networks(module: Module, basis: Basis, paths: Paths) -> Params:
 
 
 def ends_networks(module: Module, basis: Basis, paths: Paths) -> Params:
-    """Radial weights that depend on the invariants of both atoms, through a linear map into the first layer."""
+    """Read a radial network whose first layer also depends on the invariants of both atoms."""
     first, *hidden, last = e3nn_mlp(module.child("conv_tp_weights"), SILU_SCALE)
     down = e3nn_linear(module.child("linear_down")).joined(SCALAR)
     radial, sender, receiver = np.split(first, [basis.n, basis.n + down.shape[1]])
@@ -208,7 +205,7 @@ def ends_networks(module: Module, basis: Basis, paths: Paths) -> Params:
 
 
 def species_networks(module: Module, basis: Basis, paths: Paths) -> Params:
-    """Radial weights and density that depend on the species of both atoms."""
+    """Read a radial network and a density that depend on the species of both atoms."""
     tables = [e3nn_linear(module.child(f"{end}_embedding")).joined(SCALAR) for end in ("source", "target")]
     radial = species_mlp(module.child("conv_tp_weights"), basis, tables)
     final = max(k for k in range(len(radial)) if f"w{k}" in radial)
@@ -221,7 +218,13 @@ def species_networks(module: Module, basis: Basis, paths: Paths) -> Params:
 
 
 def species_mlp(module: Module, basis: Basis, tables: list[np.ndarray]) -> Params:
-    """Parameters of ``nn.radial_network.SpeciesMLP``; ``tables`` are the stored features of a slot's ends, by species."""
+    """Make the parameters of ``nn.radial_network.SpeciesMLP``.
+
+    Args:
+        module: Network in the file.
+        basis: Radial basis in the file.
+        tables: Embeddings of the species of the sender and of the receiver, [species, width] each.
+    """
     module.of("mace.modules.radial.RadialMLP").ignore("hs")
     layers = list(module.child("net").of("torch.nn.modules.container.Sequential"))
     if len(layers) < 4 or len(layers) % 3 != 1:
@@ -244,7 +247,7 @@ def species_mlp(module: Module, basis: Basis, tables: list[np.ndarray]) -> Param
 
 
 def mix(module: Module) -> Params:
-    """The linear map after the gate, with the factors of the activations."""
+    """Read the linear map after the gate of a block, with the factors of the activations of the gate."""
     gate = module.child("equivariant_nonlin").of("mace.modules.gate.GatedEquivariantBlock", "e3nn.nn._gate.Gate")
     if gate.kind == "Gate":
         scales = []
@@ -261,3 +264,84 @@ def mix(module: Module) -> Params:
         raise gate.fail(f"activations {silu} and {sigmoid} cannot be converted; silu for scalars and sigmoid for gates can")
     params = linear(e3nn_linear(module.child("linear_2")))
     return {n: w * (of_scalars / SILU_SCALE if n == f"w{SCALAR}" else of_gates / SIGMOID_SCALE) for n, w in params.items()}
+
+
+def linear_basis(module: Module, paths: Paths) -> Params:
+    """Read the linear map from messages to the atomic basis."""
+    return {"down": paths.reorder(e3nn_linear(module.child("linear")))}
+
+
+def gated_basis(module: Module, paths: Paths) -> Params:
+    """Read the maps from messages to the atomic basis through a gate, and the bypass of the messages."""
+    return {
+        "down": paths.reorder(e3nn_linear(module.child("linear_1"))),
+        "bypass": linear(e3nn_linear(module.child("linear_res"))),
+        "mix": mix(module),
+    }
+
+
+def species_skip(module: Module, wanted: list[e3nn.Irrep] | None = None) -> Params:
+    """Read the species-dependent linear map of a block, for all irreps or for the irreps ``wanted``."""
+    maps = e3nn_species_linear(module.child("skip_tp"))
+    return {f"w{ir}": w * np.sqrt(w.shape[1]) for ir, w in maps.items() if wanted is None or ir in wanted}
+
+
+def shared_skip(module: Module, wanted: list[e3nn.Irrep], name: str) -> Params:
+    """Read the linear map of a bypass that is one for all species, the submodule ``name``, for the irreps ``wanted``."""
+    return linear(e3nn_linear(module.child(name)), wanted)
+
+
+class Reader(NamedTuple):
+    """Reader of the interaction blocks of one class of mace-torch."""
+
+    kind: InteractionKind
+    networks: Callable[[Module, Basis, Paths], Params] = pair_networks
+    """Function that reads the radial network and the density."""
+    basis: Callable[[Module, Paths], Params] = linear_basis
+    """Function that reads the maps from messages to the atomic basis."""
+    skip: Callable[[Module, list[e3nn.Irrep]], Params] = species_skip
+    """Function that reads the linear map ``skip``, for given irreps of the bypass."""
+
+
+READERS = {
+    # Without a bypass, the map acts on the message and all of its irreps are needed.
+    "RealAgnosticInteractionBlock": Reader(Plain(MeanNeighbors()), skip=lambda module, _: species_skip(module)),
+    "RealAgnosticResidualInteractionBlock": Reader(Residual(MeanNeighbors())),
+    "RealAgnosticDensityInteractionBlock": Reader(Plain(Density()), skip=lambda module, _: species_skip(module)),
+    "RealAgnosticDensityResidualInteractionBlock": Reader(Residual(Density())),
+    "RealAgnosticAttResidualInteractionBlock": Reader(
+        Attention(MeanNeighbors()), ends_networks, skip=partial(shared_skip, name="skip_linear")
+    ),
+    "RealAgnosticResidualNonLinearInteractionBlock": Reader(
+        NonLinear(PairDensity()), species_networks, gated_basis, partial(shared_skip, name="skip_tp")
+    ),
+}
+"""Readers by the class of the interaction block in ``mace.modules.blocks``."""
+
+
+def interaction(module: Module, basis: Basis, skipped: list[e3nn.Irrep]) -> Block:
+    """Convert an interaction block.
+
+    Args:
+        module: Interaction block in the file.
+        basis: Radial basis in the file.
+        skipped: Irreps of the bypass that the next layer uses.
+
+    Raises:
+        ValueError: the block cannot be converted.
+    """
+    reader = READERS[module.of(*(f"mace.modules.blocks.{name}" for name in READERS)).kind]
+    module.ignore(*DESCRIPTIONS)
+    module.child("reshape").drop()
+    refuse_kernels(module)
+    up = e3nn_linear(module.child("linear_up"))
+    if set(up.weights) != {ir for _, ir in module.child("linear_up").irreps("irreps_in")}:
+        raise module.fail("edge_irreps without some of the hidden irreps cannot be converted")
+    paths = convolution_paths(module.child("conv_tp"), list(up.weights))
+    to_basis = reader.basis(module, paths)
+    networks = reader.networks(module, basis, paths)
+    params: Params = {"up": linear(up), **to_basis, "skip": reader.skip(module, skipped), **networks}
+    hidden = hidden_widths(params["convolution"]["radial"])
+    # The last of the maps gives the atomic basis.
+    channels, width = one_width(module, list(to_basis.values())[-1]), one_width(module, params["up"])
+    return Block(reader.kind, params, channels, width, paths.l_max, hidden, module.number("avg_num_neighbors"))

@@ -1,4 +1,4 @@
-"""Products and readouts of mace-torch as those of ``models.mace.MACE``."""
+"""Conversion of product blocks and readouts of mace-torch to modules of ``models.mace.MACE``."""
 
 from __future__ import annotations
 
@@ -16,30 +16,45 @@ from equipot.nn.contraction import basis, fold
 from equipot.nn.radial import SILU_SCALE
 
 TOLERANCE = 1e-10
-"""Largest deviation of a stored coupling from ours, for coupling coefficients of order one."""
-SINGLE = 1e-6
-"""The same where the file has single precision: what is converted then is the coupling that was rounded."""
+"""Largest deviation of a coupling in the file from equipot's, for coupling coefficients of order one."""
+SINGLE_TOLERANCE = 1e-6
+"""Largest deviation of a coupling that the file holds in single precision."""
 
 
 class Product(NamedTuple):
-    """A symmetric contraction and the linear map after it."""
+    """A converted product block: a symmetric contraction and the linear map after the contraction."""
 
     contraction: Params
+    """Parameters of ``nn.contraction.SymmetricContraction``."""
     linear: Params
+    """Parameters of ``nn.features.Linear``."""
     correlation: int
+    """Highest degree of the contraction."""
     shared: bool
-    """Whether all species have the same weights."""
+    """Whether one set of weights serves all species."""
     irreps: list[e3nn.Irrep]
+    """Output irreps."""
 
 
 class Couplings:
-    """Stored couplings in terms of ours, each computed once."""
+    """Transformation of the couplings in a file to equipot's couplings; each is computed once."""
 
     def __init__(self) -> None:
         self.known: dict[bytes, np.ndarray] = {}
 
     def __call__(self, module: Module, name: str, irreps: e3nn.Irreps, degree: int, ir: e3nn.Irrep) -> np.ndarray:
-        """The matrix [ours, stored] that writes the symmetric part of a stored coupling in our basis."""
+        """Compute the matrix [ours, stored] that expands the symmetric part of a coupling in equipot's basis.
+
+        Args:
+            module: Module with the coupling.
+            name: Name of the coupling in the module.
+            irreps: Irreps of the atomic basis, each once.
+            degree: Number of factors.
+            ir: Output irrep.
+
+        Raises:
+            ValueError: the coupling has another shape, or is not equivariant.
+        """
         stored = module.array(name)
         stored = stored if ir.l else stored[None]
         expected = (ir.dim, *(irreps.dim,) * degree)
@@ -53,17 +68,18 @@ class Couplings:
         return self.known[key]
 
     def _solve(self, module: Module, name: str, stored: np.ndarray, ours: np.ndarray) -> np.ndarray:
+        """Solve for the matrix [ours, stored] between two sets of polynomials [monomials, k, d]."""
         flat = ours.swapaxes(1, 2).reshape(-1, ours.shape[1])
         target = stored.swapaxes(1, 2).reshape(-1, stored.shape[1])
         matrix = np.linalg.lstsq(flat, target)[0]
         deviation = np.abs(flat @ matrix - target).max(initial=0.0)
-        if deviation > (SINGLE if module.single(name) else TOLERANCE):
+        if deviation > (SINGLE_TOLERANCE if module.single(name) else TOLERANCE):
             raise module.fail(f"{name} deviates by {deviation:.1e} from all that is equivariant; the file may be damaged")
         return matrix
 
 
 def product(module: Module, wanted: list[e3nn.Irrep] | None, couplings: Couplings) -> Product:
-    """A product block, with the output irreps ``wanted``, or all."""
+    """Convert a product block, for the output irreps ``wanted`` or for all."""
     module.of("mace.modules.blocks.EquivariantProductBasisBlock")
     refuse_kernels(module)
     shared = bool(module.attribute("use_agnostic_product", False))
@@ -77,7 +93,7 @@ def product(module: Module, wanted: list[e3nn.Irrep] | None, couplings: Coupling
         if wanted is None or ir in wanted:
             params |= contraction_weights(part, ir, couplings)
         else:
-            # Features of the last layer that are not invariant are never read.
+            # Features of the last layer that are not invariant are not used.
             part.drop()
     if len(degrees) != 1:
         raise contraction.fail(f"different correlations for different irreps ({sorted(degrees)}) cannot be converted")
@@ -86,7 +102,7 @@ def product(module: Module, wanted: list[e3nn.Irrep] | None, couplings: Coupling
 
 
 def contraction_weights(module: Module, ir: e3nn.Irrep, couplings: Couplings) -> Params:
-    """Parameters of ``nn.contraction.SymmetricContraction`` for one output irrep."""
+    """Make the parameters of ``nn.contraction.SymmetricContraction`` for one output irrep."""
     module.ignore("num_features", "contractions_weighting", "contractions_features", "graph_opt_main")
     irreps_in = e3nn.Irreps([(mul, i) for mul, i in module.irreps("coupling_irreps")])
     if irreps_in != e3nn.Irreps.spherical_harmonics(irreps_in.lmax):
@@ -106,7 +122,7 @@ def contraction_weights(module: Module, ir: e3nn.Irrep, couplings: Couplings) ->
 
 
 def readout(module: Module, head: int, heads: int) -> Params:
-    """Parameters of the readout of one layer."""
+    """Make the parameters of the readout of one layer, for one of the ``heads``."""
     if module.source == "mace.modules.blocks.LinearReadoutBlock":
         return dense([(column(module, e3nn_linear(module.child("linear")), head, heads), None)])
     of = module.of("mace.modules.blocks.NonLinearReadoutBlock", "mace.modules.blocks.NonLinearBiasReadoutBlock")
@@ -131,7 +147,11 @@ def readout(module: Module, head: int, heads: int) -> Params:
 
 
 def column(module: Module, maps: LinearMaps, head: int, heads: int) -> np.ndarray:
-    """The map from invariants to the energy of one head."""
+    """Select the linear map from invariants to the energy of one head, [channels, 1].
+
+    Raises:
+        ValueError: the map does not give one energy for each head.
+    """
     matrix = maps.joined(SCALAR)
     if matrix.shape[1] != heads or list(maps.weights) != [SCALAR] or maps.bias is not None:
         raise module.fail(f"a readout that does not give one energy for each of {heads} heads")
@@ -139,7 +159,14 @@ def column(module: Module, maps: LinearMaps, head: int, heads: int) -> np.ndarra
 
 
 def readout_activation(module: Module) -> tuple[float, bool]:
-    """Factor of the activation over ours, and whether there is none."""
+    """Read the activation of a readout.
+
+    Returns:
+        Ratio of the activation to equipot's, and whether there is no activation.
+
+    Raises:
+        ValueError: the activation is not SiLU.
+    """
     module.of("e3nn.nn._activation.Activation").ignore("irreps_in", "irreps_out")
     found = list(module.child("acts"))
     if not found:
@@ -151,7 +178,7 @@ def readout_activation(module: Module) -> tuple[float, bool]:
 
 
 def dense(layers: list[tuple[np.ndarray, np.ndarray | None]]) -> Params:
-    """Parameters of ``nn.radial.MLP``, or of ``nn.readout.BiasedMLP`` where there is a bias."""
+    """Make the parameters of ``nn.radial.MLP``, or with any bias of ``nn.readout.BiasedMLP``, from (matrix, bias) of layers."""
     params = {f"w{k}": w * np.sqrt(w.shape[0]) for k, (w, _) in enumerate(layers)}
     if any(b is not None for _, b in layers):
         params |= {f"b{k}": np.zeros(w.shape[1]) if b is None else b for k, (w, b) in enumerate(layers)}

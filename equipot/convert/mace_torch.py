@@ -1,8 +1,7 @@
-"""Models of mace-torch (``.model`` files) as potentials of our own MACE, exactly.
+"""Exact conversion of models of mace-torch (``.model`` files) to ``models.mace.MACE``.
 
-The weights are those of ``models.mace.MACE``, with what differs between the programs folded into them: normalisations of
-activations and paths, signs of Clebsch-Gordan coefficients and of edge vectors, couplings in another basis. Whatever is
-stored is either converted or refused by name; nothing is left over.
+Differences between the programs are folded into the weights: normalisations of activations and paths, signs of Clebsch-Gordan
+coefficients and of edge vectors, couplings in another basis. Every stored value is either converted or refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from equipot.metadata import Metadata
 from equipot.models.heads import join
 from equipot.models.mace import MACE
 from equipot.nn.features import PerSpecies, Shared
-from equipot.nn.interaction import Attention, NonLinear, Plain
 from equipot.nn.radial import (
     Agnesi,
     Bessel,
@@ -42,24 +40,26 @@ DESCRIPTIONS = (
     "lammps_mliap", "edge_irreps", "use_reduced_cg", "use_agnostic_product", "use_last_readout_only", "use_edge_irreps_first",
     "apply_cutoff", "correlation",
 )  # fmt: skip
-"""Attributes of the model that repeat what its blocks say."""
+"""Attributes of the model that follow from its blocks."""
 
 ZBL_LENGTH, ZBL_COULOMB = 0.529, 14.3996
-"""Bohr radius (Å) and Coulomb constant (eV Å) as mace-torch has them."""
+"""Bohr radius (Å) and Coulomb constant (eV Å) in mace-torch."""
 
 
 def recognise(content: Any) -> bool:
-    """Whether what ``torch_file.load`` gave is a MACE model, of a kind that can be converted or not."""
+    """Return whether the content of a torch file is a MACE model, also if it cannot be converted."""
     return isinstance(content, Record) and content.source.startswith("mace.modules.")
 
 
 def build(model: Record, head: str | None = None) -> Potential:
-    """The potential that a ``.model`` file holds, with variables in double precision.
+    """Convert the model of a ``.model`` file to a potential in double precision.
 
-    ``head`` chooses among the heads of a model with several; without it, the potential has all of them.
+    Args:
+        model: Content of the file.
+        head: Head to convert; with None, the potential has all heads of the model.
 
     Raises:
-        ValueError: something in it cannot be converted, by name; or ``head`` is unknown.
+        ValueError: the model cannot be converted, or ``head`` is unknown; the message says why.
     """
     names = heads(Module(model).of(*MODELS))
     if head is not None and head not in names:
@@ -73,12 +73,12 @@ def build(model: Record, head: str | None = None) -> Potential:
 
 
 def heads(module: Module) -> list[str]:
-    """Names of the levels of theory; an old model has one without a name of its own."""
+    """Return the names of the heads; ``Default`` for a model that names none."""
     return [str(name) for name in module.attribute("heads", None) or ["Default"]]
 
 
 def build_head(model: Record, chosen: int, count: int) -> Potential:
-    """The potential of one head of ``count``."""
+    """Convert head number ``chosen`` of ``count`` heads to a potential."""
     module = Module(model).of(*MODELS)
     module.ignore("heads", *DESCRIPTIONS)
     module.expect("use_so3", False)
@@ -116,12 +116,12 @@ def build_head(model: Record, chosen: int, count: int) -> Potential:
 
 
 def precision(model: Record) -> str:
-    """Of the weights."""
+    """Return the precision of the weights, ``float32`` or ``float64``."""
     return "float32" if Module(model).child("node_embedding").child("linear").single("weight") else "float64"
 
 
 def per_head(module: Module, name: str, head: int, heads: int) -> float:
-    """A constant that is one number, or one for each head."""
+    """Read a constant that is one number or one number for each head."""
     values = np.atleast_1d(module.array(name))
     if values.shape not in ((1,), (heads,)):
         raise module.fail(f"{name} has the shape {values.shape} for {heads} heads")
@@ -129,7 +129,7 @@ def per_head(module: Module, name: str, head: int, heads: int) -> float:
 
 
 def scale_and_shift(module: Module, head: int, heads: int) -> tuple[float, float]:
-    """Scale and shift (eV) of the network's energy."""
+    """Read scale and shift (eV) of the network's energy."""
     if module.source != MODELS[0]:
         return 1.0, 0.0
     block = module.child("scale_shift").of("mace.modules.blocks.ScaleShiftBlock")
@@ -137,7 +137,7 @@ def scale_and_shift(module: Module, head: int, heads: int) -> tuple[float, float
 
 
 def atomic_energies(module: Module, head: int, heads: int, elements: tuple[int, ...]) -> list[float]:
-    """E0 of each isolated atom, eV."""
+    """Read the isolated-atom energy of each element (eV)."""
     block = module.child("atomic_energies_fn").of("mace.modules.blocks.AtomicEnergiesBlock")
     table = np.atleast_2d(block.array("atomic_energies"))
     if table.shape != (heads, len(elements)):
@@ -146,7 +146,11 @@ def atomic_energies(module: Module, head: int, heads: int, elements: tuple[int, 
 
 
 def stored_radii(module: Module, elements: tuple[int, ...]) -> np.ndarray | None:
-    """The covalent radii (Å) that are stored with what depends on them: one table in all, or none."""
+    """Read the covalent radius of each element (Å); None for a model without distance transform and repulsion.
+
+    Raises:
+        ValueError: distance transform and repulsion have different radii.
+    """
     transform = module.child("radial_embedding")
     owners = [transform.child("distance_transform")] if "distance_transform" in transform else []
     owners += [module.child("pair_repulsion_fn")] if "pair_repulsion_fn" in module else []
@@ -157,7 +161,14 @@ def stored_radii(module: Module, elements: tuple[int, ...]) -> np.ndarray | None
 
 
 def radial_basis(module: Module) -> tuple[Radial, Basis, float]:
-    """Everything up to the radial network but its widths, the stored basis over ours, and the cutoff (Å)."""
+    """Read the radial functions.
+
+    Returns:
+        Basis, envelope and transform, with default widths of the radial network; the basis in the file; the cutoff (Å).
+
+    Raises:
+        ValueError: the radial functions cannot be converted.
+    """
     block = module.child("radial_embedding").of("mace.modules.blocks.RadialEmbeddingBlock")
     block.ignore("out_dim")
     cutoff = module.number("r_max")
@@ -172,7 +183,11 @@ def radial_basis(module: Module) -> tuple[Radial, Basis, float]:
 
 
 def check_harmonics(module: Module) -> None:
-    """Spherical harmonics as ours."""
+    """Check that the normalisation of the spherical harmonics is equipot's.
+
+    Raises:
+        ValueError: the normalisation is another.
+    """
     module.of("e3nn.o3._spherical_harmonics.SphericalHarmonics").ignore("irreps_in", "irreps_out", "_prof_str")
     module.ignore("_ls_list", "_lmax", "_is_range_lmax")
     module.expect("normalize", True)
@@ -180,7 +195,7 @@ def check_harmonics(module: Module) -> None:
 
 
 def basis_functions(module: Module, cutoff: float) -> tuple[Bessel | Gaussian | Chebyshev, float]:
-    """The basis and the factor of the stored one over it."""
+    """Read the radial basis; return equipot's basis, and the ratio of the basis functions in the file to equipot's."""
     kind = module.of(*(f"mace.modules.radial.{name}Basis" for name in ("Bessel", "Gaussian", "Chebychev"))).kind
     if kind == "BesselBasis":
         module.ignore("r_max")
@@ -201,14 +216,18 @@ def basis_functions(module: Module, cutoff: float) -> tuple[Bessel | Gaussian | 
 
 
 def distance_transform(module: Module) -> Agnesi | Soft:
-    """What is done to distances before the basis."""
+    """Read the transform of distances before the basis."""
     if module.of("mace.modules.radial.AgnesiTransform", "mace.modules.radial.SoftTransform").kind == "SoftTransform":
         return Soft(module.number("alpha"))
     return Agnesi(module.number("a"), module.number("q"), module.number("p"))
 
 
 def pair_repulsion(module: Module, radii: np.ndarray | None, scale: float, cutoff: float) -> ZBL | None:
-    """The repulsion, with the factor that the model applies to it."""
+    """Read the short-range repulsion, if there is one, with the factor ``scale`` that the model applies to it.
+
+    Raises:
+        ValueError: the repulsion would jump at the cutoff (Å).
+    """
     if not module.attribute("pair_repulsion", False):
         return None
     block = module.child("pair_repulsion_fn").of("mace.modules.radial.ZBLBasis")
@@ -223,14 +242,14 @@ def pair_repulsion(module: Module, radii: np.ndarray | None, scale: float, cutof
 
 
 class Layers(NamedTuple):
-    """Interactions and products in order."""
+    """Interaction and product blocks, in the order of the layers."""
 
     blocks: list[Block]
     products: list[Product]
 
 
 def read_layers(module: Module, basis: Basis) -> Layers:
-    """All layers; of the last one's features only the invariants are read."""
+    """Read all layers; of the features of the last layer only the invariants."""
     interactions, products = list(module.child("interactions")), list(module.child("products"))
     if not interactions or len(products) != len(interactions) or module.number("num_interactions") != len(interactions):
         raise module.fail(f"{len(interactions)} interactions and {len(products)} products")
@@ -238,14 +257,18 @@ def read_layers(module: Module, basis: Basis) -> Layers:
     for block, after in zip(interactions, products, strict=True):
         out.products.append(product(after, [SCALAR] if block is interactions[-1] else None, couplings))
         out.blocks.append(interaction(block, basis, out.products[-1].irreps))
-        if not after.attribute("use_sc", True) and not isinstance(out.blocks[-1].choice, Plain):
+        if not after.attribute("use_sc", True) and out.blocks[-1].kind.has_bypass:
             raise after.fail("use_sc = False cannot be converted after an interaction that features bypass")
     return out
 
 
 def check_smooth(module: Module, radial: Radial, layers: Layers) -> None:
-    """Refuses what makes the energy jump where an atom crosses the cutoff."""
-    late = [block.choice for block in layers.blocks if isinstance(block.choice, Attention | NonLinear)]
+    """Check that the energy is continuous where an atom crosses the cutoff.
+
+    Raises:
+        ValueError: the energy would jump.
+    """
+    late = [block.kind for block in layers.blocks if block.kind.weights_may_stay]
     if late and not radial.envelope_on.is_separate:
         raise module.fail(
             f"apply_cutoff = True, but the radial networks of {type(late[0]).__name__} do not vanish where radial features do: "
@@ -254,7 +277,11 @@ def check_smooth(module: Module, radial: Radial, layers: Layers) -> None:
 
 
 def architecture(module: Module, layers: Layers) -> dict[str, Any]:
-    """Fields of MACE that the layers decide."""
+    """Return the fields of ``MACE`` that follow from the layers.
+
+    Raises:
+        ValueError: layers differ in a field that MACE has only once.
+    """
     blocks, products = layers
 
     def same(what: str, values: list[Any]) -> Any:
@@ -278,13 +305,13 @@ def architecture(module: Module, layers: Layers) -> dict[str, Any]:
         "correlation": degrees.pop() if len(degrees) == 1 else tuple(made.correlation for made in products),
         "contraction": Shared() if same("kinds of weights", [made.shared for made in products]) else PerSpecies(),
         "layers": len(blocks),
-        "first": blocks[0].choice,
-        "others": same("interactions", [block.choice for block in blocks[1:] or blocks]),
+        "first": blocks[0].kind,
+        "others": same("interactions", [block.kind for block in blocks[1:] or blocks]),
     }
 
 
 def readouts(module: Module, layers: int, head: int, heads: int) -> list[Params]:
-    """Readout of each layer; zero for a layer that has none."""
+    """Read the readout of each layer; a layer without a readout gets one with weights zero."""
     made = [readout(block, head, heads) for block in module.child("readouts")]
     if len(made) not in (1, layers):
         raise module.fail(f"{len(made)} readouts for {layers} layers")

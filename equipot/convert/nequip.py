@@ -1,7 +1,7 @@
-"""Checkpoints of NequIP (torch, 0.7 and newer) as its training writes them (``.ckpt``).
+"""Conversion of training checkpoints (``.ckpt``) of NequIP (torch, 0.7 and newer).
 
-Settings and tensors are plain data in them. Where an exponential moving average of the weights was kept, it is what NequIP
-itself computes with, and what is taken here.
+Settings and tensors are plain data in these files. If a checkpoint holds an exponential moving average (EMA) of the weights,
+the average is converted, with which NequIP itself predicts.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from equipot.convert.nequip_model import Model
 from equipot.potential import Potential
 
 STEM = "model.sole_model.model.func."
-"""Before the names of the tensors of a checkpoint's one model."""
+"""Prefix of the names of the tensors of a checkpoint's only model."""
 MODULES = ("NequIPLightningModule", "EMALightningModule", "ConFIGLightningModule", "EMAConFIGLightningModule")
-"""Training modules whose weights for inference are known."""
+"""Training modules of NequIP whose weights for inference can be found."""
 PACKAGE = "write `nequip-package build CHECKPOINT NAME.nequip.zip` where nequip is installed and convert that"
+"""Remedy in error messages."""
 PRESETS: dict[str, dict[str, Any]] = {
     "S": {"num_layers": 2, "l_max": 1, "num_features": [128, 64]},
     "M": {"num_layers": 4, "l_max": 2, "num_features": [128, 64, 32]},
     "L": {"num_layers": 6, "l_max": 3, "num_features": [128, 64, 32, 32]},
     "XL": {"num_layers": 6, "l_max": 4, "num_features": [320, 96, 64, 32, 32]},
 }
+"""Settings of the presets of ``PresetNequIPGNNModel``."""
 SIMPLE = {"num_layers": 4, "l_max": 1, "parity": True, "num_features": 32}
 """Defaults of ``NequIPGNNModel``."""
 ACTIVATIONS = {"e": "silu", "o": "tanh"}
+"""Activations of even and odd scalars."""
 EXPECTED: dict[str, tuple[Any, ...]] = {
     "per_edge_type_cutoff": (None,),
     "categorical_graph_field_embed": (None,),
@@ -38,25 +41,26 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "convnet_nonlinearity_scalars": (ACTIVATIONS,),
     "convnet_nonlinearity_gates": (ACTIVATIONS,),
 }
-"""Settings that change the form of the energy, and the values that are known here."""
+"""Settings that change the functional form, with the values that can be converted."""
 READ = {
     "r_max", "type_names", "irreps_edge_sh", "feature_irreps_hidden", "polynomial_cutoff_p", "avg_num_neighbors",
     "pair_potential", "bessel_trainable", "per_type_energy_scales_trainable", "per_type_energy_shifts_trainable",
 }  # fmt: skip
+"""Settings that the conversion reads."""
 IMPLIED = {
     "_target_", "seed", "model_dtype", "compile_mode", "do_derivatives", "radial_mlp_depth", "radial_mlp_width",
     "type_embed_num_features", "num_bessels", "per_type_energy_scales", "per_type_energy_shifts", "convnet_sc",
     "learnable_shift", "readout_mlp_hidden_layers_depth", "readout_mlp_hidden_layers_width", "readout_mlp_nonlinearity",
 }  # fmt: skip
-"""Settings that show in the tensors, or change no energy."""
+"""Settings that follow from the tensors, or do not change the energy."""
 TRAINED = re.compile(r"(embed_module|linear_[12]|sc|mlp\.\d+)\.weight$")
 """Tensors that are always trained."""
 FASTER = ("enable_OpenEquivariance", "enable_CuEquivariance")
-"""Modifiers that change nothing but the speed."""
+"""Modifiers of a model that change only the speed."""
 
 
 def recognise(content: Any) -> bool:
-    """Whether what a torch file holds is a checkpoint of NequIP, or tensors of one."""
+    """Return whether the content of a torch file is a checkpoint of NequIP, or the tensors of a checkpoint."""
     if not isinstance(content, dict):
         return False
     tensors = content.get("state_dict", content)
@@ -64,10 +68,10 @@ def recognise(content: Any) -> bool:
 
 
 def build(content: dict[str, Any], head: str | None = None) -> Potential:
-    """The potential in a checkpoint, in double precision.
+    """Convert a checkpoint to a potential in double precision.
 
     Raises:
-        ValueError: the checkpoint uses something that cannot be converted, or a head was asked for.
+        ValueError: the checkpoint cannot be converted, or ``head`` is not None.
     """
     if head is not None:
         raise ValueError(f"head {head!r}: NequIP has only one level of theory; leave the head out")
@@ -82,24 +86,24 @@ def build(content: dict[str, Any], head: str | None = None) -> Potential:
         raise ValueError(f"weights that {module} keeps for inference are not known here; {PACKAGE}")
     check_types(settings["info_dict"].get("data"))
     config, trained = flatten(settings["model"])
-    config = full(config, before(version, 16))
+    config = full_settings(config, is_before(version, 16))
     tensors = inference_weights(content["state_dict"], trained)
     if others := [n for n in tensors if not n.startswith(STEM) and re.match(r"model\.", n) and np.size(tensors[n])]:
         raise ValueError(f"a checkpoint with more than one model ({others[0]}, ...) cannot be converted; {PACKAGE}")
     tensors = {name.removeprefix(STEM): value for name, value in tensors.items() if name.startswith(STEM)}
-    return nequip_model.build(read_model(config, old_repulsion=before(version, 17)), tensors)
+    return nequip_model.build(read_model(config, old_repulsion=is_before(version, 17)), tensors)
 
 
 def precision(content: dict[str, Any]) -> str:
-    """Of the weights."""
+    """Return the precision of the weights, such as ``float32``."""
     return str(np.asarray(content["state_dict"][f"{STEM}type_embed.embed_module.weight"]).dtype)
 
 
-def before(version: Any, minor: int) -> bool:
-    """Whether a version is older than 0.``minor``.
+def is_before(version: Any, minor: int) -> bool:
+    """Return whether a version of NequIP is older than 0.``minor``.
 
     Raises:
-        ValueError: no version.
+        ValueError: ``version`` is not a version.
     """
     found = re.match(r"(\d+)\.(\d+)\.", str(version))
     if found is None:
@@ -108,9 +112,10 @@ def before(version: Any, minor: int) -> bool:
 
 
 def check_types(data: Any) -> None:
-    """
+    """Check that the settings of the data map each element to the type with its name.
+
     Raises:
-        ValueError: an element is mapped to a type that has the name of another.
+        ValueError: an element is mapped to a type with another name.
     """
     for value in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
         check_types(value)
@@ -120,10 +125,10 @@ def check_types(data: Any) -> None:
 
 
 def flatten(config: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The settings of the model itself, and which of ``bessel_weights``, ``scales`` and ``shifts`` are trained.
+    """Return the settings of the unmodified model, and which of ``bessel_weights``, ``scales`` and ``shifts`` are trained.
 
     Raises:
-        ValueError: the model stands in another file, or is changed in ways that are not known here.
+        ValueError: the settings are in another file, or the model has modifiers that cannot be converted.
     """
     target = config["_target_"]
     if target in ("nequip.model.ModelFromCheckpoint", "nequip.model.ModelFromPackage"):
@@ -136,11 +141,15 @@ def flatten(config: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     return config, {name for name, flag in flags.items() if config.get(flag, False)}
 
 
-def full(config: dict[str, Any], old: bool) -> dict[str, Any]:
-    """The settings of ``FullNequIPGNNModel`` that another builder stands for; ``old`` is before 0.16.
+def full_settings(config: dict[str, Any], old: bool) -> dict[str, Any]:
+    """Return the settings of the ``FullNequIPGNNModel`` that equals the model of another builder.
+
+    Args:
+        config: Settings of any builder of NequIP.
+        old: Whether NequIP was older than 0.16.
 
     Raises:
-        ValueError: an unknown builder.
+        ValueError: the builder is unknown, or its settings contradict each other.
     """
     name = config["_target_"].removeprefix("nequip.model.")
     if name == "PresetNequIPGNNModel":
@@ -148,7 +157,7 @@ def full(config: dict[str, Any], old: bool) -> dict[str, Any]:
         if chosen is None:
             raise ValueError(f"preset {config['preset']!r} is not known here; {PACKAGE}")
         rest = {key: value for key, value in config.items() if key != "preset"}
-        return full({"parity": False, **chosen, **rest, "_target_": "nequip.model.NequIPGNNModel"}, old)
+        return full_settings({"parity": False, **chosen, **rest, "_target_": "nequip.model.NequIPGNNModel"}, old)
     if name in ("FullNequIPGNNModel", "FullNequIPGNNEnergyModel"):
         return config
     if name not in ("NequIPGNNModel", "NequIPGNNEnergyModel"):
@@ -175,10 +184,14 @@ def full(config: dict[str, Any], old: bool) -> dict[str, Any]:
 
 
 def read_model(config: dict[str, Any], old_repulsion: bool) -> Model:
-    """What the full settings say.
+    """Read the properties of a model from its full settings.
+
+    Args:
+        config: Settings of ``FullNequIPGNNModel``.
+        old_repulsion: Whether NequIP was older than 0.17, when a pair potential had the envelope of the model.
 
     Raises:
-        ValueError: something that equipot's NequIP cannot be.
+        ValueError: a setting is unknown, or has a value that equipot's NequIP lacks.
     """
     for key, known in EXPECTED.items():
         if config.get(key, known[0]) not in known:
@@ -200,10 +213,10 @@ def read_model(config: dict[str, Any], old_repulsion: bool) -> Model:
 
 
 def elements(names: list[str]) -> tuple[int, ...]:
-    """Atomic numbers of the types.
+    """Return the atomic numbers of types that are named by element symbols.
 
     Raises:
-        ValueError: a type is not called like an element.
+        ValueError: a type is not named by an element symbol.
     """
     from ase.data import atomic_numbers
 
@@ -213,17 +226,17 @@ def elements(names: list[str]) -> tuple[int, ...]:
 
 
 def neighbors(given: dict[str, float] | float | None, names: list[str]) -> tuple[float, ...]:
-    """Of each type; 1 where nothing is divided."""
+    """Return the mean number of neighbours of each type; 1 where the setting is None."""
     if isinstance(given, dict):
         return tuple(float(given[name]) for name in names)
     return (1.0 if given is None else float(given),) * len(names)
 
 
 def repulsion(config: dict[str, Any] | None, default: float) -> float:
-    """p of the cutoff of ZBL.
+    """Return the exponent p of the envelope of a ZBL pair potential, ``default`` where the settings do not name p.
 
     Raises:
-        ValueError: another pair potential, or settings that are not known here.
+        ValueError: the pair potential is not ZBL, or a setting is unknown.
     """
     if config is None:
         return default
@@ -235,17 +248,21 @@ def repulsion(config: dict[str, Any] | None, default: float) -> float:
 
 
 def inference_weights(tensors: dict[str, Any], trained: set[str]) -> dict[str, Any]:
-    """The tensors with which NequIP computes: those that were averaged, where there are any, in place of the last ones.
+    """Return the tensors with which NequIP predicts: averages (EMA) in place of trained tensors, if the file has averages.
+
+    Args:
+        tensors: All tensors of the checkpoint.
+        trained: Names of tensors that the settings declare as trained, besides ``TRAINED``.
 
     Raises:
-        ValueError: the averaged tensors are not those of the model.
+        ValueError: the averages do not fit the parameters of the model.
     """
     average = {name: value for name, value in tensors.items() if name.startswith("ema.ema_weight_")}
     if not average:
         return dict(tensors)
     if not tensors["ema._extra_state"]["is_holding_ema_weights"]:
         raise ValueError("the averaged weights were swapped with the last ones when this was written; take another checkpoint")
-    # They are numbered in the order of the model's parameters.
+    # Averages are numbered in the order of the model's parameters.
     names = [
         name
         for name, value in tensors.items()

@@ -1,8 +1,8 @@
-"""Models of NequIP (torch, 0.7 and newer) as equipot's NequIP, whatever file they come from.
+"""Conversion of models of NequIP (torch, 0.7 and newer) to equipot's NequIP, from the tensors of any kind of file.
 
-Weights move over as they are but for constant factors, which are folded into the next linear map in double precision: e3nn's
-own normalisation of activations in gates, the bare SiLU of the radial network, the prefactor of the radial basis, and signs of
-coupling coefficients. NequIP's self-connections are products with an embedding of the species: matrices for each species.
+Weights are copied up to constant factors, which are folded into the next linear map in double precision: e3nn's normalisation
+of activations in gates, the SiLU without normalisation of the radial network, the prefactor of the radial basis, and signs of
+coupling coefficients. NequIP's self-connections, products with an embedding of the species, become matrices for each species.
 """
 
 from __future__ import annotations
@@ -26,35 +26,41 @@ from equipot.physics.zbl import ZBL
 from equipot.potential import Potential, cutoff_of
 
 FOLLOWS = re.compile(r"output_mask$|\._w3j_\d_\d_\d$|\._tensor_constant\d+$")
-"""Buffers of e3nn that follow from the irreps."""
+"""Names of buffers of e3nn that follow from the irreps."""
 COULOMB = 14.399645
-"""eV Å: e^2 / (4 pi epsilon_0) as NequIP's ZBL has it."""
+"""e^2 / (4 pi epsilon_0) in NequIP's ZBL (eV Å)."""
 LAMMPS = ((0.02817, 0.28022, 0.50986, 0.18175), (0.20162, 0.40290, 0.94229, 3.19980), 0.46850)
 """Coefficients, decays and length (Å) of ZBL in LAMMPS, which NequIP follows."""
 
 
 class Model(NamedTuple):
-    """What the tensors of a file do not tell."""
+    """Properties of a model that do not follow from its tensors."""
 
     elements: tuple[int, ...]
+    """Atomic number of each type."""
     cutoff: float
-    """Å."""
+    """Cutoff radius (Å)."""
     harmonics: e3nn.Irreps
+    """Irreps of the spherical harmonics."""
     features: tuple[e3nn.Irreps, ...]
-    """Wanted after each layer; what the layer cannot produce is not there."""
+    """Requested irreps after each layer, some of which the layer may be unable to produce."""
     envelope: float
-    """The exponent p of the polynomial cutoff."""
+    """Exponent p of the polynomial envelope."""
     neighbors: tuple[float, ...]
-    """What each element sends is divided by the square root of this."""
+    """Mean number of neighbours of each element; features that its atoms send are divided by the square root."""
     repulsion: float
-    """p of the cutoff of a pair potential, if there is one."""
+    """Exponent p of the envelope of a pair potential, if there is one."""
 
 
 def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
-    """The potential in double precision; ``tensors`` have the names of NequIP's modules, from ``type_embed`` on.
+    """Convert a model to a potential in double precision.
+
+    Args:
+        model: Properties of the model.
+        tensors: Tensors by their names in NequIP's modules, from ``type_embed`` on.
 
     Raises:
-        ValueError: the model is not one that equipot's NequIP can be, or there are tensors too few or too many.
+        ValueError: equipot's NequIP cannot represent the model, or a tensor is missing or unknown.
     """
     weights = Weights(tensors)
     check_cutoff(model, weights)
@@ -72,13 +78,13 @@ def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
     scale, shift = (per_type(weights, name, len(term.elements)) for name in ("scales", "shifts"))
     neighbors = np.array(model.neighbors)
     constants: dict[str, Any] = {
-        "avg_num_neighbors": neighbors if isinstance(term.normalization, SenderNeighbors) else neighbors[0],
+        "avg_num_neighbors": neighbors if term.normalization.counts_by_species else neighbors[0],
         "scale": np.ones(len(term.elements)) if scale is None else scale,
         "shift": np.zeros(len(term.elements)),
     }
     if term.repulsion is not None:
         check_repulsion(term, weights)
-        # NequIP's ends at the cutoff, ours at the sum of these radii.
+        # NequIP's repulsion ends at the cutoff, equipot's at the sum of these radii.
         constants["radii"] = np.full(len(term.elements), cutoff_of(term) / 2)
     if left := [name for name in weights if not FOLLOWS.search(name) and weights.left[name].size]:
         raise ValueError(f"the file has weights that the models of NequIP known here do not have: {', '.join(left)}")
@@ -88,9 +94,10 @@ def build(model: Model, tensors: Mapping[str, Any]) -> Potential:
 
 
 def check_cutoff(model: Model, weights: Weights) -> None:
-    """
+    """Check that the tensors have a single cutoff, the cutoff of the model.
+
     Raises:
-        ValueError: the cutoff is not one number, or not that of the model.
+        ValueError: the tensors have several cutoffs or another cutoff.
     """
     inverse = weights.take("edge_norm._rmax_recip")
     if inverse.size != 1:
@@ -100,10 +107,13 @@ def check_cutoff(model: Model, weights: Weights) -> None:
 
 
 def read_term(model: Model, weights: Weights) -> tuple[NequIP, list[e3nn.Irreps]]:
-    """The term, and the irreps before the first layer and after each, in the file's order.
+    """Find the term that represents a model.
+
+    Returns:
+        The term; and the irreps before the first layer and after each layer, in the file's order.
 
     Raises:
-        ValueError: the model is none that the term can be.
+        ValueError: equipot's NequIP cannot represent the model.
     """
     degrees = [ir.l for _, ir in model.harmonics]
     if degrees != list(range(len(degrees))) or model.harmonics.dim != len(degrees) ** 2:
@@ -138,29 +148,30 @@ def read_term(model: Model, weights: Weights) -> tuple[NequIP, list[e3nn.Irreps]
 
 
 def widths(features: tuple[e3nn.Irreps, ...], l_max: int) -> tuple[int, ...]:
-    """Channels for each l.
+    """Return the number of channels for each l up to ``l_max``.
 
     Raises:
-        ValueError: irreps of one l have several widths, or one stands there twice.
+        ValueError: irreps of one l differ in their number of channels, or an irrep is repeated.
     """
     found: dict[int, int] = {}
     for irreps in features:
         if any(found.setdefault(ir.l, mul) != mul for mul, ir in irreps) or len({ir for _, ir in irreps}) < len(list(irreps)):
             raise ValueError(f"features {irreps} cannot be converted: one l has several widths")
-    # After a single layer there are only scalars, and the other widths stand for nothing.
+    # After a single layer there are only scalars, and the widths of other l are not used.
     return tuple(found.get(l, found.get(0, 1)) for l in range(l_max + 1))
 
 
 def embedding_width(weights: Weights) -> int:
+    """Return the width of the embedding of species; 1 without an embedding."""
     name = "type_embed.embed_module.weight"
     return weights.left[name].shape[-1] if name in weights else 1
 
 
 def hidden_widths(weights: Weights, layers: int) -> tuple[int, ...]:
-    """Hidden widths of the radial networks.
+    """Return the hidden widths of the radial networks.
 
     Raises:
-        ValueError: they differ between the layers.
+        ValueError: the widths differ between layers.
     """
     found = []
     for t in range(layers):
@@ -172,9 +183,10 @@ def hidden_widths(weights: Weights, layers: int) -> tuple[int, ...]:
 
 
 def envelope(p: float) -> PolynomialEnvelope:
-    """
+    """Make the envelope with an exponent p.
+
     Raises:
-        ValueError: an exponent that is not a whole number.
+        ValueError: p is not a whole number.
     """
     if p != int(p):
         raise ValueError(f"polynomial_cutoff_p {p:g} cannot be converted; a whole number can")
@@ -182,7 +194,7 @@ def envelope(p: float) -> PolynomialEnvelope:
 
 
 def repulsion(p: float) -> ZBL:
-    """NequIP's ZBL, its constants those of LAMMPS."""
+    """Make NequIP's ZBL, which has the constants of LAMMPS, with an envelope of exponent p."""
     coefficients, decays, length = LAMMPS
     ours = units.hartree * units.bohr
     scaled = tuple(c * COULOMB / ours for c in coefficients)
@@ -190,9 +202,10 @@ def repulsion(p: float) -> ZBL:
 
 
 def check_repulsion(term: NequIP, weights: Weights) -> None:
-    """
+    """Check the unit (eV) and the atomic numbers of a ZBL repulsion.
+
     Raises:
-        ValueError: energies in other units than eV, or nuclei that are not those of the types.
+        ValueError: the energy is not in eV, or atomic numbers differ from those of the types.
     """
     half = weights.take("pair_potential._qqr2exesquare").item()
     if not np.isclose(half, COULOMB / 2, rtol=1e-6):
@@ -203,7 +216,10 @@ def check_repulsion(term: NequIP, weights: Weights) -> None:
 
 
 def hidden_irreps(model: Model, width: int) -> list[e3nn.Irreps]:
-    """Before the first layer and after each: of the wanted irreps those that a product yields, the scalars first."""
+    """List the irreps before the first layer and after each layer, scalars first.
+
+    After a layer, these are the requested irreps that a product of features and harmonics can produce.
+    """
     hidden = [e3nn.Irreps(f"{width}x0e")]
     for wanted in model.features:
         made = {out for _, ir in hidden[-1] for _, edge in model.harmonics for out in ir * edge}
@@ -215,7 +231,7 @@ def hidden_irreps(model: Model, width: int) -> list[e3nn.Irreps]:
 def convert_layer(
     weights: Weights, term: NequIP, t: int, x: e3nn.Irreps, after: e3nn.Irreps, embedding: np.ndarray
 ) -> dict[str, Any]:
-    """Parameters of a layer from features ``x`` to ``after``."""
+    """Make the parameters of layer ``t``, with input irreps ``x`` and output irreps ``after``."""
     gain = gains(x) if t else {ir: 1.0 for _, ir in x}
     into, arrange = entering(after)
     wanted = {ir for _, ir in into}
@@ -241,12 +257,13 @@ def convert_layer(
 def radial_network(
     weights: Weights, term: NequIP, name: str, signs: list[float], columns: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
+    """Make the parameters of a radial network; ``signs`` and ``columns`` as in ``our_columns``."""
     depth = len(term.radial.mlp)
     out = {f"w{k}": weights.take(f"{name}.edge_mlp.mlp.{2 * k}.weight") for k in range(depth + 1)}
     for k in range(1, depth + 1):
-        # Kaiming's factor for a rectifier, before which NequIP's SiLU has none of its own.
+        # NequIP scales the layers after a SiLU by sqrt(2), and does not normalise the SiLU.
         out[f"w{k}"] *= np.sqrt(2) / SILU_SCALE
-    # The basis has 2/c in front, ours sqrt(2/c).
+    # The prefactor of the basis is 2/c in NequIP, sqrt(2/c) in equipot.
     out["w0"] *= np.sqrt(2 / cutoff_of(term))
     out[f"w{depth}"] = our_columns(out[f"w{depth}"], signs, columns, f"{name}.edge_mlp")
     return out
@@ -255,7 +272,7 @@ def radial_network(
 def self_connection(
     weights: Weights, name: str, x: e3nn.Irreps, into: e3nn.Irreps, embedding: np.ndarray
 ) -> dict[e3nn.Irrep, np.ndarray]:
-    """Matrices by irrep, [species, inputs, outputs]; zero in a layer that has none, as NequIP's first."""
+    """Compute the matrices of a self-connection by irrep, [species, inputs, outputs]; zeros for a layer without one."""
     count, width = embedding.shape
     product = e3nn.Irreps([(mul * width, ir) for mul, ir in x])
     needed = sum(mul * mul_out for mul, ir in product for mul_out, ir_out in into if ir == ir_out)
@@ -265,10 +282,10 @@ def self_connection(
 
 
 def readout(weights: Weights) -> np.ndarray:
-    """The linear map from the last features to the energy, [channels, 1], its 1 / sqrt(fan_in) left out.
+    """Read the linear map from the last features to the energy, [channels, 1], without the factor 1 / sqrt(fan_in).
 
     Raises:
-        ValueError: there are several layers.
+        ValueError: the readout has hidden layers.
     """
     stem = "per_atom_energy_readout.mlp_module.mlp."
     if any(name.startswith(stem) and name != f"{stem}0.weight" for name in weights):
@@ -277,6 +294,6 @@ def readout(weights: Weights) -> np.ndarray:
 
 
 def per_type(weights: Weights, name: str, count: int) -> np.ndarray | None:
-    """Scales or shifts (eV) of all types; None where the model has none."""
+    """Read the scales or the shifts (eV) of all types; None for a model without any."""
     found = weights.take(f"per_type_energy_scale_shift.{name}").reshape(-1)
     return np.broadcast_to(found, count).copy() if found.size else None

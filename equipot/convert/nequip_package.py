@@ -1,7 +1,7 @@
-"""Packages of NequIP (``.nequip.zip``, from ``nequip-package``): recorded modules, of which neither code nor pickle is run.
+"""Conversion of packages of NequIP (``.nequip.zip``, written by ``nequip-package``); neither code nor pickle of a package runs.
 
-A package holds the weights that NequIP computes with, whatever they were trained by or began with. Its settings are those of a
-training run, which may have begun with another file; so they are not read, and the modules tell what they are.
+A package holds the weights with which NequIP predicts. Its settings are those of a training run, which may refer to other
+files; the properties of the model are therefore read from its modules, not from the settings.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from equipot.convert.torch_module import Module
 from equipot.potential import Potential
 
 RESOURCE = "model/eager_model.pkl"
+"""Path of the pickle of the modules in a package."""
 CLASSES = ("nequip", "e3nn", "torch")
-"""Packages whose classes stand in a package's pickle, as names and data."""
+"""Python packages whose classes the pickle may name; they are read as inert ``Record``."""
 KNOWN = {
     "e3nn.math._normalize_activation.normalize2mom", "e3nn.nn._activation.Activation", "e3nn.nn._extract.Extract",
     "e3nn.nn._gate.Gate", "e3nn.nn._gate._Sortcut", "e3nn.o3._linear.Linear", "e3nn.o3._spherical_harmonics.SphericalHarmonics",
@@ -38,16 +39,16 @@ KNOWN = {
     "torch.nn.modules.container.ModuleDict", "torch.nn.modules.container.ModuleList", "torch.nn.modules.container.Sequential",
     "torch.nn.modules.sparse.Embedding",
 }  # fmt: skip
-"""Classes of modules whose meaning is known here."""
+"""Classes of modules that can be converted."""
 STAGES = {
     "type_embed", "spharm", "edge_norm", "bessel_encode", "factor", "per_atom_energy_readout", "per_type_energy_scale_shift",
     "pair_potential", "total_energy_sum",
 }  # fmt: skip
-"""What a model does one after the other, beside its layers."""
+"""Names of the stages of a model besides its layers."""
 
 
 def recognise(path: Path) -> bool:
-    """Whether a file is a package of NequIP."""
+    """Return whether a file is a package of NequIP."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -55,10 +56,10 @@ def recognise(path: Path) -> bool:
 
 
 def build(path: Path, head: str | None = None) -> tuple[Potential, str]:
-    """The potential in a package, in double precision, and the precision of the file's weights.
+    """Convert a package to a potential in double precision; also return the precision of the weights in the file.
 
     Raises:
-        ValueError: the package is damaged or uses something that cannot be converted, or a head was asked for.
+        ValueError: the package is damaged or cannot be converted, or ``head`` is not None.
     """
     if head is not None:
         raise ValueError(f"head {head!r}: NequIP has only one level of theory; leave the head out")
@@ -67,7 +68,7 @@ def build(path: Path, head: str | None = None) -> tuple[Potential, str]:
     if names != ["sole_model"]:
         raise ValueError(f"a package with the models {', '.join(names)} cannot be converted; one with a single model can")
     graph_model = models.child("sole_model")
-    for module in each(graph_model):
+    for module in all_modules(graph_model):
         if module.source not in KNOWN:
             raise ValueError(f"{module.path}: a {module.source} cannot be converted")
     stages = graph_model.child("model").of("nequip.nn.grad_output.ForceStressOutput").child("func")
@@ -75,13 +76,13 @@ def build(path: Path, head: str | None = None) -> tuple[Potential, str]:
     return nequip_model.build(model, tensors(stages)), str(graph_model.attribute("model_dtype"))
 
 
-def each(module: Module) -> list[Module]:
-    """A module and all below it."""
-    return [module, *(inner for child in module for inner in each(child))]
+def all_modules(module: Module) -> list[Module]:
+    """List a module and all of its submodules, of any depth."""
+    return [module, *(inner for child in module for inner in all_modules(child))]
 
 
 def tensors(module: Module, stem: str = "") -> dict[str, np.ndarray]:
-    """Its tensors, those below included, by the names that a state dict gives them."""
+    """Return the tensors of a module and its submodules, by their names in a state dict."""
     out = {f"{stem}{name}": value for name, value in module.stored().items()}
     for child in module:
         out |= tensors(child, f"{stem}{child.path.rpartition('.')[2]}.")
@@ -89,10 +90,10 @@ def tensors(module: Module, stem: str = "") -> dict[str, np.ndarray]:
 
 
 def read_model(stages: Module) -> Model:
-    """What the modules say.
+    """Read the properties of a model from its modules.
 
     Raises:
-        ValueError: one of them does something that equipot's NequIP cannot.
+        ValueError: equipot's NequIP cannot represent a module.
     """
     names = [module.path.rpartition(".")[2] for module in stages]
     layers = [name for name in names if name not in STAGES]
@@ -119,9 +120,10 @@ def read_model(stages: Module) -> Model:
 
 
 def check_stages(stages: Module, cutoff: float) -> None:
-    """
+    """Check that the stages besides the layers compute the functions of equipot's NequIP with a cutoff (Å).
+
     Raises:
-        ValueError: a stage beside the layers does not do what it does in NequIP's models.
+        ValueError: a stage computes another function.
     """
     stages.child("type_embed").expect("do_categorical_graph_field_embed", False)
     harmonics = stages.child("spharm").child("sh")
@@ -137,10 +139,13 @@ def check_stages(stages: Module, cutoff: float) -> None:
 
 
 def check_layer(layer: Module, count: int) -> tuple[float, ...]:
-    """avg_num_neighbors of each of ``count`` types in a layer.
+    """Check that a layer computes the function of a layer of equipot's NequIP.
+
+    Returns:
+        Mean number of neighbours of each of ``count`` types.
 
     Raises:
-        ValueError: it does not do what a layer of NequIP does.
+        ValueError: the layer computes another function.
     """
     layer.expect("resnet", False)
     gate = layer.child("equivariant_nonlin").of("e3nn.nn._gate.Gate")
@@ -158,7 +163,7 @@ def check_layer(layer: Module, count: int) -> tuple[float, ...]:
 
 
 def activations(gate: Module) -> list[tuple[int, Module]]:
-    """The parity of what each activation of a gate acts on, and the activation."""
+    """List the activations of a gate, with the parity of the scalars that each acts on."""
     return [
         (parity, Module(record, f"{gate.path}.{name}").of("e3nn.math._normalize_activation.normalize2mom"))
         for name in ("act_scalars", "act_gates")
@@ -167,9 +172,10 @@ def activations(gate: Module) -> list[tuple[int, Module]]:
 
 
 def check_network(network: Module) -> None:
-    """
+    """Check that a network consists of linear layers with NequIP's scaling and of SiLU between the layers.
+
     Raises:
-        ValueError: a network that is not linear layers, scaled as NequIP does, with SiLU between.
+        ValueError: the network has other layers or another scaling.
     """
     for k, layer in enumerate(network.child("mlp")):
         if k % 2:

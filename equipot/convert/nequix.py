@@ -1,7 +1,8 @@
-"""Nequix files (Koker, Kotak and Smidt, arXiv:2508.16067) as equipot's NequIP.
+"""Conversion of Nequix files (Koker, Kotak and Smidt, arXiv:2508.16067) to equipot's NequIP.
 
 A ``.nqx`` file is one line of JSON, then the arrays of the model one after the other in NumPy's format. Nequix is NequIP with a
-normalisation before each gate; its first layer acts on one-hot species, which here are the embedding.
+normalisation before each gate. Its first layer acts on one-hot species: the embedding of the converted model is the unit
+matrix.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from equipot.potential import Potential, cutoff_of
 
 COUNTS = {"n_layers": (1, 100), "lmax": (0, 11), "radial_basis_size": (1, 10**4), "radial_mlp_size": (1, 10**5),
           "radial_mlp_layers": (0, 100), "radial_polynomial_p": (2, 100)}  # fmt: skip
-"""Whole numbers of the model, with the least and the greatest that are believed."""
+"""Integer settings of the model, with the smallest and the largest value that is accepted."""
 POSITIVE = ("cutoff", "avg_n_neighbors")
+"""Settings that must be positive numbers."""
 NEEDED = (*COUNTS, *POSITIVE, "shift", "scale", "index_weights", "layer_norm", "atomic_numbers", "hidden_irreps")
+"""Settings that a file must have."""
 WITHOUT_EFFECT = {
     "atom_energies", "avg_n_edges", "avg_n_nodes", "batch_size", "cache_dir", "checkpoint_grad_energy", "ema_decay",
     "energy_weight", "extra_energy_weight", "extra_force_weight", "extra_stress_weight", "extra_train_path",
@@ -39,19 +42,20 @@ WITHOUT_EFFECT = {
     "n_epochs", "n_graph", "optimizer", "readout_initialization", "resume_from", "state_path", "stress_weight", "train_path",
     "val_every", "val_path", "valid_frac", "valid_path", "warmup_epochs", "warmup_factor", "weight_decay",
 }  # fmt: skip
-"""Settings of the training, or of the speed, or that the arrays repeat."""
+"""Settings of the training or the speed, or that follow from the arrays."""
 SILU = 1.6765648126602173
-"""What e3nn-jax multiplies SiLU with in a gate: its estimate of 1 / sqrt(E[silu(x)^2]) in single precision."""
+"""Factor of SiLU in the gates of e3nn-jax: its estimate of 1 / sqrt(E[silu(x)^2]), x ~ N(0, 1), in single precision."""
 LONGEST_HEADER = 10**6
+"""Largest length of the first line that is read, in bytes."""
 
 
 def recognise(path: Path) -> bool:
-    """Whether a file begins with the settings of a Nequix model."""
+    """Return whether a file begins with the settings of a Nequix model."""
     return _header(path) is not None
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int] | None:
-    """The settings in the first line and its length."""
+    """Read the settings in the first line, and the length of the line; None if the line holds no settings of Nequix."""
     with open(path, "rb") as file:
         line = file.readline(LONGEST_HEADER)
     try:
@@ -62,17 +66,17 @@ def _header(path: Path) -> tuple[dict[str, Any], int] | None:
 
 
 def build(path: Path) -> Potential:
-    """The potential in a ``.nqx`` file, in double precision.
+    """Convert a ``.nqx`` file to a potential in double precision.
 
     Raises:
-        ValueError: the file is cut short or has more than the model, or has settings that cannot be converted.
+        ValueError: the file is cut short, has bytes that are not part of the model, or has settings that cannot be converted.
     """
     header = _header(path)
     assert header is not None, "recognise said so"
     config, start = header
     check_settings(config)
     term = read_term(config)
-    # In memory, where no array can claim more than there is.
+    # Read from memory, where an array cannot be larger than the file.
     file = io.BytesIO(path.read_bytes()[start:])
     potential = Potential(term, *read_variables(term, config, file))
     check_end(config, file)
@@ -80,10 +84,10 @@ def build(path: Path) -> Potential:
 
 
 def check_end(config: dict[str, Any], file: BinaryIO) -> None:
-    """What may follow the model: the numbers of its header once more, as in nequix-oam-1, or a line end, as in nequix-mp-1.
+    """Check the end of a file: nothing, a line end (as in nequix-mp-1), or the numbers of the header (as in nequix-oam-1).
 
     Raises:
-        ValueError: anything else follows.
+        ValueError: the file ends with other bytes.
     """
     start = file.tell()
     rest = file.read()
@@ -98,10 +102,10 @@ def check_end(config: dict[str, Any], file: BinaryIO) -> None:
 
 
 def read_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
-    """The next array, in double precision.
+    """Read the next array of a file in double precision.
 
     Raises:
-        ValueError: none of numbers with this shape follows.
+        ValueError: the file continues with another shape or type of array, or is cut short.
     """
     try:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -119,9 +123,10 @@ def read_array(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_settings(config: dict[str, Any]) -> None:
-    """
+    """Check the settings in the header.
+
     Raises:
-        ValueError: settings are missing, unknown or out of range.
+        ValueError: a setting is missing, unknown or out of range.
     """
     if missing := [key for key in NEEDED if key not in config]:
         raise ValueError(f"the header of this Nequix file lacks {', '.join(missing)}; save it again with nequix 0.4")
@@ -146,9 +151,10 @@ def check_settings(config: dict[str, Any]) -> None:
 
 
 def read_term(config: dict[str, Any]) -> NequIP:
-    """
+    """Make the term from the settings in the header.
+
     Raises:
-        ValueError: irreps that are not one width for each l, of natural parity.
+        ValueError: the hidden irreps are not one of natural parity for each l.
     """
     hidden, l_max = regroup(config["hidden_irreps"]), config["lmax"]
     if sorted(hidden) != sorted(e3nn.Irrep(l, (-1) ** l) for l in range(l_max + 1)):
@@ -174,7 +180,7 @@ def read_term(config: dict[str, Any]) -> NequIP:
 
 
 def read_variables(term: NequIP, config: dict[str, Any], file: BinaryIO) -> tuple[dict[str, Any], Metadata]:
-    """Variables and isolated-atom energies, from the arrays in their order."""
+    """Read variables and isolated-atom energies (eV) from the arrays of a file, which have a fixed order."""
     count = len(term.elements)
 
     def take(*shape: int) -> np.ndarray:
@@ -200,16 +206,25 @@ def read_variables(term: NequIP, config: dict[str, Any], file: BinaryIO) -> tupl
 def read_layer(
     term: NequIP, x: dict[e3nn.Irrep, int], after: str, take: Callable[..., np.ndarray], gain: float
 ) -> dict[str, Any]:
-    """Parameters of one layer from features ``x`` to ``after``; the file's features are ``gain`` times ours."""
+    """Read the parameters of one layer.
+
+    Args:
+        term: Architecture.
+        x: Number of channels of each input irrep.
+        after: Output irreps.
+        take: Function that reads the next array of a given shape.
+        gain: Ratio of the input features in Nequix to equipot's.
+    """
     entering = regroup(gated_irreps(after))
     paths = term.paths(x, entering)
     produced = {ir: sum(x[path.ir_in] for path in paths if path.ir_out == ir) for ir in entering}
     sizes = [term.radial.basis.n, *term.radial.mlp, sum(x[path.ir_in] for path in paths)]
     shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
-    # Their radial network has no constants at all; the basis has 2/c in front, ours sqrt(2/c).
+    # Nequix does not normalise the SiLU of the radial network; its basis has the prefactor 2/c, equipot's sqrt(2/c).
     factors = [np.sqrt(2 / cutoff_of(term)), *[1 / SILU_SCALE] * (len(shapes) - 1)]
     radial = {f"w{k}": f * np.sqrt(fan) * take(fan, out) for k, (f, (fan, out)) in enumerate(zip(factors, shapes, strict=True))}
-    species = (len(term.elements),) if isinstance(term.self_connection, PerSpecies) else ()
+    assert term.self_connection is not None
+    species = term.self_connection.weight_axes(len(term.elements))
     params = {
         "convolution": {"radial": radial},
         "up": {f"w{ir}": gain * take(mul, mul) for ir, mul in x.items()},

@@ -1,4 +1,4 @@
-"""What a pickle must not do to the memory or the time of its reader, seen from its opcodes before anything is built."""
+"""Check of the opcodes of a pickle, before anything is built, for excessive use of memory or time by its reader."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import pickletools
 from typing import Any
 
 LARGEST_VALUE = 10_000
-"""Parts of one tuple, those of its parts included. In checkpoints of the known programs it has some dozens."""
+"""Largest number of parts of one value, parts of parts included; checkpoints of the known programs have some dozens."""
 CHANGES = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
-"""Opcodes that change what lies deepest among their operands and leave it there."""
+"""Opcodes that change the deepest of their operands on the stack and leave this operand there."""
 MARK = 0
-"""Stands for a mark on the stack, where everything else is at least one part."""
+"""Number of parts of a mark on the stack; all other values have at least one part."""
 
 
 def check(text: bytes) -> None:
-    """Follows how many parts each value on the stack has when shared ones count each time.
+    """Check the size of all values and memo indices in a pickle by a walk over its opcodes.
 
-    A place of the memo costs memory up to its number, and tuples are hashed part by part: forty, each of which holds the one
-    before twice, take 2^40 steps. That a string is longer than the pickle is found by the walk itself.
+    Shared parts of a value count each time: hashing forty nested tuples, each of which holds the tuple before twice, takes 2^40
+    steps. Storing at an index of the memo takes memory in proportion to the index. A string that claims to be longer than the
+    pickle makes the walk raise.
 
     Raises:
-        UnpicklingError: a place of the memo beyond the length of the pickle, or a value of more than ``LARGEST_VALUE`` parts.
-        ValueError: not a pickle, or cut short.
-        LookupError: operands that are not there.
+        UnpicklingError: a memo index exceeds the length of the pickle, or a value has more than ``LARGEST_VALUE`` parts.
+        ValueError: the text is not a pickle, or is cut short.
+        LookupError: an opcode has too few operands on the stack.
     """
     stack: list[int] = []
     memo: dict[int, int] = {}
@@ -50,7 +51,7 @@ def check(text: bytes) -> None:
 
 
 def _operands(stack: list[int], kinds: list[Any]) -> list[int]:
-    """Takes from the stack what an opcode does, the top first."""
+    """Pop the operands of an opcode from the stack, the top first."""
     operands: list[int] = []
     if pickletools.markobject in kinds:
         while part := stack.pop():

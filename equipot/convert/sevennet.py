@@ -1,9 +1,9 @@
-"""SevenNet checkpoints (Park et al., J. Chem. Theory Comput. 20, 4857 (2024), arXiv:2402.03789) as equipot's NequIP.
+"""Conversion of SevenNet checkpoints (Park et al., J. Chem. Theory Comput. 20, 4857 (2024), arXiv:2402.03789) to NequIP.
 
-SevenNet is NequIP in e3nn's conventions. Weights move over as they are but for constant factors, which are folded into the next
-linear map in double precision: e3nn's own normalisation of activations, the prefactor of the radial basis, divisors of the sum
-over neighbours, and the sign of coupling coefficients in files of older versions. What a modality (one of several levels of
-theory) adds to the linear maps is the same for all atoms: the chosen one becomes their bias.
+SevenNet is NequIP in e3nn's conventions. Weights are copied up to constant factors, which are folded into the next linear map
+in double precision: e3nn's normalisation of activations, the prefactor of the radial basis, divisors of the sums over
+neighbours, and signs of coupling coefficients in files of older versions. A modality (one of several levels of theory) adds
+constants to linear maps: the constants of the chosen modality become biases.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ OLD_NAMES = {
     "rescale atomic energy": "rescale_atomic_energy",
     "denumerator": "denominator",
 }
-"""What was called otherwise before version 0.10."""
+"""Names of modules before version 0.10, and their present names."""
 FOLLOWS = re.compile(r"output_mask$|_w3j_\d_\d_\d$|^\d+_equivariant_gate\.|convolution\.convolution\.weight$")
-"""Buffers of e3nn that follow from the irreps."""
+"""Names of buffers of e3nn that follow from the irreps."""
 EXPECTED = {
     "interaction_type": ("nequip",),
     "act_radial": ("silu",),
@@ -46,27 +46,29 @@ EXPECTED = {
     "use_modal_node_embedding": (False, None),
     "use_modal_wise_scale": (False, None),
 }
-"""Settings that change the form of the energy, and the values that are known here."""
+"""Settings that change the functional form, with the values that can be converted."""
 
 
 class Layout(NamedTuple):
-    """What the weights belong to."""
+    """Architecture of a model and arrangement of its weights in the file."""
 
     term: NequIP
     hidden: list[e3nn.Irreps]
-    """Before the first layer and after each."""
+    """Irreps before the first layer and after each layer, in the file's order."""
     modality: int | None
-    """The chosen one among several."""
+    """Index of the chosen modality; None for a model without modalities."""
     modalities: int
+    """Number of modalities."""
     modal: dict[str, bool]
-    """Whether the modality acts in ``up``, ``down`` and ``hidden``."""
+    """Whether modalities add constants in the linear maps ``up``, ``down`` and ``hidden``."""
     bias: bool
+    """Whether linear maps have biases in the file."""
     sorted_paths: bool
-    """Since version 0.11 radial weights stand in the order of the outputs."""
+    """Whether radial weights are in the order of the outputs, as since version 0.11."""
 
 
 def recognise(content: Any) -> bool:
-    """Whether what a torch file holds is a checkpoint of SevenNet."""
+    """Return whether the content of a torch file is a checkpoint of SevenNet."""
     return (
         isinstance(content, dict)
         and "model_state_dict" in content
@@ -76,15 +78,19 @@ def recognise(content: Any) -> bool:
 
 
 def build(content: dict[str, Any], head: str | None = None) -> Potential:
-    """The potential in a checkpoint, in double precision; ``head`` is the modality where there are several.
+    """Convert a checkpoint to a potential in double precision.
+
+    Args:
+        content: Content of the file.
+        head: Modality, of a model with several.
 
     Raises:
-        ValueError: the checkpoint uses something that cannot be converted, or the modality is missing or unknown.
+        ValueError: the checkpoint cannot be converted, or the modality is missing or unknown.
     """
     config = content["config"]
     layout = read_layout(config, head)
     term = layout.term
-    weights = Weights({modern(name): value for name, value in content["model_state_dict"].items()})
+    weights = Weights({present_name(name): value for name, value in content["model_state_dict"].items()})
     embedding = linear(weights.take("onehot_to_feature_x.linear.weight"), f"{len(term.elements)}x0e", layout.hidden[0])[EVEN]
     constant = bias_of(weights, "onehot_to_feature_x", layout)
     params: dict[str, Any] = {
@@ -105,19 +111,19 @@ def build(content: dict[str, Any], head: str | None = None) -> Potential:
 
 
 def precision(content: dict[str, Any]) -> str:
-    """Of the weights."""
+    """Return the precision of the weights, such as ``float32``."""
     return str(np.asarray(next(iter(content["model_state_dict"].values()))).dtype)
 
 
-def modern(name: str) -> str:
-    """The present name of a tensor."""
+def present_name(name: str) -> str:
+    """Return the present name of a tensor of any version."""
     for old, new in OLD_NAMES.items():
         name = name.replace(old, new)
     return name.replace(" ", "_")
 
 
 def read_layout(config: dict[str, Any], head: str | None) -> Layout:
-    """The architecture that a config describes.
+    """Read architecture and arrangement of the weights from the config of a checkpoint.
 
     Raises:
         ValueError: as ``build``.
@@ -160,15 +166,16 @@ def read_layout(config: dict[str, Any], head: str | None) -> Layout:
 
 
 def is_before(config: dict[str, Any], minor: int) -> bool:
-    """Whether a file is older than version 0.``minor``."""
+    """Return whether SevenNet was older than version 0.``minor``."""
     first, second = (int(part) for part in str(config["version"]).split(".")[:2])
     return (first, second) < (0, minor)
 
 
 def radial(config: dict[str, Any]) -> Radial:
-    """
+    """Read the radial functions from the config of a checkpoint.
+
     Raises:
-        ValueError: an unknown basis or cutoff function.
+        ValueError: the basis or the cutoff function is unknown.
     """
     basis, envelope = dict(config["radial_basis"]), dict(config["cutoff_function"])
     if basis.pop("radial_basis_name") != "bessel" or set(basis) - {"bessel_basis_num", "trainable_coeff"}:
@@ -184,10 +191,10 @@ def radial(config: dict[str, Any]) -> Radial:
 
 
 def widths(config: dict[str, Any]) -> int | tuple[int, ...]:
-    """Channels for each l.
+    """Read the number of channels: one for all l, or one for each l.
 
     Raises:
-        ValueError: irreps that are not one width for each l.
+        ValueError: irreps of one l differ in their number of channels, or an l is missing.
     """
     if not config["irreps_manual"]:
         return config["channel"]
@@ -202,10 +209,10 @@ def widths(config: dict[str, Any]) -> int | tuple[int, ...]:
 
 
 def hidden_irreps(config: dict[str, Any], term: NequIP) -> list[e3nn.Irreps]:
-    """Irreps before the first layer and after each, in the file's order.
+    """List the irreps before the first layer and after each layer, in the file's order.
 
     Raises:
-        ValueError: they are not those that our model has.
+        ValueError: the irreps in the config are not those of the term.
     """
     first = term.channels if isinstance(term.channels, int) else term.channels[0]
     hidden = [e3nn.Irreps(f"{first}x0e")]
@@ -221,7 +228,7 @@ def hidden_irreps(config: dict[str, Any], term: NequIP) -> list[e3nn.Irreps]:
 
 
 def convert_layer(weights: Weights, layout: Layout, t: int, divisor: float) -> dict[str, Any]:
-    """Parameters of a layer; ``divisor`` is that of its messages over that of the first layer's."""
+    """Make the parameters of layer ``t``; ``divisor`` is the divisor of its messages relative to the first layer's."""
     term, x, after = layout.term, layout.hidden[t], layout.hidden[t + 1]
     gain = gains(x) if t else {ir: 1.0 for _, ir in x}
     into, arrange = entering(after)
@@ -249,7 +256,16 @@ def convert_layer(weights: Weights, layout: Layout, t: int, divisor: float) -> d
 def take_linear(
     weights: Weights, layout: Layout, name: str, place: str, source: e3nn.Irreps, target: e3nn.Irreps
 ) -> tuple[dict[e3nn.Irrep, np.ndarray], np.ndarray | None]:
-    """Matrices and bias of a linear map, with what the chosen modality adds in the bias."""
+    """Read a linear map; return its matrices by irrep, and its bias with the constants of the chosen modality.
+
+    Args:
+        weights: Tensors of the checkpoint.
+        layout: Architecture and arrangement of the weights.
+        name: Name of the map in the file.
+        place: Key of the map in ``layout.modal``.
+        source: Input irreps.
+        target: Output irreps.
+    """
     modal = layout.modal[place]
     extra = e3nn.Irreps(f"{layout.modalities}x0e" if modal else "")
     matrices = linear(weights.take(f"{name}.linear.weight"), source + extra, target)
@@ -264,15 +280,17 @@ def take_linear(
 
 
 def bias_of(weights: Weights, name: str, layout: Layout) -> np.ndarray | None:
+    """Read the bias of a linear map; None for a model without biases."""
     return weights.take(f"{name}.linear.bias") if layout.bias else None
 
 
 def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], columns: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Make the parameters of the radial network of layer ``t``; ``signs`` and ``columns`` as in ``our_columns``."""
     depth, name = len(term.radial.mlp), f"{t}_convolution.weight_nn"
     out = {f"w{k}": weights.take(f"{name}.layer{k}.weight") for k in range(depth + 1)}
     for k in range(1, depth + 1):
         out[f"w{k}"] *= SILU / SILU_SCALE
-    # The basis has 2/c in front, ours sqrt(2/c).
+    # The prefactor of the basis is 2/c in SevenNet, sqrt(2/c) in equipot.
     out["w0"] *= np.sqrt(2 / cutoff_of(term))
     out[f"w{depth}"] = our_columns(out[f"w{depth}"], signs, columns, name)
     return out
@@ -281,12 +299,13 @@ def radial_mlp(weights: Weights, t: int, term: NequIP, signs: list[float], colum
 def self_connection(
     weights: Weights, layout: Layout, t: int, gain: dict, entering: e3nn.Irreps, arrange: np.ndarray
 ) -> dict[e3nn.Irrep, np.ndarray]:
-    """Matrices by irrep, with a species axis in front where there is one for each."""
+    """Read the matrices of the self-connection of layer ``t`` by irrep, [inputs, outputs] or [species, inputs, outputs]."""
     x, count = layout.hidden[t], len(layout.term.elements)
-    if isinstance(layout.term.self_connection, Shared):
+    assert layout.term.self_connection is not None
+    if not layout.term.self_connection.weight_axes(count):
         matrices = linear(weights.take(f"{t}_self_connection_intro.linear.weight"), x, entering)
     else:
-        # A tensor product with the one-hot species: [inputs, species, outputs] for each irrep.
+        # Weights of a tensor product with the one-hot species: [inputs, species, outputs] for each irrep.
         flat = weights.take(f"{t}_self_connection_intro.fc_tensor_product.weight")
         mixed = linear(flat, e3nn.Irreps([(mul * count, ir) for mul, ir in x]), entering)
         matrices = {ir: np.swapaxes(w.reshape(-1, count, w.shape[-1]), 0, 1) for ir, w in mixed.items()}
@@ -296,7 +315,7 @@ def self_connection(
 
 
 def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, float]:
-    """Parameters of the two linear layers, and the constant that biases add to every atom's energy before scaling."""
+    """Make the parameters of the two linear layers of the readout; also return the sum of their biases before scaling."""
     x = layout.hidden[-1]
     width = x.dim // 2
     hidden, bias = take_linear(weights, layout, "reduce_input_to_hidden", "hidden", x, f"{width}x0e")
@@ -309,7 +328,7 @@ def convert_readout(weights: Weights, layout: Layout) -> tuple[dict, float]:
 
 
 def rescaling(weights: Weights, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift (eV) of each element."""
+    """Read scale and shift (eV) of each element."""
     count = len(layout.term.elements)
     scale, shift = (weights.take(f"rescale_atomic_energy.{name}") for name in ("scale", "shift"))
     if shift.ndim == 2:

@@ -1,9 +1,9 @@
-"""Torch checkpoints read without torch, and without running anything that stands in them.
+"""Reader of torch checkpoints, without torch and without running code from a file.
 
 A file written by ``torch.save`` is a zip with a pickle (``data.pkl``), which names objects, and the raw bytes of every tensor
-(``data/KEY``). A pickle is a program: it may call whatever it can name. Here it can name only the builders of plain data in
-``BUILDERS`` and, as inert ``Record``, the classes of the packages that the caller lists; any other name ends the reading.
-What it may take of memory and time is bounded by the size of the file.
+(``data/KEY``). A pickle is a program that may call any function it can name. This reader lets a pickle name only the builders
+of plain data in ``BUILDERS`` and, as inert ``Record``, the classes of the packages that the caller lists; any other name
+raises. The use of memory and time is bounded by the size of the file.
 """
 
 from __future__ import annotations
@@ -34,27 +34,29 @@ STORAGES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-"""Torch's storages and the NumPy name of their elements."""
+"""Torch's classes of storages, and the NumPy type of their elements."""
 
 LARGEST_GROWTH = 8
-"""What a pickle may build, in sizes of its file. A file has every number once and its pickle names it once: known checkpoints
-build less than their size. The rest is for numbers that several tensors share, as tied weights do."""
+"""Largest size of the built objects, relative to the size of the file. Known checkpoints build less than their size; the factor
+allows for tensors that share numbers, such as tied weights."""
 
 DAMAGE = (
     EOFError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError, MemoryError, OSError,
     struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What unpickling and unpacking raise where bytes are not what they should be."""
+"""Exceptions that unpickling and unpacking raise for damaged files."""
 
 
 class Record:
-    """Stands for an instance of a foreign class: its name and what was stored with it. Nothing of it runs."""
+    """Inert substitute for an instance of a foreign class, whose code does not run."""
 
     source: str = ""
-    """``package.module.Class``."""
+    """Name of the class, ``package.module.Class``."""
 
     args: tuple[Any, ...]
+    """Arguments of the constructor."""
     state: Any
+    """State of the instance, usually a dict of attributes."""
 
     def __new__(cls, *args: Any) -> Record:
         self = super().__new__(cls)
@@ -66,17 +68,20 @@ class Record:
 
 
 class Storage(NamedTuple):
-    """One file of raw numbers, shared by one or several tensors."""
+    """Numbers of one file in the zip, used by one or several tensors."""
 
     data: np.ndarray
 
 
 class StorageType(NamedTuple):
+    """Substitute for a class of storages."""
+
     dtype: str
+    """NumPy type of the elements."""
 
 
 class PlainDtype:
-    """``numpy.dtype`` in a pickle."""
+    """Substitute for ``numpy.dtype`` in a pickle."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = name
@@ -87,13 +92,14 @@ class PlainDtype:
 
     @property
     def dtype(self) -> np.dtype:
+        """The NumPy type; raises UnpicklingError if the type is not a number."""
         if not isinstance(self.name, str) or self.name[:1] not in "fiub" or self.order not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError(f"an array of {self.name if isinstance(self.name, str) else 'what is no number'}")
         return np.dtype(self.name).newbyteorder(self.order)
 
 
 class PlainArray:
-    """``numpy.ndarray`` in a pickle."""
+    """Substitute for ``numpy.ndarray`` in a pickle."""
 
     def __init__(self, *_: Any) -> None:
         self.state: Any = None
@@ -103,12 +109,17 @@ class PlainArray:
 
     @property
     def value(self) -> np.ndarray:
+        """The array."""
         _, shape, dtype, fortran, data = self.state
         return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.ndarray:
-    """A window of a storage, which takes no memory of its own; ``strides`` count elements."""
+    """Return a view of a storage as a tensor; offset and strides count elements.
+
+    Raises:
+        UnpicklingError: the arguments are not those of a tensor, or reach beyond the storage.
+    """
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in numbers):
         raise pickle.UnpicklingError("a tensor that is not described as torch does")
@@ -122,23 +133,23 @@ def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> np.n
 
 
 def scalar(dtype: Any, data: Any) -> Any:
-    """``numpy.float64(1.0)`` and the like."""
+    """Build a NumPy scalar, such as ``numpy.float64(1.0)``."""
     return np.frombuffer(data, dtype.dtype, count=1)[0]
 
 
 def latin1(text: Any, *_: Any) -> bytes:
-    """How old pickle protocols write bytes."""
+    """Build bytes, which old pickle protocols write as text."""
     return text.encode("latin1")
 
 
 def device(name: Any, *_: Any) -> str:
-    """``torch.device("cuda")``."""
+    """Build the name of a ``torch.device``."""
     if not isinstance(name, str):
         raise pickle.UnpicklingError("a device without a name")
     return name
 
 
-first: Callable[..., Any] = lambda value, *_: value
+first_argument: Callable[..., Any] = lambda value, *_: value
 
 BUILDERS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -147,7 +158,7 @@ BUILDERS: dict[tuple[str, str], Any] = {
     ("builtins", "slice"): slice,
     ("_codecs", "encode"): latin1,
     ("torch._utils", "_rebuild_tensor_v2"): tensor,
-    ("torch._utils", "_rebuild_parameter"): first,
+    ("torch._utils", "_rebuild_parameter"): first_argument,
     ("torch", "Size"): tuple,
     ("torch", "device"): device,
     **{("torch", name): StorageType(dtype) for name, dtype in STORAGES.items()},
@@ -158,11 +169,14 @@ BUILDERS: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): PlainArray for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): scalar for core in ("core", "_core")},
 }
-"""What a pickle may name, and what it gets."""
+"""Objects that a pickle may name, as (module, name), and their substitutes."""
 
 
 class Builder:
-    """A function as a pickle gets it. The state that a pickle may give to anything would stay with it for the next file."""
+    """Wrapper of a function that a pickle may call; ``pay`` is charged with the size of each result.
+
+    A wrapper refuses state, which a pickle may set on any object, and which would otherwise stay for the next file.
+    """
 
     __slots__ = ("function", "pay")
 
@@ -171,7 +185,7 @@ class Builder:
 
     def __call__(self, *args: Any) -> Any:
         made = self.function(*args)
-        # What is handed through was paid for when it was made.
+        # An argument that is returned was charged when it was made.
         if not any(made is arg for arg in args):
             self.pay(made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, Sized) else 0)
         return made
@@ -181,7 +195,14 @@ class Builder:
 
 
 class Unpickler(pickle.Unpickler):
-    """Builds plain data only; its functions make at most ``allowance`` bytes of tensors and entries of containers."""
+    """Unpickler of plain data; its functions make at most ``allowance`` bytes of tensors and entries of containers.
+
+    Args:
+        file: Pickle.
+        storage: Function that reads the numbers of a storage by key and NumPy type.
+        packages: Packages whose classes are read as ``Record``.
+        allowance: Largest size of the built objects.
+    """
 
     def __init__(
         self, file: io.BytesIO, storage: Callable[[str, str], np.ndarray], packages: Sequence[str], allowance: int
@@ -194,6 +215,11 @@ class Unpickler(pickle.Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def pay(self, size: int) -> None:
+        """Subtract ``size`` from the allowance.
+
+        Raises:
+            UnpicklingError: the allowance is used up.
+        """
         self.left -= size
         if self.left < 0:
             raise pickle.UnpicklingError(
@@ -201,6 +227,11 @@ class Unpickler(pickle.Unpickler):
             )
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the substitute for an object that the pickle names.
+
+        Raises:
+            UnpicklingError: the object is neither in ``BUILDERS`` nor a class of ``packages``.
+        """
         if (module, name) in BUILDERS:
             known = BUILDERS[module, name]
             return Builder(known, self.pay) if callable(known) else known
@@ -212,6 +243,11 @@ class Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{source}, which is neither a number, a tensor nor a plain container")
 
     def persistent_load(self, pid: Any) -> Storage:
+        """Read the storage that the pickle refers to, once for each key.
+
+        Raises:
+            UnpicklingError: the reference is not to a storage of torch.
+        """
         kind, storage_type, key, *_ = pid
         if kind != "storage" or not isinstance(storage_type, StorageType) or not isinstance(key, str | int):
             raise pickle.UnpicklingError(f"an object kept elsewhere{f' of kind {kind}' if isinstance(kind, str) else ''}")
@@ -222,12 +258,12 @@ class Unpickler(pickle.Unpickler):
 
 
 def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
-    """What ``torch.save`` wrote: tensors as NumPy arrays, containers as they are, classes of ``packages`` as ``Record``.
+    """Read a file of ``torch.save``: tensors become NumPy arrays, instances of classes of ``packages`` become ``Record``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of torch, cut short or damaged, or it names something that is not plain data; nothing of
-            it has run then.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a checkpoint of torch, is damaged, or names objects that are not plain data. No code of the
+            file has run.
     """
     path = Path(path)
     if not path.is_file():
@@ -248,10 +284,10 @@ def load(path: str | Path, packages: Sequence[str] = ()) -> Any:
 
 
 def load_packaged(path: str | Path, resource: str, packages: Sequence[str] = ()) -> Any:
-    """A pickle in what ``torch.package`` wrote, such as ``model/model.pkl``, as ``load`` gives it. The code is left alone.
+    """Read a pickle, such as ``model/model.pkl``, from a file of ``torch.package`` as ``load`` does; code is not read.
 
     Raises:
-        ValueError: as ``load``, or there is no such pickle.
+        ValueError: as ``load``, or the file has no such pickle.
     """
     with _refusals(Path(path)), zipfile.ZipFile(path) as archive:
         found = [name for name in archive.namelist() if name.partition("/")[2] == resource]
@@ -261,17 +297,18 @@ def load_packaged(path: str | Path, resource: str, packages: Sequence[str] = ())
 
 
 def _count(found: list[str], wanted: str) -> str:
+    """Return the error message for a file in which ``wanted`` is not found exactly once."""
     return f"{len(found)} times {wanted}, of which there should be one: {', '.join(found)}" if found else f"no {wanted}"
 
 
 def printable(message: str) -> str:
-    """With control characters as escapes: what a file calls things must not steer a terminal."""
+    """Replace control characters by escapes, since a name from a file must not control a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
 @contextlib.contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Says of what goes wrong in a file that it is the file."""
+    """Turn exceptions in the reading of a file into a ValueError that names the file."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -282,11 +319,19 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, packages: Sequence[str]) -> Any:
-    """The content of the pickle ``name``; ``storages`` is how files of raw numbers are called in the ``folder``."""
+    """Read a pickle of an archive.
+
+    Args:
+        archive: Open zip file.
+        name: Path of the pickle in the archive.
+        folder: Path prefix of the files with raw numbers.
+        storages: Format of the names of these files, with {} for the key.
+        packages: As in ``load``.
+    """
     entries = {entry.filename: entry for entry in archive.infolist()}
 
     def content(name: str) -> bytes:
-        # torch does not compress: what is compressed may unfold to any size.
+        # torch does not compress, and a compressed file may decompress to any size.
         if entries[name].compress_type != zipfile.ZIP_STORED:
             raise pickle.UnpicklingError(f"a compressed part ({name})")
         return archive.read(name)
@@ -302,9 +347,10 @@ def _unpickle(archive: zipfile.ZipFile, name: str, folder: str, storages: str, p
 
 
 def plain(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """The same with NumPy arrays in place of their makings, in containers at any depth.
+    """Replace every ``PlainArray`` by a NumPy array, in containers at any depth.
 
-    ``done`` has what was seen, kept alive so that nothing else gets its id, and what became of it.
+    ``done`` maps the id of each object that was seen to the object, which is kept alive so that its id stays unique, and to its
+    replacement.
     """
     done = {} if done is None else done
     if id(value) in done:
@@ -329,10 +375,10 @@ def plain(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
 
 
 def check_text(value: Any, limit: int, sizes: dict[int, int] | None = None) -> int:
-    """How many parts a message with this value would have, where shared ones stand each time and records are names.
+    """Count the parts of a value as an error message would print them: shared parts count each time, a record counts once.
 
     Raises:
-        UnpicklingError: more than ``limit``, here or in a record below.
+        UnpicklingError: the value, or the content of a record in the value, has more than ``limit`` parts.
     """
     sizes = {} if sizes is None else sizes
     if id(value) in sizes or not isinstance(value, (dict, list, tuple, set, Record)):

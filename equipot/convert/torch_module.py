@@ -1,4 +1,4 @@
-"""Modules of torch and e3nn in a file, read so that nothing which could change a number is overlooked."""
+"""Modules of torch and e3nn in a file, with a record of the values that were read, so that none is overlooked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 from equipot.convert.torch_file import Record
 
 MACHINERY = {"training", "__codegen__", "_is_full_backward_hook", "_non_persistent_buffers_set"}
-"""What torch and e3nn store with every module, and which changes no number."""
+"""Attributes that torch and e3nn store with every module and that change no number."""
 Irreps = list[tuple[int, e3nn.Irrep]]
+"""Multiplicities and irreps in the order of a file, equal irreps not merged."""
 
 
 class Module:
-    """A ``torch.nn.Module`` in a file. What is asked for is remembered; ``unread`` tells what was not."""
+    """A ``torch.nn.Module`` in a file, which records the values that are read; ``unread`` lists all others."""
 
     def __init__(self, record: Any, path: str = "model") -> None:
         state = getattr(record, "state", None)
@@ -29,7 +30,7 @@ class Module:
         self._passing = state.get("_non_persistent_buffers_set", set())
         self._modules = {name: value for name, value in state["_modules"].items() if value is not None}
         own = ("_parameters", "_buffers", "_modules")
-        # Hooks run code of their own, but tables of none of them stand in every file.
+        # Hooks run code, but every file has tables of hooks, which are usually empty.
         idle = lambda name, value: "_hooks" in name and not value
         plain = {name: value for name, value in state.items() if name not in own and name not in MACHINERY}
         self._attributes = {name: value for name, value in plain.items() if not idle(name, value)}
@@ -40,18 +41,26 @@ class Module:
         return name in self._arrays or name in self._modules or name in self._attributes
 
     def fail(self, message: str) -> ValueError:
-        """The error that says so of this module."""
+        """Return an error with a message about this module."""
         return ValueError(f"{self.path} ({self.kind}): {message}")
 
     def of(self, *sources: str) -> Module:
-        """This module, whose class must be one of those named."""
+        """Check the class of this module, and return this module.
+
+        Raises:
+            ValueError: the class is not one of ``sources``.
+        """
         if self.source not in sources:
             names = ", ".join(source.rpartition(".")[2] for source in sources)
             raise ValueError(f"{self.path}: a {self.source} cannot be converted; what can is {names}")
         return self
 
     def array(self, name: str) -> np.ndarray:
-        """A parameter or buffer in double precision."""
+        """Read a parameter or buffer in double precision.
+
+        Raises:
+            ValueError: there is no such tensor, or the tensor does not hold numbers.
+        """
         if name not in self._arrays:
             raise self.fail(f"has no tensor {name}")
         self._read.add(name)
@@ -61,18 +70,26 @@ class Module:
         return value.astype(np.float64)
 
     def stored(self) -> dict[str, Any]:
-        """Its parameters and buffers as a state dict has them; they do not count as read."""
+        """Return the parameters and buffers of a state dict, without recording them as read."""
         return {name: value for name, value in self._arrays.items() if name not in self._passing}
 
     def number(self, name: str) -> float:
-        """A tensor or attribute with one number."""
+        """Read a tensor or attribute that is one number.
+
+        Raises:
+            ValueError: there is no such value, or the value is not one number.
+        """
         value = self.array(name) if name in self._arrays else np.asarray(self.attribute(name))
         if value.size != 1 or value.dtype.kind not in "fiub":
             raise self.fail(f"{name} is not one number")
         return float(value.reshape(()))
 
     def attribute(self, name: str, *default: Any) -> Any:
-        """A plain attribute; without a default it must be there."""
+        """Read an attribute that is neither tensor nor submodule.
+
+        Raises:
+            ValueError: there is no such attribute and no default.
+        """
         if name not in self._attributes:
             if not default:
                 raise self.fail(f"has no attribute {name}")
@@ -81,13 +98,21 @@ class Module:
         return self._attributes[name]
 
     def expect(self, name: str, *allowed: Any) -> None:
-        """An attribute that may be missing, or must have one of these values."""
+        """Check that an attribute is missing or has one of the ``allowed`` values.
+
+        Raises:
+            ValueError: the attribute has another value.
+        """
         if self.attribute(name, allowed[0]) not in allowed:
             names = " or ".join(map(repr, allowed))
             raise self.fail(f"{name} = {self.attribute(name)!r} cannot be converted; {names} can")
 
     def irreps(self, name: str) -> Irreps:
-        """An attribute that holds e3nn's Irreps."""
+        """Read an attribute that holds Irreps of e3nn.
+
+        Raises:
+            ValueError: the attribute does not hold Irreps.
+        """
         try:
             (entries,) = self.attribute(name).args
             pairs = [entry.args[0] for entry in entries]
@@ -96,7 +121,11 @@ class Module:
             raise self.fail(f"{name} are no irreps") from None
 
     def child(self, name: str) -> Module:
-        """A submodule."""
+        """Return a submodule.
+
+        Raises:
+            ValueError: there is no such submodule.
+        """
         if name not in self._modules:
             raise self.fail(f"has no submodule {name}")
         if name not in self._children:
@@ -105,24 +134,24 @@ class Module:
         return self._children[name]
 
     def __iter__(self) -> Iterator[Module]:
-        """Submodules in order."""
+        """Iterate over the submodules in order."""
         return (self.child(name) for name in self._modules)
 
     def ignore(self, *names: str) -> None:
-        """Marks as read what does not change the energy."""
+        """Record values that do not change the energy as read."""
         self._read.update(names)
 
     def drop(self) -> None:
-        """Marks this module as read, with everything in it."""
+        """Record all values of this module and its submodules as read."""
         self._read.update((*self._arrays, *self._modules, *self._attributes))
         self._children = {}
 
     def single(self, name: str) -> bool:
-        """Whether a tensor is stored in single precision or less."""
+        """Return whether a tensor is stored in single precision or less."""
         return self._arrays[name].dtype.itemsize < 8
 
     def unread(self) -> list[str]:
-        """Paths of what nobody has asked for, here and below."""
+        """List the paths of all values of this module and its submodules that were not read."""
         names = [n for n in (*self._arrays, *self._modules, *self._attributes) if n not in self._read]
         own = [f"{self.path}.{name}" for name in names]
         return own + [path for child in self._children.values() for path in child.unread()]
@@ -132,17 +161,21 @@ class LinearMaps(NamedTuple):
     """An equivariant linear map: y[ir] = sum over the inputs k of this irrep of x[k] @ weights[ir][k], plus a bias."""
 
     weights: dict[e3nn.Irrep, dict[int, np.ndarray]]
-    """By output irrep and index of the input, [mul_in, mul_out]."""
+    """Matrices [mul_in, mul_out], by output irrep and index of the input."""
     bias: np.ndarray | None
-    """Of the invariants."""
+    """Constants added to the invariants, [mul_out]."""
 
     def joined(self, ir: e3nn.Irrep) -> np.ndarray:
-        """Inputs of one irrep one after the other, [sum of mul_in, mul_out]."""
+        """Join the matrices of all inputs of one irrep, [sum of mul_in, mul_out]."""
         return np.concatenate(list(self.weights[ir].values()))
 
 
 def e3nn_linear(module: Module) -> LinearMaps:
-    """The maps of an ``e3nn.o3.Linear``, with the factors that e3nn applies to its weights."""
+    """Read an ``e3nn.o3.Linear``, with the factors that e3nn applies to its weights.
+
+    Raises:
+        ValueError: the weights do not fit the irreps, or an output irrep is repeated.
+    """
     module.of("e3nn.o3._linear.Linear").ignore("_optimize_einsums", "weight_numel", "bias_numel", "output_mask")
     module.expect("internal_weights", True)
     module.expect("shared_weights", True)
@@ -169,7 +202,11 @@ def e3nn_linear(module: Module) -> LinearMaps:
 
 
 def e3nn_species_linear(module: Module) -> dict[e3nn.Irrep, np.ndarray]:
-    """The maps of a product of features with one-hot species, [species, mul_in, mul_out] for every irrep."""
+    """Read a tensor product of features with one-hot species, as matrices [species, mul_in, mul_out] by irrep.
+
+    Raises:
+        ValueError: the module is another tensor product, or the weights do not fit the irreps.
+    """
     module.of("e3nn.o3._tensor_product._sub.FullyConnectedTensorProduct")
     module.ignore("_in1_dim", "_in2_dim", "_specialized_code", "_optimize_einsums", "weight_numel", "_profiling_str")
     module.ignore("output_mask")
@@ -195,14 +232,16 @@ def e3nn_species_linear(module: Module) -> dict[e3nn.Irrep, np.ndarray]:
 
 
 class ActivationScale(NamedTuple):
+    """An activation with a constant factor."""
+
     name: str
-    """Such as ``torch.nn.functional.silu``."""
+    """Name of the function, such as ``torch.nn.functional.silu``."""
     scale: float
-    """Factor of its output."""
+    """Factor of the output."""
 
 
 def e3nn_activation(module: Module) -> ActivationScale:
-    """An ``e3nn.math.normalize2mom``: the function and its factor."""
+    """Read an ``e3nn.math.normalize2mom``, an activation scaled to unit second moment."""
     module.of("e3nn.math._normalize_activation.normalize2mom")
     function = module.attribute("f")
     scale = 1.0 if module.attribute("_is_id", False) else module.number("cst")
@@ -211,7 +250,11 @@ def e3nn_activation(module: Module) -> ActivationScale:
 
 
 def e3nn_mlp(module: Module, scale_of_silu: float) -> list[np.ndarray]:
-    """Matrices of an ``e3nn.nn.FullyConnectedNet``, scaled for a SiLU of that factor between them."""
+    """Read the matrices of an ``e3nn.nn.FullyConnectedNet``, scaled for ``scale_of_silu`` x SiLU between layers.
+
+    Raises:
+        ValueError: the activation is not SiLU, or follows the last layer.
+    """
     module.of("e3nn.nn._fc.FullyConnectedNet").ignore("hs")
     out, factor = [], 1.0
     for layer in module:
@@ -224,7 +267,7 @@ def e3nn_mlp(module: Module, scale_of_silu: float) -> list[np.ndarray]:
         name, scale = e3nn_activation(layer.child("act"))
         if name != "torch.nn.functional.silu":
             raise layer.fail(f"the activation {name} cannot be converted; silu can")
-        # What follows an activation takes its factor: the variance is that of the output.
+        # The factor of an activation, and the variance of its output, go into the next matrix.
         out[-1] /= np.sqrt(variance_out)
         factor = scale * np.sqrt(variance_out) / scale_of_silu
     if factor != 1.0:

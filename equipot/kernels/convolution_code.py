@@ -124,6 +124,7 @@ class Writer:
         self.stride = -(-len(self.entries) // self.e.lanes) * self.e.lanes
 
     def write(self) -> None:
+        """Write the kernel: all results for the atoms of one part."""
         e, arguments = self.e, self.arguments
         self._allocate()
         for o, (kind, _) in enumerate(self.forms.outputs):

@@ -87,7 +87,7 @@ class CouplingPath:
 
     @property
     def degrees(self) -> tuple[int, int, int]:
-        """(l_in, l_edge, l_out)."""
+        """Degrees (l_in, l_edge, l_out) of the path."""
         return self.l_in, self.l_edge, self.l_out
 
 

@@ -46,7 +46,7 @@ class Emitter:
         return I64(value) if isinstance(value, int) else value
 
     def add(self, x: Index, y: Index) -> Index:
-        """x + y."""
+        """Add two indices."""
         if isinstance(x, int) and isinstance(y, int):
             return x + y
         if x == 0 and isinstance(x, int):
@@ -56,7 +56,7 @@ class Emitter:
         return self.b.add(self.index(x), self.index(y))
 
     def mul(self, x: Index, y: Index) -> Index:
-        """x y."""
+        """Multiply two indices."""
         if isinstance(x, int) and isinstance(y, int):
             return x * y
         if isinstance(y, int) and y == 1:
@@ -64,14 +64,14 @@ class Emitter:
         return self.b.mul(self.index(x), self.index(y))
 
     def at(self, row: Index, stride: Index, *offsets: Index) -> Index:
-        """row * stride + offsets."""
+        """Compute the index row * stride + sum of offsets."""
         out = self.mul(row, stride)
         for offset in offsets:
             out = self.add(out, offset)
         return out
 
     def round_up(self, x: Index, multiple: int) -> Index:
-        """Smallest multiple of ``multiple`` that is at least x."""
+        """Return the smallest multiple of ``multiple`` that is at least x."""
         if isinstance(x, int):
             return -(-x // multiple) * multiple
         return self.b.mul(self.b.udiv(self.b.add(x, I64(multiple - 1)), I64(multiple)), I64(multiple))
@@ -169,7 +169,7 @@ class Emitter:
         return self.b.shuffle_vector(value, ir.Constant(value.type, [0.0] * have), mask)
 
     def fma(self, x: ir.Value, y: ir.Value, z: ir.Value | None) -> ir.Value:
-        """x y + z, or x y where z is None."""
+        """Compute x y + z, or x y if z is None."""
         if z is None:
             return self.b.fmul(x, y)
         vector = isinstance(x.type, ir.VectorType)

@@ -98,6 +98,7 @@ class _Writer:
         self.bits = {pair: 1 << k for k, pair in enumerate((u, j) for u in sorted(copies) for j in range(copies[u]))}
 
     def write(self) -> None:
+        """Write the kernel: all results for the atoms, or the block of channels, of one part."""
         e, blocks = self.e, self.width // self.e.lanes
         if _sums_over_atoms(self.forms):
             block = e.mul(self.arguments.part, e.lanes)

@@ -55,7 +55,7 @@ class SymmetricContraction(nn.Module):
     """Map features of one channel width to polynomials of them of degree 1 to ``correlation``, channel by channel."""
 
     irreps: str
-    """Output irreps; their multiplicities are not used, the number of channels is that of the input."""
+    """Output irreps; their multiplicities are not used, since the output has as many channels as the input."""
     correlation: int
     """Highest degree."""
     count: int

@@ -69,10 +69,12 @@ class TrainingRun:
 
     @property
     def best_path(self) -> Path:
+        """File of the best potential."""
         return self.out / "best.eqp"
 
     @property
     def metrics_path(self) -> Path:
+        """File of the figures of each epoch."""
         return self.out / "metrics.jsonl"
 
 

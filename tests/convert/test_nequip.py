@@ -214,11 +214,11 @@ def test_a_head_and_several_models_are_refused(content):
 
 def test_before_version_016_parities_were_ordered_and_meant_otherwise():
     config = {"_target_": "nequip.model.NequIPGNNModel", "num_layers": 2, "l_max": 1, "num_features": 2}
-    assert nequip.full(config, old=True)["feature_irreps_hidden"] == ["2x0e+2x1e+2x0o+2x1o", "2x0e"]
-    assert nequip.full(config, old=False)["feature_irreps_hidden"] == ["2x0e+2x0o+2x1e+2x1o", "2x0e"]
-    without = nequip.full({**config, "parity": False}, old=True)
+    assert nequip.full_settings(config, old=True)["feature_irreps_hidden"] == ["2x0e+2x1e+2x0o+2x1o", "2x0e"]
+    assert nequip.full_settings(config, old=False)["feature_irreps_hidden"] == ["2x0e+2x0o+2x1e+2x1o", "2x0e"]
+    without = nequip.full_settings({**config, "parity": False}, old=True)
     assert without["feature_irreps_hidden"] == ["2x0e+2x1e", "2x0e"] and without["irreps_edge_sh"] == "1x0e+1x1e"
-    assert nequip.before("0.15.0", 16) and not nequip.before("0.16.0", 16)
+    assert nequip.is_before("0.15.0", 16) and not nequip.is_before("0.16.0", 16)
 
 
 def repack(source, target, change):
