@@ -15,7 +15,7 @@ import equipot
 from equipot import config
 from equipot.data.checks.frames import check
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
-from equipot.data.labels import Keys
+from equipot.data.keys import Keys
 from equipot.data.read import read
 from equipot.potential import Atomic, Term
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Quantity, among, ordered

@@ -112,11 +112,7 @@ def pad(
     mask = np.zeros((atoms, width), bool)
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
-    heads = [s.head for s in structures]
-    headed = any(head is not None for head in heads) if heads else headed
-    if headed and None in heads:
-        raise ValueError(f"{structures[heads.index(None)].name}: has no head, but others in its batch do; give it one")
-    head = np.array([*heads, *[0] * (graphs - len(heads))], np.int32) if headed else None
+    head = _heads(structures, graphs, headed)
     single, first = np.dtype(dtype) == np.float32, 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
         n, w = s.mask.shape
@@ -138,6 +134,15 @@ def pad(
         charge=charge, spin=spin, head=head,
         positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
     )  # fmt: skip
+
+
+def _heads(structures: Sequence[Structure], graphs: int, headed: bool) -> np.ndarray | None:
+    """Pad the indices of the heads of structures to (graphs,); None where there are no heads."""
+    heads = [s.head for s in structures]
+    headed = any(head is not None for head in heads) if heads else headed
+    if headed and None in heads:
+        raise ValueError(f"{structures[heads.index(None)].name}: has no head, but others in its batch do; give it one")
+    return np.array([*heads, *[0] * (graphs - len(heads))], np.int32) if headed else None
 
 
 @partial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from equipot.data.extxyz_frames import read_extxyz
-from equipot.data.labels import Keys, Units
+from equipot.data.keys import Keys, Units
 from equipot.structure import Structure
 
 PREFIX = "bundled:"

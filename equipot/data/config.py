@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 from equipot.config import suggest
 from equipot.data.checks.frames import MAX_FORCE, MIN_DISTANCE
 from equipot.data.checks.report import SWITCHES
-from equipot.data.labels import Keys, Units
+from equipot.data.keys import Keys, Units
 from equipot.quantities import Quantity
 
 CHOICES = ("auto", "isolated", "fit")

@@ -23,21 +23,21 @@ NEVER = re.compile(
 """Messages of programs whose SCF did not converge."""
 _NUMBER = r"(-?\d+\.\d+(?:[DEde][-+]?\d+)?)"
 SCF_CONVERGED = "scf_converged"
-"""Key in a frame's ``info`` whether the SCF converged; extended XYZ files may set the key themselves."""
+"""Key in a frame's ``info`` whether the SCF converged, None for unknown; extended XYZ files may set the key themselves."""
 SAME = 1e-6
 """Largest relative difference between copies of one energy, since programs and ASE use different CODATA constants."""
 
 
-def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
-    """Find for each frame of an output whether the text reports a failed SCF: (frames,) bool.
+def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> Sequence[bool | None]:
+    """Find for each frame of an output whether the text reports a failed SCF.
 
     Args:
         path: an output that ASE reads.
         kind: ASE's name of the format.
         frames: ``ase.Atoms`` of all frames of the output.
 
-    Raises:
-        ValueError: an SCF failed, but the text does not tell in which frame.
+    Returns:
+        (frames,) whether the SCF failed; None for every frame if one failed, but the text does not tell in which frame.
     """
     if kind not in OUTPUTS:
         return [False] * len(frames)
@@ -46,12 +46,7 @@ def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> list[bool]:
     with open_with_compression(str(path), "rt") as stream:
         text = stream.read()
     found = OUTPUTS[kind](text, frames)
-    if found is None:
-        raise ValueError(
-            f"{path}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
-            "remove those from the file, or set data.unconverged to keep"
-        )
-    return found
+    return [None] * len(frames) if found is None else found
 
 
 def _vasp_out(text: str, frames: Sequence[Any]) -> list[bool]:

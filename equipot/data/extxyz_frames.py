@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from equipot.data import extxyz
-from equipot.data.labels import Keys, Units, choose, frame, structure
+from equipot.data.keys import Keys, Units
+from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames
 from equipot.structure import Structure
 

@@ -83,8 +83,8 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         raise ValueError(f"{path}: names its elements itself; leave types out")
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
-        if failed:
-            atoms.info[SCF_CONVERGED] = False
+        if failed is not False:
+            atoms.info[SCF_CONVERGED] = None if failed is None else False
     return Images(images, {})
 
 

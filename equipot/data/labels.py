@@ -7,139 +7,15 @@ two of them hold different values the user has to choose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from equipot import units as unit
 from equipot.data import stated
-from equipot.quantities import BY_NAME, ENERGY, FORCES, LABELLED, STRESS, Quantity
+from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units
+from equipot.quantities import BY_NAME, ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
-
-COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
-"""Components of a symmetric tensor in Voigt's order."""
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Names of labels in the files. Labels without a name are searched for under common names; ``none`` switches one off."""
-
-    energy: str | None = None
-    """Total energy of a frame."""
-    forces: str | None = None
-    """Forces on the atoms of a frame."""
-    stress: str | None = None
-    """Stress, positive under tension: 3x3, nine numbers, or six in the order of ``six``."""
-    virial: str | None = None
-    """Virial -dE/d(strain) of GAP, MACE, NEP and DeePMD; read as the stress -virial/volume."""
-    weight: str | None = None
-    """Weight of a frame in the loss."""
-    energy_weight: str | None = None
-    """Weight of the energy of a frame in the loss."""
-    forces_weight: str | None = None
-    """Weight of the forces of a frame in the loss."""
-    stress_weight: str | None = None
-    """Weight of the stress of a frame in the loss."""
-    six: str = "xx yy zz yz xz xy"
-    """Order of the components of a stress or virial of six numbers; VASP and GPUMD write xx yy zz xy yz zx."""
-
-    others: dict[str, str] = field(default_factory=dict)
-    """Names of further quantities, by quantity, for a model that predicts them."""
-
-    @property
-    def rows(self) -> tuple[Quantity, ...]:
-        """Further quantities to search for, see ``also``."""
-        return ()
-
-    def __post_init__(self) -> None:
-        if sorted(self.order()) != sorted(COMPONENTS):
-            raise ValueError(f"six = {self.six!r} is not an order of six components, such as {' '.join(COMPONENTS)}")
-
-    def order(self) -> list[str]:
-        """Return the components of a stress of six numbers in the order of ``six``, letters of each sorted (zx becomes xz)."""
-        return ["".join(sorted(part)) for part in self.six.lower().replace(",", " ").split()]
-
-    def also(self, rows: Sequence[Quantity]) -> Keys:
-        """Return keys that also search for the further quantities that a model predicts, which no config sets."""
-        return replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
-
-    def named(self, label: str) -> str | None:
-        """Return the name that the config gives to a label, or None."""
-        return getattr(self, label) if label in KNOWN else self.others.get(label)
-
-    def names(self) -> dict[str, str]:
-        """Return the names that the config gives, by label."""
-        return {label: name for label in (*KNOWN, *self.others) if (name := self.named(label)) is not None}
-
-    def known(self) -> dict[str, tuple[str, ...]]:
-        """Return the common names of each label to search for, labels of ``rows`` included."""
-        return KNOWN | {row.name: names_of(row) for row in self.rows}
-
-    def per_atom(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one atom's value, for each label that has one value per atom."""
-        return {row.name: row.shape for row in (*LABELLED, *self.rows) if row.per == "atom"}
-
-
-@dataclass(frozen=True)
-class _KeysOfModel(Keys):
-    """Keys with the further quantities of a model as a field."""
-
-    rows: tuple[Quantity, ...] = ()
-
-
-@dataclass(frozen=True)
-class Units:
-    """Units of the files; a missing unit is the one that the file states, else eV or Å. ASE converts outputs itself."""
-
-    energy: str | None = None
-    """Unit of energies and virials: eV, meV, Hartree, Ry, kcal/mol or kJ/mol."""
-    length: str | None = None
-    """Unit of positions and cells: Å, bohr, nm or pm."""
-    forces: str | None = None
-    """Unit of forces, such as Hartree/bohr; energy/length of the units above if not given."""
-    stress: str | None = None
-    """Unit of the stress: GPa, kbar, bar, Pa or energy/length^3; energy/length^3 of the units above if not given."""
-
-    def __post_init__(self) -> None:
-        self.factors()
-
-    def factors(self) -> dict[str, float]:
-        """Return the factor that converts each quantity to eV and Å, by name."""
-        energy, length = unit.energy(self.energy or "eV"), unit.length(self.length or "Å")
-        forces = energy / length if self.forces is None else unit.force(self.forces)
-        stress = energy / length**3 if self.stress is None else unit.stress(self.stress)
-        return {"energy": energy, "length": length, "forces": forces, "stress": stress, "virial": energy}
-
-
-def _spellings(*names: str) -> tuple[str, ...]:
-    """List names with the common prefixes and suffixes, such as ref_energy and energy_dft."""
-    prefixes, suffixes = ("", "ref_", "dft_", "qm_"), ("_dft", "_ref")
-    return tuple(p + n for n in names for p in prefixes) + tuple(n + s for n in names for s in suffixes)
-
-
-def names_of(quantity: Quantity) -> tuple[str, ...]:
-    """List the common names of a quantity in files, in lower case except for names of one letter."""
-    exact = (name if len(name) == 1 else name.lower() for name in quantity.exact_keys)
-    return (*_spellings(*(name.lower() for name in (quantity.name, *quantity.keys))), *exact)
-
-
-KNOWN: dict[str, tuple[str, ...]] = {
-    **{row.name: names_of(row) for row in LABELLED},
-    "virial": _spellings("virial", "virials"),
-    "weight": ("config_weight",),
-    "energy_weight": ("energy_weight", "config_energy_weight"),
-    "forces_weight": ("forces_weight", "config_forces_weight", "force_weight"),
-    "stress_weight": ("stress_weight", "config_stress_weight", "config_virials_weight", "virials_weight"),
-}
-"""Common names of each label, in lower case; names of more than one letter are matched in any case.
-
-A bare ``weight`` is not included, because in many files ``weight`` is a molecular mass."""
-AGREE = {row.name: row.agreement for row in LABELLED} | {"virial": 1e-6}
-"""Largest difference between copies of one label under two names, in the label's unit; for further quantities see
-``Quantity.agreement``."""
-SWITCHED_OFF = "none"
 
 
 class Frame(NamedTuple):

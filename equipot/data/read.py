@@ -18,7 +18,8 @@ from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import SCF_CONVERGED
 from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
-from equipot.data.labels import KNOWN, SWITCHED_OFF, Keys, Units, choose, frame, structure
+from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units
+from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_isolated_atom, isolated_energies
@@ -279,8 +280,13 @@ def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Struc
     """Drop the frames whose SCF failed; also return a warning for each of them.
 
     Raises:
-        ValueError: the SCF of every frame failed.
+        ValueError: the SCF of every frame failed, or that of a frame that the output does not tell.
     """
+    if any(s.info.get(SCF_CONVERGED, True) is None for s in frames):
+        raise ValueError(
+            f"{source}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
+            "remove those from the file, or set data.unconverged to keep"
+        )
     failed = np.array([s.info.get(SCF_CONVERGED, True) in (False, 0) for s in frames], bool)
     if not failed.any():
         return frames, []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from equipot import units as unit
 
 if TYPE_CHECKING:
-    from equipot.data.labels import Units
+    from equipot.data.keys import Units
 
 _KEY = re.compile(r"(?:(.*?)[-_ ]?)units?\Z", re.IGNORECASE)
 _NAMES = {

@@ -74,6 +74,12 @@ class Coordinates:
     """Whether positions are fractional coordinates."""
     dtype: str
 
+    @classmethod
+    def of(cls, box: Any, fractional: bool, dtype: str) -> Coordinates:
+        """Make the convention for a box in any form that jax-md takes; coordinates without a box are real."""
+        fixed = np.zeros((3, 3)) if box is None else np.asarray(square(box), np.float64)
+        return cls(tuple(map(tuple, fixed.tolist())), fractional and box is not None, dtype)
+
     def real(self, position: Array, box: Any) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
         """Convert to real positions and a cell with lattice vectors in rows, Å."""
         from jax_md import space
@@ -123,18 +129,14 @@ def neighbor_list_energy(
     numbers = np.asarray(numbers, np.int32)
     potential.check([Structure(numbers, np.zeros((len(numbers), 3)), source="the jax-md system")])
     repeats = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,)))) if box is not None else (False,) * 3
-    fixed = np.zeros((3, 3)) if box is None else np.asarray(square(box), np.float64)
-    dtype = str(jnp.dtype(potential.dtype))
-    coordinates = Coordinates(tuple(map(tuple, fixed.tolist())), fractional_coordinates and box is not None, dtype)
+    coordinates = Coordinates.of(box, fractional_coordinates, str(jnp.dtype(potential.dtype)))
 
     def allocate_fn(position: Array, extra_capacity: int = 0, box: Any = None, **ignored: Any) -> Neighbors:
         if len(position) != len(numbers):
             raise ValueError(f"there are {len(position)} positions, but {len(numbers)} atomic numbers")
         real, cell = coordinates.real(position, box)
         spec = plan(np.asarray(real), np.asarray(cell), repeats, potential.cutoff, dr_threshold, capacity_multiplier)
-        extra = len(numbers) * extra_capacity
-        pairs = None if spec.pairs is None else spec.pairs + extra
-        spec = dataclasses.replace(spec, slots=spec.slots + extra_capacity, pairs=pairs)
+        spec = _with_room(spec, len(numbers), extra_capacity)
         return Neighbors(jax.jit(allocate, static_argnums=0)(spec, real, cell), spec, coordinates)
 
     def update_fn(position: Array, neighbors: Neighbors, **options: Any) -> Neighbors:
@@ -155,6 +157,12 @@ def neighbor_list_energy(
         return total + jnp.where(slots.overflow, jnp.nan, 0.0).astype(total.dtype) * everything
 
     return partition.NeighborListFns(allocate_fn, update_fn), energy_fn
+
+
+def _with_room(spec: ListSpec, atoms: int, slots: int) -> ListSpec:
+    """Add slots to each atom of a neighbour list, and as many pairs."""
+    pairs = None if spec.pairs is None else spec.pairs + atoms * slots
+    return dataclasses.replace(spec, slots=spec.slots + slots, pairs=pairs)
 
 
 def shift(position: Array, change: Array, **ignored: Any) -> Array:

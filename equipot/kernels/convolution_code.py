@@ -20,11 +20,12 @@ from equipot.kernels.convolution_forms import (
     OPEN,
     PER_PAIR,
     CouplingPath,
-    Layout,
     Monomial,
     MultilinearForms,
     Operand,
     coupling,
+    pack,
+    unpack,
 )
 from equipot.kernels.ffi_handler import I32, I64, Arguments, parts
 from equipot.kernels.llvm_builder import ROWS, Emitter, Index
@@ -39,7 +40,7 @@ def possible(dtype: jnp.dtype) -> bool:
 def call(forms: MultilinearForms, indices: Sequence[Int[Array, "..."]], operands: Sequence[Array]) -> list[Array]:
     """Call the machine code of ``forms``; return the results."""
     layout, dtype, atoms, pairs = forms.layout, operands[0].dtype, indices[0].shape[0], indices[2].shape
-    packed = [_pack(layout, x) if kind is Operand.LAST else x for kind, x in zip(forms.kinds, operands, strict=True)]
+    packed = [pack(layout, x) if kind is Operand.LAST else x for kind, x in zip(forms.kinds, operands, strict=True)]
     transposed = [operands[k].T for k in _transposed(forms)]
     count = parts(atoms)
     shapes = [
@@ -51,21 +52,7 @@ def call(forms: MultilinearForms, indices: Sequence[Int[Array, "..."]], operands
     used = indices[: 3 + (layout.rows is not None)]
     found = xla_ffi.call("convolution", forms, write, [*used, *packed, *transposed], results)
     kinds = [kind for kind, _ in forms.outputs]
-    return [_unpack(layout, jnp.sum(y, axis=0)) if kind is Operand.LAST else y for kind, y in zip(kinds, found, strict=True)]
-
-
-def _pack(layout: Layout, last: Array) -> Array:
-    """Flatten the last layer [rows, numel] with the columns of each path contiguous, which uses the cache better."""
-    if layout.direct:
-        return last.reshape(-1)
-    return jnp.concatenate([last[:, path.column : path.column + path.channels].reshape(-1) for path in layout.paths])
-
-
-def _unpack(layout: Layout, packed: Array) -> Array:
-    """Invert ``_pack``."""
-    q = layout.depth
-    blocks = [packed[path.column * q : (path.column + path.channels) * q].reshape(q, path.channels) for path in layout.paths]
-    return jnp.concatenate(blocks, axis=1)
+    return [unpack(layout, jnp.sum(y, axis=0)) if kind is Operand.LAST else y for kind, y in zip(kinds, found, strict=True)]
 
 
 def _transposed(forms: MultilinearForms) -> list[int]:

@@ -236,3 +236,17 @@ def forward(layout: Layout, symmetric: bool) -> MultilinearForms:
     """Describe the convolution of the operands hidden, last, harmonics and nodes."""
     kinds = (Operand.HIDDEN, Operand.LAST, Operand.HARMONICS, Operand.NODES)
     return MultilinearForms(layout, kinds, ((Operand.MESSAGE, ((0, 1, 2, 3, OPEN),)),), symmetric)
+
+
+def pack(layout: Layout, last: Array) -> Array:
+    """Flatten the last layer [rows, numel] with the columns of each path contiguous, which uses the cache better."""
+    if layout.direct:
+        return last.reshape(-1)
+    return jnp.concatenate([last[:, path.column : path.column + path.channels].reshape(-1) for path in layout.paths])
+
+
+def unpack(layout: Layout, packed: Array) -> Array:
+    """Invert ``pack``."""
+    q = layout.depth
+    blocks = [packed[path.column * q : (path.column + path.channels) * q].reshape(q, path.channels) for path in layout.paths]
+    return jnp.concatenate(blocks, axis=1)

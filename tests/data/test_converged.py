@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from equipot.data.config import DataConfig, Reading
+from equipot.data.converged import OUTPUTS as PROGRAMS
+from equipot.data.converged import unconverged
 from equipot.data.read import gather, load_data, read
 from equipot.units import hartree, rydberg
 
@@ -129,6 +131,23 @@ def test_an_output_of_which_nothing_converged(tmp_path):
     path.write_text(gaussian([(False, -1.1)]))
     with pytest.raises(ValueError, match="run.log: the SCF converged in none of its 1 frames; calculate it again, or set"):
         read(path)
+
+
+def test_a_failure_that_belongs_to_an_unknown_frame(tmp_path, monkeypatch):
+    """Most outputs of several frames do not tell: they are refused, unless all frames are to be kept."""
+    path = tmp_path / "nwchem.out"
+    path.write_text(" Calculation failed to converge\n")
+    assert unconverged(path, "nwchem-out", [None]) == [True]
+    assert unconverged(path, "nwchem-out", [None, None]) == [None, None]
+    # Written as an output that is short to make up, and read as one that does not tell.
+    path = tmp_path / "OUTCAR"
+    path.write_text(outcar([(3, -6.5), (6, -6.6)]))
+    monkeypatch.setitem(PROGRAMS, "vasp-out", lambda text, frames: None)
+    with pytest.raises(ValueError, match="OUTCAR: says that an SCF did not converge, but not in which of its 2 frames"):
+        read(path)
+    with pytest.raises(ValueError, match="or set data.unconverged to keep"):
+        gather(str(path), Reading())
+    assert len(read(path, unconverged="keep")) == len(gather(str(path), Reading(unconverged="keep"))[0]) == 2
 
 
 def test_a_flag_in_extended_xyz_counts_and_stands_in_the_report(crystals, write, tmp_path):
