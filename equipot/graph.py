@@ -6,8 +6,17 @@ Conventions
     shift       counts lattice vectors, not Å, so that a strain of the cell reaches every vector.
     stress      (1/V) dE/d(strain), symmetric, eV/Å^3, positive under tension (ASE's sign).
     virial      dE/d(strain) in eV, the stress times V.
-    padding     unused slots point to their own atom and are masked; their vector is ``PADDING_VECTOR``, beyond any cutoff.
-                Padding atoms have Z = 0, belong to the last graph and are masked by ``node_mask``.
+    forces      -dE/dr, eV/Å.
+    energy      on the device without E0 of the isolated atoms, which the host adds in double precision.
+    charge      total charge of a graph, e; spin is the number of unpaired electrons.
+
+Padding (``data.batch.pad``)
+    slot        points to its own atom, shift 0, ``reverse`` to itself; masked by ``slot_mask``; has the vector
+                ``PADDING_VECTOR``, beyond any cutoff.
+    atom        Z = 0, at the origin, in the last graph (also where that one is a system); masked by ``node_mask``.
+    graph       cell, charge, spin and head 0; masked by ``graph_mask``. Its stress is zero, that of an open system NaN.
+    label       0, with weight 0 (``data.batch.Targets``).
+    pair        index -1, vector ``PADDING_VECTOR`` (``neighbors.packed.Pairs``).
 
 Two linear maps carry everything between atoms and slots, each the transpose of the other: ``gather`` (features of an atom into
 the slots that point to it) and ``scatter`` (values of slots, summed onto the atoms that they point to). Where the list is

@@ -32,11 +32,12 @@ class Atomic(NamedTuple):
     latent: Float[Array, "atoms features"] | None = None
     """Invariant descriptor of each atom, for estimates of uncertainty."""
     others: Mapping[str, Float[Array, "atoms ..."]] = {}
-    """Values of the quantities that the term ``provides``, by name; one of a graph is the sum over its atoms."""
+    """Values of further quantities that the term ``provides``, by name; a quantity of a graph is the sum over the atoms."""
 
     def get(self, quantity: Quantity) -> Float[Array, "atoms ..."] | None:
         """Return a quantity's value for each atom, or None where the term does not provide the quantity."""
-        return getattr(self, quantity.name) if quantity.name in self._fields else self.others.get(quantity.name)
+        own = getattr(self, quantity.name) if quantity.name in self._fields else None
+        return self.others.get(quantity.name) if own is None else own
 
 
 class Space(NamedTuple):
@@ -56,6 +57,10 @@ class Term(nn.Module):
     A term sees distances only through ``vectors``. Whatever else the energy depends on is named in ``needs``: a term is called
     with a graph without positions, cell, charge and spin unless these are named, so that no dependence can escape the one
     backward pass. Trained variables are in the collection ``params``; variables that are taken from data are in ``constants``.
+
+    A call must mask the slots that hold no neighbour (``graph.slot_mask``), give an atom of an unknown element the energy NaN,
+    and count half of the energy of a pair, since each pair stands in a slot of either atom. Variables are declared as in any
+    linen module. ``physics/lennard_jones.py`` is a short example; ``equipot.testing.laws`` checks all of this.
     """
 
     builtin_kinds: ClassVar[dict[str, str]] = {
@@ -71,7 +76,7 @@ class Term(nn.Module):
     """Names from ``NEEDS`` of what the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and
     ``spin`` stay in the graph."""
     provides: ClassVar[tuple[Quantity, ...]] = ()
-    """Quantities that the term predicts in ``Atomic.others``, besides the energy and its derivatives, and is trained on."""
+    """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
     cutoff: float | None = None
     """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
 
@@ -291,10 +296,10 @@ def interaction_energy(potential: Potential, graph: Graph) -> Float[Array, " gra
 
 
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
-    """Compute the quantities that ``want`` names on the device, with one forward and at most one backward pass.
+    """Compute the interaction energy and the quantities that ``want`` names on the device, with at most one backward pass.
 
-    Energies are interaction energies, without E0: ``interaction`` always, ``interactions`` of the atoms where ``want`` has
-    "energies". ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
+    The result holds ``interaction`` always, and ``interactions`` of the atoms where ``want`` has "energies": energies without
+    E0. ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
 
     The energy is differentiated once, with respect to the edge vectors v and, for a term that needs ``space``, the positions r
     and the cell h: g_v, g_r, g_h. The force on an atom is the sum of g_v over its slots, less the sum over the slots that point
@@ -304,17 +309,17 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         ValueError: ``want`` names an unknown quantity, or one that the term does not provide.
     """
     rows = among(want, (*TABLE, *potential.provides))
-    at = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
-    geometry, pull = jax.vjp(lambda r: geometry_of(potential.term, at(r)), graph.positions)
+    moved_to = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
+    geometry, to_positions = jax.vjp(lambda r: geometry_of(potential.term, moved_to(r)), graph.positions)
 
-    def interaction(geometry: Geometry) -> tuple[Array, Atomic]:
+    def total(geometry: Geometry) -> tuple[Array, Atomic]:
         answer = atomic(potential, graph, geometry)
         return jnp.sum(jnp.where(graph.node_mask, answer.energy, 0)), answer
 
     if {"forces", "stress", "virials"} & set(want):
-        (_, answer), slope = jax.value_and_grad(interaction, has_aux=True)(geometry)
+        (_, answer), gradient = jax.value_and_grad(total, has_aux=True)(geometry)
     else:
-        (_, answer), slope = interaction(geometry), None
+        (_, answer), gradient = total(geometry), None
     own = {row: answer.get(row) for row in rows if not row.energy_derivative}
     for row, value in own.items():
         if value is None:
@@ -322,14 +327,14 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
     # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
-    lost = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
-    spoilt = jnp.where(lost, jnp.nan, 0.0).astype(answer.energy.dtype)
+    undefined = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
+    nan_or_zero = jnp.where(undefined, jnp.nan, 0.0).astype(answer.energy.dtype)
     if "energies" in want:
         out["interactions"] = jnp.where(graph.node_mask, answer.energy, 0)
     if "forces" in want:
-        out["forces"] = spoilt[:, None] - pull(slope)[0]
+        out["forces"] = nan_or_zero[:, None] - to_positions(gradient)[0]
     if {"stress", "virials"} & set(want):
-        per_atom = atomic_virials(graph, geometry, slope) + spoilt[:, None, None]
+        per_atom = atomic_virials(graph, geometry, gradient) + nan_or_zero[:, None, None]
         if "virials" in want:
             out["virials"] = per_atom
         if "stress" in want:
@@ -342,17 +347,18 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     return Observables.of(out)
 
 
-def atomic_virials(graph: Graph, geometry: Geometry, slope: Geometry) -> Float[Array, "atoms 3 3"]:
-    """Divide the virial of each graph among the atoms (eV, symmetric), for the derivatives ``slope`` of the energy.
+def atomic_virials(graph: Graph, geometry: Geometry, gradient: Geometry) -> Float[Array, "atoms 3 3"]:
+    """Divide the virial of each graph among the atoms (eV, symmetric), for the ``gradient`` of the energy.
 
+    A strain e moves each vector v to v + v . e, and positions and cell alike, so that dE/de is a sum of products v (x) g_v:
     W_i = sum over slots v (x) g_v + r_i (x) g_r,i + h^T g_h / n, with n the number of atoms of the graph, made symmetric. The
     part of the positions depends on the origin and on which image stands for an atom; the sum over the graph does not.
     """
     vectors = jnp.where(graph.slot_mask[..., None], geometry.vectors, 0)
-    virials = jnp.einsum("nki,nkj->nij", vectors, slope.vectors, precision="highest")
-    if geometry.positions is not None and slope.positions is not None:
-        virials += geometry.positions[:, :, None] * slope.positions[:, None, :]
-        of_cell = jnp.einsum("gai,gaj->gij", geometry.cell, slope.cell, precision="highest")
+    virials = jnp.einsum("nki,nkj->nij", vectors, gradient.vectors, precision="highest")
+    if geometry.positions is not None and gradient.positions is not None:
+        virials += geometry.positions[:, :, None] * gradient.positions[:, None, :]
+        of_cell = jnp.einsum("gai,gaj->gij", geometry.cell, gradient.cell, precision="highest")
         count = sum_graphs(jnp.ones_like(geometry.positions[:, 0]), graph)
         share = (of_cell / jnp.maximum(count, 1)[:, None, None])[graph.node_graph]
         virials += jnp.where(graph.node_mask[:, None, None], share, 0)

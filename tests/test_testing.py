@@ -8,6 +8,7 @@ import pytest
 
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic
+from equipot.quantities import DIPOLE
 from equipot.testing import laws
 from equipot.testing.subject import Subject
 
@@ -60,6 +61,16 @@ class Frozen(LennardJones):
         return super().__call__(graph, vectors / 2 + jax.lax.stop_gradient(vectors) / 2)
 
 
+class Compass(LennardJones):
+    """Every dipole points to the north."""
+
+    provides = (DIPOLE,)
+
+    def __call__(self, graph, vectors):
+        out = super().__call__(graph, vectors).energy
+        return Atomic(out, others={"dipole": jnp.where(graph.node_mask, 1.0, 0.0)[:, None] * jnp.array([0.0, 1.0, 0.0])})
+
+
 def broken(term):
     """Names of the laws that a term breaks."""
     found = set()
@@ -83,6 +94,7 @@ SIZE = {"cutoff": 4.0, "sigma": 1.2}
         (Mean, {"two far copies", "repeated cell", "padding and batching"}),
         (Handed, {"reflection", "translation and permutation"}),
         (Frozen, {"forces", "stress", "Hessian"}),
+        (Compass, {"rotation", "reflection"}),
     ],
 )
 def test_a_fault_breaks_its_laws(kind, expected):

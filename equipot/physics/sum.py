@@ -14,13 +14,14 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call
+from equipot.quantities import Quantity
 
 
 class Sum(Term):
     """Terms whose energies are added: E_i = sum_k factor_k E_k,i. In YAML, a list under ``model`` stands for one.
 
     A ``cutoff`` given to the sum is that of every term which leaves it out; afterwards ``cutoff`` is the largest one. Charges
-    are those of the one term that provides them; latent features of several terms are put side by side.
+    and further quantities are those of the one term that provides them; latent features of several terms are put side by side.
     """
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
@@ -59,6 +60,10 @@ class Sum(Term):
         wrong = [k for k in self.frozen if not 0 <= k < len(self.terms)]
         if wrong:
             raise ValueError(f"frozen: there is no term {wrong[0]}; the {len(self.terms)} terms are counted from 0")
+        rows = [row.name for term in self.terms for row in term.provides]
+        twice = sorted({name for name in rows if rows.count(name) > 1})
+        if twice:
+            raise ValueError(f"terms: more than one provides {twice[0]}; keep one of them")
         headed = [type(term).__name__ for term in self.terms if term.head_names]
         if headed:
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
@@ -69,6 +74,11 @@ class Sum(Term):
         found = {name for term in self.terms for name in term.needs}
         return (*(name for name in NEEDS if name in found), *sorted(found - set(NEEDS)))
 
+    @property
+    def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
+        """Quantities that any of the terms provides; factors act on energies alone."""
+        return tuple(row for term in self.terms for row in term.provides)
+
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
         found = [self._answer(k, graph, vectors, space) for k in range(len(self.terms))]
@@ -78,7 +88,9 @@ class Sum(Term):
         if len(charges) > 1:
             raise ValueError("more than one term of the Sum provides charges; keep one of them")
         latent = [answer.latent for answer in found if answer.latent is not None]
-        return Atomic(energy, charges[0] if charges else None, jnp.concatenate(latent, axis=-1) if latent else None)
+        others = {name: value for answer in found for name, value in answer.others.items()}
+        descriptor = jnp.concatenate(latent, axis=-1) if latent else None
+        return Atomic(energy, charges[0] if charges else None, descriptor, others)
 
     def _answer(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
         term = self.terms[k]

@@ -79,7 +79,7 @@ def small(what: str, difference: Any, limit: float) -> None:
 
 
 def rotated(subject: Subject, system: Structure) -> None:
-    """The energy does not change when everything turns; forces and stress turn along."""
+    """The energy does not change when everything turns; forces, stress and what the term provides turn along."""
     _turned(subject, system, _rotation(7))
 
 
@@ -102,6 +102,18 @@ def _turned(subject: Subject, system: Structure, q: Float[np.ndarray, "3 3"]) ->
     small("forces", relative(after.forces[:n], before.forces[:n] @ q.T), 1e-10)
     if system.pbc.any():
         small("stress", relative(after.stress[0], q @ before.stress[0] @ q.T), 1e-10)
+    for row in subject.term.provides:
+        rows = slice(n if row.per == "atom" else 1)
+        if turn := TURNS.get(row.shape):
+            small(row.name, relative(after[row][rows], turn(before[row][rows], q)), 1e-10)
+
+
+TURNS: dict[tuple[int, ...], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    (): lambda x, q: x,
+    (3,): lambda x, q: x @ q.T,
+    (3, 3): lambda x, q: q @ x @ q.T,
+}
+"""How a quantity turns under a rotation or reflection q, by the shape of one value: scalars, polar vectors, tensors."""
 
 
 def chirality(subject: Subject) -> None:
@@ -124,6 +136,10 @@ def moved_and_permuted(subject: Subject, system: Structure) -> None:
     small("energies of the atoms", relative(after.interactions[:n], before.interactions[:n][order]), 1e-10)
     if system.pbc.any():
         small("stress", relative(after.stress[0], before.stress[0]), 1e-10)
+    for row in subject.term.provides:
+        # A dipole of a charged system depends on the origin.
+        if row.per == "atom":
+            small(row.name, relative(after[row][:n], before[row][:n][order]), 1e-10)
 
 
 def forces(subject: Subject, system: Structure) -> None:

@@ -37,7 +37,8 @@ class Subject:
     collective: bool = False
     """Whether the energy of an atom may depend on atoms beyond the cutoff, as in an Ewald sum."""
     vanishes: int = 3
-    """Power of the distance to the cutoff with which the energy of a pair vanishes there."""
+    """Power of the distance to the cutoff with which the energy of a pair vanishes there: 3 or more for envelopes of networks,
+    2 for a switch that only makes forces continuous. Too high a power breaks the law "smooth at the cutoff"."""
 
     def __str__(self) -> str:
         return self.name or type(self.term).__name__
@@ -76,18 +77,19 @@ class Subject:
         return pad(structures, self.cutoff, shape or common_shape(self.cutoff), np.float64)
 
     def predict(self, *structures: Structure) -> Any:
-        """Observables of a padded batch with energies, forces, stress, energies of atoms and virials, as numpy arrays."""
-        out = compiled_evaluate(self.potential, self.graph(*structures), want=WANT)
+        """Compute the ``Observables`` of a padded batch as numpy arrays: those in ``WANT`` and what the term provides."""
+        want = (*WANT, *(row.name for row in self.term.provides))
+        out = compiled_evaluate(self.potential, self.graph(*structures), want=want)
         return jax.tree.map(np.asarray, out)
 
     def energy(self, graph: Graph) -> Any:
-        """Interaction energy of each graph (eV)."""
+        """Compute the interaction energy of each graph (eV)."""
         return compiled_energy(self.potential, graph)
 
 
 @functools.cache
 def common_shape(cutoff: float) -> Shape:
-    """A shape for two systems, or one of twice the atoms, with room to spare: slots in steps of eight."""
+    """Choose a shape that holds two of the systems, or one of twice the atoms, with slots in steps of eight."""
     most = max(_most_neighbors(system, cutoff) for system in SYSTEMS)
     return Shape(atoms=2 * max(map(len, SYSTEMS)) + 2, slots=8 * (most // 8 + 1), graphs=2)
 
@@ -98,6 +100,6 @@ def _most_neighbors(system: Structure, cutoff: float) -> int:
 
 
 def relative(a: np.ndarray | Sequence[float], b: np.ndarray | Sequence[float]) -> float:
-    """Largest deviation over the largest magnitude of ``b``; the floor (1e-3 eV, Å) is for what vanishes by symmetry."""
+    """Compute the largest deviation over the largest magnitude of ``b``, or over 1e-3 where ``b`` vanishes by symmetry."""
     a, b = np.asarray(a), np.asarray(b)
     return float(np.max(np.abs(a - b), initial=0.0) / max(1e-3, np.max(np.abs(b), initial=0.0)))

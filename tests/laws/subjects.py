@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collective import Collective
+from polar import Polar
 
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
@@ -56,6 +57,7 @@ TERMS = {
     ),
     "zbl": ZBL(cutoff=CUTOFF),
     "lennard-jones": LennardJones(cutoff=CUTOFF, sigma=1.2),
+    "polar": Polar(cutoff=CUTOFF, sigma=1.2),
     "collective": Collective(cutoff=CUTOFF),
     "sum": Sum(
         (
@@ -68,6 +70,6 @@ TERMS = {
 
 CHIRAL = ("nequip-rotations",)
 COLLECTIVE = ("collective", "sum")
-VANISH = {"nequip-rotations": 2, "lennard-jones": 2}
+VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
 
 SUBJECTS = {name: Subject(term, name, name in CHIRAL, name in COLLECTIVE, VANISH.get(name, 3)) for name, term in TERMS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,8 @@ from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum, add
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Potential, Term, evaluate
+from equipot.potential import Atomic, Potential, Term, evaluate, initial
+from equipot.quantities import DIPOLE
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig
 
@@ -115,3 +117,25 @@ def test_what_a_sum_refuses(terms, fields, message):
 def test_charges_are_those_of_one_term():
     with pytest.raises(ValueError, match="more than one term of the Sum provides charges"):
         seen(Potential(Sum((Charges(cutoff=2.0), Charges(cutoff=2.0))), {}))
+
+
+class Dipolar(LennardJones):
+    """A neighbour of number Z at v adds Z v to the dipole."""
+
+    provides = (DIPOLE,)
+
+    def __call__(self, graph, vectors):
+        weight = jnp.where(graph.slot_mask, graph.numbers[graph.neighbors], 0)
+        dipole = (weight[..., None] * vectors).sum(axis=1)
+        return Atomic(super().__call__(graph, vectors).energy, others={"dipole": dipole})
+
+
+def test_what_a_term_provides_reaches_the_sum():
+    total, graph = Sum((LennardJones(3.5), Dipolar(3.5)), factors=(1.0, 0.5)), pad([WATER], 3.5)
+    assert total.provides == (DIPOLE,)
+    made = Potential(total, initial(total, jax.random.key(0), graph))
+    # From O: two bonds of Z = 1; from each H: one of Z = 8 to O, and one of Z = 1 to the other, which cancel.
+    bonds = WATER.positions[1:] - WATER.positions[0]
+    np.testing.assert_allclose(evaluate(made, graph, ("dipole",)).others["dipole"][0], -7 * bonds.sum(axis=0), rtol=1e-6)
+    with pytest.raises(ValueError, match="terms: more than one provides dipole; keep one of them"):
+        Sum((Dipolar(3.5), Dipolar(3.5)))
