@@ -219,8 +219,8 @@ def _sum_segments(count: int, values: Array, segment: Array) -> Array:
 
 def _sum_masked(count: int, values: Array, segment: Array) -> Array:
     """Sum over all atoms once for each graph, since a scatter on an accelerator adds in an order that differs between runs."""
-    member = segment == jnp.arange(count, dtype=segment.dtype)[:, None]
-    return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values, 0), axis=1)
+    member = segment[None] == jnp.arange(count, dtype=segment.dtype)[:, None]
+    return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values[None], 0), axis=1)
 
 
 def gather(x: Float[AnyArray, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jaxtyping import Float
 
-from equipot.arrays import AnyArray
+from equipot.arrays import AnyArray, AnyNumber
 from equipot.quantities import Quantity
 
 
@@ -37,12 +37,12 @@ class Observables:
     A batch has the axis ``graphs``, a single system none; results of an ensemble have an axis of its members before all others.
     """
 
-    interaction: Float[AnyArray, "*graphs"] | None = None
+    interaction: Float[AnyNumber, "*graphs"] | None = None
     """(graphs,) energy less E0 of the isolated atoms (eV). The device computes interaction energies, because float32 resolves
     a total energy of -1e4 eV to 1 meV only."""
     interactions: Float[AnyArray, "*atoms"] | None = None
     """(atoms,) energy of each atom less its E0 (eV); they sum to ``interaction``."""
-    energy: Float[AnyArray, "*graphs"] | None = None
+    energy: Float[AnyNumber, "*graphs"] | None = None
     """(graphs,) total energy (eV), E0 added in double precision on the host."""
     forces: Float[AnyArray, "*atoms 3"] | None = None
     """(atoms, 3) eV/Å."""
@@ -56,22 +56,23 @@ class Observables:
     """(atoms,) e."""
     latent: Float[AnyArray, "*atoms features"] | None = None
     """(atoms, features)."""
-    others: dict[str, Float[AnyArray, "..."]] = dataclasses.field(default_factory=dict)
+    others: dict[str, Float[AnyNumber, "..."]] = dataclasses.field(default_factory=dict)
     """Further quantities that the term provides, by name: (graphs, *shape) or (atoms, *shape)."""
 
-    def __getitem__(self, quantity: Quantity) -> Float[AnyArray, "..."] | None:
+    def __getitem__(self, quantity: Quantity) -> Float[AnyNumber, "..."] | None:
         """Return the value of a quantity, or None."""
         own = quantity.name in self.__dataclass_fields__
         return getattr(self, quantity.name) if own else self.others.get(quantity.name)
 
     @classmethod
-    def of(cls, values: Mapping[str, Float[AnyArray, "..."] | None]) -> Observables:
+    def of(cls, values: Mapping[str, Float[AnyNumber, "..."] | None]) -> Observables:
         """Build from values by the names of fields and of quantities; values of None are dropped."""
         own = cls.__dataclass_fields__.keys()
         others = {name: value for name, value in values.items() if name not in own and value is not None}
-        return cls(**{name: value for name, value in values.items() if name in own}, others=others)
+        known: dict[str, Any] = {name: value for name, value in values.items() if name in own}
+        return cls(**known, others=others)
 
-    def items(self) -> Iterator[tuple[str, Float[AnyArray, "..."]]]:
+    def items(self) -> Iterator[tuple[str, Float[AnyNumber, "..."]]]:
         """Iterate over name and value of every quantity that is not None."""
         for field in dataclasses.fields(self):
             if field.name != "others" and getattr(self, field.name) is not None:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import jax
 import pytest
+import shape_checks
+
+# The conftests of folders import the package, and are read before any hook of pytest is called.
+shape_checks.install()
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
 """What XLA is told: compiling is most of the time of the tests, and what they check does not depend on how well it is done.
@@ -17,6 +21,8 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", QUICK)
+    # Arrays of different rank are broadcast where the code says so, and nowhere else.
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 MAPPED = 20_000

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.arrays import AnyArray
+from equipot.arrays import AnyNumber
 from equipot.data.batch import pad
 from equipot.evaluation.batched import Job, TooLargeError, belongs_to_graphs, evaluate_in_batches
 from equipot.graph import Graph
@@ -187,7 +187,7 @@ def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[
     return _total(out, np.bincount(owner, e0, len(graph.graph_mask)), e0, want)
 
 
-def _results(out: Observables, structure: Structure) -> list[AnyArray]:
+def _results(out: Observables, structure: Structure) -> list[AnyNumber]:
     """List the results that are defined for a structure: without a volume, no stress."""
     meaningless = () if _has_volume(structure) else tuple(row.name for row in TABLE if row.needs_volume)
     return [value for name, value in out.items() if name not in meaningless]

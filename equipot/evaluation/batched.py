@@ -237,7 +237,7 @@ def _unpack(job: Job, frames: Frames, stack: Stack, found: Observables, done: se
     """Iterate over index and results of each structure of a stack; ``done`` collects the indices."""
     found = jax.device_get(found)
     lead = (slice(None),) * bool(job.members)
-    values = dict(found.items())
+    values: dict[str, Any] = dict(found.items())
     graphs = {name for name in values if belongs_to_graphs(name, job.model)}
     several = values["interaction"].ndim > len(lead) + 1
     for device, batch in enumerate(stack):

@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from equipot.arrays import AnyArray
 from equipot.training.beginning import Trained
 from equipot.training.config import FineTune
 
@@ -69,7 +70,7 @@ def is_matrix(leaf: Array, axis: int | None) -> bool:
     return leaf.ndim >= 2 and (axis is None or axis < leaf.ndim - 2)
 
 
-def adapter(matrix: Float[Array, "*stack inputs outputs"], rank: int, key: Array) -> dict[str, Array]:
+def adapter(matrix: Float[AnyArray, "*stack inputs outputs"], rank: int, key: Array) -> dict[str, Array]:
     """Make the factors of a low-rank change: random a (stack, inputs, rank), zero b (stack, rank, outputs)."""
     *stack, inputs, outputs = matrix.shape
     a = jax.random.normal(key, (*stack, inputs, rank), matrix.dtype)

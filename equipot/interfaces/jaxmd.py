@@ -20,7 +20,7 @@ fractional coordinates together with the box, and so twice, and the invariant dr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from equipot.arrays import AnyArray
 from equipot.neighbors import DeviceList, ListSpec, allocate, plan, to_graph, update
 from equipot.potential import Geometry, Potential, atomic, geometry_of
 from equipot.structure import Structure
@@ -43,7 +44,7 @@ class Neighbors:
     spec: ListSpec
     coordinates: Coordinates
 
-    def update(self, position: Float[Array, "atoms 3"], box: Any = None, **ignored: Any) -> Neighbors:
+    def update(self, position: Float[AnyArray, "atoms 3"], box: Any = None, **ignored: Any) -> Neighbors:
         """Return a list that is complete for the positions: self if no pair can be missing, else a new one of equal size."""
         real, cell = self.coordinates.real(position, box)
         return dataclasses.replace(self, slots=update(self.spec, self.slots, real, cell))
@@ -80,22 +81,22 @@ class Coordinates:
         fixed = np.zeros((3, 3)) if box is None else np.asarray(square(box), np.float64)
         return cls(tuple(map(tuple, fixed.tolist())), fractional and box is not None, dtype)
 
-    def real(self, position: Array, box: Any) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
+    def real(self, position: Float[AnyArray, "atoms 3"], box: Any) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
         """Convert to real positions and a cell with lattice vectors in rows, Å."""
         from jax_md import space
 
         box = jnp.asarray(self.box, self.dtype) if box is None else square(box)
-        position = jnp.asarray(position)
+        r = jnp.asarray(position)
         if self.fractional:
             with jax.default_matmul_precision("highest"):
                 # jax-md's own transform: its derivative stays in real space.
-                position = space.transform(box.astype(position.dtype), position)
-        return position.astype(self.dtype), box.T.astype(self.dtype)
+                r = space.transform(box.astype(r.dtype), r)
+        return r.astype(self.dtype), box.T.astype(self.dtype)
 
 
 def neighbor_list_energy(
     potential: Potential,
-    numbers: Int[np.ndarray, " atoms"],
+    numbers: Sequence[int] | Int[np.ndarray, " atoms"],
     box: Any = None,
     *,
     pbc: bool | tuple[bool, bool, bool] = True,
@@ -131,7 +132,7 @@ def neighbor_list_energy(
     repeats = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,)))) if box is not None else (False,) * 3
     coordinates = Coordinates.of(box, fractional_coordinates, str(jnp.dtype(potential.dtype)))
 
-    def allocate_fn(position: Array, extra_capacity: int = 0, box: Any = None, **ignored: Any) -> Neighbors:
+    def allocate_fn(position: AnyArray, extra_capacity: int = 0, box: Any = None, **ignored: Any) -> Neighbors:
         if len(position) != len(numbers):
             raise ValueError(f"there are {len(position)} positions, but {len(numbers)} atomic numbers")
         real, cell = coordinates.real(position, box)
@@ -139,11 +140,11 @@ def neighbor_list_energy(
         spec = _with_room(spec, len(numbers), extra_capacity)
         return Neighbors(jax.jit(allocate, static_argnums=0)(spec, real, cell), spec, coordinates)
 
-    def update_fn(position: Array, neighbors: Neighbors, **options: Any) -> Neighbors:
+    def update_fn(position: AnyArray, neighbors: Neighbors, **options: Any) -> Neighbors:
         return neighbors.update(position, **options)
 
     def energy_fn(
-        position: Array, neighbor: Neighbors, box: Any = None, perturbation: Any = None, **ignored: Any
+        position: AnyArray, neighbor: Neighbors, box: Any = None, perturbation: Any = None, **ignored: Any
     ) -> Float[Array, ""]:
         # Integrators of jax-md hand on whatever they are given, kT for instance: hence `ignored`.
         real, cell = coordinates.real(position, box)
@@ -181,7 +182,7 @@ def perturbed(geometry: Geometry, perturbation: Any) -> Geometry:
 def square(box: Any) -> Float[Array, "3 3"]:
     """Convert a box to a matrix (3, 3), from a scalar, three lengths or a matrix."""
     box = jnp.asarray(box)
-    return box if box.ndim == 2 else box * jnp.eye(3, dtype=box.dtype)
+    return box if box.ndim == 2 else jnp.diag(jnp.broadcast_to(box, (3,)))
 
 
 def box_of(cell: Any) -> Float[Array, "3 3"]:

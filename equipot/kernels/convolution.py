@@ -153,7 +153,7 @@ def _form(
     layout: Layout, kind: Operand, term: Monomial, rows: list[Array], shape: tuple[int, ...], start: Array | None
 ) -> Array:
     """Compute one term of a sum, with the factor ``kind`` left out, path by path; see ``convolution_forms``."""
-    mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)
+    mine = None if start is None else start[..., None] + jnp.arange(layout.hidden)[None, None]
     if kind in (Operand.HIDDEN, Operand.LAST):
         if layout.direct:
             return functools.reduce(jnp.add, [_columns(p, layout.hidden, _slope(p, term, rows)) for p in layout.paths])

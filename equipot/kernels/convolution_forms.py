@@ -216,7 +216,7 @@ class MultilinearForms:
         copies = jnp.arange(size, dtype=pair_of_slot.dtype)
 
         def many(x: Array, step: int) -> Array:
-            moved = jnp.where(x < 0, -1, x + step * copies.reshape(size, *[1] * x.ndim))
+            moved = jnp.where(x[None] < 0, -1, x[None] + step * copies.reshape(size, *[1] * x.ndim))
             return moved.reshape(size * x.shape[0], *x.shape[1:])
 
         ends = jnp.full(1, size * rows, row_starts.dtype)

@@ -127,7 +127,7 @@ def table(coefficients: Array, polynomial: Polynomial, degree: int) -> Float[Arr
     """Arrange the coefficients of one degree by product of a monomial q and a variable p; zero where there is none."""
     where, share = _coefficient_of_product(polynomial, degree)
     padded = jnp.pad(coefficients, ((0, 0), (0, 1), (0, 0)))
-    return jnp.moveaxis(padded[:, where], -1, 1) * jnp.asarray(share[..., None], coefficients.dtype)
+    return jnp.moveaxis(padded[:, where], -1, 1) * jnp.asarray(share[None, None, ..., None], coefficients.dtype)
 
 
 def evaluate_monomials(x: Float[Array, "*batch p"], degree: int) -> Float[Array, "*batch q"]:

@@ -13,12 +13,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 from equipot.kernels import primitive, rows_code
 
 
-def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], reverse: Int[Array, "n l"] | None) -> Float[Array, "m ..."]:
+def sum_rows(x: Num[Array, "n ..."], index: Int[Array, "m k"], reverse: Int[Array, "n l"] | None) -> Num[Array, "m ..."]:
     """Sum rows of ``x`` for each row of ``index``: y[i] = sum_k x[index[i, k]].
 
     Args:
@@ -33,7 +33,7 @@ def sum_rows(x: Float[Array, "n ..."], index: Int[Array, "m k"], reverse: Int[Ar
     return out
 
 
-def add_rows(x: Float[Array, "n ..."], to: Int[Array, " n"], count: int) -> Float[Array, "count ..."]:
+def add_rows(x: Num[Array, "n ..."], to: Int[Array, " n"], count: int) -> Num[Array, "count ..."]:
     """Add row k of ``x`` to row ``to[k]`` of ``count`` rows of zeros; rows with ``to[k]`` = -1 are dropped."""
     return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.where(to < 0, count, to)].add(x, mode="drop")
 

@@ -184,7 +184,7 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
         return state
     cell = complete_cell(state.cell, pbc)
     fraction = state.position @ jnp.linalg.inv(cell)
-    far = (jnp.abs(fraction - 0.5) > FAR) & jnp.asarray(pbc)
+    far = (jnp.abs(fraction - 0.5) > FAR) & jnp.asarray(pbc)[None]
     whole = jnp.where(far, jnp.floor(fraction), 0)
     return state.replace(position=state.position - whole @ cell, images=state.images + whole.astype(jnp.int32))
 

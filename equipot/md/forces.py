@@ -30,7 +30,7 @@ class Forces(NamedTuple):
         out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
         assert out.interaction is not None and out.forces is not None
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if out.stress is not None else jnp.zeros_like(state.virial)
-        return state.replace(force=out.forces, interaction=out.interaction[0], virial=virial)
+        return state.replace(force=out.forces, interaction=jnp.asarray(out.interaction)[0], virial=virial)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         """Rebuild the list if atoms have moved too far since the last build, then ``compute``."""

@@ -67,7 +67,7 @@ class Network(Term):
         radii = None
         if self.radial.transform is not None or self.repulsion is not None:
             table = self.variable("constants", "radii", lambda: jnp.asarray(covalent_radii(self.elements))).value
-            own = table.astype(vectors.dtype)[species]
+            own = jnp.asarray(table, vectors.dtype)[species]
             radii = pairs.from_centers(own) + pairs.from_neighbors(own)
             radii = jnp.where(pairs.slots < 0, jnp.asarray(1.0, radii.dtype), radii)
         learned = self.radial.basis.learned(self, vectors.dtype)

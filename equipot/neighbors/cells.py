@@ -53,7 +53,7 @@ def inverse(cell: Any) -> Any:
 
 def product(a: Any, b: Any) -> Any:
     """Multiply (n, 3) by (3, 3), of numpy or JAX, in full precision: a GPU may round the operands of a dot product."""
-    return a[:, 0, None] * b[0] + a[:, 1, None] * b[1] + a[:, 2, None] * b[2]
+    return a[:, 0, None] * b[None, 0] + a[:, 1, None] * b[None, 1] + a[:, 2, None] * b[None, 2]
 
 
 def heights(cell: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from equipot.arrays import AnyArray
 from equipot.graph import Graph
 from equipot.neighbors.cells import complete_cell, inverse, product
 from equipot.neighbors.spec import FULL, MARGIN, ListSpec
@@ -133,9 +134,9 @@ def is_stale(
 
 def to_graph(
     dlist: DeviceList,
-    positions: Float[Array, "atoms 3"],
-    numbers: Int[Array, " atoms"],
-    cell: Float[Array, "3 3"],
+    positions: Float[AnyArray, "atoms 3"],
+    numbers: Int[AnyArray, " atoms"],
+    cell: Float[AnyArray, "3 3"],
     charge: float = 0.0,
     spin: float = 0.0,
 ) -> Graph:
@@ -189,7 +190,7 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
     cell = complete_cell(cell, spec.pbc)
     inverted = inverse(cell)
     fraction = product(positions, inverted)
-    offset = jnp.where(pbc, jnp.floor(fraction), 0)
+    offset = jnp.where(pbc[None], jnp.floor(fraction), 0)
     lowest = jnp.where(pbc, 0, jnp.min(fraction, axis=0))
     extent = jnp.max(fraction, axis=0) - lowest
     radius = spec.radius * (1 + MARGIN)
@@ -198,7 +199,7 @@ def _sort_into_bins(spec: ListSpec, positions: Array, cell: Array) -> _Binned:
     fit = jnp.floor(jnp.minimum(height / radius, n + 1.0) * jnp.asarray(spec.reach)).astype(jnp.int32)
     grid = jnp.where(pbc, jnp.clip(fit, 1, most), most)
     width = jnp.where(pbc, 1 / grid, jnp.maximum(extent / grid, radius))
-    bins = jnp.clip(jnp.floor((fraction - offset - lowest) / width).astype(jnp.int32), 0, grid - 1)
+    bins = jnp.clip(jnp.floor((fraction - offset - lowest[None]) / width[None]).astype(jnp.int32), 0, grid[None] - 1)
     sane = jnp.all(jnp.abs(fraction) < 2.0**30) & jnp.all(jnp.isfinite(height))
     too_small = jnp.any(pbc & (fit < 1))
 
@@ -227,11 +228,11 @@ def _stencil(spec: ListSpec) -> np.ndarray:
 
 def _bins_at(spec: ListSpec, binned: _Binned, target: Int[Array, "*rest 3"]) -> tuple[Array, Array]:
     """Return flat index and periodic image of bins whose indices continue through the periodic images."""
-    pbc = jnp.asarray(spec.pbc)
-    image = jnp.where(pbc, jnp.floor_divide(target, binned.grid), 0)
-    inside = target - image * binned.grid
+    pbc, grid = (jnp.broadcast_to(x, target.shape) for x in (jnp.asarray(spec.pbc), binned.grid))
+    image = jnp.where(pbc, jnp.floor_divide(target, grid), 0)
+    inside = target - image * grid
     flat = (inside[..., 0] * spec.grid[1] + inside[..., 1]) * spec.grid[2] + inside[..., 2]
-    exists = jnp.all((inside >= 0) & (inside < binned.grid), axis=-1)
+    exists = jnp.all((inside >= 0) & (inside < grid), axis=-1)
     return jnp.where(exists, flat, math.prod(spec.grid)), image
 
 
@@ -245,16 +246,16 @@ def _hits(spec: ListSpec, binned: _Binned) -> UInt32[Array, "atoms groups"]:
     places = jnp.arange(spec.words * bits, dtype=jnp.int32)
 
     def block(atoms: Int[Array, " block"]) -> UInt32[Array, "block groups"]:
-        bins, image = _bins_at(spec, binned, binned.bin[atoms][:, None] + stencil)
+        bins, image = _bins_at(spec, binned, binned.bin[atoms][:, None] + stencil[None])
         square = jnp.zeros((), far.dtype)
         for k in range(3):
             image_vector = functools.reduce(jnp.add, [image[..., a].astype(far.dtype) * binned.cell[a, k] for a in range(3)])
             # In this order of operations the vector seen from the other side is the negative of this one to the last bit.
             square += ((candidates[k][bins] - binned.wrapped[atoms, k, None, None]) + image_vector[..., None]) ** 2
-        itself = (np.arange(len(stencil)) == centre)[:, None] & (places == binned.place[atoms][:, None, None])
+        itself = (np.arange(len(stencil)) == centre)[None, :, None] & (places[None, None] == binned.place[atoms][:, None, None])
         hit = (square < spec.radius**2) & ~itself
         hit = hit.reshape(len(atoms), -1, bits).astype(jnp.uint32)
-        return jnp.sum(hit << jnp.arange(bits, dtype=jnp.uint32), axis=-1, dtype=jnp.uint32)
+        return jnp.sum(hit << jnp.arange(bits, dtype=jnp.uint32)[None, None], axis=-1, dtype=jnp.uint32)
 
     size = max(1, CANDIDATES // (len(stencil) * len(places)))
     if n <= size:

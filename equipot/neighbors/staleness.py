@@ -54,7 +54,7 @@ def may_miss_pairs(
     symmetric = deformation + deformation.T + product(deformation.T, deformation)
     sigma = xp.sqrt(xp.maximum(0, 1 + _smallest_eigenvalue(symmetric, xp)))
     displacement = (positions - old_positions) - product(old_positions, deformation)
-    farthest = xp.sqrt(xp.max(xp.sum((displacement - xp.mean(displacement, axis=0)) ** 2, axis=1)))
+    farthest = xp.sqrt(xp.max(xp.sum((displacement - xp.mean(displacement, axis=0, keepdims=True)) ** 2, axis=1)))
     return ~(sigma * radius - 2 * farthest >= cutoff)
 
 

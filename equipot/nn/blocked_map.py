@@ -24,7 +24,7 @@ SINGLE_BLOCK_ROWS = 2048
 FAR = PADDING_VECTOR[0]
 """Distance (Å) in empty rows."""
 
-PairArrays = tuple[Float[Array, " pairs *n"], ...]
+PairArrays = tuple[Float[Array, "pairs ..."], ...]
 """Arrays with one row for each pair."""
 Function = Callable[[Any, Float[Array, " pairs"], PairArrays], Float[Array, "pairs q"]]
 """Function of variables, distances (Å) and further arrays of pairs. A static argument of JAX: it must not close over arrays."""

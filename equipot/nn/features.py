@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from equipot.arrays import AnyArray
 
-Features = dict[e3nn.Irrep, Float[Array, "atoms m channels"]]
+Features = dict[e3nn.Irrep, Float[Array, "_rows _m _channels"]]
 """Features by irrep; m = 2l+1 components."""
 
 FEW_SPECIES = 4
@@ -89,7 +89,7 @@ def species_index(
 
 def one_hot(species: Int[Array, " atoms"], count: int, dtype: jnp.dtype) -> Float[Array, "atoms species"]:
     """Return 1 in the column of each atom's species and 0 in all others."""
-    return (species[:, None] == jnp.arange(count)).astype(dtype)
+    return (species[:, None] == jnp.arange(count)[None]).astype(dtype)
 
 
 class Linear(nn.Module):
@@ -111,7 +111,7 @@ class Linear(nn.Module):
                 w = self.param(f"w{ir}", nn.initializers.normal(1.0), (x[ir].shape[-1], mul))
                 out[ir] = x[ir] @ (w / math.sqrt(w.shape[0])).astype(x[ir].dtype)
                 if self.bias and ir == e3nn.Irrep("0e"):
-                    out[ir] += self.param("b", nn.initializers.zeros, (mul,)).astype(x[ir].dtype)
+                    out[ir] += self.param("b", nn.initializers.zeros, (mul,)).astype(x[ir].dtype)[None, None]
         return out
 
 

@@ -168,4 +168,4 @@ class Rescale(nn.Module):
         square = sum(jnp.sum(value**2, axis=(1, 2)) / (len(x) * ir.dim**2) for ir, value in x.items())
         scale = jax.lax.rsqrt(square + self.choice.eps)[:, None, None]
         weights = {ir: self.param(f"w{ir}", nn.initializers.ones, value.shape[-1:]) for ir, value in x.items()}
-        return {ir: value * scale * weights[ir].astype(value.dtype) for ir, value in x.items()}
+        return {ir: value * scale * weights[ir].astype(value.dtype)[None, None] for ir, value in x.items()}

@@ -13,6 +13,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from equipot.arrays import AnyArray
+
 SILU_SCALE = 1.6765324703310907
 """1 / sqrt(E[silu(x)^2]) for x ~ N(0, 1): keeps the second moment of activations at one."""
 
@@ -29,6 +31,11 @@ class Basis:
     def learned(self, scope: nn.Module, dtype: Any) -> Float[Array, " n"] | None:
         """Return the learned frequencies, a parameter of the compact module ``scope``; None for a basis without parameters."""
         return None
+
+
+def along_last(values: Float[AnyArray, " n"], like: Array) -> Float[Array, "... n"]:
+    """Reshape values of the last axis of ``like`` to as many axes as that has."""
+    return jnp.asarray(values).reshape(*[1] * (like.ndim - 1), -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Bessel(Basis):
         """Compute the functions at distances r (Å); ``frequencies`` replace k pi by learned values."""
         w = jnp.asarray(self.frequencies() if frequencies is None else frequencies, r.dtype) / cutoff
         r = jnp.maximum(r, 1e-6)[..., None]
-        return math.sqrt(2 / cutoff) * jnp.sin(w * r) / r
+        return math.sqrt(2 / cutoff) * jnp.sin(along_last(w, r) * r) / r
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Gaussian(Basis):
 
     def __call__(self, r: Float[Array, "*edges"], cutoff: float, frequencies: Array | None = None) -> Float[Array, "*edges n"]:
         centers, step = np.linspace(0, cutoff, self.n, retstep=True)
-        return jnp.exp(-0.5 * ((r[..., None] - centers.astype(r.dtype)) / float(step)) ** 2)
+        return jnp.exp(-0.5 * ((r[..., None] - along_last(centers.astype(r.dtype), r[..., None])) / float(step)) ** 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +218,7 @@ class Splines:
         t = x - start.astype(r.dtype)
         value = jnp.zeros((*r.shape, DEGREE + 1), r.dtype)
         for power in reversed(CARDINAL.T):
-            value = value * t[..., None] + power.astype(r.dtype)
+            value = value * t[..., None] + along_last(power.astype(r.dtype), value)
         return start, value
 
 

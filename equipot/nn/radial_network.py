@@ -163,8 +163,8 @@ class SpeciesMLP(nn.Module):
             weights, biases, scales, shifts = variables
             x = x @ weights[0] + others[0]
             for k, (scale, shift) in enumerate(zip(scales, shifts, strict=True)):
-                x = x if k == 0 else x @ weights[k] + biases[k - 1]
-                x = jax.nn.silu(layer_norm(x) * scale + shift)
+                x = x if k == 0 else x @ weights[k] + biases[k - 1][None]
+                x = jax.nn.silu(layer_norm(x) * scale[None] + shift[None])
             # The bias of the last layer is its weight on one more hidden feature that equals one.
             return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 

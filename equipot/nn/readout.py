@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.nn.radial import silu
+from equipot.nn.radial import along_last, silu
 
 
 class Embedding(nn.Module):
@@ -35,7 +35,8 @@ class BiasedMLP(nn.Module):
             fan = x.shape[-1]
             w = self.param(f"w{k}", nn.initializers.normal(1.0), (fan, width))
             b = self.param(f"b{k}", nn.initializers.zeros, (width,))
-            x = (silu(x) if k else x) @ (w / math.sqrt(fan)).astype(x.dtype) + b.astype(x.dtype)
+            x = (silu(x) if k else x) @ (w / math.sqrt(fan)).astype(x.dtype)
+            x = x + along_last(b.astype(x.dtype), x)
         return x
 
 

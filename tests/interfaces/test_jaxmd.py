@@ -67,10 +67,9 @@ def test_agrees_with_jax_md_energy(potential):
     r = space.distance(space.map_product(displacement)(jnp.asarray(atoms.positions), jnp.asarray(atoms.positions)))
     vectors = jnp.stack([jnp.where(r > 0, r, 99.0), 0 * r, 0 * r], axis=-1)
 
-    class AllPairs:
-        slot_mask = r > 0
-
-    expected = potential.term.apply(potential.variables, AllPairs, vectors).energy.sum()
+    every = {"slot_mask": r > 0, "neighbors": jnp.zeros(r.shape, int), "shifts": jnp.zeros((*r.shape, 3), int), "reverse": None}
+    all_pairs = pad([Structure.from_ase(atoms)], potential.cutoff).replace(**every)
+    expected = potential.term.apply(potential.variables, all_pairs, vectors).energy.sum()
     neighbor_fn, energy_fn = jaxmd.neighbor_list_energy(potential, atoms.numbers, box, fractional_coordinates=False)
     neighbors = neighbor_fn.allocate(atoms.positions)
     assert jax.jit(energy_fn)(atoms.positions, neighbor=neighbors) == pytest.approx(float(expected), abs=1e-10)

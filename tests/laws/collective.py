@@ -30,7 +30,7 @@ class Collective(Term):
         q = jnp.where(graph.node_mask, charges.astype(vectors.dtype)[species], 0)
         own = graph.node_graph
         # Waves along completed rows would make the energy depend on how the axes lie.
-        used = jnp.all(space.repeats[:, None] | (WAVES == 0), axis=-1)
+        used = jnp.all(space.repeats[:, None] | (WAVES == 0)[None], axis=-1)
         k = 2 * jnp.pi * jnp.einsum("wa,gia->gwi", WAVES.astype(vectors.dtype), jnp.linalg.inv(space.cell))
         phases = jnp.einsum("nwi,ni->nw", k[own], space.positions)
         cosines, sines = q[:, None] * jnp.cos(phases), q[:, None] * jnp.sin(phases)

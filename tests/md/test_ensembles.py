@@ -91,7 +91,7 @@ def gas(ensemble, steps, shape):
         keys = jax.random.split(key, 4)
         side = (jax.random.gamma(keys[0], shape) * kT / pressure) ** (1 / 3)
         momentum = jax.random.normal(keys[1], (ATOMS, 3)) * jnp.sqrt(kT * mass)
-        momentum -= momentum.mean(axis=0) if ensemble.conserves_momentum else 0
+        momentum -= momentum.mean(axis=0, keepdims=True) if ensemble.conserves_momentum else 0
         position = jax.random.uniform(keys[2], (ATOMS, 3)) * side
         images = jnp.zeros((ATOMS, 3), jnp.int32)
         zero, nothing = jnp.zeros(()), jnp.zeros((3, 3))
@@ -150,11 +150,12 @@ def test_steps_are_those_of_jax_md(ensemble):
     times = {"thermostat_fs": tau / fs, "barostat_fs": 2 * tau / fs}
     ensemble = dataclasses.replace(ensemble, **{k: v for k, v in times.items() if hasattr(ensemble, k)})
     kT, pressure, mass = 0.03125, 0.01, np.array([[20.0], [40.0], [12.0], [30.0]])
-    position, momentum, side = rng.normal(0, 2, (4, 3)), rng.normal(0, 1, (4, 3)), 10.0
+    position, momentum, side = jnp.asarray(rng.normal(0, 2, (4, 3))), jnp.asarray(rng.normal(0, 1, (4, 3))), 10.0
     springs, free = Springs(), lambda position, change, **_: position + change
     setup = Setup(dt, kT, pressure, 12, mass, np.full(4, 18), (True, True, True), 0.0, 0.0)
     zero, key = jnp.zeros(()), jax.random.PRNGKey(1)
-    state = State(position, momentum, 0, zero, 0, side * jnp.eye(3), jnp.zeros((4, 3), jnp.int32), key, zero, ())
+    cell, images = side * jnp.eye(3), jnp.zeros((4, 3), jnp.int32)
+    state = State(position, momentum, jnp.zeros((4, 3)), zero, jnp.zeros((3, 3)), cell, images, key, zero, ())
     state = ensemble.start(setup, springs.update(state, None)[0])
     chain = {"chain_length": 3, "chain_steps": 2, "sy_steps": 3}
     begin = {"mass": mass, "momenta": jnp.asarray(momentum)}

@@ -262,7 +262,7 @@ def test_list_inside_a_loop_with_a_changing_cell():
     def step(carry, key):
         positions, cell, dlist = carry
         strain = jnp.eye(3) + rate
-        positions = positions @ strain + 0.02 * jax.random.normal(key, positions.shape) + jnp.asarray([0.3, 0.2, -0.1])
+        positions = positions @ strain + 0.02 * jax.random.normal(key, positions.shape) + jnp.asarray([[0.3, 0.2, -0.1]])
         cell = cell @ strain
         old = dlist.reference_positions
         dlist = update(spec, dlist, positions, cell)
@@ -406,10 +406,12 @@ def test_graph_of_a_list():
     assert graph.charge.tolist() == [1.0] and graph.node_mask.all() and graph.cell.shape == (1, 3, 3)
     lengths = np.linalg.norm(edge_vectors(graph), axis=-1)[np.asarray(dlist.slot_mask)]
     assert 2.0 < lengths.min() and lengths.max() < spec.radius
-    energy = lambda r, c: jnp.sum(jnp.exp(-jnp.sum(edge_vectors(to_graph(allocate(spec, r, c), r, np.ones(8), c)) ** 2, -1)))
+    energy = lambda r, c: jnp.sum(
+        jnp.exp(-jnp.sum(edge_vectors(to_graph(allocate(spec, r, c), r, np.ones(8, int), c)) ** 2, -1))
+    )
     assert np.abs(jax.jit(jax.grad(energy))(r, c)).max() > 0
     open_spec = plan(positions, cell, False, 4.5)
-    assert not to_graph(build(open_spec, r, c), r, np.ones(8), c).cell.any()
+    assert not to_graph(build(open_spec, r, c), r, np.ones(8, int), c).cell.any()
 
 
 def test_ten_thousand_atoms_in_float32_and_linear_memory():
@@ -473,7 +475,7 @@ def test_a_list_that_does_not_fit_into_memory_is_told_before_it_is_made(monkeypa
     from equipot import memory
 
     positions, cell = np.zeros((1, 3)), np.eye(3) * 2.0
-    monkeypatch.setattr(memory, "host", lambda: 2**30)
+    monkeypatch.setattr(memory, "available_on_host", lambda: 2**30)
     with pytest.raises(ValueError, match=r"cutoff 300 Å: 1 atoms .* 1\.0 GiB are free; a cutoff below 27\d\.\d Å would fit"):
         neighbor_list(positions, cell, np.ones(3, bool), 300.0)
     assert len(neighbor_list(positions, cell, np.ones(3, bool), 10.0).centers) > 100

@@ -59,7 +59,7 @@ def test_only_matrices_decay(optimizer):
 
 def test_muon_moves_every_direction_of_each_stacked_matrix_alike():
     key = jax.random.key(0)
-    gradient = {"w": jax.random.normal(key, (3, 8, 4)) * jnp.array([0.1, 1.0, 3.0, 1.0]), "b": jnp.array([2.0, -3.0])}
+    gradient = {"w": jax.random.normal(key, (3, 8, 4)) * jnp.array([[[0.1, 1.0, 3.0, 1.0]]]), "b": jnp.array([2.0, -3.0])}
     gradient["w"] = gradient["w"] * jnp.array([1.0, 1e-4, 0.0])[:, None, None]
     params = jax.tree.map(jnp.zeros_like, gradient)
     direction, _ = step_of(descent(Muon(weight_decay=0.0)), gradient, params)

@@ -27,11 +27,11 @@ class Tiny(Term):
         constant = lambda name, shape: self.variable("constants", name, lambda: jnp.ones(shape)).value
         count = len(self.elements)
         scale, shift, neighbors = constant("scale", (count,)), constant("shift", (count,)), constant("avg_num_neighbors", ())
-        species = jnp.sum(graph.numbers[:, None] > jnp.array(self.elements), axis=1).clip(0, count - 1)
+        species = jnp.sum(graph.numbers[:, None] > jnp.array(self.elements)[None], axis=1).clip(0, count - 1)
         r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
         u = jnp.clip(r / self.cutoff, 0, 1)
         envelope = jnp.where(graph.slot_mask, (1 - u**2) ** 3, 0)
-        gaussians = jnp.exp(-4 * (r[..., None] - jnp.linspace(0.5, self.cutoff, 6)) ** 2) * envelope[..., None]
+        gaussians = jnp.exp(-4 * (r[..., None] - jnp.linspace(0.5, self.cutoff, 6)[None, None]) ** 2) * envelope[..., None]
         kind = jnp.eye(count, dtype=r.dtype)[species]
         density = jnp.einsum("nkg,nks->ngs", gaussians, kind[graph.neighbors]).reshape(len(r), -1) / neighbors
         x = nn.tanh(nn.Dense(self.width)(jnp.concatenate([density, kind], axis=1)))

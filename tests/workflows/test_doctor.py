@@ -74,7 +74,7 @@ class Handed(Bonds):
 
 class SlotOrder(Bonds):
     def extra(self, graph, vectors, r, near):
-        return 1e-2 * self.sum(near, jnp.arange(near.shape[1]) * self.envelope(r))
+        return 1e-2 * self.sum(near, jnp.arange(near.shape[1])[None] * self.envelope(r))
 
 
 class Unmasked(Bonds):

@@ -11,7 +11,7 @@ def strained_kick(
 ) -> Float[Array, "atoms 3"]:
     """Integrate dp/dt = F - (v + tr(v) / 3n) p over ``time`` for constant F and v; ``n`` is the number of atoms."""
     values, axes = jnp.linalg.eigh(rate)
-    x = -(values + jnp.sum(values) / (3 * n)) * time
+    x = -(values + jnp.sum(values) / (3 * n))[None] * time
     return ((momentum @ axes) * jnp.exp(x) + (force @ axes) * time * expm1_over(x)) @ axes.T
 
 
@@ -24,7 +24,7 @@ def strained_drift(
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
     """Integrate dr/dt = p/m + v r and dh/dt = v h over ``time`` for constant p/m and v; return positions and cell, Å."""
     values, axes = jnp.linalg.eigh(rate)
-    x = values * time
+    x = values[None] * time
     grow = lambda rows: rows + ((rows @ axes) * jnp.expm1(x)) @ axes.T
     return grow(position) + ((velocity @ axes) * time * expm1_over(x)) @ axes.T, grow(cell)
 
