@@ -35,7 +35,7 @@ class Reading:
     unconverged: Literal["drop", "keep"] = "drop"
     """Treatment of frames whose self-consistent field did not converge, by the program's output or scf_converged=F."""
     checks: dict[str, Literal["warn", "skip"]] = field(default_factory=dict)
-    """Treatment of the errors of single checks, by the names given in their messages, such as force_sign: warn."""
+    """Treatment of the problems of single checks, by the names given in their messages, such as force_sign: warn."""
     max_force: float = MAX_FORCE
     """Largest force component (eV/Å) that is not an error."""
     min_distance: float = MIN_DISTANCE

@@ -212,7 +212,7 @@ def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
     """Return the energies (eV by Z) of the frames that are isolated atoms, without frames of weight zero.
 
     Raises:
-        ValueError: an isolated atom without an energy, or two energies for one element.
+        ValueError: an isolated atom whose energy is missing or not finite, or two energies for one element.
     """
     found: dict[int, tuple[float, str]] = {}
     for s in structures:
@@ -221,6 +221,9 @@ def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
         z = int(s.numbers[0])
         if s.energy is None:
             raise ValueError(f"{s.name}: an isolated {symbol(z)} atom without an energy; label it or remove the frame")
+        if not np.isfinite(s.energy):
+            what = f"the energy of the isolated {symbol(z)} atom is {s.energy:g}, but it gives E0"
+            raise ValueError(f"{s.name}: {what}; calculate the frame again or remove it")
         if z in found and abs(found[z][0] - s.energy) > 1e-3:
             raise ValueError(
                 f"{s.name}: the isolated {symbol(z)} atom has {s.energy:.4f} eV, but {found[z][0]:.4f} eV in {found[z][1]}; "
@@ -234,11 +237,13 @@ def from_symbols(given: Mapping[str, float]) -> dict[int, float]:
     """Convert E0 by symbol, from a config, to E0 by Z.
 
     Raises:
-        ValueError: an unknown symbol.
+        ValueError: an unknown symbol, or an energy that is not finite.
     """
-    for name in given:
+    for name, energy in given.items():
         if name not in atomic_numbers or name == "X":
             raise ValueError(f"data.atomic_energies: {name!r} is not the symbol of an element")
+        if not np.isfinite(energy):
+            raise ValueError(f"data.atomic_energies: {name} has {energy:g}; give a finite energy (eV)")
     return {atomic_numbers[name]: float(energy) for name, energy in given.items()}
 
 

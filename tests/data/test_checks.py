@@ -327,6 +327,26 @@ def test_placeholders_of_weight_zero_are_no_mistakes(crystals):
     assert "every training frame has weight zero" in message(everywhere(crystals, lambda f: {"weight": 0.0}))
 
 
+def test_forces_that_were_never_calculated_are_named_and_hide_no_stress(crystals, write):
+    still = everywhere(crystals, lambda f: {"forces": 0 * f.forces, "stress": None})
+    [found] = check({"train": still}).problems
+    assert (found.kind, found.severity, found.where) == ("force_zero", "warning", "cu.xyz")
+    assert "set data.keys.forces to none" in str(found) and "data.checks.force_zero: skip" in str(found)
+    assert not check({"train": [*still[:-1], crystals[-1].replace(stress=None)]}).problems
+    both = everywhere(still, lambda f: {"stress": np.zeros((3, 3))})
+    assert "cu.xyz: every stress is zero; set data.keys.stress to none" in message(both)
+    assert "every stress is zero" in message(everywhere(both, lambda f: {"forces": None}))
+    skipped = load_data(DataConfig(str(write(still)), valid=0, checks={"force_zero": "skip"}), 0)
+    assert not skipped.report.warnings
+
+
+def test_the_force_on_the_only_atom_of_a_cell_is_zero_by_symmetry():
+    frames = [labelled(bulk("Cu", a=3.5 + 0.02 * k), f"volumes.xyz, frame {k}") for k in range(6)]
+    still = everywhere(frames, lambda f: {"forces": 0 * f.forces})
+    assert not check({"train": still}).problems
+    assert "every stress is zero" in message(everywhere(still, lambda f: {"stress": 0 * f.stress}))
+
+
 def test_an_empty_neighbourhood_is_no_crash():
     labels = {"energy": -1.0, "forces": np.zeros((1, 3))}
     alone = [Structure([18], np.full((1, 3), float(k)), labels=labels, charge=1.0) for k in range(5)]

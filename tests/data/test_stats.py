@@ -149,6 +149,27 @@ def test_isolated_atoms_that_disagree():
         isolated_energies([atoms[0].replace(energy=None)])
 
 
+@pytest.mark.parametrize("energy", ["nan", "inf"])
+@pytest.mark.parametrize("choice", ["auto", "fit", "a file"])
+def test_the_energy_of_an_isolated_atom_must_be_finite(molecules, write, tmp_path, energy, choice):
+    """Alone, or beside a right one of the same element: neither may become E0 or pass unseen."""
+    atom = "1\nProperties=species:S:1:pos:R:3 config_type=isolated_atom energy={}\n{} 0 0 0\n"
+    atoms = [atom.format(-1.0, "Si"), atom.format(-1.0, "O"), atom.format(energy, "O")]
+    bound, free = write(molecules, "bound.xyz"), tmp_path / "atoms.xyz"
+    for held in (atoms, [atoms[0], atoms[2]]):
+        free.write_text("".join(held))
+        files = str(bound) if choice == "a file" else (str(free), str(bound))
+        config = DataConfig(files, valid=0, atomic_energies=str(free) if choice == "a file" else choice)
+        expected = rf"atoms.xyz, frame {len(held) - 1}: the energy of the isolated O atom is {energy}, .*; calculate the frame"
+        with pytest.raises(ValueError, match=expected):
+            load_data(config, 0)
+
+
+def test_e0_of_the_config_must_be_finite(molecules):
+    with pytest.raises(ValueError, match="data.atomic_energies: O has nan; give a finite energy"):
+        atomic_energies(molecules, {}, {"Si": -1.0, "O": np.nan})
+
+
 def test_statistics(molecules):
     cutoff, energies = 3.0, {8: -0.5, 14: -0.25}
     stats = statistics(molecules, None, cutoff, energies)

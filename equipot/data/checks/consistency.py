@@ -17,7 +17,7 @@ from equipot.data.checks.pair_fit import CUTOFF, fit
 from equipot.data.checks.report import ERROR, WARNING, Problem
 from equipot.data.checks.work import NEAR_ONE, SAME_CELL, Factor, work
 from equipot.neighbors import neighbor_list
-from equipot.quantities import ENERGY, STRESS
+from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, hartree, kcal_per_mol, kJ_per_mol
 
@@ -27,6 +27,8 @@ LEAST = 4
 """Smallest number of frames for a result."""
 CLOSEST = 0.3
 """Shortest distance (Å) in frames that are used; the check of distances reports closer pairs."""
+NO_FORCE = 1e-4
+"""Force component (eV/Å) below which forces count as zero in a fit."""
 EXPLAINED = 0.5
 """Smallest correlation of the fit with held-out forces for a result."""
 TRUSTED, SUSPECTED, SHUFFLED = 0.8, 0.6, 0.5
@@ -82,7 +84,6 @@ def consistency(structures: Sequence[Structure], files: Mapping[str, Sequence[in
         sample = _sample(structures, rows)
         if len(sample) < LEAST:
             continue
-        yield from _no_stress(file, sample)
         prediction = fit(sample)
         if prediction is None or prediction.held_out < EXPLAINED:
             continue
@@ -146,22 +147,14 @@ def _verdict(
         yield Problem(ERROR if guesses else WARNING, kinds[1], file, what, advice)
 
 
-def _no_stress(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
-    """Find sets whose stresses are all zero, because they were not calculated."""
-    stresses = [s.stress for s in sample if s.stress is not None]
-    if len(stresses) >= LEAST and not np.any(np.abs(stresses) > 1e-12):
-        remedy = "set data.keys.stress to none: it was not calculated"
-        yield Problem(ERROR, "stress_zero", file, "every stress is zero", remedy)
-
-
 def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Structure]:
-    """Select frames for a quick fit, at random with a fixed seed."""
+    """Select frames for a quick fit to forces, at random with a fixed seed; frames whose forces vanish tell a fit nothing."""
     chosen: list[Structure] = []
     elements: set[int] = set()
     atoms, edges = 0, 0
     for k in np.random.Generator(np.random.PCG64(0)).permutation(rows):
         s = structures[int(k)]
-        if not _usable(s) or len(elements | set(s.numbers.tolist())) > ELEMENTS:
+        if not _usable(s) or np.abs(s.labels[FORCES]).max() < NO_FORCE or len(elements | set(s.numbers.tolist())) > ELEMENTS:
             continue
         found = neighbor_list(s.positions, s.cell, s.pbc, CUTOFF)
         atoms, edges = atoms + len(s), edges + len(found.centers)
@@ -175,11 +168,11 @@ def _sample(structures: Sequence[Structure], rows: Sequence[int]) -> list[Struct
 
 
 def _usable(s: Structure) -> bool:
-    """Whether a frame has finite labels, nonzero forces, and a geometry without overlapping atoms or a flat cell."""
+    """Whether a frame has forces, finite labels, and a geometry without overlapping atoms or a flat cell."""
     if s.forces is None or len(s) < 2:
         return False
     values = (s.positions, s.cell, s.forces, s.energy, s.stress)
-    if not all(np.all(np.isfinite(value)) for value in values if value is not None) or np.abs(s.forces).max() < 1e-4:
+    if not all(np.all(np.isfinite(value)) for value in values if value is not None):
         return False
     if _size(s) <= 1e-3 * np.prod(np.linalg.norm(s.cell[s.pbc], axis=1)):
         return False

@@ -16,7 +16,7 @@ from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.split import Counted
 from equipot.data.stats import fit_energies, is_isolated_atom
 from equipot.neighbors import Edges, neighbor_list
-from equipot.quantities import ENERGY, FORCES, Quantity, ordered
+from equipot.quantities import ENERGY, FORCES, STRESS, Quantity, ordered
 from equipot.structure import Structure
 
 CUTOFF, MAX_FORCE, MIN_DISTANCE = 5.0, 200.0, 0.3
@@ -34,6 +34,10 @@ ENOUGH_FRAMES = 20
 """Smallest number of frames for a search for outliers."""
 SAME_ENERGY = 1e-3
 """Largest difference (eV/atom) between energies of one geometry."""
+LEAST_ZEROS = 4
+"""Smallest number of frames whose stresses of zero are an error."""
+ZERO_STRESS = 1e-12
+"""Largest stress component (eV/Å^3) that counts as zero."""
 
 
 def check(
@@ -66,7 +70,7 @@ def check(
             rows.append(_row(s, nearest))
         problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, needs)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
-        problems += [*magnitudes(counted, fresh), *consistency(counted, fresh)]
+        problems += [*_zeros(rows, fresh), *magnitudes(counted, fresh), *consistency(counted, fresh)]
         judged |= fresh.keys()
         if name == "train":
             known = _elements(rows)
@@ -100,13 +104,21 @@ class Row(NamedTuple):
     """Charge and spin."""
     weight: float
     """Frame weight, or 0 if all labels have weight zero."""
+    zero: Mapping[Quantity, bool]
+    """Whether all forces and all stress components are zero, where these labels can be anything else and have a weight."""
 
 
 def _row(s: Structure, nearest: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
     energy, state = s.labels[ENERGY] if s.weight_of(ENERGY) else np.nan, {"charge": s.charge, "spin": s.spin}
-    return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight)
+    zero = {}
+    # The force on an atom that is alone in its cell is zero by symmetry.
+    if s.weight_of(FORCES) and len(s) > 1:
+        zero[FORCES] = not np.any(s.labels[FORCES])
+    if s.weight_of(STRESS):
+        zero[STRESS] = bool(np.all(np.abs(s.labels[STRESS]) <= ZERO_STRESS))
+    return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight, zero)
 
 
 def _elements(rows: Sequence[Row]) -> set[int]:
@@ -248,6 +260,22 @@ def _labels(rows: Sequence[Row]) -> Iterator[Problem]:
             if label not in labels and labels:
                 remedy = f"set data.keys.{label.name} if they have another name"
                 yield Problem(WARNING, f"missing {label.name}", file, what, remedy)
+
+
+def _zeros(rows: Sequence[Row], files: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
+    """Find files whose forces or stresses are all zero, because they were not calculated.
+
+    Zero forces are a warning only: those of perfect crystals vanish by symmetry.
+    """
+    for file, places in files.items():
+        forces, stresses = ([rows[k].zero[label] for k in places if label in rows[k].zero] for label in (FORCES, STRESS))
+        if forces and all(forces):
+            remedy = "if they were not calculated, set data.keys.forces to none; if they vanish by symmetry, all is well"
+            switch = "data.checks.force_zero: skip then ends this warning"
+            yield Problem(WARNING, "force_zero", file, "every force is zero", f"{remedy} ({switch})")
+        if len(stresses) >= LEAST_ZEROS and all(stresses):
+            remedy = "set data.keys.stress to none: it was not calculated"
+            yield Problem(ERROR, "stress_zero", file, "every stress is zero", remedy)
 
 
 def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:
