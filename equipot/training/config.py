@@ -9,7 +9,7 @@ from typing import Literal
 from equipot.data.config import DataConfig
 from equipot.potential import Term
 from equipot.training.loggers import TensorBoard, WandB
-from equipot.training.loss import MSE, Huber, Loss
+from equipot.training.loss import Loss, Penalty
 from equipot.training.optimizer import Muon, Optimizer
 from equipot.training.schedule import Cosine, Schedule
 
@@ -40,8 +40,8 @@ class TrainingConfig:
     """Number of frames in a training step, over all devices."""
     valid_batch_size: int = 20
     """Number of frames in a validation batch, over all devices."""
-    loss: Mapping[str, MSE | Huber] = field(default_factory=Loss)
-    """Terms of the loss by quantity: energy, forces, stress, and any other quantity that the model predicts."""
+    loss: Mapping[str, Penalty] = field(default_factory=Loss)
+    """Penalties on errors by quantity: energy, forces, stress, and any other quantity that the model predicts."""
     optimizer: Optimizer = field(default_factory=Muon)
     schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0

@@ -1,19 +1,29 @@
-"""The training loss: a weighted sum of dimensionless energy, force and stress terms over the frames of a batch.
+"""The training loss: a weighted sum of penalties, one for each quantity that is labelled and predicted, over a batch of frames.
 
-    L = sum_k w_k(t) <omega rho(x_k^2)>_k,    k = energy, forces, stress and whatever else is labelled and predicted
+    L = sum_k w_k(t) <omega rho_k(x_k^2)>_k,    k = energy, forces, stress and any other quantity
 
-x is an error in units of the term's ``scale``, per atom where the quantity is extensive, and the root mean square over the
-components of a vector (the force on an atom) or a tensor (a stress). rho thus acts on norms of vectors and tensors, and the
-loss does not change when a frame is rotated. omega is the weight of the frame. < >_k is the mean over the frames (for a
-quantity of atoms, over the atoms) of the whole batch that have the label; the mean does not depend on how a batch is spread
-over devices.
+x is the error in units of the penalty's ``scale`` s, divided by the number N of atoms where the quantity is extensive, and the
+root mean square over the components of a vector or a tensor:
+
+    energy    x^2 = ((E - E_ref) / (N s))^2                         for each frame, s in eV per atom
+    forces    x^2 = (1/3) sum_a ((F_a - F_ref,a) / s)^2             for each atom, s in eV/Å
+    stress    x^2 = (1/9) sum_ab ((sigma_ab - sigma_ref,ab) / s)^2  for each frame, s in eV/Å^3
+
+Without a scale (None), s is the ``scale`` of the quantity's row in ``equipot.quantities``. rho acts on norms of vectors and
+tensors, so that the loss does not change when a frame is rotated. w_k is the weight of the penalty at the share t of the run,
+and omega the weight of the frame. < >_k is the mean over the frames (for a quantity of atoms, over the atoms) of the whole
+batch that have the label; the mean does not depend on how a batch is spread over devices.
+
+A quantity that a config does not name has the penalty ``Huber()``, whether every model predicts the quantity (energy, forces,
+stress) or the model provides it (``Term.provides``), such as a dipole moment. Set its weight to 0 to leave it out.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -89,99 +99,106 @@ class Ramp:
 
 
 @dataclass(frozen=True)
-class MSE:
-    """Squared error, rho(x^2) = x^2."""
+class Penalty(ABC):
+    """Base of the penalties. A subclass in any package can be used in a config as ``kind: package.module:Class``.
 
+    Raises:
+        ValueError: the weight is negative or not finite, or the scale is not positive and finite.
+    """
+
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "Huber": "equipot.training.loss:Huber",
+        "MSE": "equipot.training.loss:MSE",
+    }
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
     weight: float = 1.0
+    """Factor on the mean of the penalty; 0 leaves the quantity out of the loss."""
     scale: float | None = None
     """Error with x = 1, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); None for the scale in ``equipot.quantities``."""
     schedule: Constant | Switch | Ramp = Constant()
     """Factor of the weight in the course of the run."""
 
     def __post_init__(self) -> None:
-        check_term(self)
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight {self.weight} must be 0 or a positive number; 0 leaves the quantity out")
+        if self.scale is not None and not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale {self.scale} must be positive and finite: it is the error that counts as one")
 
-    def rho(self, square: Array) -> Array:
-        """Compute rho from x^2."""
+    @abstractmethod
+    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
+        """Compute the penalty rho from x^2 (dimensionless) of each frame or atom.
+
+        Its derivative by x^2 must be finite everywhere, at 0 too: rows without a label have x^2 = 0.
+        """
+
+
+@dataclass(frozen=True)
+class MSE(Penalty):
+    """Squared error, rho(x^2) = x^2."""
+
+    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
         return square
 
 
 @dataclass(frozen=True)
-class Huber:
+class Huber(Penalty):
     """Huber loss, rho(x^2) = x^2 for x up to ``delta``, else 2 delta x - delta^2, whose slope does not grow with the error."""
 
-    weight: float = 1.0
-    scale: float | None = None
-    """Error with x = 1, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); None for the scale in ``equipot.quantities``."""
     delta: float = 1.0
     """Error x, in units of the scale, beyond which rho is linear."""
-    schedule: Constant | Switch | Ramp = Constant()
-    """Factor of the weight in the course of the run."""
 
     def __post_init__(self) -> None:
-        check_term(self)
+        super().__post_init__()
         if not self.delta > 0:
             raise ValueError(f"delta {self.delta} must be positive")
 
-    def rho(self, square: Array) -> Array:
-        """Compute rho from x^2."""
+    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
         # The square root gets arguments of at least delta^2, since its slope at zero is infinite.
         far = square > self.delta**2
         length = jnp.sqrt(jnp.where(far, square, self.delta**2))
         return jnp.where(far, 2 * self.delta * length - self.delta**2, square)
 
 
-def check_term(term: MSE | Huber) -> None:
-    """Check weight and scale of a term.
+class Loss(Mapping[str, Penalty]):
+    """Penalties by the name of their quantity.
 
-    Raises:
-        ValueError: the weight is negative or not finite, or the scale is not positive and finite.
-    """
-    if not 0 <= term.weight < float("inf"):
-        raise ValueError(f"weight {term.weight} must be 0 or a positive number; 0 leaves the term out")
-    if term.scale is not None and not 0 < term.scale < float("inf"):
-        raise ValueError(f"scale {term.scale} must be positive and finite: it is the error that counts as one")
-
-
-class Loss(Mapping[str, MSE | Huber]):
-    """Terms of the loss by the name of their quantity.
-
-    A quantity that is not named has the term ``Huber()``. A term with weight 0, or without labels in the data, is left out.
+    A quantity that is not named has the penalty ``Huber()``. A penalty with weight 0, or without labels in the data, is left
+    out.
 
     Raises:
         ValueError: every weight is 0.
     """
 
-    def __init__(self, terms: Mapping[str, MSE | Huber] | None = None) -> None:
-        self._terms: dict[str, MSE | Huber] = {row.name: Huber() for row in LABELLED}
-        self._terms |= terms or {}
-        if not any(term.weight for term in self._terms.values()):
+    def __init__(self, penalties: Mapping[str, Penalty] | None = None) -> None:
+        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED}
+        self._penalties |= penalties or {}
+        if not any(penalty.weight for penalty in self._penalties.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")
 
-    def __getitem__(self, name: str) -> MSE | Huber:
-        return self._terms[name]
+    def __getitem__(self, name: str) -> Penalty:
+        return self._penalties[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._terms)
+        return iter(self._penalties)
 
     def __len__(self) -> int:
-        return len(self._terms)
+        return len(self._penalties)
 
-    def term(self, quantity: Quantity) -> MSE | Huber:
-        """Return the term of a quantity."""
-        return self._terms.get(quantity.name, Huber())
+    def penalty(self, quantity: Quantity) -> Penalty:
+        """Return the penalty on the errors of a quantity."""
+        return self._penalties.get(quantity.name, Huber())
 
     def wants(self, labelled: Sequence[Quantity], predicted: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Select the quantities that are labelled in the data, predicted by the model, and have a weight other than 0.
 
         Raises:
-            ValueError: there is none, or a term is of a quantity that the model does not predict.
+            ValueError: there is none, or the loss names a quantity that the model does not predict.
         """
         names = [row.name for row in (*LABELLED, *predicted)]
         strange = [name for name in self if name not in names]
         if strange:
             raise ValueError(f"loss.{strange[0]}: the model predicts no such quantity; choose from {', '.join(names)}")
-        found = tuple(row for row in labelled if row in (*LABELLED, *predicted) and self.term(row).weight)
+        found = tuple(row for row in labelled if row in (*LABELLED, *predicted) and self.penalty(row).weight)
         if not found:
             there = [row.name for row in labelled]
             raise ValueError(f"the data have {there or 'no labels'}, but the loss weighs only what they lack")
@@ -189,7 +206,7 @@ class Loss(Mapping[str, MSE | Huber]):
 
     def weights(self, wants: Sequence[Quantity], fraction: Any) -> dict[str, Any]:
         """Compute the weights w_k at a share ``fraction`` of the run's steps, by the name of the quantity."""
-        return {row.name: self.term(row).weight * self.term(row).schedule(fraction) for row in wants}
+        return {row.name: self.penalty(row).weight * self.penalty(row).schedule(fraction) for row in wants}
 
 
 def has_label(quantity: Quantity, batch: Batch) -> Bool[AnyArray, " rows"]:
@@ -222,17 +239,19 @@ def counts(batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, ""
     return {row.name: jnp.sum(has_label(row, batch)).astype(batch.graph.dtype) for row in wants}
 
 
-def term_sums(loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array], batch: Batch) -> dict[str, Float[Array, ""]]:
-    """Sum omega rho(x^2) over frames or atoms, for each term."""
+def penalty_sums(
+    loss: Loss, wants: Sequence[Quantity], errors: Mapping[str, Array], batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """Sum omega rho(x^2) over frames or atoms, by the name of the quantity; ``errors`` are those of ``residuals``."""
     out = {}
     for row in wants:
-        term, error, omega = loss.term(row), errors[row.name], batch.targets.weights[row.name]
+        penalty, error, omega = loss.penalty(row), errors[row.name], batch.targets.weights[row.name]
         omega = omega[batch.graph.node_graph] if row.per == "atom" else omega
-        square = (error / (term.scale or row.scale)) ** 2
-        out[row.name] = jnp.sum(omega * term.rho(jnp.mean(square, axis=tuple(range(1, square.ndim)))))
+        square = (error / (penalty.scale or row.scale)) ** 2
+        out[row.name] = jnp.sum(omega * penalty.rho(jnp.mean(square, axis=tuple(range(1, square.ndim)))))
     return out
 
 
 def total(weights: Mapping[str, Any], sums: Mapping[str, Any], numbers: Mapping[str, Any]) -> Any:
-    """Compute the loss L from weights, sums of terms and numbers of labels, each by the name of the quantity."""
+    """Compute the loss L from weights, sums of penalties and numbers of labels, each by the name of the quantity."""
     return sum(weights[name] * sums[name] / jnp.maximum(numbers[name], 1) for name in sums)

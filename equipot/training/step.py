@@ -18,7 +18,7 @@ from equipot.data.batch import Batch
 from equipot.potential import Potential, evaluate
 from equipot.quantities import Quantity
 from equipot.training.descent import Descent
-from equipot.training.loss import Loss, counts, residuals, term_sums, total
+from equipot.training.loss import Loss, counts, penalty_sums, residuals, total
 from equipot.training.merge import merge
 
 AXIS = "devices"
@@ -132,7 +132,7 @@ def make_train_step(
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), params)
             errors = residuals(evaluate(model, batch.graph, names), batch, wants)
-            sums = term_sums(loss, wants, errors, batch)
+            sums = penalty_sums(loss, wants, errors, batch)
             return total(weights, sums, numbers), (sums, error_sums(errors, batch, wants))
 
         # Each device differentiates its share of the loss, in which the counts of the whole batch are constants; the shares
@@ -143,8 +143,8 @@ def make_train_step(
         finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
         new = advance(state, gradient, factor, descent, (value, loss_of_batch(share)))
         state = jax.tree.map(partial(jnp.where, finite), new, state)._replace(ok=finite)
-        terms = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
-        return state, {"loss": value, "gradient_norm": norm, "finite": finite, **terms, **seen}
+        penalties = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
+        return state, {"loss": value, "gradient_norm": norm, "finite": finite, **penalties, **seen}
 
     mapped = jax.shard_map(train_step, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
     variables = replicate(mesh, potential.variables)
@@ -185,9 +185,9 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...
         batch = jax.tree.map(lambda x: x[0], batch)
         model = with_params(potential.replace(variables=variables), params)
         errors = residuals(evaluate(model, batch.graph, names), batch, wants)
-        terms = {f"{name}_sum": x for name, x in term_sums(loss, wants, errors, batch).items()}
-        terms |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
-        return sum_devices({**terms, **error_sums(errors, batch, wants)})
+        penalties = {f"{name}_sum": x for name, x in penalty_sums(loss, wants, errors, batch).items()}
+        penalties |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
+        return sum_devices({**penalties, **error_sums(errors, batch, wants)})
 
     mapped = jax.shard_map(valid_step, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(), check_vma=False)
     variables = replicate(mesh, potential.variables)
@@ -212,7 +212,7 @@ def mean_loss(loss: Loss, wants: Sequence[Quantity], sums: Mapping[str, float], 
     With the weights of the end of the run, losses of all epochs can be compared.
 
     Args:
-        loss: Terms of the loss.
+        loss: Penalties of the quantities.
         wants: Quantities in the loss.
         sums: Reports of ``make_valid_step``, added up over batches.
         fraction: Share of the run's steps at which weights are taken.

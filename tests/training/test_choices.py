@@ -1,5 +1,6 @@
-"""Optimisers and schedules of anybody's: defined here alone, named in a config, trained with as they are."""
+"""Optimisers, schedules and penalties of anybody's: defined here alone, named in a config, trained with as they are."""
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +14,9 @@ import tiny
 from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.training import checkpoint
-from equipot.training.config import TrainingConfig
+from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.descent import Descent
+from equipot.training.loss import MSE, Huber, Penalty, Switch
 from equipot.training.optimizer import AdamW, Optimizer
 from equipot.training.schedule import Cosine, Flat, Schedule
 
@@ -90,7 +92,29 @@ class Halved(Schedule):
         return factor / 2, 0
 
 
+@dataclass(frozen=True)
+class PseudoHuber(Penalty):
+    """((1 + x^2)^(p/2) - 1) 2/p: x^2 where p = 2."""
+
+    power: float = 1.0
+
+    def rho(self, square):
+        return ((1 + square) ** (self.power / 2) - 1) * 2 / self.power
+
+
 CHOICES = [Momentum, ScheduleFree, Backtracking, QuasiNewton, OnPlateau]
+
+
+def losses_of(folder):
+    """Training loss of each epoch of a run."""
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_end(one, other):
+    """The last checkpoints of two runs hold the same bits."""
+    one, other = (checkpoint.newest(folder / "checkpoints").arrays for folder in (one, other))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], name)
 
 
 def run(out, cls, resume=False, **changes):
@@ -101,15 +125,32 @@ def run(out, cls, resume=False, **changes):
 @pytest.mark.parametrize("cls", CHOICES)
 def test_it_trains_and_resumes_bit_for_bit(cls, tmp_path):
     best = run(tmp_path / "whole", cls)
-    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines]
+    losses = losses_of(tmp_path / "whole")
     assert losses[-1] < losses[0]
     run(tmp_path / "broken", cls, max_minutes=1e-9)
     run(tmp_path / "broken", cls, resume=True)
-    one, other = (checkpoint.newest(tmp_path / name / "checkpoints").arrays for name in ("whole", "broken"))
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], name)
+    assert_same_end(tmp_path / "whole", tmp_path / "broken")
     assert eqp.load(best).elements == (1, 8)
+
+
+@pytest.mark.parametrize("quantities", [("energy", "forces", "stress"), ("forces",)], ids=",".join)
+def test_a_penalty_of_ones_own_trains_and_resumes_bit_for_bit(quantities, tmp_path):
+    """With p = 2 it is the squared error, all along; with p = 1 it is smaller."""
+
+    def fit(name, penalty, resume=False, **changes):
+        tiny.run(tmp_path / name, {"loss": dict.fromkeys(quantities, penalty), "epochs": 3, **changes}, resume)
+        return tmp_path / name
+
+    kind = f"{__name__}:PseudoHuber"
+    runs = fit("mse", "MSE"), fit("same", {"kind": kind, "power": 2}), fit("whole", kind)
+    squared, same, less = map(losses_of, runs)
+    np.testing.assert_allclose(same, squared, rtol=1e-4)
+    assert 0 < less[-1] < less[0] < 0.99 * squared[0]
+    fit("broken", kind, max_minutes=1e-9)
+    fit("broken", kind, resume=True)
+    assert_same_end(tmp_path / "whole", tmp_path / "broken")
+    written = config.load(tmp_path / "whole" / "config.yaml", TrainConfig).training.loss
+    assert written == {name: PseudoHuber() if name in quantities else Huber() for name in ("energy", "forces", "stress")}
 
 
 def minimum(optimizer, params, loss, steps, decay=0.0):
@@ -154,9 +195,7 @@ def test_the_loss_that_a_line_search_sees_is_that_of_the_whole_batch(tmp_path):
     values = [value for name, value in stored.items() if name.endswith(".value")]
     assert len(values) == 1
     run(tmp_path / "run2", Backtracking, epochs=2, batch_size=12, clip=None, ema=None)
-    rows = (tmp_path / "run2" / "metrics.jsonl").read_text().splitlines()
-    second = float(rows[1].split('"loss": ')[1].split(",")[0])
-    np.testing.assert_allclose(values[0], second, rtol=1e-5)
+    np.testing.assert_allclose(values[0], losses_of(tmp_path / "run2")[1], rtol=1e-5)
 
 
 def test_factors_of_rates_do_not_go_with_an_average_of_its_own():
@@ -185,3 +224,20 @@ def test_a_config_says_what_it_got_and_refuses_what_is_no_choice():
         config.build(TrainingConfig, {"optimizer": "AdmW"})
     with pytest.raises(ConfigError, match="is not a Optimizer"):
         config.build(TrainingConfig, {"optimizer": f"{__name__}:Halved"})
+
+
+def test_a_config_of_penalties_is_read_written_and_refused():
+    loss = {"energy": {"weight": 2.0}, "forces": {"kind": f"{__name__}:PseudoHuber", "scale": 0.3}, "stress": "MSE"}
+    loss["energy"]["schedule"] = {"at": 0.5, "kind": "Switch"}
+    settings = config.build(TrainingConfig, {"loss": loss})
+    read = {"energy": Huber(2.0, schedule=Switch(0.5)), "forces": PseudoHuber(scale=0.3), "stress": MSE()}
+    assert settings.loss == read
+    written = config.dump(settings)
+    assert [section["kind"] for section in written["loss"].values()] == ["Huber", f"{__name__}:PseudoHuber", "MSE"]
+    assert config.build(TrainingConfig, written) == settings
+    with pytest.raises(ConfigError, match=r"loss.forces.kind: no such kind 'Hubber'; did you mean `Huber`"):
+        config.build(TrainingConfig, {"loss": {"forces": "Hubber"}})
+    with pytest.raises(ConfigError, match="is not a Penalty"):
+        config.build(TrainingConfig, {"loss": {"forces": f"{__name__}:Momentum"}})
+    with pytest.raises(ConfigError, match=r"loss.forces: scale -1.0 must be positive"):
+        config.build(TrainingConfig, {"loss": {"forces": {"kind": f"{__name__}:PseudoHuber", "scale": -1.0}}})

@@ -10,7 +10,7 @@ from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets, small
 from equipot.observables import Observables
 from equipot.potential import evaluate
 from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS
-from equipot.training.loss import MSE, Constant, Huber, Loss, Ramp, Switch, counts, residuals, term_sums, total
+from equipot.training.loss import MSE, Constant, Huber, Loss, Ramp, Switch, counts, penalty_sums, residuals, total
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def batch_of(structures, extra=(0, 0, 0)):
 
 
 def sums_of(loss, predicted, batch):
-    return term_sums(loss, LABELLED, residuals(predicted, batch, LABELLED), batch), counts(batch, LABELLED)
+    return penalty_sums(loss, LABELLED, residuals(predicted, batch, LABELLED), batch), counts(batch, LABELLED)
 
 
 def test_numbers_by_hand():
@@ -76,7 +76,7 @@ def gradient(structures, potential, extra):
 
     def value(params):
         model = potential.replace(variables={**potential.variables, "params": params})
-        parts = [term_sums(loss, LABELLED, residuals(evaluate(model, b.graph), b, LABELLED), b) for b in batches]
+        parts = [penalty_sums(loss, LABELLED, residuals(evaluate(model, b.graph), b, LABELLED), b) for b in batches]
         return total(loss.weights(LABELLED, 0.0), {name: sum(p[name] for p in parts) for name in names}, numbers)
 
     return jax.jit(jax.value_and_grad(value))(potential.variables["params"])
@@ -107,7 +107,7 @@ def test_schedules_of_weights(schedule, fractions, factors):
     np.testing.assert_allclose(weights, 3 * np.array(factors), rtol=1e-6)
 
 
-def test_terms_without_weight_or_label_are_left_out():
+def test_penalties_without_weight_or_label_are_left_out():
     assert Loss({"energy": MSE(weight=0.0)}).wants(LABELLED, ()) == (FORCES, STRESS)
     assert Loss().wants((ENERGY,), ()) == (ENERGY,)
     with pytest.raises(ValueError, match="no labels"):
