@@ -1,4 +1,10 @@
-"""The argument parser of ``equipot``; nothing heavy is imported here, so that --help is instant."""
+"""The argument parser of ``equipot``; nothing heavy is imported here, so that --help is instant.
+
+A command is two pieces. ``parser`` declares NAME with ``command`` and adds the arguments. The module ``equipot.cli.NAME``,
+imported when the command runs, has ``execute(args: argparse.Namespace) -> int | None``: the exit code, None for 0. Errors are
+raised, and ``cli.main`` turns an error into one line and an exit code. If a command with ``--resume`` (``add_resume``) is
+interrupted, the command line that continues it is printed.
+"""
 
 from __future__ import annotations
 
