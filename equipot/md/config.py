@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from equipot.md.ensembles import Ensemble, NVTLangevin
+from equipot.md.ensembles import Ensemble, builtin
+from equipot.md.ensembles.langevin import NVTLangevin
 from equipot.md.trajectory import H5MD, ExtXYZ
 
 
@@ -86,7 +87,8 @@ class MDConfig:
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
         if self.pressure_GPa and not self.ensemble.has_pressure:
             kind = type(self.ensemble).__name__
-            raise ValueError(f"pressure_GPa is {self.pressure_GPa}, but {kind} has none; choose NPTIsotropic or NPTFlexible")
+            others = " or ".join(name for name, cls in builtin().items() if cls.has_pressure)
+            raise ValueError(f"pressure_GPa is {self.pressure_GPa}, but {kind} has none; choose {others}")
 
     @property
     def chunk(self) -> int:

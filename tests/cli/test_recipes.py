@@ -16,6 +16,7 @@ from equipot.cli.recipes import recipes
 from equipot.data import bundled
 from equipot.data.batch import pad
 from equipot.md.config import MDConfig
+from equipot.md.ensembles import Ensemble
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
@@ -39,7 +40,7 @@ def test_the_package_and_the_repository_have_the_same():
 def test_there_is_one_for_each_ensemble():
     names = [name for name in NAMES if name.startswith("md-")]
     found = {type(config.load(FOLDER / f"{name}.yaml", MDConfig).ensemble).__name__ for name in names}
-    assert found == {"NVE", "NVTNoseHoover", "NVTLangevin", "NVTCSVR", "NPTIsotropic", "NPTFlexible"}
+    assert found == set(Ensemble.builtin_kinds)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,18 +11,12 @@ from jax_md import simulate
 
 from equipot import md
 from equipot.md import log
+from equipot.md.ensembles import builtin
 from equipot.md.ensembles.csvr import rescaling
 from equipot.md.state import Setup, State, degrees_of_freedom, kinetic_energy, masses, thermal_momenta
 from equipot.units import GPa, fs, kB
 
-ENSEMBLES = [
-    md.NVE(),
-    md.NVTNoseHoover(),
-    md.NVTLangevin(),
-    md.NVTCSVR(),
-    md.NPTIsotropic(barostat_fs=400.0),
-    md.NPTFlexible(barostat_fs=400.0),
-]
+ENSEMBLES = [cls(barostat_fs=400.0) if cls.has_pressure else cls() for cls in builtin().values()]
 SIGMAS = 4.5
 """How many standard errors a mean may be off: one in 10^5, and a little for errors of the errors."""
 name = lambda x: type(x).__name__

@@ -89,6 +89,16 @@ def test_a_config_names_what_is_wrong_with_an_ensemble(tmp_path):
             yaml.load(path, md.MDConfig)
 
 
+def test_the_ensembles_of_a_config_are_the_names_that_the_package_offers():
+    assert list(md.ensembles.builtin()) == list(md.Ensemble.builtin_kinds)
+    for name, cls in md.ensembles.builtin().items():
+        assert cls.__name__ == name and issubclass(cls, md.Ensemble)
+        for module in (md, md.ensembles):
+            assert getattr(module, name) is cls and name in dir(module) and name in module.__all__
+    with pytest.raises(ImportError):
+        from equipot.md import NVP  # noqa: F401
+
+
 def test_a_config_with_chains_is_read_without_jax_md():
     code = """
 import sys

@@ -21,6 +21,7 @@ from equipot import config as yaml
 from equipot import md
 from equipot.data.batch import pad
 from equipot.md import log
+from equipot.md.ensembles import builtin
 from equipot.md.plot import draw_log
 from equipot.md.prepare import check_start, explain_start, read_structure, repeated
 from equipot.md.state import masses, thermal_momenta
@@ -33,14 +34,7 @@ from equipot.nn.radial import Radial
 from equipot.structure import Structure
 from equipot.units import kB
 
-ENSEMBLES = [
-    md.NVE(),
-    md.NVTNoseHoover(),
-    md.NVTLangevin(),
-    md.NVTCSVR(),
-    md.NPTIsotropic(barostat_fs=400.0),
-    md.NPTFlexible(barostat_fs=400.0),
-]
+ENSEMBLES = [cls(barostat_fs=400.0) if cls.has_pressure else cls() for cls in builtin().values()]
 FILES = ("log.csv", "trajectory.xyz", "config.yaml")
 CUTOFF = 7.0
 name = lambda x: type(x).__name__

@@ -1,11 +1,29 @@
-"""Ensembles of molecular dynamics; each class holds the parameters and the integrator of one ensemble."""
+"""Ensembles of molecular dynamics; each class holds the parameters and the integrator of one ensemble.
+
+The package offers ``Ensemble`` and the classes in ``Ensemble.builtin_kinds``: a new ensemble is a file here and a line there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from equipot.md.ensembles.base import Ensemble
-from equipot.md.ensembles.csvr import NVTCSVR
-from equipot.md.ensembles.langevin import NVTLangevin
-from equipot.md.ensembles.nose_hoover import NVTNoseHoover
-from equipot.md.ensembles.npt_flexible import NPTFlexible
-from equipot.md.ensembles.npt_isotropic import NPTIsotropic
-from equipot.md.ensembles.nve import NVE
 
-__all__ = ["NVE", "NVTCSVR", "Ensemble", "NPTFlexible", "NPTIsotropic", "NVTLangevin", "NVTNoseHoover"]
+__all__ = ["Ensemble", *Ensemble.builtin_kinds]
+
+
+def builtin() -> dict[str, type[Ensemble]]:
+    """Import the built-in ensembles: classes by the value of ``kind`` in a config."""
+    return {name: __getattr__(name) for name in Ensemble.builtin_kinds}
+
+
+def __getattr__(name: str) -> Any:
+    if name in Ensemble.builtin_kinds:
+        module, _, cls = Ensemble.builtin_kinds[name].partition(":")
+        return getattr(importlib.import_module(module), cls)
+    raise AttributeError(f"module 'equipot.md.ensembles' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *Ensemble.builtin_kinds})

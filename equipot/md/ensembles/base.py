@@ -33,7 +33,7 @@ class Ensemble:
         "NPTIsotropic": "equipot.md.ensembles.npt_isotropic:NPTIsotropic",
         "NPTFlexible": "equipot.md.ensembles.npt_flexible:NPTFlexible",
     }
-    """Built-in ensembles by the value of ``kind`` in a config."""
+    """Built-in ensembles by the value of ``kind`` in a config; ``equipot.md`` offers the classes by these names."""
     conserves_momentum: ClassVar[bool] = True
     """Whether the total momentum stays zero, so that the thermostat has three degrees of freedom less."""
     has_thermostat: ClassVar[bool] = True
@@ -62,7 +62,13 @@ class Ensemble:
         raise NotImplementedError
 
     def reservoir(self, setup: Setup, state: State) -> Float[Array, ""]:
-        """Compute the energy (eV) outside the atoms less ``State.heat``: potential + kinetic + reservoir is conserved."""
+        """Compute the energy (eV) outside the atoms less ``State.heat``: potential + kinetic + reservoir is conserved.
+
+        NVE: 0, since nothing outside the atoms exchanges energy with them.
+        NVTLangevin and NVTCSVR: ``-State.heat``, the energy that the thermostat has taken out.
+        NVTNoseHoover: kinetic and potential energy of the links of the chain, which nothing stochastic acts on.
+        NPTIsotropic and NPTFlexible: besides, the kinetic energy of the cell and pressure times volume.
+        """
         raise NotImplementedError
 
     def check_positive(self, *names: str) -> None:
