@@ -125,7 +125,7 @@ class Penalty(ABC):
             raise ValueError(f"scale {self.scale} must be positive and finite: it is the error that counts as one")
 
     @abstractmethod
-    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    def rho(self, square: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
         """Compute the penalty rho from x^2 (dimensionless) of each frame or atom.
 
         Its derivative by x^2 must be finite everywhere, at 0 too: rows without a label have x^2 = 0.
@@ -136,7 +136,7 @@ class Penalty(ABC):
 class MSE(Penalty):
     """Squared error, rho(x^2) = x^2."""
 
-    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    def rho(self, square: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
         return square
 
 
@@ -152,7 +152,7 @@ class Huber(Penalty):
         if not self.delta > 0:
             raise ValueError(f"delta {self.delta} must be positive")
 
-    def rho(self, square: Float[Array, " rows"]) -> Float[Array, " rows"]:
+    def rho(self, square: Float[Array, "*rows"]) -> Float[Array, "*rows"]:
         # The square root gets arguments of at least delta^2, since its slope at zero is infinite.
         far = square > self.delta**2
         length = jnp.sqrt(jnp.where(far, square, self.delta**2))
