@@ -94,9 +94,9 @@ class Structure:
     constraints: tuple[str, ...] = ()
     """Class names of ASE's constraints on the atoms, such as FixAtoms. equipot does not apply them."""
     weight: float = 1.0
-    """Factor on all terms of the training loss of this structure."""
+    """Factor on all penalties of the training loss of this structure."""
     label_weights: Mapping[Quantity, float] = field(default_factory=dict)
-    """Further factors on the loss terms of single quantities; 1 for a quantity that is not listed."""
+    """Further factors on the penalties of single quantities in the loss; 1 for a quantity that is not listed."""
     head: int | None = None
     """Index of the head, the level of theory, that the labels belong to; None for a potential without heads."""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class Structure:
         return self.labels.get(STRESS)
 
     def weight_of(self, quantity: Quantity) -> float:
-        """Return the factor on the loss term of a quantity: frame weight times label weight, or 0 without a label."""
+        """Return the factor on the penalty of a quantity in the loss: frame weight times label weight, or 0 without a label."""
         return self.weight * self.label_weights.get(quantity, 1.0) if quantity in self.labels else 0.0
 
     @property

@@ -158,7 +158,7 @@ class Targets:
     """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; energies less E0, which the host subtracts in double
     precision."""
     weights: Mapping[str, Float[AnyArray, " graphs"]]
-    """Factor on the loss term of each graph."""
+    """Factor on the penalty of each graph in the loss."""
     present: Mapping[str, Bool[AnyArray, " graphs"]]
     """Whether each graph has the label."""
     atoms: Int[AnyArray, " graphs"]

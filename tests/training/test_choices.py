@@ -229,11 +229,15 @@ def test_a_config_says_what_it_got_and_refuses_what_is_no_choice():
 def test_a_config_of_penalties_is_read_written_and_refused():
     loss = {"energy": {"weight": 2.0}, "forces": {"kind": f"{__name__}:PseudoHuber", "scale": 0.3}, "stress": "MSE"}
     loss["energy"]["schedule"] = {"at": 0.5, "kind": "Switch"}
+    loss |= {"dipole": {"kind": f"{__name__}:PseudoHuber"}, "charges": {"delta": 2.0}}
     settings = config.build(TrainingConfig, {"loss": loss})
     read = {"energy": Huber(2.0, schedule=Switch(0.5)), "forces": PseudoHuber(scale=0.3), "stress": MSE()}
+    read |= {"dipole": PseudoHuber(), "charges": Huber(delta=2.0)}
     assert settings.loss == read
     written = config.dump(settings)
-    assert [section["kind"] for section in written["loss"].values()] == ["Huber", f"{__name__}:PseudoHuber", "MSE"]
+    kinds = {name: section["kind"] for name, section in written["loss"].items()}
+    own = f"{__name__}:PseudoHuber"
+    assert kinds == {"energy": "Huber", "forces": own, "stress": "MSE", "dipole": own, "charges": "Huber"}
     assert config.build(TrainingConfig, written) == settings
     with pytest.raises(ConfigError, match=r"loss.forces.kind: no such kind 'Hubber'; did you mean `Huber`"):
         config.build(TrainingConfig, {"loss": {"forces": "Hubber"}})
