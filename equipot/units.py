@@ -48,6 +48,8 @@ kbar = 0.1 * GPa
 """eV/Å^3."""
 bar = 1e-3 * kbar
 """eV/Å^3."""
+debye = 1e-11 / _E / _LIGHT
+"""e Å; about 0.2082."""
 fs = 1e-5 * math.sqrt(_E / _AMU)
 """Å sqrt(amu/eV); about 0.0982."""
 
@@ -100,6 +102,48 @@ def spelled(text: str, what: str) -> str | None:
         return None
     top, bottom = spelled(above, "energy"), spelled(below, "length")
     return None if top is None or bottom is None else f"{top}/{bottom}" + ("^3" if what == "stress" else "")
+
+
+_FACTOR = re.compile(r"\s*([*·/]?)\s*(kcal/mol|kj/mol|a0|[^\W\d_]+)(?:(?:\^|\*\*)?([-+]?\d+))?", re.IGNORECASE)
+
+
+def parsed(text: str, dimension: tuple[int, int, int]) -> float | None:
+    """Return the size of a unit in the package's units.
+
+    Args:
+        text: product of units of energy, length and charge, such as ``Debye``, ``e*bohr``, ``e Å`` or ``kcal/mol/Å^2``; a slash
+            divides by the one unit after it. ``a.u.`` is the atomic unit of the dimension.
+        dimension: powers of energy, length and charge that the unit must have.
+
+    Returns:
+        The size, or None for an unknown unit or one of another dimension.
+    """
+    text = text.strip()
+    if text.lower() in ("a.u.", "au"):
+        return hartree ** dimension[0] * bohr ** dimension[1]
+    size, powers, end = 1.0, [0, 0, 0], 1 if text[:2] == "1/" else 0
+    while end < len(text):
+        match = _FACTOR.match(text, end)
+        known = _factor(match[2]) if match else None
+        if match is None or known is None:
+            return None
+        power = int(match[3] or 1) * (-1 if match[1] == "/" else 1)
+        size *= known[0] ** power
+        powers = [p + power * q for p, q in zip(powers, known[1], strict=True)]
+        end = match.end()
+    return size if text and tuple(powers) == dimension else None
+
+
+def _factor(name: str) -> tuple[float, tuple[int, int, int]] | None:
+    """Return the size and the powers of energy, length and charge of a single unit; None for an unknown one."""
+    if name in ("e", "V"):
+        return 1.0, (0, 0, 1) if name == "e" else (1, 0, -1)
+    if name.lower() in ("debye", "debyes") or name == "D":
+        return debye, (0, 1, 1)
+    if found := spelled(name, "energy"):
+        return ENERGY[found], (1, 0, 0)
+    found = spelled(name, "length")
+    return (LENGTH[found], (0, 1, 0)) if found else None
 
 
 def energy(name: str) -> float:

@@ -36,7 +36,7 @@ class Keys:
     """Order of the components of a stress or virial of six numbers; VASP and GPUMD write xx yy zz xy yz zx."""
 
     others: dict[str, str] = field(default_factory=dict)
-    """Names of further quantities, by quantity, for a model that predicts them."""
+    """Names of further quantities, by quantity, and of their weights (dipole_weight), for a model that predicts them."""
 
     @property
     def rows(self) -> tuple[Quantity, ...]:
@@ -64,8 +64,13 @@ class Keys:
         return {label: name for label in (*KNOWN, *self.others) if (name := self.named(label)) is not None}
 
     def known(self) -> dict[str, tuple[str, ...]]:
-        """Return the common names of each label to search for, labels of ``rows`` included."""
-        return KNOWN | {row.name: names_of(row) for row in self.rows}
+        """Return the common names of each label to search for, labels of ``rows`` and their weights included."""
+        weights = {label: (label, f"config_{label}") for label, row in self.weights().items() if row in self.rows}
+        return KNOWN | {row.name: names_of(row) for row in self.rows} | weights
+
+    def weights(self) -> dict[str, Quantity]:
+        """Return the quantity of each label that is the weight of a quantity's label, such as energy_weight."""
+        return {f"{row.name}_weight": row for row in (*LABELLED, *self.rows)}
 
     def per_atom(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of one atom's value, for each label that has one value per atom."""
@@ -91,6 +96,14 @@ class Units:
     """Unit of forces, such as Hartree/bohr; energy/length of the units above if not given."""
     stress: str | None = None
     """Unit of the stress: GPa, kbar, bar, Pa or energy/length^3; energy/length^3 of the units above if not given."""
+    others: dict[str, str] = field(default_factory=dict)
+    """Units of further quantities by quantity, such as ``dipole: Debye``, e*bohr or kcal/mol/Å^2; products of the units of
+    energy and length above and e if not given."""
+
+    @property
+    def are_given(self) -> bool:
+        """Whether a unit other than eV and Å, or one of a further quantity, is given."""
+        return self.factors() != Units().factors() or bool(self.others)
 
     def __post_init__(self) -> None:
         self.factors()

@@ -14,7 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot.data import stated
 from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units
-from equipot.quantities import BY_NAME, ENERGY, FORCES, STRESS, Quantity
+from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
 
@@ -96,7 +96,7 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
                 )
             chosen[label] = named
             continue
-        present = _present(frames, known, where, label.endswith("weight"))
+        present = _present(frames, known, where, label in ("weight", *keys.weights()))
         if len(present) > 1:
             _agree(frames, present, label, where, path)
         if present:
@@ -158,6 +158,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         ValueError: a label that is not a number, a wrong shape, a virial without a volume, or units that contradict the file.
     """
     factors = stated.factors(units, f.units, chosen, f.source)
+    further = stated.further_factors(units, f.units, chosen, keys.rows, factors, f.source)
     values: dict[str, np.ndarray] = {}
     per_atom = keys.per_atom()
     for label, name in chosen.items():
@@ -171,9 +172,10 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
     charge, spin = charge_and_spin(f.entries, f.source)
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
-    weights = {k: float(v) for k, v in values.items() if k.endswith("weight") and v.ndim == 0}
-    label_weights = {BY_NAME[k.removesuffix("_weight")]: v for k, v in weights.items() if k != "weight"}
-    for label in ("energy", "weight", "energy_weight", "forces_weight", "stress_weight"):
+    weighted = keys.weights()
+    weights = {k: float(v) for k, v in values.items() if k in ("weight", *weighted) and v.ndim == 0}
+    label_weights = {weighted[k]: v for k, v in weights.items() if k != "weight"}
+    for label in ("energy", "weight", *weighted):
         if label in values and values[label].size != 1:
             raise ValueError(f"{f.source}: {chosen[label]!r} has shape {values[label].shape}, but the {label} is one number")
     for label, value in weights.items():
@@ -188,7 +190,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
             ENERGY: float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
             FORCES: values["forces"] * factors["forces"] if "forces" in values else None,
             STRESS: tensor,
-            **{row: _converted(row, values[row.name], f, factors) for row in keys.rows if row.name in values},
+            **{row: _shaped(row, values[row.name], f) * further[row] for row in keys.rows if row.name in values},
         },
         weight=weights.get("weight", 1.0),
         label_weights=label_weights,
@@ -202,17 +204,17 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     )
 
 
-def _converted(row: Quantity, value: np.ndarray, f: Frame, factors: Mapping[str, float]) -> np.ndarray:
-    """Convert a label of a further quantity to eV, Å and e by its dimension.
+def _shaped(row: Quantity, value: np.ndarray, f: Frame) -> np.ndarray:
+    """Reshape a label of a further quantity to the shape of the quantity.
 
     Raises:
         ValueError: a wrong number of components.
     """
-    atoms, source = len(f.atoms), f.source
-    wanted, (energy, length, _) = row.shape_of(atoms), row.dimension
+    atoms = len(f.atoms)
+    wanted = row.shape_of(atoms)
     if value.size != np.prod(wanted, dtype=int):
-        raise ValueError(f"{source}: the {row.name} has shape {value.shape}, but {atoms} atoms need {wanted}")
-    return value.reshape(wanted) * factors["energy"] ** energy * factors["length"] ** length
+        raise ValueError(f"{f.source}: the {row.name} has shape {value.shape}, but {atoms} atoms need {wanted}")
+    return value.reshape(wanted)
 
 
 def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str], factors: Mapping[str, float],

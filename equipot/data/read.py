@@ -118,7 +118,7 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
     Raises:
         ValueError: units or names are given, which such a format does not need.
     """
-    if units.factors() != Units().factors():
+    if units.are_given:
         raise ValueError(f"{label}: is in eV and Å already; leave data.units out, or convert the other files to that")
     named = keys.names()
     for key, name in named.items():
@@ -127,14 +127,14 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
     off = [key for key, name in named.items() if name == SWITCHED_OFF and key != "virial"]
     rows = {row.name: row for row in (*LABELLED, *keys.rows)}
     labels = [rows[key] for key in off if key in rows]
-    weights = [rows[key.removesuffix("_weight")] for key in off if key.endswith("_weight")]
+    weights = [row for key, row in keys.weights().items() if key in off]
     return Cleared(frames, labels, weights, "weight" in off) if off else frames
 
 
 def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index: str) -> list[Structure]:
     """Read frames of any other format through ASE."""
     wanted = frame_slice(index, str(path))
-    if path.suffix.lower() not in formats.DATABASES and units.factors() != Units().factors():
+    if path.suffix.lower() not in formats.DATABASES and units.are_given:
         raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
     images = formats.read_images(path, types)
     numbers = range(len(images.atoms))[wanted]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from equipot import units as unit
+from equipot.quantities import Quantity
 
 if TYPE_CHECKING:
     from equipot.data.keys import Units
@@ -82,6 +84,66 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
     if "virial" in found:
         result["virial"] = unit.energy(found["virial"])
     return result
+
+
+def further_factors(
+    given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], rows: Sequence[Quantity], factors: Mapping[str, float],
+    source: str,
+) -> dict[Quantity, float]:  # fmt: skip
+    """Return the factor that converts each further quantity of a frame to its unit in the package.
+
+    Args:
+        given, stated, chosen, source: as for ``factors``.
+        rows: further quantities that are read.
+        factors: factors of energy and length, from which units that are not stated follow.
+
+    Raises:
+        ValueError: a unit that is unknown, or differs between file and config; a unit of energy or length in the file, but none
+            of a quantity that depends on it; a unit in the config of a quantity that is not read.
+    """
+    known = {row.name for row in rows}
+    for name in given.others:
+        if name not in known:
+            there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
+            raise ValueError(f"data.units.others.{name}: no such quantity is read; {there}")
+    texts = {name.lower(): text for name, text in stated.items()}
+    result = {}
+    for row in rows:
+        names = (chosen.get(row.name, row.name), row.name, *row.keys)
+        text = next((texts[name.lower()] for name in names if name.lower() in texts), None)
+        energy, length, _ = row.dimension
+        powers = {"energy": energy, "length": length}
+        result[row] = factors["energy"] ** energy * factors["length"] ** length
+        if text is not None or row.name in given.others:
+            result[row] = _further(row, given.others.get(row.name), text if row.name in chosen else None, source)
+            continue
+        # The unit of the energy is that of every energy in a file, as of the virial, but says nothing certain of derived units.
+        open_ones = [name for name, power in powers.items() if power and name in stated and getattr(given, name) is None]
+        if row.name in chosen and open_ones and result[row] != 1.0 and row.dimension not in ((1, 0, 0), (0, 1, 0)):
+            what = f"{source}: states the unit of its {open_ones[0]}, but not that of its {row.name}"
+            raise ValueError(f"{what}; set data.units.others.{row.name}, such as {row.unit}")
+    return result
+
+
+def _further(row: Quantity, own: str | None, text: str | None, source: str) -> float:
+    """Return the size of the unit of a further quantity, from the config (``own``) or from the file (``text``).
+
+    Raises:
+        ValueError: a unit that is unknown, or differs between the two.
+    """
+    size = lambda name: 1.0 if name == row.unit else unit.parsed(name, row.dimension)
+    setting, example = f"data.units.others.{row.name}", row.unit or "none"
+    chosen, seen = (None if name is None else size(name) for name in (own, text))
+    if own is not None and chosen is None:
+        raise ValueError(f"{setting}: {own!r} is not understood; give a unit such as {example}")
+    if seen is not None and chosen is not None and not math.isclose(seen, chosen):
+        what = f"{source}: states the unit {text!r} of its {row.name}, but {setting} is {own!r}"
+        raise ValueError(f"{what}; leave that out, or correct the file")
+    found = seen if chosen is None else chosen
+    if text is not None and found is None:
+        what = f"{source}: states the unit {text!r} of its {row.name}, which is unknown"
+        raise ValueError(f"{what}; convert it to {example}, or set {setting} to a unit such as {example}")
+    return 1.0 if found is None else found
 
 
 def _same(a: str, b: str, kind: str) -> bool:

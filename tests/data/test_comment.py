@@ -8,8 +8,9 @@ from equipot.data.checks.frames import check
 from equipot.data.checks.report import DataError
 from equipot.data.config import Reading
 from equipot.data.read import Keys, Units, read, read_one
+from equipot.quantities import DIPOLE, ENERGY
 from equipot.structure import Structure
-from equipot.units import GPa, bohr, hartree, kcal_per_mol
+from equipot.units import GPa, bohr, debye, hartree, kcal_per_mol
 
 LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
 
@@ -153,6 +154,54 @@ def test_units_that_are_unclear_or_contradict_are_a_question(put):
         read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True))
     [s] = read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True), units=Units(forces="eV/Å"))
     assert s.forces[0, 0] == 0.1 and s.energy == pytest.approx(-1.5 * hartree)
+
+
+@pytest.mark.parametrize("key", ["dipole_unit", "dipole-unit", "Dipole_Units", "REF_dipole_unit", "dipole_moment_unit"])
+def test_the_unit_of_a_further_quantity_that_a_comment_states_is_used(put, key):
+    [s] = read(put(f'{key}=Debye energy=-1.5 REF_dipole="0 0 1"'), quantities=(DIPOLE,))
+    np.testing.assert_allclose(s.labels[DIPOLE], [0, 0, 0.20819434], rtol=1e-7)
+    [s] = read(put(f'{key}="e bohr" length_unit=Å energy=-1.5 REF_dipole="0 0 1"'), quantities=(DIPOLE,))
+    np.testing.assert_allclose(s.labels[DIPOLE], [0, 0, bohr], rtol=1e-12)
+
+
+def test_units_of_further_quantities_by_the_config(put):
+    dipole = 'energy=-1.5 dipole="0 0 1"'
+    held = lambda comment, **given: read(put(comment), units=Units(**given), quantities=(DIPOLE,))[0].labels[DIPOLE][2]
+    assert held(dipole) == 1 and held(dipole, length="bohr") == pytest.approx(bohr)
+    assert held(dipole, others={"dipole": "Debye"}, length="bohr") == pytest.approx(debye)
+    assert held(f"dipole_unit=D {dipole}", others={"dipole": "Debye"}) == pytest.approx(debye)
+    assert held(f"dipole_unit=furlong {dipole}", others={"dipole": "Debye"}) == pytest.approx(debye)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "expected"),
+    [
+        (
+            "dipole_unit=furlong",
+            {},
+            "states the unit 'furlong' of its dipole, which is unknown; convert it to e Å, or set data.u",
+        ),
+        ("dipole_unit=eV", {}, "states the unit 'eV' of its dipole, which is unknown"),
+        ("dipole_unit=D", {"others": {"dipole": "e Å"}}, "'D' of its dipole, but data.units.others.dipole is 'e Å'"),
+        ("length_unit=bohr", {}, "states the unit of its length, but not that of its dipole; set data.units.others.dipole,"),
+        ("", {"others": {"dipole": "eV"}}, "data.units.others.dipole: 'eV' is not understood; give a unit such as e Å"),
+        ("", {"others": {"dipol": "Debye"}}, "data.units.others.dipol: no such quantity is read; choose from dipole"),
+    ],
+)
+def test_units_of_further_quantities_that_are_unclear_are_a_question(put, stated, given, expected):
+    with pytest.raises(ValueError, match=expected):
+        read(put(f'{stated} energy=-1.5 dipole="0 0 1"'), units=Units(**given), quantities=(DIPOLE,))
+
+
+@pytest.mark.parametrize("key", ["dipole_weight", "config_dipole_weight", "Dipole_Weight"])
+def test_the_weight_of_a_further_quantity_reaches_the_structure(put, key):
+    path = put(f'energy=-1.5 dipole="0 0 1" {key}=0.25')
+    [s] = read(path, quantities=(DIPOLE,))
+    assert s.weight_of(DIPOLE) == 0.25 and s.weight_of(ENERGY) == 1 and key not in s.info
+    [off] = read(path, Keys(others={"dipole_weight": "none"}), quantities=(DIPOLE,))
+    assert off.weight_of(DIPOLE) == 1
+    with pytest.raises(ValueError, match="is -1; a weight must be zero or positive"):
+        read(put(f'energy=-1.5 dipole="0 0 1" {key}=-1'), quantities=(DIPOLE,))
 
 
 def test_positions_of_cp2k_are_neither_in_ev_nor_known_to_be_open(put):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from equipot.data.read import Units, read
-from equipot.units import bohr, hartree, kcal_per_mol
+from equipot.quantities import DIPOLE
+from equipot.units import bohr, debye, hartree, kcal_per_mol
 
 DUMP = """\
 ITEM: TIMESTEP
@@ -71,10 +72,13 @@ def test_units_of_a_schnetpack_database_are_used(molecules, same, tmp_path):
         for s in molecules[:3]:
             bare = s.without_labels().replace(positions=s.positions / bohr)
             data = {"energy": np.array([s.energy / kcal_per_mol]), "forces": s.forces / hartree * bohr}
+            data["dipole"] = np.array([[0.0, 0.0, 2.0]])
             database.write(bare.to_ase(), data=data)
-        database.metadata = {"_property_unit_dict": {"energy": "kcal/mol", "forces": "Hartree/Bohr"}, "_distance_unit": "Bohr"}
+        units = {"energy": "kcal/mol", "forces": "Hartree/Bohr", "dipole": "Debye"}
+        database.metadata = {"_property_unit_dict": units, "_distance_unit": "Bohr"}
     for a, b in zip(read(path), molecules, strict=False):
         same(a, b)
+    np.testing.assert_allclose(read(path, quantities=(DIPOLE,))[0].labels[DIPOLE], [0, 0, 2 * debye])
     with pytest.raises(ValueError, match="frame 0: states the unit 'kcal/mol' of its energy, but data.units.energy is 'eV'"):
         read(path, units=Units("eV"))
 
