@@ -48,13 +48,13 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
         "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual",
     ],
-    meta_fields=["pairs"],
+    meta_fields=["pair_capacity"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Graph:
     """A padded batch of systems with a fixed number of neighbour slots for each atom.
 
-    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pairs`` is static.
+    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pair_capacity`` is static.
     """
 
     positions: Float[AnyArray, "atoms 3"] | None
@@ -88,7 +88,7 @@ class Graph:
     float32 holds; ``positions`` are multiples of one step, so that their differences are exact in float32."""
     cell_residual: Float[AnyArray, "graphs 3 3"] | None = None
     """Low-order part of the cell (Å); ``cell`` then holds multiples of the step of ``positions``."""
-    pairs: int | None = None
+    pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
 
     @property

@@ -162,8 +162,8 @@ def neighbor_list_energy(
 
 def _with_room(spec: ListSpec, atoms: int, slots: int) -> ListSpec:
     """Add slots to each atom of a neighbour list, and as many pairs."""
-    pairs = None if spec.pairs is None else spec.pairs + atoms * slots
-    return dataclasses.replace(spec, slots=spec.slots + slots, pairs=pairs)
+    pairs = None if spec.pair_capacity is None else spec.pair_capacity + atoms * slots
+    return dataclasses.replace(spec, slots=spec.slots + slots, pair_capacity=pairs)
 
 
 def shift(position: Array, change: Array, **ignored: Any) -> Array:

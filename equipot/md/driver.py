@@ -302,7 +302,7 @@ class Simulation:
     def repeat(self, at: Snapshot, step: int, spec: ListSpec) -> ListSpec:
         """Report that a chunk is repeated with a larger list, and return the sizes of that list."""
         self.builds += 1
-        pairs = "" if spec.pairs is None else f" and {spec.pairs} pairs within the cutoff"
+        pairs = "" if spec.pair_capacity is None else f" and {spec.pair_capacity} pairs within the cutoff"
         room = f"with room for {spec.slots} neighbours of an atom{pairs}"
         self.progress.say(f"step {step}: the neighbour list was too small; repeating from step {at.step} {room}")
         return spec

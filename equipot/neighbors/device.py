@@ -40,7 +40,7 @@ CANDIDATES = 2**20
     data_fields=[
         "neighbors", "shifts", "reverse", "slot_mask", "reference_positions", "reference_cell", "overflow",
     ],
-    meta_fields=["pbc", "pairs"],
+    meta_fields=["pbc", "pair_capacity"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
@@ -58,7 +58,7 @@ class DeviceList:
     """Whether, at this build or an earlier one, a capacity was exceeded, the cell was too small for the planned reach, or a
     coordinate was not finite. The list must then not be used: call ``neighbors.grow`` and return to the last good state."""
     pbc: tuple[bool, bool, bool]
-    pairs: int | None = None
+    pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff, see ``ListSpec``."""
 
 
@@ -81,7 +81,7 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
     last = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     neighbors, shifts, reverse, mask = _fill_slots(spec, binned, words, last - counts, last)
     overflow = binned.overflow | (jnp.max(last[:, -1]) > spec.slots)
-    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pairs)
+    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pair_capacity)
     return dataclasses.replace(made, overflow=overflow | _crowded(spec, made, positions, cell))
 
 
@@ -91,7 +91,7 @@ def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -
     The share is below one since an integrator may evaluate positions between those checked here. If the capacity is as large
     as the number of slots, the result is False.
     """
-    if spec.pairs is None or spec.pairs >= len(positions) * spec.slots:
+    if spec.pair_capacity is None or spec.pair_capacity >= len(positions) * spec.slots:
         return jnp.asarray(False)
     cell = complete_cell(cell, spec.pbc)
     square = jnp.zeros((), positions.dtype)
@@ -99,7 +99,7 @@ def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -
         image = sum(dlist.shifts[..., a].astype(positions.dtype) * cell[a, k] for a in range(3))
         square += (positions[dlist.neighbors, k] + image - positions[:, None, k]) ** 2
     within = dlist.slot_mask & (square < (spec.cutoff * (1 + MARGIN)) ** 2)
-    return jnp.sum(within, dtype=jnp.int32) > spec.pairs * FULL
+    return jnp.sum(within, dtype=jnp.int32) > spec.pair_capacity * FULL
 
 
 def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
@@ -157,7 +157,7 @@ def to_graph(
         positions, jnp.asarray(numbers, jnp.int32), cell[None],
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
-        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pairs=dlist.pairs,
+        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pair_capacity=dlist.pair_capacity,
     )  # fmt: skip
 
 

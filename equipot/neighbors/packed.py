@@ -100,7 +100,7 @@ def find(graph: Graph, within: Bool[Array, "atoms slots"]) -> Pairs:
         active &= active.reshape(-1)[graph.reverse]
     atoms, width = active.shape
     room = atoms * width
-    rows = room if graph.pairs is None else min(room, graph.pairs)
+    rows = room if graph.pair_capacity is None else min(room, graph.pair_capacity)
     flat = jnp.arange(room, dtype=jnp.int32).reshape(active.shape)
     rank = jnp.cumsum(active, axis=1, dtype=jnp.int32)
     ends = jnp.cumsum(rank[:, -1], dtype=jnp.int32)

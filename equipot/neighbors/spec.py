@@ -40,7 +40,7 @@ class ListSpec:
     """Capacity for atoms of each bin."""
     slack: float
     """Factor by which the capacities exceed the need of the geometry that they were planned for."""
-    pairs: int | None = None
+    pair_capacity: int | None = None
     """Capacity for directed pairs of the whole system within the cutoff, the number of pairs that a model computes; None for as
     many as there are slots."""
 
@@ -95,29 +95,31 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
     """
     positions, cell, _ = checked_geometry(positions, cell, spec.pbc, spec.radius)
     wanted = _plan(positions, cell, spec, ROOM)
-    enough = spec.pairs is None or _pairs(wanted) <= spec.pairs
+    enough = spec.pair_capacity is None or _pairs(wanted) <= spec.pair_capacity
     if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
-        pairs = None if spec.pairs is None else _more(spec.pairs, factor)
-        spec = dataclasses.replace(spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pairs=pairs)
+        pairs = None if spec.pair_capacity is None else _more(spec.pair_capacity, factor)
+        spec = dataclasses.replace(
+            spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pair_capacity=pairs
+        )
     slots = max(spec.slots, wanted.slots)
-    pairs = None if spec.pairs is None else min(len(positions) * slots, max(spec.pairs, _pairs(wanted)))
-    return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pairs=pairs)
+    pairs = None if spec.pair_capacity is None else min(len(positions) * slots, max(spec.pair_capacity, _pairs(wanted)))
+    return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pair_capacity=pairs)
 
 
 def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
     """Double the capacity for pairs within the cutoff; return None if the capacity is as large as the number of slots."""
     most = num_atoms * spec.slots
-    if spec.pairs is None or spec.pairs >= most:
+    if spec.pair_capacity is None or spec.pair_capacity >= most:
         return None
-    return dataclasses.replace(spec, pairs=min(most, 2 * spec.pairs))
+    return dataclasses.replace(spec, pair_capacity=min(most, 2 * spec.pair_capacity))
 
 
 def _pairs(planned: ListSpec) -> int:
     """Capacity for pairs of a list of ``_plan``, which always has one."""
-    assert planned.pairs is not None
-    return planned.pairs
+    assert planned.pair_capacity is not None
+    return planned.pair_capacity
 
 
 def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) -> ListSpec:
@@ -151,7 +153,7 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     # Sums over all atoms fluctuate less than the degree of one.
     pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
     (a, b, c), (i, j, k) = grid.tolist(), reach.tolist()
-    return dataclasses.replace(spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pairs=pairs)
+    return dataclasses.replace(spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pair_capacity=pairs)
 
 
 def _more(count: int, factor: float) -> int:

@@ -448,16 +448,16 @@ def test_pairs_without_room_are_flagged_and_grow_makes_room():
     # The second shell, at 5 Å, comes in when the crystal shrinks by a hundredth.
     spec = plan(positions, cell, True, 4.96, skin=1.0)
     dlist = build(spec, positions, cell)
-    assert not dlist.overflow and spec.pairs < 18 * len(positions)
+    assert not dlist.overflow and spec.pair_capacity < 18 * len(positions)
     crowded = renew(spec, dlist, 0.99 * positions, 0.99 * cell)
     assert crowded.overflow
     spec = grow(spec, 0.99 * positions, 0.99 * cell)
-    assert spec.pairs >= 18 * len(positions) and not build(spec, 0.99 * positions, 0.99 * cell).overflow
+    assert spec.pair_capacity >= 18 * len(positions) and not build(spec, 0.99 * positions, 0.99 * cell).overflow
     before = plan(positions, cell, True, 4.96, skin=1.0)
-    assert grow(before, positions, cell).pairs > before.pairs
+    assert grow(before, positions, cell).pair_capacity > before.pair_capacity
     most = before.slots * len(positions)
-    assert more_pairs(before, len(positions)).pairs == min(most, 2 * before.pairs)
-    assert more_pairs(dataclasses.replace(before, pairs=most), len(positions)) is None
+    assert more_pairs(before, len(positions)).pair_capacity == min(most, 2 * before.pair_capacity)
+    assert more_pairs(dataclasses.replace(before, pair_capacity=most), len(positions)) is None
 
 
 def test_a_molecule_all_of_whose_pairs_come_within_the_cutoff_has_room():

@@ -129,7 +129,9 @@ def test_pairs_without_room_are_no_numbers(double_precision):
     metadata = Metadata(atomic_energies=((6, 0.0), (8, 0.0)))
     potential = fresh(term, graph, jax.random.key(0), metadata, avg_num_neighbors=10.0).astype("float64")
     count = int(jnp.sum(graph.slot_mask & (jnp.linalg.norm(edge_vectors(graph), axis=-1) < CUTOFF)))
-    energies = [evaluate(potential, graph.replace(pairs=room), ("energy",)).interaction for room in (None, count, count - 1)]
-    assert np.all(np.isnan(evaluate(potential, graph.replace(pairs=count - 1), ("forces",)).forces[graph.node_mask]))
+    energies = [
+        evaluate(potential, graph.replace(pair_capacity=room), ("energy",)).interaction for room in (None, count, count - 1)
+    ]
+    assert np.all(np.isnan(evaluate(potential, graph.replace(pair_capacity=count - 1), ("forces",)).forces[graph.node_mask]))
     np.testing.assert_allclose(energies[1], energies[0], rtol=1e-12)
     assert np.all(np.isfinite(energies[0])) and np.all(np.isnan(energies[2]))
