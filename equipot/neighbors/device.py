@@ -157,7 +157,8 @@ def to_graph(
         positions, jnp.asarray(numbers, jnp.int32), cell[None],
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
-        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1), pair_capacity=dlist.pair_capacity,
+        charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
+        pair_capacity=dlist.pair_capacity,
     )  # fmt: skip
 
 
