@@ -52,8 +52,18 @@ class Keys:
         return ["".join(sorted(part)) for part in self.six.lower().replace(",", " ").split()]
 
     def also(self, rows: Sequence[Quantity]) -> Keys:
-        """Return keys that also search for the further quantities that a model predicts, which no config sets."""
-        return replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
+        """Return keys that also search for the further quantities that a model predicts, which no config sets.
+
+        Raises:
+            ValueError: the config names a further quantity that is not among ``rows``.
+        """
+        found = replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
+        known = found.known().keys() - KNOWN.keys()
+        for name in self.others:
+            if name not in known:
+                there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
+                raise ValueError(f"data.keys.others.{name}: no such quantity is read; {there}")
+        return found
 
     def named(self, label: str) -> str | None:
         """Return the name that the config gives to a label, or None."""
