@@ -2,6 +2,7 @@
 and predicted, without a line of the package that knows them."""
 
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import flax.linen as nn
@@ -12,13 +13,13 @@ from ase import Atoms
 from ase.io import write
 
 import equipot
-from equipot import config
+from equipot import config, units
 from equipot.data.checks.frames import check
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.keys import Keys
 from equipot.data.read import read
 from equipot.potential import Atomic, Term
-from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Quantity, among, ordered
+from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, ordered
 from equipot.structure import Structure
 from equipot.training import TrainConfig, train
 
@@ -122,6 +123,40 @@ def test_stored(frames, tmp_path):
         assert set(back.labels) == set(s.labels)
         for row, value in s.labels.items():
             np.testing.assert_array_equal(back.labels[row], value)
+
+
+def test_stored_labels_are_read_under_the_row_of_the_reader(frames, tmp_path):
+    path = write_hdf5(tmp_path / "a.h5", [s.replace(label_weights={SPREAD: 2.0}) for s in frames])
+    changed = replace(SPREAD, scale=0.5, keys=("width",), display=("pm^2", 1e4), symbol="", agreement=1e-3)
+    in_bohr = replace(MOMENT, unit="e*bohr", axis=("D", 1 / units.debye))
+    for s, back in zip(frames, read(path, quantities=(changed, in_bohr)), strict=True):
+        assert set(back.labels) == {ENERGY, FORCES, in_bohr} | ({changed} if SPREAD in s.labels else set())
+        assert back.label_weights == {changed: 2.0}
+        np.testing.assert_allclose(back.labels[in_bohr] * units.bohr, s.labels[MOMENT], rtol=1e-14)
+        if SPREAD in s.labels:
+            np.testing.assert_array_equal(back.labels[changed], s.labels[SPREAD])
+    for other, held, wanted in (
+        (replace(MOMENT, shape=(3, 3)), r"per graph, shape \(3,\), unit e Å", r"per graph, shape \(3, 3\), unit e Å"),
+        (replace(MOMENT, per="atom"), "per graph", "per atom"),
+        (replace(MOMENT, unit="eV", dimension=(1, 0, 0)), "unit e Å", "unit eV is to be read"),
+        (replace(MOMENT, dimension=(0, 0, 0)), "unit e Å", r"dimensions \(0, 1, 1\) and \(0, 0, 0\)"),
+        (replace(MOMENT, unit="furlong"), "unit e Å", "unit furlong"),
+    ):
+        with pytest.raises(ValueError, match=rf"a.h5: holds moment .*{held}.* but .*{wanted}.*data.keys.others.moment: none"):
+            read(path, quantities=(other,))
+        off = read(path, Keys(others={"moment": "none"}), quantities=(other, SPREAD))[0]
+        assert set(off.labels) == {ENERGY, FORCES, SPREAD}
+
+
+def test_a_stored_row_of_the_table_that_has_changed_since(frames, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(tmp_path / "a.h5", [s.replace(labels={ENERGY: 1.5, DIPOLE: [1.0, 2.0, 3.0]}) for s in frames[:2]])
+    with h5py.File(path, "a") as file:
+        rows = json.loads(file.attrs["quantities"])
+        file.attrs["quantities"] = json.dumps([row | {"scale": 7.0, "keys": []} for row in rows])
+    for quantities in ((), (DIPOLE,)):
+        labels = read(path, quantities=quantities)[1].labels
+        assert labels[ENERGY] == 1.5 and labels[DIPOLE].tolist() == [1.0, 2.0, 3.0] and len(labels) == 2
 
 
 def test_trained_reported_plotted_and_predicted(file, tmp_path):

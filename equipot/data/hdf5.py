@@ -7,23 +7,25 @@ Layout (format version 2; eV, Å, e) with N atoms in F frames; two tables make r
     frames   (F, 15+g)   charge, spin, weight (3); pbc (3); cell by rows (9); then, for each quantity, whether the frame has the
                          label, the weight of the label and, for a quantity of graphs, its components. Missing labels are zero
     info     (F,)        JSON of ``Structure.info``, with ``Structure.constraints`` under a key of their own
-A quantity that first occurs in a later block adds columns at the right.
+A quantity that first occurs in a later block adds columns at the right. A stored row describes the columns; labels are read
+under the row of the same name that the reader knows, see ``Stored``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from equipot import units
 from equipot.data.split import Subset
 from equipot.files import replacing
-from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, Quantity, ordered
+from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, TABLE, Quantity, ordered
 from equipot.structure import Structure
 
 MASSES = Quantity("masses", "atom", unit="amu")
@@ -138,15 +140,52 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
+class Stored(NamedTuple):
+    """Quantity of a file."""
+
+    columns: Quantity
+    """Row in the file, which describes the columns."""
+    row: Quantity
+    """Row of the labels that are read."""
+    factor: float
+    """Unit of ``columns`` in the unit of ``row``."""
+
+
+def _matched(columns: Quantity, known: Mapping[str, Quantity], path: Path) -> Stored:
+    """Find the row of the same name as a row in a file; other fields, such as scale or display, may have changed since.
+
+    Raises:
+        ValueError: a row of another shape, dimension or unit.
+    """
+    row = known.get(columns.name, columns)
+    sizes = [units.parsed(one.unit, one.dimension) for one in (columns, row)]
+    factor = 1.0 if columns.unit == row.unit else sizes[0] / sizes[1] if sizes[0] and sizes[1] else None
+    alike = (columns.per, columns.shape, columns.dimension) == (row.per, row.shape, row.dimension)
+    if factor is not None and alike:
+        return Stored(columns, row, factor)
+    inside, wanted = (f"per {one.per}, shape {one.shape}, unit {one.unit or 'none'}" for one in (columns, row))
+    dimensions = "" if columns.dimension == row.dimension else f" (dimensions {columns.dimension} and {row.dimension})"
+    raise ValueError(
+        f"{path}: holds {row.name} {inside}, but {wanted} is to be read{dimensions}; write the file again from its source, or "
+        f"leave the label out: data.keys.{'' if row in LABELLED else 'others.'}{row.name}: none"
+    )
+
+
 class HDF5Dataset(Sequence):
     """Sequence of the structures in a file of ``write_hdf5``; reads each frame on access.
 
+    Args:
+        quantities: rows of further quantities; a label of the same name in the file is read under such a row, else under the
+            row of ``TABLE``, else under the row in the file.
+        ignored: names of labels that the reader removes; their rows need not fit.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, cut short, or written by a newer version.
+        ValueError: a file of another kind, cut short, or written by a newer version; a label whose shape or unit is not that of
+            its quantity.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, quantities: Sequence[Quantity] = (), ignored: Collection[str] = ()) -> None:
         self.path = Path(path)
         h5py = _h5py()
         if not self.path.is_file():
@@ -160,12 +199,14 @@ class HDF5Dataset(Sequence):
                 version = attributes["version"]
                 raise ValueError(f"{self.path}: has format version {version}, newer than {VERSION}; update equipot")
             self._version = int(attributes["version"])
-            self._rows = list(LABELLED) if self._version == 1 else _rows(attributes["quantities"])
+            rows = list(LABELLED) if self._version == 1 else _rows(attributes["quantities"])
             self._offsets = self._file["offsets"][:]
             self._atoms, self._frames, self._info = (self._file[name] for name in ("atoms", "frames", "info"))
         except (OSError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise ValueError(f"{self.path}: not a whole HDF5 file ({first}); fetch or write it again") from None
+        known = {row.name: row for row in (*TABLE, MASSES, MOMENTA, *quantities) if row.name not in ignored}
+        self._stored = [_matched(row, known, self.path) for row in rows]
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -180,7 +221,7 @@ class HDF5Dataset(Sequence):
         decode = _decode_first if self._version == 1 else _decode
         info, source = json.loads(self._info[k]), f"{self.path}, frame {k}"
         constraints = tuple(info.pop(CONSTRAINTS, ()))
-        return decode(self._rows, table, self._frames[k]).replace(info=info, source=source, constraints=constraints)
+        return decode(self._stored, table, self._frames[k]).replace(info=info, source=source, constraints=constraints)
 
     def close(self) -> None:
         """Close the file."""
@@ -193,12 +234,12 @@ class HDF5Dataset(Sequence):
         self.close()
 
 
-def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
+def _decode(stored: Sequence[Stored], table: np.ndarray, frame: np.ndarray) -> Structure:
     """Rebuild a structure from its rows of the tables ``atoms`` and ``frames``."""
     labels: dict[Quantity, Any] = {}
     weights: dict[Quantity, float] = {}
     column, place = COLUMNS["atoms"], COLUMNS["frames"]
-    for row in rows:
+    for _, row, factor in stored:
         present, weight = frame[place : place + 2]
         if row.per == "atom":
             value, column = table[:, column : column + row.size], column + row.size
@@ -206,7 +247,7 @@ def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> S
             value = frame[place + 2 : place + 2 + row.size]
         place += 2 + (row.size if row.per == "graph" else 0)
         weights |= {row: float(weight)} if weight != 1 else {}
-        labels |= {row: value.reshape(row.shape_of(len(table)))} if present else {}
+        labels |= {row: value.reshape(row.shape_of(len(table))) * factor} if present else {}
     charge, spin, weight = frame[:3].tolist()
     masses, momenta = labels.pop(MASSES, None), labels.pop(MOMENTA, None)
     return Structure(
@@ -215,7 +256,7 @@ def _decode(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> S
     )  # fmt: skip
 
 
-def _decode_first(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray) -> Structure:
+def _decode_first(stored: Sequence[Stored], table: np.ndarray, frame: np.ndarray) -> Structure:
     """Rebuild a structure from its rows in format version 1, whose columns are fixed.
 
     Columns of atoms: Z, position (3), force (3). Columns of frames: whether the frame has energy, forces, stress (3); energy;
@@ -223,6 +264,7 @@ def _decode_first(rows: Sequence[Quantity], table: np.ndarray, frame: np.ndarray
     """
     values = {ENERGY: frame[3], FORCES: table[:, 4:7], STRESS: frame[22:31].reshape(3, 3)}
     charge, spin, weight = frame[4:7].tolist()
+    rows = [one.row for one in stored]
     return Structure(
         table[:, 0].astype(np.int32), table[:, 1:4], frame[13:22].reshape(3, 3), frame[10:13].astype(bool),
         labels={row: values[row] for row, present in zip(rows, frame[:3], strict=True) if present},

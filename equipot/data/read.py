@@ -105,7 +105,8 @@ def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) ->
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
-        frames = _fixed(HDF5Dataset(path), str(path), keys, units)
+        off = [label for label, name in keys.names().items() if name == SWITCHED_OFF]
+        frames = _fixed(HDF5Dataset(path, keys.rows, off), str(path), keys, units)
         return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
         return read_extxyz(path, keys, units, index)
@@ -125,10 +126,8 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
         if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
             raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
     off = [key for key, name in named.items() if name == SWITCHED_OFF and key != "virial"]
-    rows = {row.name: row for row in (*LABELLED, *keys.rows)}
-    labels = [rows[key] for key in off if key in rows]
     weights = [row for key, row in keys.weights().items() if key in off]
-    return Cleared(frames, labels, weights, "weight" in off) if off else frames
+    return Cleared(frames, off, weights, "weight" in off) if off else frames
 
 
 def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index: str) -> list[Structure]:
@@ -238,7 +237,7 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
-        frames = Cleared(frames, LABELLED)
+        frames = Cleared(frames, [row.name for row in LABELLED])
     report = check({name: frames}, cutoff, settings.max_force, settings.min_distance).judged(settings.checks)
     if not labelled:
         report = report.without("unlabelled")

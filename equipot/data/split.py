@@ -123,15 +123,15 @@ class Counted(Changed):
 class Cleared(Changed):
     """Structures without some labels or weights."""
 
-    labels: Collection[Quantity]
-    """Quantities whose labels are removed."""
+    labels: Collection[str]
+    """Names of the quantities whose labels are removed."""
     weights: Collection[Quantity] = ()
     """Quantities whose weight is set to 1."""
     weight: bool = False
     """Whether to set the frame weight to 1."""
 
     def change(self, s: Structure) -> Structure:
-        kept = {row: value for row, value in s.labels.items() if row not in self.labels}
+        kept = {row: value for row, value in s.labels.items() if row.name not in self.labels}
         weights = {row: value for row, value in s.label_weights.items() if row not in self.weights}
         return s.replace(labels=kept, label_weights=weights, weight=1.0 if self.weight else s.weight)
 
