@@ -17,7 +17,7 @@ class Tilted(LennardJones):
     """The x axis is longer than the others."""
 
     def __call__(self, graph, vectors):
-        return super().__call__(graph, vectors * jnp.array([1.01, 1.0, 1.0], vectors.dtype))
+        return super().__call__(graph, vectors * jnp.array([[[1.01, 1.0, 1.0]]], vectors.dtype))
 
 
 class Leaking(LennardJones):
@@ -68,7 +68,7 @@ class Compass(LennardJones):
 
     def __call__(self, graph, vectors):
         out = super().__call__(graph, vectors).energy
-        return Atomic(out, others={"dipole": jnp.where(graph.node_mask, 1.0, 0.0)[:, None] * jnp.array([0.0, 1.0, 0.0])})
+        return Atomic(out, others={"dipole": jnp.where(graph.node_mask, 1.0, 0.0)[:, None] * jnp.array([[0.0, 1.0, 0.0]])})
 
 
 def broken(term):

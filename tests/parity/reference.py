@@ -59,7 +59,7 @@ def concatenate(parts):
 
 def bessel(r, n, cutoff):
     k = np.arange(1, n + 1) * np.pi / cutoff
-    return np.sqrt(2 / cutoff) * jnp.sin(k * r[:, None]) / r[:, None]
+    return np.sqrt(2 / cutoff) * jnp.sin(k[None] * r[:, None]) / r[:, None]
 
 
 def envelope(r, p, cutoff):
