@@ -8,9 +8,11 @@ import pytest
 
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic
-from equipot.quantities import DIPOLE
+from equipot.quantities import DIPOLE, Quantity
 from equipot.testing import laws
 from equipot.testing.subject import Subject
+
+SIZE = {"cutoff": 4.0, "sigma": 1.2}
 
 
 class Tilted(LennardJones):
@@ -71,6 +73,44 @@ class Compass(LennardJones):
         return Atomic(out, others={"dipole": jnp.where(graph.node_mask, 1.0, 0.0)[:, None] * jnp.array([[0.0, 1.0, 0.0]])})
 
 
+SPREAD = Quantity("spread", "atom")
+
+
+def provider(row, values):
+    """A term that provides ``values(graph, vectors)`` besides a sound energy."""
+
+    class Provider(LennardJones):
+        provides = (row,)
+
+        def __call__(self, graph, vectors):
+            return Atomic(super().__call__(graph, vectors).energy, others={row.name: values(graph, vectors)})
+
+    return Provider(**SIZE)
+
+
+def near(graph, vectors):
+    """Number of neighbours, smooth up to the cutoff."""
+    r2 = jnp.sum(vectors**2, axis=-1)
+    return jnp.where(graph.slot_mask, jnp.maximum(1 - r2 / SIZE["cutoff"] ** 2, 0) ** 3, 0).sum(axis=1)
+
+
+def pull(graph, vectors):
+    """A dipole of each atom."""
+    z = graph.numbers[graph.neighbors].astype(vectors.dtype)
+    weight = jnp.maximum(1 - jnp.sum(vectors**2, axis=-1) / SIZE["cutoff"] ** 2, 0) ** 3
+    return jnp.where(graph.slot_mask, z * weight, 0)[..., None] * vectors
+
+
+class Charged(LennardJones):
+    """Every system of a batch has the charge of the first one."""
+
+    needs = ("charge",)
+
+    def __call__(self, graph, vectors):
+        energy = super().__call__(graph, vectors).energy
+        return Atomic(jnp.where(graph.node_mask, energy + graph.charge[0], 0))
+
+
 def broken(term):
     """Names of the laws that a term breaks."""
     found = set()
@@ -80,9 +120,6 @@ def broken(term):
         except AssertionError:
             found.add(case.law.name)
     return found
-
-
-SIZE = {"cutoff": 4.0, "sigma": 1.2}
 
 
 @pytest.mark.parametrize(
@@ -95,10 +132,31 @@ SIZE = {"cutoff": 4.0, "sigma": 1.2}
         (Handed, {"reflection", "translation and permutation"}),
         (Frozen, {"forces", "stress", "Hessian"}),
         (Compass, {"rotation", "reflection"}),
+        (Charged, {"padding and batching"}),
     ],
 )
 def test_a_fault_breaks_its_laws(kind, expected):
     assert expected <= broken(Subject(kind(**SIZE), vanishes=2))
+
+
+@pytest.mark.parametrize(
+    ("row", "values", "law"),
+    [
+        (SPREAD, lambda g, v: near(g, v) + near(g, v).max(), "padding and batching"),
+        (SPREAD, lambda g, v: jnp.where(g.slot_mask & (jnp.sum(v**2, -1) < 16.0), 1.0, 0.0).sum(1), "smooth at the cutoff"),
+        (SPREAD, lambda g, v: near(g, v) * jnp.ones((len(g.numbers), 1), jnp.float64).sum(1), "single precision"),
+        (DIPOLE, lambda g, v: pull(g, v).sum(1) * v.shape[0], "without jit"),
+        (DIPOLE, lambda g, v: pull(g, v).sum(1) * (jnp.arange(v.shape[0]) % 2)[:, None], "translation and permutation"),
+    ],
+    ids=["batch", "jump", "double", "rows", "order"],
+)
+def test_a_fault_of_a_further_quantity_breaks_its_law(row, values, law):
+    assert law in broken(Subject(provider(row, values), vanishes=2))
+
+
+def test_sound_quantities_break_no_law():
+    assert not broken(Subject(provider(SPREAD, near), vanishes=2))
+    assert not broken(Subject(provider(DIPOLE, lambda g, v: pull(g, v).sum(1)), vanishes=2))
 
 
 def test_a_sound_term_breaks_none():

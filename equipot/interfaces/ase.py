@@ -29,7 +29,7 @@ WANT = ("energies", "forces", "virials")
 
 
 class EquipotCalculator(Calculator):
-    """ASE calculator of energy, forces and stress of a potential, and of energies and stresses per atom.
+    """ASE calculator of energy, forces and stress, of energies and stresses per atom, and of what the potential provides.
 
     Each calculation computes all properties in one pass. The neighbour list reaches ``skin`` beyond the cutoff and is rebuilt
     only when a pair outside the list may have come within the cutoff. The list has spare slots, so that the model is compiled
@@ -57,6 +57,7 @@ class EquipotCalculator(Calculator):
             raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
         super().__init__()
         self.potential = potential if dtype is None else potential.astype(dtype)
+        self.implemented_properties = [*type(self).implemented_properties, *(row.name for row in potential.provides)]
         self.skin = skin
         self.slack = slack
         self.builds = 0
@@ -104,6 +105,9 @@ class EquipotCalculator(Calculator):
         if structure.pbc.any() and structure.volume > 0:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
             results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
+        for row in self.potential.provides:
+            value = np.asarray(out[row])
+            results[row.name] = value[0] if row.per == "graph" else value
         return results
 
     def _neighbors(self, structure: Structure) -> Graph:
@@ -172,7 +176,7 @@ def calculate_together(images: Sequence[Atoms]) -> None:
 
 @jax.jit
 def _observe(potential: Potential, graph: Graph) -> Observables:
-    return evaluate(potential, graph, WANT)
+    return evaluate(potential, graph, (*WANT, *(row.name for row in potential.provides)))
 
 
 def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:

@@ -60,6 +60,9 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
         offsets = (np.arange(SAMPLES) + 0.5) / SAMPLES
         inside = (np.arange(intervals)[:, None] + offsets).reshape(-1) / intervals * potential.cutoff
         sampled = dict(_sample(exact, inside, pairs))
+        if not sampled:
+            kind = type(term).__name__
+            raise ValueError(f"{kind} has no equipot.nn.tensor_product.Convolution, whose radial weights would be tabulated")
         tables = {name: _fit(values, splines) for name, (values, _) in sampled.items()}
         found = [
             _deviation(tables[name], values, slopes, splines, potential.cutoff) for name, (values, slopes) in sampled.items()

@@ -69,6 +69,10 @@ class Sum(Term):
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
 
     @property
+    def has_elements(self) -> bool:
+        return any(term.has_elements for term in self.terms)
+
+    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of the terms of an object, where others have it of a class
         """What any of the terms needs."""
         found = {name for term in self.terms for name in term.needs}

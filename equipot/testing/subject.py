@@ -36,6 +36,8 @@ class Subject:
     """Whether the energy of a mirror image may differ."""
     collective: bool = False
     """Whether the energy of an atom may depend on atoms beyond the cutoff, as in an Ewald sum."""
+    extensive: bool = True
+    """Whether a repeated cell has the energy of its parts."""
     vanishes: int = 3
     """Power of the distance to the cutoff with which the energy of a pair vanishes there: 3 or more for envelopes of networks,
     2 for a switch that only makes forces continuous. Too high a power breaks the law "smooth at the cutoff"."""
@@ -60,7 +62,7 @@ class Subject:
         term = self.term
         if term.has_elements and not term.elements:
             term = term.clone(elements=ELEMENTS)
-        example = pad([*SYSTEMS[:4], MOLECULE], self.cutoff, dtype=np.float64)
+        example = pad(self.with_head(*SYSTEMS[:4], MOLECULE), self.cutoff, dtype=np.float64)
         made = fresh(
             term,
             example,
@@ -74,7 +76,12 @@ class Subject:
 
     def graph(self, *structures: Structure, shape: Shape | None = None) -> Graph:
         """Pad structures to one shape, that of all systems where left out; float64."""
-        return pad(structures, self.cutoff, shape or common_shape(self.cutoff), np.float64)
+        return pad(self.with_head(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64)
+
+    def with_head(self, *structures: Structure) -> list[Structure]:
+        """Assign structures to the last head of a term that has several."""
+        count = len(self.term.head_names)
+        return [s.replace(head=count - 1) for s in structures] if count else list(structures)
 
     def predict(self, *structures: Structure) -> Any:
         """Compute the ``Observables`` of a padded batch as numpy arrays: those in ``WANT`` and what the term provides."""

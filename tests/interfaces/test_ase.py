@@ -9,6 +9,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.lj import LennardJones as ReferenceLJ
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
+from subjects import SUBJECTS
 
 import equipot
 from equipot.data.batch import pad
@@ -17,6 +18,7 @@ from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic, Potential, Term, initial
 from equipot.structure import Structure
+from equipot.testing.systems import MOLECULE
 
 CUTOFF = 5.0
 
@@ -212,3 +214,15 @@ def test_single_precision_follows_moved_and_strained_atoms_wherever_they_are():
         # Virials of many pairs, of either sign.
         assert np.abs(single[2] - double[2]).max() < 1e-5 * np.abs(double[2]).max()
     assert calculators[0].builds == 1
+
+
+def test_what_a_term_provides_is_a_property(double_precision):
+    subject = SUBJECTS["polar"]
+    atoms = MOLECULE.to_ase()
+    atoms.calc = subject.potential.calculator()
+    expected = equipot.evaluate(subject.potential, MOLECULE, ("dipole", "charges"))
+    np.testing.assert_allclose(atoms.get_dipole_moment(), expected.others["dipole"][0], atol=1e-12)
+    np.testing.assert_allclose(atoms.get_charges(), expected.charges, atol=1e-12)
+    assert np.abs(atoms.get_dipole_moment()).max() > 1e-3
+    with pytest.raises(PropertyNotImplementedError):
+        SUBJECTS["mace"].potential.calculator().get_property("dipole", atoms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collective import Collective
 from polar import Polar
+from schnet import SchNet
 
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
@@ -55,6 +56,8 @@ TERMS = {
     "nequip-senders": NequIP(
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
     ),
+    "schnet": SchNet(cutoff=CUTOFF),
+    "schnet-heads-zbl": SchNet(cutoff=CUTOFF, heads=("low", "high"), repulsion=ZBL()),
     "zbl": ZBL(cutoff=CUTOFF),
     "lennard-jones": LennardJones(cutoff=CUTOFF, sigma=1.2),
     "polar": Polar(cutoff=CUTOFF, sigma=1.2),
@@ -72,4 +75,10 @@ CHIRAL = ("nequip-rotations",)
 COLLECTIVE = ("collective", "sum")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
 
-SUBJECTS = {name: Subject(term, name, name in CHIRAL, name in COLLECTIVE, VANISH.get(name, 3)) for name, term in TERMS.items()}
+SUBJECTS = {
+    name: Subject(
+        term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in COLLECTIVE,
+        vanishes=VANISH.get(name, 3),
+    )
+    for name, term in TERMS.items()
+}  # fmt: skip

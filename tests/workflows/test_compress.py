@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
+from subjects import SUBJECTS
 
 import equipot
 from equipot import cli, eqp
@@ -141,3 +142,8 @@ def test_precision_of_the_process_is_left_as_it_was():
     jax.config.update("jax_enable_x64", False)
     compress(potential, 8)
     assert not jax.config.jax_enable_x64
+
+
+def test_a_network_without_convolutions_is_refused():
+    with pytest.raises(ValueError, match="SchNet has no equipot.nn.tensor_product.Convolution"):
+        compress(SUBJECTS["schnet"].potential)
