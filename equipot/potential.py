@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.quantities import TABLE, Quantity, among
+from equipot.quantities import TABLE, Quantity, among, further
 from equipot.structure import Structure, symbols
 
 NEEDS = ("space", "charge", "spin")
@@ -148,8 +148,12 @@ class Potential:
 
     @property
     def provides(self) -> tuple[Quantity, ...]:
-        """Quantities that the term predicts besides the energy and its derivatives."""
-        return self.term.provides
+        """Quantities that the term predicts besides the energy and its derivatives.
+
+        Raises:
+            ValueError: a quantity whose name is taken, see ``further``.
+        """
+        return further(self.term.provides)
 
     @property
     def heads(self) -> tuple[str, ...]:

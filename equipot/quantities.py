@@ -138,6 +138,10 @@ LABELLED = (ENERGY, FORCES, STRESS)
 TABLE = (*LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, LATENT)
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
+RESERVED = (
+    "virial", "weight", "charge", "total_charge", "spin", "length", "masses", "momenta", "interaction", "interactions",
+)  # fmt: skip
+"""Names beside those of ``TABLE`` that files, configs or results use for something else."""
 
 Labels = Mapping[Quantity, Any]
 """Values of a structure by quantity: a float for a scalar per graph, else an array [*shape] or [atoms, *shape]."""
@@ -155,6 +159,21 @@ def among(names: Iterable[str], rows: Sequence[Quantity] = TABLE) -> tuple[Quant
         if name not in known:
             raise ValueError(f"no such quantity {name!r}; choose from {', '.join(known)}")
     return tuple(known[name] for name in names)
+
+
+def further(rows: Iterable[Quantity]) -> tuple[Quantity, ...]:
+    """Return the rows that a term provides if each has a name of its own; rows of ``TABLE`` may be among them.
+
+    Raises:
+        ValueError: the name of a row of ``TABLE``, of another entry of a frame, of the weight of a label, or of two rows.
+    """
+    rows = tuple(rows)
+    for k, row in enumerate(rows):
+        name = row.name.lower()
+        taken = name in (*BY_NAME, *RESERVED) or name.endswith("_weight")
+        if (taken and row not in TABLE) or row.name in (other.name for other in rows[:k]):
+            raise ValueError(f"a further quantity cannot be called {row.name!r}: the name is taken; choose another")
+    return rows
 
 
 def ordered(rows: Iterable[Quantity]) -> tuple[Quantity, ...]:

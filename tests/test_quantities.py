@@ -19,7 +19,7 @@ from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.keys import Keys
 from equipot.data.read import read
 from equipot.potential import Atomic, Term
-from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, ordered
+from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, further, ordered
 from equipot.structure import Structure
 from equipot.training import TrainConfig, train
 
@@ -188,6 +188,20 @@ def test_trained_reported_plotted_and_predicted(file, tmp_path):
     np.testing.assert_allclose(out[MOMENT], np.stack([labels["moment"]] * 2), rtol=0.02, atol=1e-3)
     with pytest.raises(ValueError, match="no such quantity 'dipoles'; choose from .*spread, moment"):
         equipot.evaluate(potential, atoms, want=("dipoles",))
+
+
+@pytest.mark.parametrize(
+    "name", ["virial", "weight", "energy", "Energy", "charge", "interaction", "spin", "spread_weight", "dipole", "masses"]
+)
+def test_names_that_are_taken(file, name):
+    with pytest.raises(ValueError, match=f"a further quantity cannot be called '{name}': the name is taken; choose another"):
+        read(file, quantities=(SPREAD, Quantity(name, "graph")))
+
+
+def test_rows_of_one_name():
+    with pytest.raises(ValueError, match="cannot be called 'spread'"):
+        further((SPREAD, replace(SPREAD, scale=2.0)))
+    assert further((SPREAD, *TABLE)) == (SPREAD, *TABLE)
 
 
 def test_rows_are_found_by_name_and_ordered():

@@ -32,6 +32,8 @@ class Comment(NamedTuple):
     """Values by key: a number, an array, a boolean, a list of booleans or a string."""
     words: tuple[str, ...]
     """Bare words in the order of the line."""
+    repeated: tuple[str, ...]
+    """Keys that the line states again with another value; ``values`` holds the last."""
 
     def after(self, *names: str) -> str | None:
         """Return the text of the number after one of the words (in lower case, matched in any case), or None."""
@@ -47,16 +49,23 @@ def parse(text: str) -> Comment:
     The keys ``Lattice``, ``Properties`` and ``pbc`` are recognised in any case.
 
     Raises:
-        ValueError: a lattice that is not nine numbers, or a cell under another name than ``Lattice``.
+        ValueError: a lattice that is not nine numbers, a cell under another name than ``Lattice``, or two different values of a
+            key that controls the reading.
     """
     values: dict[str, Any] = {}
-    words = []
+    words, repeated = [], []
     for key, value in ((match[1], match[2]) for match in _ENTRY.finditer(text)):
         if value is None:
             words.append(key)
         else:
-            key = _unquoted(key)
-            values[_SPELLED.get(key.lower(), key)] = _unquoted(value)
+            key, value = _unquoted(key), _unquoted(value)
+            key = _SPELLED.get(key.lower(), key)
+            if values.get(key, value) != value and not np.array_equal(_value(values[key]), _value(value)):
+                repeated.append(key)
+            values[key] = value
+    for key in repeated:
+        if key in _SPELLED.values():
+            raise ValueError(f"{key} is stated twice, with different values; leave one of them out")
     values = {key: value if key == "Properties" else _value(value) for key, value in values.items()}
     if "Properties" in values:
         values["Properties"] = _properties(values["Properties"])
@@ -64,7 +73,7 @@ def parse(text: str) -> Comment:
         values["Lattice"] = _lattice(values["Lattice"])
     else:
         _no_other_cell(values)
-    return Comment(values, tuple(words))
+    return Comment(values, tuple(words), tuple(repeated))
 
 
 def _unquoted(text: str) -> str:
@@ -92,10 +101,19 @@ def _value(text: str) -> Any:
 
 
 def _is_numeric(held: Any) -> bool:
+    """Whether a value is all numbers or all booleans; numpy would turn booleans among numbers into numbers."""
     try:
-        return np.array(held).dtype.kind in "ifb"
+        kind = np.array(held).dtype.kind
     except ValueError:
         return False
+    return kind == "b" or (kind in "if" and not is_boolean(held))
+
+
+def is_boolean(value: Any) -> bool:
+    """Whether a value is or holds a boolean, into which ASE turns bare words."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.dtype.kind == "b"
+    return any(isinstance(part, bool | np.bool_) for part in np.ravel(np.array(value, object)))
 
 
 def _properties(text: str) -> str:

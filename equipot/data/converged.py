@@ -7,7 +7,7 @@ program's message of failure: block by block if the blocks of the format are fra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,15 @@ NEVER = re.compile(
 """Messages of programs whose SCF did not converge."""
 _NUMBER = r"(-?\d+\.\d+(?:[DEde][-+]?\d+)?)"
 SCF_CONVERGED = "scf_converged"
-"""Key in a frame's ``info`` whether the SCF converged, None for unknown; extended XYZ files may set the key themselves."""
+"""Key in a frame's ``info`` whether the SCF converged, None for unknown; extended XYZ files may set the key themselves, in any
+case."""
 SAME = 1e-6
 """Largest relative difference between copies of one energy, since programs and ASE use different CODATA constants."""
+
+
+def states_of(info: Mapping[str, Any]) -> list[Any]:
+    """Return the values of the key ``SCF_CONVERGED`` in any case."""
+    return [value for key, value in info.items() if key.lower() == SCF_CONVERGED]
 
 
 def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> Sequence[bool | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from equipot.data import comment
+from equipot.data.comment import is_boolean
 
 SUFFIXES = (".xyz", ".extxyz")
 OPENERS: Mapping[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
@@ -75,7 +76,7 @@ class Parsed(NamedTuple):
     """One parsed frame."""
 
     atoms: Any
-    """``ase.Atoms``; stress and virial are in ``info``, with the numbers of the file."""
+    """``ase.Atoms``; stress and virial, with the numbers of the file, and booleans are in ``info`` and ``arrays``."""
     comment: comment.Comment
 
     @property
@@ -94,16 +95,28 @@ def parse(chunk: Chunk, path: Path) -> Parsed:
 
     try:
         found = comment.parse(chunk.lines[1])
-        stated = {key: value for key, value in found.values.items() if key not in TENSORS}
+        # ASE would turn booleans of its calculators' results, such as a dipole, into numbers.
+        own = {key: value for key, value in found.values.items() if key in TENSORS or (key != "pbc" and is_boolean(value))}
+        stated = {key: value for key, value in found.values.items() if key not in own}
         atoms = next(read_xyz(StringIO("".join(chunk.lines)), index=0, properties_parser=lambda _: dict(stated)))
     except Exception as error:
         # Whatever ASE's parser raises, from KeyError to TypeError, the user needs the place in the file.
         otherwise = f"{path}, frame {chunk.frame} (line {chunk.line}): {_first_line(error)}"
         raise ValueError(_diagnose(chunk, path) or otherwise) from None
-    atoms.info |= {key: value for key, value in found.values.items() if key in TENSORS}
+    atoms.info |= own
+    _restore_booleans(atoms, found.values.get("Properties", ""))
     if found.words:
         atoms.info.setdefault("comment", " ".join(found.words))
     return Parsed(atoms, found)
+
+
+def _restore_booleans(atoms: Any, properties: str) -> None:
+    """Move logical columns, which ASE turned into numbers, from the calculator's results to ``arrays``, as booleans."""
+    parts = properties.split(":")
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, kind in zip(parts[::3], parts[1::3], strict=False):
+        if kind == "L" and name in results:
+            atoms.set_array(name, results.pop(name).astype(bool))
 
 
 def _count(header: str, path: Path, frame: int, line: int) -> int:

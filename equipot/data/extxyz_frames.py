@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from equipot.data import extxyz
+from equipot.data import extxyz, stated
+from equipot.data.converged import SCF_CONVERGED
 from equipot.data.keys import Keys, Units
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames
-from equipot.structure import Structure
+from equipot.structure import ELECTRONS, Structure
 
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
@@ -19,20 +20,24 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
         label: name of the file in messages; the path if empty.
 
     Raises:
-        ValueError: a frame that cannot be read, or no frames.
+        ValueError: a frame that cannot be read, two values of one label in a comment, or no frames.
     """
     label = label or str(path)
     wanted = frame_slice(index, label)
     forward = (wanted.start or 0) >= 0 and (wanted.stop or -1) >= 0 and (wanted.step or 1) > 0
     chunks = _first(path, wanted.stop) if forward else list(extxyz.chunks(path))
-    frames = []
+    frames, repeated = [], []
     for chunk in chunks[wanted]:
         source = f"{label}, frame {chunk.frame}"
         parsed = extxyz.parse(chunk, path)
         frames.append(frame(parsed.atoms, source, keys, _units_of(parsed, source, units)))
+        repeated += [(source, key) for key in parsed.comment.repeated]
     if not frames:
         raise ValueError(no_frames(label, index, len(chunks)))
     chosen = choose(frames, keys, label)
+    for where, key in repeated:
+        if key in chosen.values() or key.lower() in (*ELECTRONS, SCF_CONVERGED) or stated.is_unit(key):
+            raise ValueError(f"{where}: the comment states {key!r} twice, with different values; leave one of them out")
     return [structure(f, chosen, keys, units) for f in frames]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from equipot import units as unit
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import LABELLED, Quantity, further
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 """Components of a symmetric tensor in Voigt's order."""
@@ -55,9 +55,9 @@ class Keys:
         """Return keys that also search for the further quantities that a model predicts, which no config sets.
 
         Raises:
-            ValueError: the config names a further quantity that is not among ``rows``.
+            ValueError: the config names a further quantity that is not among ``rows``, or one of them has a name that is taken.
         """
-        found = replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=tuple(rows))
+        found = replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=further(rows))
         known = found.known().keys() - KNOWN.keys()
         for name in self.others:
             if name not in known:

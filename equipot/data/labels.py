@@ -13,6 +13,7 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot.data import stated
+from equipot.data.comment import is_boolean
 from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
@@ -110,7 +111,7 @@ def _present(frames: Sequence[Frame], known: Sequence[str], where: str, is_weigh
 
     Booleans are not labels: ASE turns bare words of a comment into True.
     """
-    usable = lambda value: is_weight or not _is_boolean(value)
+    usable = lambda value: is_weight or not is_boolean(value)
     there = {
         name for f in frames for name, value in getattr(f, where).items() if _rank(name, known) is not None and usable(value)
     }
@@ -170,6 +171,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         label: _tensor(values[label], chosen[label], keys, f.source) for label in ("stress", "virial") if label in values
     }
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
+    motion = lambda key: _array(f.columns[key], key, f.source) if key in f.columns else None
     charge, spin = charge_and_spin(f.entries, f.source)
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weighted = keys.weights()
@@ -196,8 +198,8 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         label_weights=label_weights,
         charge=charge,
         spin=spin,
-        masses=f.columns.get("masses"),
-        momenta=f.columns.get("momenta"),
+        masses=motion("masses"),
+        momenta=motion("momenta"),
         constraints=kinds_of_constraints(f.atoms),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
         source=f.source,
@@ -268,20 +270,13 @@ def _tensor(value: np.ndarray, name: str, keys: Keys, source: str) -> np.ndarray
     return (tensor + tensor.T) / 2
 
 
-def _is_boolean(value: Any) -> bool:
-    """Whether a value is or holds a boolean, into which ASE turns bare words."""
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return value.dtype.kind == "b"
-    return any(isinstance(part, bool | np.bool_) for part in np.ravel(np.array(value, object)))
-
-
 def _array(value: Any, label: str, source: str) -> np.ndarray:
     """Convert a label to an array of floats.
 
     Raises:
         ValueError: a boolean or another value that is not a number.
     """
-    if _is_boolean(value):
+    if is_boolean(value):
         raise ValueError(f"{source}: the {label} is {str(value)[:40]}, not a number; give the number, or take the entry out")
     try:
         return np.asarray(value, np.float64)

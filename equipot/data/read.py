@@ -15,7 +15,7 @@ from equipot.data.checks.frames import CUTOFF, check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import CHOICES, Labelled, Reading, Source
-from equipot.data.converged import SCF_CONVERGED
+from equipot.data.converged import states_of
 from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units
@@ -281,12 +281,12 @@ def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Struc
     Raises:
         ValueError: the SCF of every frame failed, or that of a frame that the output does not tell.
     """
-    if any(s.info.get(SCF_CONVERGED, True) is None for s in frames):
+    if any(state is None for s in frames for state in states_of(s.info)):
         raise ValueError(
             f"{source}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
             "remove those from the file, or set data.unconverged to keep"
         )
-    failed = np.array([s.info.get(SCF_CONVERGED, True) in (False, 0) for s in frames], bool)
+    failed = np.array([any(state in (False, 0) for state in states_of(s.info)) for s in frames], bool)
     if not failed.any():
         return frames, []
     what, remedy = "the SCF did not converge, so the frame is left out", "calculate it again, or set data.unconverged to keep"

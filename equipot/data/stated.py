@@ -25,6 +25,11 @@ _NAMES = {
 _KINDS = {"energy": "energy", "forces": "force", "stress": "stress", "virial": "energy", "length": "length"}
 
 
+def is_unit(key: str) -> bool:
+    """Whether a key of a comment states a unit."""
+    return _KEY.match(key) is not None
+
+
 def of_comment(entries: Mapping[str, Any]) -> dict[str, str]:
     """Return stated units by quantity, from entries such as ``energy-unit=hartree``, ``force_units=kcal/mol/Ang`` or
     ``units=eV``."""

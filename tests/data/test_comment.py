@@ -8,11 +8,13 @@ from equipot.data.checks.frames import check
 from equipot.data.checks.report import DataError
 from equipot.data.config import Reading
 from equipot.data.read import Keys, Units, read, read_one
-from equipot.quantities import DIPOLE, ENERGY
+from equipot.quantities import CHARGES, DIPOLE, ENERGY, Quantity
 from equipot.structure import Structure
 from equipot.units import GPa, bohr, debye, hartree, kcal_per_mol
 
 LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
+
+MAGMOMS = Quantity("magmoms", "atom")
 
 
 @pytest.fixture
@@ -62,6 +64,50 @@ def test_a_boolean_is_no_number(put):
         read(put("energy=-1.0 charge=T"))
     with pytest.raises(ValueError, match="frame 0: 'charge -1' in the comment is no entry; write charge=-1"):
         read(put("energy=-1.0 charge -1"))
+
+
+@pytest.mark.parametrize(
+    "value", ['"T F T"', '"_JSON [true, false, true]"', '"_JSON [true, 0.5, 1]"', '"_JSON [[1, 2], true]"']
+)
+def test_booleans_are_no_numbers_where_ase_has_results(put, value):
+    for name in ("dipole", "Dipole", "REF_dipole"):
+        path = put(f"energy=-1.0 {name}={value}")
+        assert set(read(path, quantities=(DIPOLE,))[0].labels) == {ENERGY}
+        with pytest.raises(ValueError, match="frame 0: the dipole is .*, not a number; give the number, or take"):
+            read(path, Keys(others={"dipole": name}), quantities=(DIPOLE,))
+    assert "free_energy" not in read(put("free_energy=T step=3"))[0].labels
+    assert set(read(put(f"{LATTICE} energy=-1 stress={value}"))[0].labels) == {ENERGY}
+
+
+@pytest.mark.parametrize("name", ["charges", "forces", "masses", "momenta", "magmoms"])
+def test_columns_of_booleans_are_no_numbers(tmp_path, name):
+    size = 3 if name in ("forces", "momenta") else 1
+    path = tmp_path / "data.xyz"
+    path.write_text(f"1\nProperties=species:S:1:pos:R:3:{name}:L:{size} energy=-1.0\nH 0 0 0{' T' * size}\n")
+    if name in ("masses", "momenta"):
+        with pytest.raises(ValueError, match=f"frame 0: the {name} is .*True.*, not a number"):
+            read(path)
+        return
+    assert set(read(path, quantities=(CHARGES, MAGMOMS))[0].labels) == {ENERGY}
+    named = Keys(forces="forces") if name == "forces" else Keys(others={name: name})
+    with pytest.raises(ValueError, match=f"frame 0: the {name} is .*True.*, not a number"):
+        read(path, named, quantities=(CHARGES, MAGMOMS))
+
+
+@pytest.mark.parametrize("key", ["energy", "REF_energy", "charge", "Spin", "energy_weight", "units", "scf_converged"])
+def test_a_key_with_two_values_is_refused(put, key):
+    one, two = ("eV", "Hartree") if key == "units" else ("0", "1")
+    rest = "" if key in ("energy", "REF_energy") else "energy=-1.0 "
+    with pytest.raises(ValueError, match=f"frame 0: the comment states '{key}' twice, with different values; leave one"):
+        read(put(f"{rest}{key}={one} step=1 {key}={two}"))
+    assert read(put(f"{rest}{key}={two} step=1 step=2 {key}={two}"))[0].info["step"] == 2
+
+
+def test_two_values_of_what_is_not_read(put):
+    assert read(put("energy=-1 energy=-1.0"))[0].energy == -1
+    assert read(put("energy=-1 energy=-2"), Keys(energy="none"))[0].energy is None
+    with pytest.raises(ValueError, match=r"frame 0 .*Lattice is stated twice, with different values"):
+        read(put(f'{LATTICE} lattice="4 0 0 0 5 0 0 0 7" energy=-1'))
 
 
 def test_charge_and_spin_have_one_parser(put):

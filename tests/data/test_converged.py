@@ -150,10 +150,11 @@ def test_a_failure_that_belongs_to_an_unknown_frame(tmp_path, monkeypatch):
     assert len(read(path, unconverged="keep")) == len(gather(str(path), Reading(unconverged="keep"))[0]) == 2
 
 
-def test_a_flag_in_extended_xyz_counts_and_stands_in_the_report(crystals, write, tmp_path):
+@pytest.mark.parametrize("flag", ["scf_converged=F", "SCF_converged=False", "SCF_CONVERGED=0"])
+def test_a_flag_in_extended_xyz_counts_and_stands_in_the_report(crystals, write, tmp_path, flag):
     path = write(crystals)
     lines = path.read_text().splitlines()
-    lines[1 + 18 * 4] += " scf_converged=F"
+    lines[1 + 18 * 4] += f" {flag}"
     path.write_text("\n".join(lines) + "\n")
     data = load_data(DataConfig(str(path), valid=2), 0)
     assert len(data.train) + len(data.valid) == 11
