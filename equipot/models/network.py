@@ -31,7 +31,7 @@ class Network(Term):
     heads: tuple[str, ...] = ()
     """Names of levels of theory that share everything but the readouts."""
     repulsion: ZBL | None = None
-    """Repulsion of nuclei, added where there are no data; scale and shift do not act on it."""
+    """Repulsion of nuclei at short distance, added to the energy of the network; scale and shift do not act on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.neighbors import neighbor_list
-from equipot.potential import Potential, Term, evaluate, interaction_energy
+from equipot.potential import Potential, Term, cutoff_of, evaluate, interaction_energy
 from equipot.structure import Structure
 from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
 
@@ -47,14 +47,12 @@ class Subject:
 
     @property
     def cutoff(self) -> float:
-        """Å.
+        """Cutoff of the term, Å.
 
         Raises:
             ValueError: the term has none.
         """
-        if self.term.cutoff is None:
-            raise ValueError(f"{self} has no cutoff; give one in Å, cutoff=4.0 for example")
-        return self.term.cutoff
+        return cutoff_of(self.term)
 
     @functools.cached_property
     def potential(self) -> Potential:

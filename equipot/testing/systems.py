@@ -50,6 +50,18 @@ SYSTEMS = (
     structure([1], [[0.0, 0.0, 0.0]], source="isolated atom"),
     structure([1, 8, 6], [[0, 0, 0], [9.0, 0, 0], [9.6, 1.0, 0.2]], source="empty neighbourhood"),
 )
+_ROWS = np.array([[5.1, 0.3, 0.8], [1.9, 4.6, 0.4], [-0.8, 1.1, 5.3]])
+OPEN = tuple(
+    structure(
+        [1, 6, 8, 29, 6],
+        np.random.default_rng(0).uniform(0, 4, (5, 3)),
+        _ROWS * np.isin(range(3), rows)[:, None],
+        np.isin(range(3), rows),
+        f"lattice vectors {rows}",
+    )
+    for rows in ((0, 1), (0,), (2,), ())
+)
+"""Systems in which lattice vectors are missing, skewed so that completed rows turn."""
 ALONE = ("isolated atom", "empty neighbourhood")
 """Names of the systems with an atom that has no neighbours, on purpose."""
 CRYSTALS = tuple(s for s in SYSTEMS if s.pbc.any())
