@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ase.data import atomic_numbers
-
+from equipot.data import lammps
 from equipot.data.converged import SCF_CONVERGED, unconverged
 
 DATABASES = (".db", ".json")
@@ -65,11 +64,15 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     import ase.io
 
     if path.suffix.lower() == ".db":
+        lammps.no_types(path, types)
         return _database(path)
-    kind = None
     try:
-        kind = ase.io.formats.filetype(str(path))
-        images: Any = ase.io.read(path, ":", format=kind, **_options(path, kind, types), do_not_split_by_at_sign=True)
+        kind = lammps.DATA if lammps.is_data(path) else ase.io.formats.filetype(str(path))
+    except Exception as error:
+        raise ValueError(_unreadable(path, error)) from None
+    options = lammps.options(path, kind, types)
+    try:
+        images: Any = ase.io.read(path, ":", format=kind, **options, do_not_split_by_at_sign=True)
     except Exception as error:
         # Every format has its own exceptions; the user needs the file and the reason.
         raise ValueError(_unreadable(path, error)) from None
@@ -78,9 +81,9 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     if not images:
         raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
     if kind in TYPED:
-        _check_types(path, kind, images, types)
-    elif types:
-        raise ValueError(f"{path}: names its elements itself; leave types out")
+        lammps.name_elements(path, kind, images, types)
+    else:
+        lammps.no_types(path, types)
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
         if failed is not False:
@@ -114,52 +117,6 @@ def _unreadable(path: Path, error: Exception) -> str:
             return f"{path}: looks like an output of {program}, which ASE does not read; {REMEDY}"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{path}: ASE cannot read it ({reason}); if nothing is wrong with the file, {REMEDY}"
-
-
-def _options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of ASE's reader for a format."""
-    if kind == "lammps-dump-text":
-        style = _dump_header(path)[0]
-        return ({"specorder": list(types)} if types else {}) | ({"units": style} if style else {})
-    if kind == "lammps-data" and types:
-        return {"Z_of_type": {k: atomic_numbers[name] for k, name in enumerate(types, 1)}}
-    return {}
-
-
-def _dump_header(path: Path) -> tuple[str | None, list[str]]:
-    """Read the style of units of a LAMMPS dump (None if not stated) and the names of the columns."""
-    from ase.io.formats import open_with_compression
-
-    style, columns = None, []
-    with open_with_compression(str(path), "rt") as stream:
-        for line in stream:
-            if line.startswith("ITEM: UNITS"):
-                style = next(stream, "").strip()
-            if line.startswith("ITEM: ATOMS"):
-                columns = line.split()[2:]
-                break
-    return style, columns
-
-
-def _check_types(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
-    """Check that the elements come from the file or from ``types``.
-
-    Raises:
-        ValueError: the file holds numbers of types only, or holds elements although ``types`` are given.
-    """
-    if kind == "lammps-dump-text":
-        named = not {"element", "mass"}.isdisjoint(_dump_header(path)[1])
-    else:
-        text = path.read_bytes()[:HEAD] if kind == "lammps-data" else b""
-        named = not types and (b"Masses" in text or b"Atom Type Labels" in text)
-    if named and types:
-        raise ValueError(f"{path}: names its elements itself; leave types out")
-    if named or (types and kind in ("lammps-dump-text", "lammps-data")):
-        return
-    highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
-    example = ", ".join(("Si", "O", "H")[:highest])
-    remedy = f"name them in types (data.types in training), such as [{example}], or dump a column `element`"
-    raise ValueError(f"{path}: has numbers of atom types (up to {highest}), not elements; {remedy}")
 
 
 def _remove_inventions(atoms: Any, kind: str, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equipot.data import bundled, extxyz, formats
+from equipot.data import bundled, extxyz, formats, lammps
 from equipot.data.checks.frames import CUTOFF, check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report
@@ -99,16 +99,19 @@ def read(
 def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) -> Sequence[Structure]:
     """Read all frames of one source, those without a converged SCF included."""
     if str(source).startswith(bundled.PREFIX):
+        lammps.no_types(source, types)
         name, _, index = str(source).partition("@")
         return _fixed(bundled.load(name)[frame_slice(index or ":", str(source))], name, keys, units)
     path, index = split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
+        lammps.no_types(path, types)
         off = [label for label, name in keys.names().items() if name == SWITCHED_OFF]
         frames = _fixed(HDF5Dataset(path, keys.rows, off), str(path), keys, units)
         return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
+        lammps.no_types(path, types)
         return read_extxyz(path, keys, units, index)
     return _read_ase(path, keys, units, types, index)
 

@@ -1,0 +1,252 @@
+"""Elements, styles and units of LAMMPS dumps and data files, which ASE's readers guess.
+
+LAMMPS numbers its atom types; ASE takes these numbers for atomic numbers, and any mass for that of the nearest element. Here a
+mass names an element only if it is the standard mass of one, and types are named by the user otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+
+DUMP = "lammps-dump-text"
+"""ASE's name of the format of a dump."""
+DATA = "lammps-data"
+"""ASE's name of the format of a data file."""
+HEAD = 50_000
+"""Bytes at the beginning of a file that are searched for the header of a data file."""
+MASS_TOLERANCE = 0.1
+"""Largest difference (amu) between a mass and the standard mass of the element that it names."""
+STYLES = ("atomic", "charge", "full", "molecular", "bond", "angle")
+"""Styles of the section Atoms that ASE reads."""
+UNITS = ("metal", "real", "electron", "si", "cgs", "micro", "nano")
+"""Styles of units that have a size; lj has none."""
+_MOST_TYPES = 1000
+
+
+def element_of(mass: float) -> int | None:
+    """Return the atomic number of the only element with a standard mass (amu) near ``mass``; None without one."""
+    near = {Z for Z in range(1, len(atomic_masses)) if abs(atomic_masses[Z] - mass) <= MASS_TOLERANCE}
+    # Polonium has no standard mass: that of its isotope 209 is bismuth's.
+    near.discard(atomic_numbers["Po"])
+    return near.pop() if len(near) == 1 else None
+
+
+def is_data(path: Path) -> bool:
+    """Whether a file of any name has the header and the section Atoms of a data file."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as stream:
+        head = stream.read(HEAD)
+        found = all(re.search(rb"^\s*\d+\s+" + name + rb"\s*(#.*)?$", head, re.MULTILINE) for name in (b"atoms", b"atom\s+types"))
+        atoms = re.compile(rb"Atoms\s*(#.*)?$")
+        return found and (any(map(atoms.match, head.splitlines())) or any(map(atoms.match, stream)))
+
+
+def options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of ASE's reader for a dump or a data file; none for another format.
+
+    Raises:
+        ValueError: a data file whose style, units or elements are not known.
+    """
+    if kind == DUMP:
+        style, columns = _dump_header(path)
+        if "element" in columns:
+            no_types(path, types)
+        # Room for types without a name, so that ``name_elements`` sees how many there are.
+        named = {"specorder": [*types, *["X"] * _MOST_TYPES]} if types else {}
+        return named | ({"units": style} if style else {})
+    return _data_options(path, types) if kind == DATA else {}
+
+
+def no_types(path: Path | str, types: Sequence[str]) -> None:
+    """Check that ``types`` are not given for a file with elements.
+
+    Raises:
+        ValueError: they are.
+    """
+    if types:
+        raise ValueError(f"{path}: names its elements itself; leave types out")
+
+
+def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
+    """Set the elements of the frames of a dump, and check that any other format does not hold numbers of types.
+
+    Args:
+        images: ``ase.Atoms`` of all frames, changed in place; frames of a dump with a column of masses get these masses.
+
+    Raises:
+        ValueError: numbers of types without names, or a mass that names no element.
+    """
+    if kind == DATA:
+        return
+    style, columns = _dump_header(path) if kind == DUMP else (None, [])
+    if "element" in columns:
+        return
+    if "mass" not in columns and (not types or kind != DUMP):
+        highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
+        example = _example(highest)
+        remedy = f"name them in types (data.types in training), such as {example}, or dump a column `element`"
+        raise ValueError(f"{path}: has numbers of atom types (up to {highest}), not elements; {remedy}")
+    if types:
+        if not all("type" in atoms.arrays for atoms in images):
+            raise ValueError(f"{path}: has no column `type` to which types could give names; dump a column `type` or `element`")
+        _check_number(path, types, max(int(atoms.arrays["type"].max(initial=0)) for atoms in images))
+    if "mass" not in columns:
+        return
+    for atoms, masses in zip(images, _dump_masses(path, style or "metal"), strict=True):
+        # ASE converted velocities to momenta with the masses of the elements that it guessed.
+        velocities = atoms.get_velocities() if atoms.has("momenta") else None
+        if types:
+            atoms.numbers = [atomic_numbers[types[k - 1]] for k in atoms.arrays["type"]]
+        else:
+            elements = {mass: _named_by_mass(path, mass) for mass in set(masses.tolist())}
+            atoms.numbers = [elements[mass] for mass in masses.tolist()]
+        atoms.set_masses(masses)
+        if velocities is not None:
+            atoms.set_velocities(velocities)
+
+
+def _example(count: int) -> str:
+    return f"[{', '.join(('Si', 'O', 'H')[:count])}]"
+
+
+def _check_number(path: Path, types: Sequence[str], count: int) -> None:
+    """Check that ``types`` name all of the types.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if len(types) < count:
+        raise ValueError(
+            f"{path}: has {count} atom types, but types (data.types in training) names {len(types)}, {', '.join(types)}; "
+            "name the element of each type, in the order of the types"
+        )
+
+
+def _named_by_mass(path: Path, mass: float, which: str = "") -> int:
+    """Return the atomic number of the element that a mass (amu) names.
+
+    Raises:
+        ValueError: none, or several.
+    """
+    found = element_of(mass)
+    if found is None:
+        raise ValueError(
+            f"{path}: the mass {mass:g}{which} names no element (none, or not one alone, has it within {MASS_TOLERANCE} amu); "
+            "name the element of each atom type in types (data.types in training), such as [H, O]"
+        )
+    return found
+
+
+def _dump_header(path: Path) -> tuple[str | None, list[str]]:
+    """Read the style of units of a dump (None if not stated) and the names of the columns."""
+    from ase.io.formats import open_with_compression
+
+    style, columns = None, []
+    with open_with_compression(str(path), "rt") as stream:
+        for line in stream:
+            if line.startswith("ITEM: UNITS"):
+                style = next(stream, "").strip()
+            if line.startswith("ITEM: ATOMS"):
+                columns = line.split()[2:]
+                break
+    return style, columns
+
+
+def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
+    """Iterate over the masses (atoms,) in amu of the frames of a dump, in the order of ASE's reader."""
+    from ase.calculators.lammps import convert
+    from ase.io.formats import open_with_compression
+
+    count = 0
+    with open_with_compression(str(path), "rt") as stream:
+        for line in stream:
+            if line.startswith("ITEM: NUMBER OF ATOMS"):
+                count = int(next(stream))
+            if line.startswith("ITEM: ATOMS"):
+                columns = line.split()[2:]
+                rows = [next(stream).split() for _ in range(count)]
+                masses = np.array([row[columns.index("mass")] for row in rows], float)
+                if "id" in columns:
+                    masses = masses[np.argsort([int(row[columns.index("id")]) for row in rows])]
+                yield convert(masses, "mass", style, "ASE")
+
+
+class _Data(NamedTuple):
+    """Content of a data file that says how to read the atoms."""
+
+    units: str
+    count: int
+    """Number of atom types."""
+    style: str
+    """Style stated after Atoms; empty if not stated."""
+    columns: int
+    """Number of columns in the section Atoms."""
+    masses: Mapping[int, float]
+    """Masses by type, in ``units``."""
+    labels: Mapping[int, str]
+    """Labels by type."""
+
+
+def _data_of(path: Path) -> _Data:
+    """Read the header, the masses and the labels of a data file."""
+    from ase.io.formats import open_with_compression
+
+    section, style, count = "", "", 0
+    rows: dict[str, list[list[str]]] = {"Masses": [], "Atom Type Labels": [], "Atoms": []}
+    with open_with_compression(str(path), "rb") as stream:
+        stated = re.search(r"\bunits\s*=\s*(\w+)", stream.readline().decode("utf-8", "replace"))
+        for line in stream:
+            content, _, note = line.decode("utf-8", "replace").partition("#")
+            words = content.split()
+            if not words:
+                continue
+            if words[0][0].isalpha():
+                section = " ".join(words)
+                style = note.strip() if section == "Atoms" else style
+            elif not section and words[1:] == ["atom", "types"]:
+                count = int(words[0])
+            elif section in rows and not (section == "Atoms" and rows[section]):
+                rows[section].append(words)
+    masses = {int(row[0]): float(row[1]) for row in rows["Masses"]}
+    labels = {int(row[0]): row[1] for row in rows["Atom Type Labels"]}
+    columns = len(rows["Atoms"][0]) if rows["Atoms"] else 0
+    return _Data(stated[1] if stated else "metal", count, style, columns, masses, labels)
+
+
+def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments of ASE's reader for a data file.
+
+    Raises:
+        ValueError: unknown style, units or elements.
+    """
+    from ase.calculators.lammps import convert
+
+    data = _data_of(path)
+    # Only the style atomic has five columns; ASE takes seven for full, which may be sphere.
+    style = data.style or ("atomic" if data.columns == 5 else "")
+    if style not in STYLES:
+        what = f"has the atom style {style!r}, which is not read" if style else "does not state its atom style"
+        raise ValueError(f"{path}: {what}; write one of {', '.join(STYLES)} after Atoms, such as 'Atoms # atomic'")
+    if data.units not in UNITS:
+        raise ValueError(f"{path}: is in the units {data.units!r}; give it in one of {', '.join(UNITS)}")
+    labels = {k: chemical_symbols.index(name) for k, name in data.labels.items() if name in chemical_symbols[1:]}
+    if labels and len(labels) == len(data.labels):
+        no_types(path, types)
+        elements = labels
+    elif types:
+        _check_number(path, types, data.count)
+        elements = {k: atomic_numbers[name] for k, name in enumerate(types, 1)}
+    elif data.masses:
+        in_amu = {k: float(convert(mass, "mass", data.units, "ASE")) for k, mass in data.masses.items()}
+        elements = {k: _named_by_mass(path, mass, f" of atom type {k}") for k, mass in in_amu.items()}
+    else:
+        remedy = f"name them in types (data.types in training), such as {_example(data.count)}"
+        raise ValueError(f"{path}: has numbers of atom types (up to {data.count}), not elements; {remedy}")
+    return {"Z_of_type": elements, "atom_style": style, "units": data.units}
