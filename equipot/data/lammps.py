@@ -43,7 +43,9 @@ def is_data(path: Path) -> bool:
 
     with open_with_compression(str(path), "rb") as stream:
         head = stream.read(HEAD)
-        found = all(re.search(rb"^\s*\d+\s+" + name + rb"\s*(#.*)?$", head, re.MULTILINE) for name in (b"atoms", b"atom\s+types"))
+        found = all(
+            re.search(rb"^\s*\d+\s+" + name + rb"\s*(#.*)?$", head, re.MULTILINE) for name in (b"atoms", b"atom\s+types")
+        )
         atoms = re.compile(rb"Atoms\s*(#.*)?$")
         return found and (any(map(atoms.match, head.splitlines())) or any(map(atoms.match, stream)))
 

@@ -6,7 +6,7 @@ import pytest
 
 from equipot.data.read import Units, read
 from equipot.quantities import DIPOLE
-from equipot.units import bohr, debye, hartree, kcal_per_mol
+from equipot.units import bohr, debye, fs, hartree, kcal_per_mol
 
 DUMP = """\
 ITEM: TIMESTEP
@@ -38,7 +38,9 @@ def test_types_of_a_dump_need_names(dump):
         read(dump())
     [s] = read(dump(), types=("Si", "O"))
     assert s.numbers.tolist() == [14, 8] and s.energy is None and s.forces[0, 0] == 0.5 and s.pbc.all()
-    with pytest.raises(ValueError, match="ASE cannot read it"):
+    with pytest.raises(
+        ValueError, match=r"run.lammpstrj: has 2 atom types, but types .* names 1, Si; name the element of each"
+    ):
         read(dump(), types=("Si",))
 
 
@@ -46,8 +48,37 @@ def test_types_of_a_dump_need_names(dump):
 def test_elements_of_a_dump_are_read(dump, given):
     [s] = read(dump(*given))
     assert s.numbers.tolist() == [14, 8] and s.energy is None
-    with pytest.raises(ValueError, match="names its elements itself; leave types out"):
-        read(dump(*given), types=("Si", "O"))
+
+
+def test_elements_that_a_file_names_leave_nothing_to_types(dump, tmp_path):
+    (tmp_path / "data.xyz").write_text("1\nenergy=-1.0\nH 0 0 0\n")
+    for path in (dump("element ", "Si ", "O "), tmp_path / "data.xyz"):
+        with pytest.raises(ValueError, match="names its elements itself; leave types out"):
+            read(path, types=("Si", "O"))
+
+
+@pytest.mark.parametrize(
+    ("mass", "element"), [(1.0, 1), (12.0, 6), (15.9994, 8), (58.933, 27), (58.7, 28), (208.98, 83), (238.03, 92)]
+)
+def test_a_standard_mass_names_its_element(dump, mass, element):
+    assert read(dump("mass ", f"{mass} ", "15.999 "))[0].numbers.tolist() == [element, 8]
+
+
+@pytest.mark.parametrize("mass", [3.024, 2.014, 72.0, 40.0, 0.0])
+def test_a_mass_of_no_element_or_of_two_needs_types(dump, mass):
+    path = dump("mass ", f"{mass} ", "15.999 ")
+    with pytest.raises(ValueError, match=rf"run.lammpstrj: the mass {mass:g} names no element .* in types \(data.types in tr"):
+        read(path)
+    [s] = read(path, types=("H", "O"))
+    assert s.numbers.tolist() == [1, 8] and s.masses.tolist() == [mass, 15.999]
+
+
+def test_types_win_over_masses_and_velocities_stay(dump):
+    path = dump("mass ", "3.024 ", "12.011 ")
+    path.write_text(path.read_text().replace("fx fy fz", "vx vy vz").replace("1 1 3", "9 1 3"))
+    [s] = read(path, types=("H", "O"))
+    assert s.numbers.tolist() == [8, 1] and s.masses.tolist() == [12.011, 3.024]
+    np.testing.assert_allclose((s.momenta / s.masses[:, None])[:, 0] * 1e3 * fs, [-0.5, 0.5], rtol=1e-12)
 
 
 def test_units_that_a_dump_states(dump):
@@ -55,15 +86,67 @@ def test_units_that_a_dump_states(dump):
     np.testing.assert_allclose(s.forces[0, 0], 0.5 * kcal_per_mol, rtol=1e-6)
 
 
-def test_a_data_file_of_lammps(tmp_path):
-    text = "# data\n\n1 atoms\n1 atom types\n0 4 xlo xhi\n0 4 ylo yhi\n0 4 zlo zhi\n\n{masses}Atoms # atomic\n\n1 1 0 0 0\n"
-    path = tmp_path / "start.lammps-data"
-    path.write_text(text.format(masses=""))
-    with pytest.raises(ValueError, match=r"has numbers of atom types \(up to 1\)"):
-        read(path)
-    assert read(path, types=("C",))[0].numbers.tolist() == [6]
-    path.write_text(text.format(masses="Masses\n\n1 12.011\n\n"))
-    assert read(path)[0].numbers.tolist() == [6]
+DATA = """\
+LAMMPS data{units}
+
+2 atoms
+2 atom types
+
+0 5 xlo xhi
+0 5 ylo yhi
+0 5 zlo zhi
+
+{masses}Atoms{style}
+
+1 1 {more}0 0 0
+2 2 {more}1 1 1
+"""
+
+
+@pytest.fixture(params=["w.data", "w.lmp", "w.lammps", "data.w", "w.lammps-data"])
+def data(tmp_path, request):
+    def put(masses="", style=" # atomic", more="", units=""):
+        path = tmp_path / request.param
+        masses = "".join(f"{k} {mass}\n" for k, mass in enumerate(masses, 1))
+        masses = f"Masses\n\n{masses}\n" if masses else ""
+        path.write_text(DATA.format(masses=masses, style=style, more=more, units=units))
+        return path
+
+    return put
+
+
+def test_a_data_file_of_lammps_in_any_name(data):
+    with pytest.raises(ValueError, match=r"has numbers of atom types \(up to 2\), not elements; name them in types"):
+        read(data())
+    assert read(data(), types=("C", "O"))[0].numbers.tolist() == [6, 8]
+    with pytest.raises(ValueError, match="has 2 atom types, but types .* names 1, C; name the element of each"):
+        read(data(), types=("C",))
+    assert read(data((1.0, 15.9994)))[0].numbers.tolist() == [1, 8]
+    with pytest.raises(ValueError, match=r"the mass 3.024 of atom type 1 names no element .* in types"):
+        read(data((3.024, 15.9994)))
+    [s] = read(data((3.024, 15.9994)), types=("H", "O"))
+    assert s.numbers.tolist() == [1, 8] and s.masses.tolist() == [3.024, 15.9994]
+
+
+def test_the_style_of_a_data_file_is_stated_or_asked_for(data):
+    masses = (1.008, 15.999)
+    for style, more in [(" # charge", "0.5 "), (" # full", "1 0.5 "), ("", "")]:
+        text = data(masses, style, more)
+        if style == " # full":
+            text.write_text(text.read_text().replace("2 2 1 0.5", "2 1 2 0.5"))
+        [s] = read(text)
+        assert s.numbers.tolist() == [1, 8] and s.positions[1].tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="does not state its atom style; write one of atomic, .* such as 'Atoms # atomic'"):
+        read(data(masses, "", "1 0.5 "))
+    with pytest.raises(ValueError, match="has the atom style 'sphere', which is not read; write one of"):
+        read(data(masses, " # sphere", "1 0.5 "))
+
+
+def test_units_that_a_data_file_states(data):
+    [s] = read(data((1.008, 15.999), units=" via write_data, units = electron"))
+    np.testing.assert_allclose(s.cell[0, 0], 5 * bohr, rtol=1e-6)
+    with pytest.raises(ValueError, match="is in the units 'lj'; give it in one of metal"):
+        read(data((1.008, 15.999), units=" via write_data, units = lj"))
 
 
 def test_units_of_a_schnetpack_database_are_used(molecules, same, tmp_path):
