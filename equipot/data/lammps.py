@@ -26,6 +26,8 @@ STYLES = ("atomic", "charge", "full", "molecular", "bond", "angle")
 """Styles of the section Atoms that ASE reads."""
 UNITS = ("metal", "real", "electron", "si", "cgs", "micro", "nano")
 """Styles of units that have a size; lj has none."""
+IN_AMU = ("metal", "real", "electron")
+"""Styles of units whose masses are in amu."""
 _MOST_TYPES = 1000
 
 
@@ -42,9 +44,9 @@ def is_data(path: Path) -> bool:
     from ase.io.formats import open_with_compression
 
     with open_with_compression(str(path), "rb") as stream:
-        head = stream.read(HEAD)
+        head = stream.read(HEAD) + stream.readline()
         found = all(
-            re.search(rb"^\s*\d+\s+" + name + rb"\s*(#.*)?$", head, re.MULTILINE) for name in (b"atoms", b"atom\s+types")
+            re.search(rb"^\s*\d+\s+" + name + rb"\s*(#.*)?$", head, re.MULTILINE) for name in (rb"atoms", rb"atom\s+types")
         )
         atoms = re.compile(rb"Atoms\s*(#.*)?$")
         return found and (any(map(atoms.match, head.splitlines())) or any(map(atoms.match, stream)))
@@ -163,7 +165,6 @@ def _dump_header(path: Path) -> tuple[str | None, list[str]]:
 
 def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
     """Iterate over the masses (atoms,) in amu of the frames of a dump, in the order of ASE's reader."""
-    from ase.calculators.lammps import convert
     from ase.io.formats import open_with_compression
 
     count = 0
@@ -177,14 +178,21 @@ def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
                 masses = np.array([row[columns.index("mass")] for row in rows], float)
                 if "id" in columns:
                     masses = masses[np.argsort([int(row[columns.index("id")]) for row in rows])]
-                yield convert(masses, "mass", style, "ASE")
+                yield _in_amu(masses, style)
+
+
+def _in_amu(masses: np.ndarray, style: str) -> np.ndarray:
+    """Convert masses in a style of units to amu; ASE's constants would shift masses in amu by a relative 3e-10."""
+    from ase.calculators.lammps import convert
+
+    return masses if style in IN_AMU else convert(masses, "mass", style, "ASE")
 
 
 class _Data(NamedTuple):
     """Content of a data file that says how to read the atoms."""
 
     units: str
-    count: int
+    types: int
     """Number of atom types."""
     style: str
     """Style stated after Atoms; empty if not stated."""
@@ -228,8 +236,6 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: unknown style, units or elements.
     """
-    from ase.calculators.lammps import convert
-
     data = _data_of(path)
     # Only the style atomic has five columns; ASE takes seven for full, which may be sphere.
     style = data.style or ("atomic" if data.columns == 5 else "")
@@ -243,12 +249,12 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
         no_types(path, types)
         elements = labels
     elif types:
-        _check_number(path, types, data.count)
+        _check_number(path, types, data.types)
         elements = {k: atomic_numbers[name] for k, name in enumerate(types, 1)}
     elif data.masses:
-        in_amu = {k: float(convert(mass, "mass", data.units, "ASE")) for k, mass in data.masses.items()}
-        elements = {k: _named_by_mass(path, mass, f" of atom type {k}") for k, mass in in_amu.items()}
+        masses = _in_amu(np.array(list(data.masses.values())), data.units).tolist()
+        elements = {k: _named_by_mass(path, mass, f" of atom type {k}") for k, mass in zip(data.masses, masses, strict=True)}
     else:
-        remedy = f"name them in types (data.types in training), such as {_example(data.count)}"
-        raise ValueError(f"{path}: has numbers of atom types (up to {data.count}), not elements; {remedy}")
+        remedy = f"name them in types (data.types in training), such as {_example(data.types)}"
+        raise ValueError(f"{path}: has numbers of atom types (up to {data.types}), not elements; {remedy}")
     return {"Z_of_type": elements, "atom_style": style, "units": data.units}
