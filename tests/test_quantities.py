@@ -1,6 +1,7 @@
 """The table of quantities; and that a row and a term defined here alone are read, checked, stored, trained, reported, plotted
 and predicted, without a line of the package that knows them."""
 
+import io
 import json
 from dataclasses import replace
 from typing import ClassVar
@@ -18,6 +19,7 @@ from equipot.data.checks.frames import check
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.keys import Keys
 from equipot.data.read import read
+from equipot.finetune import fine_tune
 from equipot.potential import Atomic, Term
 from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, further, ordered
 from equipot.structure import Structure
@@ -202,6 +204,26 @@ def test_rows_of_one_name():
     with pytest.raises(ValueError, match="cannot be called 'spread'"):
         further((SPREAD, replace(SPREAD, scale=2.0)))
     assert further((SPREAD, *TABLE)) == (SPREAD, *TABLE)
+
+
+def test_a_fine_tuning_reads_and_sums_up_what_its_base_provides(file, tmp_path):
+    short = {"epochs": 1, "batch_size": 9}
+    data = {"train": str(file), "valid": 3, "atomic_energies": {"H": 0.0, "C": 0.0, "O": 0.0}}
+    model = {"kind": f"{__name__}:Sensor", "cutoff": CUTOFF}
+    best = train(config.build(TrainConfig, {"data": data, "model": model, "training": short}), tmp_path / "base", progress=None)
+    others = {"replay": {"files": str(file)}, "forget": {"old": str(file), "same": {"files": str(file)}}}
+    tuned = config.build(
+        TrainConfig, {"data": {**data, **others}, "model": {"from": str(best), "atomic_energies": "refit"}, "training": short}
+    )
+    fine_tune(tuned, tmp_path / "tuned", progress=(said := io.StringIO()))
+    before = json.loads((tmp_path / "tuned" / "base-errors.json").read_text())
+    lines = said.getvalue().splitlines()
+    for name in ("replay", "old", "same"):
+        assert {"energy_mae_per_atom", "spread_mae", "moment_mae"} <= before[name].keys()
+        (start,) = [line for line in lines if line.startswith(f"base on {name}: ")]
+        (end,) = [line for line in lines if line.startswith(f"{name}: base: ")]
+        for text in (start, *end.split("; after: ")):
+            assert " E " in f" {text}" and " W " in f" {text}" and " moment " in f" {text}"
 
 
 def test_rows_are_found_by_name_and_ordered():

@@ -223,7 +223,7 @@ def with_energies(sets: Sets, energies: AtomicEnergies) -> Dataset:
     return Dataset(sets.train, sets.valid, sets.test, energies.energies, energies.origin, report)
 
 
-def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str, labelled: bool = True) -> Sequence[Structure]:
+def load_source(source: Source, cutoff: float, name: str, labelled: bool = True) -> Sequence[Structure]:
     """Read and check the frames of a source, without isolated atoms.
 
     Args:
@@ -235,13 +235,12 @@ def load_source(source: str | tuple[str, ...] | Source, cutoff: float, name: str
         FileNotFoundError: no such file.
         ValueError: a file that cannot be read, errors that the checks found (``DataError``), or no frames.
     """
-    settings = source if isinstance(source, Source) else Source(files=source)
-    frames = _without_isolated_atoms(gather(settings.files, settings)[0])
+    frames = _without_isolated_atoms(gather(source.files, source)[0])
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
         frames = Cleared(frames, [row.name for row in LABELLED])
-    report = check({name: frames}, cutoff, settings.max_force, settings.min_distance).judged(settings.checks)
+    report = check({name: frames}, cutoff, source.max_force, source.min_distance).judged(source.checks)
     if not labelled:
         report = report.without("unlabelled")
     report.raise_errors()

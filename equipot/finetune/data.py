@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from equipot.data.config import Source
 from equipot.data.heads import frames_by_head, joined, label, with_head
 from equipot.data.loader import Replayed, sha256_of
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
@@ -79,7 +80,8 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
             raise ValueError(f"data.replay: {error}") from None
         replay, watched["replay"] = Subset(frames, train), Subset(frames, held)
     for name, source in config.data.forget.items():
-        watched[name] = load_source(source, base.cutoff, f"data.forget.{name}")
+        reading = source if isinstance(source, Source) else Source(files=source)
+        watched[name] = load_source(reading.also(base.provides), base.cutoff, f"data.forget.{name}")
     for frames in (replay, *watched.values()):
         base.check(frames)
     return replay, watched

@@ -102,7 +102,7 @@ def notes_of(config: TrainConfig, origin: Origin, mixture: Mixture, baseline: Ba
     if config.data.heads:
         old = base.heads or ((config.model.head,) if config.model.head else ())
         lines.append("heads: " + ", ".join(f"{name} ({'of the base' if name in old else 'new'})" for name in origin.heads))
-    lines += [f"base on {name}: {errors_text(table, '')}" for name, table in baseline.before.items()]
+    lines += [f"base on {name}: {errors_text(table, predicted_quantities(base))}" for name, table in baseline.before.items()]
     if mixture.replay is not None:
         lines.append(f"replay: {mixture.replay.drawn} of {mixture.replay.pool} frames in every epoch")
     return tuple(lines)

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equipot.console import Console, duration
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import Quantity
 
 
-def errors_text(row: Mapping[str, Any], prefix: str = "valid_", quantities: Sequence[Quantity] = LABELLED) -> str:
+def errors_text(row: Mapping[str, Any], quantities: Sequence[Quantity], prefix: str = "") -> str:
     """Format mean absolute errors of the quantities, such as ``E 1.2 meV/atom  F 34.5 meV/Å``.
 
     Args:
         row: Errors by name, as in a line of metrics.jsonl.
-        prefix: Prefix of the names of the errors.
         quantities: Quantities to show; those without an error in ``row`` are left out.
+        prefix: Prefix of the names of the errors.
     """
     found = []
     for quantity in quantities:
@@ -25,9 +25,7 @@ def errors_text(row: Mapping[str, Any], prefix: str = "valid_", quantities: Sequ
     return "  ".join(found)
 
 
-def show_epoch(
-    console: Console, row: Mapping[str, Any], epochs: int, left: float, quantities: Sequence[Quantity] = LABELLED
-) -> None:
+def show_epoch(console: Console, row: Mapping[str, Any], epochs: int, left: float, quantities: Sequence[Quantity]) -> None:
     """Print the figures of an epoch.
 
     Args:
@@ -39,6 +37,6 @@ def show_epoch(
     """
     figures = f"epoch {row['epoch']:4d}/{epochs}  loss {row['loss']:.4g}"
     if "valid_loss" in row:
-        figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row, quantities=quantities)}"
+        figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row, quantities, 'valid_')}"
     rest = f"lr {row['learning_rate']:.2g}  {duration(left)} left"
     console.progress(figures, after=rest, always=row["epoch"] == epochs)

@@ -25,7 +25,7 @@ from equipot.training.beginning import Beginning, Trained, device_count
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.console import errors_text
 from equipot.training.descent import Descent
-from equipot.training.errors import evaluate_sets, write_json
+from equipot.training.errors import evaluate_sets, predicted_quantities, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.loss import Loss
@@ -265,9 +265,10 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
         f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']}; compilations of the training step: "
         f"{len(run.watch.shapes)}, {facts['padding']} padding)"
     )
+    rows = predicted_quantities(potential)
     for name in () if base is None else tables:
         assert base is not None
-        run.console.say(f"{name}: base: {errors_text(base.before[name], '')}; after: {errors_text(tables[name], '')}")
+        run.console.say(f"{name}: base: {errors_text(base.before[name], rows)}; after: {errors_text(tables[name], rows)}")
     if text and base is None:
         run.console.say(text)
     run.console.say(f"report: {run.out / 'report.md'}")
