@@ -76,7 +76,7 @@ _SPELLINGS = {
     "length": {"å": "Å", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "a": "Å", "bohr": "bohr", "bohrs": "bohr", "a0": "bohr",
                "a.u.": "bohr", "au": "bohr", "nm": "nm", "nanometer": "nm", "pm": "pm"},
     "force": {"a.u.": "Hartree/bohr", "au": "Hartree/bohr"},
-    "stress": {name.lower(): name for name in PRESSURE},
+    "stress": {name.lower(): name for name in PRESSURE} | dict.fromkeys(("a.u.", "au"), "Hartree/bohr^3"),
 }  # fmt: skip
 """Spellings of units in files, in lower case, for units whose capitals do not matter (meV is not MeV)."""
 

@@ -34,6 +34,8 @@ class Comment(NamedTuple):
     """Bare words in the order of the line."""
     repeated: tuple[str, ...]
     """Keys that the line states again with another value; ``values`` holds the last."""
+    following: dict[str, str]
+    """Bare word right after the value of a key, as in ``energy=-1.5 Hartree``, by key and without brackets or commas."""
 
     def after(self, *names: str) -> str | None:
         """Return the text of the number after one of the words (in lower case, matched in any case), or None."""
@@ -53,16 +55,20 @@ def parse(text: str) -> Comment:
             key that controls the reading.
     """
     values: dict[str, Any] = {}
-    words, repeated = [], []
+    words, repeated, following = [], [], {}
+    before = None
     for key, value in ((match[1], match[2]) for match in _ENTRY.finditer(text)):
         if value is None:
             words.append(key)
+            if before is not None:
+                following[before] = key.strip("()[]{},;")
+            before = None
         else:
             key, value = _unquoted(key), _unquoted(value)
             key = _SPELLED.get(key.lower(), key)
             if values.get(key, value) != value and not np.array_equal(_value(values[key]), _value(value)):
                 repeated.append(key)
-            values[key] = value
+            values[key], before = value, key
     for key in repeated:
         if key in _SPELLED.values():
             raise ValueError(f"{key} is stated twice, with different values; leave one of them out")
@@ -73,7 +79,7 @@ def parse(text: str) -> Comment:
         values["Lattice"] = _lattice(values["Lattice"])
     else:
         _no_other_cell(values)
-    return Comment(values, tuple(words), tuple(repeated))
+    return Comment(values, tuple(words), tuple(repeated), following)
 
 
 def _unquoted(text: str) -> str:

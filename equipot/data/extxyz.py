@@ -16,7 +16,11 @@ from equipot.data.comment import is_boolean
 SUFFIXES = (".xyz", ".extxyz")
 OPENERS: Mapping[str, Callable[..., IO[str]]] = {".gz": gzip.open, ".xz": lzma.open}
 CP2K = (("i", "time", "E"), ("i", "E"))
-"""Keys of the comment line in CP2K's file of positions, of a trajectory and of an optimisation."""
+"""First keys of the comment line in CP2K's file of positions, of a trajectory and of an optimisation."""
+CP2K_EXTENDED = ("Step", "Time", "Energy")
+"""Keys of the comment line in CP2K's extended XYZ, besides those that ``GEOMETRY`` lists."""
+GEOMETRY = ("Lattice", "Properties", "pbc")
+"""Keys that control the reading of a frame."""
 TENSORS = ("stress", "virial")
 """Keys whose values ASE accepts as nine numbers only."""
 
@@ -81,8 +85,17 @@ class Parsed(NamedTuple):
 
     @property
     def of_cp2k(self) -> bool:
-        """Whether the frame is from CP2K's file of positions, with the energy in Hartree and without a cell."""
-        return tuple(self.comment.values) in CP2K
+        """Whether the frame is from CP2K's file of positions, with the energy ``E`` in Hartree and, unless added, no cell."""
+        return any(self._keys[: len(first)] == first for first in CP2K)
+
+    @property
+    def of_cp2k_extended(self) -> bool:
+        """Whether the frame has the entries of CP2K's extended XYZ, with ``Energy`` in Hartree."""
+        return self._keys == CP2K_EXTENDED
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(key for key in self.comment.values if key not in GEOMETRY)
 
 
 def parse(chunk: Chunk, path: Path) -> Parsed:

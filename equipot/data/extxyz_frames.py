@@ -6,7 +6,7 @@ from pathlib import Path
 
 from equipot.data import extxyz, stated
 from equipot.data.converged import SCF_CONVERGED
-from equipot.data.keys import Keys, Units
+from equipot.data.keys import SWITCHED_OFF, Keys, Units
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames
 from equipot.structure import ELECTRONS, Structure
@@ -30,7 +30,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     for chunk in chunks[wanted]:
         source = f"{label}, frame {chunk.frame}"
         parsed = extxyz.parse(chunk, path)
-        frames.append(frame(parsed.atoms, source, keys, _units_of(parsed, source, units)))
+        frames.append(frame(parsed.atoms, source, keys, _units_of(parsed, source, keys, units)))
         repeated += [(source, key) for key in parsed.comment.repeated]
     if not frames:
         raise ValueError(no_frames(label, index, len(chunks)))
@@ -41,24 +41,31 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     return [structure(f, chosen, keys, units) for f in frames]
 
 
-def _units_of(parsed: extxyz.Parsed, source: str, units: Units) -> dict[str, str]:
-    """Return the units that a frame does not state but that follow from its program: Hartree in CP2K's file of positions.
+def _units_of(parsed: extxyz.Parsed, source: str, keys: Keys, units: Units) -> list[tuple[str, str]]:
+    """List the units that stand beside the entries of a frame or follow from its program, with the name of an entry or label.
 
     Raises:
-        ValueError: positions of CP2K, which lack the cell, without an energy unit in the config; a charge without ``=``.
+        ValueError: positions of CP2K, which lack the cell, or energies of CP2K's extended XYZ, without an energy unit in the
+            config; a charge without ``=``.
     """
-    charge = parsed.comment.after("charge")
+    comment = parsed.comment
+    charge = comment.after("charge")
     if charge is not None and float(charge) and "charge" not in parsed.atoms.info:
         raise ValueError(f"{source}: 'charge {charge}' in the comment is no entry; write charge={charge}, or take it out")
-    if not parsed.of_cp2k:
-        return {}
-    if units.energy is None:
+    beside = stated.of_words(comment)
+    told = bool(beside) or any(map(stated.is_unit, comment.values))
+    if parsed.of_cp2k and units.energy is None and not {"Lattice", "pbc"} & comment.values.keys():
         raise ValueError(
             f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write "
             'Lattice="..." (pbc="F F F" for an open cluster) and energy=... in eV into the comment line instead of E = ..., '
             "or, to evaluate or train on an open cluster, set units.energy (data.units.energy in training) to Hartree"
         )
-    return {"energy": "Hartree"}
+    if parsed.of_cp2k_extended and units.energy is None and not told and keys.named("energy") != SWITCHED_OFF:
+        raise ValueError(
+            f"{source}: has the entries Step, Time and Energy as CP2K writes them, in Hartree; write energy_unit=Hartree or "
+            "energy_unit=eV into the comment line, or set units.energy (data.units.energy in training)"
+        )
+    return [("E", "Hartree")] if parsed.of_cp2k and not told else beside
 
 
 def _first(path: Path, stop: int) -> list[extxyz.Chunk]:

@@ -30,17 +30,17 @@ class Frame(NamedTuple):
     """Values per atom by name: columns and calculator results."""
     source: str
     units: Mapping[str, str]
-    """Units that the file states, by quantity or by the name of an entry."""
+    """Units that the file states, by label or by the name of an entry, see ``stated.joined``."""
 
 
-def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None = None) -> Frame:
+def frame(atoms: Any, source: str, keys: Keys, units: Iterable[tuple[str, str]] = ()) -> Frame:
     """Sort the values that ASE stores in ``info``, ``arrays`` or a calculator into values per frame and values per atom.
 
     SchNetPack and others keep forces in the ``data`` of a database row: entries with a common name and the shape of a label per
     atom, or with the name from the config, become columns.
 
     Args:
-        units: units that the file states outside of the frame.
+        units: units that the file states outside of the entries of the frame, with the names to which they belong.
     """
     entries = {key: value for key, value in atoms.info.items() if key not in ("key_value_pairs", "data")}
     for nested in ("key_value_pairs", "data"):
@@ -56,7 +56,7 @@ def frame(atoms: Any, source: str, keys: Keys, units: Mapping[str, str] | None =
         # A calculator's stress is in ASE's order, whatever the files of the config have.
         value = voigt_6_to_full_3x3_stress(value) if key == "stress" and np.shape(value) == (6,) else value
         (columns if key in (*per_atom, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
-    return Frame(atoms, entries, columns, source, {**(units or {}), **stated.of_comment(entries)})
+    return Frame(atoms, entries, columns, source, stated.joined([*units, *stated.of_entries(entries)]))
 
 
 def _rank(name: str, known: Sequence[str]) -> int | None:

@@ -140,7 +140,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
         raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
     images = formats.read_images(path, types)
     numbers = range(len(images.atoms))[wanted]
-    frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units) for k in numbers]
+    frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units.items()) for k in numbers]
     if not frames:
         raise ValueError(no_frames(str(path), index, len(images.atoms)))
     chosen = choose(frames, keys, str(path))

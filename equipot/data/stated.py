@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from equipot import units as unit
+from equipot.data.comment import Comment
+from equipot.data.keys import KNOWN, Units
 from equipot.quantities import Quantity
 
-if TYPE_CHECKING:
-    from equipot.data.keys import Units
-
-_KEY = re.compile(r"(?:(.*?)[-_ ]?)units?\Z", re.IGNORECASE)
+# A unit cell is no unit: ase.spacegroup notes unit_cell="conventional".
+_KEY = re.compile(
+    r"(?:(.*?)[-_ .]?units?|units?(?![-_ .]?cells?\Z)(?:[-_ .](?:of[-_ .])?(.+)|((?-i:[A-Z]).*)))\Z", re.IGNORECASE
+)
+_ASSIGNED = re.compile(r"""['"]?([A-Za-z]\w*)['"]?\s*[:=]\s*['"]?([^\s,;'"]+)['"]?""")
 _NAMES = {
     "energy": ("energy", "energies", "e"),
     "forces": ("forces", "force", "f"),
@@ -21,8 +24,14 @@ _NAMES = {
     "virial": ("virial", "virials"),
     "length": ("length", "distance", "position", "positions", "pos", "cell", "lattice", "coordinate", "coordinates", "coord"),
 }
-"""Words before ``unit`` in the keys of a comment, by quantity."""
+"""Words before or after ``unit`` in the keys of a comment, by quantity."""
 _KINDS = {"energy": "energy", "forces": "force", "stress": "stress", "virial": "energy", "length": "length"}
+_ALL = ""
+"""Name under which a system of units is stated, or a text that is not understood, for all quantities."""
+_ATOMIC = "a.u."
+_ATOMIC_NAMES = ("a.u.", "au", "atomic", "atomic units", "atomic_units")
+_OTHER_ENERGIES = ("mev", "kev", "kj", "kcal", "cal", "erg", "cm-1", "cm^-1", "mha", "mhartree", "mry")
+"""Units of energies, in lower case, that are recognised but not converted."""
 
 
 def is_unit(key: str) -> bool:
@@ -30,19 +39,103 @@ def is_unit(key: str) -> bool:
     return _KEY.match(key) is not None
 
 
-def of_comment(entries: Mapping[str, Any]) -> dict[str, str]:
-    """Return stated units by quantity, from entries such as ``energy-unit=hartree``, ``force_units=kcal/mol/Ang`` or
-    ``units=eV``."""
-    found = {}
+def of_entries(entries: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the units that entries state, such as ``energy-unit=hartree``, ``unit_forces=kcal/mol/Ang``, ``units=eV`` or
+    ``units="energy: hartree"``; each with the label, or the name of the entry, to which it belongs."""
+    found, present = [], {key.lower() for key in entries}
     for key, value in entries.items():
         match = _KEY.match(key)
-        if not match or not isinstance(value, str):
+        if not match:
             continue
-        name = (match[1] or "").lower()
-        quantity = next((label for label, names in _NAMES.items() if name in names), match[1] or "energy")
-        if match[1] or unit.spelled(value, "energy"):
-            found[quantity] = value
+        name = match[1] or match[2] or match[3]
+        if name:
+            found.append((name if name.lower() in present else _label(name), str(value)))
+        elif isinstance(value, Mapping):
+            found += [(_label(str(of)), str(text)) for of, text in value.items()]
+        elif isinstance(value, str):
+            found += _of_all(value)
     return found
+
+
+def _label(name: str) -> str:
+    """Return the label that a name stands for, else the name itself."""
+    known = lambda label: (*_NAMES[label], *(common.lower() for common in KNOWN.get(label, ())))
+    return next((label for label in _NAMES if name.lower() in known(label)), name)
+
+
+def _of_all(text: str) -> list[tuple[str, str]]:
+    """List the units in the text of an entry ``units``: assignments, such as ``energy: eV``, or units, such as ``eV Å``."""
+    text = text.strip("{}() ")
+    assigned = [(_label(match[1]), match[2]) for match in _ASSIGNED.finditer(text)]
+    if assigned and not _ASSIGNED.sub("", text).strip(" ,;"):
+        return assigned
+    words = re.split(r"[\s,;]+", text)
+    labels = [next((label for label, kind in _KINDS.items() if unit.spelled(word, kind)), _ALL) for word in words]
+    clear = _ALL not in labels and len(set(labels)) == len(labels) and not any(word.lower() in _ATOMIC_NAMES for word in words)
+    return list(zip(labels, words, strict=True)) if clear else [(_ALL, text)]
+
+
+def of_words(comment: Comment) -> list[tuple[str, str]]:
+    """List the units that bare words of a comment state: ``energy=-1.5 Hartree`` and ``units: Hartree``."""
+    after = [(key, word) for key, word in comment.following.items() if _is_unit_word(word)]
+    pairs = zip(comment.words, comment.words[1:], strict=False)
+    said = {word[:-1]: following for word, following in pairs if word.endswith(":") and is_unit(word[:-1])}
+    return [*after, *of_entries(said)]
+
+
+def _is_unit_word(word: str) -> bool:
+    """Whether a bare word is the unit of a value before it; words of one letter are not."""
+    if len(word) < 2:
+        return False
+    known = any(unit.spelled(word, kind) for kind in ("energy", "force", "stress")) or unit.parsed(word, (0, 1, 1))
+    return bool(known) or word.lower() in _OTHER_ENERGIES
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Collect units by the name to which they belong, in lower case; two different units of one name become no known unit."""
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        name = name.lower()
+        held = found.get(name, text)
+        found[name] = held if held == text or _alike(held, text) else f"{held} and {text}"
+    return found
+
+
+def _text(stated: Mapping[str, str], label: str, names: Sequence[str]) -> str | None:
+    """Return the unit that a file states of a label whose entry has one of the names, or None.
+
+    A unit of the entry itself counts before one of the label, one in the name, as in ``energy_Ha``, and one of all quantities.
+    """
+    atomic = lambda text: text.lower() in _ATOMIC_NAMES
+    for key in (*names, label):
+        if (text := stated.get(key.lower())) is not None:
+            return _ATOMIC if atomic(text) else text
+    ending = re.search(r"[-_ (\[]([^-_ ()\[\]]+)[)\]]?\Z", names[0]) if label in _KINDS else None
+    if ending and unit.spelled(ending[1], _KINDS[label]):
+        return ending[1]
+    return _ATOMIC if label != "length" and atomic(stated.get(_ALL, "")) else None
+
+
+def _check_all(given: Units, stated: Mapping[str, str], source: str) -> None:
+    """Check that units which a file states for all quantities together are understood.
+
+    Raises:
+        ValueError: they are not, or are atomic units, which says nothing certain of the positions.
+    """
+    text = stated.get(_ALL)
+    if text is None:
+        return
+    atomic = text.lower() in _ATOMIC_NAMES
+    if atomic and given.length is None and "length" not in stated:
+        raise ValueError(
+            f"{source}: states the units {text!r}, but positions may be in Å all the same; write length_unit=bohr or "
+            "length_unit=Å beside it, or set units.length (data.units.length in training)"
+        )
+    if not atomic and None in (given.energy, given.length):
+        raise ValueError(
+            f"{source}: states the units {text!r}, which are not understood; write energy_unit=..., forces_unit=... and "
+            "length_unit=... into the file instead, or set units.energy and units.length (data.units in training)"
+        )
 
 
 def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], source: str) -> dict[str, float]:
@@ -50,7 +143,7 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
 
     Args:
         given: units from the config.
-        stated: units from the file, by quantity or by the name of the entry.
+        stated: units from the file, by label or by the name of an entry, see ``joined``.
         chosen: names of the labels in the file.
         source: file and frame, for messages.
 
@@ -58,9 +151,10 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
         ValueError: the file states a unit that differs from the config, an unknown unit, or a unit of energies but not of
             forces.
     """
+    _check_all(given, stated, source)
     found: dict[str, str] = {}
     for quantity, kind in _KINDS.items():
-        text = stated.get(chosen.get(quantity, quantity), stated.get(quantity))
+        text = _text(stated, quantity, [chosen.get(quantity, quantity)])
         if text is None or (quantity != "length" and quantity not in chosen):
             continue
         own = getattr(given, quantity, None)
@@ -111,11 +205,9 @@ def further_factors(
         if name not in known:
             there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
             raise ValueError(f"data.units.others.{name}: no such quantity is read; {there}")
-    texts = {name.lower(): text for name, text in stated.items()}
     result = {}
     for row in rows:
-        names = (chosen.get(row.name, row.name), row.name, *row.keys)
-        text = next((texts[name.lower()] for name in names if name.lower() in texts), None)
+        text = _text(stated, row.name, (chosen.get(row.name, row.name), row.name, *row.keys))
         energy, length, _ = row.dimension
         powers = {"energy": energy, "length": length}
         result[row] = factors["energy"] ** energy * factors["length"] ** length
@@ -123,7 +215,8 @@ def further_factors(
             result[row] = _further(row, given.others.get(row.name), text if row.name in chosen else None, source)
             continue
         # The unit of the energy is that of every energy in a file, as of the virial, but says nothing certain of derived units.
-        open_ones = [name for name, power in powers.items() if power and name in stated and getattr(given, name) is None]
+        told = [name for name, power in powers.items() if power and _text(stated, name, [chosen.get(name, name)]) is not None]
+        open_ones = [name for name in told if getattr(given, name) is None]
         if row.name in chosen and open_ones and result[row] != 1.0 and row.dimension not in ((1, 0, 0), (0, 1, 0)):
             what = f"{source}: states the unit of its {open_ones[0]}, but not that of its {row.name}"
             raise ValueError(f"{what}; set data.units.others.{row.name}, such as {row.unit}")
@@ -149,6 +242,12 @@ def _further(row: Quantity, own: str | None, text: str | None, source: str) -> f
         what = f"{source}: states the unit {text!r} of its {row.name}, which is unknown"
         raise ValueError(f"{what}; convert it to {example}, or set {setting} to a unit such as {example}")
     return 1.0 if found is None else found
+
+
+def _alike(a: str, b: str) -> bool:
+    """Whether two texts are spellings of one unit."""
+    spelled = [(unit.spelled(a, kind), unit.spelled(b, kind), kind) for kind in _KINDS.values()]
+    return any(one is not None and other is not None and _same(one, other, kind) for one, other, kind in spelled)
 
 
 def _same(a: str, b: str, kind: str) -> bool:

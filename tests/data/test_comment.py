@@ -173,10 +173,113 @@ def test_the_order_of_six_numbers_can_be_stated(put):
         read(put(f'{LATTICE} stress="1 2 3 4 5 6 7 8 9"'))
 
 
-@pytest.mark.parametrize("key", ["energy-unit", "energy_unit", "Energy_Units", "units", "unit"])
-@pytest.mark.parametrize("spelling", ["hartree", "Hartree", "Ha", "a.u."])
+KEYS = ["energy-unit", "energy_unit", "Energy_Units", "energyUnit", "units", "unit", "unit_energy", "units-energy",
+        "unitEnergy", "unit_of_energy", "total_energy_unit"]  # fmt: skip
+"""Spellings of an entry that states the unit of the energy."""
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("spelling", ["hartree", "Hartree", "Ha", "kcal/mol"])
 def test_the_unit_that_a_comment_states_is_used(put, key, spelling):
-    assert read(put(f"{key}={spelling} energy=-1.5"))[0].energy == pytest.approx(-1.5 * hartree)
+    size = kcal_per_mol if spelling == "kcal/mol" else hartree
+    assert read(put(f"{key}={spelling} energy=-1.5"))[0].energy == pytest.approx(-1.5 * size, rel=1e-12)
+
+
+FORCES = "Properties=species:S:1:pos:R:3:forces:R:3"
+PER_BOHR = hartree / bohr
+
+
+@pytest.mark.parametrize(
+    ("stated", "energy", "forces", "length"),
+    [
+        ("energy=-1.5 unit_energy=hartree unit_forces=hartree/bohr", hartree, PER_BOHR, 1),
+        ("energy=-1.5 Hartree unitForces=au", hartree, PER_BOHR, 1),
+        ("energy=-1.5 [kcal/mol], force_units=kcal/mol/Ang", kcal_per_mol, kcal_per_mol, 1),
+        ("energy=-1.5 eV", 1, 1, 1),
+        ("energy=-1.5 step 7", 1, 1, 1),
+        ("energy=-1.5 a frame", 1, 1, 1),
+        ("REF_energy=-1.5 Ha forces_unit=eV/Å", hartree, 1, 1),
+        ('units="energy: hartree, forces: eV/Å" energy=-1.5', hartree, 1, 1),
+        ('units="energy=hartree forces=hartree/bohr length=bohr" energy=-1.5', hartree, PER_BOHR, bohr),
+        ("units={'energy': 'kcal/mol', 'forces': 'kcal/mol/Å'} energy=-1.5", kcal_per_mol, kcal_per_mol, 1),
+        ('units="_JSON {\\"energy\\": \\"Ha\\", \\"forces\\": \\"Ha/bohr\\"}" energy=-1.5', hartree, PER_BOHR, 1),
+        ('units="eV Å" energy=-1.5', 1, 1, 1),
+        ("units=Ha,Å,Ha/bohr energy=-1.5", hartree, PER_BOHR, 1),
+        ("units=atomic length_unit=bohr energy=-1.5", hartree, PER_BOHR, bohr),
+        ("unit=a.u. length_unit=Å energy=-1.5", hartree, PER_BOHR, 1),
+        ("units: Hartree energy=-1.5 forces_unit: Ha/bohr", hartree, PER_BOHR, 1),
+        ("energy=-1.5 Hartree energy_unit=Ha forces_unit=eV/Å", hartree, 1, 1),
+        ("energy=-1.5 energy_unit=eV time_unit=fs", 1, 1, 1),
+        ("energy=-1.5 unit_cell=conventional", 1, 1, 1),
+    ],
+)
+def test_units_in_every_form_are_used(put, stated, energy, forces, length):
+    [s] = read(put(f"{FORCES} {stated}", forces=True))
+    assert s.energy == pytest.approx(-1.5 * energy, rel=1e-12) and s.forces[0, 0] == pytest.approx(0.1 * forces, rel=1e-12)
+    assert s.positions[1, 2] == pytest.approx(0.75 * length, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("units=atomic", r"states the units 'atomic', but positions .* write length_unit=bohr or length_unit=Å"),
+        ("units=au", r"states the units 'au', but positions .*, or set units.length \(data.units.length in training\)"),
+        (
+            "units=metal",
+            "states the units 'metal', which are not understood; write energy_unit=..., forces_unit=... and length_",
+        ),
+        ('units="energy hartree"', "states the units 'energy hartree', which are not understood"),
+        ("units=bohr", "states the unit of its length, bohr, but not that of its forces"),
+        ("unit_energy=furlong", "states the unit 'furlong' of its energy, which is unknown"),
+        ("energy_unit=T", "states the unit 'True' of its energy, which is unknown"),
+        ("unit_energy=hartree energy_unit=eV", "states the unit 'hartree and eV' of its energy, which is unknown"),
+        ("units=eV unit_energy=Ha", "states the unit 'eV and Ha' of its energy, which is unknown"),
+        ("units='energy: hartree'", "states the unit of its energy, Hartree, but not that of its forces"),
+    ],
+)
+def test_units_that_are_not_understood_are_refused(put, stated, expected):
+    with pytest.raises(ValueError, match=f"frame 0: {expected}"):
+        read(put(f"{FORCES} {stated} energy=-1.5", forces=True))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("Hartree", "states the unit of its energy, Hartree, but not that of its forces"),
+        ("cm-1", "states the unit 'cm-1' of its energy, which is unknown"),
+        ("MeV", "states the unit 'MeV' of its energy, which is unknown"),
+        ("GPa", "states the unit 'GPa' of its energy, which is unknown"),
+        ("eV energy_unit=Hartree", "states the unit 'eV and Hartree' of its energy, which is unknown"),
+    ],
+)
+def test_a_unit_after_a_value_is_not_overlooked(put, word, expected):
+    with pytest.raises(ValueError, match=f"frame 0: {expected}"):
+        read(put(f"{FORCES} energy=-1.5 {word}", forces=True))
+
+
+def test_units_of_all_quantities_are_overruled_by_the_config(put):
+    [s] = read(put(f"{FORCES} energy=-1.5 units=real", forces=True), units=Units("kcal/mol", "Å"))
+    assert s.energy == pytest.approx(-1.5 * kcal_per_mol) and s.forces[0, 0] == pytest.approx(0.1 * kcal_per_mol)
+    [s] = read(put(f"{FORCES} energy=-1.5 units=atomic", forces=True), units=Units(length="bohr"))
+    assert s.energy == pytest.approx(-1.5 * hartree) and s.positions[1, 2] == pytest.approx(0.75 * bohr)
+
+
+def test_units_after_a_stress_and_of_further_quantities(put):
+    text = f'{LATTICE} energy=-1 stress="1 2 3 4 5 6" GPa dipole="0 0 2" Debye'
+    [s] = read(put(text), quantities=(DIPOLE,))
+    np.testing.assert_allclose(s.stress, TENSOR * GPa, rtol=1e-12)
+    np.testing.assert_allclose(s.labels[DIPOLE], [0, 0, 2 * debye], rtol=1e-12)
+    text = f'{LATTICE} energy=-1 stress="1 2 3 4 5 6" dipole="0 0 2" units=atomic length_unit=Å'
+    [s] = read(put(text), quantities=(DIPOLE,))
+    np.testing.assert_allclose(s.stress, TENSOR * hartree / bohr**3, rtol=1e-12)
+    np.testing.assert_allclose(s.labels[DIPOLE], [0, 0, 2 * bohr], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["energy_Ha", "energy(Ha)", "energy[hartree]", "dft-energy-au"])
+def test_the_unit_in_a_name_is_used(put, name):
+    assert read(put(f"{name}=-1.5"), Keys(energy=name))[0].energy == pytest.approx(-1.5 * hartree, rel=1e-12)
+    with pytest.raises(ValueError, match="of its energy, but data.units.energy is 'eV'"):
+        read(put(f"{name}=-1.5"), Keys(energy=name), Units("eV"))
 
 
 def test_units_of_every_label_can_be_stated(put):
@@ -255,6 +358,34 @@ def test_positions_of_cp2k_are_neither_in_ev_nor_known_to_be_open(put):
     with pytest.raises(ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"):
         read(path)
     assert read(path, units=Units("Hartree"))[0].energy == pytest.approx(-17.1643871 * hartree)
+
+
+@pytest.mark.parametrize("more", [", a = 5", " step 7", ", Temp = 300.0"])
+def test_positions_of_cp2k_with_further_fields(put, more):
+    path = put(f"i = 3, time = 1.5, E = -17.0{more}")
+    with pytest.raises(ValueError, match="frame 0: looks like positions that CP2K wrote, with energies in Hartree and without"):
+        read(path)
+    assert read(path, units=Units("Hartree"))[0].energy == pytest.approx(-17 * hartree, rel=1e-12)
+
+
+def test_positions_of_cp2k_with_a_cell_are_in_hartree(put):
+    [s] = read(put(f"i = 3, time = 1.5, E = -17.0, {LATTICE}"))
+    assert s.energy == pytest.approx(-17 * hartree, rel=1e-12) and s.cell[0, 0] == 4
+    assert read(put(f"i = 3, time = 1.5, E = -17.0, energy_unit=eV {LATTICE}"))[0].energy == -17
+    assert read(put(f"i = 3, time = 1.5, E = -17.0, energy=-17.0 {LATTICE}"), Keys(energy="energy"))[0].energy == -17
+    with pytest.raises(ValueError, match="states the unit 'Hartree' of its energy, but data.units.energy is 'eV'"):
+        read(put(f"i = 3, time = 1.5, E = -17.0, {LATTICE}"), units=Units("eV"))
+
+
+def test_energies_of_extended_xyz_from_cp2k_are_a_question(put):
+    line = f'{LATTICE} Properties=species:S:1:pos:R:3 pbc="T T T" Step=20 Time=10.000 Energy=-17.5'
+    with pytest.raises(
+        ValueError, match="has the entries Step, Time and Energy as CP2K writes them, in Hartree; write energy_u"
+    ):
+        read(put(line))
+    for path, units in [(put(line), Units("Hartree")), (put(f"{line} energy_unit=Hartree", name="stated.xyz"), Units())]:
+        assert read(path, units=units)[0].energy == pytest.approx(-17.5 * hartree, rel=1e-12)
+    assert read_one(str(put(line))).cell[0, 0] == 4
 
 
 def test_positions_of_cp2k_that_say_they_are_open_are_a_start(put):
