@@ -1,4 +1,5 @@
-"""Available memory: of an accelerator from its own statistics, of the host from Linux and its control groups."""
+"""Available memory, of an accelerator from its own statistics and of the host from Linux and its control groups; and the
+memory that a compiled program needs."""
 
 from __future__ import annotations
 
@@ -18,6 +19,12 @@ def available(device: jax.Device) -> int | None:
     if "bytes_limit" not in found:
         return None
     return max(0, found["bytes_limit"] - found.get("bytes_in_use", 0))
+
+
+def needed(compiled: jax.stages.Compiled) -> int:
+    """Return the bytes that a program needs on each device besides its arguments; 0 if XLA does not report them."""
+    said = compiled.memory_analysis()
+    return 0 if said is None else said.temp_size_in_bytes + max(0, said.output_size_in_bytes - said.alias_size_in_bytes)
 
 
 def available_on_host(root: Path = ROOT) -> int | None:

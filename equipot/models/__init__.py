@@ -12,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array
 
+from equipot import memory
 from equipot.data.batch import pad
 from equipot.graph import HEADS, Graph
 from equipot.metadata import Metadata
@@ -53,6 +54,9 @@ def fresh(
         scale: Factor of the network's output (eV), one number or one for each element of the term.
         shift: Constant added to each atom's energy (eV), one number or one for each element of the term.
         avg_num_neighbors: Mean number of neighbours of an atom in the training set.
+
+    Raises:
+        ValueError: one call of the term with the graph does not fit into memory.
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
@@ -63,10 +67,37 @@ def fresh(
         return {**variables, "constants": with_statistics(variables.get("constants", {}), given)}
 
     # It runs once, and XLA takes seconds to optimise as many random numbers as a network has parameters.
-    variables = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})(key, graph, geometry)
+    first = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})
+    variables = call_in_room(first, term, key, graph, geometry)
     # Constants computed from the activations of the network need all other constants.
-    variables |= jax.jit(partial(measure, term))(variables, graph, geometry)
+    variables |= call_in_room(jax.jit(partial(measure, term)), term, variables, graph, geometry)
     return Potential(term, variables, metadata).astype("float32")
+
+
+def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: Geometry) -> Any:
+    """Compile a function of (``first``, graph, geometry), and call it if it fits into memory.
+
+    Args:
+        function: Jitted function that calls the term.
+        term: Term, for the message.
+        first: First argument of the function.
+        graph: Graph on the device.
+        geometry: Geometry of the graph.
+
+    Raises:
+        ValueError: the call does not fit into the memory that is free on the default device.
+    """
+    compiled = function.lower(first, graph, geometry).compile()
+    (device,) = graph.positions.devices()
+    needed, available = memory.needed(compiled), memory.available(device)
+    if available is not None and needed > available:
+        atoms, slots = graph.neighbors.shape
+        raise ValueError(
+            f"cutoff {cutoff_of(term):g} Å: the constants of {type(term).__name__} are computed from {atoms} atoms with up to "
+            f"{slots} neighbours each, which needs about {needed / 2**30:.3g} GiB, but {available / 2**30:.3g} GiB are free; "
+            "a shorter cutoff or fewer channels take less"
+        )
+    return compiled(first, graph, geometry)
 
 
 def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from equipot.training.config import FineTune, TrainConfig
 
 EXAMPLES = 8
 """Number of training frames, spread over the set, from which the normalisation of a fresh network is computed."""
+EXAMPLE_PAIRS = 2**20
+"""Number of pairs beyond which fewer frames are taken."""
 
 
 def from_scratch(config: TrainConfig) -> Beginning:
@@ -120,8 +122,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
     """
     term = term_of(config)
     stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies)
-    some = np.unique(np.linspace(0, len(frames) - 1, EXAMPLES).astype(int))
-    graph = pad([frames.structures[int(k)] for k in some], cutoff_of(term))
+    graph = pad([frames.structures[k] for k in example_frames(frames.sizes)], cutoff_of(term))
     metadata = Metadata(
         atomic_energies=energy_table(dataset.atomic_energies),
         training_data=sha256,
@@ -142,3 +143,17 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         avg_num_neighbors=stats.avg_num_neighbors,
     )
     return potential.astype(config.dtype)
+
+
+def example_frames(sizes: np.ndarray) -> list[int]:
+    """Choose the frames from which the normalisation of a fresh network is computed: ``EXAMPLES`` spread over the set, fewer
+    where they would be padded to more than ``EXAMPLE_PAIRS`` pairs, at least one.
+
+    Args:
+        sizes: (frames, 2) atoms and slots of each frame.
+    """
+    for count in range(EXAMPLES, 0, -1):
+        some = np.unique(np.linspace(0, len(sizes) - 1, count).astype(int))
+        if sizes[some, 0].sum() * sizes[some, 1].max() <= EXAMPLE_PAIRS:
+            break
+    return some.tolist()

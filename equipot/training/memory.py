@@ -57,5 +57,6 @@ def check_step(key: str, run: TrainingRun, step: CompiledStep, state: Any, loade
     raise ValueError(
         f"training.{key} {loader.batch_size}: a step of {shape.atoms} atoms with up to {shape.slots} neighbours each needs "
         f"about {needed / GIB:.3g} GiB, but {available / GIB:.3g} GiB are free; {fits}; a cutoff below "
-        f"{loader.frames.cutoff:g} Å, fewer channels or float32 take less"
+        f"{loader.frames.cutoff:g} Å (of a crystal, {loader.frames.cutoff * np.cbrt(available / needed):.1f} Å), fewer channels or "
+        "float32 take less"
     )

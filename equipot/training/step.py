@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from equipot import memory
 from equipot.data.batch import Batch
 from equipot.potential import Potential, evaluate
 from equipot.quantities import Quantity
@@ -109,8 +110,7 @@ class CompiledStep:
         """
         compiled = self.function.lower(state, self.variables, batch, *self.factors).compile()
         self.ahead[batch.graph.neighbors.shape] = compiled
-        said = compiled.memory_analysis()
-        return 0 if said is None else said.temp_size_in_bytes + max(0, said.output_size_in_bytes - said.alias_size_in_bytes)
+        return memory.needed(compiled)
 
 
 def make_train_step(

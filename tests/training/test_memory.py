@@ -2,10 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 import tiny
 
 from equipot import memory
+from equipot.training.from_scratch import EXAMPLE_PAIRS, EXAMPLES, example_frames
 from equipot.training.step import CompiledStep
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
@@ -32,7 +34,7 @@ def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypa
 
 def test_validation_is_looked_at_too(tmp_path, monkeypatch):
     settings = {"epochs": 1, "batch_size": 1, "valid_batch_size": 4, "devices": 1}
-    monkeypatch.setattr(memory, "available", lambda device: 1)
+    monkeypatch.setattr(memory, "available", lambda device: 10_000)
     with pytest.raises(ValueError, match=r"not even a training\.batch_size of 1"):
         tiny.run(tmp_path / "run", settings)
     sizes = {}
@@ -45,3 +47,20 @@ def test_validation_is_looked_at_too(tmp_path, monkeypatch):
         monkeypatch.setattr(memory, "available", lambda device: sizes[0])
         with pytest.raises(ValueError, match=r"training\.valid_batch_size 4"):
             tiny.run(tmp_path / "valid", settings)
+
+
+def test_the_constants_of_a_network_are_looked_at_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 0)
+    complaint = r"cutoff \S+ Å: the constants of \w+ are computed from \d+ atoms with up to \d+ neighbours each, which needs"
+    with pytest.raises(ValueError, match=complaint):
+        tiny.run(tmp_path / "run", {"epochs": 1, "batch_size": 1, "devices": 1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_frames_are_taken_for_constants_where_there_are_many_pairs():
+    few, many, huge = np.full((30, 2), 50), np.full((30, 2), 600), np.full((3, 2), 10**5)
+    assert len(example_frames(few)) == EXAMPLES
+    assert example_frames(few)[-1] == 29
+    assert 1 < len(example_frames(many)) < EXAMPLES
+    assert len(example_frames(many)) * 600 * 600 <= EXAMPLE_PAIRS
+    assert example_frames(huge) == [0]
