@@ -161,6 +161,25 @@ def test_a_stored_row_of_the_table_that_has_changed_since(frames, tmp_path):
         assert labels[ENERGY] == 1.5 and labels[DIPOLE].tolist() == [1.0, 2.0, 3.0] and len(labels) == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: [row | {"colour": "red"} for row in rows], "energy has the unknown field 'colour'"),
+        (lambda rows: [{k: v for k, v in row.items() if k != "per"} for row in rows], "missing 1 required .* 'per'"),
+        (lambda rows: [row | {"scale": -1.0} for row in rows], r"energy: scale -1.0 must be positive"),
+        (lambda rows: [row["name"] for row in rows], ""),
+    ],
+    ids=["unknown field", "missing field", "wrong value", "no rows"],
+)
+def test_stored_rows_that_cannot_be_read(frames, tmp_path, change, reason):
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(tmp_path / "a.h5", frames[:2])
+    with h5py.File(path, "a") as file:
+        file.attrs["quantities"] = json.dumps(change(json.loads(file.attrs["quantities"])))
+    with pytest.raises(ValueError, match=rf"a.h5: the quantities of its labels cannot be read \(.*{reason}.*; update equipot"):
+        read(path)
+
+
 def test_trained_reported_plotted_and_predicted(file, tmp_path):
     whole = config.build(
         TrainConfig,

@@ -48,7 +48,8 @@ class Comment(NamedTuple):
 def parse(text: str) -> Comment:
     """Parse the comment line of an extended XYZ frame.
 
-    The keys ``Lattice``, ``Properties`` and ``pbc`` are recognised in any case.
+    The keys ``Lattice``, ``Properties`` and ``pbc`` are recognised in any case. Without ``pbc``, directions whose lattice
+    vector is zero are open.
 
     Raises:
         ValueError: a lattice that is not nine numbers, a cell under another name than ``Lattice``, or two different values of a
@@ -77,6 +78,9 @@ def parse(text: str) -> Comment:
         values["Properties"] = _properties(values["Properties"])
     if "Lattice" in values:
         values["Lattice"] = _lattice(values["Lattice"])
+        given = values["Lattice"].any(axis=0).tolist()
+        if not all(given):
+            values.setdefault("pbc", given)
     else:
         _no_other_cell(values)
     return Comment(values, tuple(words), tuple(repeated), following)

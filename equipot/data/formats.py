@@ -16,15 +16,6 @@ from equipot.data.converged import SCF_CONVERGED, unconverged
 
 DATABASES = (".db", ".json")
 """Suffixes of ASE's databases, whose labels may have any name and unit."""
-TYPED = ("lammps-dump-text", "lammps-dump-binary", "lammps-data", "netcdftrajectory")
-"""Formats that may hold numbers of atom types in place of elements."""
-WITHOUT_ENERGY = ("lammps-dump-text", "lammps-dump-binary")
-"""Formats for which ASE adds an energy of zero to the forces."""
-OTHER_UNITS = {
-    "qbox": "Qbox writes atomic units, which ASE takes for eV and Å",
-    "cp2k-dcd": "a DCD file does not say which elements its atoms are",
-}
-"""Formats that ASE reads with wrong units or elements, and the reason."""
 PROGRAMS = {
     "CP2K|": "CP2K",
     "Psi4: An Open-Source": "Psi4",
@@ -40,6 +31,20 @@ REMEDY = (
     "convert it to extended XYZ: number of atoms, a line with Lattice=\"...\" where it is periodic and energy=..., "
     "then element, position and force of each atom, in eV and Å"
 )  # fmt: skip
+_BINARY = (
+    "a binary dump of LAMMPS is not read; let LAMMPS write text, `dump 1 all custom 100 run.lammpstrj id type element x y z "
+    "fx fy fz` and `dump_modify 1 element Si O`, or convert the file with binary2txt, which comes with LAMMPS"
+)
+REFUSED = {
+    "qbox": f"Qbox writes atomic units, which ASE takes for eV and Å; {REMEDY}",
+    "cp2k-dcd": f"a DCD file does not say which elements its atoms are; {REMEDY}",
+    "netcdftrajectory": "a NetCDF trajectory does not say which elements its atoms are; convert it with its topology (with "
+    "cpptraj or MDAnalysis) to PDB or extended XYZ, or let LAMMPS write a text dump with a column `element`",
+    lammps.BINARY_DUMP: _BINARY,
+    "bin": _BINARY,
+}
+"""Formats that ASE reads with wrong units or elements or not at all: the reason and a remedy. ``bin`` is a suffix that ASE does
+not know, and that of older binary dumps."""
 
 
 class Images(NamedTuple):
@@ -67,20 +72,20 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         lammps.no_types(path, types)
         return _database(path)
     try:
-        kind = lammps.DATA if lammps.is_data(path) else ase.io.formats.filetype(str(path))
+        kind = lammps.kind_of(path) or ase.io.formats.filetype(str(path))
     except Exception as error:
         raise ValueError(_unreadable(path, error)) from None
+    if kind in REFUSED:
+        raise ValueError(f"{path}: {REFUSED[kind]}")
     options = lammps.options(path, kind, types)
     try:
         images: Any = ase.io.read(path, ":", format=kind, **options, do_not_split_by_at_sign=True)
     except Exception as error:
         # Every format has its own exceptions; the user needs the file and the reason.
         raise ValueError(_unreadable(path, error)) from None
-    if kind in OTHER_UNITS:
-        raise ValueError(f"{path}: {OTHER_UNITS[kind]}; {REMEDY}")
     if not images:
         raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
-    if kind in TYPED:
+    if kind in (lammps.DUMP, lammps.DATA):
         lammps.name_elements(path, kind, images, types)
     else:
         lammps.no_types(path, types)
@@ -125,7 +130,8 @@ def _remove_inventions(atoms: Any, kind: str, path: Path) -> None:
     Raises:
         ValueError: the energy is an enthalpy under pressure.
     """
-    if kind in WITHOUT_ENERGY and atoms.calc is not None:
+    # ASE adds an energy of zero to the forces of a dump.
+    if kind == lammps.DUMP and atoms.calc is not None:
         atoms.calc.results.pop("energy", None)
     if kind == "res" and atoms.calc is not None and atoms.info.get("pressure"):
         raise ValueError(

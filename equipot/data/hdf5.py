@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,7 +80,7 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
 
 
 def _append(file: Any, block: list[Structure]) -> None:
-    rows = _rows(file.attrs["quantities"])
+    rows = _rows(file.attrs["quantities"], file.filename)
     rows += [row for row in _present(block) if row not in rows]
     file.attrs["quantities"] = json.dumps([asdict(row) for row in rows])
     columns = {
@@ -110,12 +110,25 @@ def _entries(s: Structure) -> dict[str, Any]:
     return dict(s.info) | ({CONSTRAINTS: s.constraints} if s.constraints else {})
 
 
-def _rows(text: str) -> list[Quantity]:
-    """Parse the quantities of a file, in the order of their columns."""
-    rows: list[dict[str, Any]] = json.loads(text)
-    for row in rows:
-        row.update({name: tuple(value) for name, value in row.items() if isinstance(value, list)})
-    return [Quantity(**row) for row in rows]
+def _rows(text: str, path: str | Path) -> list[Quantity]:
+    """Parse the quantities of a file, in the order of their columns.
+
+    Raises:
+        ValueError: a row with a field that ``Quantity`` does not have, without one that it needs, or with a wrong value.
+    """
+    known = {f.name for f in fields(Quantity)}
+    try:
+        rows: list[dict[str, Any]] = json.loads(text)
+        for row in rows:
+            row.update({name: tuple(value) for name, value in row.items() if isinstance(value, list)})
+            if unknown := sorted(row.keys() - known):
+                raise ValueError(f"{row.get('name')} has the unknown field {unknown[0]!r}")
+        return [Quantity(**row) for row in rows]
+    except (TypeError, ValueError, AttributeError) as error:
+        what = f"{path}: the quantities of its labels cannot be read ({error})"
+        raise ValueError(
+            f"{what}; update equipot if a newer version wrote the file, or write it again from its source"
+        ) from None
 
 
 def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
@@ -181,8 +194,8 @@ class HDF5Dataset(Sequence):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, cut short, or written by a newer version; a label whose shape or unit is not that of
-            its quantity.
+        ValueError: a file of another kind, cut short, or written by a newer version; a label whose quantity cannot be read, or
+            whose shape or unit is not that of its quantity.
     """
 
     def __init__(self, path: str | Path, quantities: Sequence[Quantity] = (), ignored: Collection[str] = ()) -> None:
@@ -199,7 +212,7 @@ class HDF5Dataset(Sequence):
                 version = attributes["version"]
                 raise ValueError(f"{self.path}: has format version {version}, newer than {VERSION}; update equipot")
             self._version = int(attributes["version"])
-            rows = list(LABELLED) if self._version == 1 else _rows(attributes["quantities"])
+            rows = list(LABELLED) if self._version == 1 else _rows(attributes["quantities"], self.path)
             self._offsets = self._file["offsets"][:]
             self._atoms, self._frames, self._info = (self._file[name] for name in ("atoms", "frames", "info"))
         except (OSError, KeyError) as error:

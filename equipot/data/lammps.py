@@ -18,6 +18,8 @@ DUMP = "lammps-dump-text"
 """ASE's name of the format of a dump."""
 DATA = "lammps-data"
 """ASE's name of the format of a data file."""
+BINARY_DUMP = "lammps-dump-binary"
+"""ASE's name of the format of a binary dump."""
 HEAD = 50_000
 """Bytes at the beginning of a file that are searched for the header of a data file."""
 MASS_TOLERANCE = 0.1
@@ -39,7 +41,18 @@ def element_of(mass: float) -> int | None:
     return near.pop() if len(near) == 1 else None
 
 
-def is_data(path: Path) -> bool:
+def kind_of(path: Path) -> str | None:
+    """Return ASE's name of the format of a data file or a binary dump, which ASE does not know by its content; else None."""
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(path), "rb") as stream:
+        # The mark stands behind a whole number of 64 bits.
+        if stream.read(12)[8:] == b"DUMP":
+            return BINARY_DUMP
+    return DATA if _is_data(path) else None
+
+
+def _is_data(path: Path) -> bool:
     """Whether a file of any name has the header and the section Atoms of a data file."""
     from ase.io.formats import open_with_compression
 
@@ -79,7 +92,7 @@ def no_types(path: Path | str, types: Sequence[str]) -> None:
 
 
 def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
-    """Set the elements of the frames of a dump, and check that any other format does not hold numbers of types.
+    """Set the elements of the frames of a dump; those of a data file are known from ``options``.
 
     Args:
         images: ``ase.Atoms`` of all frames, changed in place; frames of a dump with a column of masses get these masses.
@@ -89,10 +102,10 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
     """
     if kind == DATA:
         return
-    style, columns = _dump_header(path) if kind == DUMP else (None, [])
+    style, columns = _dump_header(path)
     if "element" in columns:
         return
-    if "mass" not in columns and (not types or kind != DUMP):
+    if "mass" not in columns and not types:
         highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
         example = _example(highest)
         remedy = f"name them in types (data.types in training), such as {example}, or dump a column `element`"

@@ -132,6 +132,21 @@ def test_a_lattice_in_any_case_is_periodic_unless_said_otherwise(put, key):
     assert read(put(f'{cell} PBC="T F T" energy=-1.0'))[0].pbc.tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("lattice", "pbc"),
+    [
+        ("0 0 0 0 0 0 0 0 0", [False, False, False]),
+        ("0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0 0.0", [False, False, False]),
+        ("5 0 0 0 5 0 0 0 0", [True, True, False]),
+        ("0 0 0 0 0 0 0 0 5", [False, False, True]),
+        ("5 0 0 5 5 0 0 0 5", [True, True, True]),
+    ],
+)
+def test_directions_without_a_lattice_vector_are_open(put, lattice, pbc):
+    assert read(put(f'Lattice="{lattice}" energy=-1'))[0].pbc.tolist() == pbc
+    assert read(put(f'lattice="{lattice}" pbc="F F T" energy=-1'))[0].pbc.tolist() == [False, False, True]
+
+
 def test_the_format_of_nep(put):
     text = 'LATTICE="4 0 0 0 5 0 0 0 6" ENERGY=-1.5 VIRIAL="1 0 0 0 2 0 0 0 3" PROPERTIES=SPECIES:S:1:POS:R:3:FORCE:R:3'
     [s] = read(put(text, forces=True))

@@ -86,6 +86,29 @@ def test_units_that_a_dump_states(dump):
     np.testing.assert_allclose(s.forces[0, 0], 0.5 * kcal_per_mol, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        (
+            "run.lammpstrj",
+            b"\xf6" + b"\xff" * 7 + b"DUMPCUSTOM" + bytes(40),
+            "a binary dump of LAMMPS is not read; let LAMMPS write",
+        ),
+        ("run.bin", bytes(80), r"a binary dump .* `dump_modify 1 element Si O`, or convert the file with binary2txt"),
+        (
+            "run.nc",
+            b"CDF\x02" + bytes(80),
+            r"a NetCDF trajectory does not say which elements .* \(with cpptraj or MDAnalysis\) to",
+        ),
+    ],
+)
+@pytest.mark.parametrize("types", [(), ("Si", "O")])
+def test_formats_without_elements_are_refused_with_what_helps(tmp_path, name, content, expected, types):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: {expected}"):
+        read(tmp_path / name, types=types)
+
+
 DATA = """\
 LAMMPS data{units}
 
