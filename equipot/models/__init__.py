@@ -88,7 +88,7 @@ def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: 
         ValueError: the call does not fit into the memory that is free on the default device.
     """
     compiled = function.lower(first, graph, geometry).compile()
-    device = min(jax.tree.leaves(first)[0].devices(), key=lambda device: device.id)
+    (device,) = jnp.zeros(()).devices()
     needed, available = memory.needed(compiled), memory.available(device)
     if available is not None and needed > available:
         atoms, slots = graph.neighbors.shape
