@@ -18,7 +18,7 @@ from equipot import config, units
 from equipot.data.checks.frames import check
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.keys import Keys
-from equipot.data.read import read
+from equipot.data.read import read, read_one
 from equipot.finetune import fine_tune
 from equipot.potential import Atomic, Term
 from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, further, ordered
@@ -159,6 +159,19 @@ def test_a_stored_row_of_the_table_that_has_changed_since(frames, tmp_path):
     for quantities in ((), (DIPOLE,)):
         labels = read(path, quantities=quantities)[1].labels
         assert labels[ENERGY] == 1.5 and labels[DIPOLE].tolist() == [1.0, 2.0, 3.0] and len(labels) == 2
+
+
+def test_a_geometry_is_read_whatever_its_labels_are(frames, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = write_hdf5(tmp_path / "a.h5", [frames[0].replace(labels={ENERGY: 1.5, DIPOLE: [1.0, 2.0, 3.0]})])
+    assert read_one(str(path)).labels == {}
+    with h5py.File(path, "a") as file:
+        rows = json.loads(file.attrs["quantities"])
+        file.attrs["quantities"] = json.dumps([row | {"unit": "furlong"} for row in rows])
+    with pytest.raises(ValueError, match="holds .* per graph, .* unit furlong"):
+        read(path)
+    one = read_one(str(path))
+    assert one.labels == {} and one.positions.tolist() == frames[0].positions.tolist()
 
 
 @pytest.mark.parametrize(

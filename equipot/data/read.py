@@ -23,7 +23,7 @@ from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_isolated_atom, isolated_energies
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import LABELLED, TABLE, Quantity
 from equipot.structure import Structure
 
 __all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
@@ -108,6 +108,8 @@ def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) ->
     if is_hdf5(path):
         lammps.no_types(path, types)
         off = [label for label, name in keys.names().items() if name == SWITCHED_OFF]
+        # A reader of geometries has no keys to switch off labels that do not fit the table.
+        off += [row.name for row in TABLE] if keys == UNLABELLED else []
         frames = _fixed(HDF5Dataset(path, keys.rows, off), str(path), keys, units)
         return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
@@ -169,7 +171,7 @@ def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Struct
         index, source = str(default), f"{source}@{default}"
     if ":" in index:
         raise ValueError(f"{source}: @{index} is not one frame; name one, such as {path}@0")
-    return read(source, UNLABELLED, types=types, unconverged="keep")[0]
+    return _read(source, UNLABELLED, Units(), types)[0].without_labels()
 
 
 def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Dataset:
