@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from equipot.data.config import DataConfig
+from equipot.models.network import Network
 from equipot.potential import Term
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
@@ -161,3 +162,18 @@ class TrainConfig:
         for name in ("replay", "forget"):
             if getattr(self.data, name):
                 raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
+        _check_heads(self.model, tuple(self.data.heads))
+
+
+def _check_heads(term: Term, heads: Sequence[str]) -> None:
+    """Check that a term to train from random parameters can have the heads of the data.
+
+    Raises:
+        ValueError: it cannot, or has others.
+    """
+    if isinstance(term, Network) and term.heads not in ((), heads):
+        given = list(term.heads)
+        raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
+    if heads and not isinstance(term, Network):
+        kind = type(term).__name__
+        raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")

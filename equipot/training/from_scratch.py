@@ -69,21 +69,9 @@ def load_levels(config: TrainConfig) -> Dataset:
 
 
 def with_heads(config: TrainConfig) -> TrainConfig:
-    """Return the config with the heads of the data as the heads of the model.
-
-    Raises:
-        ValueError: the model cannot have heads, or has other heads.
-    """
+    """Return the config with the heads of the data as the heads of the model."""
     term, heads = term_of(config), tuple(config.data.heads)
-    kind = type(term).__name__
-    if not isinstance(term, Network):
-        if heads:
-            raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")
-        return config
-    if term.heads not in ((), heads):
-        given = list(term.heads)
-        raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
-    return dataclasses.replace(config, model=term.clone(heads=heads))
+    return dataclasses.replace(config, model=term.clone(heads=heads)) if isinstance(term, Network) else config
 
 
 def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:

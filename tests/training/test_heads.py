@@ -190,9 +190,27 @@ def test_configs_that_make_no_sense(data, model, complaint):
         config.build(TrainConfig, {"data": data, "model": model})
 
 
-def test_models_without_heads(files, tmp_path):
+def test_models_without_heads(files):
     data = config.build(DataConfig, {"heads": files})
     with pytest.raises(ValueError, match="data.heads: Tiny has no heads"):
-        train(TrainConfig(data, tiny.Tiny(3.5)), tmp_path)
+        TrainConfig(data, tiny.Tiny(3.5))
     with pytest.raises(ValueError, match=r"model.heads \['a'\] are not those of data.heads, \['low', 'high'\]; leave"):
-        train(TrainConfig(data, TERM.clone(heads=("a",))), tmp_path)
+        TrainConfig(data, TERM.clone(heads=("a",)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (["model: {kind: ZBL, cutoff: 4}", "data: {heads: {a: {train: x}}}"], "y:2: .*data.heads: ZBL has no heads"),
+        (["seed: 1", "data: {train: x}", "model: {kind: MACE, heads: [a]}"], r"y:[23]: .*model.heads \['a'\] are not those"),
+        (
+            ["data:", "  heads:", "    a: {train: x, valid: -1, max_force: -2}", "model: {kind: MACE}"],
+            "y:3: data.heads.a: max_f",
+        ),
+        (["model: {kind: MACE}", "data: {heads: {a: {train: x, colour: red}}}"], "y:2: data.heads.a.colour: Labelled has no"),
+    ],
+)
+def test_errors_of_heads_name_the_line(tmp_path, lines, complaint):
+    (tmp_path / "y").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=complaint):
+        config.load(tmp_path / "y", TrainConfig)
