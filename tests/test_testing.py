@@ -39,6 +39,24 @@ class Cut(LennardJones):
         return Atomic(0.5 * jnp.sum(jnp.where(inside, 1 / squared, 0), axis=-1))
 
 
+class Stepped(LennardJones):
+    """Two atoms of copper gain energy where they come closer than 2.5 Å."""
+
+    def __call__(self, graph, vectors):
+        energy = super().__call__(graph, vectors).energy
+        copper = (graph.numbers == 29)[:, None] & (graph.numbers[graph.neighbors] == 29) & graph.slot_mask
+        return Atomic(energy - 0.01 * jnp.sum(copper & (jnp.sum(vectors**2, axis=-1) < 6.25), axis=1))
+
+
+class Bent(LennardJones):
+    """The energy of a pair has a corner at 3 Å."""
+
+    def __call__(self, graph, vectors):
+        energy = super().__call__(graph, vectors).energy
+        within = jnp.maximum(9.0 - jnp.sum(vectors**2, axis=-1), 0)
+        return Atomic(energy + 0.01 * jnp.sum(jnp.where(graph.slot_mask, within, 0), axis=1))
+
+
 class Mean(LennardJones):
     """The energy is divided by the number of atoms in the batch."""
 
@@ -111,10 +129,12 @@ class Charged(LennardJones):
         return Atomic(jnp.where(graph.node_mask, energy + graph.charge[0], 0))
 
 
-def broken(term):
-    """Names of the laws that a term breaks."""
+def broken(term, among=None):
+    """Names of the laws, of all or of those in ``among``, that a term breaks."""
     found = set()
     for case in laws.cases(term):
+        if among is not None and case.law.name not in among - found:
+            continue
         try:
             case()
         except AssertionError:
@@ -128,6 +148,8 @@ def broken(term):
         (Tilted, {"rotation", "reflection"}),
         (Leaking, {"without jit"}),
         (Cut, {"smooth at the cutoff"}),
+        (Stepped, {"smooth inside the cutoff"}),
+        (Bent, {"smooth inside the cutoff"}),
         (Mean, {"two far copies", "repeated cell", "padding and batching"}),
         (Handed, {"reflection", "translation and permutation"}),
         (Frozen, {"forces", "stress", "Hessian"}),
@@ -136,7 +158,7 @@ def broken(term):
     ],
 )
 def test_a_fault_breaks_its_laws(kind, expected):
-    assert expected <= broken(Subject(kind(**SIZE), vanishes=2))
+    assert broken(Subject(kind(**SIZE), vanishes=2), expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,7 +173,7 @@ def test_a_fault_breaks_its_laws(kind, expected):
     ids=["batch", "jump", "double", "rows", "order"],
 )
 def test_a_fault_of_a_further_quantity_breaks_its_law(row, values, law):
-    assert law in broken(Subject(provider(row, values), vanishes=2))
+    assert broken(Subject(provider(row, values), vanishes=2), {law})
 
 
 def test_sound_quantities_break_no_law():

@@ -37,6 +37,10 @@ MOLECULE = structure(
     source="molecule",
 )  # fmt: skip
 DIMER = structure([8, 6], [[0, 0, 0], [0.3, 0.4, 1.1]], source="dimer")
+CLUSTER = structure(
+    [1, 6, 8, 29, 29], [[0, 0, 0], [1.05, 0.2, 0.1], [0.4, 1.2, -0.3], [-0.5, 0.5, 1.4], [1.0, -0.9, 1.1]], source="cluster"
+)
+"""All elements, at ten different distances."""
 
 SYSTEMS = (
     structure([29], [[0.1, 0.2, 0.3]], 1.75 * (np.ones((3, 3)) - np.eye(3)), True, "one-atom fcc"),
