@@ -8,13 +8,14 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 
+from equipot.data import bundled
 from equipot.data.checks.frames import check
 from equipot.data.checks.pair_fit import fit
 from equipot.data.checks.report import DataError
 from equipot.data.checks.work import work
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data
-from equipot.quantities import ENERGY, STRESS
+from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 from equipot.units import GPa, hartree, kcal_per_mol
 
@@ -332,12 +333,50 @@ def test_forces_that_were_never_calculated_are_named_and_hide_no_stress(crystals
     [found] = check({"train": still}).problems
     assert (found.kind, found.severity, found.where) == ("force_zero", "warning", "cu.xyz")
     assert "set data.keys.forces to none" in str(found) and "data.checks.force_zero: skip" in str(found)
-    assert not check({"train": [*still[:-1], crystals[-1].replace(stress=None)]}).problems
     both = everywhere(still, lambda f: {"stress": np.zeros((3, 3))})
     assert "cu.xyz: every stress is zero; set data.keys.stress to none" in message(both)
     assert "every stress is zero" in message(everywhere(both, lambda f: {"forces": None}))
     skipped = load_data(DataConfig(str(write(still)), valid=0, checks={"force_zero": "skip"}), 0)
     assert not skipped.report.warnings
+
+
+def test_single_frames_without_forces_or_stress_are_named(crystals):
+    found = lambda frames: [(p.kind, p.severity, p.where) for p in check({"train": frames}).problems]
+    one = replaced(crystals, 5, forces=0 * crystals[5].forces)
+    assert found(one) == [("force_zero", "warning", "cu.xyz, frame 5")]
+    [problem] = check({"train": one}).problems
+    assert "unlike in other frames of the file" in problem.what and "forces_weight=0" in problem.remedy
+    most = [*everywhere(crystals[:-1], lambda f: {"forces": 0 * f.forces, "stress": None}), crystals[-1].replace(stress=None)]
+    assert found(most) == [("force_zero", "warning", f.source) for f in most[:-1]]
+    one = replaced(crystals, 5, stress=0 * crystals[5].stress)
+    assert found(one) == [("stress_zero", "warning", "cu.xyz, frame 5")]
+    idle = replaced(crystals, 5, forces=0 * crystals[5].forces, label_weights={FORCES: 0.0})
+    assert not found(idle)
+
+
+@pytest.mark.parametrize("name", ["Cu", "Si", "NaCl", "Mg"])
+def test_forces_that_are_zero_by_symmetry_beside_others_are_right(crystals, name):
+    lattice = {"NaCl": {"crystalstructure": "rocksalt", "a": 5.64}, "Si": {"a": 5.43, "cubic": True}}.get(name, {})
+    atoms = bulk(name, **lattice) * (2, 2, 2)
+    still = Structure.from_ase(atoms).replace(source="cu.xyz, frame 99", energy=-30.0, forces=np.zeros((len(atoms), 3)))
+    far = Structure(
+        [1, 1], [[0, 0, 0], [9.0, 0, 0]], labels={ENERGY: 0.0, FORCES: np.zeros((2, 3))}, source="cu.xyz, frame 100"
+    )
+    assert not [p for p in check({"train": [*crystals, still, far]}).problems if p.kind == "force_zero"]
+    moved = still.replace(positions=np.round(still.positions, 3))
+    assert not [p for p in check({"train": [*crystals, moved]}).problems if p.kind == "force_zero"]
+    moved = still.replace(positions=still.positions + np.random.default_rng(0).normal(0, 0.05, still.positions.shape))
+    assert [p.where for p in check({"train": [*crystals, moved]}).problems if p.kind == "force_zero"] == ["cu.xyz, frame 99"]
+
+
+def test_forces_as_large_as_those_of_a_molecule_in_kcal_are_a_warning():
+    frames = bundled.load("ethanol/train")[:40]
+    assert not [p for p in check({"train": frames}).problems if p.kind == "force_size"]
+    # Frames of a colder run: the unit is no longer beyond doubt.
+    cold = everywhere(frames, lambda f: {"forces": f.forces * 0.7 / rms(f.forces) / kcal_per_mol})
+    [found] = [p for p in check({"train": cold}).problems if p.kind == "force_size"]
+    assert found.severity == "warning" and "typically 16.1 eV/Å" in found.what
+    assert "if they are in kcal/mol/Å, set data.units.forces to that" in found.remedy
 
 
 def test_the_force_on_the_only_atom_of_a_cell_is_zero_by_symmetry():

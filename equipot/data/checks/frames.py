@@ -38,6 +38,9 @@ LEAST_ZEROS = 4
 """Smallest number of frames whose stresses of zero are an error."""
 ZERO_STRESS = 1e-12
 """Largest stress component (eV/Å^3) that counts as zero."""
+BALANCED = 0.01
+"""Largest ratio of the sum of vectors to the neighbours of an atom to the sum of their lengths where forces may be zero by
+symmetry; a random displacement by 0.01 Å gives about as much."""
 
 
 def check(
@@ -67,10 +70,10 @@ def check(
             problems += _frame(s, max_force)
             found, nearest = _distances(s, cutoff, min_distance)
             problems += [*found, *_duplicate(counted.change(s), name, seen)]
-            rows.append(_row(s, nearest))
+            rows.append(_row(s, nearest, cutoff))
         problems += [*_labels(rows), *_lengths(rows), *_outliers(rows), *_states(rows, needs)]
         fresh = {file: places for file, places in _files(rows).items() if file not in judged}
-        problems += [*_zeros(rows, fresh), *magnitudes(counted, fresh), *consistency(counted, fresh)]
+        problems += [*_zeros(rows, fresh), *_single_zeros(rows), *magnitudes(counted, fresh), *consistency(counted, fresh)]
         judged |= fresh.keys()
         if name == "train":
             known = _elements(rows)
@@ -106,9 +109,11 @@ class Row(NamedTuple):
     """Frame weight, or 0 if all labels have weight zero."""
     zero: Mapping[Quantity, bool]
     """Whether all forces and all stress components are zero, where these labels can be anything else and have a weight."""
+    balanced: bool
+    """Whether forces that are all zero may be so by symmetry, see ``_balanced``; True for other forces."""
 
 
-def _row(s: Structure, nearest: float) -> Row:
+def _row(s: Structure, nearest: float, cutoff: float) -> Row:
     z, n = np.unique(s.numbers, return_counts=True)
     counts = dict(zip(z.tolist(), n.tolist(), strict=True))
     energy, state = s.labels[ENERGY] if s.weight_of(ENERGY) else np.nan, {"charge": s.charge, "spin": s.spin}
@@ -118,7 +123,25 @@ def _row(s: Structure, nearest: float) -> Row:
         zero[FORCES] = not np.any(s.labels[FORCES])
     if s.weight_of(STRESS):
         zero[STRESS] = bool(np.all(np.abs(s.labels[STRESS]) <= ZERO_STRESS))
-    return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight, zero)
+    balanced = not zero.get(FORCES) or _balanced(s, cutoff)
+    return Row(s.name, frozenset(s.labels), counts, energy, nearest, state, s.geometry_weight, zero, balanced)
+
+
+def _balanced(s: Structure, cutoff: float) -> bool:
+    """Whether the vectors to the neighbours of each atom add up to zero, with weights (1 - r/cutoff)^2 / r^8.
+
+    They do so where forces vanish by symmetry. The weights count the nearest neighbours most. True for frames with invalid
+    positions or cell.
+    """
+    if not (np.all(np.isfinite(s.positions)) and np.all(np.isfinite(s.cell))) or (s.pbc.any() and _flat(s)):
+        return True
+    edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
+    vectors = s.positions[edges.neighbors] + edges.shifts @ s.cell - s.positions[edges.centers]
+    r = np.linalg.norm(vectors, axis=1)
+    weights = (1 - r / cutoff) ** 2 / np.maximum(r, SAME_PLACE) ** 8
+    total, most = np.zeros((len(s), 3)), np.bincount(edges.centers, weights * r, len(s))
+    np.add.at(total, edges.centers, weights[:, None] * vectors)
+    return bool(np.all(np.linalg.norm(total, axis=1) <= BALANCED * most))
 
 
 def _elements(rows: Sequence[Row]) -> set[int]:
@@ -276,6 +299,25 @@ def _zeros(rows: Sequence[Row], files: Mapping[str, Sequence[int]]) -> Iterator[
         if len(stresses) >= LEAST_ZEROS and all(stresses):
             remedy = "set data.keys.stress to none: it was not calculated"
             yield Problem(ERROR, "stress_zero", file, "every stress is zero", remedy)
+
+
+def _single_zeros(rows: Sequence[Row]) -> Iterator[Problem]:
+    """Find frames among others of a file whose forces or stresses are all zero, although they cannot be so by symmetry."""
+    what = "every {} is exactly zero, unlike in other frames of the file{}"
+    remedy = "look whether it was calculated; if it was not, remove the label, or state {}_weight=0"
+    for places in _files(rows).values():
+        labelled = {label: [k for k in places if label in rows[k].zero] for label in (FORCES, STRESS)}
+        zero = {label: [k for k in held if rows[k].zero[label]] for label, held in labelled.items()}
+        if len(zero[FORCES]) < len(labelled[FORCES]):
+            why = ", though its atoms do not lie symmetrically"
+            for k in zero[FORCES]:
+                if not rows[k].balanced:
+                    yield Problem(WARNING, "force_zero", rows[k].name, what.format("force", why), remedy.format("forces"))
+        if len(labelled[STRESS]) - len(zero[STRESS]) >= LEAST_ZEROS:
+            for k in zero[STRESS]:
+                yield Problem(
+                    WARNING, "stress_zero", rows[k].name, what.format("stress component", ""), remedy.format("stress")
+                )
 
 
 def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:

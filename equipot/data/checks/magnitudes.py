@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from equipot import quantities, units
-from equipot.data.checks.report import ERROR, Problem
+from equipot.data.checks.report import ERROR, WARNING, Problem
 from equipot.structure import Structure
 
 SAMPLE = 200
@@ -18,6 +18,8 @@ ENERGY = 1.6
 """Largest ratio of a total energy to the sum of these energies; relativity and bonds add less."""
 FORCE = 20.0
 """Largest typical force component of bonded matter, eV/Å."""
+HOT = 10.0
+"""Typical force component (eV/Å) beyond which only shocked or very hot matter has forces; a molecule at 500 K has about 1."""
 STRESS = 100.0
 """Largest typical stress component, eV/Å^3; 16 TPa."""
 TYPICAL = {"forces": 1.0, "stress": 0.03}
@@ -40,7 +42,7 @@ def magnitudes(structures: Sequence[Structure], files: Mapping[str, Sequence[int
         chosen = np.random.Generator(np.random.PCG64(0)).permutation(rows)[:SAMPLE]
         sample = [structures[int(k)] for k in chosen]
         yield from _energies(file, sample)
-        yield from _typical(file, sample, "forces", FORCE, "eV/Å", "force_size")
+        yield from _typical(file, sample, "forces", FORCE, "eV/Å", "force_size", HOT)
         yield from _typical(file, sample, "stress", STRESS, "eV/Å^3", "stress_size")
 
 
@@ -58,17 +60,23 @@ def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
     yield Problem(ERROR, "energy_size", worst.name, what, _remedy("energy", fitting[:1]))
 
 
-def _typical(file: str, sample: Sequence[Structure], label: str, limit: float, unit: str, kind: str) -> Iterator[Problem]:
-    """Find forces or stresses whose typical size is beyond a limit."""
+def _typical(
+    file: str, sample: Sequence[Structure], label: str, limit: float, unit: str, kind: str, unusual: float = np.inf
+) -> Iterator[Problem]:
+    """Find forces or stresses whose typical size is beyond a limit, which is an error, or beyond what is usual, a warning."""
     held = [value for s in sample if (value := getattr(s, label)) is not None and np.all(np.isfinite(value))]
     sizes = [float(np.sqrt(np.mean(value**2))) for value in held if value.any()]
-    if not sizes or np.median(sizes) < limit:
+    if not sizes or np.median(sizes) < min(limit, unusual):
         return
     size = float(np.median(sizes))
     far = {name: abs(np.log(size * factor / TYPICAL[label])) for name, factor in UNITS[label].items()}
     near = [name for name in sorted(far, key=lambda name: far[name]) if far[name] < min(far.values()) + 0.5]
-    what = f"components of the {label} are typically {size:.3g} {unit}, beyond what bonded matter has ({limit:g})"
-    yield Problem(ERROR, kind, file, what, _remedy(label, near))
+    what = f"components of the {label} are typically {size:.3g} {unit}, beyond what"
+    if size >= limit:
+        yield Problem(ERROR, kind, file, f"{what} bonded matter has ({limit:g})", _remedy(label, near))
+    else:
+        remedy = f"if they are in {' or '.join(near)}, set data.units.{label} to that, and look at the energies, too"
+        yield Problem(WARNING, kind, file, f"{what} any but very hot or dense matter has ({unusual:g})", remedy)
 
 
 def _remedy(label: str, near: Sequence[str]) -> str:
