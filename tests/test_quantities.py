@@ -99,7 +99,9 @@ def test_read(frames):
         for row, value in s.labels.items():
             np.testing.assert_allclose(value, labels[row.name], atol=1e-7)
     named = read(frames[0].source.split(",")[0], Keys(others={"moment": "none"}), quantities=(SPREAD, MOMENT))
-    with pytest.raises(ValueError, match="data.keys.others.momnt: no such quantity is read; choose from moment, moment_weight"):
+    with pytest.raises(
+        ValueError, match=r"\(data.keys.others.momnt in training\): no such quantity is read; choose from moment, moment_weight"
+    ):
         read(frames[0].source.split(",")[0], Keys(others={"momnt": "dipole"}), quantities=(SPREAD, MOMENT))
     assert MOMENT not in named[0].labels and SPREAD in named[0].labels
 
@@ -144,7 +146,9 @@ def test_stored_labels_are_read_under_the_row_of_the_reader(frames, tmp_path):
         (replace(MOMENT, dimension=(0, 0, 0)), "unit e Å", r"dimensions \(0, 1, 1\) and \(0, 0, 0\)"),
         (replace(MOMENT, unit="furlong"), "unit e Å", "unit furlong"),
     ):
-        with pytest.raises(ValueError, match=rf"a.h5: holds moment .*{held}.* but .*{wanted}.*data.keys.others.moment: none"):
+        with pytest.raises(
+            ValueError, match=rf"a.h5: holds moment .*{held}.* but .*{wanted}.*data.keys.others.moment in training\) to none"
+        ):
             read(path, quantities=(other,))
         off = read(path, Keys(others={"moment": "none"}), quantities=(other, SPREAD))[0]
         assert set(off.labels) == {ENERGY, FORCES, SPREAD}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from equipot.data import extxyz, stated
 from equipot.data.converged import SCF_CONVERGED
-from equipot.data.keys import SWITCHED_OFF, Keys, Units
+from equipot.data.keys import SWITCHED_OFF, Keys, Units, setting
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames
 from equipot.structure import ELECTRONS, Structure
@@ -58,12 +58,12 @@ def _units_of(parsed: extxyz.Parsed, source: str, keys: Keys, units: Units) -> l
         raise ValueError(
             f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write "
             'Lattice="..." (pbc="F F F" for an open cluster) and energy=... in eV into the comment line instead of E = ..., '
-            "or, to evaluate or train on an open cluster, set units.energy (data.units.energy in training) to Hartree"
+            f"or, to evaluate or train on an open cluster, set {setting('units.energy')} to Hartree"
         )
     if parsed.of_cp2k_extended and units.energy is None and not told and keys.named("energy") != SWITCHED_OFF:
         raise ValueError(
             f"{source}: has the entries Step, Time and Energy as CP2K writes them, in Hartree; write energy_unit=Hartree or "
-            "energy_unit=eV into the comment line, or set units.energy (data.units.energy in training)"
+            f"energy_unit=eV into the comment line, or set {setting('units.energy')}"
         )
     return [("E", "Hartree")] if parsed.of_cp2k and not told else beside
 

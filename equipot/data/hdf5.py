@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipot import units
+from equipot.data.keys import setting
 from equipot.data.split import Subset
 from equipot.files import replacing
 from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, TABLE, Quantity, ordered
@@ -177,10 +178,11 @@ def _matched(columns: Quantity, known: Mapping[str, Quantity], path: Path) -> St
     if factor is not None and alike:
         return Stored(columns, row, factor)
     inside, wanted = (f"per {one.per}, shape {one.shape}, unit {one.unit or 'none'}" for one in (columns, row))
+    key = setting(f"keys.{row.name}" if row in LABELLED else f"keys.others.{row.name}")
     dimensions = "" if columns.dimension == row.dimension else f" (dimensions {columns.dimension} and {row.dimension})"
     raise ValueError(
         f"{path}: holds {row.name} {inside}, but {wanted} is to be read{dimensions}; write the file again from its source, or "
-        f"leave the label out: data.keys.{'' if row in LABELLED else 'others.'}{row.name}: none"
+        f"leave the label out: set {key} to none"
     )
 
 

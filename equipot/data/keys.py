@@ -12,6 +12,11 @@ COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 """Components of a symmetric tensor in Voigt's order."""
 
 
+def setting(name: str) -> str:
+    """Name a setting of a reader in a message: the argument, as in ``keys.energy``, and the key in the config of a training."""
+    return f"{name} (data.{name} in training)"
+
+
 @dataclass(frozen=True)
 class Keys:
     """Names of labels in the files. Labels without a name are searched for under common names; ``none`` switches one off."""
@@ -62,7 +67,7 @@ class Keys:
         for name in self.others:
             if name not in known:
                 there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
-                raise ValueError(f"data.keys.others.{name}: no such quantity is read; {there}")
+                raise ValueError(f"{setting(f'keys.others.{name}')}: no such quantity is read; {there}")
         return found
 
     def named(self, label: str) -> str | None:

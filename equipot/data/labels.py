@@ -14,7 +14,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from equipot.data import stated
 from equipot.data.comment import is_boolean
-from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units
+from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units, setting
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
 
@@ -91,10 +91,9 @@ def choose(frames: Sequence[Frame], keys: Keys, path: str) -> dict[str, str]:
             continue
         if named is not None:
             if not any(named in getattr(f, where) for f in frames):
-                there = sorted({key for f in frames for key in _candidates(f, per_atom.get(label))})
-                raise ValueError(
-                    f"{path}: no frame has {named!r} (data.keys.{label}); there is {', '.join(there) or 'nothing'}"
-                )
+                names = sorted({key for f in frames for key in _candidates(f, per_atom.get(label))})
+                there = f"there is {', '.join(names) or 'nothing'}"
+                raise ValueError(f"{path}: no frame has {named!r}, set by {setting(f'keys.{label}')}; {there}")
             chosen[label] = named
             continue
         present = _present(frames, known, where, label in ("weight", *keys.weights()))
@@ -130,7 +129,7 @@ def _agree(frames: Sequence[Frame], names: Sequence[str], label: str, where: str
     Raises:
         ValueError: values that differ, or names that occur in different frames.
     """
-    remedy = f"set data.keys.{label} to the one to learn"
+    remedy = f"set {setting(f'keys.{label}')} to the one to learn"
     for f in frames:
         held = [name for name in names if name in getattr(f, where)]
         first, values = held[:1], {name: _array(getattr(f, where)[name], label, f.source) for name in held}
@@ -234,7 +233,7 @@ def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str]
         label = next(iter(found))
         raise ValueError(
             f"{f.source}: has {chosen[label]!r} but " + ("no periodic direction" if volume else "a cell without volume")
-            + "; give the cell and pbc, or set data.keys.stress and data.keys.virial to none"
+            + "; give the cell and pbc, or set keys.stress and keys.virial (data.keys in training) to none"
         )  # fmt: skip
     both = {}
     if "stress" in found:
@@ -247,7 +246,7 @@ def _stress(f: Frame, found: Mapping[str, np.ndarray], chosen: Mapping[str, str]
             raise ValueError(
                 f"{f.source}: {chosen['stress']!r} and -{chosen['virial']!r}/volume disagree "
                 f"(xx {both['stress'][0, 0]:.3g} and {both['virial'][0, 0]:.3g} eV/Å^3); "
-                "set data.keys.stress or data.keys.virial to the one to learn"
+                "set keys.stress or keys.virial (data.keys in training) to the one to learn"
             )
     return next(iter(both.values()))
 

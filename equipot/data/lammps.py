@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
+from equipot.data.keys import setting
+
 DUMP = "lammps-dump-text"
 """ASE's name of the format of a dump."""
 DATA = "lammps-data"
@@ -108,7 +110,7 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
     if "mass" not in columns and not types:
         highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
         example = _example(highest)
-        remedy = f"name them in types (data.types in training), such as {example}, or dump a column `element`"
+        remedy = f"name them in {setting('types')}, such as {example}, or dump a column `element`"
         raise ValueError(f"{path}: has numbers of atom types (up to {highest}), not elements; {remedy}")
     if types:
         if not all("type" in atoms.arrays for atoms in images):
@@ -141,7 +143,7 @@ def _check_number(path: Path, types: Sequence[str], count: int) -> None:
     """
     if len(types) < count:
         raise ValueError(
-            f"{path}: has {count} atom types, but types (data.types in training) names {len(types)}, {', '.join(types)}; "
+            f"{path}: has {count} atom types, but {setting('types')} names {len(types)}, {', '.join(types)}; "
             "name the element of each type, in the order of the types"
         )
 
@@ -156,7 +158,7 @@ def _named_by_mass(path: Path, mass: float, which: str = "") -> int:
     if found is None:
         raise ValueError(
             f"{path}: the mass {mass:g}{which} names no element (none, or not one alone, has it within {MASS_TOLERANCE} amu); "
-            "name the element of each atom type in types (data.types in training), such as [H, O]"
+            f"name the element of each atom type in {setting('types')}, such as [H, O]"
         )
     return found
 
@@ -268,6 +270,6 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
         masses = _in_amu(np.array(list(data.masses.values())), data.units).tolist()
         elements = {k: _named_by_mass(path, mass, f" of atom type {k}") for k, mass in zip(data.masses, masses, strict=True)}
     else:
-        remedy = f"name them in types (data.types in training), such as {_example(data.types)}"
+        remedy = f"name them in {setting('types')}, such as {_example(data.types)}"
         raise ValueError(f"{path}: has numbers of atom types (up to {data.types}), not elements; {remedy}")
     return {"Z_of_type": elements, "atom_style": style, "units": data.units}

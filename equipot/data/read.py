@@ -18,7 +18,7 @@ from equipot.data.config import CHOICES, Labelled, Reading, Source
 from equipot.data.converged import states_of
 from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
-from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units
+from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units, setting
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
@@ -125,11 +125,13 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
         ValueError: units or names are given, which such a format does not need.
     """
     if units.are_given:
-        raise ValueError(f"{label}: is in eV and Å already; leave data.units out, or convert the other files to that")
+        raise ValueError(f"{label}: is in eV and Å already; leave {setting('units')} out, or convert the other files to that")
     named = keys.names()
     for key, name in named.items():
         if name not in (key, SWITCHED_OFF) or (key == "virial" and name != SWITCHED_OFF):
-            raise ValueError(f"{label}: has no names to choose from; leave data.keys.{key} = {name!r} out, or set it to none")
+            raise ValueError(
+                f"{label}: has no names to choose from; leave {name!r} for {setting(f'keys.{key}')} out, or say none"
+            )
     off = [key for key, name in named.items() if name == SWITCHED_OFF and key != "virial"]
     weights = [row for key, row in keys.weights().items() if key in off]
     return Cleared(frames, off, weights, "weight" in off) if off else frames
@@ -139,7 +141,9 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
     """Read frames of any other format through ASE."""
     wanted = frame_slice(index, str(path))
     if path.suffix.lower() not in formats.DATABASES and units.are_given:
-        raise ValueError(f"{path}: ASE gives this format in eV and Å; leave data.units out, or convert it to extended XYZ")
+        raise ValueError(
+            f"{path}: ASE gives this format in eV and Å; leave {setting('units')} out, or convert it to extended XYZ"
+        )
     images = formats.read_images(path, types)
     numbers = range(len(images.atoms))[wanted]
     frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units.items()) for k in numbers]
@@ -288,12 +292,15 @@ def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Struc
     if any(state is None for s in frames for state in states_of(s.info)):
         raise ValueError(
             f"{source}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
-            "remove those from the file, or set data.unconverged to keep"
+            f"remove those from the file, or set {setting('unconverged')} to keep"
         )
     failed = np.array([any(state in (False, 0) for state in states_of(s.info)) for s in frames], bool)
     if not failed.any():
         return frames, []
-    what, remedy = "the SCF did not converge, so the frame is left out", "calculate it again, or set data.unconverged to keep"
+    what, remedy = (
+        "the SCF did not converge, so the frame is left out",
+        f"calculate it again, or set {setting('unconverged')} to keep",
+    )
     if failed.all():
         raise ValueError(f"{source}: the SCF converged in none of its {len(frames)} frames; {remedy}")
     problems = [Problem(WARNING, "unconverged", frames[int(k)].name, what, remedy) for k in np.flatnonzero(failed)]

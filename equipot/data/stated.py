@@ -9,7 +9,7 @@ from typing import Any
 
 from equipot import units as unit
 from equipot.data.comment import Comment
-from equipot.data.keys import KNOWN, Units
+from equipot.data.keys import KNOWN, Units, setting
 from equipot.quantities import Quantity
 
 # A unit cell is no unit: ase.spacegroup notes unit_cell="conventional".
@@ -129,7 +129,7 @@ def _check_all(given: Units, stated: Mapping[str, str], source: str) -> None:
     if atomic and given.length is None and "length" not in stated:
         raise ValueError(
             f"{source}: states the units {text!r}, but positions may be in Å all the same; write length_unit=bohr or "
-            "length_unit=Å beside it, or set units.length (data.units.length in training)"
+            f"length_unit=Å beside it, or set {setting('units.length')}"
         )
     if not atomic and None in (given.energy, given.length):
         raise ValueError(
@@ -161,11 +161,11 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
         name = unit.spelled(text, kind)
         if name is None and own is None:
             raise ValueError(
-                f"{source}: states the unit {text!r} of its {quantity}, which is unknown; set data.units.{quantity}"
+                f"{source}: states the unit {text!r} of its {quantity}, which is unknown; set {setting(f'units.{quantity}')}"
             )
         if name is not None and own is not None and not _same(name, own, kind):
             raise ValueError(
-                f"{source}: states the unit {text!r} of its {quantity}, but data.units.{quantity} is {own!r}; "
+                f"{source}: states the unit {text!r} of its {quantity}, but {setting(f'units.{quantity}')} is {own!r}; "
                 "leave that out, or correct the file"
             )
         found[quantity] = own or text if name is None else own or name
@@ -178,7 +178,7 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
     for label, example in (("forces", "eV/Å or Hartree/bohr"), ("stress", "eV/Å^3 or GPa")):
         if taken and label in chosen and getattr(derived, label) is None and derived.factors()[label] != 1.0:
             what = f"{source}: states the unit of its {taken[0]}, {found[taken[0]]}, but not that of its {label}"
-            raise ValueError(f"{what}; set data.units.{label}, such as {example}")
+            raise ValueError(f"{what}; set {setting(f'units.{label}')}, such as {example}")
     result = derived.factors()
     if "virial" in found:
         result["virial"] = unit.energy(found["virial"])
@@ -204,7 +204,7 @@ def further_factors(
     for name in given.others:
         if name not in known:
             there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
-            raise ValueError(f"data.units.others.{name}: no such quantity is read; {there}")
+            raise ValueError(f"{setting(f'units.others.{name}')}: no such quantity is read; {there}")
     result = {}
     for row in rows:
         text = _text(stated, row.name, (chosen.get(row.name, row.name), row.name, *row.keys))
@@ -219,7 +219,7 @@ def further_factors(
         open_ones = [name for name in told if getattr(given, name) is None]
         if row.name in chosen and open_ones and result[row] != 1.0 and row.dimension not in ((1, 0, 0), (0, 1, 0)):
             what = f"{source}: states the unit of its {open_ones[0]}, but not that of its {row.name}"
-            raise ValueError(f"{what}; set data.units.others.{row.name}, such as {row.unit}")
+            raise ValueError(f"{what}; set {setting(f'units.others.{row.name}')}, such as {row.unit}")
     return result
 
 
@@ -230,17 +230,17 @@ def _further(row: Quantity, own: str | None, text: str | None, source: str) -> f
         ValueError: a unit that is unknown, or differs between the two.
     """
     size = lambda name: 1.0 if name == row.unit else unit.parsed(name, row.dimension)
-    setting, example = f"data.units.others.{row.name}", row.unit or "none"
+    option, example = setting(f"units.others.{row.name}"), row.unit or "none"
     chosen, seen = (None if name is None else size(name) for name in (own, text))
     if own is not None and chosen is None:
-        raise ValueError(f"{setting}: {own!r} is not understood; give a unit such as {example}")
+        raise ValueError(f"{option}: {own!r} is not understood; give a unit such as {example}")
     if seen is not None and chosen is not None and not math.isclose(seen, chosen):
-        what = f"{source}: states the unit {text!r} of its {row.name}, but {setting} is {own!r}"
+        what = f"{source}: states the unit {text!r} of its {row.name}, but {option} is {own!r}"
         raise ValueError(f"{what}; leave that out, or correct the file")
     found = seen if chosen is None else chosen
     if text is not None and found is None:
         what = f"{source}: states the unit {text!r} of its {row.name}, which is unknown"
-        raise ValueError(f"{what}; convert it to {example}, or set {setting} to a unit such as {example}")
+        raise ValueError(f"{what}; convert it to {example}, or set {option} to a unit such as {example}")
     return 1.0 if found is None else found
 
 

@@ -293,7 +293,7 @@ def test_units_after_a_stress_and_of_further_quantities(put):
 @pytest.mark.parametrize("name", ["energy_Ha", "energy(Ha)", "energy[hartree]", "dft-energy-au"])
 def test_the_unit_in_a_name_is_used(put, name):
     assert read(put(f"{name}=-1.5"), Keys(energy=name))[0].energy == pytest.approx(-1.5 * hartree, rel=1e-12)
-    with pytest.raises(ValueError, match="of its energy, but data.units.energy is 'eV'"):
+    with pytest.raises(ValueError, match="of its energy, but units.energy .* is 'eV'"):
         read(put(f"{name}=-1.5"), Keys(energy=name), Units("eV"))
 
 
@@ -306,15 +306,13 @@ def test_units_of_every_label_can_be_stated(put):
 
 
 def test_units_that_are_unclear_or_contradict_are_a_question(put):
-    with pytest.raises(ValueError, match="states the unit 'furlong' of its energy, which is unknown; set data.units.energy"):
+    with pytest.raises(ValueError, match="states the unit 'furlong' of its energy, which is unknown; set units.energy"):
         read(put("energy-unit=furlong energy=-1.5"))
     assert read(put("energy-unit=furlong energy=-1.5"), units=Units("meV"))[0].energy == pytest.approx(-1.5e-3)
-    with pytest.raises(ValueError, match="states the unit 'hartree' of its energy, but data.units.energy is 'eV'"):
+    with pytest.raises(ValueError, match="states the unit 'hartree' of its energy, but units.energy .* is 'eV'"):
         read(put("energy-unit=hartree energy=-1.5"), units=Units("eV"))
     columns = "Properties=species:S:1:pos:R:3:forces:R:3"
-    with pytest.raises(
-        ValueError, match="states the unit of its energy, Hartree, but not that of its forces; set data.units.f"
-    ):
+    with pytest.raises(ValueError, match="states the unit of its energy, Hartree, but not that of its forces; set units.f"):
         read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True))
     [s] = read(put(f"energy-unit=hartree energy=-1.5 {columns}", forces=True), units=Units(forces="eV/Å"))
     assert s.forces[0, 0] == 0.1 and s.energy == pytest.approx(-1.5 * hartree)
@@ -343,13 +341,17 @@ def test_units_of_further_quantities_by_the_config(put):
         (
             "dipole_unit=furlong",
             {},
-            "states the unit 'furlong' of its dipole, which is unknown; convert it to e Å, or set data.u",
+            "states the unit 'furlong' of its dipole, which is unknown; convert it to e Å, or set units.others",
         ),
         ("dipole_unit=eV", {}, "states the unit 'eV' of its dipole, which is unknown"),
-        ("dipole_unit=D", {"others": {"dipole": "e Å"}}, "'D' of its dipole, but data.units.others.dipole is 'e Å'"),
-        ("length_unit=bohr", {}, "states the unit of its length, but not that of its dipole; set data.units.others.dipole,"),
-        ("", {"others": {"dipole": "eV"}}, "data.units.others.dipole: 'eV' is not understood; give a unit such as e Å"),
-        ("", {"others": {"dipol": "Debye"}}, "data.units.others.dipol: no such quantity is read; choose from dipole"),
+        ("dipole_unit=D", {"others": {"dipole": "e Å"}}, "'D' of its dipole, but units.others.dipole .* is 'e Å'"),
+        (
+            "length_unit=bohr",
+            {},
+            "states the unit of its length, but not that of its dipole; set units.others.dipole .*, such as",
+        ),
+        ("", {"others": {"dipole": "eV"}}, "units.others.dipole .*: 'eV' is not understood; give a unit such as e Å"),
+        ("", {"others": {"dipol": "Debye"}}, "units.others.dipol .*: no such quantity is read; choose from dipole"),
     ],
 )
 def test_units_of_further_quantities_that_are_unclear_are_a_question(put, stated, given, expected):
@@ -388,7 +390,7 @@ def test_positions_of_cp2k_with_a_cell_are_in_hartree(put):
     assert s.energy == pytest.approx(-17 * hartree, rel=1e-12) and s.cell[0, 0] == 4
     assert read(put(f"i = 3, time = 1.5, E = -17.0, energy_unit=eV {LATTICE}"))[0].energy == -17
     assert read(put(f"i = 3, time = 1.5, E = -17.0, energy=-17.0 {LATTICE}"), Keys(energy="energy"))[0].energy == -17
-    with pytest.raises(ValueError, match="states the unit 'Hartree' of its energy, but data.units.energy is 'eV'"):
+    with pytest.raises(ValueError, match="states the unit 'Hartree' of its energy, but units.energy .* is 'eV'"):
         read(put(f"i = 3, time = 1.5, E = -17.0, {LATTICE}"), units=Units("eV"))
 
 

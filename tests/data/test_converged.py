@@ -145,7 +145,7 @@ def test_a_failure_that_belongs_to_an_unknown_frame(tmp_path, monkeypatch):
     monkeypatch.setitem(PROGRAMS, "vasp-out", lambda text, frames: None)
     with pytest.raises(ValueError, match="OUTCAR: says that an SCF did not converge, but not in which of its 2 frames"):
         read(path)
-    with pytest.raises(ValueError, match="or set data.unconverged to keep"):
+    with pytest.raises(ValueError, match="or set unconverged .data.unconverged in training. to keep"):
         gather(str(path), Reading())
     assert len(read(path, unconverged="keep")) == len(gather(str(path), Reading(unconverged="keep"))[0]) == 2
 

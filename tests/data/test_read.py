@@ -66,7 +66,9 @@ def test_forces_in_the_data_of_a_database(crystals, same, tmp_path, names, as_st
     keys = Keys() if forces == "forces" else Keys(forces=forces)
     for a, b in zip(read(path, keys), crystals[:3], strict=True):
         same(a, b)
-    with pytest.raises(ValueError, match=rf"no frame has 'mine' \(data.keys.forces\); there is {forces}$"):
+    with pytest.raises(
+        ValueError, match=rf"no frame has 'mine', set by keys.forces \(data.keys.forces in training\); there is {forces}$"
+    ):
         read(path, Keys(forces="mine"))
     with pytest.raises(ValueError, match=r"schnet.db, frame 0: forces has shape \(3, 3\), but 16 atoms need"):
         read(path, Keys(forces="stress"))
@@ -127,11 +129,11 @@ def test_charge_and_spin_are_one_number_or_absent(crystals, tmp_path, key):
 @pytest.mark.parametrize("kind", ["hdf5", "bundled"])
 def test_names_and_units_of_formats_that_have_their_own(crystals, tmp_path, kind):
     source = "bundled:silicon" if kind == "bundled" else str(write_hdf5(tmp_path / "data.h5", crystals))
-    with pytest.raises(ValueError, match=rf"{source}: is in eV and Å already; leave data.units out"):
+    with pytest.raises(ValueError, match=rf"{source}: is in eV and Å already; leave units \(data.units in training\) out"):
         read(source, units=Units("Hartree"))
-    with pytest.raises(ValueError, match=rf"{source}: .* leave data.keys.forces = 'REF_forces' out, or set it to none"):
+    with pytest.raises(ValueError, match=rf"{source}: .* leave 'REF_forces' for keys.forces .* out, or say none"):
         read(source, Keys(forces="REF_forces"))
-    with pytest.raises(ValueError, match="data.keys.virial = 'virial'"):
+    with pytest.raises(ValueError, match="leave 'virial' for keys.virial"):
         read(source, Keys(virial="virial"))
     some = read(f"{source}@2:4", Keys(energy="energy", stress="none", virial="none", weight="none"))
     assert len(some) == 2 and all(s.stress is None and s.forces is not None and s.energy is not None for s in some)
@@ -170,7 +172,7 @@ def test_slices(crystals, write):
 
 def test_two_energies_that_disagree_are_a_question(crystals, write):
     path = write(crystals, REF_energy=-3.5)
-    with pytest.raises(ValueError, match=r"frame 0: 'energy' and 'REF_energy' disagree .* set data.keys.energy"):
+    with pytest.raises(ValueError, match=r"frame 0: 'energy' and 'REF_energy' disagree .* set keys.energy"):
         read(path)
     assert all(s.energy == -3.5 for s in read(path, Keys(energy="REF_energy")))
     assert read(path, Keys(energy="energy"))[3].energy == pytest.approx(crystals[3].energy)
@@ -192,7 +194,10 @@ def test_names_that_change_within_a_file_are_a_question(crystals, write, tmp_pat
 
 
 def test_a_named_key_must_exist(crystals, write):
-    with pytest.raises(ValueError, match=r"no frame has 'mp_energy' \(data.keys.energy\); there is config_type, energy"):
+    with pytest.raises(
+        ValueError,
+        match=r"no frame has 'mp_energy', set by keys.energy \(data.keys.energy in training\); there is config_type, energy",
+    ):
         read(write(crystals), Keys(energy="mp_energy"))
 
 
@@ -202,7 +207,7 @@ def test_stress_and_virial_that_disagree(crystals, write):
     wrong_sign = crystals[0].stress * crystals[0].volume
     lines[1] += ' virial="' + " ".join(f"{x:.8f}" for x in wrong_sign.ravel()) + '"'
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"frame 0: 'stress' and -'virial'/volume disagree .* set data.keys.stress"):
+    with pytest.raises(ValueError, match=r"frame 0: 'stress' and -'virial'/volume disagree .* set keys.stress"):
         read(path)
 
 
