@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -79,6 +80,16 @@ class Term(nn.Module):
     """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
     cutoff: float | None = None
     """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
+
+    def __post_init__(self) -> None:
+        """Check the cutoff.
+
+        Raises:
+            ValueError: the cutoff is not a positive number.
+        """
+        if self.cutoff is not None and not 0 < self.cutoff < math.inf:
+            raise ValueError(f"cutoff {self.cutoff:g} Å of {type(self).__name__} must be positive and finite, 5.0 for example")
+        super().__post_init__()
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         """Compute the energy of each atom and the quantities that the term provides.

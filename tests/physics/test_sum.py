@@ -139,3 +139,10 @@ def test_what_a_term_provides_reaches_the_sum():
     np.testing.assert_allclose(evaluate(made, graph, ("dipole",)).others["dipole"][0], -7 * bonds.sum(axis=0), rtol=1e-6)
     with pytest.raises(ValueError, match="terms: more than one provides dipole; keep one of them"):
         Sum((Dipolar(3.5), Dipolar(3.5)))
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -3.0, np.nan, np.inf])
+def test_a_cutoff_that_is_none(cutoff):
+    for make in (lambda: MACE(cutoff=cutoff), lambda: ZBL(cutoff=cutoff), lambda: Sum((MACE(), ZBL()), cutoff=cutoff)):
+        with pytest.raises(ValueError, match=f"cutoff {cutoff:g} Å of .* must be positive and finite"):
+            make()
