@@ -16,19 +16,30 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-import ase
-import numpy as np
-import torch
-from e3nn import o3
-from e3nn.nn import Gate
-from e3nn.util.codegen import CodeGenMixin
-from mace.calculators import MACECalculator
-from mace.modules import MACE, GatedEquivariantBlock, ScaleShiftMACE, blocks, interaction_classes, readout_classes
-from mace.modules.radial import ChebychevBasis
-from torch.fx import GraphModule
+# A file beside this has the name of the package.
+sys.path = [path for path in sys.path if path != str(Path(__file__).parent)]
+
+import ase  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from e3nn import o3  # noqa: E402
+from e3nn.nn import Gate  # noqa: E402
+from e3nn.util.codegen import CodeGenMixin  # noqa: E402
+from mace.calculators import MACECalculator  # noqa: E402
+from mace.modules import (  # noqa: E402
+    MACE,
+    GatedEquivariantBlock,
+    ScaleShiftMACE,
+    blocks,
+    interaction_classes,
+    readout_classes,
+)  # fmt: skip
+from mace.modules.radial import ChebychevBasis  # noqa: E402
+from torch.fx import GraphModule  # noqa: E402
 
 CUTOFF = 4.0
 ELEMENTS = (1, 6, 8, 29)

@@ -46,12 +46,23 @@ def blocked_map(
     return _map(function, variables, r, others, pairs.count, pairs.undirected if symmetric else None)
 
 
-def _map_rows(function: Function, variables: Any, r: Array, others: PairArrays, count: Array) -> Array:
-    """Compute the function for ``count`` rows: in blocks on a CPU, at once elsewhere, since blocks are computed in sequence."""
+def _map_rows(
+    function: Function, variables: Any, r: Array, others: PairArrays, count: Array, apply: Callable = lambda f, r: f(r)
+) -> Any:
+    """Compute the function for ``count`` rows: in blocks on a CPU, at once elsewhere, since blocks are computed in sequence.
+
+    ``apply(f, r)`` says what of the function f of the distances is computed: its value, or also its derivative.
+    """
+
+    def at_once(variables: Any, r: Array, others: PairArrays, count: Array) -> Any:
+        return apply(lambda r: function(variables, r, others), r)
+
+    def in_blocks(variables: Any, r: Array, others: PairArrays, count: Array) -> Any:
+        return apply(lambda r: _map_blocks(function, variables, r, others, count), r)
+
     if len(r) <= SINGLE_BLOCK_ROWS:
-        return function(variables, r, others)
-    whole = lambda variables, r, others, count: function(variables, r, others)
-    return jax.lax.platform_dependent(variables, r, others, count, cpu=partial(_map_blocks, function), default=whole)
+        return at_once(variables, r, others, count)
+    return jax.lax.platform_dependent(variables, r, others, count, cpu=in_blocks, default=at_once)
 
 
 def _map_blocks(function: Function, variables: Any, r: Array, others: PairArrays, count: Array) -> Array:
@@ -107,8 +118,9 @@ def _jvp(function: Function, primals: tuple, tangents: tuple) -> tuple[Array, Ar
         inside, rest, used = r, others, count
         if undirected is not None:
             (inside, rest), used = _to_undirected(undirected, r, others), undirected.count
-        along = lambda r: _map_rows(function, variables, r, rest, used)
-        value, slope = jax.jvp(along, (inside,), (jnp.ones_like(inside),))
+        # The derivative is taken inside of the choice of a platform: outside, all branches would be traced twice.
+        both = lambda f, r: jax.jvp(f, (r,), (jnp.ones_like(r),))
+        value, slope = _map_rows(function, variables, inside, rest, used, both)
         if undirected is not None:
             # Each directed pair keeps the derivative by its own distance, which the virials of atoms depend on.
             value, slope = undirected.to_directed(value), undirected.to_directed(slope)
