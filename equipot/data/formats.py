@@ -69,7 +69,6 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
     import ase.io
 
     if path.suffix.lower() == ".db":
-        lammps.no_types(path, types)
         return _database(path)
     try:
         kind = lammps.kind_of(path) or ase.io.formats.filetype(str(path))
@@ -87,8 +86,6 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
     if kind in (lammps.DUMP, lammps.DATA):
         lammps.name_elements(path, kind, images, types)
-    else:
-        lammps.no_types(path, types)
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
         if failed is not False:

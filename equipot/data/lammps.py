@@ -75,22 +75,24 @@ def options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
     """
     if kind == DUMP:
         style, columns = _dump_header(path)
-        if "element" in columns:
-            no_types(path, types)
         # Room for types without a name, so that ``name_elements`` sees how many there are.
-        named = {"specorder": [*types, *["X"] * _MOST_TYPES]} if types else {}
+        named = {"specorder": [*types, *["X"] * _MOST_TYPES]} if types and "element" not in columns else {}
         return named | ({"units": style} if style else {})
     return _data_options(path, types) if kind == DATA else {}
 
 
-def no_types(path: Path | str, types: Sequence[str]) -> None:
-    """Check that ``types`` are not given for a file with elements.
+def _check_agreement(path: Path, types: Sequence[str], named: Mapping[int, int]) -> None:
+    """Check that ``types``, where given, are the elements that a file names itself; ``named`` is Z by type.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are not.
     """
-    if types:
-        raise ValueError(f"{path}: names its elements itself; leave types out")
+    for k, z in sorted(named.items()) if types else ():
+        given = types[k - 1] if k <= len(types) else "nothing"
+        if given != chemical_symbols[z]:
+            raise ValueError(
+                f"{path}: calls atom type {k} {chemical_symbols[z]}, but {setting('types')} says {given}; correct one of them"
+            )
 
 
 def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
@@ -100,12 +102,15 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
         images: ``ase.Atoms`` of all frames, changed in place; frames of a dump with a column of masses get these masses.
 
     Raises:
-        ValueError: numbers of types without names, or a mass that names no element.
+        ValueError: numbers of types without names, a mass that names no element, or elements that contradict ``types``.
     """
     if kind == DATA:
         return
     style, columns = _dump_header(path)
     if "element" in columns:
+        for atoms in images:
+            if "type" in atoms.arrays:
+                _check_agreement(path, types, dict(zip(atoms.arrays["type"].tolist(), atoms.numbers.tolist(), strict=True)))
         return
     if "mass" not in columns and not types:
         highest = max(int(atoms.numbers.max(initial=0)) for atoms in images)
@@ -261,7 +266,7 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: is in the units {data.units!r}; give it in one of {', '.join(UNITS)}")
     labels = {k: chemical_symbols.index(name) for k, name in data.labels.items() if name in chemical_symbols[1:]}
     if labels and len(labels) == len(data.labels):
-        no_types(path, types)
+        _check_agreement(path, types, labels)
         elements = labels
     elif types:
         _check_number(path, types, data.types)

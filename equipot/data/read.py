@@ -75,7 +75,7 @@ def read(
             ``FILE@0:100`` selects a slice of the frames.
         keys: names of the labels in extended XYZ and ASE databases; in HDF5 and bundled sets a label can only be switched off.
         units: units of extended XYZ and ASE databases; other formats are in eV and Å already.
-        types: elements of numbered atom types, as LAMMPS writes them.
+        types: elements of numbered atom types, as LAMMPS writes them; not used for files that name their elements.
         unconverged: ``drop`` leaves out, with a warning, frames whose self-consistent field (SCF) did not converge.
         quantities: further quantities to read labels of, beside energy, forces and stress.
 
@@ -99,21 +99,18 @@ def read(
 def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) -> Sequence[Structure]:
     """Read all frames of one source, those without a converged SCF included."""
     if str(source).startswith(bundled.PREFIX):
-        lammps.no_types(source, types)
         name, _, index = str(source).partition("@")
         return _fixed(bundled.load(name)[frame_slice(index or ":", str(source))], name, keys, units)
     path, index = split_index(str(source))
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if is_hdf5(path):
-        lammps.no_types(path, types)
         off = [label for label, name in keys.names().items() if name == SWITCHED_OFF]
         # A reader of geometries has no keys to switch off labels that do not fit the table.
         off += [row.name for row in TABLE] if keys == UNLABELLED else []
         frames = _fixed(HDF5Dataset(path, keys.rows, off), str(path), keys, units)
         return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
-        lammps.no_types(path, types)
         return read_extxyz(path, keys, units, index)
     return _read_ase(path, keys, units, types, index)
 

@@ -50,11 +50,18 @@ def test_elements_of_a_dump_are_read(dump, given):
     assert s.numbers.tolist() == [14, 8] and s.energy is None
 
 
-def test_elements_that_a_file_names_leave_nothing_to_types(dump, tmp_path):
+def test_types_are_not_used_where_a_file_names_its_elements(dump, tmp_path):
     (tmp_path / "data.xyz").write_text("1\nenergy=-1.0\nH 0 0 0\n")
-    for path in (dump("element ", "Si ", "O "), tmp_path / "data.xyz"):
-        with pytest.raises(ValueError, match="names its elements itself; leave types out"):
-            read(path, types=("Si", "O"))
+    [s] = read(tmp_path / "data.xyz", types=("Si", "O"))
+    assert s.numbers.tolist() == [1]
+    [s] = read(dump("element ", "Si ", "O "), types=("Si", "O"))
+    assert s.numbers.tolist() == [14, 8]
+
+
+@pytest.mark.parametrize(("types", "told"), [(("O", "Si"), "type 1 Si, but types .* says O"), (("Si",), "type 2 O, .* nothing")])
+def test_types_that_contradict_a_file_are_refused(dump, types, told):
+    with pytest.raises(ValueError, match=rf"run.lammpstrj: calls atom {told}"):
+        read(dump("element ", "Si ", "O "), types=types)
 
 
 @pytest.mark.parametrize(
