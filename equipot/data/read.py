@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equipot.data import bundled, extxyz, formats, lammps
+from equipot.data import bundled, extxyz, formats
 from equipot.data.checks.frames import CUTOFF, check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report

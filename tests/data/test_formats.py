@@ -58,7 +58,9 @@ def test_types_are_not_used_where_a_file_names_its_elements(dump, tmp_path):
     assert s.numbers.tolist() == [14, 8]
 
 
-@pytest.mark.parametrize(("types", "told"), [(("O", "Si"), "type 1 Si, but types .* says O"), (("Si",), "type 2 O, .* nothing")])
+@pytest.mark.parametrize(
+    ("types", "told"), [(("O", "Si"), "type 1 Si, but types .* says O"), (("Si",), "type 2 O, .* nothing")]
+)
 def test_types_that_contradict_a_file_are_refused(dump, types, told):
     with pytest.raises(ValueError, match=rf"run.lammpstrj: calls atom {told}"):
         read(dump("element ", "Si ", "O "), types=types)
