@@ -104,6 +104,12 @@ def _most_neighbors(system: Structure, cutoff: float) -> int:
     return int(np.bincount(edges.centers, minlength=len(system)).max(initial=0))
 
 
+def small(what: str, difference: Any, limit: float) -> None:
+    """AssertionError unless the largest magnitude of ``difference`` is below ``limit``; NaN is not."""
+    worst = float(np.max(np.abs(difference), initial=0.0))
+    assert worst < limit, f"{what}: {worst:.2e}, allowed is {limit:.0e}"
+
+
 def relative(a: np.ndarray | Sequence[float], b: np.ndarray | Sequence[float]) -> float:
     """Compute the largest deviation over the largest magnitude of ``b``, or over 1e-3 where ``b`` vanishes by symmetry."""
     a, b = np.asarray(a), np.asarray(b)
