@@ -18,7 +18,7 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 """What XLA is told: compiling is most of the time of the tests, and what they check does not depend on how well it is done.
 ``XLA_FLAGS= pytest`` compiles as users do, and so do the slow tests, which compute more than they compile."""
 if jaxlib.version.__version_info__ < (0, 11):
-    # The emitters that came before compile twice as fast. Later versions have lost them, and end at a flag that they do not know.
+    # The emitters that came before compile twice as fast. Later versions lack them, and end at flags they do not know.
     QUICK += " --xla_cpu_use_fusion_emitters=false"
 
 
