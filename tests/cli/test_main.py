@@ -189,7 +189,8 @@ def test_evaluating_leaves_compiled_functions_and_kernels_in_the_cache(tmp_path,
     frames, free = bundled.load("ethanol/test")[:2], Metadata(((1, -13.0), (6, -1000.0), (8, -2000.0)))
     eqp.save(fresh(term, pad(frames, 4.0), jax.random.key(0), free), tmp_path / "m.eqp")
     env = os.environ | {"EQUIPOT_CACHE": "off" if off else str(tmp_path / "c"), "XDG_CACHE_HOME": str(tmp_path / "x")}
-    env |= {"JAX_PLATFORMS": "cpu"}
+    # JAX keeps what took a second to compile, which depends on the machine.
+    env |= {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     env.pop("JAX_COMPILATION_CACHE_DIR", None)
     command = [sys.executable, "-m", "equipot", "evaluate", "m.eqp", "bundled:ethanol/test", "--batch-size", "45"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300)
