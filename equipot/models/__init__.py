@@ -19,6 +19,9 @@ from equipot.metadata import Metadata
 from equipot.potential import Geometry, Potential, Term, cutoff_of, geometry_of, initial, measure
 from equipot.structure import Structure
 
+MOST_PAIR_BYTES = 2**17
+"""More memory than a call of any network needs for one pair."""
+
 
 def shapes(term: Term) -> dict[str, tuple[int, ...]]:
     """Return the shape of every variable, by path such as ``params/readout0/w0``, of a term with a table of elements.
@@ -75,7 +78,7 @@ def fresh(
 
 
 def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: Geometry) -> Any:
-    """Compile a function of (``first``, graph, geometry), and call it if it fits into memory.
+    """Call a function of (``first``, graph, geometry) if it fits into memory.
 
     Args:
         function: Jitted function that calls the term.
@@ -87,10 +90,13 @@ def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: 
     Raises:
         ValueError: the call does not fit into the memory that is free on the default device.
     """
-    compiled = function.lower(first, graph, geometry).compile()
     (device,) = jnp.zeros(()).devices()
-    needed, available = memory.needed(compiled), memory.available(device)
-    if available is not None and needed > available:
+    available = memory.available(device)
+    # XLA's own estimate takes some memory, too, which a small graph need not pay.
+    if available is None or graph.neighbors.size * MOST_PAIR_BYTES < available:
+        return function(first, graph, geometry)
+    compiled = function.lower(first, graph, geometry).compile()
+    if (needed := memory.needed(compiled)) > available:
         atoms, slots = graph.neighbors.shape
         raise ValueError(
             f"cutoff {cutoff_of(term):g} Å: the constants of {type(term).__name__} are computed from {atoms} atoms with up to "
