@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from equipot.data import lammps
 from equipot.data.converged import SCF_CONVERGED, unconverged
+from equipot.data.elements import check_elements
 
 DATABASES = (".db", ".json")
 """Suffixes of ASE's databases, whose labels may have any name and unit."""
@@ -35,11 +36,17 @@ _BINARY = (
     "a binary dump of LAMMPS is not read; let LAMMPS write text, `dump 1 all custom 100 run.lammpstrj id type element x y z "
     "fx fy fz` and `dump_modify 1 element Si O`, or convert the file with binary2txt, which comes with LAMMPS"
 )
+_NAMED = (
+    "names its atoms (CA, MW), not their elements; convert it with its topology (with MDAnalysis, say) to PDB with "
+    "elements in columns 77 and 78 or to extended XYZ"
+)
 REFUSED = {
     "qbox": f"Qbox writes atomic units, which ASE takes for eV and Å; {REMEDY}",
     "cp2k-dcd": f"a DCD file does not say which elements its atoms are; {REMEDY}",
     "netcdftrajectory": "a NetCDF trajectory does not say which elements its atoms are; convert it with its topology (with "
     "cpptraj or MDAnalysis) to PDB or extended XYZ, or let LAMMPS write a text dump with a column `element`",
+    "gromacs": f"a .gro file {_NAMED}",
+    "gromos": f"a .g96 file {_NAMED}",
     lammps.BINARY_DUMP: _BINARY,
     "bin": _BINARY,
 }
@@ -86,6 +93,7 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
     if kind in (lammps.DUMP, lammps.DATA):
         lammps.name_elements(path, kind, images, types)
+    check_elements(path, kind, images)
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)
         if failed is not False:

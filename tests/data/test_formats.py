@@ -109,6 +109,16 @@ def test_units_that_a_dump_states(dump):
             b"CDF\x02" + bytes(80),
             r"a NetCDF trajectory does not say which elements .* \(with cpptraj or MDAnalysis\) to",
         ),
+        (
+            "run.gro",
+            b"ions\n    1\n    1MG      MG    1   0.263   0.607   0.514\n   2.00000   2.00000   2.00000\n",
+            r"a .gro file names its atoms .*, not their elements; convert it with its topology .* to PDB with elements in",
+        ),
+        (
+            "run.g96",
+            b"TITLE\nx\nEND\nPOSITION\n    1 ALA   CA         1    0.1 0.2 0.3\nEND\n",
+            r"a .g96 file names its atoms",
+        ),
     ],
 )
 @pytest.mark.parametrize("types", [(), ("Si", "O")])
@@ -116,6 +126,52 @@ def test_formats_without_elements_are_refused_with_what_helps(tmp_path, name, co
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: {expected}"):
         read(tmp_path / name, types=types)
+
+
+PDB_FILE = """\
+CRYST1   20.000   20.000   20.000  90.00  90.00  90.00 P 1
+ATOM      1  N   ALA A   1      11.104   6.134  -6.504  1.00  0.00{nitrogen}
+ATOM      2  CA  ALA A   1      11.639   6.071  -5.147  1.00  0.00{carbon}
+END
+"""
+
+
+def test_atoms_of_a_pdb_file_without_elements_are_refused(tmp_path):
+    path = tmp_path / "run.pdb"
+    path.write_text(PDB_FILE.format(nitrogen="           N", carbon="           C"))
+    assert read(path)[0].numbers.tolist() == [7, 6]
+    path.write_text(PDB_FILE.format(nitrogen="           N", carbon=""))
+    with pytest.raises(ValueError, match="run.pdb, line 3: the atom 'CA' has no element in columns 77 and 78, .*; write these"):
+        read(path)
+
+
+CIF_FILE = """\
+data_x
+_cell_length_a 5
+_cell_length_b 5
+_cell_length_c 5
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'P 1'
+loop_
+_atom_site_label
+_atom_site_occupancy
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+{sites}
+"""
+
+
+def test_sites_that_are_occupied_partially_are_refused(tmp_path):
+    path = tmp_path / "run.cif"
+    path.write_text(CIF_FILE.format(sites="Si1 1.0 0 0 0\nO1 1.0 0.3 0 0"))
+    assert read(path)[0].numbers.tolist() == [14, 8]
+    for sites, told in [("Si1 0.5 0 0 0\nGe1 0.5 0 0 0", "Si 0.5, Ge 0.5"), ("O1 1.0 0 0 0\nH1 0.5 0.3 0 0", "H 0.5")]:
+        path.write_text(CIF_FILE.format(sites=sites))
+        with pytest.raises(ValueError, match=rf"run.cif, frame 0: has a site that is occupied partially \({told}\), .* super"):
+            read(path)
 
 
 DATA = """\
