@@ -35,7 +35,7 @@ class Comment(NamedTuple):
     repeated: tuple[str, ...]
     """Keys that the line states again with another value; ``values`` holds the last."""
     following: dict[str, str]
-    """Bare word right after the value of a key, as in ``energy=-1.5 Hartree``, by key and without brackets or commas."""
+    """Bare words between the value of a key and the next entry, as in ``energy=-1.5 (in Hartree)``, by key."""
 
     def after(self, *names: str) -> str | None:
         """Return the text of the number after one of the words (in lower case, matched in any case), or None."""
@@ -56,14 +56,14 @@ def parse(text: str) -> Comment:
             key that controls the reading.
     """
     values: dict[str, Any] = {}
-    words, repeated, following = [], [], {}
+    words, repeated = [], []
+    following: dict[str, str] = {}
     before = None
     for key, value in ((match[1], match[2]) for match in _ENTRY.finditer(text)):
         if value is None:
             words.append(key)
             if before is not None:
-                following[before] = key.strip("()[]{},;")
-            before = None
+                following[before] = f"{following.get(before, '')} {key}".strip()
         else:
             key, value = _unquoted(key), _unquoted(value)
             key = _SPELLED.get(key.lower(), key)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ase.data import chemical_symbols
+
 from equipot import units as unit
 from equipot.data.comment import Comment
 from equipot.data.keys import KNOWN, Units, setting
@@ -32,6 +34,12 @@ _ATOMIC = "a.u."
 _ATOMIC_NAMES = ("a.u.", "au", "atomic", "atomic units", "atomic_units")
 _OTHER_ENERGIES = ("mev", "kev", "kj", "kcal", "cal", "erg", "cm-1", "cm^-1", "mha", "mhartree", "mry")
 """Units of energies, in lower case, that are recognised but not converted."""
+_ELEMENTS = frozenset(symbol for symbol in chemical_symbols if len(symbol) > 1)
+"""Symbols of elements that may be spelled as a unit is, as gold (Au) and protactinium (Pa) are."""
+_PER_ATOM = re.compile(
+    r"(?:(\S+?)(?:\s*/\s*|\s+per\s+|[ *·]+(?=atoms?(?:\^|\*\*)?-1))|/\s*|per\s+)atoms?(?:(?:\^|\*\*)?-1)?(?!\w)", re.IGNORECASE
+)
+"""Unit of an energy divided by the number of atoms."""
 
 
 def is_unit(key: str) -> bool:
@@ -77,18 +85,41 @@ def _of_all(text: str) -> list[tuple[str, str]]:
 
 def of_words(comment: Comment) -> list[tuple[str, str]]:
     """List the units that bare words of a comment state: ``energy=-1.5 Hartree`` and ``units: Hartree``."""
-    after = [(key, word) for key, word in comment.following.items() if _is_unit_word(word)]
+    after = [(key, found) for key, words in comment.following.items() if (found := _first_unit(words, _label(key)))]
     pairs = zip(comment.words, comment.words[1:], strict=False)
     said = {word[:-1]: following for word, following in pairs if word.endswith(":") and is_unit(word[:-1])}
     return [*after, *of_entries(said)]
 
 
-def _is_unit_word(word: str) -> bool:
-    """Whether a bare word is the unit of a value before it; words of one letter are not."""
-    if len(word) < 2:
+def _first_unit(text: str, label: str) -> str | None:
+    """Return the unit with which the bare words after a value of the label begin, or None.
+
+    The words are ``Hartree``, ``(in Hartree)``, ``eV / atom`` or ``kcal mol^-1 A^-1``, with others after these.
+    """
+    words = [word if "(" in word else word.rstrip(")]}") for word in (w.strip(",;").lstrip("([{") for w in text.split())]
+    while words and words[0].lower() in ("in", "unit", "units"):
+        del words[0]
+    match = _PER_ATOM.match(" ".join(words))
+    if match and (match[1] is None or unit.spelled(match[1], "energy")):
+        return match[0]
+    for count in range(min(3, len(words)), 0, -1):
+        if _is_bare_unit(found := " ".join(words[:count])):
+            return _unclear(found)
+    return f"{words[0]} (pascal or protactinium)" if label == "stress" and words[:1] == ["Pa"] else None
+
+
+def _is_bare_unit(text: str) -> bool:
+    """Whether bare words are a unit; words of one letter, and symbols of elements such as ``Au`` and ``Pa``, are not."""
+    if all(len(word) < 2 for word in text.split()) or not _ELEMENTS.isdisjoint(re.split(r"[\s/*·]+", text)):
         return False
-    known = any(unit.spelled(word, kind) for kind in ("energy", "force", "stress")) or unit.parsed(word, (0, 1, 1))
-    return bool(known) or word.lower() in _OTHER_ENERGIES
+    known = any(unit.spelled(text, kind) for kind in ("energy", "force", "stress")) or unit.parsed(text, (0, 1, 1))
+    above = text.rpartition("/")[0]
+    return bool(known) or text.lower() in _OTHER_ENERGIES or (len(above) > 1 and unit.spelled(above, "energy") is not None)
+
+
+def _unclear(text: str) -> str:
+    """Return a unit of a bare word or of the ending of a name; ``AU`` may be gold, and becomes no known unit."""
+    return "AU (atomic units or gold)" if text == "AU" else text
 
 
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -111,7 +142,9 @@ def _text(stated: Mapping[str, str], label: str, names: Sequence[str]) -> str | 
         if (text := stated.get(key.lower())) is not None:
             return _ATOMIC if atomic(text) else text
     ending = re.search(r"[-_ (\[]([^-_ ()\[\]]+)[)\]]?\Z", names[0]) if label in _KINDS else None
-    if ending and unit.spelled(ending[1], _KINDS[label]):
+    if ending and _ELEMENTS.isdisjoint([ending[1]]) and unit.spelled(ending[1], _KINDS[label]):
+        return _unclear(ending[1])
+    if ending and _PER_ATOM.fullmatch(ending[1]):
         return ending[1]
     return _ATOMIC if label != "length" and atomic(stated.get(_ALL, "")) else None
 
@@ -148,8 +181,8 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
         source: file and frame, for messages.
 
     Raises:
-        ValueError: the file states a unit that differs from the config, an unknown unit, or a unit of energies but not of
-            forces.
+        ValueError: the file states a unit that differs from the config, an unknown unit, one of energies per atom, or a unit of
+            energies but not of forces.
     """
     _check_all(given, stated, source)
     found: dict[str, str] = {}
@@ -157,6 +190,11 @@ def factors(given: Units, stated: Mapping[str, str], chosen: Mapping[str, str], 
         text = _text(stated, quantity, [chosen.get(quantity, quantity)])
         if text is None or (quantity != "length" and quantity not in chosen):
             continue
+        if kind == "energy" and _PER_ATOM.fullmatch(text.strip()):
+            raise ValueError(
+                f"{source}: states the unit {text!r} of its {quantity}, which is divided by the number of atoms; multiply it "
+                f"by the number of atoms, and write {quantity}_unit=eV, or what it is then, into the file"
+            )
         own = getattr(given, quantity, None)
         name = unit.spelled(text, kind)
         if name is None and own is None:

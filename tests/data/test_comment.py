@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 
 from equipot.data import comment
 from equipot.data.checks.frames import check
@@ -270,6 +271,64 @@ def test_units_that_are_not_understood_are_refused(put, stated, expected):
 def test_a_unit_after_a_value_is_not_overlooked(put, word, expected):
     with pytest.raises(ValueError, match=f"frame 0: {expected}"):
         read(put(f"{FORCES} energy=-1.5 {word}", forces=True))
+
+
+@pytest.mark.parametrize("symbol", ["Au", "Pa", "(Au)", "Au/Pa", "Pm"])
+def test_the_symbol_of_an_element_is_no_unit(put, symbol):
+    [s] = read(
+        put(f'{LATTICE} energy=-6.1 {symbol} dimer stress="1 2 3 4 5 6" Au fcc dipole="0 0 2" {symbol}'), quantities=(DIPOLE,)
+    )
+    assert s.energy == -6.1
+    np.testing.assert_array_equal(s.stress, TENSOR)
+    np.testing.assert_array_equal(s.labels[DIPOLE], [0, 0, 2])
+
+
+@pytest.mark.parametrize("symbol", chemical_symbols[1:])
+def test_the_symbol_of_an_element_at_the_end_of_a_name_is_no_unit(put, symbol):
+    path = put(f'{LATTICE} energy_{symbol}=-6.1 {symbol} stress_{symbol}="1 2 3 4 5 6"')
+    [s] = read(path, Keys(energy=f"energy_{symbol}", stress=f"stress_{symbol}"))
+    assert s.energy == -6.1
+    np.testing.assert_array_equal(s.stress, TENSOR)
+
+
+@pytest.mark.parametrize("text", ["energy_unit=Au energy=-6", "energy=-6 au", "energy=-6 a.u. Au", "energy_unit=AU energy=-6"])
+def test_atomic_units_are_understood_beside_gold(put, text):
+    assert read(put(text))[0].energy == pytest.approx(-6 * hartree, rel=1e-12)
+
+
+def test_bare_words_that_may_be_elements_are_a_question(put):
+    with pytest.raises(ValueError, match=r"states the unit 'AU \(atomic units or gold\)' of its energy, which is unknown; set"):
+        read(put("energy=-6.1 AU"))
+    assert read(put("energy=-6.1 AU"), units=Units("Hartree"))[0].energy == pytest.approx(-6.1 * hartree, rel=1e-12)
+    with pytest.raises(
+        ValueError, match=r"states the unit 'Pa \(pascal or protactinium\)' of its stress, which is unknown; set"
+    ):
+        read(put(f'{LATTICE} stress="1 2 3 4 5 6" Pa'))
+
+
+PER_ATOM = ["energy=-3.05 eV/atom", "energy=-3.05 [eV/atom] Cu", "energy=-3.05 eV per atom", "energy=-3.05 (in Ha / atom)",
+            "energy=-3.05 kcal/mol/atom", "energy=-3.05 eV*atom^-1", "energy=-3.05 eV atom-1", "energy=-3.05 per atom",
+            "energy_unit=eV/atom energy=-3.05", 'energy_unit="eV per atom" energy=-3.05']  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PER_ATOM)
+@pytest.mark.parametrize("units", [Units(), Units("eV")])
+def test_energies_per_atom_are_refused(put, text, units):
+    with pytest.raises(
+        ValueError, match="of its energy, which is divided by the number of atoms; multiply it by the number of"
+    ):
+        read(put(text), units=units)
+
+
+def test_a_name_that_says_per_atom_is_refused(put):
+    with pytest.raises(ValueError, match="the unit 'eV/atom' of its energy, which is divided by the number of atoms"):
+        read(put("energy(eV/atom)=-3.05"), Keys(energy="energy(eV/atom)"))
+
+
+@pytest.mark.parametrize("words", ["(in Hartree)", "in Hartree", "[in hartree], step 7", "unit Ha", "(units Ha) eV"])
+def test_a_unit_after_a_preposition_is_used(put, words):
+    assert read(put(f"energy=-76.4 {words}"))[0].energy == pytest.approx(-76.4 * hartree, rel=1e-12)
+    assert read(put("energy=-76.4 in water, Hartree trees"))[0].energy == -76.4
 
 
 def test_units_of_all_quantities_are_overruled_by_the_config(put):
