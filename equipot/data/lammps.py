@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from equipot.data.keys import setting
+from equipot.data.masses import check_distinct, check_types, elements_of_types, named_by_mass
 
 DUMP = "lammps-dump-text"
 """ASE's name of the format of a dump."""
@@ -24,8 +25,6 @@ BINARY_DUMP = "lammps-dump-binary"
 """ASE's name of the format of a binary dump."""
 HEAD = 50_000
 """Bytes at the beginning of a file that are searched for the header of a data file."""
-MASS_TOLERANCE = 0.1
-"""Largest difference (amu) between a mass and the standard mass of the element that it names."""
 STYLES = ("atomic", "charge", "full", "molecular", "bond", "angle")
 """Styles of the section Atoms that ASE reads."""
 UNITS = ("metal", "real", "electron", "si", "cgs", "micro", "nano")
@@ -33,14 +32,6 @@ UNITS = ("metal", "real", "electron", "si", "cgs", "micro", "nano")
 IN_AMU = ("metal", "real", "electron")
 """Styles of units whose masses are in amu."""
 _MOST_TYPES = 1000
-
-
-def element_of(mass: float) -> int | None:
-    """Return the atomic number of the only element with a standard mass (amu) near ``mass``; None without one."""
-    near = {Z for Z in range(1, len(atomic_masses)) if abs(atomic_masses[Z] - mass) <= MASS_TOLERANCE}
-    # Polonium has no standard mass: that of its isotope 209 is bismuth's.
-    near.discard(atomic_numbers["Po"])
-    return near.pop() if len(near) == 1 else None
 
 
 def kind_of(path: Path) -> str | None:
@@ -126,11 +117,17 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
     for atoms, masses in zip(images, _dump_masses(path, style or "metal"), strict=True):
         # ASE converted velocities to momenta with the masses of the elements that it guessed.
         velocities = atoms.get_velocities() if atoms.has("momenta") else None
+        numbered = atoms.arrays["type"].tolist() if "type" in atoms.arrays else []
         if types:
-            atoms.numbers = [atomic_numbers[types[k - 1]] for k in atoms.arrays["type"]]
+            check_types(path, dict(zip(numbered, masses.tolist(), strict=True)), types)
+            atoms.numbers = [atomic_numbers[types[k - 1]] for k in numbered]
         else:
-            elements = {mass: _named_by_mass(path, mass) for mass in set(masses.tolist())}
+            elements = {mass: named_by_mass(path, mass) for mass in set(masses.tolist())}
             atoms.numbers = [elements[mass] for mass in masses.tolist()]
+            by_mass: dict[int, int] = {}
+            # Without a column of types nothing is compared.
+            for k, Z, mass in sorted(set(zip(numbered, atoms.numbers.tolist(), masses.tolist(), strict=False))):
+                check_distinct(path, by_mass.setdefault(Z, k), k, mass)
         atoms.set_masses(masses)
         if velocities is not None:
             atoms.set_velocities(velocities)
@@ -151,21 +148,6 @@ def _check_number(path: Path, types: Sequence[str], count: int) -> None:
             f"{path}: has {count} atom types, but {setting('types')} names {len(types)}, {', '.join(types)}; "
             "name the element of each type, in the order of the types"
         )
-
-
-def _named_by_mass(path: Path, mass: float, which: str = "") -> int:
-    """Return the atomic number of the element that a mass (amu) names.
-
-    Raises:
-        ValueError: none, or several.
-    """
-    found = element_of(mass)
-    if found is None:
-        raise ValueError(
-            f"{path}: the mass {mass:g}{which} names no element (none, or not one alone, has it within {MASS_TOLERANCE} amu); "
-            f"name the element of each atom type in {setting('types')}, such as [H, O]"
-        )
-    return found
 
 
 def _dump_header(path: Path) -> tuple[str | None, list[str]]:
@@ -220,6 +202,8 @@ class _Data(NamedTuple):
     """Number of columns in the section Atoms."""
     masses: Mapping[int, float]
     """Masses by type, in ``units``."""
+    comments: Mapping[int, str]
+    """Comments of the masses by type."""
     labels: Mapping[int, str]
     """Labels by type."""
 
@@ -243,11 +227,12 @@ def _data_of(path: Path) -> _Data:
             elif not section and words[1:] == ["atom", "types"]:
                 count = int(words[0])
             elif section in rows and not (section == "Atoms" and rows[section]):
-                rows[section].append(words)
+                rows[section].append([*words, note] if section == "Masses" else words)
     masses = {int(row[0]): float(row[1]) for row in rows["Masses"]}
+    comments = {int(row[0]): row[-1] for row in rows["Masses"]}
     labels = {int(row[0]): row[1] for row in rows["Atom Type Labels"]}
     columns = len(rows["Atoms"][0]) if rows["Atoms"] else 0
-    return _Data(stated[1] if stated else "metal", count, style, columns, masses, labels)
+    return _Data(stated[1] if stated else "metal", count, style, columns, masses, comments, labels)
 
 
 def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
@@ -264,16 +249,17 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: {what}; write one of {', '.join(STYLES)} after Atoms, such as 'Atoms # atomic'")
     if data.units not in UNITS:
         raise ValueError(f"{path}: is in the units {data.units!r}; give it in one of {', '.join(UNITS)}")
+    masses = dict(zip(data.masses, _in_amu(np.array(list(data.masses.values())), data.units).tolist(), strict=True))
     labels = {k: chemical_symbols.index(name) for k, name in data.labels.items() if name in chemical_symbols[1:]}
     if labels and len(labels) == len(data.labels):
         _check_agreement(path, types, labels)
         elements = labels
     elif types:
         _check_number(path, types, data.types)
+        check_types(path, masses, types)
         elements = {k: atomic_numbers[name] for k, name in enumerate(types, 1)}
-    elif data.masses:
-        masses = _in_amu(np.array(list(data.masses.values())), data.units).tolist()
-        elements = {k: _named_by_mass(path, mass, f" of atom type {k}") for k, mass in zip(data.masses, masses, strict=True)}
+    elif masses:
+        elements = elements_of_types(path, masses, data.comments)
     else:
         remedy = f"name them in {setting('types')}, such as {_example(data.types)}"
         raise ValueError(f"{path}: has numbers of atom types (up to {data.types}), not elements; {remedy}")

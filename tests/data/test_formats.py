@@ -67,19 +67,38 @@ def test_types_that_contradict_a_file_are_refused(dump, types, told):
 
 
 @pytest.mark.parametrize(
-    ("mass", "element"), [(1.0, 1), (12.0, 6), (15.9994, 8), (58.933, 27), (58.7, 28), (208.98, 83), (238.03, 92)]
+    ("mass", "element"),
+    [(1.01, 1), (1.00794, 1), (12.0, 6), (14.0, 7), (28.09, 14), (58.933, 27), (58.7, 28), (208.98, 83), (238.03, 92)],
 )
 def test_a_standard_mass_names_its_element(dump, mass, element):
     assert read(dump("mass ", f"{mass} ", "15.999 "))[0].numbers.tolist() == [element, 8]
 
 
-@pytest.mark.parametrize("mass", [3.024, 2.014, 72.0, 40.0, 0.0])
+@pytest.mark.parametrize("mass", [1.0, 3.024, 2.014, 14.027, 16.043, 72.0, 40.0, 0.0])
 def test_a_mass_of_no_element_or_of_two_needs_types(dump, mass):
     path = dump("mass ", f"{mass} ", "15.999 ")
     with pytest.raises(ValueError, match=rf"run.lammpstrj: the mass {mass:g} names no element .* in types \(data.types in tr"):
         read(path)
     [s] = read(path, types=("H", "O"))
     assert s.numbers.tolist() == [1, 8] and s.masses.tolist() == [mass, 15.999]
+
+
+def test_two_types_of_one_mass_need_types(dump):
+    path = dump("mass ", "28.0855 ", "28.0855 ")
+    with pytest.raises(ValueError, match=r"atom types 1 and 2 both have the mass 28.0855, which may not .* in types"):
+        read(path)
+    assert read(path, types=("Si", "Si"))[0].numbers.tolist() == [14, 14]
+
+
+def test_types_that_contradict_masses_are_refused(dump):
+    path = dump("mass ", "15.9994 ", "1.008 ")
+    with pytest.raises(
+        ValueError, match=r"atom type 1 has the mass 15.9994 of O, but types .* says H; name the elements in the"
+    ):
+        read(path, types=("H", "O"))
+    assert read(path, types=("O", "H"))[0].numbers.tolist() == [8, 1]
+    # An oxygen that gave 2 amu to each of two hydrogens has the mass of carbon.
+    assert read(dump("mass ", "12.0 ", "3.0 "), types=("O", "H"))[0].numbers.tolist() == [8, 1]
 
 
 def test_types_win_over_masses_and_velocities_stay(dump):
@@ -209,13 +228,54 @@ def test_a_data_file_of_lammps_in_any_name(data):
     assert read(data(), types=("C", "O"))[0].numbers.tolist() == [6, 8]
     with pytest.raises(ValueError, match="has 2 atom types, but types .* names 1, C; name the element of each"):
         read(data(), types=("C",))
-    assert read(data((1.0, 15.9994)))[0].numbers.tolist() == [1, 8]
+    assert read(data((1.008, 15.9994)))[0].numbers.tolist() == [1, 8]
     with pytest.raises(ValueError, match=r"the mass 3.024 of atom type 1 names no element .* in types"):
         read(data((3.024, 15.9994)))
     [s] = read(data((3.024, 15.9994)), types=("H", "O"))
     assert s.numbers.tolist() == [1, 8]
     # ASE and LAMMPS take Avogadro's number from different years.
     np.testing.assert_allclose(s.masses, [3.024, 15.9994], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "numbers"),
+    [
+        ("28.0855 # Si", "15.9994 # O", [14, 8]),
+        ("1.0 # H", "16.0", [1, 8]),
+        ("12.011 # C of a ring", "12.011 # C", [6, 6]),
+        ("12.011 # CT", "1.008 # HC", [6, 1]),
+        ("14.007 # NH", "1.008 # opls_140", [7, 1]),
+    ],
+)
+def test_comments_of_masses_name_elements(tmp_path, first, second, numbers):
+    path = tmp_path / "w.data"
+    path.write_text(DATA.format(masses=f"Masses\n\n1 {first}\n2 {second}\n\n", style=" # atomic", more="", units=""))
+    assert read(path)[0].numbers.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("mass", "told"),
+    [
+        ("1.0 # Si", r"\(1 1 # Si\) do not agree; name the element of each atom type in types"),
+        ("58.693 # Co", r"\(1 58.693 # Co\) do not agree"),
+        ("4.0 # H", r"\(1 4 # H\) do not agree"),
+        ("14.0 # CH2", r"\(1 14 # CH2\) do not agree"),
+        ("14.027 # CH2", r"the mass 14.027 of atom type 1 \(1 14.027 # CH2\) names no element"),
+        ("1.0", "the mass 1 of atom type 1 names no element"),
+        ("15.9994", "atom types 1 and 2 both have the mass 15.9994"),
+    ],
+)
+def test_masses_that_their_comments_do_not_confirm_are_refused(tmp_path, mass, told):
+    path = tmp_path / "w.data"
+    path.write_text(DATA.format(masses=f"Masses\n\n1 {mass}\n2 15.9994\n\n", style=" # atomic", more="", units=""))
+    with pytest.raises(ValueError, match=told):
+        read(path)
+
+
+def test_types_that_contradict_the_masses_of_a_data_file_are_refused(data):
+    with pytest.raises(ValueError, match=r"atom type 1 has the mass 15.9994 of O, but types .* says H"):
+        read(data((15.9994, 1.008)), types=("H", "O"))
+    assert read(data((1.0, 1.0)), types=("Si", "O"))[0].numbers.tolist() == [14, 8]
 
 
 def test_the_style_of_a_data_file_is_stated_or_asked_for(data):
