@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 
 _E = 1.6021766208e-19
 """Elementary charge, C."""
@@ -65,36 +66,40 @@ ENERGY = {
 """Energy units by name, in eV."""
 LENGTH = {"Å": angstrom, "Angstrom": angstrom, "A": angstrom, "bohr": bohr, "nm": 10.0, "pm": 0.01}
 """Length units by name, in Å."""
-PRESSURE = {"GPa": GPa, "kbar": kbar, "bar": bar, "Pa": 1e-9 * GPa, "atm": 1.01325 * bar}
+PRESSURE = {"GPa": GPa, "kbar": kbar, "bar": bar, "Pa": 1e-9 * GPa, "MPa": 1e-3 * GPa, "Mbar": 100 * GPa, "atm": 1.01325 * bar}
 """Pressure units by name, in eV/Å^3."""
 
 
 _SPELLINGS = {
-    "energy": {"ev": "eV", "hartree": "Hartree", "hartrees": "Hartree", "ha": "Hartree", "eh": "Hartree", "a.u.": "Hartree",
-               "au": "Hartree", "ry": "Ry", "rydberg": "Ry", "rydbergs": "Ry", "kcal/mol": "kcal/mol", "kcalmol": "kcal/mol",
-               "kj/mol": "kJ/mol", "kjmol": "kJ/mol"},
-    "length": {"å": "Å", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "a": "Å", "bohr": "bohr", "bohrs": "bohr", "a0": "bohr",
+    "energy": {"ev": "eV", "electronvolt": "eV", "electronvolts": "eV", "hartree": "Hartree", "hartrees": "Hartree",
+               "ha": "Hartree", "eh": "Hartree", "a.u.": "Hartree", "au": "Hartree", "ry": "Ry", "rydberg": "Ry",
+               "rydbergs": "Ry", "kcal/mol": "kcal/mol", "kcalmol": "kcal/mol", "kj/mol": "kJ/mol", "kjmol": "kJ/mol"},
+    "length": {"å": "Å", "ang": "Å", "angstrom": "Å", "angstroms": "Å", "ångström": "Å", "ångströms": "Å", "angström": "Å",
+               "angstroem": "Å", "ångstrom": "Å", "a": "Å", "bohr": "bohr", "bohrs": "bohr", "a0": "bohr",
                "a.u.": "bohr", "au": "bohr", "nm": "nm", "nanometer": "nm", "pm": "pm"},
     "force": {"a.u.": "Hartree/bohr", "au": "Hartree/bohr"},
-    "stress": {name.lower(): name for name in PRESSURE} | dict.fromkeys(("a.u.", "au"), "Hartree/bohr^3"),
+    "stress": {name.lower(): name for name in PRESSURE if name[0] != "M"} | dict.fromkeys(("kb", "kilobar", "kilobars"), "kbar")
+              | dict.fromkeys(("a.u.", "au"), "Hartree/bohr^3"),
 }  # fmt: skip
-"""Spellings of units in files, in lower case, for units whose capitals do not matter (meV is not MeV)."""
+"""Spellings of units in files, in lower case, for units whose capitals do not matter (meV is not MeV, nor mPa MPa).
+
+VASP calls the kilobar ``kB``."""
 
 
 def spelled(text: str, what: str) -> str | None:
     """Convert a unit in a file's spelling to the name that ``energy``, ``length``, ``force`` or ``stress`` takes.
 
     Args:
-        text: unit as written, such as ``hartree``, ``kcal/mol/Ang`` or ``Ha/Bohr``.
+        text: unit as written, such as ``hartree``, ``kcal/mol/Ang``, ``kcal/(mol*Å)``, ``Ha Bohr^-1`` or ``eV/Å³``.
         what: dimension: energy, length, force or stress.
 
     Returns:
         The name, or None for an unknown unit.
     """
-    text = text.strip()
+    text = _plain(text)
     if what == "stress":
         text = re.sub(r"(\^|\*\*)?3$", "", text)
-    exact = {"energy": ENERGY, "length": LENGTH}.get(what, {})
+    exact = {"energy": ENERGY, "length": LENGTH, "stress": PRESSURE}.get(what, {})
     if text in exact or text.lower() in _SPELLINGS[what]:
         return text if text in exact else _SPELLINGS[what][text.lower()]
     above, _, below = text.rpartition("/")
@@ -102,6 +107,21 @@ def spelled(text: str, what: str) -> str | None:
         return None
     top, bottom = spelled(above, "energy"), spelled(below, "length")
     return None if top is None or bottom is None else f"{top}/{bottom}" + ("^3" if what == "stress" else "")
+
+
+_BETWEEN = r"(?:\s*(?<!\*)[*·](?!\*)\s*|\s+)"
+"""Sign of a product."""
+_NEGATIVE = re.compile(rf"{_BETWEEN}(a0|[^\W\d_]+)(?:\^|\*\*)?-(\d)")
+
+
+def _plain(text: str) -> str:
+    """Return a unit with slashes instead of brackets and negative powers: ``kcal/(mol*A)`` and ``kcal mol⁻¹ A⁻¹`` become
+    ``kcal/mol/A``."""
+    text = unicodedata.normalize("NFKC", text.strip()).replace("−", "-").replace("⋅", "·")
+    text = re.sub(r"\A\(([^()]*)\)(?=\s*/)", r"\1", text)
+    text = re.sub(r"/\s*\(([^()/]*)\)", lambda match: "/" + re.sub(_BETWEEN, "/", match[1].strip()), text)
+    text = _NEGATIVE.sub(lambda match: f"/{match[1]}" + ("" if match[2] == "1" else f"^{match[2]}"), text)
+    return re.sub(r"\s*/\s*", "/", text)
 
 
 _FACTOR = re.compile(r"\s*([*·/]?)\s*(kcal/mol|kj/mol|a0|[^\W\d_]+)(?:(?:\^|\*\*)?([-+]?\d+))?", re.IGNORECASE)
@@ -112,13 +132,13 @@ def parsed(text: str, dimension: tuple[int, int, int]) -> float | None:
 
     Args:
         text: product of units of energy, length and charge, such as ``Debye``, ``e*bohr``, ``e Å`` or ``kcal/mol/Å^2``; a slash
-            divides by the one unit after it. ``a.u.`` is the atomic unit of the dimension.
+            divides by the one unit, or the units in brackets, after it. ``a.u.`` is the atomic unit of the dimension.
         dimension: powers of energy, length and charge that the unit must have.
 
     Returns:
         The size, or None for an unknown unit or one of another dimension.
     """
-    text = text.strip()
+    text = _plain(text)
     if text.lower() in ("a.u.", "au"):
         return hartree ** dimension[0] * bohr ** dimension[1]
     size, powers, end = 1.0, [0, 0, 0], 1 if text[:2] == "1/" else 0

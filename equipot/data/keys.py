@@ -110,7 +110,8 @@ class Units:
     forces: str | None = None
     """Unit of forces, such as Hartree/bohr; energy/length of the units above if not given."""
     stress: str | None = None
-    """Unit of the stress: GPa, kbar, bar, Pa or energy/length^3; energy/length^3 of the units above if not given."""
+    """Unit of the stress: GPa, MPa, Mbar, kbar, bar, Pa, atm or energy/length^3; energy/length^3 of the units above if not
+    given."""
     others: dict[str, str] = field(default_factory=dict)
     """Units of further quantities by quantity, such as ``dipole: Debye``, e*bohr or kcal/mol/Å^2; products of the units of
     energy and length above and e if not given."""

@@ -73,7 +73,7 @@ def _label(name: str) -> str:
 
 def _of_all(text: str) -> list[tuple[str, str]]:
     """List the units in the text of an entry ``units``: assignments, such as ``energy: eV``, or units, such as ``eV Å``."""
-    text = text.strip("{}() ")
+    text = re.sub(r"\A[{(](.*)[})]\Z", r"\1", text.strip()).strip()
     assigned = [(_label(match[1]), match[2]) for match in _ASSIGNED.finditer(text)]
     if assigned and not _ASSIGNED.sub("", text).strip(" ,;"):
         return assigned
@@ -113,8 +113,8 @@ def _is_bare_unit(text: str) -> bool:
     if all(len(word) < 2 for word in text.split()) or not _ELEMENTS.isdisjoint(re.split(r"[\s/*·]+", text)):
         return False
     known = any(unit.spelled(text, kind) for kind in ("energy", "force", "stress")) or unit.parsed(text, (0, 1, 1))
-    above = text.rpartition("/")[0]
-    return bool(known) or text.lower() in _OTHER_ENERGIES or (len(above) > 1 and unit.spelled(above, "energy") is not None)
+    above, first = text.rpartition("/")[0], re.split(r"[/*·]", text.lower())[0]
+    return bool(known) or first in _OTHER_ENERGIES or (len(above) > 1 and unit.spelled(above, "energy") is not None)
 
 
 def _unclear(text: str) -> str:

@@ -11,7 +11,7 @@ from equipot.data.config import Reading
 from equipot.data.read import Keys, Units, read, read_one
 from equipot.quantities import CHARGES, DIPOLE, ENERGY, Quantity
 from equipot.structure import Structure
-from equipot.units import GPa, bohr, debye, hartree, kcal_per_mol
+from equipot.units import GPa, bohr, debye, hartree, kcal_per_mol, kJ_per_mol
 
 LATTICE = 'Lattice="4 0 0 0 5 0 0 0 6"'
 
@@ -329,6 +329,39 @@ def test_a_name_that_says_per_atom_is_refused(put):
 def test_a_unit_after_a_preposition_is_used(put, words):
     assert read(put(f"energy=-76.4 {words}"))[0].energy == pytest.approx(-76.4 * hartree, rel=1e-12)
     assert read(put("energy=-76.4 in water, Hartree trees"))[0].energy == -76.4
+
+
+PER_FORCE = {
+    "kcal/(mol*A)": kcal_per_mol, "kcal mol^-1 A^-1": kcal_per_mol, "eV*A^-1": 1, "hartree bohr^-1": PER_BOHR,
+    "eV/ångström": 1, "electronvolt/Angstroem": 1, "kJ·mol⁻¹·nm⁻¹": kJ_per_mol / 10, "(kcal/mol)/Å": kcal_per_mol,
+    "Ha a0**-1": PER_BOHR, "kcal / mol / Å": kcal_per_mol, "Ha/a₀": PER_BOHR,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PER_FORCE)
+def test_usual_units_of_forces(put, text):
+    path = put(f'{FORCES} energy=-1 energy_unit=eV forces_unit="{text}"', forces=True)
+    assert read(path)[0].forces[0, 0] == pytest.approx(0.1 * PER_FORCE[text], rel=1e-12)
+
+
+PRESSURES = {
+    "eV/Å³": 1, "eV Å^-3": 1, "kB": 0.1 * GPa, "MPa": 1e-3 * GPa, "Mbar": 100 * GPa, "kilobar": 0.1 * GPa,
+    "Hartree bohr⁻³": hartree / bohr**3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PRESSURES)
+@pytest.mark.parametrize("form", ['stress_unit="{}" stress="1 2 3 4 5 6"', 'stress="1 2 3 4 5 6" {}'])
+def test_usual_units_of_the_stress(put, text, form):
+    [s] = read(put(f"{LATTICE} energy=-1 {form.format(text)}"))
+    np.testing.assert_allclose(s.stress, TENSOR * PRESSURES[text], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("label", "text"), [("stress", "mPa"), ("stress", "mbar"), ("energy", "kB"), ("energy", "MPa")])
+def test_units_of_another_size_or_quantity_are_unknown(put, label, text):
+    value = '"1 2 3 4 5 6"' if label == "stress" else "-1"
+    with pytest.raises(ValueError, match=f"states the unit '{text}' of its {label}, which is unknown"):
+        read(put(f"{LATTICE} {label}_unit={text} {label}={value}"))
 
 
 def test_units_of_all_quantities_are_overruled_by_the_config(put):
