@@ -28,10 +28,18 @@ case."""
 SAME = 1e-6
 """Largest relative difference between copies of one energy, since programs and ASE use different CODATA constants."""
 
+ROUGH = 1000.0
+"""Ratio of the accuracy to the threshold of an SCF beyond which it failed; thresholds are changed within a run, but by less."""
+
 
 def states_of(info: Mapping[str, Any]) -> list[Any]:
     """Return the values of the key ``SCF_CONVERGED`` in any case."""
     return [value for key, value in info.items() if key.lower() == SCF_CONVERGED]
+
+
+def says_no(state: Any) -> bool:
+    """Whether a value of the key ``SCF_CONVERGED`` says that the SCF failed: F, False, .false., no or 0."""
+    return state in (False, 0) or str(state).lower() in ("f", "false", ".false.", "no", "n")
 
 
 def unconverged(path: Path, kind: str, frames: Sequence[Any]) -> Sequence[bool | None]:
@@ -100,9 +108,19 @@ def _gaussian(text: str, frames: Sequence[Any]) -> list[bool]:
 
 
 def _espresso(text: str, frames: Sequence[Any]) -> list[bool]:
-    """Find failures in an output of Quantum ESPRESSO: a message between the energy of a step and the next energy."""
-    blocks = re.split(r"\n(?=!\s+total energy)", text)
-    found = [("convergence NOT achieved" in block, _numbers(rf"!\s+total energy\s*=\s*{_NUMBER}", block)) for block in blocks]
+    """Find failures in an output of Quantum ESPRESSO, in the text from the energy of a step to the first iteration of the next.
+
+    With ``scf_must_converge=.false.`` a failed step says that it converged; it is known by its accuracy.
+    """
+    threshold = _numbers(r"convergence threshold\s*=\s*([-+.\dDEde]+)", text)
+
+    def failed(block: str) -> bool:
+        accuracy = _numbers(r"estimated scf accuracy\s*<\s*([-+.\dDEde]+)", block)
+        poor = bool(threshold and accuracy) and accuracy[0] > ROUGH * threshold[0]
+        return poor or "convergence NOT achieved" in block
+
+    blocks = [re.split(r"\n\s*iteration #", block)[0] for block in re.split(r"\n(?=!\s+total energy)", text)[1:]]
+    found = [(failed(block), _numbers(rf"!\s+total energy\s*=\s*{_NUMBER}", block)) for block in blocks]
     return _by_energy([(e * rydberg, failed) for failed, energies in found for e in energies], frames)
 
 

@@ -15,7 +15,7 @@ from equipot.data.checks.frames import CUTOFF, check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import CHOICES, Labelled, Reading, Source
-from equipot.data.converged import states_of
+from equipot.data.converged import says_no, states_of
 from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units, setting
@@ -291,7 +291,7 @@ def _converged(frames: Sequence[Structure], source: str) -> tuple[Sequence[Struc
             f"{source}: says that an SCF did not converge, but not in which of its {len(frames)} frames; "
             f"remove those from the file, or set {setting('unconverged')} to keep"
         )
-    failed = np.array([any(state in (False, 0) for state in states_of(s.info)) for s in frames], bool)
+    failed = np.array([any(map(says_no, states_of(s.info))) for s in frames], bool)
     if not failed.any():
         return frames, []
     what, remedy = (

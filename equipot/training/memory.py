@@ -55,8 +55,9 @@ def check_step(key: str, run: TrainingRun, step: CompiledStep, state: Any, loade
     shorter = loader.frames.cutoff * np.cbrt(available / needed)
     most = run.mesh.size * int((np.cumsum(np.sort(sizes[:, 0])[::-1]) <= room).sum())
     fits = f"training.{key}: {most} would fit" if most else f"not even a training.{key} of 1 for each device fits"
+    wide = " or float32" if np.dtype(loader.dtype) == np.float64 else ""
     raise ValueError(
         f"training.{key} {loader.batch_size}: a step of {shape.atoms} atoms with up to {shape.slots} neighbours each needs "
         f"about {needed / GIB:.3g} GiB, but {available / GIB:.3g} GiB are free; {fits}; a cutoff below "
-        f"{loader.frames.cutoff:g} Å (in a crystal, {shorter:.1f} Å), fewer channels or float32 take less"
+        f"{loader.frames.cutoff:g} Å (in a crystal, {shorter:.1f} Å), fewer channels{wide} take less"
     )

@@ -334,7 +334,7 @@ def test_forces_that_were_never_calculated_are_named_and_hide_no_stress(crystals
     assert (found.kind, found.severity, found.where) == ("force_zero", "warning", "cu.xyz")
     assert "set data.keys.forces to none" in str(found) and "data.checks.force_zero: skip" in str(found)
     both = everywhere(still, lambda f: {"stress": np.zeros((3, 3))})
-    assert "cu.xyz: every stress is zero; set data.keys.stress to none" in message(both)
+    assert "cu.xyz: every stress is zero; it was not calculated: set data.keys.stress to none" in message(both)
     assert "every stress is zero" in message(everywhere(both, lambda f: {"forces": None}))
     skipped = load_data(DataConfig(str(write(still)), valid=0, checks={"force_zero": "skip"}), 0)
     assert not skipped.report.warnings
@@ -377,6 +377,24 @@ def test_forces_as_large_as_those_of_a_molecule_in_kcal_are_a_warning():
     [found] = [p for p in check({"train": cold}).problems if p.kind == "force_size"]
     assert found.severity == "warning" and "typically 16.1 eV/Å" in found.what
     assert "if they are in kcal/mol/Å, set data.units.forces to that" in found.remedy
+
+
+def test_forces_of_close_dimers_are_a_warning_only():
+    """They are what a repulsion of nuclei is learnt from."""
+    force = lambda r: np.array([[0, 0, -700 / r**6], [0, 0, 700 / r**6]])
+    pairs = [
+        Structure([74, 74], [[0, 0, 0], [0, 0, r]], labels={ENERGY: -5.0, FORCES: force(r)}, source=f"dimers.xyz, frame {k}")
+        for k, r in enumerate(np.linspace(1.4, 2.3, 20))
+    ]
+    assert [p.severity for p in check({"train": pairs}).problems if p.kind == "force_size"] == ["warning"]
+
+
+def test_every_unit_that_explains_an_energy_is_named():
+    """Water with pseudopotentials has -17.2 Hartree."""
+    where = [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]]
+    water = [Structure([8, 1, 1], where, labels={ENERGY: -45168.0 - k}, source=f"w.xyz, frame {k}") for k in range(5)]
+    [found] = [p for p in check({"train": water}).problems if p.kind == "energy_size"]
+    assert "kcal/mol or kJ/mol" in found.remedy
 
 
 def test_the_force_on_the_only_atom_of_a_cell_is_zero_by_symmetry():

@@ -160,3 +160,32 @@ def test_a_flag_in_extended_xyz_counts_and_stands_in_the_report(crystals, write,
     assert len(data.train) + len(data.valid) == 11
     assert [line for line in data.report.warnings if "data.xyz, frame 4: the SCF did not converge" in line]
     assert len(load_data(DataConfig(str(path), valid=2, unconverged="keep"), 0).train) == 10
+
+
+STEP = (
+    "ATOMIC_POSITIONS (angstrom)\nH 0.0 0.0 0.0\nH 0.0 0.0 {place}\n\n"
+    "     iteration #100     ecut=    30.00 Ry     beta= 0.70\n"
+)
+
+
+def test_a_failed_step_of_espresso_without_an_energy_leaves_the_one_before(tmp_path):
+    """By default pw.x stops at a step that fails, and writes no line of its energy."""
+    text = espresso([(True, -2.1), (True, -2.2)]) + STEP.format(place=0.72)
+    text += "     total energy              =      -2.30000000 Ry\n     estimated scf accuracy    <       0.51 Ry\n\n"
+    (tmp_path / "md.pwo").write_text(text + "     convergence NOT achieved after 100 iterations: stopping\n")
+    assert [s.energy for s in read(tmp_path / "md.pwo")] == pytest.approx([-2.1 * RY, -2.2 * RY], rel=1e-6)
+
+
+def test_a_step_of_espresso_that_need_not_converge_is_known_by_its_accuracy(tmp_path):
+    text = espresso([(True, -2.1)]).replace(
+        "     number of atomic types", "     convergence threshold     =      1.0E-08\n     number of atomic types"
+    )
+    for place, energy, accuracy in ((0.72, -2.05, "0.51"), (0.73, -2.21, "4.1E-09")):
+        text += f"{STEP.format(place=place)}!    total energy              =  {energy:.8f} Ry\n"
+        text += (
+            f"     estimated scf accuracy    <       {accuracy} Ry\n\n     convergence has been achieved in 100 iterations\n"
+        )
+    (tmp_path / "md.pwo").write_text(text)
+    with pytest.warns(UserWarning, match="did not converge"):
+        found = read(tmp_path / "md.pwo")
+    assert [s.energy for s in found] == pytest.approx([-2.1 * RY, -2.21 * RY], rel=1e-6)

@@ -5,6 +5,7 @@ import pytest
 from ase.build import bulk, molecule
 
 from equipot.data.batch import find_slots
+from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import DataError
 from equipot.data.config import DataConfig
 from equipot.data.read import load_data
@@ -120,6 +121,20 @@ def test_an_isolated_atom_of_another_calculation_is_named(molecules, write, comp
         load_data(DataConfig(atoms(260.0), valid=2), 0)
     data = load_data(DataConfig(atoms(260.0), valid=2, checks={"isolated_energy": "warn"}), 0)
     assert data.origin == "isolated" and any("does not belong" in line for line in data.report.warnings)
+
+
+def test_a_doubtful_binding_is_a_warning_and_ions_are_not_judged():
+    frames = [
+        Structure([7, 1, 1, 1], np.eye(4, 3), labels={"energy": -1538.8 - k % 2}, source=f"a.xyz, frame {k}") for k in range(30)
+    ]
+    ions = [
+        Structure([7, 1, 1, 1, 1], np.eye(5, 3), labels={"energy": -1548.0 - k % 2}, charge=1.0, source=f"b.xyz, frame {k}")
+        for k in range(30)
+    ]
+    assert not list(isolated_atoms([*frames, *ions], {7: -1485.2, 1: -13.6}))
+    for off in (40.0, -45.0):
+        [found] = isolated_atoms([*frames, *ions], {7: -1485.2 + off, 1: -13.6})
+        assert found.severity == "warning" and "may not belong to the energies of the other frames" in found.what
 
 
 def test_e0_from_the_config(molecules):

@@ -297,7 +297,7 @@ def _zeros(rows: Sequence[Row], files: Mapping[str, Sequence[int]]) -> Iterator[
             switch = "data.checks.force_zero: skip then ends this warning"
             yield Problem(WARNING, "force_zero", file, "every force is zero", f"{remedy} ({switch})")
         if len(stresses) >= LEAST_ZEROS and all(stresses):
-            remedy = "set data.keys.stress to none: it was not calculated"
+            remedy = "it was not calculated: set data.keys.stress to none, or state stress_weight=0 if other files have stress"
             yield Problem(ERROR, "stress_zero", file, "every stress is zero", remedy)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from ase.data import chemical_symbols
 
-from equipot.data.checks.report import ERROR, Problem
+from equipot.data.checks.report import ERROR, WARNING, Problem
 from equipot.data.stats import RANK_TOLERANCE, compositions
 from equipot.structure import Structure
 
 BOUND = 15.0
 """Largest binding energy, eV/atom; tungsten has 8.9."""
+USUAL = (-10.0, 1.0)
+"""Binding energies that need no warning, eV/atom; atoms without spin bind by some eV more than real ones."""
 OFF = 25.0
 """Largest estimated binding energy of an element (eV) beyond three standard errors; a larger one proves a wrong E0."""
 
@@ -21,10 +23,10 @@ def isolated_atoms(structures: Iterable[Structure], isolated: Mapping[int, float
     """Find energies of isolated atoms that contradict the energies of the frames.
 
     Args:
-        structures: the training set.
+        structures: the training set; charged frames are left out, since an electron changes the energy by more than bonds.
         isolated: energies of the isolated atoms, eV by Z.
     """
-    counts, energies, _, elements = compositions(structures)
+    counts, energies, _, elements = compositions(s for s in structures if not s.charge)
     labelled = np.isfinite(energies)
     if not labelled.any() or any(z not in isolated for z in elements):
         return
@@ -32,7 +34,7 @@ def isolated_atoms(structures: Iterable[Structure], isolated: Mapping[int, float
     binding = energies - counts @ np.array([isolated[z] for z in elements])
     typical = float(np.median(binding / counts.sum(axis=1)))
     guess = _element(counts, binding)
-    if guess is None and abs(typical) < BOUND:
+    if guess is None and USUAL[0] < typical < USUAL[1]:
         return
     names = [chemical_symbols[z] for z in elements]
     certain = names[guess[0]] if guess else (names[0] if len(names) == 1 else "")
@@ -42,9 +44,10 @@ def isolated_atoms(structures: Iterable[Structure], isolated: Mapping[int, float
         if guess
         else f"the frames then lie {typical:+.4g} eV/atom from their atoms"
     )
-    what = f"{blamed} does not belong to the energies of the other frames ({seen})"
+    proven = guess is not None or abs(typical) >= BOUND
+    what = f"{blamed} {'does' if proven else 'may'} not belong to the energies of the other frames ({seen})"
     remedy = "calculate it with the same method, potentials and units, or set data.atomic_energies to fit"
-    yield Problem(ERROR, "isolated_energy", "data.atomic_energies", what, remedy)
+    yield Problem(ERROR if proven else WARNING, "isolated_energy", "data.atomic_energies", what, remedy)
 
 
 def _element(counts: np.ndarray, binding: np.ndarray) -> tuple[int, float] | None:

@@ -57,7 +57,7 @@ def _energies(file: str, sample: Sequence[Structure]) -> Iterator[Problem]:
     ratio = float(np.median(ratios))
     fitting = [name for name, factor in UNITS["energy"].items() if ratio * factor < 1.1]
     what = f"the energy is {worst.energy:.6g} eV, {ratio:.0f} times that of all electrons of its atoms"
-    yield Problem(ERROR, "energy_size", worst.name, what, _remedy("energy", fitting[:1]))
+    yield Problem(ERROR, "energy_size", worst.name, what, _remedy("energy", fitting))
 
 
 def _typical(
@@ -72,11 +72,13 @@ def _typical(
     far = {name: abs(np.log(size * factor / TYPICAL[label])) for name, factor in UNITS[label].items()}
     near = [name for name in sorted(far, key=lambda name: far[name]) if far[name] < min(far.values()) + 0.5]
     what = f"components of the {label} are typically {size:.3g} {unit}, beyond what"
-    if size >= limit:
+    # Two atoms may be brought as close as one likes, to learn the repulsion of nuclei.
+    if size >= limit and np.median([len(s) for s in sample]) > 2:
         yield Problem(ERROR, kind, file, f"{what} bonded matter has ({limit:g})", _remedy(label, near))
     else:
         remedy = f"if they are in {' or '.join(near)}, set data.units.{label} to that, and look at the energies, too"
-        yield Problem(WARNING, kind, file, f"{what} any but very hot or dense matter has ({unusual:g})", remedy)
+        usual = min(limit, unusual)
+        yield Problem(WARNING, kind, file, f"{what} any but very hot or dense matter has ({usual:g})", remedy)
 
 
 def _remedy(label: str, near: Sequence[str]) -> str:
