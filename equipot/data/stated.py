@@ -32,6 +32,20 @@ _ALL = ""
 """Name under which a system of units is stated, or a text that is not understood, for all quantities."""
 _ATOMIC = "a.u."
 _ATOMIC_NAMES = ("a.u.", "au", "atomic", "atomic units", "atomic_units")
+_SYSTEMS = {
+    "ase": {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å^3", "virial": "eV"},
+    "metal": {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "bar or eV/Å^3", "virial": "eV"},
+    "real": {
+        "energy": "kcal/mol",
+        "length": "Å",
+        "forces": "kcal/mol/Å",
+        "stress": "atm or kcal/mol/Å^3",
+        "virial": "kcal/mol",
+    },
+}
+"""Units of each label in a system of units; LAMMPS has pressures in a unit of their own, so that a stress is a question."""
+_NO_UNIT = re.compile(r"none|units?|lammps|(?!1/)\d.*|[^a-zà-ÿ]*", re.IGNORECASE)
+"""Words of an entry ``units`` that say nothing; ``unit=2x2x2`` is a supercell."""
 _OTHER_ENERGIES = ("mev", "kev", "kj", "kcal", "cal", "erg", "cm-1", "cm^-1", "mha", "mhartree", "mry")
 """Units of energies, in lower case, that are recognised but not converted."""
 _ELEMENTS = frozenset(symbol for symbol in chemical_symbols if len(symbol) > 1)
@@ -72,15 +86,24 @@ def _label(name: str) -> str:
 
 
 def _of_all(text: str) -> list[tuple[str, str]]:
-    """List the units in the text of an entry ``units``: assignments, such as ``energy: eV``, or units, such as ``eV Å``."""
+    """List the units in the text of an entry ``units``: assignments, such as ``energy: eV``, units, such as ``eV Å fs``, or a
+    system of units, such as ``metal``."""
     text = re.sub(r"\A[{(](.*)[})]\Z", r"\1", text.strip()).strip()
     assigned = [(_label(match[1]), match[2]) for match in _ASSIGNED.finditer(text)]
     if assigned and not _ASSIGNED.sub("", text).strip(" ,;"):
         return assigned
-    words = re.split(r"[\s,;]+", text)
+    words = [word for word in re.split(r"[\s,;]+", text) if not _NO_UNIT.fullmatch(word)]
+    if not words or (len(words) == 1 and words[0].lower() in _SYSTEMS):
+        return [(_ALL, word.lower()) for word in words]
     labels = [next((label for label, kind in _KINDS.items() if unit.spelled(word, kind)), _ALL) for word in words]
-    clear = _ALL not in labels and len(set(labels)) == len(labels) and not any(word.lower() in _ATOMIC_NAMES for word in words)
-    return list(zip(labels, words, strict=True)) if clear else [(_ALL, text)]
+    known = {label: word for label, word in zip(labels, words, strict=True) if label != _ALL}
+    others = [word for label, word in zip(labels, words, strict=True) if label == _ALL]
+    # Units of time and mass do not matter, but only beside the two that others could be meant for.
+    clear = len(known) + len(others) == len(words) and not any(word.lower() in _ATOMIC_NAMES for word in words)
+    if others:
+        clear = clear and {"energy", "length"} <= known.keys()
+        clear = clear and not any(_is_bare_unit(word) or unit.parsed(word, (0, 1, 1)) for word in others)
+    return list(known.items()) if clear else [(_ALL, text)]
 
 
 def of_words(comment: Comment) -> list[tuple[str, str]]:
@@ -146,7 +169,8 @@ def _text(stated: Mapping[str, str], label: str, names: Sequence[str]) -> str | 
         return _unclear(ending[1])
     if ending and _PER_ATOM.fullmatch(ending[1]):
         return ending[1]
-    return _ATOMIC if label != "length" and atomic(stated.get(_ALL, "")) else None
+    system = stated.get(_ALL, "")
+    return _ATOMIC if label != "length" and atomic(system) else _SYSTEMS.get(system, {}).get(label)
 
 
 def _check_all(given: Units, stated: Mapping[str, str], source: str) -> None:
@@ -156,7 +180,7 @@ def _check_all(given: Units, stated: Mapping[str, str], source: str) -> None:
         ValueError: they are not, or are atomic units, which says nothing certain of the positions.
     """
     text = stated.get(_ALL)
-    if text is None:
+    if text is None or text in _SYSTEMS:
         return
     atomic = text.lower() in _ATOMIC_NAMES
     if atomic and given.length is None and "length" not in stated:

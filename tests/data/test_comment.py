@@ -1,5 +1,7 @@
 """What the comment line of a frame states is read as it is meant; words are no labels."""
 
+import re
+
 import numpy as np
 import pytest
 from ase.data import chemical_symbols
@@ -227,6 +229,17 @@ PER_BOHR = hartree / bohr
         ("energy=-1.5 Hartree energy_unit=Ha forces_unit=eV/Å", hartree, 1, 1),
         ("energy=-1.5 energy_unit=eV time_unit=fs", 1, 1, 1),
         ("energy=-1.5 unit_cell=conventional", 1, 1, 1),
+        ("energy=-1.5 unit=2x2x2", 1, 1, 1),
+        ("energy=-1.5 units=none", 1, 1, 1),
+        ("energy=-1.5 units=ASE", 1, 1, 1),
+        ("energy=-1.5 units=metal", 1, 1, 1),
+        ('energy=-1.5 units="LAMMPS metal"', 1, 1, 1),
+        ("energy=-1.5 units=real", kcal_per_mol, kcal_per_mol, 1),
+        ("energy=-1.5 units=real energy_unit=eV", 1, kcal_per_mol, 1),
+        ('energy=-1.5 units="eV Angstrom fs"', 1, 1, 1),
+        ('energy=-1.5 units="eV, Ang, amu"', 1, 1, 1),
+        ('energy=-1.5 units="Ha Å Ha/bohr ps e"', hartree, PER_BOHR, 1),
+        ('energy=-1.5 units="forces: kcal/(mol*A), energy: kcal/mol"', kcal_per_mol, kcal_per_mol, 1),
     ],
 )
 def test_units_in_every_form_are_used(put, stated, energy, forces, length):
@@ -241,10 +254,15 @@ def test_units_in_every_form_are_used(put, stated, energy, forces, length):
         ("units=atomic", r"states the units 'atomic', but positions .* write length_unit=bohr or length_unit=Å"),
         ("units=au", r"states the units 'au', but positions .*, or set units.length \(data.units.length in training\)"),
         (
-            "units=metal",
-            "states the units 'metal', which are not understood; write energy_unit=..., forces_unit=... and length_",
+            "units=lj",
+            "states the units 'lj', which are not understood; write energy_unit=..., forces_unit=... and length_",
         ),
         ('units="energy hartree"', "states the units 'energy hartree', which are not understood"),
+        ('units="eV fs"', "states the units 'eV fs', which are not understood"),
+        ('units="eV Å kcal"', "states the units 'eV Å kcal', which are not understood"),
+        ('units="eV Å eV/atom"', "states the units 'eV Å eV/atom', which are not understood"),
+        ('units="eV Å D"', "states the units 'eV Å D', which are not understood"),
+        ('units="eV Ha Å"', "states the units 'eV Ha Å', which are not understood"),
         ("units=bohr", "states the unit of its length, bohr, but not that of its forces"),
         ("unit_energy=furlong", "states the unit 'furlong' of its energy, which is unknown"),
         ("energy_unit=T", "states the unit 'True' of its energy, which is unknown"),
@@ -329,6 +347,15 @@ def test_a_name_that_says_per_atom_is_refused(put):
 def test_a_unit_after_a_preposition_is_used(put, words):
     assert read(put(f"energy=-76.4 {words}"))[0].energy == pytest.approx(-76.4 * hartree, rel=1e-12)
     assert read(put("energy=-76.4 in water, Hartree trees"))[0].energy == -76.4
+
+
+@pytest.mark.parametrize(("system", "unit"), [("metal", "bar or eV/Å^3"), ("real", "atm or kcal/mol/Å^3")])
+def test_a_stress_in_units_of_lammps_is_a_question(put, system, unit):
+    text = f'{LATTICE} energy=-1 units={system} stress="1 2 3 4 5 6"'
+    with pytest.raises(ValueError, match=f"states the unit '{re.escape(unit)}' of its stress, which is unknown; set units.str"):
+        read(put(text))
+    np.testing.assert_allclose(read(put(f"{text} stress_unit=GPa"))[0].stress, TENSOR * GPa, rtol=1e-12)
+    np.testing.assert_allclose(read(put(text), units=Units(stress="GPa"))[0].stress, TENSOR * GPa, rtol=1e-12)
 
 
 PER_FORCE = {
