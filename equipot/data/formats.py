@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ase.data import chemical_symbols
+
 from equipot.data import lammps
 from equipot.data.converged import SCF_CONVERGED, unconverged
 from equipot.data.elements import check_elements
+from equipot.data.keys import setting
 
 DATABASES = (".db", ".json")
 """Suffixes of ASE's databases, whose labels may have any name and unit."""
@@ -71,10 +74,13 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         types: element of each atom type, in the order of the types, for formats that number them.
 
     Raises:
-        ValueError: ASE cannot read the file, or would invent elements or units.
+        ValueError: ASE cannot read the file, or would invent elements or units; or a type that is no element.
     """
     import ase.io
 
+    for name in types:
+        if name not in chemical_symbols[1:]:
+            raise ValueError(f"{setting('types')}: {name!r} is not the symbol of an element")
     if path.suffix.lower() == ".db":
         return _database(path)
     try:

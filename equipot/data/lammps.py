@@ -7,7 +7,9 @@ mass names an element only if it is the standard mass of one, and types are name
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,15 +63,64 @@ def _is_data(path: Path) -> bool:
 def options(path: Path, kind: str, types: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of ASE's reader for a dump or a data file; none for another format.
 
+    Warns:
+        UserWarning: the file has forces or velocities, and states no units.
+
     Raises:
-        ValueError: a data file whose style, units or elements are not known.
+        ValueError: a file whose style, units or elements are not known.
     """
     if kind == DUMP:
         style, columns = _dump_header(path)
+        _check_units(path, style, bool({"fx", "vx"} & set(columns)), "let LAMMPS write `dump_modify 1 units yes`")
+        if "element" in columns:
+            _check_element_column(path, types)
         # Room for types without a name, so that ``name_elements`` sees how many there are.
         named = {"specorder": [*types, *["X"] * _MOST_TYPES]} if types and "element" not in columns else {}
         return named | ({"units": style} if style else {})
     return _data_options(path, types) if kind == DATA else {}
+
+
+def _check_units(path: Path, style: str | None, labelled: bool, remedy: str) -> None:
+    """Check the style of units that a file states.
+
+    Args:
+        style: None where the file states none.
+        labelled: whether the file has forces or velocities, whose numbers depend on the style in LAMMPS's usual units.
+        remedy: how the file can state its units.
+
+    Warns:
+        UserWarning: no style for forces or velocities.
+
+    Raises:
+        ValueError: a style without a size.
+    """
+    if style is None and labelled:
+        warnings.warn(
+            f"{path}: states no units; it is read as metal (eV, Å, ps), and forces and velocities are wrong if it is real "
+            f"(kcal/mol, Å, fs) or another style: then {remedy}",
+            stacklevel=4,
+        )
+    if style is not None and style not in UNITS:
+        raise ValueError(f"{path}: is in the units {style!r}; give it in one of {', '.join(UNITS)}")
+
+
+def _check_element_column(path: Path, types: Sequence[str]) -> None:
+    """Check that the column of elements of a dump, in its first frame, was written on purpose.
+
+    Raises:
+        ValueError: a name that is no element, or LAMMPS's C for all of several types.
+    """
+    columns, rows = next(_dump_rows(path), ([], []))
+    remedy = "let LAMMPS write the elements, `dump_modify 1 element Si O`"
+    names = {row[columns.index("element")] for row in rows}
+    for name in sorted(names - set(chemical_symbols[1:])):
+        raise ValueError(f"{path}: has {name!r} in the column `element`, which is no element; {remedy}")
+    numbered = {row[columns.index("type")] for row in rows} if "type" in columns else set()
+    if names == {"C"} and len(numbered) > 1 and not types:
+        raise ValueError(
+            f"{path}: calls all of its {len(numbered)} atom types C, as LAMMPS does where no elements are given; {remedy}, "
+            f"or name them in {setting('types')} if all are carbon"
+        )
 
 
 def _check_agreement(path: Path, types: Sequence[str], named: Mapping[int, int]) -> None:
@@ -165,8 +216,8 @@ def _dump_header(path: Path) -> tuple[str | None, list[str]]:
     return style, columns
 
 
-def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
-    """Iterate over the masses (atoms,) in amu of the frames of a dump, in the order of ASE's reader."""
+def _dump_rows(path: Path) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Iterate over the frames of a dump: the names of the columns, and the words of each atom."""
     from ase.io.formats import open_with_compression
 
     count = 0
@@ -175,12 +226,17 @@ def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
             if line.startswith("ITEM: NUMBER OF ATOMS"):
                 count = int(next(stream))
             if line.startswith("ITEM: ATOMS"):
-                columns = line.split()[2:]
-                rows = [next(stream).split() for _ in range(count)]
-                masses = np.array([row[columns.index("mass")] for row in rows], float)
-                if "id" in columns:
-                    masses = masses[np.argsort([int(row[columns.index("id")]) for row in rows])]
-                yield _in_amu(masses, style)
+                # A file that is cut short is told by ASE's reader.
+                yield line.split()[2:], [row.split() for row in islice(stream, count)]
+
+
+def _dump_masses(path: Path, style: str) -> Iterator[np.ndarray]:
+    """Iterate over the masses (atoms,) in amu of the frames of a dump, in the order of ASE's reader."""
+    for columns, rows in _dump_rows(path):
+        masses = np.array([row[columns.index("mass")] for row in rows], float)
+        if "id" in columns:
+            masses = masses[np.argsort([int(row[columns.index("id")]) for row in rows])]
+        yield _in_amu(masses, style)
 
 
 def _in_amu(masses: np.ndarray, style: str) -> np.ndarray:
@@ -193,13 +249,16 @@ def _in_amu(masses: np.ndarray, style: str) -> np.ndarray:
 class _Data(NamedTuple):
     """Content of a data file that says how to read the atoms."""
 
-    units: str
+    units: str | None
+    """Style of units; None if not stated."""
     types: int
     """Number of atom types."""
     style: str
     """Style stated after Atoms; empty if not stated."""
-    columns: int
-    """Number of columns in the section Atoms."""
+    atom: Sequence[str]
+    """Words of the first atom in the section Atoms."""
+    moving: bool
+    """Whether there is a section Velocities."""
     masses: Mapping[int, float]
     """Masses by type, in ``units``."""
     comments: Mapping[int, str]
@@ -213,7 +272,7 @@ def _data_of(path: Path) -> _Data:
     from ase.io.formats import open_with_compression
 
     section, style, count = "", "", 0
-    rows: dict[str, list[list[str]]] = {"Masses": [], "Atom Type Labels": [], "Atoms": []}
+    rows: dict[str, list[list[str]]] = {"Masses": [], "Atom Type Labels": [], "Atoms": [], "Velocities": []}
     with open_with_compression(str(path), "rb") as stream:
         stated = re.search(r"\bunits\s*=\s*(\w+)", stream.readline().decode("utf-8", "replace"))
         for line in stream:
@@ -226,13 +285,13 @@ def _data_of(path: Path) -> _Data:
                 style = note.strip() if section == "Atoms" else style
             elif not section and words[1:] == ["atom", "types"]:
                 count = int(words[0])
-            elif section in rows and not (section == "Atoms" and rows[section]):
+            elif section in rows and not (section in ("Atoms", "Velocities") and rows[section]):
                 rows[section].append([*words, note] if section == "Masses" else words)
     masses = {int(row[0]): float(row[1]) for row in rows["Masses"]}
     comments = {int(row[0]): row[-1] for row in rows["Masses"]}
     labels = {int(row[0]): row[1] for row in rows["Atom Type Labels"]}
-    columns = len(rows["Atoms"][0]) if rows["Atoms"] else 0
-    return _Data(stated[1] if stated else "metal", count, style, columns, masses, comments, labels)
+    atom = rows["Atoms"][0] if rows["Atoms"] else []
+    return _Data(stated[1] if stated else None, count, style, atom, bool(rows["Velocities"]), masses, comments, labels)
 
 
 def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
@@ -243,13 +302,19 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
     """
     data = _data_of(path)
     # Only the style atomic has five columns; ASE takes seven for full, which may be sphere.
-    style = data.style or ("atomic" if data.columns == 5 else "")
+    style = data.style or ("atomic" if len(data.atom) == 5 else "")
     if style not in STYLES:
         what = f"has the atom style {style!r}, which is not read" if style else "does not state its atom style"
         raise ValueError(f"{path}: {what}; write one of {', '.join(STYLES)} after Atoms, such as 'Atoms # atomic'")
-    if data.units not in UNITS:
-        raise ValueError(f"{path}: is in the units {data.units!r}; give it in one of {', '.join(UNITS)}")
-    masses = dict(zip(data.masses, _in_amu(np.array(list(data.masses.values())), data.units).tolist(), strict=True))
+    _check_units(path, data.units, data.moving, "write `units = real`, say, at the end of the first line")
+    label = data.atom[1 if style in ("atomic", "charge") else 2] if len(data.atom) > 2 else ""
+    if re.match("[A-Za-z]", label):
+        raise ValueError(
+            f"{path}: has labels of types ({label}) in Atoms, not numbers; let LAMMPS write numbers, "
+            "`write_data FILE types numeric`"
+        )
+    units = data.units or "metal"
+    masses = dict(zip(data.masses, _in_amu(np.array(list(data.masses.values())), units).tolist(), strict=True))
     labels = {k: chemical_symbols.index(name) for k, name in data.labels.items() if name in chemical_symbols[1:]}
     if labels and len(labels) == len(data.labels):
         _check_agreement(path, types, labels)
@@ -263,4 +328,4 @@ def _data_options(path: Path, types: Sequence[str]) -> dict[str, Any]:
     else:
         remedy = f"name them in {setting('types')}, such as {_example(data.types)}"
         raise ValueError(f"{path}: has numbers of atom types (up to {data.types}), not elements; {remedy}")
-    return {"Z_of_type": elements, "atom_style": style, "units": data.units}
+    return {"Z_of_type": elements, "atom_style": style, "units": units}
