@@ -53,7 +53,7 @@ def _units_of(parsed: extxyz.Parsed, source: str, keys: Keys, units: Units) -> l
     if charge is not None and float(charge) and "charge" not in parsed.atoms.info:
         raise ValueError(f"{source}: 'charge {charge}' in the comment is no entry; write charge={charge}, or take it out")
     beside = stated.of_words(comment)
-    told = bool(beside) or any(map(stated.is_unit, comment.values))
+    told = stated.tell_energy([*beside, *stated.of_entries(comment.values)])
     if parsed.of_cp2k and units.energy is None and not {"Lattice", "pbc"} & comment.values.keys():
         raise ValueError(
             f"{source}: looks like positions that CP2K wrote, with energies in Hartree and without a cell; write "
@@ -65,7 +65,7 @@ def _units_of(parsed: extxyz.Parsed, source: str, keys: Keys, units: Units) -> l
             f"{source}: has the entries Step, Time and Energy as CP2K writes them, in Hartree; write energy_unit=Hartree or "
             f"energy_unit=eV into the comment line, or set {setting('units.energy')}"
         )
-    return [("E", "Hartree")] if parsed.of_cp2k and not told else beside
+    return [("E", "Hartree"), *beside] if parsed.of_cp2k and not told else beside
 
 
 def _first(path: Path, stop: int) -> list[extxyz.Chunk]:

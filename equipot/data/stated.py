@@ -145,6 +145,11 @@ def _unclear(text: str) -> str:
     return "AU (atomic units or gold)" if text == "AU" else text
 
 
+def tell_energy(pairs: Iterable[tuple[str, str]]) -> bool:
+    """Whether one of the units, see ``of_entries``, is of the energy or of all quantities."""
+    return any(_label(name) == "energy" or name == _ALL for name, _ in pairs)
+
+
 def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Collect units by the name to which they belong, in lower case; two different units of one name become no known unit."""
     found: dict[str, str] = {}

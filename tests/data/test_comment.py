@@ -524,6 +524,18 @@ def test_energies_of_extended_xyz_from_cp2k_are_a_question(put):
     assert read_one(str(put(line))).cell[0, 0] == 4
 
 
+@pytest.mark.parametrize("beside", ["units=none", "unit=2x2x2", "time_unit=fs", "length_unit=Å"])
+def test_units_of_other_quantities_do_not_hide_the_hartree_of_cp2k(put, beside):
+    [s] = read(put(f"i = 3, time = 1.5, E = -17.0, {LATTICE} {beside}"))
+    assert s.energy == pytest.approx(-17 * hartree, rel=1e-12)
+
+
+def test_the_unit_of_a_stress_beside_the_hartree_of_cp2k(put):
+    [s] = read(put(f'i = 3, time = 1.5, E = -17.0, {LATTICE} stress="1 2 3 4 5 6" GPa'))
+    assert s.energy == pytest.approx(-17 * hartree, rel=1e-12)
+    np.testing.assert_allclose(s.stress, TENSOR * GPa, rtol=1e-12)
+
+
 def test_positions_of_cp2k_that_say_they_are_open_are_a_start(put):
     """Dynamics and the doctor have no units to set: the remedy that they name is in the file."""
     line = "i =        3, time =        1.500, E =       -17.1643871"
