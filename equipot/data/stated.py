@@ -95,7 +95,7 @@ def _of_all(text: str) -> list[tuple[str, str]]:
     words = [word for word in re.split(r"[\s,;]+", text) if not _NO_UNIT.fullmatch(word)]
     if not words or (len(words) == 1 and words[0].lower() in _SYSTEMS):
         return [(_ALL, word.lower()) for word in words]
-    labels = [next((label for label, kind in _KINDS.items() if unit.spelled(word, kind)), _ALL) for word in words]
+    labels = [_label_of_unit(word) for word in words]
     known = {label: word for label, word in zip(labels, words, strict=True) if label != _ALL}
     others = [word for label, word in zip(labels, words, strict=True) if label == _ALL]
     # Units of time and mass do not matter, but only beside the two that others could be meant for.
@@ -104,6 +104,13 @@ def _of_all(text: str) -> list[tuple[str, str]]:
         clear = clear and {"energy", "length"} <= known.keys()
         clear = clear and not any(_is_bare_unit(word) or unit.parsed(word, (0, 1, 1)) for word in others)
     return list(known.items()) if clear else [(_ALL, text)]
+
+
+def _label_of_unit(word: str) -> str:
+    """Return the first label of which a word may be the unit, else the name of a unit that is not understood."""
+    if _PER_ATOM.fullmatch(word):
+        return "energy"
+    return next((label for label, kind in _KINDS.items() if unit.spelled(word, kind)), _ALL)
 
 
 def of_words(comment: Comment) -> list[tuple[str, str]]:
@@ -135,9 +142,12 @@ def _is_bare_unit(text: str) -> bool:
     """Whether bare words are a unit; words of one letter, and symbols of elements such as ``Au`` and ``Pa``, are not."""
     if all(len(word) < 2 for word in text.split()) or not _ELEMENTS.isdisjoint(re.split(r"[\s/*·]+", text)):
         return False
-    known = any(unit.spelled(text, kind) for kind in ("energy", "force", "stress")) or unit.parsed(text, (0, 1, 1))
-    above, first = text.rpartition("/")[0], re.split(r"[/*·]", text.lower())[0]
-    return bool(known) or first in _OTHER_ENERGIES or (len(above) > 1 and unit.spelled(above, "energy") is not None)
+    lower, above = text.lower(), text.rpartition("/")[0]
+    if lower in ("atomic units", "atomic_units") or re.split(r"[/*·]", lower)[0] in _OTHER_ENERGIES:
+        return True
+    if len(above) > 1 and unit.spelled(above, "energy"):
+        return True
+    return any(unit.spelled(text, kind) for kind in ("energy", "force", "stress")) or unit.parsed(text, (0, 1, 1)) is not None
 
 
 def _unclear(text: str) -> str:

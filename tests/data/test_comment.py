@@ -309,7 +309,10 @@ def test_the_symbol_of_an_element_at_the_end_of_a_name_is_no_unit(put, symbol):
     np.testing.assert_array_equal(s.stress, TENSOR)
 
 
-@pytest.mark.parametrize("text", ["energy_unit=Au energy=-6", "energy=-6 au", "energy=-6 a.u. Au", "energy_unit=AU energy=-6"])
+@pytest.mark.parametrize(
+    "text",
+    ["energy_unit=Au energy=-6", "energy=-6 au", "energy=-6 a.u. Au", "energy=-6 (atomic units)", "energy_unit=AU energy=-6"],
+)
 def test_atomic_units_are_understood_beside_gold(put, text):
     assert read(put(text))[0].energy == pytest.approx(-6 * hartree, rel=1e-12)
 
@@ -326,7 +329,8 @@ def test_bare_words_that_may_be_elements_are_a_question(put):
 
 PER_ATOM = ["energy=-3.05 eV/atom", "energy=-3.05 [eV/atom] Cu", "energy=-3.05 eV per atom", "energy=-3.05 (in Ha / atom)",
             "energy=-3.05 kcal/mol/atom", "energy=-3.05 eV*atom^-1", "energy=-3.05 eV atom-1", "energy=-3.05 per atom",
-            "energy_unit=eV/atom energy=-3.05", 'energy_unit="eV per atom" energy=-3.05']  # fmt: skip
+            "energy_unit=eV/atom energy=-3.05", 'energy_unit="eV per atom" energy=-3.05',
+            "units=eV/atom energy=-3.05", 'units="eV/atom Å" energy=-3.05']  # fmt: skip
 
 
 @pytest.mark.parametrize("text", PER_ATOM)
