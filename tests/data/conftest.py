@@ -97,3 +97,16 @@ def assert_same(a, b, atol=1e-8):
 @pytest.fixture
 def same():
     return assert_same
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes one frame of two atoms with a comment line of one's choice, and forces of 0.1 and -0.1 if asked for."""
+
+    def put(text, forces=False, name="data.xyz"):
+        columns = (" 0.1 0 0", " -0.1 0 0") if forces else ("", "")
+        path = tmp_path / name
+        path.write_text(f"2\n{text}\nH 0 0 0{columns[0]}\nH 0 0 0.75{columns[1]}\n")
+        return path
+
+    return put
