@@ -12,6 +12,8 @@ PDB = "proteindatabank"
 """ASE's name of the format PDB."""
 CIF = "cif"
 """ASE's name of the format CIF."""
+DL_POLY = ("dlp4", "dlp-history")
+"""ASE's names of the formats of DL_POLY."""
 FULL = 1e-3
 """Largest difference between one and the occupancy of a site that is occupied always."""
 
@@ -24,10 +26,21 @@ def check_elements(path: Path, kind: str, images: Sequence[Any]) -> None:
 
     Raises:
         ValueError: a PDB file without elements, whose atoms ASE names by their labels (CA, an alpha carbon, would be calcium),
-            or a CIF file with a site that is occupied partially, for which ASE takes the first of the elements.
+            a DL_POLY file with such labels (CL would be carbon), or a CIF file with a site that is occupied partially, for
+            which ASE takes one of the elements.
     """
     if kind == PDB:
         _check_pdb(path)
+    for atoms in images if kind in DL_POLY else ():
+        # ASE takes the first letter, and a small letter behind it, for the element.
+        for symbol, further in sorted(
+            set(zip(atoms.get_chemical_symbols(), atoms.arrays["dlp4_labels"].tolist(), strict=True))
+        ):
+            if further[:1].isalpha():
+                raise ValueError(
+                    f"{path}: the name {symbol + further!r} of atoms does not say which element they are; write the symbol of "
+                    "the element, alone or before a digit or `_`, such as Cl or O_w, or convert the file to extended XYZ"
+                )
     for frame, atoms in enumerate(images if kind == CIF else ()):
         for occupancy in atoms.info.get("occupancy", {}).values():
             if len(occupancy) > 1 or any(abs(share - 1) > FULL for share in occupancy.values()):

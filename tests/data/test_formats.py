@@ -88,6 +88,17 @@ def test_sites_that_are_occupied_partially_are_refused(tmp_path):
             read(path)
 
 
+def test_names_of_dl_poly_that_are_no_elements_are_refused(tmp_path):
+    path = tmp_path / "CONFIG"
+    text = "a salt\n0 1\n5 0 0\n0 5 0\n0 0 5\n{first} 1\n0 0 0\n{second} 2\n2.5 0 0\n"
+    path.write_text(text.format(first="Na+", second="O_w"))
+    assert read(path)[0].numbers.tolist() == [11, 8]
+    for name in ("CL", "NA", "OW"):
+        path.write_text(text.format(first="Na", second=name))
+        with pytest.raises(ValueError, match=f"CONFIG: the name '{name}' of atoms does not say which element .* such as Cl"):
+            read(path)
+
+
 def test_units_of_a_schnetpack_database_are_used(molecules, same, tmp_path):
     path = tmp_path / "schnet.db"
     with ase.db.connect(path) as database:
