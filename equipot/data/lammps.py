@@ -17,7 +17,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from equipot.data.keys import setting
-from equipot.data.masses import check_distinct, check_types, elements_of_types, named_by_mass
+from equipot.data.masses import check_types, elements_of_types, named_by_mass
 
 DUMP = "lammps-dump-text"
 """ASE's name of the format of a dump."""
@@ -175,10 +175,6 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
         else:
             elements = {mass: named_by_mass(path, mass) for mass in set(masses.tolist())}
             atoms.numbers = [elements[mass] for mass in masses.tolist()]
-            by_mass: dict[int, int] = {}
-            # Without a column of types nothing is compared.
-            for k, Z, mass in sorted(set(zip(numbered, atoms.numbers.tolist(), masses.tolist(), strict=False))):
-                check_distinct(path, by_mass.setdefault(Z, k), k, mass)
         atoms.set_masses(masses)
         if velocities is not None:
             atoms.set_velocities(velocities)

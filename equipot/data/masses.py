@@ -59,10 +59,9 @@ def elements_of_types(path: Path, masses: Mapping[int, float], comments: Mapping
         comments: text behind a mass by type, whose first word is used where it is an element of about this mass.
 
     Raises:
-        ValueError: a mass and its comment name no element, or several; or two types have one mass, and no elements in comments.
+        ValueError: a mass and its comment name no element, or several.
     """
     elements: dict[int, int] = {}
-    by_mass: dict[int, int] = {}
     for k, mass in masses.items():
         word = next(iter(comments.get(k, "").split()), "")
         found = element_of(mass)
@@ -74,21 +73,7 @@ def elements_of_types(path: Path, masses: Mapping[int, float], comments: Mapping
             elements[k] = atomic_numbers[word]
             continue
         elements[k] = named_by_mass(path, mass, f" of atom type {k}" + (f" ({k} {mass:g} # {word})" if word else ""))
-        check_distinct(path, by_mass.setdefault(elements[k], k), k, mass)
     return elements
-
-
-def check_distinct(path: Path, first: int, second: int, mass: float) -> None:
-    """Check that two atom types of one mass are one type.
-
-    Raises:
-        ValueError: they are two, and the mass may be a placeholder in one of them.
-    """
-    if first != second:
-        raise ValueError(
-            f"{path}: atom types {first} and {second} both have the mass {mass:g}, which may not be that of both elements; "
-            f"{_remedy()}"
-        )
 
 
 def check_types(path: Path, masses: Mapping[int, float], types: Sequence[str]) -> None:

@@ -83,11 +83,9 @@ def test_a_mass_of_no_element_or_of_two_needs_types(dump, mass):
     assert s.numbers.tolist() == [1, 8] and s.masses.tolist() == [mass, 15.999]
 
 
-def test_two_types_of_one_mass_need_types(dump):
-    path = dump("mass ", "28.0855 ", "28.0855 ")
-    with pytest.raises(ValueError, match=r"atom types 1 and 2 both have the mass 28.0855, which may not .* in types"):
-        read(path)
-    assert read(path, types=("Si", "Si"))[0].numbers.tolist() == [14, 14]
+def test_two_types_of_one_element_are_one_element(dump):
+    """Types differ in charges or bonds, too."""
+    assert read(dump("mass ", "28.0855 ", "28.0855 "))[0].numbers.tolist() == [14, 14]
 
 
 def test_types_that_contradict_masses_are_refused(dump):
@@ -220,7 +218,6 @@ def test_comments_of_masses_name_elements(tmp_path, first, second, numbers):
         ("14.0 # CH2", r"\(1 14 # CH2\) do not agree"),
         ("14.027 # CH2", r"the mass 14.027 of atom type 1 \(1 14.027 # CH2\) names no element"),
         ("1.0", "the mass 1 of atom type 1 names no element"),
-        ("15.9994", "atom types 1 and 2 both have the mass 15.9994"),
     ],
 )
 def test_masses_that_their_comments_do_not_confirm_are_refused(tmp_path, mass, told):
