@@ -37,7 +37,7 @@ from mace.modules import (  # noqa: E402
     blocks,
     interaction_classes,
     readout_classes,
-)  # fmt: skip
+)
 from mace.modules.radial import ChebychevBasis  # noqa: E402
 from torch.fx import GraphModule  # noqa: E402
 

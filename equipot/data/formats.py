@@ -97,8 +97,8 @@ def read_images(path: Path, types: Sequence[str] = ()) -> Images:
         raise ValueError(_unreadable(path, error)) from None
     if not images:
         raise ValueError(_unreadable(path, ValueError(f"there are no frames in it, read as {kind}")))
-    if kind in (lammps.DUMP, lammps.DATA):
-        lammps.name_elements(path, kind, images, types)
+    if kind == lammps.DUMP:
+        lammps.name_elements(path, images, types)
     check_elements(path, kind, images)
     for atoms, failed in zip(images, unconverged(path, kind, images), strict=True):
         _remove_inventions(atoms, kind, path)

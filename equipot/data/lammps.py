@@ -137,7 +137,7 @@ def _check_agreement(path: Path, types: Sequence[str], named: Mapping[int, int])
             )
 
 
-def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[str]) -> None:
+def name_elements(path: Path, images: Sequence[Any], types: Sequence[str]) -> None:
     """Set the elements of the frames of a dump; those of a data file are known from ``options``.
 
     Args:
@@ -146,8 +146,6 @@ def name_elements(path: Path, kind: str, images: Sequence[Any], types: Sequence[
     Raises:
         ValueError: numbers of types without names, a mass that names no element, or elements that contradict ``types``.
     """
-    if kind == DATA:
-        return
     style, columns = _dump_header(path)
     if "element" in columns:
         for atoms in images:

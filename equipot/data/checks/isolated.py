@@ -14,7 +14,8 @@ from equipot.structure import Structure
 BOUND = 15.0
 """Largest binding energy, eV/atom; tungsten has 8.9."""
 USUAL = (-10.0, 1.0)
-"""Binding energies that need no warning, eV/atom; atoms without spin bind by some eV more than real ones."""
+"""Energies of frames above those of their isolated atoms that need no warning, eV/atom: negative where atoms bind. Atoms that
+were calculated without spin bind by some eV more than real ones."""
 OFF = 25.0
 """Largest estimated binding energy of an element (eV) beyond three standard errors; a larger one proves a wrong E0."""
 

@@ -72,8 +72,9 @@ def _typical(
     far = {name: abs(np.log(size * factor / TYPICAL[label])) for name, factor in UNITS[label].items()}
     near = [name for name in sorted(far, key=lambda name: far[name]) if far[name] < min(far.values()) + 0.5]
     what = f"components of the {label} are typically {size:.3g} {unit}, beyond what"
-    # Two atoms may be brought as close as one likes, to learn the repulsion of nuclei.
-    if size >= limit and np.median([len(s) for s in sample]) > 2:
+    # Two atoms alone may be brought as close as one likes, to learn the repulsion of nuclei.
+    dimers = np.mean([len(s) == 2 and not s.pbc.any() for s in sample]) > 0.5
+    if size >= limit and not dimers:
         yield Problem(ERROR, kind, file, f"{what} bonded matter has ({limit:g})", _remedy(label, near))
     else:
         remedy = f"if they are in {' or '.join(near)}, set data.units.{label} to that, and look at the energies, too"
