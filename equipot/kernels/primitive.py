@@ -116,10 +116,16 @@ def make(name: str, plain: Implementation, native: Implementation, batch: Callab
     def join(arguments: Sequence, axes: Sequence, *, forms: Forms) -> tuple:
         return join_systems(primitive, arguments, axes, forms)
 
+    def precise(*arguments: Array, forms: Forms) -> list[Array]:
+        # Traced where XLA lowers, out of reach of the precision that the caller asked for, and accelerators may round matrix
+        # products of float32 to 19 bits unless told not to.
+        with jax.default_matmul_precision("highest"):
+            return plain(*arguments, forms=forms)
+
     run = jax.jit(lambda *arguments, forms: primitive.bind(*arguments, forms=forms), static_argnames="forms")
     primitive.def_impl(lambda *arguments, forms: run(*arguments, forms=forms))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(plain, multiple_results=True))
+    mlir.register_lowering(primitive, mlir.lower_fun(precise, multiple_results=True))
     mlir.register_lowering(primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu")
     ad.primitive_jvps[primitive] = jvp
     ad.primitive_transposes[primitive] = transpose

@@ -30,6 +30,9 @@ def test_one_process_lowers_for_cpu_with_machine_code_and_for_cuda_without(monke
     traced = jax.jit(lambda graph: evaluate(potential, graph, ("energy", "forces", "stress"))).trace(graph)
     cpu, cuda = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda"))
     assert all(name in cpu for name in KERNELS) and "equipot_" not in cuda
+    # Accelerators would round the products of float32 to 19 bits.
+    products = [line for line in cuda.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) > 50 and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
     # The first layer of the radial networks: in blocks on a CPU, else of all pairs at once.
     layer = lambda rows: f"(tensor<{rows}x8xf32>, tensor<8x5xf32>)"
     whole, block = layer(graph.num_atoms * graph.num_slots // 2), layer(16)
