@@ -1,11 +1,11 @@
 """Ewald sum of Gaussian charges: the reciprocal-space part, its host-side set of waves, and the short-range remainder.
 
-The interaction of two unit charges is split as 1/r = erf(r / (sqrt(2) s)) / r + erfc(r / (sqrt(2) s)) / r with the smearing s (Å),
-the standard deviation of a Gaussian density. The first part, smooth everywhere, is summed over reciprocal vectors
+The interaction of two unit charges is split as 1/r = erf(r / (sqrt(2) s)) / r + erfc(r / (sqrt(2) s)) / r with the smearing
+s (Å), the standard deviation of a Gaussian density. The first part, smooth everywhere, is summed over reciprocal vectors
 (P. P. Ewald, Ann. Phys. 369, 253, 1921; conventions of M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2017).
 
-Waves are stored as integer multiples of reciprocal vectors, so that the strain reaches them and no wave enters or leaves the sum
-while the cell changes.
+Waves are stored as integer multiples of reciprocal vectors, so that the strain reaches them and no wave enters or leaves the
+sum while the cell changes.
 """
 
 from __future__ import annotations

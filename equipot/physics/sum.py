@@ -41,9 +41,9 @@ class Sum(Term):
             shown = " and ".join(str(list(zs)) for zs in sorted(known))
             raise ValueError(f"elements of the terms differ: {shown}; give all the same")
         elements = self.elements or next(iter(known), ())
-        filled = [_filled(term, self.cutoff, elements) for term in self.terms]
+        members = [filled(term, self.cutoff, elements) for term in self.terms]
         # One object named twice would be one set of variables.
-        terms = tuple(term.clone() if any(term is other for other in filled[:k]) else term for k, term in enumerate(filled))
+        terms = tuple(term.clone() if any(term is other for other in members[:k]) else term for k, term in enumerate(members))
         cutoffs = [term.cutoff for term in terms if term.cutoff is not None]
         cutoff = None if len(cutoffs) < len(terms) else max(cutoffs)
         if self.cutoff is not None and self.cutoff != cutoff:
@@ -105,7 +105,8 @@ class Sum(Term):
         return nn.apply(call, alone)(self.variable("constants", f"frozen_{k}", start).value, graph, vectors, space)
 
 
-def _filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
+def filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
+    """Return a member of a composition with the cutoff (Å), if it has none, and the elements of the whole."""
     changes: dict[str, Any] = {}
     if term.cutoff is None and cutoff is not None:
         changes["cutoff"] = cutoff
