@@ -223,6 +223,20 @@ def _sum_masked(count: int, values: Array, segment: Array) -> Array:
     return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values[None], 0), axis=1)
 
 
+def to_atoms(values: Float[AnyArray, "graphs ..."], graph: Graph) -> Float[Array, "atoms ..."]:
+    """Copy the values of graphs to their atoms. The transpose of ``sum_graphs``, and like it in a fixed order of additions."""
+    values = jnp.asarray(values)
+    if graph.num_graphs == 1:
+        return jnp.broadcast_to(values, (graph.num_atoms, *values.shape[1:]))
+    return jax.lax.platform_dependent(values, graph.node_graph, cpu=lambda x, k: x[k], default=_copy_masked)
+
+
+def _copy_masked(values: Array, segment: Array) -> Array:
+    """Select the row of each atom by sums over all graphs, whose transpose is no scatter, but sums too."""
+    member = segment[:, None] == jnp.arange(len(values), dtype=segment.dtype)[None]
+    return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values[None], 0), axis=1)
+
+
 def gather(x: Float[AnyArray, "atoms ..."], graph: Graph) -> Float[Array, "atoms slots ..."]:
     """Copy the rows of atoms to the slots that point to them; zero in unused slots. The transpose of ``scatter``."""
     neighbor, reverse = _used(graph.neighbors, graph), _reverse(graph)

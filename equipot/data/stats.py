@@ -10,19 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
+from equipot.data.compositions import (
+    ELECTRONS,
+    Fit,
+    compositions,
+    electrons_of,
+    fit_energies,
+    neutral_where_enough,
+    symbol,
+)
 from equipot.neighbors import Slots, neighbor_list
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 
-RANK_TOLERANCE = 1e-6
-"""Singular values of the matrix of atomic fractions below this share of the largest count as zero."""
 ISOLATED_DISTANCE = 8.0
 """Distance (Å) of periodic images beyond which a single atom counts as isolated."""
 NEIGHBORS = 36
@@ -30,18 +34,6 @@ LONGEST = 6.0
 """Default cutoff: mean number of neighbours within the cutoff, and the largest cutoff (Å)."""
 EXAMPLES = 64
 """Number of frames from which the default cutoff is estimated."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Least-squares fit of an energy per element."""
-
-    energies: Mapping[int, float]
-    """eV by Z."""
-    rms: float
-    """RMS residual, eV/atom."""
-    undetermined: tuple[str, ...]
-    """Changes of the energies that leave the fit of every composition unchanged, such as ``C +1 eV with H -0.25 eV``."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +73,9 @@ class Statistics:
     force_rms: float
     """RMS of all force components, eV/Å; NaN without forces."""
     energy_rms: float
-    """RMS of the energies less E0 and shift, eV/atom; NaN without energies."""
-
-
-def symbol(z: int) -> str:
-    """Return the symbol of the element with atomic number z."""
-    return chemical_symbols[z]
+    """RMS of the energies less E0 and shifts, eV/atom; NaN without energies."""
+    electron_shift: np.ndarray
+    """(3,) energy (eV) for each unit of positive charge, of negative charge, and for each unpaired electron."""
 
 
 def is_isolated_atom(structure: Structure) -> bool:
@@ -118,94 +107,6 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
         atoms += len(s)
     found, rank = np.concatenate(distances), round(neighbors * atoms)
     return round(float(np.partition(found, rank)[rank]), 2) if rank < len(found) else longest
-
-
-class Compositions(NamedTuple):
-    """Compositions and energies of some frames."""
-
-    counts: np.ndarray
-    """(frames, elements) atoms of each element."""
-    energies: np.ndarray
-    """(frames,) total energies, eV; NaN for a missing energy or one of weight zero."""
-    weights: np.ndarray
-    """(frames,) weights of the energies."""
-    elements: tuple[int, ...]
-    """Z, ascending."""
-
-
-def compositions(structures: Iterable[Structure]) -> Compositions:
-    """Collect compositions and energies of some frames."""
-    counts, energies, weights = [], [], []
-    for s in structures:
-        counts.append(dict(zip(*np.unique(s.numbers, return_counts=True), strict=True)))
-        weights.append(s.weight_of(ENERGY))
-        energies.append(s.energy if weights[-1] else np.nan)
-    elements = tuple(sorted({int(z) for row in counts for z in row}))
-    matrix = np.array([[row.get(z, 0) for z in elements] for row in counts], float).reshape(len(counts), len(elements))
-    return Compositions(matrix, np.array(energies, float), np.array(weights, float), elements)
-
-
-def fit_energies(counts: np.ndarray, energies: np.ndarray, elements: Sequence[int], weights: np.ndarray | None = None) -> Fit:
-    """Fit an energy per element by weighted least squares of energy per atom over atomic fractions.
-
-    If the fractions do not determine every energy, the solution closest to a single energy for all atoms is returned.
-
-    Args:
-        counts: (frames, elements) atoms of each element.
-        energies: (frames,) total energies, eV.
-        elements: Z of each column.
-        weights: (frames,) positive weights of the squared errors per atom; None for equal weights.
-
-    Raises:
-        ValueError: no energies.
-    """
-    if len(energies) == 0:
-        raise ValueError(
-            "no frame has an energy (of a weight above zero) to fit E0 to; give data.atomic_energies, or check data.keys.energy"
-        )
-    weights = np.ones(len(energies)) if weights is None else weights
-    atoms = counts.sum(1, keepdims=True)
-    fractions, per_atom = counts / atoms, energies / atoms[:, 0]
-    common = np.average(per_atom, weights=weights)
-    root = np.sqrt(weights / weights.max())
-    deviation = np.linalg.lstsq(root[:, None] * fractions, root * (per_atom - common), rcond=RANK_TOLERANCE)[0]
-    left = per_atom - common - fractions @ deviation
-    values = {int(z): float(common + d) for z, d in zip(elements, deviation, strict=True)}
-    return Fit(values, float(np.sqrt(np.average(left**2, weights=weights))), undetermined(counts, elements))
-
-
-def undetermined(counts: np.ndarray, elements: Sequence[int]) -> tuple[str, ...]:
-    """Describe the changes of element energies that leave the energy of every composition unchanged.
-
-    The changes are the exact null space of ``counts`` (frames, elements) in reduced form: one for each element beyond the rank.
-    """
-    rows = np.unique(counts.astype(int), axis=0)
-    # Independent rows by pivoted QR, so that the exact elimination works on few of them.
-    _, r, order = scipy.linalg.qr((rows / rows.sum(1, keepdims=True)).T, pivoting=True, mode="economic")
-    diagonal = np.abs(np.diag(r))
-    rank = int(np.sum(diagonal > RANK_TOLERANCE * diagonal[0]))
-    if rank == len(elements):
-        return ()
-    matrix = [[Fraction(int(x)) for x in rows[k]] for k in order[:rank]]
-    pivots: list[int] = []
-    for column in range(len(elements)):
-        row = next((k for k in range(len(pivots), rank) if matrix[k][column] != 0), None)
-        if row is None:
-            continue
-        place = len(pivots)
-        matrix[place], matrix[row] = matrix[row], matrix[place]
-        matrix[place] = [x / matrix[place][column] for x in matrix[place]]
-        for k in range(rank):
-            if k != place and matrix[k][column] != 0:
-                factor = matrix[k][column]
-                matrix[k] = [x - factor * y for x, y in zip(matrix[k], matrix[place], strict=True)]
-        pivots.append(column)
-    names = [symbol(int(z)) for z in elements]
-    found = []
-    for column in (c for c in range(len(elements)) if c not in pivots):
-        partners = [(names[p], -matrix[k][column]) for k, p in enumerate(pivots) if matrix[k][column] != 0]
-        found.append(" with ".join([f"{names[column]} +1 eV", *(f"{name} {float(x):+.3g} eV" for name, x in partners)]))
-    return tuple(found)
 
 
 def isolated_energies(structures: Iterable[Structure]) -> dict[int, float]:
@@ -255,6 +156,9 @@ def atomic_energies(
 ) -> AtomicEnergies:
     """Find E0 of every element in ``structures``.
 
+    A fit uses the neutral frames, if these determine as much as all frames do. Otherwise it uses all frames and fits an energy
+    for each unit of positive and of negative charge, which is no part of E0 and is left out.
+
     Args:
         isolated: energies of the isolated atoms in the files, eV by Z.
         choice: ``isolated``, ``fit``, ``auto`` (isolated if that covers all elements, else fit) or E0 (eV) by symbol.
@@ -264,7 +168,7 @@ def atomic_energies(
     Raises:
         ValueError: an element without E0.
     """
-    counts, energies, weights, present = compositions(structures)
+    counts, energies, weights, present, electrons = compositions(structures)
     if known is not None:
         energies = energies - known.explained
     open_ones = [k for k, z in enumerate(present) if known is None or z not in known.kept]
@@ -291,22 +195,26 @@ def atomic_energies(
             f"no training frame with an energy contains {', '.join(unseen)}, so its E0 cannot be fitted; "
             "give data.atomic_energies by symbol, or leave out the frames that contain it"
         )
-    fit = fit_energies(counts[labelled], energies[labelled], wanted, weights[labelled])
+    used = neutral_where_enough(counts, electrons, labelled)
+    fit = fit_energies(counts[used], energies[used], wanted, weights[used], electrons[used, :2])
     notes = []
     if choice == "auto" and isolated:
         notes.append(f"isolated atoms are there, but not of {missing}: E0 of all elements are fitted; add the missing atoms")
     before = {} if known is None else known.energies
     found = {z: before.get(z, 0.0) + energy for z, energy in fit.energies.items()}
-    return AtomicEnergies(found, "fit", (*notes, *_rank_warning(fit, len(wanted), "E0" if known is None else "changes of E0")))
+    return AtomicEnergies(found, "fit", (*notes, *_rank_warning(fit, "E0" if known is None else "changes of E0")))
 
 
-def _rank_warning(fit: Fit, elements: int, what: str) -> tuple[str, ...]:
+def _rank_warning(fit: Fit, what: str) -> tuple[str, ...]:
     """Write a warning if the compositions do not determine every element's energy."""
     if not fit.undetermined:
         return ()
+    total, kinds = len(fit.energies), "element energies"
+    if charges := int(np.count_nonzero(fit.of_electrons)):
+        total, kinds = total + charges, "energies of elements and charges"
     shown = "; or ".join(fit.undetermined[:4]) + ("; and more" if len(fit.undetermined) > 4 else "")
     return (
-        f"E0 by least squares: the compositions determine {elements - len(fit.undetermined)} of {elements} element energies; "
+        f"E0 by least squares: the compositions determine {total - len(fit.undetermined)} of {total} {kinds}; "
         f"no frame notices {shown}. The {what} closest to one energy per atom are used: energies of other compositions, and of "
         "reactions between them, will be meaningless. Add isolated atoms, or give data.atomic_energies",
     )
@@ -317,6 +225,7 @@ def statistics(
     found: Sequence[Slots | None] | None,
     cutoff: float,
     atomic_energies: Mapping[int, float],
+    needs: Sequence[str] = (),
 ) -> Statistics:
     """Estimate the constants of a model from its training set, by the weights of frames and labels, in one pass.
 
@@ -327,11 +236,14 @@ def statistics(
         found: neighbour slots of each structure within ``cutoff``, if known.
         cutoff: cutoff of the model, Å.
         atomic_energies: E0, eV by Z.
+        needs: inputs of the model, see ``Term.needs``. The energies of charge and unpaired electrons are fitted together with
+            ``shift`` for a model that sees these; for others, ``shift`` takes what it can of them.
     """
+    seen = ["charge" in needs, "charge" in needs, "spin" in needs]
     elements = tuple(sorted(int(z) for z in atomic_energies))
     place = np.full(max(elements, default=0) + 1, -1)
     place[list(elements)] = np.arange(len(elements))
-    square, components, edges, atoms, counts, residuals, weights = 0.0, 0.0, 0.0, 0.0, [], [], []
+    square, components, edges, atoms, counts, residuals, weights, electrons = 0.0, 0.0, 0.0, 0.0, [], [], [], []
     for k in range(len(structures)):
         s, slots = structures[k], found[k] if found is not None else None
         if not (weight := s.geometry_weight):
@@ -346,16 +258,12 @@ def statistics(
             counts.append(np.bincount(place[s.numbers], minlength=len(elements)))
             residuals.append(s.labels[ENERGY] - sum(atomic_energies[int(z)] for z in s.numbers))
             weights.append(weight)
+            electrons.append(np.where(seen, electrons_of(s), 0.0))
     force_rms = float(np.sqrt(square / components)) if components else float("nan")
-    shift, energy_rms = _shift(np.array(counts, float), np.array(residuals), elements, np.array(weights))
+    shift, energy_rms, of_electrons = np.zeros(len(elements)), float("nan"), np.zeros(len(ELECTRONS))
+    if counts:
+        fit = fit_energies(np.array(counts, float), np.array(residuals), elements, np.array(weights), np.array(electrons))
+        shift, energy_rms, of_electrons = np.array([fit.energies[z] for z in elements]), fit.rms, fit.of_electrons
     spread = next((x for x in (force_rms, energy_rms) if np.isfinite(x) and x > 0), 1.0)
-    neighbors = edges / atoms if atoms else 0.0
-    return Statistics(elements, neighbors, np.full(len(elements), spread), shift, force_rms, energy_rms)
-
-
-def _shift(counts: np.ndarray, residuals: np.ndarray, elements: Sequence[int], weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit the shift (elements,) in eV, and return the RMS residual (eV/atom) too."""
-    if len(residuals) == 0:
-        return np.zeros(len(elements)), float("nan")
-    fit = fit_energies(counts, residuals, elements, weights)
-    return np.array([fit.energies[z] for z in elements]), fit.rms
+    neighbors, scale = edges / atoms if atoms else 0.0, np.full(len(elements), spread)
+    return Statistics(elements, neighbors, scale, shift, force_rms, energy_rms, of_electrons)

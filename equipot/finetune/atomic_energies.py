@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from equipot.data.compositions import compositions, fit_energies, neutral_where_enough
 from equipot.data.config import Labelled
 from equipot.data.read import Sets, find_energies
-from equipot.data.stats import AtomicEnergies, Known, compositions, fit_energies
+from equipot.data.stats import AtomicEnergies, Known
 from equipot.structure import symbols
 
 OTHER_LEVEL = (0.1, 3.0)
@@ -48,8 +49,9 @@ def refit_energies(config: Labelled, sets: Sets, base: Mapping[int, float], refi
     Raises:
         ValueError: an element without E0, or a choice in the config without effect.
     """
-    counts, labels, weights, elements = compositions(sets.train)
-    left = labels - explained
+    counts, labels, weights, elements, electrons = compositions(sets.train)
+    # The energy of an electron that was removed or added says nothing of E0.
+    left = np.where(neutral_where_enough(counts, electrons, np.isfinite(labels)), labels - explained, np.nan)
     known = [z for z in elements if z in base]
     if not refit and len(known) == len(elements):
         if config.atomic_energies != "auto":

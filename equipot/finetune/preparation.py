@@ -9,7 +9,7 @@ import jax
 from flax.traverse_util import flatten_dict
 
 import equipot
-from equipot.data.stats import compositions
+from equipot.data.compositions import compositions
 from equipot.finetune.atomic_energies import short
 from equipot.finetune.baseline import Baseline, recalled
 from equipot.finetune.data import Mixture, TuningData, mix, read_data, relabelled

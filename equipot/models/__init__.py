@@ -44,6 +44,7 @@ def fresh(
     scale: Any = 1.0,
     shift: Any = 0.0,
     avg_num_neighbors: float = 1.0,
+    electron_shift: Any = 0.0,
 ) -> Potential:
     """Make a potential with random parameters, in float32.
 
@@ -57,11 +58,13 @@ def fresh(
         scale: Factor of the network's output (eV), one number or one for each element of the term.
         shift: Constant added to each atom's energy (eV), one number or one for each element of the term.
         avg_num_neighbors: Mean number of neighbours of an atom in the training set.
+        electron_shift: Constants (eV) for each unit of positive charge, of negative charge, and for each unpaired electron,
+            added to the energies of a network with ``electrons``.
 
     Raises:
         ValueError: one call of the term with the graph does not fit into memory.
     """
-    given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors}
+    given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors, "electron_shift": electron_shift}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
     geometry = geometry_of(term, graph)
 
@@ -109,8 +112,8 @@ def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: 
 def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Replace scale, shift and mean number of neighbours among the constants of a term.
 
-    Constants that ``measure`` computes afterwards are dropped. Among the terms of a ``Sum``, only the first network gets the
-    shift, and frozen terms keep their constants.
+    Constants that ``measure`` computes afterwards are dropped. Among the terms of a ``Sum``, only the first network gets each
+    of the shifts, and frozen terms keep their constants.
 
     Args:
         constants: Constants by name, nested by scope.
@@ -123,6 +126,6 @@ def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> d
             out[scope] = constants[scope]
         elif scope == HEADS or scope.startswith("terms_"):
             out[scope] = with_statistics(constants[scope], given)
-            if any(path[-1] == "shift" for path in flatten_dict(out[scope])):
-                given = {**given, "shift": 0.0}
+            present = {path[-1] for path in flatten_dict(out[scope])}
+            given = {**given, **dict.fromkeys(present & {"shift", "electron_shift"}, 0.0)}
     return out

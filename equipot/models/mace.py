@@ -91,9 +91,11 @@ class MACE(Network):
             a, skip = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
             b = SymmetricContraction(irreps, self.each("correlation")[layer], kinds, name=f"contraction{layer}")(a, kind)
             x = add(Linear(irreps, name=f"linear{layer}")(b), skip)
+            if layer == 0:
+                x, shares = self.feel_electrons(x, edges, graph)
             latent.append(scalars(x))
         descriptor = jnp.concatenate(latent, axis=-1)
-        return self.answer(Readouts, latent, edges, graph, descriptor, hidden=self.readout, bias=self.readout_bias)
+        return self.answer(Readouts, latent, edges, graph, descriptor, shares, hidden=self.readout, bias=self.readout_bias)
 
 
 class Readouts(nn.Module):

@@ -99,7 +99,9 @@ class NequIP(Network):
                 self.bias, self.l_max, self.parity.odd, self.radial, cutoff_of(self), count, name=f"layer{layer}",
             )  # fmt: skip
             x = block(x, edges, avg_num_neighbors, graph, table if layer == 0 else None)
-        return self.answer(ScaledReadout, x, edges, graph, scalars(x), width=self.readout)
+            if layer == 0:
+                x, shares = self.feel_electrons(x, edges, graph)
+        return self.answer(ScaledReadout, x, edges, graph, scalars(x), shares, width=self.readout)
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Return the irreps after a layer: all that a convolution of ``irreps_in`` can produce, only scalars after the last."""

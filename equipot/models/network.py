@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from equipot.graph import HEADS, Graph, choose_head
 from equipot.nn.edge_features import Edges, RadialFeatures, pairs_within
-from equipot.nn.features import Features, check_elements, species_index
+from equipot.nn.electrons import NUMBERS, Electrons, SpreadElectrons
+from equipot.nn.features import Features, add, check_elements, scalars, species_index
 from equipot.nn.radial import Radial, covalent_radii
 from equipot.nn.readout import Embedding, check_heads
 from equipot.physics.zbl import ZBL
@@ -21,8 +22,9 @@ from equipot.potential import Atomic, Term, cutoff_of
 class Network(Term):
     """A neural network that embeds species and distances and reads invariant features out as energies of atoms.
 
-    The compact ``__call__`` of a subclass begins with ``embed`` and ``embed_species`` and ends with ``answer``; what lies
-    between is the subclass's own. ``models/mace.py`` and ``models/nequip.py`` are examples.
+    The compact ``__call__`` of a subclass begins with ``embed`` and ``embed_species``, calls ``feel_electrons`` after the first
+    interaction and ends with ``answer``; what lies between is the subclass's own. ``models/mace.py`` and ``models/nequip.py``
+    are examples.
     """
 
     elements: tuple[int, ...] = ()
@@ -32,6 +34,8 @@ class Network(Term):
     """Names of levels of theory that share everything but the readouts."""
     repulsion: ZBL | None = None
     """Repulsion of nuclei at short distance, added to the energy of the network; scale and shift do not act on it."""
+    electrons: Electrons | None = None
+    """Spreading of total charge and unpaired electrons over the atoms; None for a network that sees neither."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +45,10 @@ class Network(Term):
     @property
     def head_names(self) -> tuple[str, ...]:
         return tuple(self.heads)
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
+        return () if self.electrons is None else ("charge", "spin")
 
     @property
     def radial_weights_see_species(self) -> bool:
@@ -78,6 +86,17 @@ class Network(Term):
         table = {e3nn.Irrep("0e"): Embedding(width, len(self.elements), name="embedding")()[:, None]}
         return {ir: value[species] for ir, value in table.items()}, table
 
+    def feel_electrons(self, x: Features, edges: Edges, graph: Graph) -> tuple[Features, Float[Array, "atoms 3"] | None]:
+        """Spread charge and unpaired electrons over the atoms; return the features with the change by these, and the shares.
+
+        Neutral singlets keep their features. Without ``electrons``, features are returned as they are, and None.
+        """
+        if self.electrons is None:
+            return x, None
+        spread = SpreadElectrons(self.electrons.width, len(self.elements), name="electrons")
+        change, shares = spread(scalars(x), edges.species, graph)
+        return add(x, {e3nn.Irrep("0e"): change[:, None]}), shares
+
     def answer(
         self,
         readout: type[nn.Module],
@@ -85,21 +104,33 @@ class Network(Term):
         edges: Edges,
         graph: Graph,
         latent: Float[Array, "atoms features"],
+        shares: Float[Array, "atoms 3"] | None = None,
         **fields: Any,
     ) -> Atomic:
         """Read out the energy of each atom (eV) and add the repulsion; NaN for an element that the network does not know.
+
+        With ``shares`` of ``feel_electrons``, the energy includes the constant ``electron_shift`` for each unit of positive
+        charge, of negative charge, and for each unpaired electron, as ``shift`` does for each atom.
 
         ``readout(count=..., **fields)`` is one head: a module that maps ``features`` and the species [atoms] to energies
         [atoms] by way of ``nn.readout.scaled``. Variables of a single head stand beside those of the network. Those of several
         stand in one scope, ``graph.HEADS``, each stacked along a leading axis in the order of ``heads``.
 
         Raises:
-            ValueError: there are several heads, but the graph does not say which.
+            ValueError: there are several heads, but the graph does not say which; or the network has ``electrons``, but its
+                class does not use them.
         """
         energy = self._read_out(readout, features, edges.species, graph, {**fields, "count": len(self.elements)})
         if self.repulsion is not None:
             assert edges.radii is not None, "embed finds them for a repulsion"
             energy += self.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, cutoff_of(self))
+        if self.electrons is not None:
+            if shares is None:
+                raise ValueError(
+                    f"{type(self).__name__} does not use electrons (it never calls feel_electrons); leave them out"
+                )
+            shift = self.variable("constants", "electron_shift", lambda: jnp.zeros(NUMBERS)).value
+            energy += shares @ jnp.asarray(shift, energy.dtype)
         return Atomic(energy * edges.known, latent=latent)
 
     def _read_out(

@@ -205,8 +205,10 @@ def two_far_copies(subject: Subject, system: Structure) -> None:
     """Two copies that do not see each other have twice the energy."""
     # Coordinates of few digits stay exact where they are moved: what is left is the term's own.
     positions = np.round(system.positions * 2.0**40) / 2.0**40
-    one = system.replace(positions=positions)
-    both = structure(np.tile(system.numbers, 2), np.concatenate([positions, positions + [0, 0, APART]]), source="two")
+    [one] = subject.prepared(system.replace(positions=positions))
+    both = one.replace(
+        numbers=np.tile(one.numbers, 2), positions=np.concatenate([positions, positions + [0, 0, APART]]), **_doubled(one)
+    )
     alone, together = subject.predict(one), subject.predict(both)
     small("energy", relative(together.interaction[0], 2 * alone.interaction[0]), 1e-12)
     for row in _of_atoms(subject):
@@ -218,16 +220,23 @@ def repeated_cell(subject: Subject, system: Structure) -> None:
     axis = np.flatnonzero(system.pbc)[0]
     cell = system.cell.copy()
     cell[axis] *= 2
-    double = system.replace(
+    [single] = subject.prepared(system)
+    double = single.replace(
         numbers=np.tile(system.numbers, 2),
         positions=np.concatenate([system.positions, system.positions + system.cell[axis]]),
         cell=cell,
+        **_doubled(single),
     )
-    one, two = subject.predict(system), subject.predict(double)
+    one, two = subject.predict(single), subject.predict(double)
     small("energy", relative(two.interaction[0], 2 * one.interaction[0]), 1e-11)
     small("stress", relative(two.stress[0], one.stress[0]), 1e-11)
     for row in _of_atoms(subject):
         small(row.name, relative(two[row][: len(double)], np.concatenate([one[row][: len(system)]] * 2)), 1e-11)
+
+
+def _doubled(system: Structure) -> dict[str, float]:
+    """Return charge (e) and unpaired electrons of two copies of a system."""
+    return {"charge": 2 * system.charge, "spin": 2 * system.spin}
 
 
 def _of_atoms(subject: Subject) -> list[Quantity]:
@@ -258,7 +267,7 @@ def padded_and_batched(subject: Subject) -> None:
 def without_jit(subject: Subject) -> None:
     """A program that is compiled and padded gives the numbers of one that is not."""
     want = (*WANT, *(row.name for row in subject.term.provides))
-    plain: Any = evaluate(subject.potential, pad(subject.with_head(DIMER), subject.cutoff, dtype=np.float64), want)
+    plain: Any = evaluate(subject.potential, pad(subject.prepared(DIMER), subject.cutoff, dtype=np.float64), want)
     padded = subject.predict(DIMER)
     small("energy", relative(plain.interaction, padded.interaction[:1]), 1e-13)
     small("forces", relative(plain.forces, padded.forces[:2]), 1e-12)
@@ -286,7 +295,7 @@ def hessians(subject: Subject) -> None:
 
 def unknown_element(subject: Subject) -> None:
     """An element that is not in the table gives NaN on the device, and an error with its name on the host."""
-    [alien] = subject.with_head(structure([8, 14], [[0, 0, 0], [0, 0, 1.6]], source="alien"))
+    [alien] = subject.prepared(structure([8, 14], [[0, 0, 0], [0, 0, 1.6]], source="alien"))
     assert np.isnan(subject.predict(alien).interaction[0]), "an element that is not in the table has an energy"
     try:
         subject.potential.check([alien])
@@ -321,7 +330,7 @@ def single_precision(subject: Subject) -> None:
     """A float32 potential is computed in float32 where JAX has 64 bits: one double constant would double the cost."""
     want = ("energy", *(row.name for row in subject.term.provides))
     single = subject.potential.astype("float32")
-    known = pad(subject.with_head(MOLECULE), subject.cutoff, common_shape(subject.cutoff))
+    known = pad(subject.prepared(MOLECULE), subject.cutoff, common_shape(subject.cutoff))
     found = _doubles(jax.make_jaxpr(lambda p, g: evaluate(p, g, want))(single, known).jaxpr, known.num_atoms)
     assert not found, f"{len(found)} intermediate results are in double precision, {found[0]} first"
 

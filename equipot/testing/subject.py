@@ -41,6 +41,10 @@ class Subject:
     vanishes: int = 3
     """Power of the distance to the cutoff with which the energy of a pair vanishes there: 3 or more for envelopes of networks,
     2 for a switch that only makes forces continuous. Too high a power breaks the law "smooth at the cutoff"."""
+    charge: float = 0.0
+    """Total charge of every system whose law does not choose another one, e."""
+    spin: float = 0.0
+    """Number of unpaired electrons of every system whose law does not choose another one."""
 
     def __str__(self) -> str:
         return self.name or type(self.term).__name__
@@ -60,7 +64,7 @@ class Subject:
         term = self.term
         if term.has_elements and not term.elements:
             term = term.clone(elements=ELEMENTS)
-        example = pad(self.with_head(*SYSTEMS[:4], MOLECULE), self.cutoff, dtype=np.float64)
+        example = pad(self.prepared(*SYSTEMS[:4], MOLECULE), self.cutoff, dtype=np.float64)
         made = fresh(
             term,
             example,
@@ -69,17 +73,19 @@ class Subject:
             scale=[0.05, 0.065, 0.04, 0.1],
             shift=[0.1, -0.2, 0.3, 0.4],
             avg_num_neighbors=12.0,
+            electron_shift=[0.7, -0.4, 0.2],
         )
         return made.astype("float64")
 
     def graph(self, *structures: Structure, shape: Shape | None = None) -> Graph:
         """Pad structures to one shape, that of all systems where left out; float64."""
-        return pad(self.with_head(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64)
+        return pad(self.prepared(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64)
 
-    def with_head(self, *structures: Structure) -> list[Structure]:
-        """Assign structures to the last head of a term that has several."""
+    def prepared(self, *structures: Structure) -> list[Structure]:
+        """Assign structures to the last head of a term that has several, and give neutral singlets ``charge`` and ``spin``."""
         count = len(self.term.head_names)
-        return [s.replace(head=count - 1) for s in structures] if count else list(structures)
+        headed = [s.replace(head=count - 1) for s in structures] if count else structures
+        return [s if s.electrons else s.replace(charge=self.charge, spin=self.spin) for s in headed]
 
     def predict(self, *structures: Structure) -> Any:
         """Compute the ``Observables`` of a padded batch as numpy arrays: those in ``WANT`` and what the term provides."""

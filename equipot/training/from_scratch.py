@@ -109,7 +109,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         sha256: SHA-256 of the training frames.
     """
     term = term_of(config)
-    stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies)
+    stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies, term.needs)
     graph = pad([frames.structures[k] for k in example_frames(frames.sizes)], cutoff_of(term))
     metadata = Metadata(
         atomic_energies=energy_table(dataset.atomic_energies),
@@ -129,6 +129,7 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         scale=per_element(stats.scale, 1.0),
         shift=per_element(stats.shift, 0.0),
         avg_num_neighbors=stats.avg_num_neighbors,
+        electron_shift=stats.electron_shift,
     )
     return potential.astype(config.dtype)
 

@@ -9,6 +9,7 @@ from schnet import SchNet
 from equipot.models.mace import MACE
 from equipot.models.nequip import NaturalParity, NequIP, RotationsOnly
 from equipot.nn.edge_features import SolidHarmonics
+from equipot.nn.electrons import Electrons
 from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
@@ -56,6 +57,10 @@ TERMS = {
     "nequip-senders": NequIP(
         cutoff=CUTOFF, channels=3, l_max=1, layers=2, normalization=SenderNeighbors(), radial=Radial(mlp=(8,)),
     ),
+    "mace-electrons": MACE(
+        cutoff=CUTOFF, channels=3, l_max=1, correlation=2, radial=Radial(mlp=(6,)), electrons=Electrons(4),
+    ),
+    "nequip-electrons": NequIP(cutoff=CUTOFF, channels=3, l_max=1, layers=2, radial=Radial(mlp=(6,)), electrons=Electrons(4)),
     "schnet": SchNet(cutoff=CUTOFF),
     "schnet-heads-zbl": SchNet(cutoff=CUTOFF, heads=("low", "high"), repulsion=ZBL()),
     "zbl": ZBL(cutoff=CUTOFF),
@@ -71,6 +76,8 @@ TERMS = {
     ),
 }  # fmt: skip
 
+ELECTRONS = {"mace-electrons": (2.0, 1.0), "nequip-electrons": (-1.0, 2.0)}
+"""Charge (e) and unpaired electrons of all systems, for terms that see them."""
 CHIRAL = ("nequip-rotations",)
 COLLECTIVE = ("collective", "sum")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
@@ -78,7 +85,7 @@ VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
 SUBJECTS = {
     name: Subject(
         term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in COLLECTIVE,
-        vanishes=VANISH.get(name, 3),
+        vanishes=VANISH.get(name, 3), charge=ELECTRONS.get(name, (0.0, 0.0))[0], spin=ELECTRONS.get(name, (0.0, 0.0))[1],
     )
     for name, term in TERMS.items()
 }  # fmt: skip

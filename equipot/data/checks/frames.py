@@ -13,8 +13,9 @@ from ase.data import chemical_symbols, covalent_radii
 from equipot.data.checks.consistency import consistency
 from equipot.data.checks.magnitudes import magnitudes
 from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
+from equipot.data.compositions import fit_energies
 from equipot.data.split import Counted
-from equipot.data.stats import fit_energies, is_isolated_atom
+from equipot.data.stats import is_isolated_atom
 from equipot.neighbors import Edges, neighbor_list
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity, ordered
 from equipot.structure import Structure
@@ -348,11 +349,13 @@ def _outliers(rows: Sequence[Row]) -> Iterator[Problem]:
     elements = sorted(_elements(rows))
     counts = np.array([[row.counts.get(z, 0) for z in elements] for row in rows], float)
     energies, atoms = np.array([row.energy for row in rows]), counts.sum(1)
+    charges = np.array([[max(row.state["charge"], 0.0), max(-row.state["charge"], 0.0)] for row in rows])
     keep = np.ones(len(rows), bool)
     for _ in range(3):
         # Outliers pull the fit: fit, leave out what is far, fit again.
-        fit = fit_energies(counts[keep], energies[keep], elements)
-        left = (energies - counts @ np.array([fit.energies[z] for z in elements])) / atoms
+        fit = fit_energies(counts[keep], energies[keep], elements, electrons=charges[keep])
+        left = energies - counts @ np.array([fit.energies[z] for z in elements]) - charges @ fit.of_electrons
+        left /= atoms
         left -= np.median(left)
         sigma = 1.4826 * np.median(np.abs(left))
         keep = np.abs(left) <= max(OUTLIER[0] * sigma, OUTLIER[1])

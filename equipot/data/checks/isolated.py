@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from equipot.data.checks.report import ERROR, WARNING, Problem
-from equipot.data.stats import RANK_TOLERANCE, compositions
+from equipot.data.compositions import RANK_TOLERANCE, compositions
 from equipot.structure import Structure
 
 BOUND = 15.0
@@ -27,7 +27,7 @@ def isolated_atoms(structures: Iterable[Structure], isolated: Mapping[int, float
         structures: the training set; charged frames are left out, since an electron changes the energy by more than bonds.
         isolated: energies of the isolated atoms, eV by Z.
     """
-    counts, energies, _, elements = compositions(s for s in structures if not s.charge)
+    counts, energies, _, elements, _ = compositions(s for s in structures if not s.charge)
     labelled = np.isfinite(energies)
     if not labelled.any() or any(z not in isolated for z in elements):
         return
