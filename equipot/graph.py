@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot.arrays import AnyArray
+from equipot.extent import Extent
 from equipot.kernels.rows import add_rows, sum_rows
 
 PADDING_VECTOR = (1.0e3, 0.0, 0.0)
@@ -46,15 +47,16 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
-        "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual",
+        "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual", "pbc",
     ],
-    meta_fields=["pair_capacity"],
+    meta_fields=["pair_capacity", "extent"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Graph:
     """A padded batch of systems with a fixed number of neighbour slots for each atom.
 
-    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pair_capacity`` is static.
+    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pair_capacity`` and
+    ``extent`` are static.
     """
 
     positions: Float[AnyArray, "atoms 3"] | None
@@ -90,6 +92,10 @@ class Graph:
     """Low-order part of the cell (Å); ``cell`` then holds multiples of the step of ``positions``."""
     pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
+    pbc: Bool[AnyArray, "graphs 3"] | None = None
+    """Whether each system repeats along each row of its cell; None for wherever that row is not zero."""
+    extent: Extent | None = None
+    """Atoms and waves of the systems, for terms that need ``space``; None for a graph of which no term knows more."""
 
     @property
     def num_atoms(self) -> int:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from equipot.extent import Extent, extent_of
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.metadata import Metadata
 from equipot.observables import Observables
@@ -47,9 +48,9 @@ class Space(NamedTuple):
     positions: Float[Array, "atoms 3"]
     """Å, not wrapped into the cell. Padding atoms are at zero: sums over atoms must leave them out (``graph.node_mask``)."""
     cell: Float[Array, "graphs 3 3"]
-    """Lattice vectors as rows, Å. Rows along which a system does not repeat are completed, see ``graph.complete_cell``."""
+    """Lattice vectors as rows, Å; rows of zeros are completed, see ``graph.complete_cell``."""
     repeats: Bool[Array, "graphs 3"]
-    """Whether a row of ``cell`` is a lattice vector of the system, not a completed row."""
+    """Whether a row of ``cell`` is a lattice vector along which the system repeats."""
 
 
 class Term(nn.Module):
@@ -65,6 +66,7 @@ class Term(nn.Module):
     """
 
     builtin_kinds: ClassVar[dict[str, str]] = {
+        "Electrostatics": "equipot.physics.electrostatics:Electrostatics",
         "MACE": "equipot.models.mace:MACE",
         "NequIP": "equipot.models.nequip:NequIP",
         "Sum": "equipot.physics.sum:Sum",
@@ -100,6 +102,15 @@ class Term(nn.Module):
             vectors: from each atom to the neighbours in its slots, Å.
         """
         raise NotImplementedError
+
+    @property
+    def longest_wave(self) -> float | None:
+        """Length (1/Å) of the longest reciprocal vector that a term with ``space`` sums over; 0 for a term that has ``space``
+        but no waves, None for a term without ``space``."""
+        return 0.0 if "space" in self.needs else None
+
+    def check(self, structure: Structure) -> None:
+        """Raise ValueError for a structure that the term does not apply to, with the structure's name and a remedy."""
 
     @property
     def has_elements(self) -> bool:
@@ -217,11 +228,16 @@ class Potential:
     def replace(self, **changes: Any) -> Potential:
         return dataclasses.replace(self, **changes)
 
+    def extent(self, structures: Iterable[Structure]) -> Extent | None:
+        """Return atoms and waves of structures for ``Graph.extent``; None for a term that needs no space."""
+        return extent_of(structures, self.term.longest_wave)
+
     def check(self, structures: Iterable[Structure]) -> None:
         """Check that the potential applies to structures.
 
         Raises:
-            ValueError: an element that the potential does not know, or several heads and none chosen; names the structure.
+            ValueError: an element that the potential does not know, several heads and none chosen, or a system that the term
+                does not apply to; names the structure.
         """
         for structure in structures:
             if self.heads and structure.head is None:
@@ -232,6 +248,7 @@ class Potential:
                     f"{structure.name}: the potential does not know {symbols(unknown)}; "
                     f"it was trained on {symbols(self.elements) or 'no element'}"
                 )
+            self.term.check(structure)
 
     def calculator(self, **options: Any) -> Any:
         """Make an ASE calculator of energy, free_energy, forces, stress, energies and stresses, see ``interfaces.ase``."""
@@ -276,7 +293,8 @@ def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
     if unknown:
         raise ValueError(f"{type(term).__name__} needs {unknown[0]!r}; a term can need {', '.join(NEEDS)}")
     vectors, positions, cell = geometry
-    space = None if positions is None or cell is None else Space(positions, complete_cell(cell), jnp.any(cell != 0, axis=-1))
+    repeats = jnp.any(cell != 0, axis=-1) if graph.pbc is None and cell is not None else graph.pbc
+    space = None if positions is None or cell is None else Space(positions, complete_cell(cell), jnp.asarray(repeats))
     # Accelerators may round matrix products of float32 to 19 bits unless told not to.
     with jax.default_matmul_precision("highest"):
         return call(term, graph, vectors, space)

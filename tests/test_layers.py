@@ -33,7 +33,7 @@ LAYERS = [
         "earlier",
     },
     {"kernels"},
-    {"structure", "graph", "observables", "metadata"},
+    {"structure", "extent", "graph", "observables", "metadata"},
     {"neighbors"},
     {"data", "nn"},
     {"potential", "eqp", "evaluation"},

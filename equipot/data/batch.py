@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from equipot.arrays import AnyArray
+from equipot.extent import Extent
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
@@ -82,6 +83,7 @@ def pad(
     dtype: Any = np.float32,
     found: Sequence[Slots] | None = None,
     headed: bool = False,
+    extent: Extent | None = None,
 ) -> Graph:
     """Pad several structures to one graph of numpy arrays.
 
@@ -93,6 +95,7 @@ def pad(
         shape: size of the graph; None for the smallest.
         found: neighbour slots of each structure, if known.
         headed: whether an empty batch has heads; otherwise the structures decide.
+        extent: atoms and waves for a term that needs ``space``, see ``Potential.extent``.
 
     Raises:
         ValueError: the structures do not fit ``shape``, or only some of them have a head.
@@ -112,6 +115,7 @@ def pad(
     mask = np.zeros((atoms, width), bool)
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
+    pbc = np.zeros((graphs, 3), bool)
     head = _heads(structures, graphs, headed)
     single, first = np.dtype(dtype) == np.float32, 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
@@ -126,13 +130,14 @@ def pad(
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
         reverse[rows, :w] = (row + first) * width + slot
-        charge[k], spin[k] = structure.charge, structure.spin
+        charge[k], spin[k], pbc[k] = structure.charge, structure.spin, structure.pbc
         first += n
     return Graph(
         positions, numbers, cell, neighbors, shifts, reverse, mask,
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
         charge=charge, spin=spin, head=head,
         positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
+        pbc=pbc, extent=extent,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
 from equipot.data.plan import plan_ladder
+from equipot.extent import Extent
 from equipot.neighbors import Slots
 from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
@@ -46,6 +47,8 @@ class Frames:
     """Quantities of which any frame has a label."""
     headed: bool
     """Whether the frames have heads."""
+    extent: Extent | None = None
+    """Atoms and waves of all frames, for a term that needs ``space``."""
 
     def __len__(self) -> int:
         return len(self.found)
@@ -64,12 +67,13 @@ class Replayed(NamedTuple):
     """Number of replayed frames in an epoch, at most ``pool``."""
 
 
-def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0) -> Frames:
+def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0, extent: Extent | None = None) -> Frames:
     """Find the neighbour slots of a set; store them up to ``memory`` GiB, and search for the others again on use.
 
     Args:
         cutoff: Å.
         memory: GiB.
+        extent: atoms and waves of all structures, for a term that needs ``space``.
     """
     found: list[Slots | None] = []
     sizes: list[tuple[int, ...]] = []
@@ -83,7 +87,7 @@ def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0)
         found.append(s if used < memory else None)
         quantities |= structure.labels.keys()
         headed |= structure.head is not None
-    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), ordered(quantities), headed)
+    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), ordered(quantities), headed, extent)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
@@ -179,7 +183,7 @@ class Loader:
     def _shard(self, indices: list[int], shape: Shape) -> Batch:
         structures = [self.frames.structures[i] for i in indices]
         found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
-        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found, self.frames.headed)
+        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found, self.frames.headed, self.frames.extent)
         targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities)
         return Batch(graph, targets)
 

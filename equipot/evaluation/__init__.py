@@ -222,7 +222,7 @@ def hessian_of(potential: Potential, system: Any, batch_size: int = 32) -> np.nd
     if len(structures) != 1:
         raise ValueError(f"a Hessian is of one system; got {len(structures)}")
     potential.check(structures)
-    graph = pad(structures, potential.cutoff, dtype=potential.dtype)
+    graph = pad(structures, potential.cutoff, dtype=potential.dtype, extent=potential.extent(structures))
     found = np.asarray(_hessian(potential, graph, batch_size=batch_size))
     if not np.isfinite(found).all():
         raise ValueError(not_finite(structures[0]))

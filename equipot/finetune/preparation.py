@@ -41,7 +41,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
     data = relabelled(data, baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
-    frames = prepare_sets(mixture.dataset, potential.cutoff)
+    frames = prepare_sets(mixture.dataset, potential.term)
     digests = hash_sets(frames)
     potential = with_metadata(potential, config, origin, baseline, digests["train"])
     notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes)

@@ -16,6 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from equipot.data.batch import Shape, find_slots, geometry, pad
 from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
+from equipot.extent import still_holds
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.metadata import Metadata
@@ -112,7 +113,10 @@ class EquipotCalculator(Calculator):
 
     def _neighbors(self, structure: Structure) -> Graph:
         """Return the graph of a structure, with the neighbour list of the last one if that is still complete."""
-        if self._graph is None or not still_complete(self._reference, structure, self.potential.cutoff, self.skin):
+        complete = still_complete(self._reference, structure, self.potential.cutoff, self.skin)
+        if self._graph is None or not (
+            complete and still_holds(self._graph.extent, structure, self.potential.term.longest_wave)
+        ):
             found = find_slots(structure, self.potential.cutoff + self.skin)
             self._graph, self._shifts = jax.device_put(self._padded(structure, found)), found.shifts
             self._reference = structure
@@ -136,7 +140,8 @@ class EquipotCalculator(Calculator):
         if old is not None and old.num_atoms == len(structure) and width <= old.num_slots:
             capacity = old.num_slots
         shape = Shape(len(structure), capacity, 1)
-        return pad([structure], self.potential.cutoff, shape=shape, dtype=self.potential.dtype, found=[found])
+        extent = self.potential.extent([structure])
+        return pad([structure], self.potential.cutoff, shape, self.potential.dtype, [found], extent=extent)
 
 
 def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:

@@ -188,7 +188,7 @@ class Simulation:
 
     def first_list(self) -> ListSpec:
         """Plan the neighbour list for the starting structure."""
-        return start_list(self.config, self.structure, self.potential.cutoff)
+        return start_list(self.config, self.structure, self.potential)
 
     def resume(self) -> Snapshot:
         """Read the checkpoint and cut the files back to its step; without a checkpoint, start.

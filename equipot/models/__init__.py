@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from equipot import memory
 from equipot.data.batch import pad
+from equipot.extent import extent_of
 from equipot.graph import HEADS, Graph
 from equipot.metadata import Metadata
 from equipot.potential import Geometry, Potential, Term, cutoff_of, geometry_of, initial, measure
@@ -29,7 +30,7 @@ def shapes(term: Term) -> dict[str, tuple[int, ...]]:
     Shapes are evaluated abstractly: no array is made.
     """
     atom = Structure(np.array(term.elements[:1]), np.zeros((1, 3)), head=0)
-    graph = pad([atom], cutoff_of(term))
+    graph = pad([atom], cutoff_of(term), extent=extent_of([atom], term.longest_wave))
 
     variables = jax.eval_shape(partial(initial, term), jax.random.key(0), graph)
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from equipot.arrays import AnyArray
+from equipot.extent import Extent, Waves, wave_lengths
 from equipot.graph import Graph
 from equipot.neighbors.cells import complete_cell, inverse, product
 from equipot.neighbors.spec import FULL, MARGIN, ListSpec
@@ -40,7 +41,7 @@ CANDIDATES = 2**20
     data_fields=[
         "neighbors", "shifts", "reverse", "slot_mask", "reference_positions", "reference_cell", "overflow",
     ],
-    meta_fields=["pbc", "pair_capacity"],
+    meta_fields=["pbc", "pair_capacity", "waves"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
@@ -60,6 +61,8 @@ class DeviceList:
     pbc: tuple[bool, bool, bool]
     pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff, see ``ListSpec``."""
+    waves: Waves | None = None
+    """Waves of the system for a term with space, see ``ListSpec``."""
 
 
 def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
@@ -81,8 +84,17 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
     last = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     neighbors, shifts, reverse, mask = _fill_slots(spec, binned, words, last - counts, last)
     overflow = binned.overflow | (jnp.max(last[:, -1]) > spec.slots)
-    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pair_capacity)
-    return dataclasses.replace(made, overflow=overflow | _crowded(spec, made, positions, cell))
+    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pair_capacity, spec.waves)
+    return dataclasses.replace(made, overflow=overflow | _outgrown(spec, made, positions, cell))
+
+
+def _outgrown(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
+    """Return whether there are too many pairs within the cutoff, see ``_crowded``, or too few waves for the cell."""
+    crowded = _crowded(spec, dlist, positions, cell)
+    if spec.waves is None or spec.longest_wave is None:
+        return crowded
+    needed = spec.longest_wave * wave_lengths(positions, cell, spec.pbc, jnp) / (2 * math.pi)
+    return crowded | jnp.any(jnp.floor(needed) > jnp.asarray(spec.waves))
 
 
 def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
@@ -119,7 +131,7 @@ def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"]
     positions, cell = jax.lax.stop_gradient((jnp.asarray(positions), jnp.asarray(cell, positions.dtype)))
 
     def kept() -> DeviceList:
-        return dataclasses.replace(dlist, overflow=dlist.overflow | _crowded(spec, dlist, positions, cell))
+        return dataclasses.replace(dlist, overflow=dlist.overflow | _outgrown(spec, dlist, positions, cell))
 
     return jax.lax.cond(is_stale(spec, dlist, positions, cell), rebuilt, kept)
 
@@ -158,7 +170,8 @@ def to_graph(
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
         charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
-        pair_capacity=dlist.pair_capacity,
+        pair_capacity=dlist.pair_capacity, pbc=jnp.asarray(dlist.pbc)[None],
+        extent=None if dlist.waves is None else Extent(n, dlist.waves),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from equipot.extent import Waves, waves_of
 from equipot.neighbors.cells import check_cutoff, checked_geometry, complete_cell, heights
 from equipot.neighbors.host import neighbor_list
 
@@ -43,6 +44,10 @@ class ListSpec:
     pair_capacity: int | None = None
     """Capacity for directed pairs of the whole system within the cutoff, the number of pairs that a model computes; None for as
     many as there are slots."""
+    longest_wave: float | None = None
+    """Longest reciprocal vector (1/Å) that the waves must hold; None for a term without space."""
+    waves: Waves | None = None
+    """Waves of the system, see ``Extent.waves``."""
 
     @property
     def radius(self) -> float:
@@ -55,7 +60,15 @@ class ListSpec:
         return -(-self.occupancy // WORD)
 
 
-def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, slack: float = 1.25) -> ListSpec:
+def plan(
+    positions: Any,
+    cell: Any,
+    pbc: Any,
+    cutoff: float,
+    skin: float = 0.5,
+    slack: float = 1.25,
+    longest_wave: float | None = None,
+) -> ListSpec:
     """Plan the capacities of a device list: the need of this geometry times ``slack``.
 
     Args:
@@ -65,6 +78,7 @@ def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, 
         cutoff: Cutoff radius (Å).
         skin: Excess (Å) of the list radius over the cutoff; a list is valid until atoms have moved by about half the skin.
         slack: Factor by which the capacities exceed the need.
+        longest_wave: Longest reciprocal vector (1/Å) of the term, see ``Term.longest_wave``.
 
     Raises:
         ValueError: as ``neighbor_list``, or no atoms, a negative skin, a slack below one, or more slots than int32 can count.
@@ -77,7 +91,8 @@ def plan(positions: Any, cell: Any, pbc: Any, cutoff: float, skin: float = 0.5, 
     positions, cell, pbc = checked_geometry(positions, cell, pbc, cutoff + skin)
     if not len(positions):
         raise ValueError("a neighbour list needs at least one atom")
-    return _plan(positions, cell, ListSpec(float(cutoff), float(skin), pbc, 1, (1, 1, 1), (0, 0, 0), 1, float(slack)), ROOM)
+    first = ListSpec(float(cutoff), float(skin), pbc, 1, (1, 1, 1), (0, 0, 0), 1, float(slack), longest_wave=longest_wave)
+    return _plan(positions, cell, first, ROOM)
 
 
 def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
@@ -96,6 +111,11 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
     positions, cell, _ = checked_geometry(positions, cell, spec.pbc, spec.radius)
     wanted = _plan(positions, cell, spec, ROOM)
     enough = spec.pair_capacity is None or _pairs(wanted) <= spec.pair_capacity
+    waves = None
+    if wanted.waves is not None and spec.waves is not None:
+        a, b, c = map(max, wanted.waves, spec.waves)
+        waves = a, b, c
+    enough &= waves == spec.waves
     if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
@@ -105,7 +125,8 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
         )
     slots = max(spec.slots, wanted.slots)
     pairs = None if spec.pair_capacity is None else min(len(positions) * slots, max(spec.pair_capacity, _pairs(wanted)))
-    return dataclasses.replace(wanted, slots=slots, occupancy=max(spec.occupancy, wanted.occupancy), pair_capacity=pairs)
+    occupancy = max(spec.occupancy, wanted.occupancy)
+    return dataclasses.replace(wanted, slots=slots, occupancy=occupancy, pair_capacity=pairs, waves=waves)
 
 
 def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
@@ -153,7 +174,10 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     # Sums over all atoms fluctuate less than the degree of one.
     pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
     (a, b, c), (i, j, k) = grid.tolist(), reach.tolist()
-    return dataclasses.replace(spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pair_capacity=pairs)
+    waves = None if spec.longest_wave is None else waves_of(positions, cell, spec.pbc, spec.longest_wave)
+    return dataclasses.replace(
+        spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pair_capacity=pairs, waves=waves
+    )
 
 
 def _more(count: int, factor: float) -> int:

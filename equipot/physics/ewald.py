@@ -1,11 +1,14 @@
-"""Ewald sum of Gaussian charges: the reciprocal-space part, its host-side set of waves, and the short-range remainder.
+"""Electrostatic potentials of Gaussian charges in crystals and slabs, summed over reciprocal vectors.
 
 The interaction of two unit charges is split as 1/r = erf(r / (sqrt(2) s)) / r + erfc(r / (sqrt(2) s)) / r with the smearing
 s (Å), the standard deviation of a Gaussian density. The first part, smooth everywhere, is summed over reciprocal vectors
 (P. P. Ewald, Ann. Phys. 369, 253, 1921; conventions of M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids, 2017).
+A slab is summed as a crystal with vacuum above it, and the net dipole is taken out of the interaction of its images (I.-C. Yeh
+and M. L. Berkowitz, J. Chem. Phys. 111, 3155, 1999; for charged slabs V. Ballenegger, A. Arnold and J. J. Cerdà, J. Chem. Phys.
+131, 094107, 2009).
 
-Waves are stored as integer multiples of reciprocal vectors, so that the strain reaches them and no wave enters or leaves the
-sum while the cell changes.
+Reciprocal vectors are a box of integers, so that the strain reaches them, that no wave enters or leaves the sum while the cell
+changes, and that phases are products of three factors and sums over atoms are matrix products.
 """
 
 from __future__ import annotations
@@ -13,35 +16,14 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-import numpy as np
-from jax.scipy.special import erfc
-from jaxtyping import Array, Bool, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from equipot import units
-from equipot.arrays import AnyArray
+from equipot.extent import VACUUM, Waves
 
 COULOMB = units.hartree * units.bohr
 """Energy of two unit charges at a distance of 1 Å: 14.399645 eV Å / e^2."""
-
-
-def wave_counts(cell: Float[np.ndarray, "3 3"], longest: float) -> Int[np.ndarray, "waves 3"]:
-    """List one of each pair (k, -k) of the reciprocal vectors of a crystal that are no longer than ``longest``, without zero.
-
-    Args:
-        cell: lattice vectors as rows, Å.
-        longest: largest length of a reciprocal vector, 1/Å (2 pi included).
-
-    Returns:
-        Integer coordinates in the reciprocal lattice, shortest wave first.
-    """
-    reach = np.floor(longest * np.linalg.norm(cell, axis=1) / (2 * math.pi)).astype(int)
-    axes = [np.arange(-n, n + 1) for n in reach]
-    counts = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    length = np.linalg.norm(2 * math.pi * counts @ np.linalg.inv(cell).T, axis=1)
-    # The first coordinate that is not zero is positive in one of k and -k.
-    half = (counts[:, 0] > 0) | ((counts[:, 0] == 0) & ((counts[:, 1] > 0) | ((counts[:, 1] == 0) & (counts[:, 2] > 0))))
-    chosen = half & (length <= longest)
-    return counts[chosen][np.argsort(length[chosen], kind="stable")].astype(np.int32)
 
 
 def longest_wave(smearing: float, tolerance: float) -> float:
@@ -49,41 +31,97 @@ def longest_wave(smearing: float, tolerance: float) -> float:
     return math.sqrt(-2 * math.log(tolerance)) / smearing
 
 
-def potentials_of_waves(
-    charges: Float[Array, " atoms"],
-    positions: Float[Array, "atoms 3"],
+def wave_potentials(
+    charges: Float[Array, " row"],
+    used: Bool[Array, " row"],
+    positions: Float[Array, "row 3"],
     cell: Float[Array, "3 3"],
-    counts: Int[AnyArray, "waves 3"],
-    used: Bool[Array, " waves"],
+    repeats: Bool[Array, " 3"],
+    waves: Waves,
     smearing: float,
-) -> Float[Array, " atoms"]:
-    """Compute the electrostatic potential (V) of the smooth part at each atom of one crystal, its own smooth charge removed.
+    left_out: float,
+) -> Float[Array, " row"]:
+    """Compute the electrostatic potential (V) of smooth charges at each atom of one crystal or slab, without the atom's own.
 
     phi_i = Ke / V sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] - Ke q_i sqrt(2 / pi) / s
-            - Ke 2 pi s^2 Q / V,
-    S(k) = sum_j q_j exp(i k . r_j). The last term is that of a uniform background which neutralises the total charge Q; half of
-    the sum over atoms of q_i phi_i is the energy.
+            - Ke c Q / V + slab,
+    S(k) = sum_j q_j exp(i k . r_j), where a uniform background neutralises the total charge Q, and c is the integral of what
+    the waves leave out of the interaction of two charges; half of the sum over atoms of q_i phi_i is the energy. The last term
+    vanishes in a crystal; in a slab with the normal z and V = A L it is
+    4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
 
     Args:
-        charges: e; zero for padding atoms.
+        charges: e; zero in unused rows.
+        used: whether a row holds an atom.
         positions: Å.
-        cell: lattice vectors as rows, Å.
-        counts: waves of one half of reciprocal space, see ``wave_counts``.
-        used: False for padding waves.
+        cell: lattice vectors as rows, Å; the row along which a slab is open may be any vector.
+        repeats: along which rows the system repeats: all three, or two.
+        waves: largest integers of the reciprocal vectors.
         smearing: s, Å.
+        left_out: c, Å^2.
     """
+    cell, normal, height = with_vacuum(positions, used, cell, repeats)
     volume = jnp.abs(jnp.linalg.det(cell))
-    k = 2 * jnp.pi * counts.astype(positions.dtype) @ jnp.linalg.inv(cell).T
-    squared = jnp.where(used, jnp.sum(k**2, axis=-1), 1.0)
-    weight = jnp.where(used, 8 * jnp.pi / volume * jnp.exp(-(smearing**2) * squared / 2) / squared, 0.0)
-    phase = positions @ k.T
-    cosine, sine = jnp.cos(phase), jnp.sin(phase)
-    smooth = cosine @ (weight * (charges @ cosine)) + sine @ (weight * (charges @ sine))
-    own = charges * (math.sqrt(2 / math.pi) / smearing)
-    background = 2 * jnp.pi * smearing**2 * jnp.sum(charges) / volume
-    return COULOMB * (smooth - own - background)
+    inverse = jnp.linalg.inv(cell)
+    fraction = positions @ inverse
+    # Whole cells change no phase; taken off they cost no digits.
+    fraction -= lax.stop_gradient(jnp.floor(fraction))
+    weight = _weights(inverse, waves, smearing) / volume
+    a, b, c = (_phases(fraction[:, axis], count, axis < 2) for axis, count in enumerate(waves))
+    ab = (a[:, :, None] * b[:, None, :]).reshape(len(charges), -1)
+    structure = (charges[:, None] * ab).T @ c
+    smooth = jnp.sum(ab * (c @ (weight.reshape(structure.shape) * jnp.conj(structure)).T), axis=1).real
+    total = jnp.sum(charges)
+    phi = smooth - charges * (math.sqrt(2 / math.pi) / smearing) - left_out * total / volume
+    z = positions @ normal
+    z -= lax.stop_gradient(jnp.sum(jnp.where(used, z, 0)) / jnp.maximum(jnp.sum(used), 1))
+    square = (total * z**2 + jnp.sum(charges * z**2)) / 2
+    slab = 4 * jnp.pi / volume * (z * jnp.sum(charges * z) - square - total * height**2 / 12)
+    return COULOMB * jnp.where(used, phi + jnp.where(jnp.all(repeats), 0, slab), 0)
 
 
-def short_range(r: Float[Array, " pairs"], smearing: float) -> Float[Array, " pairs"]:
-    """Compute the remainder Ke erfc(r / (sqrt(2) s)) / r (eV / e^2) at distances r (Å) above zero."""
-    return COULOMB * erfc(r / (math.sqrt(2) * smearing)) / r
+def with_vacuum(
+    positions: Float[Array, "row 3"], used: Bool[Array, " row"], cell: Float[Array, "3 3"], repeats: Bool[Array, " 3"]
+) -> tuple[Float[Array, "3 3"], Float[Array, " 3"], Float[Array, ""]]:
+    """Return the cell of a slab with its normal as the open row, as long as the slab is thick and the vacuum above it, see
+    ``equipot.extent``; the unit normal, and that length (Å). A crystal's cell is returned as given.
+
+    The length is a constant: energies do not depend on how much vacuum there is.
+    """
+    rows, normal, height = list(cell), cell[0], jnp.ones((), cell.dtype)
+    for k in range(3):
+        first, second = cell[(k + 1) % 3], cell[(k + 2) % 3]
+        across = jnp.cross(first, second)
+        mine = across / jnp.sqrt(jnp.sum(across**2))
+        z = positions @ mine
+        thick = jnp.max(jnp.where(used, z, -jnp.inf)) - jnp.min(jnp.where(used, z, jnp.inf))
+        longer = jnp.sqrt(jnp.maximum(jnp.sum(first**2), jnp.sum(second**2)))
+        length = lax.stop_gradient(jnp.where(jnp.any(used), thick, 0) + VACUUM * longer)
+        rows[k] = jnp.where(repeats[k], cell[k], mine * length)
+        normal, height = jnp.where(repeats[k], normal, mine), jnp.where(repeats[k], height, length)
+    return jnp.stack(rows), normal, height
+
+
+def covers(cell: Float[Array, "3 3"], waves: Waves, longest: float) -> Bool[Array, ""]:
+    """Return whether a box of integers holds all reciprocal vectors of ``cell`` (Å) no longer than ``longest`` (1/Å)."""
+    needed = jnp.floor(longest * jnp.sqrt(jnp.sum(cell**2, axis=1)) / (2 * math.pi))
+    return jnp.all(needed <= jnp.asarray(waves))
+
+
+def _phases(fraction: Float[Array, " row"], count: int, both: bool) -> Array:
+    """Compute exp(2 pi i n u) of fractional coordinates u for n from -count (from 0 unless ``both``) to count: [row, n]."""
+    n = jnp.arange(-count if both else 0, count + 1, dtype=fraction.dtype)
+    angle = 2 * jnp.pi * fraction[:, None] * n[None]
+    return lax.complex(jnp.cos(angle), jnp.sin(angle))
+
+
+def _weights(inverse: Float[Array, "3 3"], waves: Waves, smearing: float) -> Float[Array, "a b c"]:
+    """Compute 4 pi exp(-s^2 k^2 / 2) / k^2 of every wave of the box (Å^2), twice that where the box lacks -k; 0 at k = 0."""
+    dtype = inverse.dtype
+    axes = [jnp.arange(-n if axis < 2 else 0, n + 1, dtype=dtype) for axis, n in enumerate(waves)]
+    n = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+    k = 2 * jnp.pi * n @ inverse.T
+    zero = jnp.all(n == 0, axis=-1)
+    square = jnp.where(zero, 1, jnp.sum(k**2, axis=-1))
+    once = jnp.where(n[..., 2] == 0, 1, 2)
+    return jnp.where(zero, 0, 4 * jnp.pi * once * jnp.exp(-(smearing**2) / 2 * square) / square)

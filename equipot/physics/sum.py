@@ -15,6 +15,7 @@ from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call
 from equipot.quantities import Quantity
+from equipot.structure import Structure
 
 
 class Sum(Term):
@@ -82,6 +83,14 @@ class Sum(Term):
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
         """Quantities that any of the terms provides; factors act on energies alone."""
         return tuple(row for term in self.terms for row in term.provides)
+
+    @property
+    def longest_wave(self) -> float | None:
+        return max((wave for term in self.terms if (wave := term.longest_wave) is not None), default=None)
+
+    def check(self, structure: Structure) -> None:
+        for term in self.terms:
+            term.check(structure)
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:

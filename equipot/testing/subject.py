@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from equipot.data.batch import Shape, pad
+from equipot.extent import extent_of
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.models import fresh
@@ -64,7 +65,8 @@ class Subject:
         term = self.term
         if term.has_elements and not term.elements:
             term = term.clone(elements=ELEMENTS)
-        example = pad(self.prepared(*SYSTEMS[:4], MOLECULE), self.cutoff, dtype=np.float64)
+        some = self.prepared(*SYSTEMS[:4], MOLECULE)
+        example = pad(some, self.cutoff, dtype=np.float64, extent=extent_of(some, term.longest_wave))
         made = fresh(
             term,
             example,
@@ -79,7 +81,8 @@ class Subject:
 
     def graph(self, *structures: Structure, shape: Shape | None = None) -> Graph:
         """Pad structures to one shape, that of all systems where left out; float64."""
-        return pad(self.prepared(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64)
+        extent = extent_of([*SYSTEMS, *structures], self.term.longest_wave)
+        return pad(self.prepared(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64, extent=extent)
 
     def prepared(self, *structures: Structure) -> list[Structure]:
         """Assign structures to the last head of a term that has several, and give neutral singlets ``charge`` and ``spin``."""

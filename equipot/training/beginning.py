@@ -10,7 +10,8 @@ import jax
 
 from equipot.data.loader import Frames, Replayed, prepare, sha256_of
 from equipot.data.read import Dataset, Sets
-from equipot.potential import Potential
+from equipot.extent import extent_of
+from equipot.potential import Potential, Term, cutoff_of
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig, TrainingConfig
 
@@ -79,9 +80,18 @@ def require_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
         raise ValueError(f"{reader} waits for the validation loss, but there are no validation frames; set data.valid")
 
 
-def prepare_sets(dataset: Dataset, cutoff: float) -> dict[str, Frames]:
-    """Find the neighbours within ``cutoff`` (Å) of the training and validation frames."""
-    return {"train": prepare(dataset.train, cutoff), "valid": prepare(dataset.valid, cutoff)}
+def prepare_sets(dataset: Dataset, term: Term) -> dict[str, Frames]:
+    """Find the neighbours within the cutoff of the training and validation frames, and check that the term applies to them.
+
+    Raises:
+        ValueError: a frame that the term does not apply to.
+    """
+    sets = {"train": dataset.train, "valid": dataset.valid}
+    for structures in sets.values():
+        for k in range(len(structures)):
+            term.check(structures[k])
+    make = lambda structures: prepare(structures, cutoff_of(term), extent=extent_of(structures, term.longest_wave))
+    return {name: make(structures) for name, structures in sets.items()}
 
 
 def hash_sets(frames: Mapping[str, Frames]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def from_scratch(config: TrainConfig) -> Beginning:
     dataset = load_levels(config)
     config = with_elements(with_cutoff(config, dataset), dataset)
     require_frames(config, dataset)
-    frames = prepare_sets(dataset, cutoff_of(term_of(config)))
+    frames = prepare_sets(dataset, term_of(config))
     hashes = hash_sets(frames)
     potential = first_potential(config, dataset, frames["train"], hashes["train"])
     if not potential.params:
@@ -110,7 +110,8 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
     """
     term = term_of(config)
     stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies, term.needs)
-    graph = pad([frames.structures[k] for k in example_frames(frames.sizes)], cutoff_of(term))
+    examples = [frames.structures[k] for k in example_frames(frames.sizes)]
+    graph = pad(examples, cutoff_of(term), extent=frames.extent)
     metadata = Metadata(
         atomic_energies=energy_table(dataset.atomic_energies),
         training_data=sha256,

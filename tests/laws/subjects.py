@@ -14,6 +14,9 @@ from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
 from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
+from equipot.physics.charges import Equilibrated, Flows, PerSpecies, Predicted
+from equipot.physics.coulomb import Gaussians, Points
+from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
@@ -78,13 +81,22 @@ TERMS = {
 
 ELECTRONS = {"mace-electrons": (2.0, 1.0), "nequip-electrons": (-1.0, 2.0)}
 """Charge (e) and unpaired electrons of all systems, for terms that see them."""
+NETWORK = MACE(cutoff=CUTOFF, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,)))
+SMOOTH = Gaussians(0.7, 1e-14)
+TERMS |= {
+    "points": Electrostatics(cutoff=CUTOFF, charges=PerSpecies(), kernel=Points(0.55, 1e-14), uniform_background=True),
+    "predicted": Electrostatics(base=NETWORK, charges=Predicted((5,)), kernel=SMOOTH, uniform_background=True),
+    "flows": Electrostatics(base=NETWORK, charges=Flows(rank=3, radial=4), kernel=SMOOTH, uniform_background=True),
+    "equilibrated": Electrostatics(base=NETWORK, charges=Equilibrated((5,)), kernel=SMOOTH, uniform_background=True),
+}
+
 CHIRAL = ("nequip-rotations",)
-COLLECTIVE = ("collective", "sum")
+COLLECTIVE = ("collective", "sum", "points", "predicted", "flows", "equilibrated")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
 
 SUBJECTS = {
     name: Subject(
-        term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in COLLECTIVE,
+        term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in ("collective", "sum"),
         vanishes=VANISH.get(name, 3), charge=ELECTRONS.get(name, (0.0, 0.0))[0], spin=ELECTRONS.get(name, (0.0, 0.0))[1],
     )
     for name, term in TERMS.items()

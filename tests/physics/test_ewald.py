@@ -1,75 +1,109 @@
-"""The Ewald sum against Madelung constants, other splittings, repeated cells and finite strains."""
+"""Electrostatics of crystals and slabs against Madelung constants, other splittings, direct sums and another program."""
 
 from __future__ import annotations
 
+import ase
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
 
-from equipot.neighbors import neighbor_list
-from equipot.physics.ewald import COULOMB, longest_wave, potentials_of_waves, short_range, wave_counts
+import equipot
+from equipot.data.batch import pad
+from equipot.extent import extent_of
+from equipot.metadata import Metadata
+from equipot.models import fresh
+from equipot.physics.charges import PerSpecies
+from equipot.physics.coulomb import COULOMB, Gaussians, Points
+from equipot.physics.electrostatics import Electrostatics
+from equipot.structure import Structure
 
-TOLERANCE = 1e-15
 MADELUNG = {"rocksalt": 1.7475645946331822, "cesiumchloride": 1.7626747730709883, "zincblende": 1.6380550533887892}
 """Energy of an ion pair in units of Ke / (nearest distance); R. E. Crandall, Exp. Math. 8, 367 (1999)."""
+NAMES = {"rocksalt": "NaCl", "cesiumchloride": "CsCl", "zincblende": "ZnS"}
+NEAREST = {"rocksalt": 0.5, "cesiumchloride": np.sqrt(3) / 2, "zincblende": np.sqrt(3) / 4}
 
 
-def energy(positions, cell, charges, smearing, counts, edges):
-    """Energy of one crystal, eV, for given waves and pairs."""
-    used = jnp.ones(len(counts), bool)
-    smooth = 0.5 * charges @ potentials_of_waves(charges, positions, cell, counts, used, smearing)
-    vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
-    r = jnp.linalg.norm(vectors, axis=1)
-    return smooth + 0.5 * jnp.sum(charges[edges.centers] * charges[edges.neighbors] * short_range(r, smearing))
-
-
-def ewald(positions, cell, charges, smearing=1.0):
-    counts = wave_counts(cell, longest_wave(smearing, TOLERANCE))
-    edges = neighbor_list(positions, cell, (True,) * 3, 8.5 * smearing)
-    return float(energy(jnp.asarray(positions), jnp.asarray(cell), jnp.asarray(charges), smearing, counts, edges))
+def evaluated(atoms, charges, kernel, cutoff, want=None):
+    """Evaluate atoms with constant charges by element (e)."""
+    elements = tuple(int(z) for z in np.unique(atoms.numbers))
+    values = tuple(charges[z] for z in elements)
+    term = Electrostatics(cutoff=cutoff, charges=PerSpecies(values), kernel=kernel, elements=elements, uniform_background=True)
+    structure = Structure.from_ase(atoms)
+    graph = pad([structure], cutoff, extent=extent_of([structure], term.longest_wave))
+    metadata = Metadata(atomic_energies=tuple((z, 0.0) for z in elements))
+    potential = fresh(term, graph, jax.random.key(0), metadata).astype("float64")
+    return equipot.evaluate(potential, [atoms], want=want)
 
 
 @pytest.fixture
 def crystal():
-    rng = np.random.default_rng(0)
-    cell = np.array([[6.0, 0, 0], [-3.0, 5.2, 0], [0.7, 1.1, 5.5]])
-    charges = rng.normal(size=6)
-    return rng.uniform(size=(6, 3)) @ cell, cell, charges - charges.mean()
+    """Six ions in a triclinic cell, with a total charge of zero."""
+    cell = np.array([[6.0, 0, 0], [-3.0, 5.2, 0], [0.7, 1.1, 7.5]])
+    places = [[0, 0, 0], [0.5, 0.1, 0], [0, 0.5, 0.1], [0.5, 0.5, 0.4], [0.1, 0, 0.5], [0.4, 0.1, 0.6]]
+    atoms = ase.Atoms("Na2ClMgO2", scaled_positions=places, cell=cell, pbc=True)
+    return atoms, {11: 1.0, 17: -1.0, 12: 1.4, 8: -1.2}
 
 
 @pytest.mark.parametrize("kind", MADELUNG)
 def test_madelung_constants(kind, double_precision):
-    name = {"rocksalt": "NaCl", "cesiumchloride": "CsCl", "zincblende": "ZnS"}[kind]
-    atoms = bulk(name, kind, a=5.0)
-    nearest = {"rocksalt": 0.5, "cesiumchloride": np.sqrt(3) / 2, "zincblende": np.sqrt(3) / 4}[kind] * 5.0
-    found = ewald(atoms.positions, atoms.cell.array, np.array([1.0, -1.0]))
-    assert -found * nearest / COULOMB == pytest.approx(MADELUNG[kind], abs=1e-12)
+    atoms = bulk(NAMES[kind], kind, a=5.0)
+    charges = {int(z): q for z, q in zip(atoms.numbers, (1.0, -1.0), strict=True)}
+    found = evaluated(atoms, charges, Points(0.8, 1e-14), 6.5).energy[0]
+    assert -found * NEAREST[kind] * 5.0 / COULOMB == pytest.approx(MADELUNG[kind], abs=1e-12)
 
 
-def test_the_splitting_does_not_matter(crystal, double_precision):
-    assert ewald(*crystal, 0.6) == pytest.approx(ewald(*crystal, 1.3), abs=1e-10)
-    positions, cell, charges = crystal
-    # Charged, too: the background belongs to the split.
-    assert ewald(positions, cell, charges + 0.2, 0.6) == pytest.approx(ewald(positions, cell, charges + 0.2, 1.3), abs=1e-10)
+@pytest.mark.parametrize("charge", [0.0, 0.7], ids=["neutral", "charged"])
+def test_the_splitting_does_not_matter(crystal, charge, double_precision):
+    atoms, charges = crystal
+    atoms.info["charge"] = charge
+    one, two = (evaluated(atoms, charges, Points(s, 1e-15), 8.5 * s) for s in (0.6, 1.1))
+    assert one.energy[0] == pytest.approx(two.energy[0], abs=1e-9)
+    assert one.stress[0] == pytest.approx(two.stress[0], abs=1e-10)
 
 
-def test_a_repeated_cell_has_the_same_energy_per_cell(crystal, double_precision):
-    positions, cell, charges = crystal
-    twice = np.concatenate([positions, positions + cell[1]])
-    long = cell * [[1], [2], [1]]
-    assert ewald(twice, long, np.tile(charges, 2)) == pytest.approx(2 * ewald(*crystal), abs=1e-10)
+def test_gaussian_charges_that_are_narrow_are_point_charges(crystal, double_precision):
+    """In a neutral crystal whose ions do not overlap."""
+    atoms, charges = crystal
+    apart = min(atoms.get_distance(i, j, mic=True) for i in range(6) for j in range(i))
+    narrow = evaluated(atoms, charges, Gaussians(float(apart) / 12, 1e-14), 4.0)
+    points = evaluated(atoms, charges, Points(0.6, 1e-15), 5.2)
+    assert apart > 1.8 and narrow.energy[0] == pytest.approx(points.energy[0], abs=1e-8)
 
 
-def test_stress_by_finite_strain(crystal, double_precision):
-    positions, cell, charges = (jnp.asarray(x) for x in crystal)
-    counts = wave_counts(np.asarray(cell), longest_wave(1.0, TOLERANCE))
-    edges = neighbor_list(np.asarray(positions), np.asarray(cell), (True,) * 3, 8.5)
-    strained = jax.jit(lambda strain: energy(positions @ strain, cell @ strain, charges + 0.1, 1.0, counts, edges))
-    exact, h = jax.grad(strained)(jnp.eye(3)), 1e-4
-    for i, j in np.ndindex(3, 3):
-        step = h * np.eye(3)[i][:, None] * np.eye(3)[j]
-        numeric = (8 * (strained(np.eye(3) + step) - strained(np.eye(3) - step))
-                   - (strained(np.eye(3) + 2 * step) - strained(np.eye(3) - 2 * step))) / (12 * h)  # fmt: skip
-        assert float(numeric) == pytest.approx(float(exact[i, j]), abs=1e-8)
+def test_a_slab_has_the_energy_of_a_direct_sum_over_its_images(double_precision):
+    """In which rings of images, neutral and without a dipole or a quadrupole in the plane, are summed until nothing changes."""
+    atoms = ase.Atoms("Na2Cl2", cell=[4.0, 4.0, 0], pbc=(True, True, False))
+    atoms.positions = [[0, 0, 0], [2, 2, 0.3], [2, 0, 0.1], [0, 2, 0.6]]
+    charges = np.array([1.0, 1.0, -1.0, -1.0])
+    found = evaluated(atoms, {11: 1.0, 17: -1.0}, Points(0.7, 1e-15), 6.0).energy[0]
+    direct = []
+    for rings in (40, 80, 160):
+        n = np.arange(-rings, rings + 1)
+        shifts = 4.0 * np.stack(np.meshgrid(n, n, [0], indexing="ij"), -1).reshape(-1, 3)
+        energy = 0.0
+        for i in range(4):
+            r = np.linalg.norm(atoms.positions[None] + shifts[:, None] - atoms.positions[i], axis=-1)
+            energy += 0.5 * COULOMB * charges[i] * np.sum(charges[None] / np.where(r > 0, r, np.inf))
+        direct.append(energy)
+    # What is left falls as 1 / rings.
+    assert found == pytest.approx(2 * direct[2] - direct[1], abs=2e-5)
+    assert abs(found - direct[2]) < 0.6 * abs(found - direct[1])
+
+
+def test_open_systems_are_summed_directly(double_precision):
+    atoms = ase.Atoms("NaClNa", positions=[[0, 0, 0], [0, 0, 2.5], [30.0, 0, 1.0]])
+    atoms.info["charge"] = 1.0
+    found = evaluated(atoms, {11: 1.0, 17: -1.0}, Points(), 4.0).energy[0]
+    r = atoms.get_all_distances()
+    assert found == pytest.approx(COULOMB * (-1 / r[0, 1] + 1 / r[0, 2] - 1 / r[1, 2]), abs=1e-10)
+
+
+def test_what_has_no_energy_is_refused(crystal):
+    atoms, charges = crystal
+    term = Electrostatics(cutoff=4.0, charges=PerSpecies((1.0,)), elements=(11,))
+    charged = Structure(np.array([11]), np.zeros((1, 3)), np.eye(3) * 5, True, charge=1.0, source="an ion")
+    with pytest.raises(ValueError, match="an ion repeats and has a total charge of 1 e.*uniform_background: true"):
+        term.check(charged)
+    with pytest.raises(ValueError, match="an ion repeats along one lattice vector only"):
+        term.check(charged.replace(pbc=np.array([True, False, False]), charge=0.0))

@@ -1,0 +1,190 @@
+"""Electrostatic potentials of the charges of a batch: direct sums in open systems, reciprocal sums in crystals and slabs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import erf, erfc
+from jaxtyping import Array, Bool, Float
+
+from equipot.graph import Graph
+from equipot.physics.ewald import COULOMB, covers, longest_wave, wave_potentials, with_vacuum
+from equipot.physics.rows import Rows, rows_of
+from equipot.potential import Space
+
+MOST_PAIRS = 2**22
+"""Pairs of a system beyond which a direct sum goes through its atoms in blocks."""
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Charges that are Gaussian densities: their interaction is damped at short distance, and a network learns the rest.
+
+    Two charges of the standard deviation w interact as erf(r / (2 w)) / r.
+    """
+
+    width: float = 1.0
+    """w, Å."""
+    tolerance: float = 1e-9
+    """Factor exp(-w^2 k^2) of a wave below which reciprocal vectors are left out."""
+
+    def __post_init__(self) -> None:
+        _check_positive("width", self.width, "Å")
+        _check_tolerance(self.tolerance)
+
+    @property
+    def smearing(self) -> float:
+        """Smearing of the interaction of two charges, sqrt(2) w (Å)."""
+        return math.sqrt(2) * self.width
+
+    @property
+    def own(self) -> float:
+        """Limit of ``pair`` at zero distance, 1/Å: twice the energy of a unit charge with itself, in units of Ke."""
+        return 1 / (math.sqrt(math.pi) * self.width)
+
+    def pair(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        """Compute the interaction of two unit charges at distances r > 0 (Å) in units of Ke: 1/Å."""
+        return erf(r / (math.sqrt(2) * self.smearing)) / r
+
+    def remainder(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"] | None:
+        """Compute what the waves leave out, 1/Å; None where that is nothing."""
+        return None
+
+    @property
+    def left_out(self) -> float:
+        """Integral of ``remainder`` over all space, Å^2."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Points:
+    """Point charges, 1/r at every distance. What waves leave out in crystals and slabs is summed within the cutoff."""
+
+    smearing: float = 1.0
+    """Smearing s (Å) of the part that is summed over waves; erfc(cutoff / (sqrt(2) s)) of each pair is lost."""
+    tolerance: float = 1e-9
+    """Factor exp(-s^2 k^2 / 2) of a wave below which reciprocal vectors are left out."""
+
+    def __post_init__(self) -> None:
+        _check_positive("smearing", self.smearing, "Å")
+        _check_tolerance(self.tolerance)
+
+    @property
+    def own(self) -> float:
+        """Refuse charges that must have an energy with themselves.
+
+        Raises:
+            ValueError: always: that of a point charge is infinite.
+        """
+        raise ValueError("equilibrated charges need the kernel Gaussians: a point charge has an infinite energy with itself")
+
+    def pair(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
+        """Compute 1/r, 1/Å."""
+        return 1 / r
+
+    def remainder(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"] | None:
+        """Compute what the waves leave out, erfc(r / (sqrt(2) s)) / r, 1/Å."""
+        return erfc(r / (math.sqrt(2) * self.smearing)) / r
+
+    @property
+    def left_out(self) -> float:
+        """Integral of ``remainder`` over all space, 2 pi s^2 (Å^2)."""
+        return 2 * math.pi * self.smearing**2
+
+
+def _check_positive(name: str, value: float, unit: str) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} {value} {unit} must be positive and finite")
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0 < tolerance < 0.1:
+        raise ValueError(f"tolerance {tolerance} must lie between 0 and 0.1, 1e-9 for example")
+
+
+class Coulomb:
+    """The linear map from the charges of a batch to electrostatic potentials, for one geometry.
+
+    Energies are half of the sum of charge times potential. The map is symmetric within each system, and zero between systems.
+    """
+
+    def __init__(self, kernel: Gaussians | Points, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space) -> None:
+        self.kernel, self.graph, self.vectors, self.space = kernel, graph, vectors, space
+        self.rows: Rows = rows_of(graph)
+        self.positions = self.rows.arrange(space.positions)
+        self.periodic = jnp.any(space.repeats, axis=-1)
+        self.waves = graph.extent.waves if graph.extent is not None else (0, 0, 0)
+
+    def __call__(self, charges: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
+        """Compute the potential (V) at each atom of charges (e); NaN where waves are missing or atoms have no place."""
+        arranged = self.rows.arrange(charges)
+        open_ = jnp.any(~self.periodic & self.graph.graph_mask)
+        direct = partial(direct_potentials, self.kernel.pair)
+        nothing = jnp.zeros_like
+        phi = jax.lax.cond(
+            open_,
+            lambda q, u, r: jax.vmap(direct)(q, u, r),
+            lambda q, u, r: nothing(q),
+            arranged,
+            self.rows.used,
+            self.positions,
+        )
+        if any(self.waves):
+            sizes = {"waves": self.waves, "smearing": self.kernel.smearing, "left_out": self.kernel.left_out}
+            smooth = jax.vmap(partial(wave_potentials, **sizes))
+            found = smooth(arranged, self.rows.used, self.positions, self._lattice(), self._repeats())
+            phi = jnp.where(self.periodic[:, None], found, phi)
+        phi = self.rows.collect(jnp.where(self._possible()[:, None], phi, jnp.nan))
+        return jnp.where(self.graph.node_mask, phi + self._short(charges), 0)
+
+    def _repeats(self) -> Bool[Array, "graphs 3"]:
+        """Return along which rows each system repeats; open systems, which are summed directly, pass for crystals."""
+        return self.space.repeats | ~self.periodic[:, None]
+
+    def _lattice(self) -> Float[Array, "graphs 3 3"]:
+        """Return the cell of each system, the unit matrix for open ones."""
+        return jnp.where(self.periodic[:, None, None], self.space.cell, jnp.eye(3, dtype=self.space.cell.dtype))
+
+    def _possible(self) -> Bool[Array, " graphs"]:
+        """Return for which systems the sum is complete: not along a wire, nor in a cell that has outgrown the waves."""
+        longest = longest_wave(self.kernel.smearing, self.kernel.tolerance)
+        cells = jax.vmap(lambda *x: with_vacuum(*x)[0])(self.positions, self.rows.used, self._lattice(), self._repeats())
+        enough = jax.vmap(lambda cell: covers(cell, self.waves, longest))(jax.lax.stop_gradient(cells))
+        wire = jnp.sum(self.space.repeats, axis=-1) == 1
+        known = ~self.periodic | (enough & ~wire)
+        return known & self.rows.complete
+
+    def _short(self, charges: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
+        """Compute the part of the potential that waves leave out, from the neighbours of each atom."""
+        graph = self.graph
+        mask = graph.slot_mask & self.periodic[graph.node_graph][:, None]
+        r = jnp.sqrt(jnp.sum(self.vectors**2, axis=-1))
+        remainder = self.kernel.remainder(jnp.where(mask, r, 1))
+        if remainder is None:
+            return jnp.zeros_like(charges)
+        return COULOMB * jnp.sum(jnp.where(mask, remainder * charges[graph.neighbors], 0), axis=1)
+
+
+def direct_potentials(
+    pair: Callable[[Array], Array],
+    charges: Float[Array, " row"],
+    used: Bool[Array, " row"],
+    positions: Float[Array, "row 3"],
+) -> Float[Array, " row"]:
+    """Compute the potential (V) of the other charges (e) at each atom of one open system: Ke sum_j q_j pair(r_ij)."""
+
+    def of_atom(k: Array) -> Array:
+        other = used & used[k] & (jnp.arange(len(used)) != k)
+        vectors = jnp.where(other[:, None], positions - positions[k][None], 1)
+        return COULOMB * jnp.sum(jnp.where(other, charges * pair(jnp.sqrt(jnp.sum(vectors**2, axis=-1))), 0))
+
+    index = jnp.arange(len(used))
+    if len(used) ** 2 <= MOST_PAIRS:
+        return jax.vmap(of_atom)(index)
+    block = max(1, MOST_PAIRS // len(used))
+    return jax.lax.map(jax.checkpoint(of_atom), index, batch_size=block)

@@ -1,0 +1,105 @@
+"""Charges of atoms and their Coulomb energy, beside the energy of a network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.nn.features import species_index
+from equipot.physics.charges import ChargeSource, Predicted, Surroundings
+from equipot.physics.coulomb import Coulomb, Gaussians, Points
+from equipot.physics.ewald import longest_wave
+from equipot.physics.sum import filled
+from equipot.potential import NEEDS, Atomic, Space, Term, call, cutoff_of
+from equipot.quantities import CHARGES, DIPOLE, Quantity
+from equipot.structure import Structure
+
+
+class Electrostatics(Term):
+    """The energy of ``base`` and the Coulomb energy of charges, (1/2) sum_i q_i phi_i, at any distance and in any cell.
+
+    The potentials phi are sums over all atoms of an open system, over all images of those of a crystal or a slab. Charges and
+    the dipole moment are predictions that can be trained on. The dipole moment is about the mean position in an open system;
+    of a system that repeats, only charges that flow along pairs have one: from other sources it is not a number.
+    """
+
+    cutoff: float | None = dataclasses.field(default=None, kw_only=True)
+    """Å, of ``base`` and of flows; that of ``base`` where left out."""
+    base: Term | None = None
+    """What is learned beside the charges, and whose features predict them; nothing where left out."""
+    charges: ChargeSource = Predicted()
+    kernel: Gaussians | Points = Gaussians()
+    """How two charges interact."""
+    uniform_background: bool = False
+    """Whether a charged crystal or slab is allowed, with a uniform background that neutralises it."""
+    elements: tuple[int, ...] = ()
+    """Atomic numbers; taken from ``base``, else from the data, where left out."""
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            elements = self.elements or (tuple(self.base.elements) if self.base.has_elements else ())
+            base = filled(self.base, self.cutoff, elements)
+            if base.head_names:
+                raise ValueError(f"base has the heads {', '.join(base.head_names)}; charges are those of one level of theory")
+            for name, value in (("elements", elements), ("base", base), ("cutoff", base.cutoff)):
+                object.__setattr__(self, name, value)
+        super().__post_init__()
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
+        """Space, the total charge, and what ``base`` needs."""
+        found = {"space", "charge", *(self.base.needs if self.base else ())}
+        return tuple(name for name in NEEDS if name in found)
+
+    @property
+    def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
+        """Charges, the dipole moment, and what ``base`` provides."""
+        return (CHARGES, DIPOLE, *(row for row in (self.base.provides if self.base else ()) if row not in (CHARGES, DIPOLE)))
+
+    @property
+    def longest_wave(self) -> float:
+        own = longest_wave(self.kernel.smearing, self.kernel.tolerance)
+        return max(own, (self.base.longest_wave if self.base else None) or 0.0)
+
+    def check(self, structure: Structure) -> None:
+        """Check that charges in a structure have an energy.
+
+        Raises:
+            ValueError: a system that repeats along one vector only, or a charged one that repeats and has no background.
+        """
+        repeats = int(structure.pbc.sum())
+        if repeats == 1:
+            raise ValueError(
+                f"{structure.name} repeats along one lattice vector only: there is no sum over waves for a wire; give a cell "
+                "with vacuum that repeats along all three"
+            )
+        if repeats and abs(structure.charge) > 1e-6 and not self.uniform_background:
+            raise ValueError(
+                f"{structure.name} repeats and has a total charge of {structure.charge:g} e, whose energy is infinite; set "
+                "uniform_background: true to neutralise it by a uniform background, or correct the charge"
+            )
+        if self.base is not None:
+            self.base.check(structure)
+
+    @nn.compact
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
+        assert space is not None, "a term that needs space"
+        nothing = Atomic(jnp.zeros(graph.num_atoms, vectors.dtype))
+        answer = nothing if self.base is None else call(self.base, graph, vectors, space)
+        species, known = species_index(graph.numbers, self.elements)
+        coulomb = Coulomb(self.kernel, graph, vectors, space)
+        count, latent = len(self.elements), answer.latent
+        found = self.charges(self, Surroundings(graph, vectors, species, count, latent, cutoff_of(self), coulomb))
+        energy = answer.energy + found.energy + 0.5 * found.charges * coulomb(found.charges)
+        if found.moved is None or found.resting is None:
+            repeats = jnp.any(space.repeats, axis=-1)[graph.node_graph]
+            dipole = jnp.where(repeats[:, None], jnp.nan, found.charges[:, None] * space.positions)
+        else:
+            dipole = found.resting[:, None] * space.positions + found.moved
+        dipole = jnp.where(graph.node_mask[:, None], dipole, 0)
+        others = {name: value for name, value in answer.others.items() if name != DIPOLE.name} | {DIPOLE.name: dipole}
+        return Atomic(energy * known, found.charges, answer.latent, others)
