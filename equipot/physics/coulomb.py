@@ -124,20 +124,13 @@ class Coulomb:
         """Compute the potential (V) at each atom of charges (e); NaN where waves are missing or atoms have no place."""
         arranged = self.rows.arrange(charges)
         open_ = jnp.any(~self.periodic & self.graph.graph_mask)
-        direct = partial(direct_potentials, self.kernel.pair)
-        nothing = jnp.zeros_like
-        phi = jax.lax.cond(
-            open_,
-            lambda q, u, r: jax.vmap(direct)(q, u, r),
-            lambda q, u, r: nothing(q),
-            arranged,
-            self.rows.used,
-            self.positions,
-        )
+        of_each = arranged, self.rows.used, self.positions
+        direct = jax.vmap(partial(direct_potentials, self.kernel.pair))
+        phi = jax.lax.cond(open_, direct, lambda q, *_: jnp.zeros_like(q), *of_each)
         if any(self.waves):
-            sizes = {"waves": self.waves, "smearing": self.kernel.smearing, "left_out": self.kernel.left_out}
-            smooth = jax.vmap(partial(wave_potentials, **sizes))
-            found = smooth(arranged, self.rows.used, self.positions, self._lattice(), self._repeats())
+            kernel = self.kernel
+            smooth = lambda q, u, r, h, n: wave_potentials(q, u, r, h, n, self.waves, kernel.smearing, kernel.left_out)
+            found = jax.vmap(smooth)(*of_each, self._lattice(), self._repeats())
             phi = jnp.where(self.periodic[:, None], found, phi)
         phi = self.rows.collect(jnp.where(self._possible()[:, None], phi, jnp.nan))
         return jnp.where(self.graph.node_mask, phi + self._short(charges), 0)
