@@ -67,6 +67,8 @@ class Term(nn.Module):
 
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Electrostatics": "equipot.physics.electrostatics:Electrostatics",
+        "ATM": "equipot.physics.dispersion:ATM",
+        "D3": "equipot.physics.dispersion:D3",
         "MACE": "equipot.models.mace:MACE",
         "NequIP": "equipot.models.nequip:NequIP",
         "Sum": "equipot.physics.sum:Sum",
@@ -80,6 +82,8 @@ class Term(nn.Module):
     ``spin`` stay in the graph."""
     provides: ClassVar[tuple[Quantity, ...]] = ()
     """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
+    has_dispersion: ClassVar[bool] = False
+    """Whether the term is a correction for dispersion, which a level of theory must have only once."""
     cutoff: float | None = None
     """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
 

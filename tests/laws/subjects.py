@@ -16,6 +16,8 @@ from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, S
 from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
 from equipot.physics.charges import Equilibrated, Flows, PerSpecies, Predicted
 from equipot.physics.coulomb import Gaussians, Points
+from equipot.physics.damping import Zero
+from equipot.physics.dispersion import ATM, D3
 from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
@@ -70,6 +72,18 @@ TERMS = {
     "lennard-jones": LennardJones(cutoff=CUTOFF, sigma=1.2),
     "polar": Polar(cutoff=CUTOFF, sigma=1.2),
     "collective": Collective(cutoff=CUTOFF),
+    "d3": D3(cutoff=CUTOFF, functional="pbe", switch=1.5),
+    "d3-zero-atm": D3(
+        cutoff=CUTOFF, functional="b3lyp", damping=Zero(), switch=1.5, coordination_cutoff=3.5,
+        three_body=ATM(cutoff=3.2, scale=0.5, s9=30.0, switch=1.0),
+    ),
+    "atm": ATM(cutoff=CUTOFF, scale=0.5, s9=10.0, switch=1.5),
+    "mace-with-d3": Sum(
+        (
+            MACE(cutoff=2.6, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
+            D3(cutoff=CUTOFF, functional="pbe", switch=1.5),
+        ),
+    ),
     "sum": Sum(
         (
             MACE(cutoff=3.7, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),

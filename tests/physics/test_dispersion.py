@@ -1,0 +1,168 @@
+"""Dispersion against s-dftd3, closed forms, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import synthetic_dispersion
+
+from equipot import units, wheels
+from equipot.data.batch import pad
+from equipot.metadata import Metadata
+from equipot.physics import damping, dispersion, dispersion_reference
+from equipot.physics.damping import BeckeJohnson, Zero
+from equipot.physics.dispersion import ATM, D3
+from equipot.potential import Potential, evaluate, initial
+from equipot.structure import Structure
+from equipot.wheels import LibraryError
+
+REFERENCE = json.loads((Path(__file__).parent / "data" / "dftd3.json").read_text())
+MOLECULES = [s for s in REFERENCE["structures"] if s["cell"] is None]
+CRYSTALS = [s for s in REFERENCE["structures"] if s["cell"] is not None]
+VARIANTS = sorted({name for s in REFERENCE["structures"] for name in s["values"]})
+LIMIT = 1e-6
+"""eV; eV/Å for forces, eV for the stress times the volume."""
+
+
+@pytest.fixture
+def table():
+    """The published table, fetched once."""
+    try:
+        return dispersion_reference.table()
+    except LibraryError as error:
+        pytest.skip(f"no network, and no table in the cache: {error}")
+
+
+@pytest.fixture
+def synthetic(monkeypatch):
+    monkeypatch.setattr(dispersion, "reference", synthetic_dispersion.reference)
+
+
+def potential(term, elements):
+    term = term.clone(elements=tuple(elements))
+    atom = Structure(np.array(elements[:1]), np.zeros((1, 3)))
+    variables = initial(term, jax.random.key(0), pad([atom], term.cutoff, dtype=np.float64))
+    return Potential(term, variables, Metadata(tuple((z, 0.0) for z in elements)))
+
+
+def structure(record):
+    cell = np.zeros((3, 3)) if record["cell"] is None else np.array(record["cell"])
+    numbers, positions = np.array(record["numbers"]), np.array(record["positions"])
+    return Structure(numbers, positions, cell, record["cell"] is not None, source=record["name"])
+
+
+def deviations(term, records, variant):
+    """Largest deviation of energies, forces and stresses times volumes from those of s-dftd3."""
+    structures = [structure(s) for s in records]
+    elements = sorted({int(z) for s in structures for z in s.numbers})
+    graph = pad(structures, term.cutoff, dtype=np.float64)
+    out = jax.jit(evaluate, static_argnames="want")(potential(term, elements), graph, want=("forces", "stress"))
+    values = [s["values"][variant] for s in records]
+    energy = np.abs(np.array(out.interaction) - [v["energy"] for v in values]).max()
+    forces = np.abs(np.array(out.forces) - np.concatenate([v["forces"] for v in values])).max()
+    stresses = [(out.stress[k] - np.array(v["stress"])) * structures[k].volume for k, v in enumerate(values) if "stress" in v]
+    return energy, forces, np.abs(stresses).max(initial=0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variant"),
+    [(kind, v) for kind in ("molecules", "crystals") for v in VARIANTS if kind == "crystals" or v[-1] == "0"],
+)
+def test_agrees_with_s_dftd3(variant, kind, table, double_precision):
+    functional, name, s9, switch = variant.split("-")
+    records = [s for s in (MOLECULES if kind == "molecules" else CRYSTALS) if variant in s["values"]]
+    pairs, triples = (REFERENCE["pairs"], REFERENCE["triples"]) if kind == "crystals" else (40.0, 40.0)
+    three = ATM(cutoff=triples, switch=float(switch)) if s9 == "1" else None
+    term = D3(cutoff=pairs, functional=functional, damping=getattr(damping, name)(), three_body=three, switch=float(switch))
+    found = deviations(term, records, variant)
+    assert max(found) < LIMIT, f"energy, forces, stress times volume: {found}"
+
+
+def test_there_is_enough_to_compare_with():
+    assert len(MOLECULES) == 20 and len(CRYSTALS) == 8 and len(VARIANTS) == 10
+
+
+def test_a_triple_has_the_energy_of_axilrod_teller_and_muto(synthetic, double_precision):
+    """Far apart in an equilateral triangle, C9 (1 + 3/8) / r^9 with C9 = sqrt(C6^3) in atomic units."""
+    r = 20.0
+    atoms = Structure(np.array([18] * 3), r * np.array([[0, 0, 0], [1, 0, 0], [0.5, np.sqrt(0.75), 0]]))
+    made = potential(ATM(cutoff=30.0), (18,))
+    table = synthetic_dispersion.reference((18,))
+    weights = np.exp(-4 * table.coordination[0] ** 2)
+    c6 = weights @ table.c6[0, 0] @ weights / weights.sum() ** 2
+    energy = evaluate(made, pad([atoms], 30.0, dtype=np.float64), ("energy",)).interaction[0]
+    assert float(energy) == pytest.approx(np.sqrt(c6**3 / units.hartree) * 11 / 8 / r**9, rel=1e-3)
+
+
+def test_the_three_body_term_of_d3_is_that_alone(synthetic, double_precision):
+    atoms = structure(MOLECULES[0])
+    graph = pad([atoms], 12.0, dtype=np.float64)
+    three = ATM(cutoff=12.0)
+    energy = lambda term: float(evaluate(potential(term, (1, 8)), graph, ("energy",)).interaction[0])
+    pairs = D3(cutoff=12.0, functional="pbe")
+    assert energy(pairs.clone(three_body=three)) - energy(pairs) == pytest.approx(energy(three), rel=1e-9)
+
+
+def test_functionals():
+    assert D3(functional="PBE").damping == BeckeJohnson(0.7875, 0.4289, 4.4407)
+    assert D3(functional="B97-D", damping=Zero()).damping.rs6 == 0.892
+    assert D3(damping=BeckeJohnson(1.0, 0.4, 5.0)).damping.a2 == 5.0
+    with pytest.raises(ValueError, match="functional 'pbe1' is unknown to BeckeJohnson: did you mean pbe0?"):
+        D3(functional="pbe1")
+    with pytest.raises(ValueError, match="BeckeJohnson has no functional: known are pbe, .* or give s8, a1, a2"):
+        D3()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"switch": 16.0}, "switch 16 Å must be from 0 to the cutoff, 15 Å"),
+        ({"coordination_cutoff": 20.0}, "coordination_cutoff 20 Å must be above 0 and at most the cutoff, 15 Å"),
+        ({"three_body": ATM(cutoff=16.0)}, "three_body.cutoff 16 Å is longer than the cutoff, 15 Å"),
+        ({"elements": (1, 1)}, "has one of them twice"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        D3(functional="pbe", **fields)
+
+
+def test_elements_without_values(synthetic):
+    graph = pad([structure(MOLECULES[0])], 15.0)
+    with pytest.raises(ValueError, match="D3 has no elements; give them"):
+        initial(D3(functional="pbe"), jax.random.key(0), graph)
+    with pytest.raises(ValueError, match="D3 has no values for Z = 104, only for 1 to 103"):
+        dispersion_reference.reference((1, 104))
+
+
+def test_without_network_and_cache_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path))
+    failed = subprocess.CompletedProcess([], 1, "", "ERROR: no matching distribution\n")
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=lambda *args, **options: failed))
+    with pytest.raises(LibraryError, match="the table of D3 is not in the cache, .* or put tad_dftd3-0.7.0-py3-none-any.whl"):
+        dispersion_reference.table.__wrapped__()
+    (tmp_path / "dispersion" / "tad_dftd3-0.7.0-py3-none-any.whl").write_bytes(b"something else")
+    with pytest.raises(LibraryError, match="its SHA-256 is"):
+        dispersion_reference.table.__wrapped__()
+
+
+def test_a_damaged_table_is_made_again(tmp_path, monkeypatch, table, capsys):
+    """From wheels put into the cache by hand, here with a table that is known."""
+    monkeypatch.setenv("EQUIPOT_CACHE", str(tmp_path))
+    file = io.BytesIO()
+    np.savez_compressed(file, **table)
+    monkeypatch.setattr(dispersion_reference, "_wheel", lambda *args: None)
+    monkeypatch.setattr(dispersion_reference, "_extract", lambda *args: file.getvalue())
+    first = dispersion_reference.table.__wrapped__()
+    stored = tmp_path / "dispersion" / dispersion_reference.FILE
+    stored.write_bytes(stored.read_bytes()[:5000])
+    again = dispersion_reference.table.__wrapped__()
+    assert "making it again" in capsys.readouterr().err
+    assert all(np.array_equal(first[name], again[name]) for name in first) and stored.read_bytes() == file.getvalue()
