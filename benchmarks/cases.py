@@ -140,7 +140,7 @@ def training(model: str, system: str, frames: int, seconds: float) -> dict[str, 
 
 def train_step(potential: Potential, structures: list[Structure], atomic_energies: dict[int, float]) -> Callable[[], Any]:
     """The step of ``equipot train`` with its defaults, on all of these structures at once; a call makes one and reports."""
-    settings, found, mesh = TrainingConfig(), prepare(structures, potential.cutoff), mesh_of(1)
+    settings, found, mesh = TrainingConfig(), prepare(structures, potential.cutoff, potential.term.inner_cutoffs), mesh_of(1)
     loader = plan_training(found, atomic_energies, len(structures), 1, np.dtype(np.float32), 0)
     batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
     optimizer = dataclasses.replace(settings.optimizer, learning_rate=1e-3)

@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,20 +43,31 @@ PADDING_VECTOR = (1.0e3, 0.0, 0.0)
 """Vector of an unused slot (Å)."""
 
 
+class Shell(NamedTuple):
+    """Room for the neighbours within a cutoff that is shorter than that of the list, see ``neighbors.shells``."""
+
+    cutoff: float
+    """Å."""
+    slots: int
+    """Number of first slots of each atom that hold all neighbours within the cutoff."""
+    pairs: int | None = None
+    """Capacity for directed pairs within the cutoff; None for as many as there are slots."""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
         "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual", "pbc",
     ],
-    meta_fields=["pair_capacity", "extent"],
+    meta_fields=["shells", "pair_capacity", "extent"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Graph:
     """A padded batch of systems with a fixed number of neighbour slots for each atom.
 
-    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``pair_capacity`` and
-    ``extent`` are static.
+    Arrays are NumPy's on the host and JAX's on the device; the fields are the leaves of a pytree, ``shells``, ``pair_capacity``
+    and ``extent`` are static.
     """
 
     positions: Float[AnyArray, "atoms 3"] | None
@@ -90,6 +101,8 @@ class Graph:
     float32 holds; ``positions`` are multiples of one step, so that their differences are exact in float32."""
     cell_residual: Float[AnyArray, "graphs 3 3"] | None = None
     """Low-order part of the cell (Å); ``cell`` then holds multiples of the step of ``positions``."""
+    shells: tuple[Shell, ...] = ()
+    """Room for the neighbours within shorter cutoffs, which then stand in the first slots."""
     pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
     pbc: Bool[AnyArray, "graphs 3"] | None = None

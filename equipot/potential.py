@@ -122,6 +122,11 @@ class Term(nn.Module):
         return any(field.name == "elements" for field in dataclasses.fields(self))
 
     @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Cutoffs (Å) of parts that see less far than the term, for which lists plan ``Shell``s; ascending."""
+        return ()
+
+    @property
     def head_names(self) -> tuple[str, ...]:
         """Names of the levels of theory among which a graph's ``head`` chooses; none for a term with a single one."""
         return ()

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int
 
 from equipot.arrays import AnyArray
 from equipot.extent import Extent
-from equipot.graph import Graph
+from equipot.graph import Graph, Shell
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
+from equipot.neighbors.shells import nearest_first
 from equipot.quantities import LABELLED, Quantity
 from equipot.structure import Structure
 
@@ -28,9 +29,16 @@ class Shape(NamedTuple):
     graphs: int
 
 
-def find_slots(structure: Structure, cutoff: float) -> Slots:
-    """Find the neighbour slots of a structure within the cutoff (Å): as many slots as the atom with most neighbours needs."""
-    return slots(neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff), len(structure))
+def find_slots(structure: Structure, cutoff: float, nearest: bool = False) -> Slots:
+    """Find the neighbour slots of a structure within the cutoff (Å): as many slots as the atom with most neighbours needs.
+
+    Args:
+        structure: Structure.
+        cutoff: Å.
+        nearest: Whether the slots of an atom are sorted by distance, as a graph with shells needs.
+    """
+    found = slots(neighbor_list(structure.positions, structure.cell, structure.pbc, cutoff), len(structure))
+    return nearest_first(found, structure.positions, structure.cell) if nearest else found
 
 
 def smallest_shape(found: Sequence[Slots]) -> Shape:
@@ -84,6 +92,7 @@ def pad(
     found: Sequence[Slots] | None = None,
     headed: bool = False,
     extent: Extent | None = None,
+    shells: tuple[Shell, ...] = (),
 ) -> Graph:
     """Pad several structures to one graph of numpy arrays.
 
@@ -96,11 +105,12 @@ def pad(
         found: neighbour slots of each structure, if known.
         headed: whether an empty batch has heads; otherwise the structures decide.
         extent: atoms and waves for a term that needs ``space``, see ``Potential.extent``.
+        shells: room for the neighbours within shorter cutoffs; ``found`` must then be sorted by distance.
 
     Raises:
         ValueError: the structures do not fit ``shape``, or only some of them have a head.
     """
-    found = [find_slots(s, cutoff) for s in structures] if found is None else found
+    found = [find_slots(s, cutoff, bool(shells)) for s in structures] if found is None else found
     need = smallest_shape(found)
     shape = need if shape is None else shape
     if any(n > limit for n, limit in zip(need, shape, strict=True)):
@@ -137,7 +147,7 @@ def pad(
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
         charge=charge, spin=spin, head=head,
         positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
-        pbc=pbc, extent=extent,
+        pbc=pbc, extent=extent, shells=shells,
     )  # fmt: skip
 
 

@@ -19,7 +19,9 @@ import numpy as np
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
 from equipot.data.plan import plan_ladder
 from equipot.extent import Extent
+from equipot.graph import Shell
 from equipot.neighbors import Slots
+from equipot.neighbors.shells import crowding
 from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
 
@@ -49,13 +51,15 @@ class Frames:
     """Whether the frames have heads."""
     extent: Extent | None = None
     """Atoms and waves of all frames, for a term that needs ``space``."""
+    shells: tuple[Shell, ...] = ()
+    """Room for the neighbours within shorter cutoffs that any frame needs."""
 
     def __len__(self) -> int:
         return len(self.found)
 
     def slots(self, index: int, structure: Structure) -> Slots:
         """Return the neighbour slots of a frame, stored or searched for."""
-        return self.found[index] or find_slots(structure, self.cutoff)
+        return self.found[index] or find_slots(structure, self.cutoff, bool(self.shells))
 
 
 class Replayed(NamedTuple):
@@ -67,27 +71,38 @@ class Replayed(NamedTuple):
     """Number of replayed frames in an epoch, at most ``pool``."""
 
 
-def prepare(structures: Sequence[Structure], cutoff: float, memory: float = 1.0, extent: Extent | None = None) -> Frames:
+def prepare(
+    structures: Sequence[Structure],
+    cutoff: float,
+    inner_cutoffs: Sequence[float] = (),
+    memory: float = 1.0,
+    extent: Extent | None = None,
+) -> Frames:
     """Find the neighbour slots of a set; store them up to ``memory`` GiB, and search for the others again on use.
 
     Args:
         cutoff: Å.
+        inner_cutoffs: Shorter cutoffs of parts of the term, Å.
         memory: GiB.
         extent: atoms and waves of all structures, for a term that needs ``space``.
     """
     found: list[Slots | None] = []
     sizes: list[tuple[int, ...]] = []
+    crowds = [(1,) * len(inner_cutoffs)]
     quantities: set[Quantity] = set()
     used, headed = 0.0, False
     for k in range(len(structures)):
         structure = structures[k]
-        s = find_slots(structure, cutoff)
+        s = find_slots(structure, cutoff, bool(inner_cutoffs))
+        crowds.append(crowding(s, structure.positions, structure.cell, inner_cutoffs))
         sizes.append(s.mask.shape)
         used += sum(array.nbytes for array in s) / 2**30
         found.append(s if used < memory else None)
         quantities |= structure.labels.keys()
         headed |= structure.head is not None
-    return Frames(structures, cutoff, tuple(found), np.array(sizes, int).reshape(-1, 2), ordered(quantities), headed, extent)
+    shells = tuple(Shell(c, max(counts)) for c, counts in zip(inner_cutoffs, zip(*crowds, strict=True), strict=True))
+    sized = np.array(sizes, int).reshape(-1, 2)
+    return Frames(structures, cutoff, tuple(found), sized, ordered(quantities), headed, extent, shells)
 
 
 def sha256_of(structures: Sequence[Structure]) -> str:
@@ -183,7 +198,8 @@ class Loader:
     def _shard(self, indices: list[int], shape: Shape) -> Batch:
         structures = [self.frames.structures[i] for i in indices]
         found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
-        graph = pad(structures, self.frames.cutoff, shape, self.dtype, found, self.frames.headed, self.frames.extent)
+        frames = self.frames
+        graph = pad(structures, frames.cutoff, shape, self.dtype, found, frames.headed, frames.extent, frames.shells)
         targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities)
         return Batch(graph, targets)
 

@@ -82,7 +82,7 @@ def evaluate_in_batches(
         raise ValueError(f"batch_size {batch_size!r} must be a whole number, at least 1; leave it out to have it chosen")
     # Metadata are static under jit: without them, potentials that differ in their origin share what is compiled.
     job = job._replace(model=job.model.replace(metadata=Metadata()))
-    frames = prepare(structures, job.model.cutoff, extent=job.model.extent(structures))
+    frames = prepare(structures, job.model.cutoff, job.model.term.inner_cutoffs, extent=job.model.extent(structures))
     chosen = _devices(devices)
     chosen = chosen[: len(structures) if batch_size is None else min(len(structures), batch_size)]
     room: Callable[[], float] = lambda: float("inf")
@@ -223,7 +223,8 @@ def _build(frames: Frames, dtype: Any, devices: int, stack: Stack) -> Graph:
     for batch in (*stack, *[stack[0]._replace(frames=())] * (devices - len(stack))):
         structures = [frames.structures[i] for i in batch.frames]
         found = [frames.slots(i, s) for i, s in zip(batch.frames, structures, strict=True)]
-        graphs.append(pad(structures, frames.cutoff, batch.shape, dtype, found, frames.headed, frames.extent))
+        known = found, frames.headed, frames.extent, frames.shells
+        graphs.append(pad(structures, frames.cutoff, batch.shape, dtype, *known))
     return graphs[0] if devices == 1 else jax.tree.map(lambda *x: np.stack(x), *graphs)
 
 

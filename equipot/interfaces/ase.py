@@ -17,10 +17,11 @@ from equipot.data.batch import Shape, find_slots, geometry, pad
 from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.extent import still_holds
-from equipot.graph import Graph
+from equipot.graph import Graph, Shell
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.metadata import Metadata
 from equipot.neighbors import Slots, may_miss_pairs
+from equipot.neighbors.shells import crowding
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
@@ -117,7 +118,8 @@ class EquipotCalculator(Calculator):
         if self._graph is None or not (
             complete and still_holds(self._graph.extent, structure, self.potential.term.longest_wave)
         ):
-            found = find_slots(structure, self.potential.cutoff + self.skin)
+            nearest = bool(self.potential.term.inner_cutoffs)
+            found = find_slots(structure, self.potential.cutoff + self.skin, nearest)
             self._graph, self._shifts = jax.device_put(self._padded(structure, found)), found.shifts
             self._reference = structure
             self.builds += 1
@@ -140,8 +142,18 @@ class EquipotCalculator(Calculator):
         if old is not None and old.num_atoms == len(structure) and width <= old.num_slots:
             capacity = old.num_slots
         shape = Shape(len(structure), capacity, 1)
+        shells = self._shells(structure, found, old if old is not None and old.num_atoms == len(structure) else None)
         extent = self.potential.extent([structure])
-        return pad([structure], self.potential.cutoff, shape, self.potential.dtype, [found], extent=extent)
+        return pad([structure], self.potential.cutoff, shape, self.potential.dtype, [found], extent=extent, shells=shells)
+
+    def _shells(self, structure: Structure, found: Slots, old: Graph | None) -> tuple[Shell, ...]:
+        """Plan spare slots for shorter cutoffs, no fewer than those of the last graph where there is one."""
+        cutoffs = self.potential.term.inner_cutoffs
+        counts = crowding(found, structure.positions, structure.cell, [c + self.skin for c in cutoffs])
+        before = old.shells if old is not None else ()
+        room = [4 * math.ceil(self.slack * count / 4) for count in counts]
+        enough = len(before) == len(counts) and all(n <= s.slots for n, s in zip(counts, before, strict=True))
+        return before if enough else tuple(Shell(c, n) for c, n in zip(cutoffs, room, strict=True))
 
 
 def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:

@@ -137,7 +137,8 @@ def neighbor_list_energy(
             raise ValueError(f"there are {len(position)} positions, but {len(numbers)} atomic numbers")
         real, cell = coordinates.real(position, box)
         radii = potential.cutoff, dr_threshold, capacity_multiplier
-        spec = plan(np.asarray(real), np.asarray(cell), repeats, *radii, potential.term.longest_wave)
+        term = potential.term
+        spec = plan(np.asarray(real), np.asarray(cell), repeats, *radii, term.longest_wave, term.inner_cutoffs)
         spec = _with_room(spec, len(numbers), extra_capacity)
         return Neighbors(jax.jit(allocate, static_argnums=0)(spec, real, cell), spec, coordinates)
 

@@ -180,5 +180,5 @@ def start_state(config: MDConfig, structure: Structure, dtype: np.dtype) -> Stat
 def start_list(config: MDConfig, structure: Structure, potential: Potential) -> ListSpec:
     """Plan the sizes of the neighbour list, with more spare room if the cell changes."""
     slack = 1.4 if config.ensemble.has_pressure else 1.25
-    geometry = structure.positions, structure.cell, structure.pbc
-    return plan(*geometry, potential.cutoff, config.skin, slack, potential.term.longest_wave)
+    geometry, term = (structure.positions, structure.cell, structure.pbc), potential.term
+    return plan(*geometry, potential.cutoff, config.skin, slack, term.longest_wave, term.inner_cutoffs)

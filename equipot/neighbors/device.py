@@ -27,8 +27,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from equipot.arrays import AnyArray
 from equipot.extent import Extent, Waves, wave_lengths
-from equipot.graph import Graph
+from equipot.graph import Graph, Shell
 from equipot.neighbors.cells import complete_cell, inverse, product
+from equipot.neighbors.shells import order_on_device
 from equipot.neighbors.spec import FULL, MARGIN, ListSpec
 from equipot.neighbors.staleness import may_miss_pairs
 
@@ -41,7 +42,7 @@ CANDIDATES = 2**20
     data_fields=[
         "neighbors", "shifts", "reverse", "slot_mask", "reference_positions", "reference_cell", "overflow",
     ],
-    meta_fields=["pbc", "pair_capacity", "waves"],
+    meta_fields=["pbc", "shells", "pair_capacity", "waves"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class DeviceList:
@@ -59,6 +60,8 @@ class DeviceList:
     """Whether, at this build or an earlier one, a capacity was exceeded, the cell was too small for the planned reach, or a
     coordinate was not finite. The list must then not be used: call ``neighbors.grow`` and return to the last good state."""
     pbc: tuple[bool, bool, bool]
+    shells: tuple[Shell, ...] = ()
+    """Capacities for the neighbours within shorter cutoffs, which stand in the first slots, see ``ListSpec``."""
     pair_capacity: int | None = None
     """Capacity for directed pairs within the cutoff, see ``ListSpec``."""
     waves: Waves | None = None
@@ -84,8 +87,10 @@ def allocate(spec: ListSpec, positions: Float[Array, "atoms 3"], cell: Float[Arr
     last = jnp.cumsum(counts, axis=1, dtype=jnp.int32)
     neighbors, shifts, reverse, mask = _fill_slots(spec, binned, words, last - counts, last)
     overflow = binned.overflow | (jnp.max(last[:, -1]) > spec.slots)
-    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, spec.pbc, spec.pair_capacity, spec.waves)
-    return dataclasses.replace(made, overflow=overflow | _outgrown(spec, made, positions, cell))
+    planned = spec.pbc, spec.shells, spec.pair_capacity, spec.waves
+    made = DeviceList(neighbors, shifts, reverse, mask, positions, cell, overflow, *planned)
+    made = _nearest_first(spec, made) if spec.shells else made
+    return dataclasses.replace(made, overflow=made.overflow | _outgrown(spec, made, positions, cell))
 
 
 def _outgrown(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
@@ -97,21 +102,45 @@ def _outgrown(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) 
     return crowded | jnp.any(jnp.floor(needed) > jnp.asarray(spec.waves))
 
 
+def _nearest_first(spec: ListSpec, dlist: DeviceList) -> DeviceList:
+    """Move the neighbours within each shell, and the skin around it, to the first slots."""
+    squares = _squares(dlist, dlist.reference_positions, dlist.reference_cell, spec.slots)
+    order, place, overflow = order_on_device(squares, dlist.slot_mask, spec.shells, spec.skin)
+    row, slot = jnp.divmod(dlist.reverse, spec.slots)
+    take = lambda x: jnp.take_along_axis(x, order, axis=1)
+    return dataclasses.replace(
+        dlist,
+        neighbors=take(dlist.neighbors),
+        shifts=jnp.take_along_axis(dlist.shifts, order[..., None], axis=1),
+        reverse=take(row * spec.slots + place[row, slot]),
+        slot_mask=take(dlist.slot_mask),
+        overflow=dlist.overflow | overflow,
+    )
+
+
+def _squares(dlist: DeviceList, positions: Array, cell: Array, slots: int) -> Float[Array, "atoms slots"]:
+    """Compute the squared distances (Å^2) of the first slots of each atom, axis by axis."""
+    cell = complete_cell(cell, dlist.pbc)
+    square = jnp.zeros((), positions.dtype)
+    for k in range(3):
+        image = sum(dlist.shifts[:, :slots, a].astype(positions.dtype) * cell[a, k] for a in range(3))
+        square += (positions[dlist.neighbors[:, :slots], k] + image - positions[:, None, k]) ** 2
+    return square
+
+
 def _crowded(spec: ListSpec, dlist: DeviceList, positions: Array, cell: Array) -> Bool[Array, ""]:
-    """Return whether the pairs within the cutoff exceed the share ``FULL`` of their capacity.
+    """Return whether the pairs within the cutoff, or that of a shell, exceed the share ``FULL`` of their capacity.
 
     The share is below one since an integrator may evaluate positions between those checked here. If the capacity is as large
     as the number of slots, the result is False.
     """
-    if spec.pair_capacity is None or spec.pair_capacity >= len(positions) * spec.slots:
-        return jnp.asarray(False)
-    cell = complete_cell(cell, spec.pbc)
-    square = jnp.zeros((), positions.dtype)
-    for k in range(3):
-        image = sum(dlist.shifts[..., a].astype(positions.dtype) * cell[a, k] for a in range(3))
-        square += (positions[dlist.neighbors, k] + image - positions[:, None, k]) ** 2
-    within = dlist.slot_mask & (square < (spec.cutoff * (1 + MARGIN)) ** 2)
-    return jnp.sum(within, dtype=jnp.int32) > spec.pair_capacity * FULL
+    crowded = jnp.asarray(False)
+    for cutoff, slots, pairs in (*spec.shells, (spec.cutoff, spec.slots, spec.pair_capacity)):
+        if pairs is not None and pairs < len(positions) * slots:
+            square = _squares(dlist, positions, cell, slots)
+            within = dlist.slot_mask[:, :slots] & (square < (cutoff * (1 + MARGIN)) ** 2)
+            crowded |= jnp.sum(within, dtype=jnp.int32) > pairs * FULL
+    return crowded
 
 
 def update(spec: ListSpec, dlist: DeviceList, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> DeviceList:
@@ -170,7 +199,7 @@ def to_graph(
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
         charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
-        pair_capacity=dlist.pair_capacity, pbc=jnp.asarray(dlist.pbc)[None],
+        shells=dlist.shells, pair_capacity=dlist.pair_capacity, pbc=jnp.asarray(dlist.pbc)[None],
         extent=None if dlist.waves is None else Extent(n, dlist.waves),
     )  # fmt: skip
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from equipot.extent import Waves, waves_of
+from equipot.graph import Shell
 from equipot.neighbors.cells import check_cutoff, checked_geometry, complete_cell, heights
 from equipot.neighbors.host import neighbor_list
 
@@ -41,6 +43,8 @@ class ListSpec:
     """Capacity for atoms of each bin."""
     slack: float
     """Factor by which the capacities exceed the need of the geometry that they were planned for."""
+    shells: tuple[Shell, ...] = ()
+    """Capacities for the neighbours within shorter cutoffs: slots within cutoff + skin, pairs within the cutoff."""
     pair_capacity: int | None = None
     """Capacity for directed pairs of the whole system within the cutoff, the number of pairs that a model computes; None for as
     many as there are slots."""
@@ -68,6 +72,7 @@ def plan(
     skin: float = 0.5,
     slack: float = 1.25,
     longest_wave: float | None = None,
+    inner_cutoffs: Sequence[float] = (),
 ) -> ListSpec:
     """Plan the capacities of a device list: the need of this geometry times ``slack``.
 
@@ -79,6 +84,7 @@ def plan(
         skin: Excess (Å) of the list radius over the cutoff; a list is valid until atoms have moved by about half the skin.
         slack: Factor by which the capacities exceed the need.
         longest_wave: Longest reciprocal vector (1/Å) of the term, see ``Term.longest_wave``.
+        inner_cutoffs: Shorter cutoffs (Å) for which the list has shells.
 
     Raises:
         ValueError: as ``neighbor_list``, or no atoms, a negative skin, a slack below one, or more slots than int32 can count.
@@ -92,6 +98,7 @@ def plan(
     if not len(positions):
         raise ValueError("a neighbour list needs at least one atom")
     first = ListSpec(float(cutoff), float(skin), pbc, 1, (1, 1, 1), (0, 0, 0), 1, float(slack), longest_wave=longest_wave)
+    first = dataclasses.replace(first, shells=tuple(Shell(float(c), 1) for c in inner_cutoffs))
     return _plan(positions, cell, first, ROOM)
 
 
@@ -116,25 +123,40 @@ def grow(spec: ListSpec, positions: Any, cell: Any) -> ListSpec:
         a, b, c = map(max, wanted.waves, spec.waves)
         waves = a, b, c
     enough &= waves == spec.waves
+    enough &= _larger(spec.shells, wanted.shells) == spec.shells
     if wanted.slots <= spec.slots and wanted.occupancy <= spec.occupancy and enough and _holds(spec, cell):
         factor = max(spec.slack, 1.1)
         wanted = _plan(positions, cell, spec, ROOM / factor)
         pairs = None if spec.pair_capacity is None else _more(spec.pair_capacity, factor)
+        shells = tuple(Shell(s.cutoff, _more(s.slots, factor), _more(s.pairs or 0, factor)) for s in spec.shells)
         spec = dataclasses.replace(
-            spec, slots=_more(spec.slots, factor), occupancy=_more(spec.occupancy, factor), pair_capacity=pairs
+            spec,
+            slots=_more(spec.slots, factor),
+            occupancy=_more(spec.occupancy, factor),
+            shells=shells,
+            pair_capacity=pairs,
         )
     slots = max(spec.slots, wanted.slots)
     pairs = None if spec.pair_capacity is None else min(len(positions) * slots, max(spec.pair_capacity, _pairs(wanted)))
-    occupancy = max(spec.occupancy, wanted.occupancy)
-    return dataclasses.replace(wanted, slots=slots, occupancy=occupancy, pair_capacity=pairs, waves=waves)
+    occupancy, shells = max(spec.occupancy, wanted.occupancy), _larger(spec.shells, wanted.shells)
+    larger = dataclasses.replace(wanted, slots=slots, occupancy=occupancy, shells=shells)
+    return dataclasses.replace(larger, pair_capacity=pairs, waves=waves)
+
+
+def _larger(one: tuple[Shell, ...], other: tuple[Shell, ...]) -> tuple[Shell, ...]:
+    """Return shells of the same cutoffs with the larger of two capacities each."""
+    more = lambda a, b: max(a or 0, b or 0)
+    return tuple(Shell(a.cutoff, max(a.slots, b.slots), more(a.pairs, b.pairs)) for a, b in zip(one, other, strict=True))
 
 
 def more_pairs(spec: ListSpec, num_atoms: int) -> ListSpec | None:
     """Double the capacity for pairs within the cutoff; return None if the capacity is as large as the number of slots."""
     most = num_atoms * spec.slots
-    if spec.pair_capacity is None or spec.pair_capacity >= most:
-        return None
-    return dataclasses.replace(spec, pair_capacity=min(most, 2 * spec.pair_capacity))
+    rooms = [(num_atoms * s.slots, s) for s in spec.shells]
+    wider = tuple(s if s.pairs is None else s._replace(pairs=min(room, 2 * s.pairs)) for room, s in rooms)
+    pairs = None if spec.pair_capacity is None else min(most, 2 * spec.pair_capacity)
+    grown = dataclasses.replace(spec, shells=wider, pair_capacity=pairs)
+    return None if grown == spec else grown
 
 
 def _pairs(planned: ListSpec) -> int:
@@ -164,7 +186,9 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
     degree = int(np.bincount(edges.centers, minlength=1).max())
     vectors = positions[edges.neighbors] + edges.shifts @ cell - positions[edges.centers]
     # A shell at the cutoff counts, whether rounding puts its distance below or above the cutoff.
-    inside = int(np.sum(np.sum(vectors**2, axis=1) < (spec.cutoff * (1 + 2 * MARGIN)) ** 2))
+    squares = np.sum(vectors**2, axis=1)
+    count = lambda c: np.bincount(edges.centers[squares < (c * (1 + 2 * MARGIN)) ** 2], minlength=1)
+    inside = int(count(spec.cutoff).sum())
     width = _more(degree, spec.slack)
     if not any(spec.pbc):
         width = min(width, max(1, n - 1))
@@ -172,12 +196,14 @@ def _plan(positions: np.ndarray, cell: np.ndarray, spec: ListSpec, room: float) 
         raise ValueError(f"{n} atoms x {width} slots exceed what 32-bit indices can count; split the system")
     occupancy = min(n, _more(crowd, spec.slack))
     # Sums over all atoms fluctuate less than the degree of one.
-    pairs = min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
+    enough = lambda inside, width: min(n * width, math.ceil(inside * (1 + (spec.slack - 1) / 3) / FULL) + 4 * width)
+    near = [(s.cutoff, min(width, _more(int(count(s.cutoff + spec.skin).max()), spec.slack))) for s in spec.shells]
+    shells = tuple(Shell(c, slots, enough(int(count(c).sum()), slots)) for c, slots in near)
+    pairs = enough(inside, width)
     (a, b, c), (i, j, k) = grid.tolist(), reach.tolist()
     waves = None if spec.longest_wave is None else waves_of(positions, cell, spec.pbc, spec.longest_wave)
-    return dataclasses.replace(
-        spec, slots=width, grid=(a, b, c), reach=(i, j, k), occupancy=occupancy, pair_capacity=pairs, waves=waves
-    )
+    planned = dataclasses.replace(spec, slots=width, shells=shells, occupancy=occupancy, pair_capacity=pairs)
+    return dataclasses.replace(planned, grid=(a, b, c), reach=(i, j, k), waves=waves)
 
 
 def _more(count: int, factor: float) -> int:

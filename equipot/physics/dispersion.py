@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from equipot import units
 from equipot.graph import Graph, gather
+from equipot.neighbors.shells import narrowed
 from equipot.nn.features import check_elements, species_index
 from equipot.physics.damping import BeckeJohnson, Zero
 from equipot.physics.dispersion_reference import Reference, reference
@@ -86,9 +87,7 @@ class Dispersive(Term):
         if not self.elements:
             raise ValueError(f"{type(self).__name__} has no elements; give them, elements=(1, 6, 8) for example")
         start = lambda k: jnp.asarray(reference(self.elements)[k])
-        return Reference(
-            *(self.variable("constants", name, start, k).value for k, name in enumerate(Reference._fields))  # type: ignore[arg-type]
-        )
+        return Reference(*(self.variable("constants", name, start, k).value for k, name in enumerate(Reference._fields)))
 
     def environment(self, graph: Graph, r: Float[Array, "atoms slots"], inside: Bool[Array, "atoms slots"]) -> Environment:
         """Compute the weights of the reference molecules of each atom from the coordination numbers.
@@ -197,6 +196,11 @@ class D3(Dispersive):
         if three is not None and self.cutoff is not None and cutoff_of(three) > self.cutoff:
             raise ValueError(f"three_body.cutoff {three.cutoff:g} Å is longer than the cutoff, {self.cutoff:g} Å; shorten it")
 
+    @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        three = self.three_body
+        return () if three is None or three.cutoff == self.cutoff else (cutoff_of(three),)
+
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         cutoff = cutoff_of(self)
@@ -211,7 +215,8 @@ class D3(Dispersive):
         # Each pair is in two slots, and half of its energy belongs to either atom.
         energy = -0.5 * jnp.sum(jnp.where(inside, pairs, 0), axis=1)
         if self.three_body is not None:
-            energy += self.three_body.triples(graph, vectors, atoms)
+            near, short, lost = narrowed(graph, vectors, cutoff_of(self.three_body))
+            energy += jnp.where(lost, jnp.nan, self.three_body.triples(near, short, atoms))
         return Atomic(energy * atoms.known)
 
 

@@ -55,6 +55,16 @@ class Guarded(Term):
         return self.base.has_elements
 
     @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Those of ``base``."""
+        return self.base.inner_cutoffs
+
+    @property
+    def has_dispersion(self) -> bool:  # type: ignore[override]  # as ``provides``
+        """Whether ``base`` has a correction for dispersion."""
+        return self.base.has_dispersion
+
+    @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # of an object, where others have it of a class
         """What ``base`` provides."""
         return self.base.provides

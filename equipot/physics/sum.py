@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.metadata import Metadata
-from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call
+from equipot.neighbors.shells import narrowed
+from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call, cutoff_of
 from equipot.quantities import Quantity
 from equipot.structure import Structure
 
@@ -74,6 +75,17 @@ class Sum(Term):
         return any(term.has_elements for term in self.terms)
 
     @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Cutoffs (Å) of terms and of their parts that are shorter than the cutoff of the sum."""
+        found = {c for term in self.terms for c in (term.cutoff, *term.inner_cutoffs) if c is not None}
+        return tuple(sorted(c for c in found if self.cutoff is not None and c < self.cutoff))
+
+    @property
+    def has_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
+        """Whether any of the terms is a correction for dispersion."""
+        return any(term.has_dispersion for term in self.terms)
+
+    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of the terms of an object, where others have it of a class
         """What any of the terms needs."""
         found = {name for term in self.terms for name in term.needs}
@@ -106,6 +118,12 @@ class Sum(Term):
         return Atomic(energy, charges[0] if charges else None, descriptor, others)
 
     def _answer(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
+        """Call a term with the neighbours within its own cutoff."""
+        graph, vectors, lost = narrowed(graph, vectors, cutoff_of(self.terms[k]))
+        answer = self._called(k, graph, vectors, space)
+        return answer._replace(energy=jnp.where(lost, jnp.nan, answer.energy))
+
+    def _called(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
         term = self.terms[k]
         if k not in self.frozen:
             return call(term, graph, vectors, space)

@@ -90,7 +90,8 @@ def prepare_sets(dataset: Dataset, term: Term) -> dict[str, Frames]:
     for structures in sets.values():
         for k in range(len(structures)):
             term.check(structures[k])
-    make = lambda structures: prepare(structures, cutoff_of(term), extent=extent_of(structures, term.longest_wave))
+    extent = lambda structures: extent_of(structures, term.longest_wave)
+    make = lambda structures: prepare(structures, cutoff_of(term), term.inner_cutoffs, extent=extent(structures))
     return {name: make(structures) for name, structures in sets.items()}
 
 
