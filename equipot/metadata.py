@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+
+DISPERSION = re.compile(
+    r"(?<![A-Za-z0-9])(D[234](BJ|M|MBJ|Z)?|MBD(@\w+)?|XDM|dDsC|TS|r?VV10|vdW-?DF\w*|GFN\d?-xTB)(?![A-Za-z0-9])"
+    r"|-(vdW\w*|D|V|rV|3c)(?![A-Za-z0-9])"
+)
+"""Names of dispersion in a level of theory, as in PBE-D3(BJ), PBE+MBD, optB88-vdW, wB97M-V, vdW-DF2 or r2SCAN-3c."""
+
+
+def dispersion_of(level_of_theory: str) -> str | None:
+    """Return the name of the dispersion that a level of theory includes, None where it names none."""
+    found = DISPERSION.search(level_of_theory)
+    return found.group(0).removeprefix("-") if found else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,6 +121,10 @@ class Term(nn.Module):
         """Whether the term has a field ``elements``: atomic numbers, taken from the data where they are left out."""
         return any(field.name == "elements" for field in dataclasses.fields(self))
 
+    def natural_cutoff(self, elements: tuple[int, ...]) -> float | None:
+        """Return the distance (Å) beyond which the energy vanishes without a cutoff, between ``elements``; None for no such."""
+        return None
+
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs (Å) of parts that see less far than the term, for which lists plan ``Shell``s; ascending."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot import units
+from equipot.data.batch import pad
 from equipot.graph import Graph, gather
+from equipot.metadata import Metadata
 from equipot.neighbors.shells import narrowed
 from equipot.nn.features import check_elements, species_index
 from equipot.physics.damping import BeckeJohnson, Zero
 from equipot.physics.dispersion_reference import Reference, reference
-from equipot.potential import Atomic, Term, cutoff_of
+from equipot.potential import Atomic, Potential, Term, cutoff_of, initial
+from equipot.structure import Structure
 
 STEEPNESS = 16.0
 """k1 of the counting function."""
@@ -59,7 +64,6 @@ class Dispersive(Term):
     Energies fall to zero with two continuous derivatives over the last ``switch`` Å before the cutoff.
     """
 
-    has_dispersion: ClassVar[bool] = True
     switch: float = 2.0
     """Width of the switch (Å); with 0, energies jump at the cutoff, as those of most programs do."""
     coordination_cutoff: float | None = None
@@ -117,7 +121,7 @@ class Dispersive(Term):
 
 
 class ATM(Dispersive):
-    """Three-body dispersion of Axilrod, Teller and Muto.
+    """Three-body dispersion of Axilrod, Teller and Muto, for a level of theory whose own dispersion, if any, is of pairs alone.
 
     E = s9 sum over triples of C9 (3 cos a cos b cos c + 1) / (r_ij r_ik r_jk)^3 / (1 + 6 x^-(alpha + 2)), with C9 =
     sqrt(C6_ij C6_ik C6_jk) in atomic units, a, b, c the angles of the triangle, and x the geometric mean of r / (4/3 R0) of the
@@ -183,6 +187,7 @@ class D3(Dispersive):
     the energy of a dense ionic crystal such as NaCl.
     """
 
+    has_dispersion: ClassVar[bool] = True
     cutoff: float | None = 15.0
     functional: str = ""
     """Density functional, such as pbe; not needed where the damping has all its parameters."""
@@ -218,6 +223,21 @@ class D3(Dispersive):
             near, short, lost = narrowed(graph, vectors, cutoff_of(self.three_body))
             energy += jnp.where(lost, jnp.nan, self.three_body.triples(near, short, atoms))
         return Atomic(energy * atoms.known)
+
+
+def correction(term: Dispersive, elements: Iterable[int]) -> Potential:
+    """Make a potential of a dispersion term alone, which ``physics.sum.add`` adds to another: E0 of its elements is zero.
+
+    Args:
+        term: Term.
+        elements: Atomic numbers.
+    """
+    known = tuple(sorted(elements))
+    term = term.clone(elements=known)
+    atom = Structure(np.array(known[:1]), np.zeros((1, 3)))
+    variables = initial(term, jax.random.key(0), pad([atom], cutoff_of(term)))
+    name = "D3" if term.has_dispersion else "ATM"
+    return Potential(term, variables, Metadata(tuple((z, 0.0) for z in known), level_of_theory=name))
 
 
 def distances(

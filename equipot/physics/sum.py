@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.metadata import Metadata
+from equipot.metadata import Metadata, dispersion_of
 from equipot.neighbors.shells import narrowed
 from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call, cutoff_of
 from equipot.quantities import Quantity
@@ -22,8 +22,9 @@ from equipot.structure import Structure
 class Sum(Term):
     """Terms whose energies are added: E_i = sum_k factor_k E_k,i. In YAML, a list under ``model`` stands for one.
 
-    A ``cutoff`` given to the sum is that of every term which leaves it out; afterwards ``cutoff`` is the largest one. Charges
-    and further quantities are those of the one term that provides them; latent features of several terms are put side by side.
+    A ``cutoff`` given to the sum is that of every term which leaves it out, unless the term's energy ends before; afterwards
+    ``cutoff`` is the largest one. Each term sees the neighbours within its own cutoff. Charges and further quantities are those
+    of the one term that provides them; latent features of several terms are put side by side.
     """
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
@@ -43,12 +44,13 @@ class Sum(Term):
             shown = " and ".join(str(list(zs)) for zs in sorted(known))
             raise ValueError(f"elements of the terms differ: {shown}; give all the same")
         elements = self.elements or next(iter(known), ())
-        members = [filled(term, self.cutoff, elements) for term in self.terms]
+        ending = [ended(term, self.cutoff, elements) for term in self.terms]
+        members = [filled(term, self.cutoff, elements) for term in ending]
         # One object named twice would be one set of variables.
         terms = tuple(term.clone() if any(term is other for other in members[:k]) else term for k, term in enumerate(members))
         cutoffs = [term.cutoff for term in terms if term.cutoff is not None]
         cutoff = None if len(cutoffs) < len(terms) else max(cutoffs)
-        if self.cutoff is not None and self.cutoff != cutoff:
+        if self.cutoff is not None and self.cutoff != cutoff and all(term.cutoff is not None for term in self.terms):
             raise ValueError(f"cutoff {self.cutoff} Å of a Sum is not the largest of its terms, {cutoff} Å; leave it out")
         for name, value in (("terms", terms), ("cutoff", cutoff), ("elements", elements)):
             object.__setattr__(self, name, value)
@@ -66,6 +68,8 @@ class Sum(Term):
         twice = sorted({name for name in rows if rows.count(name) > 1})
         if twice:
             raise ValueError(f"terms: more than one provides {twice[0]}; keep one of them")
+        if sum(term.has_dispersion for term in self.terms) > 1:
+            raise ValueError("terms: more than one corrects dispersion, which would be counted twice; keep one of them")
         headed = [type(term).__name__ for term in self.terms if term.head_names]
         if headed:
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
@@ -132,6 +136,13 @@ class Sum(Term):
         return nn.apply(call, alone)(self.variable("constants", f"frozen_{k}", start).value, graph, vectors, space)
 
 
+def ended(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
+    """Return a member of a composition with the cutoff (Å) at which it ends by itself, if it has none and does so."""
+    if term.cutoff is not None or (end := term.natural_cutoff(elements)) is None:
+        return term
+    return term.clone(cutoff=end if cutoff is None else min(end, cutoff))
+
+
 def filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
     """Return a member of a composition with the cutoff (Å), if it has none, and the elements of the whole."""
     changes: dict[str, Any] = {}
@@ -150,9 +161,13 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     potential, add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
 
     Raises:
-        ValueError: what ``Sum`` refuses, or no element that all of them know.
+        ValueError: what ``Sum`` refuses, no element that all of them know, or a second dispersion.
     """
     terms = tuple(p.term for p in potentials)
+    levels = [p.metadata.level_of_theory for p in potentials]
+    for k, other in enumerate(terms):
+        for level in (level for place, level in enumerate(levels) if place != k and other.has_dispersion):
+            refuse_second_dispersion(level)
     term = Sum(terms=terms, factors=None if factors is None else tuple(factors), frozen=tuple(frozen))
     variables: dict[str, dict[str, Any]] = {}
     for k, potential in enumerate(potentials):
@@ -167,4 +182,18 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     weights = term.factors or (1.0,) * len(potentials)
     tables = [dict(p.metadata.atomic_energies) for p in potentials]
     free = lambda z: sum(weight * table[z] for weight, table in zip(weights, tables, strict=True))
-    return Potential(term, variables, Metadata(atomic_energies=tuple((z, free(z)) for z in sorted(common))))
+    level = " + ".join(dict.fromkeys(filter(None, levels)))
+    return Potential(term, variables, Metadata(tuple((z, free(z)) for z in sorted(common)), level_of_theory=level))
+
+
+def refuse_second_dispersion(level_of_theory: str) -> None:
+    """Check that a correction for dispersion may be added to a level of theory.
+
+    Raises:
+        ValueError: the level of theory includes dispersion.
+    """
+    if (name := dispersion_of(level_of_theory)) is not None:
+        raise ValueError(
+            f"level of theory {level_of_theory}: {name} is dispersion already, and a correction would count it twice; leave "
+            "the correction out, or take a potential of the functional alone"
+        )

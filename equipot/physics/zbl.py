@@ -38,6 +38,10 @@ class ZBL(Term):
         if len(self.coefficients) != len(self.decays):
             raise ValueError(f"{len(self.coefficients)} coefficients, but {len(self.decays)} decays; give one for each")
 
+    def natural_cutoff(self, elements: tuple[int, ...]) -> float | None:
+        """Return the largest sum of the covalent radii of two of the elements (Å); None where these are not known yet."""
+        return 2 * float(covalent_radii(elements).max()) if elements else None
+
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         cutoff = cutoff_of(self)
         pairs, _, r = pairs_within(graph, vectors, cutoff)

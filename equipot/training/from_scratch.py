@@ -34,7 +34,8 @@ def from_scratch(config: TrainConfig) -> Beginning:
     """
     config = with_heads(config)
     dataset = load_levels(config)
-    config = with_elements(with_cutoff(config, dataset), dataset)
+    # Some terms end at a distance that depends on the elements.
+    config = with_cutoff(with_elements(config, dataset), dataset)
     require_frames(config, dataset)
     frames = prepare_sets(dataset, term_of(config))
     hashes = hash_sets(frames)

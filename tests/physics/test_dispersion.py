@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import synthetic_dispersion
 
-from equipot import units, wheels
+from equipot import config, eqp, units, wheels
 from equipot.data.batch import pad
-from equipot.metadata import Metadata
+from equipot.metadata import Metadata, dispersion_of
 from equipot.physics import damping, dispersion, dispersion_reference
 from equipot.physics.damping import BeckeJohnson, Zero
-from equipot.physics.dispersion import ATM, D3
-from equipot.potential import Potential, evaluate, initial
+from equipot.physics.dispersion import ATM, D3, correction
+from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.sum import Sum, add
+from equipot.potential import Potential, Term, evaluate, initial
 from equipot.structure import Structure
 from equipot.wheels import LibraryError
 
@@ -166,3 +169,54 @@ def test_a_damaged_table_is_made_again(tmp_path, monkeypatch, table, capsys):
     again = dispersion_reference.table.__wrapped__()
     assert "making it again" in capsys.readouterr().err
     assert all(np.array_equal(first[name], again[name]) for name in first) and stored.read_bytes() == file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        ("PBE-D3", "D3"), ("wB97M-D3(BJ)/def2-TZVPPD", "D3"), ("B3LYP+D4", "D4"), ("PBE-D3BJ", "D3BJ"), ("PBE+MBD", "MBD"),
+        ("PBE+MBD@rsSCS", "MBD@rsSCS"), ("PBE+TS", "TS"), ("SCAN+rVV10", "rVV10"), ("optB88-vdW", "vdW"),
+        ("vdW-DF2", "vdW-DF2"),
+        ("wB97M-V", "V"), ("wB97X-D", "D"), ("r2SCAN-3c", "3c"), ("GFN2-xTB", "GFN2-xTB"), ("B86bPBE-XDM", "XDM"),
+        ("PBE", None), ("PBE and PBE+U (Materials Project; MPtrj)", None), ("r2SCAN (Materials Project)", None), ("", None),
+        ("CCSD(T)/CBS", None), ("MP2/aug-cc-pVDZ", None), ("wB97x/6-31G(d)", None),
+    ],
+)  # fmt: skip
+def test_dispersion_in_a_level_of_theory(level, name):
+    assert dispersion_of(level) == name
+
+
+def test_dispersion_is_not_added_twice(synthetic):
+    d3 = correction(D3(functional="pbe"), (8, 1))
+    assert d3.elements == (1, 8) and d3.cutoff == 15.0 and d3.metadata.level_of_theory == "D3"
+    other = lambda level: Potential(LennardJones(cutoff=4.0), {}, dataclasses.replace(d3.metadata, level_of_theory=level))
+    both = add([other("PBE"), d3])
+    assert both.metadata.level_of_theory == "PBE + D3" and both.term.inner_cutoffs == (4.0,)
+    for level in ("PBE-D3(BJ)", "wB97M-V"):
+        with pytest.raises(
+            ValueError, match="is dispersion already, and a correction would count it twice; leave the correction"
+        ):
+            add([other(level), d3])
+    with pytest.raises(ValueError, match="level of theory PBE . D3: D3 is dispersion already"):
+        add([both, d3])
+    with pytest.raises(ValueError, match="more than one corrects dispersion"):
+        Sum((LennardJones(cutoff=4.0), D3(functional="pbe"), D3(functional="b3lyp")))
+    assert add([other("PBE-D3"), correction(ATM(), (1, 8))]).cutoff == 8.0
+
+
+def test_a_config_needs_only_the_functional(synthetic):
+    """The network gets the typical cutoff, and dispersion keeps its own."""
+    model = config.build(Term, ["MACE", {"kind": "D3", "functional": "pbe", "three_body": {"cutoff": 6.0}}], "model")
+    assert model.terms[1] == D3(functional="pbe", three_body=ATM(cutoff=6.0)) and model.cutoff is None
+    whole = model.clone(cutoff=5.0, elements=(1, 8))
+    assert whole.cutoff == 15.0 and whole.inner_cutoffs == (5.0, 6.0) and [t.elements for t in whole.terms] == [(1, 8)] * 2
+
+
+def test_a_file_holds_what_it_needs(synthetic, tmp_path, monkeypatch):
+    made = correction(D3(functional="pbe", damping=Zero()), (1, 8))
+    eqp.save(made, tmp_path / "d3.eqp")
+    monkeypatch.setattr(dispersion, "reference", None)
+    loaded = eqp.load(tmp_path / "d3.eqp")
+    graph = pad([structure(MOLECULES[0])], 15.0)
+    energy = lambda p: float(evaluate(p, graph, ("energy",)).interaction[0])
+    assert loaded.term == made.term and energy(loaded) == energy(made) != 0

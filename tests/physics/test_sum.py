@@ -146,3 +146,15 @@ def test_a_cutoff_that_is_none(cutoff):
     for make in (lambda: MACE(cutoff=cutoff), lambda: ZBL(cutoff=cutoff), lambda: Sum((MACE(), ZBL()), cutoff=cutoff)):
         with pytest.raises(ValueError, match=f"cutoff {cutoff:g} Å of .* must be positive and finite"):
             make()
+
+
+def test_a_repulsion_without_a_cutoff_ends_by_itself():
+    """At the sum of the covalent radii: the list is no longer than the others need."""
+    model = Sum((MACE(cutoff=4.5), ZBL()))
+    assert model.cutoff is None
+    known = model.clone(elements=(1, 8))
+    assert known.cutoff == 4.5 and known.terms[1].cutoff == pytest.approx(2 * 0.66)
+    assert Sum((MACE(cutoff=1.0, elements=(8,)), ZBL())).cutoff == pytest.approx(2 * 0.66)
+    same = [Potential(zbl, {}, Metadata(((1, 0.0), (8, 0.0)))) for zbl in (known.terms[1], ZBL(cutoff=4.5))]
+    graph = pad([WATER], 4.5)
+    assert float(evaluate(same[0], graph).interaction[0]) == float(evaluate(same[1], graph).interaction[0]) > 0
