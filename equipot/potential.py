@@ -126,6 +126,11 @@ class Term(nn.Module):
         return None
 
     @property
+    def averaging_cutoff(self) -> float | None:
+        """Cutoff (Å) within which the mean number of neighbours is counted; None for a term that has no use for that number."""
+        return None
+
+    @property
     def inner_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs (Å) of parts that see less far than the term, for which lists plan ``Shell``s; ascending."""
         return ()

@@ -47,6 +47,10 @@ class Network(Term):
         return tuple(self.heads)
 
     @property
+    def averaging_cutoff(self) -> float | None:
+        return self.cutoff
+
+    @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
         return () if self.electrons is None else ("charge", "spin")
 

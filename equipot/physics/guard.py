@@ -55,6 +55,11 @@ class Guarded(Term):
         return self.base.has_elements
 
     @property
+    def averaging_cutoff(self) -> float | None:
+        """That of ``base``."""
+        return self.base.averaging_cutoff
+
+    @property
     def inner_cutoffs(self) -> tuple[float, ...]:
         """Those of ``base``."""
         return self.base.inner_cutoffs

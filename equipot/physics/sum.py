@@ -79,6 +79,11 @@ class Sum(Term):
         return any(term.has_elements for term in self.terms)
 
     @property
+    def averaging_cutoff(self) -> float | None:
+        """The longest of those of the terms."""
+        return max((c for term in self.terms if (c := term.averaging_cutoff) is not None), default=None)
+
+    @property
     def inner_cutoffs(self) -> tuple[float, ...]:
         """Cutoffs (Å) of terms and of their parts that are shorter than the cutoff of the sum."""
         found = {c for term in self.terms for c in (term.cutoff, *term.inner_cutoffs) if c is not None}

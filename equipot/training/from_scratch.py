@@ -110,7 +110,9 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         sha256: SHA-256 of the training frames.
     """
     term = term_of(config)
-    stats = statistics(frames.structures, frames.found, cutoff_of(term), dataset.atomic_energies, term.needs)
+    counted = term.averaging_cutoff or cutoff_of(term)
+    found = frames.found if counted == frames.cutoff else None
+    stats = statistics(frames.structures, found, counted, dataset.atomic_energies, term.needs)
     examples = [frames.structures[k] for k in example_frames(frames.sizes)]
     graph = pad(examples, cutoff_of(term), extent=frames.extent)
     metadata = Metadata(
