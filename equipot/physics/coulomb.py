@@ -13,7 +13,8 @@ from jax.scipy.special import erf, erfc
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
-from equipot.physics.ewald import COULOMB, covers, longest_wave, wave_potentials, with_vacuum
+from equipot.physics.ewald import COULOMB, WaveSum, covers, longest_wave, wave_potentials, with_vacuum
+from equipot.physics.mesh import ParticleMesh
 from equipot.physics.rows import Rows, rows_of
 from equipot.potential import Space
 
@@ -113,8 +114,15 @@ class Coulomb:
     Energies are half of the sum of charge times potential. The map is symmetric within each system, and zero between systems.
     """
 
-    def __init__(self, kernel: Gaussians | Points, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space) -> None:
-        self.kernel, self.graph, self.vectors, self.space = kernel, graph, vectors, space
+    def __init__(
+        self,
+        kernel: Gaussians | Points,
+        method: WaveSum | ParticleMesh,
+        graph: Graph,
+        vectors: Float[Array, "atoms slots 3"],
+        space: Space,
+    ) -> None:
+        self.kernel, self.method, self.graph, self.vectors, self.space = kernel, method, graph, vectors, space
         self.rows: Rows = rows_of(graph)
         self.positions = self.rows.arrange(space.positions)
         self.periodic = jnp.any(space.repeats, axis=-1)
@@ -129,7 +137,8 @@ class Coulomb:
         phi = jax.lax.cond(open_, direct, lambda q, *_: jnp.zeros_like(q), *of_each)
         if any(self.waves):
             kernel = self.kernel
-            smooth = lambda q, u, r, h, n: wave_potentials(q, u, r, h, n, self.waves, kernel.smearing, kernel.left_out)
+            sizes = self.waves, kernel.smearing, kernel.left_out
+            smooth = lambda q, u, r, h, n: wave_potentials(self.method, q, u, r, h, n, *sizes)
             found = jax.vmap(smooth)(*of_each, self._lattice(), self._repeats())
             phi = jnp.where(self.periodic[:, None], found, phi)
         phi = self.rows.collect(jnp.where(self._possible()[:, None], phi, jnp.nan))

@@ -12,7 +12,8 @@ from equipot.graph import Graph
 from equipot.nn.features import species_index
 from equipot.physics.charges import ChargeSource, Predicted, Surroundings
 from equipot.physics.coulomb import Coulomb, Gaussians, Points
-from equipot.physics.ewald import longest_wave
+from equipot.physics.ewald import WaveSum, longest_wave
+from equipot.physics.mesh import ParticleMesh
 from equipot.physics.sum import filled
 from equipot.potential import NEEDS, Atomic, Space, Term, call, cutoff_of
 from equipot.quantities import CHARGES, DIPOLE, Quantity
@@ -34,6 +35,8 @@ class Electrostatics(Term):
     charges: ChargeSource = Predicted()
     kernel: Gaussians | Points = Gaussians()
     """How two charges interact."""
+    waves: WaveSum | ParticleMesh = WaveSum()
+    """How waves are summed: one by one, or on a mesh, which is faster from about a thousand atoms on."""
     uniform_background: bool = False
     """Whether a charged crystal or slab is allowed, with a uniform background that neutralises it."""
     elements: tuple[int, ...] = ()
@@ -91,7 +94,7 @@ class Electrostatics(Term):
         nothing = Atomic(jnp.zeros(graph.num_atoms, vectors.dtype))
         answer = nothing if self.base is None else call(self.base, graph, vectors, space)
         species, known = species_index(graph.numbers, self.elements)
-        coulomb = Coulomb(self.kernel, graph, vectors, space)
+        coulomb = Coulomb(self.kernel, self.waves, graph, vectors, space)
         count, latent = len(self.elements), answer.latent
         found = self.charges(self, Surroundings(graph, vectors, species, count, latent, cutoff_of(self), coulomb))
         energy = answer.energy + found.energy + 0.5 * found.charges * coulomb(found.charges)

@@ -14,6 +14,8 @@ changes, and that phases are products of three factors and sums over atoms are m
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from jax import lax
@@ -21,6 +23,9 @@ from jaxtyping import Array, Bool, Float
 
 from equipot import units
 from equipot.extent import VACUUM, Waves
+
+if TYPE_CHECKING:
+    from equipot.physics.mesh import ParticleMesh
 
 COULOMB = units.hartree * units.bohr
 """Energy of two unit charges at a distance of 1 Å: 14.399645 eV Å / e^2."""
@@ -31,7 +36,36 @@ def longest_wave(smearing: float, tolerance: float) -> float:
     return math.sqrt(-2 * math.log(tolerance)) / smearing
 
 
+@dataclass(frozen=True)
+class WaveSum:
+    """The sum over reciprocal vectors one by one: exact to rounding, its time grows as the square of the number of atoms."""
+
+    def smooth(
+        self,
+        charges: Float[Array, " row"],
+        fraction: Float[Array, "row 3"],
+        inverse: Float[Array, "3 3"],
+        waves: Waves,
+        smearing: float,
+    ) -> Float[Array, " row"]:
+        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each atom, e Å^2.
+
+        Args:
+            charges: e; zero in unused rows.
+            fraction: positions in units of the lattice vectors, from 0 to 1.
+            inverse: inverse of the cell, 1/Å.
+            waves: largest integers of the reciprocal vectors.
+            smearing: s, Å.
+        """
+        a, b, c = (_phases(fraction[:, axis], count, axis < 2) for axis, count in enumerate(waves))
+        ab = (a[:, :, None] * b[:, None, :]).reshape(len(charges), -1)
+        structure = (charges[:, None] * ab).T @ c
+        weight = wave_weights(inverse, waves, smearing).reshape(structure.shape)
+        return jnp.sum(ab * (c @ (weight * jnp.conj(structure)).T), axis=1).real
+
+
 def wave_potentials(
+    method: WaveSum | ParticleMesh,
     charges: Float[Array, " row"],
     used: Bool[Array, " row"],
     positions: Float[Array, "row 3"],
@@ -51,6 +85,7 @@ def wave_potentials(
     4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
 
     Args:
+        method: how the sum over waves is computed.
         charges: e; zero in unused rows.
         used: whether a row holds an atom.
         positions: Å.
@@ -66,11 +101,7 @@ def wave_potentials(
     fraction = positions @ inverse
     # Whole cells change no phase; taken off they cost no digits.
     fraction -= lax.stop_gradient(jnp.floor(fraction))
-    weight = _weights(inverse, waves, smearing) / volume
-    a, b, c = (_phases(fraction[:, axis], count, axis < 2) for axis, count in enumerate(waves))
-    ab = (a[:, :, None] * b[:, None, :]).reshape(len(charges), -1)
-    structure = (charges[:, None] * ab).T @ c
-    smooth = jnp.sum(ab * (c @ (weight.reshape(structure.shape) * jnp.conj(structure)).T), axis=1).real
+    smooth = method.smooth(charges, fraction, inverse, waves, smearing) / volume
     total = jnp.sum(charges)
     phi = smooth - charges * (math.sqrt(2 / math.pi) / smearing) - left_out * total / volume
     z = positions @ normal
@@ -115,7 +146,7 @@ def _phases(fraction: Float[Array, " row"], count: int, both: bool) -> Array:
     return lax.complex(jnp.cos(angle), jnp.sin(angle))
 
 
-def _weights(inverse: Float[Array, "3 3"], waves: Waves, smearing: float) -> Float[Array, "a b c"]:
+def wave_weights(inverse: Float[Array, "3 3"], waves: Waves, smearing: float) -> Float[Array, "a b c"]:
     """Compute 4 pi exp(-s^2 k^2 / 2) / k^2 of every wave of the box (Å^2), twice that where the box lacks -k; 0 at k = 0."""
     dtype = inverse.dtype
     axes = [jnp.arange(-n if axis < 2 else 0, n + 1, dtype=dtype) for axis, n in enumerate(waves)]

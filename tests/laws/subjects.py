@@ -20,6 +20,7 @@ from equipot.physics.damping import Zero
 from equipot.physics.dispersion import ATM, D3
 from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.mesh import ParticleMesh
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
 from equipot.testing.subject import Subject
@@ -99,13 +100,16 @@ NETWORK = MACE(cutoff=CUTOFF, channels=3, l_max=1, hidden_l=0, correlation=2, ra
 SMOOTH = Gaussians(0.7, 1e-14)
 TERMS |= {
     "points": Electrostatics(cutoff=CUTOFF, charges=PerSpecies(), kernel=Points(0.55, 1e-14), uniform_background=True),
+    "mesh": Electrostatics(
+        cutoff=CUTOFF, charges=PerSpecies(), kernel=Points(0.55, 1e-14), waves=ParticleMesh(14, 2.0), uniform_background=True
+    ),
     "predicted": Electrostatics(base=NETWORK, charges=Predicted((5,)), kernel=SMOOTH, uniform_background=True),
     "flows": Electrostatics(base=NETWORK, charges=Flows(rank=3, radial=4), kernel=SMOOTH, uniform_background=True),
     "equilibrated": Electrostatics(base=NETWORK, charges=Equilibrated((5,)), kernel=SMOOTH, uniform_background=True),
 }
 
 CHIRAL = ("nequip-rotations",)
-COLLECTIVE = ("collective", "sum", "points", "predicted", "flows", "equilibrated")
+COLLECTIVE = ("collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
 
 SUBJECTS = {

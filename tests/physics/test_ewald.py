@@ -16,19 +16,24 @@ from equipot.models import fresh
 from equipot.physics.charges import PerSpecies
 from equipot.physics.coulomb import COULOMB, Gaussians, Points
 from equipot.physics.electrostatics import Electrostatics
+from equipot.physics.ewald import WaveSum
+from equipot.physics.mesh import ParticleMesh
 from equipot.structure import Structure
 
+SUM = WaveSum()
 MADELUNG = {"rocksalt": 1.7475645946331822, "cesiumchloride": 1.7626747730709883, "zincblende": 1.6380550533887892}
 """Energy of an ion pair in units of Ke / (nearest distance); R. E. Crandall, Exp. Math. 8, 367 (1999)."""
 NAMES = {"rocksalt": "NaCl", "cesiumchloride": "CsCl", "zincblende": "ZnS"}
 NEAREST = {"rocksalt": 0.5, "cesiumchloride": np.sqrt(3) / 2, "zincblende": np.sqrt(3) / 4}
 
 
-def evaluated(atoms, charges, kernel, cutoff, want=None):
+def evaluated(atoms, charges, kernel, cutoff, want=None, waves=SUM):
     """Evaluate atoms with constant charges by element (e)."""
     elements = tuple(int(z) for z in np.unique(atoms.numbers))
     values = tuple(charges[z] for z in elements)
-    term = Electrostatics(cutoff=cutoff, charges=PerSpecies(values), kernel=kernel, elements=elements, uniform_background=True)
+    term = Electrostatics(
+        cutoff=cutoff, charges=PerSpecies(values), kernel=kernel, waves=waves, elements=elements, uniform_background=True
+    )
     structure = Structure.from_ase(atoms)
     graph = pad([structure], cutoff, extent=extent_of([structure], term.longest_wave))
     metadata = Metadata(atomic_energies=tuple((z, 0.0) for z in elements))
@@ -45,11 +50,12 @@ def crystal():
     return atoms, {11: 1.0, 17: -1.0, 12: 1.4, 8: -1.2}
 
 
+@pytest.mark.parametrize("waves", [WaveSum(), ParticleMesh(16, 2.0)], ids=["sum", "mesh"])
 @pytest.mark.parametrize("kind", MADELUNG)
-def test_madelung_constants(kind, double_precision):
+def test_madelung_constants(kind, waves, double_precision):
     atoms = bulk(NAMES[kind], kind, a=5.0)
     charges = {int(z): q for z, q in zip(atoms.numbers, (1.0, -1.0), strict=True)}
-    found = evaluated(atoms, charges, Points(0.8, 1e-14), 6.5).energy[0]
+    found = evaluated(atoms, charges, Points(0.8, 1e-14), 6.5, waves=waves).energy[0]
     assert -found * NEAREST[kind] * 5.0 / COULOMB == pytest.approx(MADELUNG[kind], abs=1e-12)
 
 
@@ -69,6 +75,16 @@ def test_gaussian_charges_that_are_narrow_are_point_charges(crystal, double_prec
     narrow = evaluated(atoms, charges, Gaussians(float(apart) / 12, 1e-14), 4.0)
     points = evaluated(atoms, charges, Points(0.6, 1e-15), 5.2)
     assert apart > 1.8 and narrow.energy[0] == pytest.approx(points.energy[0], abs=1e-8)
+
+
+def test_a_mesh_converges_with_the_order_of_its_splines_also_its_stress(crystal, double_precision):
+    atoms, charges = crystal
+    exact = evaluated(atoms, charges, Gaussians(0.7), 4.0)
+    for order, energy, force, stress in ((4, 1e-2, 2e-2, 1e-3), (8, 1e-5, 1e-4, 1e-6), (12, 1e-7, 1e-6, 1e-8)):
+        found = evaluated(atoms, charges, Gaussians(0.7), 4.0, waves=ParticleMesh(order))
+        assert abs(found.energy[0] - exact.energy[0]) < energy
+        assert np.abs(found.forces - exact.forces).max() < force
+        assert np.abs(found.stress[0] - exact.stress[0]).max() < stress
 
 
 def test_a_slab_has_the_energy_of_a_direct_sum_over_its_images(double_precision):
