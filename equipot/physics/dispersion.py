@@ -183,8 +183,8 @@ class ATM(Dispersive):
 class D3(Dispersive):
     """Dispersion correction D3 of a density functional, from C6 and C8 of all pairs and, if asked for, of triples.
 
-    E = -sum over pairs of C6 g(r), with g the ``damping``. A sum cut at 10, 15 or 20 Å lacks about 8, 2 or 0.7 meV per atom of
-    the energy of a dense ionic crystal such as NaCl.
+    E = -sum over pairs of C6 g(r), with g the ``damping``. With a cutoff of 10, 15 or 20 Å, PBE's lacks 11, 2.7 or 1.0 meV
+    per atom of the energy of NaCl, 8, 2.2 or 0.9 of them without the switch.
     """
 
     has_dispersion: ClassVar[bool] = True
