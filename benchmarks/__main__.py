@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import accuracy, finetune, gpu, materials, own_process, record, sweeps
+from benchmarks import accuracy, charge_states, finetune, gpu, materials, own_process, record, sweeps
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
@@ -21,7 +21,7 @@ from equipot.cli.runtime import cores
 ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
-    "materials": materials.measure,
+    "materials": materials.measure, "charge-states": charge_states.run,
 }  # fmt: skip
 
 
@@ -87,6 +87,11 @@ def parser() -> argparse.ArgumentParser:
     tuning = items.add_parser("finetune", help="fine-tuning on a tenth of a data set, and what is forgotten")
     finetune.add_arguments(tuning)
     add_out(tuning)
+    states = items.add_parser(
+        "charge-states", help="one model for several states of charge and spin, beside one that sees none"
+    )
+    charge_states.add_arguments(states)
+    add_out(states)
     others = items.add_parser("peers", help="the work items by equipot and by other programs, in interleaved rounds")
     peers.add_arguments(others)
     add_out(others)

@@ -134,6 +134,16 @@ def materials(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, [[r[key] for key in keys] for r in results])
 
 
+def charge_states(results: Sequence[dict[str, Any]]) -> str:
+    header = ("set", "model", "state", "energy MAE, meV", "least without states", "force MAE, meV/Å")
+    rows = [
+        (r["set"], r["model"], state, e["energy_mae_meV"], e.get("least_meV"), e["force_mae_meV_per_A"])
+        for r in results
+        for state, e in r["states"].items()
+    ]
+    return markdown(header, rows)
+
+
 def roofline(results: Sequence[dict[str, Any]]) -> str:
     header = (
         "work", "program", "GFLOP", "MB", "arithmetic ms", "memory ms", "CPU ms", "least", "wall ms", "least",
@@ -229,4 +239,5 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
+    "charge-states": charge_states,
 }  # fmt: skip

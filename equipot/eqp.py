@@ -86,5 +86,7 @@ def _metadata(fields: dict[str, Any]) -> Metadata:
         "atomic_energies": energies(fields["atomic_energies"]),
         "extra": tuple((str(key), str(value)) for key, value in fields["extra"]),
         "heads": tuple(heads),
+        # Files that were written before have no such record.
+        **{name: tuple(map(float, fields.get(name, ()))) for name in ("charges", "spins")},
     }
     return Metadata(**{**fields, **pairs})

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable, Sequence
+
+from equipot.electrons import CORRECT
+from equipot.structure import Structure
 
 DISPERSION = re.compile(
     r"(?<![A-Za-z0-9])(D[234](BJ|M|MBJ|Z)?|MBD(@\w+)?|XDM|dDsC|TS|r?VV10|vdW-?DF\w*|GFN\d?-xTB)(?![A-Za-z0-9])"
@@ -44,6 +48,10 @@ class Metadata:
     dtype: str = ""
     """Precision for use where the file holds another one: ``load`` converts to this precision if none is asked for."""
     extra: tuple[tuple[str, str], ...] = ()
+    charges: tuple[float, ...] = ()
+    """Total charges (e) of the training frames, ascending; empty where they are not recorded, as of other programs' models."""
+    spins: tuple[float, ...] = ()
+    """Numbers of unpaired electrons of the training frames, ascending; empty where they are not recorded."""
     heads: tuple[Head, ...] = ()
     """Levels of theory of a potential with several heads, in the order of the term's heads. E0 of the heads then count, and
     ``atomic_energies`` are zero."""
@@ -52,3 +60,27 @@ class Metadata:
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers, ascending."""
         return tuple(sorted(z for z, _ in self.atomic_energies))
+
+    def trained_on(self, charges: Iterable[float], spins: Iterable[float]) -> Metadata:
+        """Add charges (e) and numbers of unpaired electrons to those that are recorded."""
+        joined = lambda old, new: tuple(sorted({*old, *new}))
+        return dataclasses.replace(self, charges=joined(self.charges, charges), spins=joined(self.spins, spins))
+
+    def refusal(self, structure: Structure, needs: Sequence[str]) -> str:
+        """Say why a potential does not apply to charge and spin of a structure, with a remedy; empty where it does.
+
+        Charges that are recorded are the only ones that a potential knows, whether its term sees the charge or not: without,
+        ions would silently get the energy of the neutral system. Spins count for a term that sees them.
+
+        Args:
+            needs: what the term sees, see ``Term.needs``.
+        """
+        if "spin" in needs and (what := structure.impossible_electrons):
+            return f"{what}; {CORRECT}"
+        charge, spin, listed = structure.charge, structure.spin, lambda values: ", ".join(f"{value:g}" for value in values)
+        remedy = "correct it, or train on frames that have it"
+        if self.charges and charge not in self.charges:
+            return f"has charge {charge:g}, but the potential was trained on {listed(self.charges)}; {remedy}"
+        if "spin" in needs and self.spins and spin not in self.spins:
+            return f"has {spin:g} unpaired electrons (spin), but the potential was trained on {listed(self.spins)}; {remedy}"
+        return ""

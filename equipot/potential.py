@@ -254,8 +254,8 @@ class Potential:
         """Check that the potential applies to structures.
 
         Raises:
-            ValueError: an element that the potential does not know, several heads and none chosen, or a system that the term
-                does not apply to; names the structure.
+            ValueError: an element that the potential does not know, several heads and none chosen, a system that the term does
+                not apply to, or a charge or spin that cannot be or that it was not trained on; names the structure.
         """
         for structure in structures:
             if self.heads and structure.head is None:
@@ -267,6 +267,8 @@ class Potential:
                     f"it was trained on {symbols(self.elements) or 'no element'}"
                 )
             self.term.check(structure)
+            if what := self.metadata.refusal(structure, self.term.needs):
+                raise ValueError(f"{structure.name}: {what}")
 
     def calculator(self, **options: Any) -> Any:
         """Make an ASE calculator of energy, free_energy, forces, stress, energies and stresses, see ``interfaces.ase``."""

@@ -139,7 +139,8 @@ TABLE = (*LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, LATENT)
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
 RESERVED = (
-    "virial", "weight", "charge", "total_charge", "spin", "length", "masses", "momenta", "interaction", "interactions",
+    "virial", "weight", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length", "masses",
+    "momenta", "interaction", "interactions",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 

@@ -9,45 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from equipot.electrons import KEYS, charge_and_spin, impossible
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
-
-ELECTRONS = ("charge", "total_charge", "spin")
-"""Keys of total charge and spin in a frame's entries, in lower case; files may spell them in any case."""
-
-
-def charge_and_spin(entries: Mapping[str, Any], source: str) -> tuple[float, float]:
-    """Return total charge (e) and number of unpaired electrons from a frame's entries; missing and None count as zero.
-
-    Raises:
-        ValueError: a charge or spin that is not one finite number (a boolean is not), or two keys whose values differ.
-    """
-    found: dict[str, tuple[float, str]] = {}
-    for key, value in entries.items():
-        if key.lower() not in ELECTRONS or value is None:
-            continue
-        name = "spin" if key.lower() == "spin" else "charge"
-        number = _one_number(value)
-        if number is None:
-            shown = str(value)[:40]
-            raise ValueError(f"{source}: info[{key!r}] is {shown!r}, not one number; correct it or leave it out")
-        if name in found and found[name][0] != number:
-            raise ValueError(
-                f"{source}: {found[name][1]!r} is {found[name][0]:g}, but {key!r} {number:g}; leave one of them out"
-            )
-        found[name] = number, key
-    return found.get("charge", (0.0, ""))[0], found.get("spin", (0.0, ""))[0]
-
-
-def _one_number(value: Any) -> float | None:
-    """Convert to a finite float, or None for anything else; booleans too, since ASE turns bare words of a comment into True."""
-    held = np.asarray(value)
-    if held.dtype.kind == "b" or held.size != 1:
-        return None
-    try:
-        number = float(held.reshape(()))
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
 
 
 def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
@@ -140,8 +103,16 @@ class Structure:
 
     @property
     def electrons(self) -> dict[str, float]:
-        """Nonzero total charge (e) and spin, by name."""
-        return {name: value for name, value in (("charge", self.charge), ("spin", self.spin)) if value}
+        """Total charge (e) and spin by name, as files state them; empty for a neutral singlet.
+
+        Both, since a spin alone does not tell a reader the number of electrons, nor so the meaning of the spin.
+        """
+        return {"charge": self.charge, "spin": self.spin} if self.charge or self.spin else {}
+
+    @property
+    def impossible_electrons(self) -> str:
+        """Why charge and spin contradict the number of electrons; empty where they do not, see ``electrons.impossible``."""
+        return impossible(self.numbers, bool(self.pbc.any()), self.charge, self.spin)
 
     @property
     def energy(self) -> float | None:
@@ -183,7 +154,8 @@ class Structure:
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
         """Convert an ``ase.Atoms``: geometry, masses, momenta, total charge, spin and the kinds of constraints, but no labels.
 
-        Total charge and spin are read from ``atoms.info`` (see ``charge_and_spin``). Labels are read by ``data.read``.
+        Total charge and spin are read from ``atoms.info`` (see ``electrons.charge_and_spin``), where ``spin`` is the number of
+        unpaired electrons. Labels are read by ``data.read``.
 
         Raises:
             ValueError: a charge or spin that is not one number.
@@ -199,15 +171,15 @@ class Structure:
             masses=atoms.arrays.get("masses"),
             momenta=atoms.arrays.get("momenta"),
             constraints=kinds_of_constraints(atoms),
-            info={key: value for key, value in atoms.info.items() if key.lower() not in ELECTRONS},
+            info={key: value for key, value in atoms.info.items() if key.lower() not in KEYS},
             source=source,
         )
 
     def to_ase(self) -> Any:
         """Convert to an ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
 
-        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Nonzero total
-        charge and spin are stored in ``info``, where ``from_ase`` reads them.
+        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Total charge
+        and spin are stored in ``info``, where ``from_ase`` reads them, unless both are zero.
         """
         from ase import Atoms
         from ase.calculators.calculator import all_properties

@@ -25,6 +25,7 @@ LAYERS = [
         "allocator",
         "console",
         "interrupts",
+        "electrons",
         "memory",
         "figures",
         "isolated_atoms",

@@ -41,10 +41,10 @@ def evaluate_file(
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
-    frames, dropped = gather(data, settings.also(potential.provides))
+    frames, dropped = gather(data, settings.also(potential.provides, potential.term.needs))
     # Isolated atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
-    report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance)
+    report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance, potential.term.needs)
     report.judged(settings.checks).raise_errors()
     table, predictions = evaluate_set(potential, structures, batch_size)
     left_out = len(frames) - len(structures)

@@ -52,9 +52,9 @@ class Reading:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be a number, zero or larger")
 
-    def also(self, quantities: Sequence[Quantity]) -> Self:
-        """Return settings that also read labels of the further quantities that a model predicts."""
-        return replace(self, keys=self.keys.also(quantities))
+    def also(self, quantities: Sequence[Quantity], needs: Sequence[str]) -> Self:
+        """Return settings that also read labels of the further quantities that a model predicts, and what it ``needs``."""
+        return replace(self, keys=self.keys.also(quantities), units=self.units.of_model(needs))
 
 
 @dataclass(frozen=True, kw_only=True)

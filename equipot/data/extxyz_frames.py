@@ -9,7 +9,9 @@ from equipot.data.converged import SCF_CONVERGED
 from equipot.data.keys import SWITCHED_OFF, Keys, Units, setting
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames
-from equipot.structure import ELECTRONS, Structure
+from equipot.data.spins import with_meaning
+from equipot.electrons import KEYS as ELECTRONS
+from equipot.structure import Structure
 
 
 def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "") -> list[Structure]:
@@ -38,6 +40,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
     for where, key in repeated:
         if key in chosen.values() or key.lower() in (*ELECTRONS, SCF_CONVERGED) or stated.is_unit(key):
             raise ValueError(f"{where}: the comment states {key!r} twice, with different values; leave one of them out")
+    units = with_meaning(units, frames, label)
     return [structure(f, chosen, keys, units) for f in frames]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 from equipot import units as unit
 from equipot.quantities import LABELLED, Quantity, further
@@ -115,6 +116,18 @@ class Units:
     others: dict[str, str] = field(default_factory=dict)
     """Units of further quantities by quantity, such as ``dipole: Debye``, e*bohr or kcal/mol/Å^2; products of the units of
     energy and length above and e if not given."""
+    spin: Literal["unpaired", "multiplicity"] | None = None
+    """Count in ``spin``: unpaired electrons, or the multiplicity, one more; found by the numbers of electrons if left out."""
+
+    @property
+    def spin_matters(self) -> bool:
+        """Whether to refuse spins whose meaning is open, see ``of_model``."""
+        return False
+
+    def of_model(self, needs: Sequence[str]) -> Units:
+        """Return units for the data of a model, where ``Term.needs`` says whether it sees the spin."""
+        own = {f.name: getattr(self, f.name) for f in fields(Units)}
+        return replace(_UnitsOfModel(**own), spin_matters=True) if "spin" in needs else self
 
     @property
     def are_given(self) -> bool:
@@ -130,6 +143,13 @@ class Units:
         forces = energy / length if self.forces is None else unit.force(self.forces)
         stress = energy / length**3 if self.stress is None else unit.stress(self.stress)
         return {"energy": energy, "length": length, "forces": forces, "stress": stress, "virial": energy}
+
+
+@dataclass(frozen=True)
+class _UnitsOfModel(Units):
+    """Units for the data of a model, with what it sees as a field."""
+
+    spin_matters: bool = False
 
 
 def _spellings(*names: str) -> tuple[str, ...]:

@@ -15,8 +15,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from equipot.data import stated
 from equipot.data.comment import is_boolean
 from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units, setting
+from equipot.electrons import KEYS as ELECTRONS
+from equipot.electrons import charge_and_spin
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
-from equipot.structure import ELECTRONS, Structure, charge_and_spin, kinds_of_constraints
+from equipot.structure import Structure, kinds_of_constraints
 
 
 class Frame(NamedTuple):
@@ -171,7 +173,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     }
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
     motion = lambda key: _array(f.columns[key], key, f.source) if key in f.columns else None
-    charge, spin = charge_and_spin(f.entries, f.source)
+    charge, spin = charge_and_spin(f.entries, f.source, units.spin or "unpaired")
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weighted = keys.weights()
     weights = {k: float(v) for k, v in values.items() if k in ("weight", *weighted) and v.ndim == 0}

@@ -21,6 +21,7 @@ from equipot.data.hdf5 import HDF5Dataset, is_hdf5, write_hdf5
 from equipot.data.keys import KNOWN, SWITCHED_OFF, Keys, Units, setting
 from equipot.data.labels import choose, frame, structure
 from equipot.data.selection import frame_slice, no_frames, split_index
+from equipot.data.spins import with_meaning
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_isolated_atom, isolated_energies
 from equipot.quantities import LABELLED, TABLE, Quantity
@@ -121,6 +122,8 @@ def _fixed(frames: Sequence[Structure], label: str, keys: Keys, units: Units) ->
     Raises:
         ValueError: units or names are given, which such a format does not need.
     """
+    if units.spin == "multiplicity":
+        raise ValueError(f"{label}: holds numbers of unpaired electrons; leave {setting('units.spin')} out, or say unpaired")
     if units.are_given:
         raise ValueError(f"{label}: is in eV and Å already; leave {setting('units')} out, or convert the other files to that")
     named = keys.names()
@@ -146,7 +149,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
     frames = [frame(images.atoms[k], f"{path}, frame {k}", keys, images.units.items()) for k in numbers]
     if not frames:
         raise ValueError(no_frames(str(path), index, len(images.atoms)))
-    chosen = choose(frames, keys, str(path))
+    chosen, units = choose(frames, keys, str(path)), with_meaning(units, frames, str(path))
     return [structure(f, chosen, keys, units) for f in frames]
 
 

@@ -76,6 +76,10 @@ class Statistics:
     """RMS of the energies less E0 and shifts, eV/atom; NaN without energies."""
     electron_shift: np.ndarray
     """(3,) energy (eV) for each unit of positive charge, of negative charge, and for each unpaired electron."""
+    charges: tuple[float, ...]
+    """Total charges (e) of the frames, ascending."""
+    spins: tuple[float, ...]
+    """Numbers of unpaired electrons of the frames, ascending."""
 
 
 def is_isolated_atom(structure: Structure) -> bool:
@@ -244,10 +248,12 @@ def statistics(
     place = np.full(max(elements, default=0) + 1, -1)
     place[list(elements)] = np.arange(len(elements))
     square, components, edges, atoms, counts, residuals, weights, electrons = 0.0, 0.0, 0.0, 0.0, [], [], [], []
+    states: set[tuple[float, float]] = set()
     for k in range(len(structures)):
         s, slots = structures[k], found[k] if found is not None else None
         if not (weight := s.geometry_weight):
             continue
+        states.add((s.charge, s.spin))
         pairs = len(neighbor_list(s.positions, s.cell, s.pbc, cutoff).centers) if slots is None else int(slots.mask.sum())
         edges += weight * pairs
         atoms += weight * len(s)
@@ -266,4 +272,5 @@ def statistics(
         shift, energy_rms, of_electrons = np.array([fit.energies[z] for z in elements]), fit.rms, fit.of_electrons
     spread = next((x for x in (force_rms, energy_rms) if np.isfinite(x) and x > 0), 1.0)
     neighbors, scale = edges / atoms if atoms else 0.0, np.full(len(elements), spread)
-    return Statistics(elements, neighbors, scale, shift, force_rms, energy_rms, of_electrons)
+    charges, spins = (tuple(sorted({state[k] for state in states})) for k in range(2))
+    return Statistics(elements, neighbors, scale, shift, force_rms, energy_rms, of_electrons, charges, spins)

@@ -54,7 +54,7 @@ def read_data(config: TrainConfig, origin: Origin) -> TuningData:
         ValueError: a file that cannot be read, or errors in the data; the message names the key of the config.
     """
     base = origin.base
-    levels = {name: data.also(base.provides) for name, data in config.data.by_head.items()}
+    levels = {name: data.also(base.provides, base.term.needs) for name, data in config.data.by_head.items()}
     sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in levels.items()}
     for part in sets.values():
         require_frames(config, part)
@@ -73,7 +73,9 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
     replay: Sequence[Structure] = ()
     watched: dict[str, Sequence[Structure]] = {}
     if settings is not None:
-        frames = load_source(settings.also(base.provides), base.cutoff, "data.replay", settings.labels == "file")
+        frames = load_source(
+            settings.also(base.provides, base.term.needs), base.cutoff, "data.replay", settings.labels == "file"
+        )
         try:
             train, held = split(len(frames), settings.valid, None, config.seed)
         except ValueError as error:
@@ -81,7 +83,7 @@ def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structur
         replay, watched["replay"] = Subset(frames, train), Subset(frames, held)
     for name, source in config.data.forget.items():
         reading = source if isinstance(source, Source) else Source(files=source)
-        watched[name] = load_source(reading.also(base.provides), base.cutoff, f"data.forget.{name}")
+        watched[name] = load_source(reading.also(base.provides, base.term.needs), base.cutoff, f"data.forget.{name}")
     for frames in (replay, *watched.values()):
         base.check(frames)
     return replay, watched

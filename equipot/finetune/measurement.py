@@ -25,7 +25,8 @@ def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
     """Write everything that a baseline depends on as JSON text."""
     model, levels = config.model, config.data.by_head.values()
     asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
-    return json.dumps([origin.sha256, *asked, model.head, labels_itself(config), hashes(data)])
+    width = None if model.electrons is None else model.electrons.width
+    return json.dumps([origin.sha256, *asked, model.head, width, labels_itself(config), hashes(data)])
 
 
 def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:

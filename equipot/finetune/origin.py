@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from equipot import artifact, published
 from equipot import config as configs
+from equipot.finetune.electrons import with_electrons
 from equipot.potential import Potential
 from equipot.training.config import TrainConfig
 
@@ -17,6 +18,7 @@ class Origin(NamedTuple):
     """The base of a fine-tuning."""
 
     base: Potential
+    """With the electrons of the config, where it adds them."""
     sha256: str
     """SHA-256 of the term, the metadata and the variables of the base."""
     heads: Mapping[str, Potential]
@@ -32,11 +34,14 @@ def load_origin(config: TrainConfig) -> Origin:
     """Load the potential that ``model.from`` names.
 
     Raises:
-        ValueError: heads of config and base that do not fit.
+        ValueError: heads of config and base that do not fit, or a base that electrons cannot be added to.
         FileNotFoundError: no such potential.
     """
     base = published.load(config.model.from_, config.dtype)
-    return Origin(base, sha256_of(base), heads_of(config, base))
+    sha256, electrons = sha256_of(base), config.model.electrons
+    if electrons is not None:
+        base = with_electrons(base, electrons, config.seed)
+    return Origin(base, sha256, heads_of(config, base))
 
 
 def sha256_of(potential: Potential) -> str:

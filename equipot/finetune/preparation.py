@@ -50,14 +50,20 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
-    """Add the heads and the elements of the data to the base.
+    """Add the heads, the elements, the charges and the spins of the data to the base.
+
+    A base whose charges are not recorded counts as trained on neutral singlets.
 
     Raises:
         ValueError: new elements without a choice in the config, or a term that cannot be extended.
     """
     present = sorted({z for part in data.sets.values() for z in compositions(part.train).elements})
     parents = choose_parents(origin.base.elements, present, config.model.elements, config.model.from_)
-    return extend(join(origin.heads) if config.data.heads else origin.base, parents)
+    potential = extend(join(origin.heads) if config.data.heads else origin.base, parents)
+    states = {(s.charge, s.spin) for part in data.sets.values() for s in part.train if s.geometry_weight}
+    charges, spins = ({state[k] for state in states} for k in range(2))
+    old = potential.metadata if potential.metadata.charges else potential.metadata.trained_on([0.0], [0.0])
+    return potential.replace(metadata=old.trained_on(charges, spins))
 
 
 def chosen(config: TrainConfig, potential: Potential) -> Trained:

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from equipot.data.batch import Shape, find_slots, geometry, pad
+from equipot.electrons import charge_and_spin, stated
 from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.extent import still_holds
@@ -47,17 +48,32 @@ class EquipotCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 
-    def __init__(self, potential: Potential, *, skin: float = 0.5, slack: float = 1.2, dtype: str | None = None) -> None:
+    default_parameters = {"charge": None, "spin": None}
+    discard_results_on_any_change = True
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        charge: float | None = None,
+        spin: float | None = None,
+        skin: float = 0.5,
+        slack: float = 1.2,
+        dtype: str | None = None,
+    ) -> None:
         """Make a calculator.
 
         Args:
+            charge: total charge of the atoms, e; None for the one in ``atoms.info``, zero where that states none. The two must
+                not differ. As ASE's parameters, charge and spin can be changed by ``set``.
+            spin: number of unpaired electrons, the multiplicity less one; None for the one in ``atoms.info`` as well.
             skin: reach of the neighbour list beyond the cutoff, Å.
             slack: factor on the number of neighbour slots, at least 1.
             dtype: float32 or float64; None for the precision of the potential.
         """
         if skin < 0 or slack < 1:
             raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
-        super().__init__()
+        super().__init__(charge=charge, spin=spin)
         self.potential = potential if dtype is None else potential.astype(dtype)
         self.implemented_properties = [*type(self).implemented_properties, *(row.name for row in potential.provides)]
         self.skin = skin
@@ -72,7 +88,8 @@ class EquipotCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """List changes since the last calculation, ``info`` if charge or spin in ``atoms.info`` changed, which ASE ignores."""
         changes = super().check_state(atoms, tol)
-        same = self.atoms is None or _charge_and_spin(atoms) == _charge_and_spin(self.atoms)
+        held = lambda atoms: charge_and_spin(atoms.info, "atoms")
+        same = self.atoms is None or held(atoms) == held(self.atoms)
         return changes if same else [*changes, "info"]
 
     def calculate(
@@ -84,12 +101,30 @@ class EquipotCalculator(Calculator):
         """Compute all properties of the atoms, see ``ase.calculators.calculator.Calculator.calculate``."""
         super().calculate(atoms, list(properties), list(system_changes))
         own: Any = self.atoms
-        structure = Structure.from_ase(own, source=own.get_chemical_formula())
+        structure = self.structure_of(own)
         self.potential.check([structure])
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
         self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure)))
+
+    def structure_of(self, atoms: Atoms) -> Structure:
+        """Convert atoms, with charge and spin of the calculator where it was given any.
+
+        Raises:
+            ValueError: a charge or spin that differs from the one in ``atoms.info``.
+        """
+        structure = Structure.from_ase(atoms, source=atoms.get_chemical_formula())
+        said = stated(atoms.info, structure.name)
+        silent = {"charge": said.charge is None, "spin": said.spin is None and said.multiplicity is None}
+        given = {name: float(self.parameters[name]) for name in silent if self.parameters[name] is not None}
+        for name, value in given.items():
+            if not silent[name] and value != getattr(structure, name):
+                raise ValueError(
+                    f"{structure.name}: the calculator has {name} {value:g}, but atoms.info says {getattr(structure, name):g}"
+                    f"{' unpaired electrons' * (name == 'spin')}; leave one of them out"
+                )
+        return structure.replace(**given)
 
     def _results(self, structure: Structure, out: Observables) -> dict[str, Any]:
         """Convert interaction energies, forces and virials to ASE's properties, with E0 added.
@@ -156,10 +191,6 @@ class EquipotCalculator(Calculator):
         return before if enough else tuple(Shell(c, n) for c, n in zip(cutoffs, room, strict=True))
 
 
-def _charge_and_spin(atoms: Atoms) -> tuple[Any, Any]:
-    return atoms.info.get("charge"), atoms.info.get("spin")
-
-
 def calculate_together(images: Sequence[Atoms]) -> None:
     """Calculate many ``Atoms`` in batches and store the results in their calculators.
 
@@ -184,7 +215,7 @@ def calculate_together(images: Sequence[Atoms]) -> None:
         groups.setdefault(id(atoms.calc.potential), []).append(atoms)
     for group in groups.values():
         calculators = [atoms.calc for atoms in group]
-        structures = [Structure.from_ase(atoms, source=atoms.get_chemical_formula()) for atoms in group]
+        structures = [atoms.calc.structure_of(atoms) for atoms in group]
         calculators[0].potential.check(structures)
         for k, out in evaluate_in_batches(Job(calculators[0].potential, WANT), structures):
             results = calculators[k]._results(structures[k], out)

@@ -123,13 +123,17 @@ def neighbor_list_energy(
         spin: number of unpaired electrons.
 
     Raises:
-        ValueError: an unknown element; ``neighbor_fn.allocate`` raises as ``neighbors.plan``.
+        ValueError: an unknown element, or a charge or spin that the potential refuses; ``neighbor_fn.allocate`` raises as
+            ``neighbors.plan``.
     """
     from jax_md import partition
 
     numbers = np.asarray(numbers, np.int32)
-    potential.check([Structure(numbers, np.zeros((len(numbers), 3)), source="the jax-md system")])
     repeats = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,)))) if box is not None else (False,) * 3
+    system = Structure(
+        numbers, np.zeros((len(numbers), 3)), pbc=np.array(repeats), charge=charge, spin=spin, source="the jax-md system"
+    )
+    potential.check([system])
     coordinates = Coordinates.of(box, fractional_coordinates, str(jnp.dtype(potential.dtype)))
 
     def allocate_fn(position: AnyArray, extra_capacity: int = 0, box: Any = None, **ignored: Any) -> Neighbors:

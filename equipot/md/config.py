@@ -41,6 +41,10 @@ class MDConfig:
     """Copies of the structure along each cell vector."""
     frame: int = 0
     """Frame of the structure file to start from; -1 is the last."""
+    charge: float | None = None
+    """Total charge of the simulated system, copies included, e; None for the charge that the structure file states."""
+    spin: float | None = None
+    """Number of unpaired electrons of the simulated system (multiplicity less one); None for what the structure file states."""
     types: tuple[str, ...] = ()
     """Element of each atom type, in the order of the types, for a structure file that numbers them, such as a LAMMPS dump."""
     log_every: int = 10

@@ -23,7 +23,7 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, read_checkpoint, restore, spec_from_record, spec_to_record, write_checkpoint
 from equipot.md.config import MDConfig
-from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state
+from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state, with_electrons
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer
@@ -101,9 +101,8 @@ def simulate(
     Raises:
         ValueError, Explosion, KeyboardInterrupt: as ``run``.
     """
-    return Simulation(potential.astype(config.dtype), structure, config, Path(out), Progress(stream_of(progress), config)).go(
-        resume
-    )
+    start, shown = with_electrons(config, structure), Progress(stream_of(progress), config)
+    return Simulation(potential.astype(config.dtype), start, config, Path(out), shown).go(resume)
 
 
 class Simulation:

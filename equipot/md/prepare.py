@@ -57,12 +57,19 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     )
 
 
+def with_electrons(config: MDConfig, structure: Structure) -> Structure:
+    """Give the structure the charge and the number of unpaired electrons of the config, where it has any."""
+    given = {"charge": config.charge, "spin": config.spin}
+    return structure.replace(**{name: float(value) for name, value in given.items() if value is not None})
+
+
 def check_start(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:
     """Check that a run can start, and warn through ``say`` of a long time step.
 
     Raises:
-        ValueError: no atoms, a coordinate that is not finite, an unknown element, a cell without a volume, atoms at the same
-            place, a pressure without a periodic cell, an invalid mass, missing velocities, or constrained atoms.
+        ValueError: no atoms, a coordinate that is not finite, an unknown element, a charge or spin that the potential refuses,
+            a cell without a volume, atoms at the same place, a pressure without a periodic cell, an invalid mass, missing
+            velocities, or constrained atoms.
     """
     if not len(structure):
         raise ValueError(f"{structure.name} has no atoms")

@@ -56,7 +56,7 @@ class System(NamedTuple):
     own_masses: bool = False
     """Whether the structure has masses of its own, which text files then store."""
     electrons: Mapping[str, float] = MappingProxyType({})
-    """Nonzero charge (e) and spin, by name."""
+    """Charge (e) and spin by name; empty for a neutral singlet."""
 
 
 @dataclass(frozen=True)

@@ -162,11 +162,12 @@ def filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
 def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None, frozen: Sequence[int] = ()) -> Potential:
     """The potential whose energy is the sum of those of ``potentials``, each times its factor; see ``Sum``.
 
-    E0 is the same sum over the isolated atoms; elements are those that all of them know. To learn the difference to a
-    potential, add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
+    E0 is the same sum over the isolated atoms; elements, charges and spins are those that all of them know. To learn the
+    difference to a potential, add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
 
     Raises:
-        ValueError: what ``Sum`` refuses, no element that all of them know, or a second dispersion.
+        ValueError: what ``Sum`` refuses, no element that all of them know, no charge that all of them were trained on, or a
+            second dispersion.
     """
     terms = tuple(p.term for p in potentials)
     levels = [p.metadata.level_of_theory for p in potentials]
@@ -188,7 +189,13 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     tables = [dict(p.metadata.atomic_energies) for p in potentials]
     free = lambda z: sum(weight * table[z] for weight, table in zip(weights, tables, strict=True))
     level = " + ".join(dict.fromkeys(filter(None, levels)))
-    return Potential(term, variables, Metadata(tuple((z, free(z)) for z in sorted(common)), level_of_theory=level))
+    recorded = [p.metadata for p in potentials if p.metadata.charges]
+    charges, spins = (_common(values) for values in ([m.charges for m in recorded], [m.spins for m in recorded]))
+    if recorded and not charges:
+        raise ValueError("the potentials were trained on no charge in common, so that their sum would know none")
+    energies = tuple((z, free(z)) for z in sorted(common))
+    metadata = Metadata(energies, level_of_theory=level, charges=charges, spins=spins)
+    return Potential(term, variables, metadata)
 
 
 def refuse_second_dispersion(level_of_theory: str) -> None:
@@ -202,3 +209,8 @@ def refuse_second_dispersion(level_of_theory: str) -> None:
             f"level of theory {level_of_theory}: {name} is dispersion already, and a correction would count it twice; leave "
             "the correction out, or take a potential of the functional alone"
         )
+
+
+def _common(lists: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Return the values in all of some lists, ascending; none for no lists."""
+    return tuple(sorted(set(lists[0]).intersection(*lists[1:]))) if lists else ()

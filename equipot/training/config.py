@@ -8,6 +8,7 @@ from typing import Literal
 
 from equipot.data.config import DataConfig
 from equipot.models.network import Network
+from equipot.nn.electrons import Electrons
 from equipot.potential import Term
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
@@ -120,6 +121,10 @@ class FineTune:
     elements: Literal["known", "extend"] | dict[str, str] = "known"
     """Treatment of elements that the base lacks: raise an error; initialise with the mean over the known elements; or
     initialise with a known element, by symbol (Br: Cl)."""
+
+    electrons: Electrons | None = None
+    """Electrons to add to a base that sees neither charge nor spin, see ``Network.electrons``. Before the first step the
+    numbers are those of the base; those of neutral singlets stay so where ``train`` is ``[electrons]``."""
 
     def __post_init__(self) -> None:
         if self.train == ():

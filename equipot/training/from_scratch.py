@@ -64,7 +64,7 @@ def load_levels(config: TrainConfig) -> Dataset:
     """Load the data of a run, of one level of theory or of several."""
     term = term_of(config)
     cutoff, needs = term.cutoff or LONGEST, term.needs
-    levels = {name: data.also(term.provides) for name, data in config.data.by_head.items()}
+    levels = {name: data.also(term.provides, needs) for name, data in config.data.by_head.items()}
     found = {name: load_data(data, config.seed, cutoff, needs) for name, data in levels.items()}
     return joined(found, tuple(found)) if config.data.heads else found[""]
 
@@ -119,6 +119,8 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         atomic_energies=energy_table(dataset.atomic_energies),
         training_data=sha256,
         version=equipot.__version__,
+        charges=stats.charges,
+        spins=stats.spins,
         heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.head_energies.items()),
     )
     # A model may be made for more elements than the data have; their scale and shift are not used.

@@ -97,8 +97,8 @@ def test_two_values_of_what_is_not_read(put):
 
 
 def test_charge_and_spin_have_one_parser(put):
-    [s] = read(put("energy=-1.0 Total_Charge=-1 Spin=2"))
-    assert (s.charge, s.spin, s.info) == (-1, 2, {})
+    [s] = read(put("energy=-1.0 Total_Charge=-1 Spin=1"))
+    assert (s.charge, s.spin, s.info) == (-1, 1, {})
     with pytest.raises(ValueError, match="'charge' is 1, but 'total_charge' 0; leave one of them out"):
         read(put("energy=-1.0 charge=1 total_charge=0"))
     from ase import Atoms

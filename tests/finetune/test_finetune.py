@@ -15,6 +15,7 @@ from tuning import SHIFTS, labelled, shifted, tune, write
 from equipot import config, eqp
 from equipot.config import ConfigError
 from equipot.data.batch import pad
+from equipot.data.read import read
 from equipot.evaluation import evaluate
 from equipot.finetune.elements import extend, species_axes
 from equipot.finetune.trainable import trainable
@@ -433,3 +434,62 @@ def test_licence_and_citation_of_the_base_stay(base, files, tmp_path):
     assert (found.level_of_theory, found.citation, found.licence) == ("PBE", "Somebody, 2026", "CC-BY 4.0")
     assert "base.eqp" in dict(found.extra)["fine-tuned from"]
     assert evaluate(eqp.load(tmp_path / "run" / "best.eqp"), tiny.structures(1, 4)).energy.shape == (1,)
+
+
+# Charge and spin
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """Frames of even electrons, neutral and with charges of two; in the latter an energy and a force of charge and place."""
+    neutral = [s for s in tiny.structures(60, 5, (4, 4)) if s.numbers.sum() % 2 == 0][:16]
+    ions = [s.replace(charge=2.0, energy=s.energy + 1.5) for s in neutral]
+    folder = tmp_path_factory.mktemp("states")
+    return {
+        "train": write(folder / "train.xyz", [*neutral[:12], *ions[:12]]),
+        "valid": write(folder / "valid.xyz", [*neutral[12:], *ions[12:]]),
+    }
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A small MACE, said to be trained on neutral singlets."""
+    term = MACE(cutoff=3.5, channels=3, l_max=1, correlation=2, elements=(1, 8), radial=Radial(mlp=(4,)))
+    metadata = Metadata(tuple(tiny.ENERGIES.items()), charges=(0.0,), spins=(0.0,))
+    potential = fresh(term, pad(tiny.structures(4, 0), 3.5), jax.random.key(0), metadata, scale=0.1, avg_num_neighbors=3.0)
+    path = tmp_path_factory.mktemp("network") / "mace.eqp"
+    eqp.save(potential, path)
+    return path
+
+
+def test_electrons_are_added_without_a_change_of_any_number(network, states, tmp_path):
+    """Without a step to speak of the result is the base, for every state; trained alone, they leave neutral singlets alone."""
+    model = {"electrons": {"width": 4}, "train": ["electrons"]}
+    still = {"optimizer": {"kind": "AdamW", "learning_rate": 1e-30}}
+    begun = eqp.load(tune(tmp_path / "begun", network, states, model, still))
+    trained = eqp.load(tune(tmp_path / "trained", network, states, model, {"epochs": 8}))
+    before = eqp.load(network)
+    frames = list(read(states["valid"]))
+    old = predict(before.replace(metadata=Metadata(before.metadata.atomic_energies)), frames)
+    assert begun.metadata.charges == trained.metadata.charges == (0.0, 2.0)
+    for new, expected in zip(predict(begun, frames), old, strict=True):
+        assert new.energy == pytest.approx(expected.energy, abs=1e-4)
+    for new, expected in zip(predict(trained, frames), old, strict=True):
+        assert (abs(new.energy - expected.energy) < 1e-4) == (expected.charge == 0)
+    assert moved_parts(trained, before) == {"electrons"}
+    with pytest.raises(ValueError, match="has charge 1, but the potential was trained on 0, 2"):
+        trained.check([Structure([1], np.zeros((1, 3)), charge=1.0)])
+
+
+def moved_parts(potential, base):
+    """First parts of the paths of parameters that the base lacks or that differ from it."""
+    after, before = (flat(p.variables["params"]) for p in (potential, base))
+    return {path.split("/")[0] for path in after if path not in before or not np.array_equal(after[path], before[path])}
+
+
+def test_electrons_that_cannot_be_added(base, network, states, tmp_path):
+    seeing = tune(tmp_path / "seeing", network, states, {"electrons": {}}, {"epochs": 1})
+    with pytest.raises(ValueError, match="model.electrons: the base sees charge and spin already; leave it out"):
+        tune(tmp_path / "again", seeing, states, {"electrons": {}})
+    with pytest.raises(ValueError, match="model.electrons: Tiny is no network that electrons could be added to"):
+        tune(tmp_path / "tiny", base, states, {"electrons": {}})

@@ -13,7 +13,7 @@ from subjects import SUBJECTS
 
 import equipot
 from equipot.data.batch import pad
-from equipot.interfaces.ase import EquipotCalculator
+from equipot.interfaces.ase import EquipotCalculator, calculate_together
 from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic, Potential, Term, initial
@@ -180,7 +180,41 @@ def test_charge_and_spin_reach_the_model_and_the_file():
     assert Structure.from_ase(again).charge == 2.0
     again.calc = potential.calculator()
     assert again.get_potential_energy() == pytest.approx(equipot.evaluate(potential, ion).energy[0])
-    assert "charge" not in ion.replace(charge=0.0).to_ase().info
+    # A spin alone would not tell a reader the number of electrons, nor so what it means.
+    assert ion.replace(charge=0.0).to_ase().info == {"charge": 0.0, "spin": 1.0}
+    assert ion.replace(charge=0.0, spin=0.0).to_ase().info == {}
+
+
+def test_charge_and_spin_as_parameters_of_the_calculator():
+    potential = Potential(Charged(cutoff=CUTOFF), {}, Metadata(((18, 0.0),)))
+    atoms = Atoms("Ar2", [[0, 0, 0], [2.5, 0, 0]])
+    atoms.calc = potential.calculator(charge=1, spin=1)
+    assert atoms.calc.parameters["charge"] == 1 and atoms.get_potential_energy() == pytest.approx(0.6)
+    atoms.calc.set(charge=-1)
+    assert atoms.get_potential_energy() == pytest.approx(-0.6)
+    atoms.info["charge"] = -1
+    assert atoms.get_potential_energy() == pytest.approx(-0.6)
+    for info, message in (
+        ({"total_charge": 2}, "Ar2: the calculator has charge -1, but atoms.info says 2; leave one of them out"),
+        ({"multiplicity": 1}, "Ar2: the calculator has spin 1, but atoms.info says 0 unpaired electrons; leave one"),
+    ):
+        atoms.info = info
+        with pytest.raises(ValueError, match=message):
+            atoms.get_potential_energy()
+    atoms.info = {"mult": 2}
+    calculate_together([atoms])
+    assert atoms.calc.results["energy"] == pytest.approx(-0.6)
+
+
+@pytest.mark.parametrize("key", ["Charge", "total_charge", "spin", "mult"])
+def test_every_key_of_charge_and_spin_recalculates(key):
+    potential = Potential(Charged(cutoff=CUTOFF), {}, Metadata(((18, 0.0),)))
+    atoms = Atoms("Ar2", [[0, 0, 0], [2.5, 0, 0]])
+    atoms.calc = potential.calculator()
+    atoms.get_potential_energy()
+    assert not atoms.calc.calculation_required(atoms, ["energy"])
+    atoms.info[key] = 3
+    assert atoms.calc.calculation_required(atoms, ["energy"])
 
 
 def test_a_structure_does_not_change_with_the_atoms_it_was_made_of():

@@ -1,5 +1,7 @@
 """The jax-md idiom: against jax-md's own distances where they can be trusted, and the one-pass evaluation everywhere."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from jax_md import quantity, simulate, space
+from subjects import SUBJECTS
 
 from equipot import evaluate
 from equipot.data.batch import pad
@@ -15,6 +18,7 @@ from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Potential, initial
 from equipot.structure import Structure
+from equipot.testing.systems import MOLECULE
 from equipot.units import fs, kB
 
 CUTOFF = 6.0
@@ -166,6 +170,25 @@ def test_extra_capacity_is_room_for_pairs_within_the_cutoff_too(potential):
     update = jax.jit(lambda n: n.update(0.98 * position, box=0.98 * box))
     assert update(neighbor_fn.allocate(position)).did_buffer_overflow
     assert not update(neighbor_fn.allocate(position, extra_capacity=6)).did_buffer_overflow
+
+
+def test_charge_and_spin_reach_the_model():
+    subject = SUBJECTS["mace-electrons"]
+    neutral = subject.potential
+    energies = []
+    for charge, spin in ((0.0, 0.0), (1.0, 1.0), (-1.0, 1.0)):
+        ion = MOLECULE.replace(charge=charge, spin=spin)
+        neighbor_fn, energy_fn = jaxmd.neighbor_list_energy(neutral, ion.numbers, charge=charge, spin=spin)
+        energy = jax.jit(energy_fn)(jnp.asarray(ion.positions), neighbor=neighbor_fn.allocate(ion.positions))
+        energies.append(float(energy))
+        free = -1.5 * ion.numbers.sum()
+        assert energy == pytest.approx(evaluate(neutral, ion).energy[0] - free, abs=1e-10)
+    assert len({round(energy, 6) for energy in energies}) == 3
+    with pytest.raises(ValueError, match=r"the jax-md system: 25 electrons \(charge \+1\) cannot leave 0 unpaired"):
+        jaxmd.neighbor_list_energy(neutral, MOLECULE.numbers, charge=1.0)
+    known = neutral.replace(metadata=dataclasses.replace(neutral.metadata, charges=(0.0,)))
+    with pytest.raises(ValueError, match="the jax-md system: has charge 1, but the potential was trained on 0"):
+        jaxmd.neighbor_list_energy(known, MOLECULE.numbers, charge=1.0, spin=1.0)
 
 
 def test_errors(potential):

@@ -23,7 +23,7 @@ from equipot.data.batch import pad
 from equipot.md import log
 from equipot.md.ensembles import builtin
 from equipot.md.plot import draw_log
-from equipot.md.prepare import check_start, explain_start, read_structure, repeated
+from equipot.md.prepare import check_start, explain_start, read_structure, repeated, start_setup, with_electrons
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
 from equipot.metadata import Metadata
@@ -384,6 +384,22 @@ def test_single_precision_does_not_depend_on_the_distance_from_the_origin(potent
         np.testing.assert_allclose(b.get_momenta(), a.get_momenta(), atol=1e-4)
         assert a.info["charge"] == b.info["charge"] == 1.0
     np.testing.assert_allclose(near[0].positions, cluster.positions, atol=1e-5)
+
+
+def test_charge_and_spin_of_the_config_win_and_reach_model_and_trajectory(potential, solid, configure, tmp_path):
+    """The files of a run restart it in its own state; a potential that knows another charge refuses."""
+    config = configure(md.NVE(), steps=20, charge=2.0, spin=1.0)
+    md.simulate(potential, solid.replace(charge=1.0), config, tmp_path / "run", progress=None)
+    frame = ase.io.read(tmp_path / "run" / "trajectory.xyz")
+    assert (frame.info["charge"], frame.info["spin"]) == (2.0, 1.0)
+    setup = start_setup(config, with_electrons(config, solid), np.dtype("float64"))
+    assert (setup.charge, setup.spin) == (2.0, 1.0)
+    neutral = potential.replace(metadata=dataclasses.replace(potential.metadata, charges=(0.0,)))
+    with pytest.raises(ValueError, match="solid: has charge 2, but the potential was trained on 0"):
+        md.simulate(neutral, solid, config, tmp_path / "other", progress=None)
+    md.simulate(
+        neutral, solid.replace(charge=1.0), configure(md.NVE(), steps=20, charge=0.0), tmp_path / "third", progress=None
+    )
 
 
 def test_long_time_steps_get_a_warning(potential, solid, configure):

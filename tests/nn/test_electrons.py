@@ -28,7 +28,7 @@ TERMS = {
     "one layer": MACE(cutoff=4.0, channels=4, l_max=1, layers=1, radial=Radial(mlp=(6,)), electrons=Electrons(5)),
     "nequip": NequIP(cutoff=4.0, channels=4, l_max=1, layers=2, radial=Radial(mlp=(6,)), electrons=Electrons(5)),
 }
-STATES = ((1.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (0.0, 2.0), (0.3, 0.0))
+STATES = ((2.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (0.0, 2.0), (0.3, 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +81,9 @@ def test_what_a_neutral_spectator_takes_of_a_charge():
     """Unlike systems far apart share a charge in the ratio of their weights: nothing of it, where the weights say so."""
     potential = Subject(TERMS["mace"]).potential
     ion = MOLECULE.replace(charge=1.0, spin=1.0)
-    spectator = MOLECULE.replace(numbers=[29], positions=[[0.0, 0.0, 50.0]])
-    both = ion.replace(numbers=[*ion.numbers, 29], positions=np.concatenate([ion.positions, spectator.positions]))
+    spectator = MOLECULE.replace(numbers=[29, 29], positions=[[0.0, 0.0, 50.0], [0.0, 0.0, 52.2]])
+    places = np.concatenate([ion.positions, spectator.positions])
+    both = ion.replace(numbers=[*ion.numbers, 29, 29], positions=places)
 
     def excess(bias):
         params = jax.tree.map(lambda x: x, dict(potential.params))
@@ -110,7 +111,7 @@ def test_a_file_a_config_and_a_sum_hold_electrons(tmp_path):
     potential = Subject(TERMS["mace"]).potential
     equipot.save(potential, tmp_path / "ion.eqp")
     again = equipot.load(tmp_path / "ion.eqp", "float64")
-    ion = MOLECULE.replace(charge=1.0)
+    ion = MOLECULE.replace(charge=1.0, spin=1.0)
     assert again.term == potential.term
     assert equipot.evaluate(again, ion, ("energy",)).energy == equipot.evaluate(potential, ion, ("energy",)).energy
     read = config.build(Term, {"kind": "NequIP", "electrons": {"width": 3}})

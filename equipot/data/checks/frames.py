@@ -16,6 +16,7 @@ from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.compositions import fit_energies
 from equipot.data.split import Counted
 from equipot.data.stats import is_isolated_atom
+from equipot.electrons import CORRECT
 from equipot.neighbors import Edges, neighbor_list
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity, ordered
 from equipot.structure import Structure
@@ -64,11 +65,12 @@ def check(
     seen: dict[bytes, tuple[str, str, float | None]] = {}
     summary = []
     known: set[int] = set()
+    charges: set[float] = set()
     judged: set[str] = set()
     for name, structures in sets.items():
         rows, counted = [], Counted(structures)
         for s in structures:
-            problems += _frame(s, max_force)
+            problems += [*_frame(s, max_force), *_electrons(s, needs)]
             found, nearest = _distances(s, cutoff, min_distance)
             problems += [*found, *_duplicate(counted.change(s), name, seen)]
             rows.append(_row(s, nearest, cutoff))
@@ -79,8 +81,9 @@ def check(
         if name == "train":
             known = _elements(rows)
             problems += _weightless(rows)
+            charges = {row.state["charge"] for row in rows}
         elif known:
-            problems += _strangers(rows, known)
+            problems += [*_strangers(rows, known), *_other_charges(rows, charges)]
         summary.append(f"{name}: {_describe(rows)}")
     return Report(tuple(problems), tuple(summary))
 
@@ -319,6 +322,21 @@ def _single_zeros(rows: Sequence[Row]) -> Iterator[Problem]:
                 yield Problem(
                     WARNING, "stress_zero", rows[k].name, what.format("stress component", ""), remedy.format("stress")
                 )
+
+
+def _electrons(s: Structure, needs: Sequence[str]) -> Iterator[Problem]:
+    """Find a charge and a spin that contradict the number of electrons, for a model that sees the spin."""
+    if "spin" in needs and (what := s.impossible_electrons):
+        yield Problem(ERROR, "electrons", s.name, what, f"state both in the file, or {CORRECT}")
+
+
+def _other_charges(rows: Sequence[Row], known: set[float]) -> Iterator[Problem]:
+    """Find frames of another charge than all training frames: the potential will refuse them."""
+    for row in rows:
+        if row.state["charge"] not in known:
+            listed = ", ".join(f"{charge:g}" for charge in sorted(known))
+            what = f"has charge {row.state['charge']:g}, but the training frames have {listed}"
+            yield Problem(ERROR, "charge", row.name, what, "train on frames of this charge too, or leave the frame out")
 
 
 def _states(rows: Sequence[Row], needs: Sequence[str]) -> Iterator[Problem]:
