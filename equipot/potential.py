@@ -113,6 +113,11 @@ class Term(nn.Module):
         but no waves, None for a term without ``space``."""
         return 0.0 if "space" in self.needs else None
 
+    @property
+    def learns_from(self) -> tuple[Quantity, ...]:
+        """Quantities of which the training data must label at least one; none for a term that needs no labels of its own."""
+        return ()
+
     def check(self, structure: Structure) -> None:
         """Raise ValueError for a structure that the term does not apply to, with the structure's name and a remedy."""
 

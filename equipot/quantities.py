@@ -119,10 +119,10 @@ STRESS = Quantity(
     energy_derivative=True, symbol="S", display=("GPa", 1 / GPa), axis=("GPa", 1 / GPa),
 )  # fmt: skip
 """Stress, (1/V) dE/d(strain): symmetric, positive under tension."""
-CHARGES = Quantity("charges", "atom", unit="e", dimension=(0, 0, 1), scale=0.02, symbol="q", display=("me", 1e3))
+CHARGES = Quantity("charges", "atom", unit="e", dimension=(0, 0, 1), scale=0.1, symbol="q", display=("me", 1e3))
 """Partial charges."""
 DIPOLE = Quantity(
-    "dipole", "graph", (3,), unit="e Å", dimension=(0, 1, 1), keys=("dipole_moment",), scale=0.02, symbol="D",
+    "dipole", "graph", (3,), unit="e Å", dimension=(0, 1, 1), keys=("dipole_moment",), scale=0.2, symbol="D",
     display=("me Å", 1e3),
 )  # fmt: skip
 """Dipole moment of a system."""

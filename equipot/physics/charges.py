@@ -90,6 +90,8 @@ class ChargeSource(ABC):
         "Equilibrated": "equipot.physics.charges:Equilibrated",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
+    supervised: ClassVar[bool] = False
+    """Whether the source is trained only on data that have charges or dipole moments."""
 
     @abstractmethod
     def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
@@ -124,8 +126,10 @@ class Predicted(ChargeSource):
     """Charges that a network reads from its features, q_i = q'_i + (Q - sum_j q'_j) w_i / sum_j w_j with w_i > 0 by element.
 
     Q is the total charge. The last part reaches over any distance: atoms of separate molecules share what their charges lack.
+    Such charges are learned from charges or dipole moments in the data, never from energies and forces alone.
     """
 
+    supervised: ClassVar[bool] = True
     hidden: tuple[int, ...] = (32,)
     """Hidden widths of the network that reads charges from features."""
 

@@ -64,6 +64,11 @@ class Electrostatics(Term):
         return (CHARGES, DIPOLE, *(row for row in (self.base.provides if self.base else ()) if row not in (CHARGES, DIPOLE)))
 
     @property
+    def learns_from(self) -> tuple[Quantity, ...]:
+        """Charges and dipole moments, of which training needs some where the network predicts charges."""
+        return (CHARGES, DIPOLE) if self.charges.supervised else ()
+
+    @property
     def longest_wave(self) -> float:
         own = longest_wave(self.kernel.smearing, self.kernel.tolerance)
         return max(own, (self.base.longest_wave if self.base else None) or 0.0)

@@ -109,6 +109,10 @@ class Sum(Term):
     def longest_wave(self) -> float | None:
         return max((wave for term in self.terms if (wave := term.longest_wave) is not None), default=None)
 
+    @property
+    def learns_from(self) -> tuple[Quantity, ...]:
+        return tuple(row for k, term in enumerate(self.terms) if k not in self.frozen for row in term.learns_from)
+
     def check(self, structure: Structure) -> None:
         for term in self.terms:
             term.check(structure)

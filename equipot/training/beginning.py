@@ -84,7 +84,7 @@ def prepare_sets(dataset: Dataset, term: Term) -> dict[str, Frames]:
     """Find the neighbours within the cutoff of the training and validation frames, and check that the term applies to them.
 
     Raises:
-        ValueError: a frame that the term does not apply to.
+        ValueError: a frame that the term does not apply to, or training data without labels that the term is learned from.
     """
     sets = {"train": dataset.train, "valid": dataset.valid}
     for structures in sets.values():
@@ -92,7 +92,15 @@ def prepare_sets(dataset: Dataset, term: Term) -> dict[str, Frames]:
             term.check(structures[k])
     extent = lambda structures: extent_of(structures, term.longest_wave)
     make = lambda structures: prepare(structures, cutoff_of(term), term.inner_cutoffs, extent=extent(structures))
-    return {name: make(structures) for name, structures in sets.items()}
+    found = {name: make(structures) for name, structures in sets.items()}
+    wanted = term.learns_from
+    if wanted and not set(wanted) & set(found["train"].quantities):
+        names = " or ".join(row.name for row in wanted)
+        raise ValueError(
+            f"model: {type(term).__name__} learns from labels of {names}, and the training data have none; name them by "
+            f"data.keys.others ({wanted[0].name}: NAME), or choose charges that flow (Flows) or equilibrate (Equilibrated)"
+        )
+    return found
 
 
 def hash_sets(frames: Mapping[str, Frames]) -> dict[str, str]:
