@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import accuracy, charge_states, finetune, gpu, materials, own_process, record, sweeps
+from benchmarks import accuracy, charge_states, finetune, gpu, materials, own_process, record, sweeps, walls
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
@@ -21,7 +21,7 @@ from equipot.cli.runtime import cores
 ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
-    "materials": materials.measure, "charge-states": charge_states.run,
+    "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure,
 }  # fmt: skip
 
 
@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     solids = items.add_parser("materials", help="lattice constants and bulk moduli beside those of PBE")
     materials.add_arguments(solids)
     add_out(solids)
+    guarded = items.add_parser("walls", help="hot runs of a network, and SevenNet-0 at short range, with walls and without")
+    walls.add_arguments(guarded)
+    add_out(guarded)
     tuning = items.add_parser("finetune", help="fine-tuning on a tenth of a data set, and what is forgotten")
     finetune.add_arguments(tuning)
     add_out(tuning)

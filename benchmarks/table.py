@@ -144,6 +144,14 @@ def charge_states(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def walls(results: Sequence[dict[str, Any]]) -> str:
+    hot = [r for r in results if "wall" in r]
+    header = ("wall", "outer radius, Å", "closest, Å", "in training", "fused after fs", "lowest energy, eV")
+    keys = ("wall", "outer_radius_A", "closest_A", "closest_in_training_A", "fused_after_fs", "lowest_energy_eV")
+    rows = [[key, value] for r in results if "model" in r for key, value in r.items()]
+    return f"{markdown(header, [[r[key] for key in keys] for r in hot])}\n\n{markdown(('of the potential', ''), rows)}"
+
+
 def roofline(results: Sequence[dict[str, Any]]) -> str:
     header = (
         "work", "program", "GFLOP", "MB", "arithmetic ms", "memory ms", "CPU ms", "least", "wall ms", "least",
@@ -239,5 +247,5 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
-    "charge-states": charge_states,
+    "charge-states": charge_states, "walls": walls,
 }  # fmt: skip

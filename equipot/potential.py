@@ -73,6 +73,7 @@ class Term(nn.Module):
         "NequIP": "equipot.models.nequip:NequIP",
         "Sum": "equipot.physics.sum:Sum",
         "ZBL": "equipot.physics.zbl:ZBL",
+        "Guarded": "equipot.physics.guard:Guarded",
     }
     """Values of ``kind`` in a config, besides ``package.module:Class``."""
     list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")

@@ -22,6 +22,7 @@ examples:
   equipot models                                   published potentials that can be used by name
   equipot convert mace.model -o mace.eqp           take a checkpoint of another program
   equipot compress mace.eqp -o fast.eqp            the same potential, faster
+  equipot guard mace.eqp -o safe.eqp               atoms repel at short distance, whatever it has learned
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
   equipot train finetune --set model.from=sevennet-0 --set data.train=train.xyz
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_convert(commands)
     add_compress(commands)
+    add_guard(commands)
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 
@@ -122,6 +124,18 @@ def add_compress(commands: argparse._SubParsersAction) -> None:
     compress.add_argument("--intervals", metavar="N", type=int, help=grid)
     told = "frames on which it is compared with the original (default: a crystal and a molecule made here)"
     compress.add_argument("--structures", metavar="FILE", help=told)
+
+
+def add_guard(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``guard``."""
+    guard = command(commands, "guard", "add a wall to a potential, inside of which atoms repel whatever it has learned")
+    add_model(guard)
+    guard.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, help="the file to write (default: MODEL-guarded.eqp)")
+    share = "inner radius over the sum of the covalent radii (default: below that of any bond)"
+    guard.add_argument("--share", metavar="X", type=float, help=share)
+    guard.add_argument("--width", metavar="X", type=float, help="width of the transition over the inner radius")
+    seen = "frames, such as the training data, whose distances the wall must leave as they are"
+    guard.add_argument("--structures", metavar="FILE", help=seen)
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from equipot import artifact, published
 from equipot import config as configs
 from equipot.finetune.electrons import with_electrons
+from equipot.physics.guard import guard, is_guarded
 from equipot.potential import Potential
 from equipot.training.config import TrainConfig
 
@@ -18,9 +19,9 @@ class Origin(NamedTuple):
     """The base of a fine-tuning."""
 
     base: Potential
-    """With the electrons of the config, where it adds them."""
+    """With the electrons and the wall of the config, where it adds them."""
     sha256: str
-    """SHA-256 of the term, the metadata and the variables of the base."""
+    """SHA-256 of the term, the metadata and the variables of the base as its file has them."""
     heads: Mapping[str, Potential]
     """Potential from which each head of the result starts, by name; the name of a single head is empty. Heads of the base come
     first, then new ones in the order of ``data.heads``."""
@@ -34,13 +35,16 @@ def load_origin(config: TrainConfig) -> Origin:
     """Load the potential that ``model.from`` names.
 
     Raises:
-        ValueError: heads of config and base that do not fit, or a base that electrons cannot be added to.
+        ValueError: heads of config and base that do not fit, or a base that electrons cannot be added to or that cannot be
+            guarded.
         FileNotFoundError: no such potential.
     """
     base = published.load(config.model.from_, config.dtype)
     sha256, electrons = sha256_of(base), config.model.electrons
     if electrons is not None:
         base = with_electrons(base, electrons, config.seed)
+    if config.guard and not is_guarded(base.term):
+        base = guard(base, config.guard)
     return Origin(base, sha256, heads_of(config, base))
 
 

@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 import equipot
+from equipot.data.closest import closest_distances
 from equipot.data.compositions import compositions
 from equipot.finetune.atomic_energies import short
 from equipot.finetune.baseline import Baseline, recalled
@@ -19,6 +21,7 @@ from equipot.finetune.origin import Origin, load_origin
 from equipot.finetune.trainable import trainable
 from equipot.metadata import Head
 from equipot.models.heads import in_heads, join
+from equipot.physics.guard import is_guarded, lowered
 from equipot.potential import Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
 from equipot.training.config import FineTune, TrainConfig
@@ -50,7 +53,8 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
-    """Add the heads, the elements, the charges and the spins of the data to the base.
+    """Add the heads, the elements, the charges and the spins of the data to the base, and keep its wall, if any, below the
+    distances in the data.
 
     A base whose charges are not recorded counts as trained on neutral singlets.
 
@@ -63,7 +67,12 @@ def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential
     states = {(s.charge, s.spin) for part in data.sets.values() for s in part.train if s.geometry_weight}
     charges, spins = ({state[k] for state in states} for k in range(2))
     old = potential.metadata if potential.metadata.charges else potential.metadata.trained_on([0.0], [0.0])
-    return potential.replace(metadata=old.trained_on(charges, spins))
+    potential = potential.replace(metadata=old.trained_on(charges, spins))
+    if not is_guarded(potential.term):
+        return potential
+    frames = [*(part.train for part in data.sets.values()), data.replay]
+    found = [closest_distances(some, potential.cutoff) for some in frames]
+    return lowered(potential, np.min(found, axis=0))
 
 
 def chosen(config: TrainConfig, potential: Potential) -> Trained:

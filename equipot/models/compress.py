@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.models.network import Network
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
+from equipot.physics.guard import Guarded, with_wall_of, without_wall
 from equipot.potential import Geometry, Potential, atomic
 
 SAMPLES = 4
@@ -47,6 +48,9 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
         ValueError: the potential has no radial network, has one that depends on more than distance and species, or is
             compressed already.
     """
+    if isinstance(potential.term, Guarded):
+        bare = compress(without_wall(potential), intervals)
+        return bare._replace(potential=with_wall_of(bare.potential, potential))
     term = potential.term
     if not isinstance(term, Network):
         raise ValueError(f"{type(term).__name__} has no radial network to tabulate")

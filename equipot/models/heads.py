@@ -16,6 +16,7 @@ from equipot.graph import HEADS
 from equipot.metadata import Head
 from equipot.models import shapes
 from equipot.models.network import Network
+from equipot.physics.guard import unguarded
 from equipot.potential import Potential
 
 
@@ -39,7 +40,7 @@ def join(potentials: Mapping[str, Potential]) -> Potential:
     for name, other in potentials.items():
         if other.term != first.term:
             raise ValueError(f"{name} and {names[0]} are not the same model; heads share everything but their readouts")
-    if not isinstance(first.term, Network):
+    if not isinstance(unguarded(first.term), Network):
         raise ValueError(f"{type(first.term).__name__} cannot have several heads")
     term = first.term.clone(heads=names)
     several = shapes(term)

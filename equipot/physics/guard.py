@@ -3,50 +3,107 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from equipot.data.closest import ROWS
 from equipot.graph import Graph
-from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import covalent_radii
-from equipot.physics.sum import filled
+from equipot.physics.sum import Sum, filled
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Term, call, cutoff_of
+from equipot.potential import Atomic, Potential, Term, call, cutoff_of
 from equipot.quantities import Quantity
+
+MARGIN = 0.95
+"""Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""
+OUTER = "outer_radii"
+"""Name of the constant with the outer radii."""
+REPULSION = ZBL()
+"""Energy of a pair in the wall. All coefficients are positive, so that the repulsion is strict at any distance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wall:
+    """Choice of the inner radii a and outer radii b of the pairs of elements; b = (1 + ``width``) a.
+
+    a is a share of the sum of the covalent radii. Where the closest distance d of a pair in data is known, b is at most
+    ``MARGIN`` d: what data show is neither hidden from a network nor changed. Nor does b exceed the cutoff.
+    """
+
+    share: float = 0.5
+    """Share of the sum of the covalent radii. The shortest bonds of all, of Cr2 and Mo2, have 0.6."""
+    width: float = 0.15
+    """Width of the transition, as a share of the inner radius."""
+    share_in_training: float = 0.8
+    """Share for the pairs whose closest distance in the data limits it, in a training from random parameters: between data and
+    wall a network may learn anything, and a hole there can be deeper than a wall is high."""
+
+    def __post_init__(self) -> None:
+        for name in ("share", "width", "share_in_training"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} {getattr(self, name)} of a wall must be above 0 and at most 1")
+
+    def outer_radii(self, cutoff: float, closest: Float[np.ndarray, "119 119"] | None = None) -> Float[np.ndarray, "119 119"]:
+        """Compute the outer radii (Å) by atomic numbers.
+
+        Args:
+            cutoff: Å.
+            closest: closest distances in the training data (Å), infinite for a pair that is not there; None for no data.
+        """
+        own = covalent_radii(range(ROWS))
+        closest = np.full((ROWS, ROWS), np.inf) if closest is None else closest
+        share = np.where(np.isfinite(closest), self.share_in_training, self.share)
+        return np.minimum(np.minimum((1 + self.width) * share * (own[:, None] + own), cutoff), MARGIN * closest)
 
 
 class Guarded(Term):
     """A potential that sees no distance below an inner radius, and a wall below that radius.
 
-    With a = ``share`` (R_i + R_j), R the covalent radii, and b = (1 + ``width``) a, ``base`` sees a pair at the distance r at
+    With the radii a and b of a pair, see ``Wall``, ``base`` sees the vector of the pair at the length
 
         r' = r for r >= b,   r' = b - (b - a) (1/2 - t^6 + 3 t^5 - 5/2 t^4), t = (r - a) / (b - a) between,
         r' = (a + b) / 2 for r <= a,
 
-    whose first three derivatives are continuous. The wall is a repulsion of nuclei that ends at b. Below a, the force
-    between the atoms of a pair is that of the wall alone; at b and above, nothing is changed.
+    whose first three derivatives are continuous. The wall is a repulsion of nuclei that ends at b with two continuous
+    derivatives. Below a, the force along a pair, -dE/dr with everything else fixed, is that of the wall alone; at b and above,
+    nothing is changed. What ``base`` provides besides the energy is computed from r' as well.
+
+    The variables are those of ``base``, under the same names, and the constant ``outer_radii`` [119, 119], b (Å) by atomic
+    numbers.
     """
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
-    """Å; that of ``base`` where left out."""
-    base: Term = None  # type: ignore[assignment]  # linen's own fields have defaults
-    share: float = 0.5
-    """Share of the sum of the covalent radii at which the wall stands alone."""
-    width: float = 0.15
-    """Width of the transition, as a share of the inner radius."""
-    wall: ZBL = ZBL()
+    """Å; that of ``base``, which takes it over where it has none."""
+    base: Term
+    wall: Wall = Wall()
     elements: tuple[int, ...] = ()
     """Atomic numbers that ``base`` knows; taken from ``base``, else from the data, where left out."""
+    heads: tuple[str, ...] | None = None
+    """Names of levels of theory, if ``base`` can have several; those of ``base`` where left out."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share {self.share} of the covalent radii must be above 0 and at most 1")
-        if not 0 < self.width <= 1:
-            raise ValueError(f"width {self.width} of the transition must be above 0 and at most 1")
+        if is_guarded(self.base):
+            raise ValueError("base has a wall already; change that one instead")
+        if "space" in self.base.needs:
+            raise ValueError(
+                f"{type(self.base).__name__} cannot be guarded: its energy depends on positions, which a wall cannot hide; "
+                "give its own base the wall (base: {kind: Guarded, base: ...}), or the other terms of a list"
+            )
         elements = self.elements or (tuple(self.base.elements) if self.base.has_elements else ())
         base = filled(self.base, self.cutoff, elements)
-        for name, value in (("elements", elements), ("base", base), ("cutoff", base.cutoff)):
+        if self.heads is not None and tuple(self.heads) != base.head_names:
+            if not any(field.name == "heads" for field in dataclasses.fields(base)):
+                raise ValueError(f"heads {list(self.heads)}: {type(base).__name__} cannot have several heads")
+            base = base.clone(heads=tuple(self.heads))
+        if self.cutoff not in (None, base.cutoff):
+            raise ValueError(f"cutoff {self.cutoff} Å is not that of base, {base.cutoff} Å; leave it out")
+        found = {"elements": elements, "base": base, "cutoff": base.cutoff, "heads": base.head_names}
+        for name, value in found.items():
             object.__setattr__(self, name, value)
         super().__post_init__()
 
@@ -70,32 +127,121 @@ class Guarded(Term):
         return self.base.has_dispersion
 
     @property
-    def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # of an object, where others have it of a class
+    def head_names(self) -> tuple[str, ...]:
+        return self.base.head_names
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
+        """What ``base`` needs; never ``space``."""
+        return self.base.needs
+
+    @property
+    def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
         """What ``base`` provides."""
         return self.base.provides
 
+    def setup(self) -> None:
+        nn.share_scope(self, self.base)
+        self.outer = self.variable("constants", OUTER, lambda: jnp.asarray(self.wall.outer_radii(cutoff_of(self))))
+
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
-        outer = (1 + self.width) * self.share * self._radii(graph, vectors.dtype)
+        outer = self.outer.value.astype(vectors.dtype)[graph.numbers[:, None], graph.numbers[graph.neighbors]]
         r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-        # Exactly one beyond, so that neither energies nor derivatives are rounded there.
         near = graph.slot_mask & (r < outer)
-        shown = jnp.where(near, clamped(r, outer / (1 + self.width), outer) / r, 1)
-        inside = call(self.base, graph, vectors * shown[..., None], None)
-        pairs, _, distances = pairs_within(graph, vectors, cutoff_of(self))
-        ends = jnp.where(pairs.slots < 0, 1, pairs.from_slots(outer))
-        energy = self.wall.repel(pairs, distances, graph.numbers, ends, cutoff_of(self))
-        return inside._replace(energy=inside.energy + jnp.where(pairs.overflow, jnp.nan, energy))
-
-    def _radii(self, graph: Graph, dtype: jnp.dtype) -> Float[Array, "atoms slots"]:
-        """Return the sum of the covalent radii of the atoms of each slot, Å."""
-        own = jnp.asarray(covalent_radii(range(119)), dtype)[graph.numbers]
-        return own[:, None] + own[graph.neighbors]
+        # The factor is exactly one beyond, so that neither energies nor derivatives are rounded there.
+        factor = jnp.where(near, clamped(r, outer / (1 + self.wall.width), outer) / r, 1)
+        answer = call(self.base, graph, vectors * factor[..., None], None)
+        charge = jnp.maximum(graph.numbers, 1).astype(vectors.dtype)
+        energy = REPULSION.of_pairs(jnp.where(near, r, outer), charge[:, None], charge[graph.neighbors], outer)
+        return answer._replace(energy=answer.energy + 0.5 * jnp.sum(jnp.where(near, energy, 0), axis=-1))
 
 
-def clamped(
-    r: Float[Array, "atoms slots"], inner: Float[Array, "atoms slots"], outer: Float[Array, "atoms slots"]
-) -> Float[Array, "atoms slots"]:
+def clamped(r: Float[Array, "*pairs"], inner: Float[Array, "*pairs"], outer: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
     """Clamp distances below ``outer`` to no less than the mean of ``inner`` and ``outer``, see ``Guarded``."""
     t = jnp.clip((r - inner) / (outer - inner), 0, 1)
     between = outer - (outer - inner) * (0.5 - t**4 * (2.5 - 3 * t + t**2))
     return jnp.where(r < outer, between, r)
+
+
+def is_guarded(term: Term) -> bool:
+    """Whether a term, or one that it is made of, has a wall."""
+    return any(True for _ in _walls(term))
+
+
+def unguarded(term: Term) -> Term:
+    """Return the base of a guarded term, and any other term as it is."""
+    return term.base if isinstance(term, Guarded) else term
+
+
+def guard(potential: Potential, wall: Wall) -> Potential:
+    """Add a wall to a potential.
+
+    Raises:
+        ValueError: the potential has a wall, or depends on positions besides the vectors of pairs.
+    """
+    return _with_radii(potential.replace(term=Guarded(potential.term.clone(), wall)), wall.outer_radii(potential.cutoff))
+
+
+def without_wall(potential: Potential) -> Potential:
+    """Return the base of a guarded potential; any other potential as it is."""
+    if not isinstance(potential.term, Guarded):
+        return potential
+    constants = {name: value for name, value in potential.variables["constants"].items() if name != OUTER}
+    variables = {**potential.variables, "constants": constants}
+    return potential.replace(term=potential.term.base, variables={name: part for name, part in variables.items() if part})
+
+
+def with_wall_of(potential: Potential, guarded: Potential) -> Potential:
+    """Add the wall of another potential, with its radii, to a potential of the same elements and cutoff."""
+    assert isinstance(guarded.term, Guarded), "only a guarded potential has a wall"
+    return _with_radii(guard(potential, guarded.term.wall), outer_radii(guarded))
+
+
+def fitted(potential: Potential, closest: Float[np.ndarray, "119 119"]) -> Potential:
+    """Choose the radii of all walls for training data, see ``Wall``; frozen terms of a sum stay.
+
+    Args:
+        closest: closest distances in the data (Å) by atomic numbers, infinite where unknown, see ``data.closest``.
+    """
+    return _changed(potential, lambda term, _: term.wall.outer_radii(cutoff_of(term), closest))
+
+
+def lowered(potential: Potential, closest: Float[np.ndarray, "119 119"]) -> Potential:
+    """Lower the radii of all walls for data with closer pairs, see ``fitted``; other radii stay."""
+    return _changed(potential, lambda _, radii: np.minimum(radii, MARGIN * closest))
+
+
+def outer_radii(potential: Potential) -> Float[np.ndarray, "119 119"]:
+    """Return the outer radii of a guarded potential, Å by atomic numbers; over 1 + ``wall.width``, these are the inner ones."""
+    assert isinstance(potential.term, Guarded), "only a guarded potential has radii"
+    return np.asarray(potential.variables["constants"][OUTER])
+
+
+def _changed(potential: Potential, radii: Callable[[Guarded, np.ndarray], np.ndarray]) -> Potential:
+    """Replace the radii of every wall by a function of the guarded term and its radii."""
+    leaves = flatten_dict(potential.variables)
+    for path, term in _walls(potential.term):
+        place = ("constants", *path, OUTER)
+        leaves[place] = np.asarray(radii(term, np.asarray(leaves[place], np.float64)), leaves[place].dtype)
+    return potential.replace(variables=unflatten_dict(leaves))
+
+
+def _walls(term: Term, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Guarded]]:
+    """Find the guarded terms with the scopes of their variables, as linen names them; not among frozen terms of a sum."""
+    if isinstance(term, Guarded):
+        yield path, term
+        return
+    frozen = term.frozen if isinstance(term, Sum) else ()
+    for field in (field for field in dataclasses.fields(term) if field.name != "parent"):
+        value = getattr(term, field.name)
+        if isinstance(value, Term):
+            yield from _walls(value, (*path, field.name))
+        elif isinstance(value, tuple):
+            for k, member in enumerate(value):
+                if isinstance(member, Term) and k not in frozen:
+                    yield from _walls(member, (*path, f"{field.name}_{k}"))
+
+
+def _with_radii(potential: Potential, radii: Float[np.ndarray, "119 119"]) -> Potential:
+    constants = {**potential.variables.get("constants", {}), OUTER: np.asarray(radii, potential.dtype)}
+    return potential.replace(variables={**potential.variables, "constants": constants})

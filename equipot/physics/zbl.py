@@ -62,7 +62,16 @@ class ZBL(Term):
         charge = jnp.asarray(numbers, r.dtype)
         # An empty row has no charge, and zero to a power has no derivative worth having; it is beyond any envelope.
         own, other = (jnp.maximum(z, 1) for z in (pairs.from_centers(charge), pairs.from_neighbors(charge)))
+        return 0.5 * pairs.sum_to_centers(self.of_pairs(r, own, other, jnp.minimum(radii, cutoff)))
+
+    def of_pairs(
+        self,
+        r: Float[Array, "*pairs"],
+        own: Float[Array, "*#pairs"],
+        other: Float[Array, "*#pairs"],
+        end: Float[Array, "*pairs"],
+    ) -> Float[Array, "*pairs"]:
+        """Compute V(r) (eV) for distances ``r`` (Å), atomic numbers of at least 1, and the ends of the envelope (Å)."""
         scaled = r * (own**self.exponent + other**self.exponent) / self.length
         screening = sum(c * jnp.exp(-d * scaled) for c, d in zip(self.coefficients, self.decays, strict=True))
-        energy = units.hartree * units.bohr * own * other / r * screening
-        return 0.5 * pairs.sum_to_centers(energy * self.envelope(r, jnp.minimum(radii, cutoff)))
+        return units.hartree * units.bohr * own * other / r * screening * self.envelope(r, end)

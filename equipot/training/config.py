@@ -9,6 +9,7 @@ from typing import Literal
 from equipot.data.config import DataConfig
 from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
+from equipot.physics.guard import Guarded, Wall, is_guarded, unguarded
 from equipot.potential import Term
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
@@ -158,12 +159,18 @@ class TrainConfig:
     seed: int = 0
     """Seed of the random parameters, of the split into sets and of the order of the data."""
     dtype: Literal["float32", "float64"] = "float32"
+    guard: Wall | bool | None = None
+    """Wall around the model (``true`` for one of the default size), whose inner radii stay below the distances in the training
+    data; the base of a fine-tuning gets one too, unless it has one already."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
+        object.__setattr__(self, "guard", Wall() if self.guard is True else self.guard or None)
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
+        if self.guard and not is_guarded(self.model):
+            object.__setattr__(self, "model", Guarded(self.model, self.guard))
         for name in ("replay", "forget"):
             if getattr(self.data, name):
                 raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
@@ -176,9 +183,10 @@ def _check_heads(term: Term, heads: Sequence[str]) -> None:
     Raises:
         ValueError: it cannot, or has others.
     """
-    if isinstance(term, Network) and term.heads not in ((), heads):
-        given = list(term.heads)
+    network = unguarded(term)
+    if isinstance(network, Network) and network.heads not in ((), heads):
+        given = list(network.heads)
         raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
-    if heads and not isinstance(term, Network):
-        kind = type(term).__name__
+    if heads and not isinstance(network, Network):
+        kind = type(network).__name__
         raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")

@@ -9,6 +9,7 @@ import numpy as np
 
 import equipot
 from equipot.data.batch import pad
+from equipot.data.closest import closest_distances
 from equipot.data.heads import joined
 from equipot.data.loader import Frames
 from equipot.data.read import Dataset, load_data
@@ -16,6 +17,7 @@ from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.network import Network
+from equipot.physics.guard import fitted, is_guarded, unguarded
 from equipot.potential import Potential, Term, cutoff_of
 from equipot.training.beginning import Beginning, Trained, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.config import FineTune, TrainConfig
@@ -72,7 +74,7 @@ def load_levels(config: TrainConfig) -> Dataset:
 def with_heads(config: TrainConfig) -> TrainConfig:
     """Return the config with the heads of the data as the heads of the model."""
     term, heads = term_of(config), tuple(config.data.heads)
-    return dataclasses.replace(config, model=term.clone(heads=heads)) if isinstance(term, Network) else config
+    return dataclasses.replace(config, model=term.clone(heads=heads)) if isinstance(unguarded(term), Network) else config
 
 
 def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:
@@ -137,6 +139,8 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
         avg_num_neighbors=stats.avg_num_neighbors,
         electron_shift=stats.electron_shift,
     )
+    if is_guarded(term):
+        potential = fitted(potential, closest_distances(frames.structures, cutoff_of(term), frames.found))
     return potential.astype(config.dtype)
 
 

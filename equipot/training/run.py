@@ -18,6 +18,7 @@ from equipot.data.heads import frames_by_head, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.models.network import Network
+from equipot.physics.guard import unguarded
 from equipot.potential import Potential, Term
 from equipot.quantities import LABELLED, Quantity
 from equipot.training import checkpoint
@@ -221,8 +222,9 @@ def count_numbers(tree: Any) -> int:
 
 def trained_text(potential: Potential, trained: Trained) -> str:
     """Return a message with the number of trained parameters."""
+    term = unguarded(potential.term)
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
-    compressed = isinstance(potential.term, Network) and potential.term.radial.table is not None
+    compressed = isinstance(term, Network) and term.radial.table is not None
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
     count = f"{count_numbers(trained.params)} of {count_numbers(potential.params)} parameters"
     return f"trained: {count}{through}{splines if compressed else ''}"

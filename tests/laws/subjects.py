@@ -19,6 +19,7 @@ from equipot.physics.coulomb import Gaussians, Points
 from equipot.physics.damping import Zero
 from equipot.physics.dispersion import ATM, D3
 from equipot.physics.electrostatics import Electrostatics
+from equipot.physics.guard import Guarded, Wall
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.sum import Sum
@@ -27,6 +28,8 @@ from equipot.testing.subject import Subject
 
 CUTOFF = 4.0
 
+HIGH = Wall(1.0, 0.5)
+"""So high that bonds of the systems lie within its transition, and some below its inner radii."""
 TERMS = {
     "mace": MACE(cutoff=CUTOFF, channels=4, radial=Radial(mlp=(8,))),
     "mace-plain-l2": MACE(
@@ -92,6 +95,12 @@ TERMS = {
         ),
         factors=(0.7, 1.0, 1.3),
     ),
+    "guarded-mace": Guarded(
+        MACE(cutoff=CUTOFF, channels=3, l_max=1, hidden_l=1, correlation=2, radial=Radial(mlp=(6,))), HIGH
+    ),
+    "guarded-polar": Guarded(Polar(cutoff=CUTOFF, sigma=1.2), HIGH),
+    "guarded-heads": Guarded(SchNet(cutoff=CUTOFF, heads=("low", "high")), HIGH),
+    "guarded-beside-collective": Sum((Guarded(SchNet(cutoff=CUTOFF), HIGH), Collective(cutoff=2.0))),
 }  # fmt: skip
 
 ELECTRONS = {"mace-electrons": (2.0, 1.0), "nequip-electrons": (-1.0, 2.0)}
@@ -109,8 +118,8 @@ TERMS |= {
 }
 
 CHIRAL = ("nequip-rotations",)
-COLLECTIVE = ("collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated")
-VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2}
+COLLECTIVE = ("collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated", "guarded-beside-collective")
+VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2, "guarded-polar": 2}
 
 SUBJECTS = {
     name: Subject(

@@ -21,6 +21,7 @@ from equipot.neighbors import neighbor_list
 from equipot.nn.interaction import Plain, Residual
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import PolynomialEnvelope, Radial
+from equipot.physics.guard import Guarded, Wall, guard
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Atomic, Potential, Term
 from equipot.structure import Structure
@@ -217,6 +218,29 @@ DEFECTS = {
 def test_each_defect_is_found_by_its_check(term, crystal):
     """And nothing else is said than what follows from it."""
     assert verdicts(examine(term(CUTOFF), crystal)) == DEFECTS.get(term, {})
+
+
+@pytest.mark.parametrize("term", [Attraction, Buckingham, NaNAtContact], ids=lambda term: term.__name__)
+def test_a_wall_mends_what_attracts_at_short_range(term, crystal):
+    report = doctor.examine(guard(potential_of(term(CUTOFF)), Wall()), crystal, steps=60, progress=None)
+    assert verdicts(report) == {}
+    found = report.finding("wall")
+    assert [measure.value for measure in found.measures][0] == 0 and "3 pairs of elements" in found.note
+    assert "`equipot guard MODEL`" in examine(term(CUTOFF), crystal).finding("dimer wall").note or term is NaNAtContact
+
+
+class Leaky(Guarded):
+    """A wall that an attraction passes."""
+
+    def __call__(self, graph, vectors):
+        answer, r = super().__call__(graph, vectors), jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+        return answer._replace(energy=answer.energy - jnp.sum(jnp.where(graph.slot_mask & (r < 1), 1e5 / r, 0), axis=-1))
+
+
+def test_a_wall_that_does_not_hold_is_found(crystal):
+    whole = guard(potential_of(Bonds(CUTOFF)), Wall())
+    found = doctor.examine(whole.replace(term=Leaky(Bonds(CUTOFF))), crystal, steps=60, progress=None).finding("wall")
+    assert found.verdict == "broken" and "atoms attract each other inside the wall" in found.note
 
 
 def test_a_reflection_is_told_by_its_size(crystal):

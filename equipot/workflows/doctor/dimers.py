@@ -10,6 +10,7 @@ from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float
 from scipy.signal import find_peaks
 
+from equipot.physics.guard import is_guarded
 from equipot.structure import Structure
 from equipot.workflows.doctor.bench import Bench
 from equipot.workflows.doctor.evidence import Curve
@@ -47,7 +48,7 @@ def dimers(bench: Bench, elements: Sequence[int]) -> tuple[tuple[Finding, ...], 
     energy = np.array([s.energy for s in seen]).reshape(len(pairs), POINTS)
     force = np.array([s.forces[1, 0] for s in seen]).reshape(len(pairs), POINTS)
     curves = tuple(describe(*pair, r, e, f) for pair, r, e, f in zip(pairs, distances, energy, force, strict=True))
-    return findings(curves), curves
+    return findings(curves, is_guarded(bench.potential.term)), curves
 
 
 def _distances(a: int, b: int, cutoff: float) -> Float[np.ndarray, " points"]:
@@ -105,33 +106,34 @@ def _name(a: int, b: int) -> str:
     return f"{chemical_symbols[a]}-{chemical_symbols[b]}"
 
 
-def findings(curves: Sequence[Curve]) -> tuple[Finding, ...]:
-    """Check walls, tails and bond lengths of all pairs."""
+def findings(curves: Sequence[Curve], guarded: bool = False) -> tuple[Finding, ...]:
+    """Check walls, tails and bond lengths of all pairs, of a potential with ``Guarded`` or without."""
     undefined = [curve for curve in curves if not np.isfinite(curve.barrier)]
     if undefined:
         measure = Measure("pairs that are not finite", len(undefined), f"of {len(curves)}", 0, 0)
         note = f"energy or force of {undefined[0].pair} is not a number at some distance: mask divisions by zero"
         return (Finding("dimer wall", (measure,), note),)
-    return _wall(curves), _tail(curves), *_bonds(curves)
+    return _wall(curves, guarded), _tail(curves), *_bonds(curves)
 
 
-def _wall(curves: Sequence[Curve]) -> Finding:
+def _wall(curves: Sequence[Curve], guarded: bool) -> Finding:
     lowest = lowest_of(curves)
     measures = [Measure(f"{lowest.pair} barrier", lowest.barrier, "eV", *BARRIERS)]
     holes = [curve for curve in curves if curve.hole]
     if holes:
         widest = max(holes, key=lambda curve: curve.hole)
         measures.append(Measure(f"{widest.pair} hole below", widest.hole, "Å", 0.0))
-    note = ""
+    note, remedy = "", "a larger share of the wall reaches farther" if guarded else "`equipot guard MODEL` adds a wall"
     if lowest.barrier < BARRIERS[1]:
-        note = f"two atoms ({lowest.pair}) can fuse across {lowest.barrier:.2g} eV: add short-range repulsion, such as ZBL"
+        note = f"two atoms ({lowest.pair}) can fuse across {lowest.barrier:.2g} eV: {remedy}"
     elif holes:
         note = (
             f"{len(holes)} of {len(curves)} pairs attract at short range, behind {lowest_of(holes).barrier:.2g} eV or more: "
-            "harmless in ordinary dynamics, not in random structure search or collisions"
+            f"harmless in ordinary dynamics, not in random structure search or collisions; {remedy}"
         )
     elif lowest.barrier < BARRIERS[0]:
-        note = f"the wall of {lowest.pair} is soft, {lowest.barrier:.2g} eV at {lowest.distance[0]:.2f} Å: mind hot dynamics"
+        height = f"{lowest.barrier:.2g} eV at {lowest.distance[0]:.2f} Å"
+        note = f"the wall of {lowest.pair} is soft, {height}: mind hot dynamics; {remedy}"
     return Finding("dimer wall", tuple(measures), note)
 
 

@@ -24,6 +24,7 @@ from equipot.workflows.doctor.lists import neighbour_lists
 from equipot.workflows.doctor.single import single_precision
 from equipot.workflows.doctor.smoothness import through_the_cutoff
 from equipot.workflows.doctor.specimens import rattled, specimens
+from equipot.workflows.doctor.walls import wall
 
 FEW_ELEMENTS = 6
 """Largest number of elements of a potential of which all pairs are examined; else pairs of the structure's elements."""
@@ -135,6 +136,9 @@ def _checks(
     yield from _laws(subject, small, pairs, seed)
     finding, passages = through_the_cutoff(small, pairs)
     yield finding, {"passages": passages}
+    guarded = wall(potential, seed)
+    if guarded is not None:
+        yield guarded, {}
     found, curves = dimers(small, pairs)
     yield from ((finding, {"dimers": curves}) for finding in found)
     yield jumps(small, curves, pairs, bench, structures), {}
