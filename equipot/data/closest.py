@@ -31,11 +31,10 @@ def closest_distances(
         if not s.geometry_weight:
             continue
         if slots is None:
-            edges = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
+            centers, neighbors, shifts = neighbor_list(s.positions, s.cell, s.pbc, cutoff)
         else:
             centers, places = np.nonzero(slots.mask)
-            edges = centers, slots.neighbors[centers, places], slots.shifts[centers, places]
-        centers, neighbors, shifts = edges
+            neighbors, shifts = slots.neighbors[centers, places], slots.shifts[centers, places]
         vectors = s.positions[neighbors] + shifts @ s.cell - s.positions[centers]
         numbers = s.numbers.astype(np.int64)
         np.minimum.at(table, numbers[centers] * ROWS + numbers[neighbors], np.linalg.norm(vectors, axis=1))

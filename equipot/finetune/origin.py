@@ -10,7 +10,7 @@ from typing import NamedTuple
 from equipot import artifact, published
 from equipot import config as configs
 from equipot.finetune.electrons import with_electrons
-from equipot.physics.guard import guard, is_guarded
+from equipot.physics.guard import Wall, guard, is_guarded
 from equipot.potential import Potential
 from equipot.training.config import TrainConfig
 
@@ -43,7 +43,7 @@ def load_origin(config: TrainConfig) -> Origin:
     sha256, electrons = sha256_of(base), config.model.electrons
     if electrons is not None:
         base = with_electrons(base, electrons, config.seed)
-    if config.guard and not is_guarded(base.term):
+    if isinstance(config.guard, Wall) and not is_guarded(base.term):
         base = guard(base, config.guard)
     return Origin(base, sha256, heads_of(config, base))
 

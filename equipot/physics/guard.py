@@ -79,7 +79,7 @@ class Guarded(Term):
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å; that of ``base``, which takes it over where it has none."""
-    base: Term
+    base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
     wall: Wall = Wall()
     elements: tuple[int, ...] = ()
     """Atomic numbers that ``base`` knows; taken from ``base``, else from the data, where left out."""
@@ -179,7 +179,8 @@ def guard(potential: Potential, wall: Wall) -> Potential:
     Raises:
         ValueError: the potential has a wall, or depends on positions besides the vectors of pairs.
     """
-    return _with_radii(potential.replace(term=Guarded(potential.term.clone(), wall)), wall.outer_radii(potential.cutoff))
+    term = Guarded(base=potential.term.clone(), wall=wall)
+    return _with_radii(potential.replace(term=term), wall.outer_radii(potential.cutoff))
 
 
 def without_wall(potential: Potential) -> Potential:

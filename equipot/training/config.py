@@ -166,11 +166,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
-        object.__setattr__(self, "guard", Wall() if self.guard is True else self.guard or None)
+        wall = Wall() if self.guard is True else self.guard or None
+        object.__setattr__(self, "guard", wall)
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
-        if self.guard and not is_guarded(self.model):
-            object.__setattr__(self, "model", Guarded(self.model, self.guard))
+        if wall and not is_guarded(self.model):
+            object.__setattr__(self, "model", Guarded(base=self.model, wall=wall))
         for name in ("replay", "forget"):
             if getattr(self.data, name):
                 raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
