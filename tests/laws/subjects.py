@@ -119,11 +119,12 @@ TERMS |= {
 
 CHIRAL = ("nequip-rotations",)
 COLLECTIVE = ("collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated", "guarded-beside-collective")
+NOT_EXTENSIVE = ("collective", "sum", "guarded-beside-collective")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2, "guarded-polar": 2}
 
 SUBJECTS = {
     name: Subject(
-        term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in ("collective", "sum"),
+        term, name, chiral=name in CHIRAL, collective=name in COLLECTIVE, extensive=name not in NOT_EXTENSIVE,
         vanishes=VANISH.get(name, 3), charge=ELECTRONS.get(name, (0.0, 0.0))[0], spin=ELECTRONS.get(name, (0.0, 0.0))[1],
     )
     for name, term in TERMS.items()
