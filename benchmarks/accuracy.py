@@ -74,6 +74,17 @@ def molecule(name: str, frames: int, energy: dict[str, float], forces: dict[str,
     return Task(f"rmd17-{frames}", *files, mae(energy, forces, per_atom=False), f"{MACE}, table 1", settings)
 
 
+def dipeptides(config: str, *settings: str) -> Task:
+    """Polar dipeptides; the test set is of one formula that training does not see."""
+    quantities = (
+        Quantity("energy RMSE", "energy_rmse_per_atom", 1e3, "meV/atom", {"CACE": 2.354, "CACE-LR": 1.878}),
+        Quantity("force RMSE", "forces_rmse", 1e3, "meV/Å", {"CACE": 72.4, "CACE-LR": 61.1}),
+    )
+    files = ("dipeptides_spice/train.extxyz", "dipeptides_spice/test.extxyz")
+    valid = "data.valid={data}/dipeptides_spice/val.extxyz"
+    return Task(config, *files, quantities, "Kim et al., arXiv:2412.15455, notebook of the fits", (valid, *settings))
+
+
 TASKS: dict[str, Task] = {
     "mlearn-Cu": solid("Cu", {"GAP": 0.46, "MTP": 0.41}, {"GAP": 0.01, "MTP": 0.01}),
     "mlearn-Si": solid("Si", {"GAP": 2.91, "MTP": 2.21}, {"GAP": 0.07, "MTP": 0.06}),
@@ -101,6 +112,10 @@ TASKS: dict[str, Task] = {
         f"{MACE}, table 3",
         ("data.atomic_energies={data}/acac/isolated_atoms.extxyz",),
     ),
+    "dipeptides-local": dipeptides("dipeptides-local"),
+    "dipeptides-predicted": dipeptides("dipeptides"),
+    "dipeptides-flows": dipeptides("dipeptides", "model.charges={kind: Flows}"),
+    "dipeptides-equilibrated": dipeptides("dipeptides", "model.charges={kind: Equilibrated}"),
 }
 
 
