@@ -111,9 +111,8 @@ class PerSpecies(ChargeSource):
     def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
         if self.values and len(self.values) != around.elements:
             raise ValueError(f"charges.values has {len(self.values)} numbers for {around.elements} elements; give one for each")
-        if self.values:
-            table = scope.variable("constants", "charges", lambda: jnp.asarray(self.values)).value
-        else:
+        table = jnp.asarray(self.values, around.vectors.dtype)
+        if not self.values:
             # At zero, the energy would not change with the charges.
             table = scope.param("charges", nn.initializers.normal(0.3), (around.elements,))
         charges = jnp.asarray(table, around.vectors.dtype)[around.species]
