@@ -46,7 +46,7 @@ COMMANDS = [line.split("#")[0].strip() for line in re.findall(r"^    (?:.*&& )?(
 
 
 def test_there_are_commands():
-    shown = {"quickstart", "data", "train", "evaluate", "md", "models", "convert", "doctor", "compress"}
+    shown = {"quickstart", "data", "train", "evaluate", "md", "models", "convert", "doctor", "compress", "guard"}
     assert {line.split()[1] for line in COMMANDS} == shown
 
 
