@@ -113,8 +113,8 @@ def call_in_room(function: Any, term: Term, first: Any, graph: Graph, geometry: 
 def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Replace scale, shift and mean number of neighbours among the constants of a term.
 
-    Constants that ``measure`` computes afterwards are dropped. Among the terms of a ``Sum``, only the first network gets each
-    of the shifts, and frozen terms keep their constants.
+    Constants that ``measure`` computes afterwards are dropped. Those of the ``base`` of a term are replaced, too.
+    Among the terms of a ``Sum``, only the first network gets each of the shifts, and frozen terms keep their constants.
 
     Args:
         constants: Constants by name, nested by scope.
@@ -125,7 +125,7 @@ def with_statistics(constants: Mapping[str, Any], given: Mapping[str, Any]) -> d
     for scope in constants:
         if scope.startswith("frozen_"):
             out[scope] = constants[scope]
-        elif scope == HEADS or scope.startswith("terms_"):
+        elif scope in (HEADS, "base") or scope.startswith("terms_"):
             out[scope] = with_statistics(constants[scope], given)
             present = {path[-1] for path in flatten_dict(out[scope])}
             given = {**given, **dict.fromkeys(present & {"shift", "electron_shift"}, 0.0)}

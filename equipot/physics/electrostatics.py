@@ -69,6 +69,21 @@ class Electrostatics(Term):
         return (CHARGES, DIPOLE) if self.charges.supervised else ()
 
     @property
+    def has_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
+        """Whether ``base`` has a correction for dispersion."""
+        return self.base is not None and self.base.has_dispersion
+
+    @property
+    def averaging_cutoff(self) -> float | None:
+        """That of ``base``."""
+        return self.base.averaging_cutoff if self.base else None
+
+    @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Those of ``base``."""
+        return self.base.inner_cutoffs if self.base else ()
+
+    @property
     def longest_wave(self) -> float:
         own = longest_wave(self.kernel.smearing, self.kernel.tolerance)
         return max(own, (self.base.longest_wave if self.base else None) or 0.0)

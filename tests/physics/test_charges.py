@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
+from flax.traverse_util import flatten_dict
 
 import equipot
 from equipot import units
@@ -100,3 +101,20 @@ def test_the_dipole_of_flows_is_that_of_the_charges_and_is_there_in_a_crystal(do
     assert np.isfinite(box.get_charges()).all()
     with pytest.raises(PropertyNotImplementedError, match="dipole"):
         box.get_dipole_moment()
+
+
+def test_a_network_with_charges_gets_the_statistics_of_the_data():
+    """Else its energies would begin with a scale of 1 eV and one neighbour on average."""
+    structures = [Structure.from_ase(WATER)]
+    term = Electrostatics(base=NETWORK, charges=Flows())
+    graph = pad(structures, 4.0, extent=extent_of(structures, term.longest_wave))
+    metadata = Metadata(atomic_energies=((1, 0.0), (8, 0.0)))
+    statistics = {"scale": [0.3, 0.4], "shift": [0.1, -0.2], "avg_num_neighbors": 7.0}
+    alone = fresh(NETWORK, graph, jax.random.key(0), metadata, **statistics)
+    both = fresh(term, graph, jax.random.key(0), metadata, **statistics)
+    of = lambda tree: {path: x for path, x in flatten_dict(tree).items() if path[-1] in statistics}
+    given, own = of(both.variables["constants"]["base"]), of(alone.variables["constants"])
+    assert given.keys() == own.keys() and {path[-1] for path in own} == statistics.keys()
+    for path, value in own.items():
+        np.testing.assert_array_equal(given[path], value)
+        assert np.unique(value).size == np.size(statistics[path[-1]])
