@@ -18,6 +18,7 @@ from equipot.physics.sum import Sum, filled
 from equipot.physics.zbl import ZBL
 from equipot.potential import Atomic, Potential, Term, call, cutoff_of
 from equipot.quantities import Quantity
+from equipot.structure import Structure
 
 MARGIN = 0.95
 """Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""
@@ -115,6 +116,13 @@ class Guarded(Term):
     def averaging_cutoff(self) -> float | None:
         """That of ``base``."""
         return self.base.averaging_cutoff
+
+    @property
+    def learns_from(self) -> tuple[Quantity, ...]:
+        return self.base.learns_from
+
+    def check(self, structure: Structure) -> None:
+        self.base.check(structure)
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:
