@@ -29,8 +29,9 @@ from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.neighbors import allocate, plan, to_graph
 from equipot.nn.interaction import Plain
-from equipot.potential import Potential, Term, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
+from equipot.term import Term
 from equipot.training.config import TrainingConfig
 from equipot.training.descent import Descent
 from equipot.training.step import first_state, make_train_step, mesh_of, place, replicate

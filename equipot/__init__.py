@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from equipot.evaluation import evaluate, evaluate_each, evaluate_ensemble, hessian_of
     from equipot.metadata import Metadata
     from equipot.observables import Observables
-    from equipot.potential import Potential, Term
+    from equipot.potential import Potential
     from equipot.published import import_checkpoint, load
     from equipot.structure import Structure
+    from equipot.term import Term
 
 __version__ = "0.1.0"
 

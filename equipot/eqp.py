@@ -16,7 +16,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from equipot import config, earlier
 from equipot.artifact import Content, DamagedError, Kind
 from equipot.metadata import Head, Metadata
-from equipot.potential import Potential, Term
+from equipot.potential import Potential
+from equipot.term import Term
 
 POTENTIAL = Kind("potential", ".eqp file", 2, "copy or write it again")
 FOREIGN = (".pth", ".pt", ".model", ".nqx", ".ckpt", ".zip")

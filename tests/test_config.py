@@ -213,10 +213,10 @@ def test_python_values_have_no_place():
 
 
 linen = pytest.importorskip("flax.linen")
-potential = pytest.importorskip("equipot.potential")
+term = pytest.importorskip("equipot.term")
 
 
-class Springs(potential.Term):
+class Springs(term.Term):
     """A term from outside the package."""
 
     strength: float = 1.0
@@ -225,8 +225,8 @@ class Springs(potential.Term):
 
 @dataclass(frozen=True)
 class Open:
-    model: potential.Term
-    extra: tuple[potential.Term, ...] = ()
+    model: term.Term
+    extra: tuple[term.Term, ...] = ()
 
 
 HERE = f"{__name__}:Springs"
@@ -243,14 +243,14 @@ def test_terms_from_anywhere(tmp_path):
 def test_a_term_alone_round_trips():
     plain = config.dump(Springs(5.0, 2.0))
     assert plain["kind"] == HERE
-    assert config.build(potential.Term, plain) == Springs(5.0, 2.0)
+    assert config.build(term.Term, plain) == Springs(5.0, 2.0)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model: {kind: MACEE}", "x.yaml:1: model.kind: no such kind 'MACEE'; did you mean `MACE`?"),
-        ("model: {cutoff: 5}", f"x.yaml:1: model: needs `kind`: one of {', '.join(potential.Term.builtin_kinds)}"),
+        ("model: {cutoff: 5}", f"x.yaml:1: model: needs `kind`: one of {', '.join(term.Term.builtin_kinds)}"),
         ("model: {kind: ':C'}", "x.yaml:1: model.kind: cannot import :C: Empty module name"),
         ("model: {kind: 'a.b:C'}", "x.yaml:1: model.kind: cannot import a.b:C: No module named 'a'"),
         ("model: {kind: 'pathlib:Path'}", "x.yaml:1: model.kind: pathlib:Path is not a dataclass or a linen module"),
@@ -273,7 +273,7 @@ class Continued:
 
 @dataclass(frozen=True)
 class Either:
-    model: potential.Term | Continued
+    model: term.Term | Continued
 
 
 def test_a_keyword_of_python_is_a_key_and_a_required_key_chooses_the_class(tmp_path):
@@ -287,14 +287,14 @@ def test_a_keyword_of_python_is_a_key_and_a_required_key_chooses_the_class(tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: {form: a.eqp}", f"x.yaml:1: model: needs `kind`: one of {', '.join(potential.Term.builtin_kinds)}; or `from`"),
+        ("model: {form: a.eqp}", f"x.yaml:1: model: needs `kind`: one of {', '.join(term.Term.builtin_kinds)}; or `from`"),
         ("model: {from: a.eqp, prt: b}", "x.yaml:1: model.prt: Continued has no such field; did you mean `part`?"),
         ("model:\n  from: 3", "x.yaml:2: model.from: expected text, got 3"),
         ("model: {kind: Continued}", "x.yaml:1: model.from: Continued needs this field (text)"),
         ("model: {kind: Continue}", "x.yaml:1: model.kind: no such kind 'Continue'; did you mean `Continued`?"),
         (
             "model: {from_: a.eqp}",
-            f"x.yaml:1: model: needs `kind`: one of {', '.join(potential.Term.builtin_kinds)}; or `from`",
+            f"x.yaml:1: model: needs `kind`: one of {', '.join(term.Term.builtin_kinds)}; or `from`",
         ),
     ],
 )

@@ -38,7 +38,7 @@ LAYERS = [
     {"structure", "extent", "graph", "observables", "metadata"},
     {"neighbors"},
     {"data", "nn"},
-    {"potential", "eqp", "evaluation"},
+    {"term", "potential", "eqp", "evaluation"},
     {"models", "physics"},
     {"convert", "published", "testing"},
     {"training"},

@@ -20,9 +20,9 @@ from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.keys import Keys
 from equipot.data.read import read, read_one
 from equipot.finetune import fine_tune
-from equipot.potential import Atomic, Term
 from equipot.quantities import DIPOLE, ENERGY, FORCES, STRESS, TABLE, Quantity, among, further, ordered
 from equipot.structure import Structure
+from equipot.term import Atomic, Term
 from equipot.training import TrainConfig, train
 
 SPREAD = Quantity("spread", "atom", unit="Å^2", dimension=(0, 2, 0), scale=0.1, symbol="W", display=("Å^2", 1.0))

@@ -13,7 +13,8 @@ from flax import linen as nn
 from equipot import eqp
 from equipot.cli.parser import parser
 from equipot.metadata import Metadata
-from equipot.potential import Atomic, Potential, Term
+from equipot.potential import Potential
+from equipot.term import Atomic, Term
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

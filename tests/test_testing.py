@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic
 from equipot.quantities import DIPOLE, Quantity
+from equipot.term import Atomic
 from equipot.testing import laws
 from equipot.testing.subject import Subject
 

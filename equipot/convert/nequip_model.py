@@ -23,7 +23,8 @@ from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors, SenderNeighbors
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
 from equipot.physics.zbl import ZBL
-from equipot.potential import Potential, cutoff_of
+from equipot.potential import Potential
+from equipot.term import cutoff_of
 
 FOLLOWS = re.compile(r"output_mask$|\._w3j_\d_\d_\d$|\._tensor_constant\d+$")
 """Names of buffers of e3nn that follow from the irreps."""

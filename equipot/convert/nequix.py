@@ -25,7 +25,8 @@ from equipot.nn.features import regroup
 from equipot.nn.gate import gated_irreps
 from equipot.nn.normalize import MeanNeighbors, RMSNorm
 from equipot.nn.radial import SILU_SCALE, Bessel, PolynomialEnvelope, Radial
-from equipot.potential import Potential, cutoff_of
+from equipot.potential import Potential
+from equipot.term import cutoff_of
 
 COUNTS = {"n_layers": (1, 100), "lmax": (0, 11), "radial_basis_size": (1, 10**4), "radial_mlp_size": (1, 10**5),
           "radial_mlp_layers": (0, 100), "radial_polynomial_p": (2, 100)}  # fmt: skip

@@ -22,7 +22,8 @@ from equipot.nn.edge_features import SolidHarmonics, SphericalHarmonics
 from equipot.nn.features import regroup
 from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import SILU_SCALE, XPLOR, Bessel, PolynomialEnvelope, Radial
-from equipot.potential import Potential, cutoff_of
+from equipot.potential import Potential
+from equipot.term import cutoff_of
 
 OLD_NAMES = {
     "EdgeEmbedding": "edge_embedding",

@@ -15,8 +15,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot.models import shapes
-from equipot.potential import Potential, Term
+from equipot.potential import Potential
 from equipot.structure import symbols
+from equipot.term import Term
 
 
 def species_axes(term: Term) -> dict[str, int | None]:

@@ -17,8 +17,9 @@ from equipot.data.batch import pad
 from equipot.extent import extent_of
 from equipot.graph import HEADS, Graph
 from equipot.metadata import Metadata
-from equipot.potential import Geometry, Potential, Term, cutoff_of, geometry_of, initial, measure
+from equipot.potential import Geometry, Potential, geometry_of, initial, measure
 from equipot.structure import Structure
+from equipot.term import Term, cutoff_of
 
 MOST_PAIR_BYTES = 2**17
 """More memory than a call of any network needs for one pair."""

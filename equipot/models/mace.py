@@ -17,7 +17,7 @@ from equipot.nn.features import Linear, PerSpecies, Shared, add, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP
 from equipot.nn.readout import BiasedMLP, scaled
-from equipot.potential import Atomic, cutoff_of
+from equipot.term import Atomic, cutoff_of
 
 
 class MACE(Network):

@@ -20,7 +20,7 @@ from equipot.nn.radial import MLP, Radial
 from equipot.nn.radial_network import RadialMLP, splines_of
 from equipot.nn.readout import scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
-from equipot.potential import Atomic, cutoff_of
+from equipot.term import Atomic, cutoff_of
 
 
 @dataclasses.dataclass(frozen=True)

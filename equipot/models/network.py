@@ -16,7 +16,7 @@ from equipot.nn.features import Features, add, check_elements, scalars, species_
 from equipot.nn.radial import Radial, covalent_radii
 from equipot.nn.readout import Embedding, check_heads
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Term, cutoff_of
+from equipot.term import Atomic, Term, cutoff_of
 
 
 class Network(Term):

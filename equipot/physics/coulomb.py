@@ -16,7 +16,7 @@ from equipot.graph import Graph
 from equipot.physics.ewald import COULOMB, WaveSum, covers, longest_wave, wave_potentials, with_vacuum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.rows import Rows, rows_of
-from equipot.potential import Space
+from equipot.term import Space
 
 MOST_PAIRS = 2**22
 """Pairs of a system beyond which a direct sum goes through its atoms in blocks."""

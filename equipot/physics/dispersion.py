@@ -19,8 +19,9 @@ from equipot.neighbors.shells import narrowed
 from equipot.nn.features import check_elements, species_index
 from equipot.physics.damping import BeckeJohnson, Zero
 from equipot.physics.dispersion_reference import Reference, reference
-from equipot.potential import Atomic, Potential, Term, cutoff_of, initial
+from equipot.potential import Potential, initial
 from equipot.structure import Structure
+from equipot.term import Atomic, Term, cutoff_of
 
 STEEPNESS = 16.0
 """k1 of the counting function."""

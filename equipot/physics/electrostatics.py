@@ -15,9 +15,9 @@ from equipot.physics.coulomb import Coulomb, Gaussians, Points
 from equipot.physics.ewald import WaveSum, longest_wave
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.sum import filled
-from equipot.potential import NEEDS, Atomic, Space, Term, call, cutoff_of
 from equipot.quantities import CHARGES, DIPOLE, Quantity
 from equipot.structure import Structure
+from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
 
 class Electrostatics(Term):

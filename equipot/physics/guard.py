@@ -16,9 +16,10 @@ from equipot.graph import Graph
 from equipot.nn.radial import covalent_radii
 from equipot.physics.sum import Sum, filled
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Potential, Term, call, cutoff_of
+from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
+from equipot.term import Atomic, Term, call, cutoff_of
 
 MARGIN = 0.95
 """Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""

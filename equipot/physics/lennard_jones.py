@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.potential import Atomic, Term, cutoff_of
+from equipot.term import Atomic, Term, cutoff_of
 
 
 class LennardJones(Term):

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.metadata import Metadata, dispersion_of
 from equipot.neighbors.shells import narrowed
-from equipot.potential import NEEDS, Atomic, Potential, Space, Term, call, cutoff_of
+from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
+from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
 
 class Sum(Term):

@@ -11,7 +11,7 @@ from equipot.graph import Graph
 from equipot.neighbors.packed import Pairs
 from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope, covalent_radii
-from equipot.potential import Atomic, Term, cutoff_of
+from equipot.term import Atomic, Term, cutoff_of
 
 
 class ZBL(Term):

@@ -17,9 +17,10 @@ from jaxtyping import Float
 
 from equipot.data.batch import Shape, pad
 from equipot.graph import Graph
-from equipot.potential import Term, evaluate, hessian, hessian_vector_product
+from equipot.potential import evaluate, hessian, hessian_vector_product
 from equipot.quantities import DIPOLE, Quantity
 from equipot.structure import Structure
+from equipot.term import Term
 from equipot.testing.smoothness import smooth_at_the_cutoff, smooth_inside_the_cutoff
 from equipot.testing.subject import WANT, Subject, common_shape, relative, small
 from equipot.testing.systems import CLUSTERS, CRYSTALS, DIMER, MOLECULE, OPEN, SLAB, SYSTEMS, TRICLINIC, structure

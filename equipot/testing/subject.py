@@ -16,8 +16,9 @@ from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.neighbors import neighbor_list
-from equipot.potential import Potential, Term, cutoff_of, evaluate, interaction_energy
+from equipot.potential import Potential, evaluate, interaction_energy
 from equipot.structure import Structure
+from equipot.term import Term, cutoff_of
 from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
 
 WANT = ("energy", "forces", "stress", "energies", "virials")

@@ -11,8 +11,9 @@ import jax
 from equipot.data.loader import Frames, Replayed, prepare, sha256_of
 from equipot.data.read import Dataset, Sets
 from equipot.extent import extent_of
-from equipot.potential import Potential, Term, cutoff_of
+from equipot.potential import Potential
 from equipot.structure import Structure
+from equipot.term import Term, cutoff_of
 from equipot.training.config import TrainConfig, TrainingConfig
 
 

@@ -10,7 +10,7 @@ from equipot.data.config import DataConfig
 from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
 from equipot.physics.guard import Guarded, Wall, is_guarded, unguarded
-from equipot.potential import Term
+from equipot.term import Term
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
 from equipot.training.optimizer import Muon, Optimizer

@@ -18,7 +18,8 @@ from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.network import Network
 from equipot.physics.guard import fitted, is_guarded, unguarded
-from equipot.potential import Potential, Term, cutoff_of
+from equipot.potential import Potential
+from equipot.term import Term, cutoff_of
 from equipot.training.beginning import Beginning, Trained, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.config import FineTune, TrainConfig
 

@@ -19,8 +19,9 @@ from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.physics.guard import unguarded
-from equipot.potential import Potential, Term
+from equipot.potential import Potential
 from equipot.quantities import LABELLED, Quantity
+from equipot.term import Term
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig

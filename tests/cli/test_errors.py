@@ -17,7 +17,8 @@ from flax import linen as nn
 
 from equipot import cli, eqp
 from equipot.metadata import Metadata
-from equipot.potential import Atomic, Potential, Term
+from equipot.potential import Potential
+from equipot.term import Atomic, Term
 
 
 class Bumps(Term):

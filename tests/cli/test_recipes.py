@@ -21,7 +21,8 @@ from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
-from equipot.potential import Atomic, Potential, Term
+from equipot.potential import Potential
+from equipot.term import Atomic, Term
 from equipot.training import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"

@@ -16,8 +16,9 @@ from equipot.data.batch import pad
 from equipot.interfaces.ase import EquipotCalculator, calculate_together
 from equipot.metadata import Metadata
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic, Potential, Term, initial
+from equipot.potential import Potential, initial
 from equipot.structure import Structure
+from equipot.term import Atomic, Term
 from equipot.testing.systems import MOLECULE
 
 CUTOFF = 5.0

@@ -8,7 +8,7 @@ from jax import numpy as jnp
 
 from equipot.graph import sum_graphs
 from equipot.nn.features import species_index
-from equipot.potential import Atomic, Term
+from equipot.term import Atomic, Term
 
 WAVES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [0, 2, 1], [1, 1, -1]])
 

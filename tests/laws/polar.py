@@ -7,8 +7,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic
 from equipot.quantities import CHARGES, DIPOLE, Quantity
+from equipot.term import Atomic
 
 
 class Polar(LennardJones):

@@ -19,7 +19,8 @@ from equipot.nn.electrons import Electrons, numbers_of, shares
 from equipot.nn.radial import Radial
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
-from equipot.potential import Term, interaction_energy
+from equipot.potential import interaction_energy
+from equipot.term import Term
 from equipot.testing.subject import Subject
 from equipot.testing.systems import DIMER, MOLECULE, SLAB, TRICLINIC
 

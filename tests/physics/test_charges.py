@@ -22,9 +22,10 @@ from equipot.nn.readout import BiasedMLP
 from equipot.physics.charges import Equilibrated, Flows, Predicted
 from equipot.physics.coulomb import Coulomb, Gaussians
 from equipot.physics.electrostatics import Electrostatics
-from equipot.potential import Space, atomic, geometry_of
+from equipot.potential import atomic, geometry_of
 from equipot.quantities import DIPOLE
 from equipot.structure import Structure
+from equipot.term import Space
 
 NETWORK = MACE(cutoff=4.0, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,)), elements=(1, 8))
 WATER = ase.Atoms("OH2", positions=[[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0.1]])

@@ -22,8 +22,9 @@ from equipot.physics.damping import BeckeJohnson, Zero
 from equipot.physics.dispersion import ATM, D3, correction
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum, add
-from equipot.potential import Potential, Term, evaluate, initial
+from equipot.potential import Potential, evaluate, initial
 from equipot.structure import Structure
+from equipot.term import Term
 from equipot.wheels import LibraryError
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "dftd3.json").read_text())

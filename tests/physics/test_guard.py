@@ -38,8 +38,9 @@ from equipot.physics.guard import (
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
-from equipot.potential import Potential, Term, evaluate
+from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
+from equipot.term import Term
 from equipot.training.config import TrainConfig
 from equipot.units import kB
 from equipot.workflows.doctor.walls import height, measured

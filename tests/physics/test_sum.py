@@ -17,9 +17,10 @@ from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum, add
 from equipot.physics.zbl import ZBL
-from equipot.potential import Atomic, Potential, Term, evaluate, initial
+from equipot.potential import Potential, evaluate, initial
 from equipot.quantities import DIPOLE
 from equipot.structure import Structure
+from equipot.term import Atomic, Term
 from equipot.training.config import TrainConfig
 
 MODEL = MACE(3.5, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))

@@ -12,8 +12,8 @@ import numpy as np
 
 from equipot.metadata import Metadata
 from equipot.models import fresh
-from equipot.potential import Atomic, Term
 from equipot.structure import Structure
+from equipot.term import Atomic, Term
 
 ENERGIES = {1: -13.6, 8: -432.1}
 

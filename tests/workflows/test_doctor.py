@@ -23,8 +23,9 @@ from equipot.nn.normalize import MeanNeighbors
 from equipot.nn.radial import PolynomialEnvelope, Radial
 from equipot.physics.guard import Guarded, Wall, guard
 from equipot.physics.lennard_jones import LennardJones
-from equipot.potential import Atomic, Potential, Term
+from equipot.potential import Potential
 from equipot.structure import Structure
+from equipot.term import Atomic, Term
 from equipot.workflows import doctor
 from equipot.workflows.doctor import laws, lists
 from equipot.workflows.doctor.bench import Subject, bench_for

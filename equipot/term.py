@@ -1,0 +1,165 @@
+"""A term: a contribution to the energy of a graph, as a frozen linen module, and what the term says about each atom."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from equipot.graph import Graph
+from equipot.quantities import Quantity
+from equipot.structure import Structure
+
+NEEDS = ("space", "charge", "spin")
+"""What a term can depend on besides edge vectors and elements."""
+
+
+class Atomic(NamedTuple):
+    """Values of a term for each atom."""
+
+    energy: Float[Array, " atoms"]
+    """Interaction energy of each atom, without E0 of the isolated atom, eV."""
+    charges: Float[Array, " atoms"] | None = None
+    """Partial charge of each atom, e."""
+    latent: Float[Array, "atoms features"] | None = None
+    """Invariant descriptor of each atom, for estimates of uncertainty."""
+    others: Mapping[str, Float[Array, "atoms ..."]] = {}
+    """Values of further quantities that the term ``provides``, by name; a quantity of a graph is the sum over the atoms."""
+
+    def get(self, quantity: Quantity) -> Float[Array, "atoms ..."] | None:
+        """Return a quantity's value for each atom, or None where the term does not provide the quantity."""
+        own = getattr(self, quantity.name) if quantity.name in self._fields else None
+        return self.others.get(quantity.name) if own is None else own
+
+
+class Space(NamedTuple):
+    """Positions and cell, for terms whose energy is not a function of the edge vectors alone."""
+
+    positions: Float[Array, "atoms 3"]
+    """Å, not wrapped into the cell. Padding atoms are at zero: sums over atoms must leave them out (``graph.node_mask``)."""
+    cell: Float[Array, "graphs 3 3"]
+    """Lattice vectors as rows, Å; rows of zeros are completed, see ``graph.complete_cell``."""
+    repeats: Bool[Array, "graphs 3"]
+    """Whether a row of ``cell`` is a lattice vector along which the system repeats."""
+
+
+class Term(nn.Module):
+    """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
+
+    A term sees distances only through ``vectors``. Whatever else the energy depends on is named in ``needs``: a term is called
+    with a graph without positions, cell, charge and spin unless these are named, so that no dependence can escape the one
+    backward pass. Trained variables are in the collection ``params``; variables that are taken from data are in ``constants``.
+
+    A call must mask the slots that hold no neighbour (``graph.slot_mask``), give an atom of an unknown element the energy NaN,
+    and count half of the energy of a pair, since each pair stands in a slot of either atom. Variables are declared as in any
+    linen module. ``physics/lennard_jones.py`` is a short example; ``equipot.testing.laws`` checks all of this.
+    """
+
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "Electrostatics": "equipot.physics.electrostatics:Electrostatics",
+        "ATM": "equipot.physics.dispersion:ATM",
+        "D3": "equipot.physics.dispersion:D3",
+        "MACE": "equipot.models.mace:MACE",
+        "NequIP": "equipot.models.nequip:NequIP",
+        "Sum": "equipot.physics.sum:Sum",
+        "ZBL": "equipot.physics.zbl:ZBL",
+        "Guarded": "equipot.physics.guard:Guarded",
+    }
+    """Values of ``kind`` in a config, besides ``package.module:Class``."""
+    list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")
+    """The kind that a list in a config stands for, and the key of that list."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Names from ``NEEDS`` of what the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and
+    ``spin`` stay in the graph."""
+    provides: ClassVar[tuple[Quantity, ...]] = ()
+    """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
+    has_dispersion: ClassVar[bool] = False
+    """Whether the term is a correction for dispersion, which a level of theory must have only once."""
+    cutoff: float | None = None
+    """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
+
+    def __post_init__(self) -> None:
+        """Check the cutoff.
+
+        Raises:
+            ValueError: the cutoff is not a positive number.
+        """
+        if self.cutoff is not None and not 0 < self.cutoff < math.inf:
+            raise ValueError(f"cutoff {self.cutoff:g} Å of {type(self).__name__} must be positive and finite, 5.0 for example")
+        super().__post_init__()
+
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
+        """Compute the energy of each atom and the quantities that the term provides.
+
+        A term that needs ``space`` takes a third argument, ``space``.
+
+        Args:
+            vectors: from each atom to the neighbours in its slots, Å.
+        """
+        raise NotImplementedError
+
+    @property
+    def longest_wave(self) -> float | None:
+        """Length (1/Å) of the longest reciprocal vector that a term with ``space`` sums over; 0 for a term that has ``space``
+        but no waves, None for a term without ``space``."""
+        return 0.0 if "space" in self.needs else None
+
+    @property
+    def learns_from(self) -> tuple[Quantity, ...]:
+        """Quantities of which the training data must label at least one; none for a term that needs no labels of its own."""
+        return ()
+
+    def check(self, structure: Structure) -> None:
+        """Raise ValueError for a structure that the term does not apply to, with the structure's name and a remedy."""
+
+    @property
+    def has_elements(self) -> bool:
+        """Whether the term has a field ``elements``: atomic numbers, taken from the data where they are left out."""
+        return any(field.name == "elements" for field in dataclasses.fields(self))
+
+    def natural_cutoff(self, elements: tuple[int, ...]) -> float | None:
+        """Return the distance (Å) beyond which the energy vanishes without a cutoff, between ``elements``; None for no such."""
+        return None
+
+    @property
+    def averaging_cutoff(self) -> float | None:
+        """Cutoff (Å) within which the mean number of neighbours is counted; None for a term that has no use for that number."""
+        return None
+
+    @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Cutoffs (Å) of parts that see less far than the term, for which lists plan ``Shell``s; ascending."""
+        return ()
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Names of the levels of theory among which a graph's ``head`` chooses; none for a term with a single one."""
+        return ()
+
+    def at_least(self, least: int, *names: str) -> None:
+        """Raise ValueError for a hyper-parameter among ``names`` that is smaller than ``least``."""
+        for name in names:
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+
+
+def cutoff_of(term: Term) -> float:
+    """The cutoff of a term, Å.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if term.cutoff is None:
+        raise ValueError(f"{type(term).__name__} has no cutoff; give one in Å, cutoff=5.0 for example")
+    return term.cutoff
+
+
+def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None) -> Atomic:
+    """Call a term, bound to its variables, with only those parts of a graph that the term needs."""
+    hidden = {name: None for name in ("positions", "cell", "charge", "spin") if name not in term.needs}
+    graph = graph.replace(**hidden)
+    return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)  # type: ignore[call-arg]
