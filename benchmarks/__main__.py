@@ -11,7 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import accuracy, charge_states, finetune, gpu, materials, own_process, record, sweeps, walls
+from benchmarks import (
+    accuracy,
+    charge_states,
+    finetune,
+    gpu,
+    long_range,
+    materials,
+    own_process,
+    record,
+    separation,
+    sweeps,
+    walls,
+)
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
@@ -21,7 +33,8 @@ from equipot.cli.runtime import cores
 ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
-    "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure,
+    "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
+    "separation": separation.run,
 }  # fmt: skip
 
 
@@ -95,6 +108,12 @@ def parser() -> argparse.ArgumentParser:
     )
     charge_states.add_arguments(states)
     add_out(states)
+    charges = items.add_parser("long-range", help="models with charges beside models without, beyond the cutoff")
+    long_range.add_arguments(charges)
+    add_out(charges)
+    curves = items.add_parser("separation", help="energies and charges of two fragments against their distance, with a plot")
+    separation.add_arguments(curves)
+    add_out(curves)
     others = items.add_parser("peers", help="the work items by equipot and by other programs, in interleaved rounds")
     peers.add_arguments(others)
     add_out(others)
@@ -117,7 +136,7 @@ def add_out(sub: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> None:
     """Runs an item and writes its result file after every case, so that nothing is lost."""
-    out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
+    out = args.out = args.out or record.RESULTS / f"{args.item}-{datetime.date.today().isoformat()}.json"
     command = ["python", "-m", "benchmarks", *without_paths(sys.argv[1:])]
     began, results = record.beginning(), []
     for result in ITEMS[args.item](args):
@@ -129,7 +148,16 @@ def measure(args: argparse.Namespace) -> None:
 
 def without_paths(argv: Sequence[str]) -> list[str]:
     """The arguments without the paths of this machine."""
-    places = {"--data": "PATH", "--runs": "DIR", "--out": "FILE", "--python": "PYTHON", "--checkpoint": "FILE", "--home": "DIR"}
+    places = {
+        "--data": "PATH",
+        "--runs": "DIR",
+        "--out": "FILE",
+        "--python": "PYTHON",
+        "--checkpoint": "FILE",
+        "--home": "DIR",
+        "--long-range": "DIR",
+        "--accuracy": "DIR",
+    }
     return [places.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
 

@@ -144,6 +144,24 @@ def charge_states(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def long_range(results: Sequence[dict[str, Any]]) -> str:
+    header = ("set", "model", "part", "energy RMSE, meV", "force RMSE, meV/Å", "charge RMSE, e", "minutes")
+    rows = [
+        (r["set"], r["variant"], part, e["energy_meV"], e["force_meV_per_A"], e.get("charge_e"), r["minutes"])
+        for r in results
+        for part, e in r["errors"].items()
+    ]
+    return markdown(header, rows)
+
+
+def separation(results: Sequence[dict[str, Any]]) -> str:
+    header = ("system", "model", "exponent of the energy", "energy x distance, eV Å", "charge of the first fragment, e")
+    curves = [r for r in results if r["model"] != "data"]
+    end = lambda r: r["first_charge_e"][-1] if "first_charge_e" in r else None
+    rows = [(r["system"], r["model"], r["exponent"], r["energy_times_distance_eV_A"], end(r)) for r in curves]
+    return markdown(header, rows)
+
+
 def walls(results: Sequence[dict[str, Any]]) -> str:
     hot = [r for r in results if "wall" in r]
     header = ("wall", "outer radius, Å", "closest, Å", "in training", "fused after fs", "lowest energy, eV")
@@ -247,5 +265,5 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
-    "charge-states": charge_states, "walls": walls,
+    "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
 }  # fmt: skip

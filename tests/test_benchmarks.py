@@ -9,16 +9,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase
+import jax
+import numpy as np
 import pytest
+from ase.build import molecule
 
 from equipot import __version__, config
+from equipot.data.batch import pad
+from equipot.extent import extent_of
+from equipot.metadata import Metadata
+from equipot.models import fresh
+from equipot.physics.charges import PerSpecies
+from equipot.physics.coulomb import Gaussians
+from equipot.physics.electrostatics import Electrostatics
+from equipot.structure import Structure
 from equipot.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 # The benchmarks are not installed with the package.
 sys.path.append(str(ROOT))
 
-from benchmarks import gpu, sweeps  # noqa: E402
+from benchmarks import gpu, long_range, separation, sweeps  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.peers.items import ITEMS, chosen  # noqa: E402
 from benchmarks.peers.rounds import interleave, start  # noqa: E402
@@ -191,6 +203,35 @@ def test_kept_results_are_whole(path):
 @pytest.mark.parametrize("path", sorted((FOLDER / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_load(path):
     config.load(path, TrainConfig)
+
+
+@pytest.mark.parametrize("name", long_range.SETS)
+def test_recipes_of_the_long_range_load(name):
+    for settings in long_range.models().values():
+        config.load(long_range.CONFIG, TrainConfig, [*long_range.SETS[name][1], *settings])
+
+
+def test_separated_ions_follow_coulombs_law(double_precision):
+    term = Electrostatics(cutoff=3.0, charges=PerSpecies((1.0, -1.0)), kernel=Gaussians(0.5), elements=(11, 17))
+    pair = ase.Atoms("NaCl", [[0, 0, 0], [2.4, 0, 0]])
+    structure = Structure.from_ase(pair)
+    graph = pad([structure], 3.0, extent=extent_of([structure], term.longest_wave))
+    potential = fresh(term, graph, jax.random.key(0), Metadata(atomic_energies=((11, 0.0), (17, 0.0))))
+    found = separation.curve(potential.astype("float64"), pair, np.array([True, False]))
+    assert found["exponent"] == pytest.approx(-1, abs=1e-4)
+    assert found["energy_times_distance_eV_A"] == pytest.approx(-14.399645, rel=1e-4)
+    np.testing.assert_allclose(found["first_charge_e"], 1, atol=1e-12)
+    np.testing.assert_allclose(found["gap_A"], found["centre_distance_A"])
+
+
+def test_a_molecule_is_cut_at_the_bond_between_two_atoms():
+    butane = molecule("trans-butane")
+    bonded = separation.bonds(butane)
+    carbons = [k for k in range(len(butane)) if butane.numbers[k] == 6]
+    assert [bonded[k].sum() for k in carbons] == [4, 4, 4, 4]
+    middle = [k for k in carbons if bonded[k][carbons].sum() == 2]
+    half = separation.side(bonded, *middle)
+    assert half.sum() == 7 and half[middle[0]] and not half[middle[1]]
 
 
 @pytest.mark.slow
