@@ -1,8 +1,9 @@
 """Energies and charges of two fragments against their distance, by the models that ``long-range`` and ``accuracy`` trained.
 
 CC         cation and anion: beyond the cutoff the energy must follow 1/r, and each fragment keep its charge
-CP         anion and polar molecule: the total charge must stay on the first
-dipeptide  a molecule of the test set, its peptide bond broken: both parts are neutral
+CP         polar molecule and anion: the total charge must stay on the second
+PP         two polar molecules: both must stay neutral
+dipeptide  a zwitterion of the test set, broken at a peptide bond between its charged groups: the halves have about -1 and +1 e
 
 Besides the result file there is a plot of the same name.
 """
@@ -21,7 +22,7 @@ from ase.data import covalent_radii
 from ase.io import read
 
 import equipot
-from equipot.figures import STYLE, new_figure, save_figure
+from equipot.figures import STYLE, empty_figure, save_figure
 from equipot.physics.coulomb import COULOMB
 from equipot.potential import Potential
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def rows(data: Path, dimers: Path, dipeptides: Path) -> Iterator[dict[str, Any]]:
     """Yield the curves of each model that has been trained, for each system; for dimers also the points of the data."""
-    for name in ("CC", "CP"):
+    for name in ("CC", "CP", "PP"):
         train, test = (read(data / "lode_dimers" / f"{name}_{part}.extxyz", ":") for part in ("train", "test"))
         energies = np.array([atoms.get_potential_energy() for atoms in (*train, *test)])
         last = len(train) - 1
@@ -165,7 +166,8 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     colours = dict(zip(MODELS, ("#8a8f98", "#b59f3b", "#20639b", "#d1603d", "#3caea3"), strict=True))
     systems = list(dict.fromkeys(r["system"] for r in results))
     with rc_context(STYLE):
-        figure, axes = new_figure(3.4 * (len(systems) + 2), 3.0, len(systems) + 2)
+        figure = empty_figure(11.0, 6.0)
+        axes = figure.subplots(2, 3).ravel()
         draw_energies([r for r in results if r["system"] == "CC"], colours, axes[:2])
         for axis, system in zip(axes[2:], systems, strict=True):
             for r in results:
