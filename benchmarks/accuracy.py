@@ -138,7 +138,7 @@ def train(name: str, task: Task, args: argparse.Namespace) -> Path:
     """One run of ``equipot train``; returns its folder."""
     out, data = args.runs.resolve() / name, args.data.resolve()
     settings = [f"data.train={data / task.train}", f"data.test={data / task.test}"]
-    settings += [setting.format(data=data) for setting in task.settings] + args.overrides
+    settings += [setting.replace("{data}", str(data)) for setting in task.settings] + args.overrides
     run_training(CONFIGS / f"{task.config}.yaml", out, settings)
     return out
 
