@@ -7,6 +7,7 @@ load such a file only if you trust the module.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot import config, earlier
-from equipot.artifact import Content, DamagedError, Kind
-from equipot.metadata import Head, Metadata
+from equipot.artifact import Content, DamagedError, Kind, digest, named_leaves
+from equipot.metadata import Head, Metadata, Method
 from equipot.potential import Potential
 from equipot.term import Term
 
@@ -39,6 +40,12 @@ def save(potential: Potential, path: str | Path) -> None:
         )
     record = {"term": config.dump(potential.term), "metadata": dataclasses.asdict(potential.metadata)}
     POTENTIAL.write(path, record, flatten_dict(potential.variables, sep="/"))
+
+
+def sha256_of(potential: Potential) -> str:
+    """Compute the SHA-256 of the term, the metadata and the variables of a potential."""
+    text = json.dumps([config.dump(potential.term), dataclasses.asdict(potential.metadata)], sort_keys=True)
+    return digest(text, named_leaves(potential.variables))
 
 
 def load(path: str | Path, dtype: Any = None) -> Potential:
@@ -89,5 +96,11 @@ def _metadata(fields: dict[str, Any]) -> Metadata:
         "heads": tuple(heads),
         # Files that were written before have no such record.
         **{name: tuple(map(float, fields.get(name, ()))) for name in ("charges", "spins")},
+        "subtracted": None if (method := fields.get("subtracted")) is None else _method(method),
     }
     return Metadata(**{**fields, **pairs})
+
+
+def _method(fields: dict[str, Any]) -> Method:
+    versions = tuple((str(package), str(version)) for package, version in fields["versions"])
+    return Method(str(fields["calculator"]), str(fields["options"]), versions)

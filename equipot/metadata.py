@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from equipot.electrons import CORRECT
 from equipot.structure import Structure
@@ -33,6 +35,29 @@ class Head:
 
 
 @dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of another program, whose results were subtracted from the data that a potential was trained on."""
+
+    calculator: str
+    """Name of an ASE calculator among ``data.method.CALCULATORS``, or ``package.module:Class`` of any other."""
+    options: str = "{}"
+    """Keyword arguments of the calculator, as a JSON object: text, since metadata are hashable."""
+    versions: tuple[tuple[str, str], ...] = ()
+    """Package of the calculator and its version; for a class in no package, the SHA-256 of its source."""
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of the calculator."""
+        return json.loads(self.options)
+
+    @property
+    def name(self) -> str:
+        """Name in messages, such as ``tblite (method GFN2-xTB)``."""
+        options = ", ".join(f"{key} {value}" for key, value in self.keywords.items())
+        return f"{self.calculator} ({options})" if options else self.calculator
+
+
+@dataclasses.dataclass(frozen=True)
 class Metadata:
     """Elements, origin and terms of use of a potential. Hashable, since metadata are static under jit."""
 
@@ -52,6 +77,9 @@ class Metadata:
     """Total charges (e) of the training frames, ascending; empty where they are not recorded, as of other programs' models."""
     spins: tuple[float, ...] = ()
     """Numbers of unpaired electrons of the training frames, ascending; empty where they are not recorded."""
+    subtracted: Method | None = None
+    """Method whose energies, forces and stresses belong to those of the term: the potential is a correction to the method, and
+    E0 are those of the data less those of the method. Without the method, the potential refuses to be used."""
     heads: tuple[Head, ...] = ()
     """Levels of theory of a potential with several heads, in the order of the term's heads. E0 of the heads then count, and
     ``atomic_energies`` are zero."""

@@ -109,6 +109,11 @@ class Potential:
     def replace(self, **changes: Any) -> Potential:
         return dataclasses.replace(self, **changes)
 
+    @property
+    def correction(self) -> Potential:
+        """The term alone, for a use that adds the subtracted method itself: see ``Metadata.subtracted``."""
+        return self.replace(metadata=dataclasses.replace(self.metadata, subtracted=None))
+
     def extent(self, structures: Iterable[Structure]) -> Extent | None:
         """Return atoms and waves of structures for ``Graph.extent``; None for a term that needs no space."""
         return extent_of(structures, self.term.longest_wave)
@@ -118,8 +123,15 @@ class Potential:
 
         Raises:
             ValueError: an element that the potential does not know, several heads and none chosen, a system that the term does
-                not apply to, or a charge or spin that cannot be or that it was not trained on; names the structure.
+                not apply to, or a charge or spin that cannot be or that it was not trained on; names the structure. Or the
+                potential is a correction to a method, which has to be added.
         """
+        if self.metadata.subtracted is not None:
+            raise ValueError(
+                f"the potential is a correction to {self.metadata.subtracted.name} and means nothing without, and it cannot be "
+                "added here; equipot.evaluate, `equipot evaluate`, `equipot md` and the ASE calculator, "
+                "potential.calculator(), add it"
+            )
         for structure in structures:
             if self.heads and structure.head is None:
                 raise ValueError(choose_head(self.heads))

@@ -68,6 +68,7 @@ class Term(nn.Module):
         "Sum": "equipot.physics.sum:Sum",
         "ZBL": "equipot.physics.zbl:ZBL",
         "Guarded": "equipot.physics.guard:Guarded",
+        "potential": "equipot.physics.imported:Imported",
     }
     """Values of ``kind`` in a config, besides ``package.module:Class``."""
     list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")

@@ -11,8 +11,9 @@ from equipot.cli.runtime import cores, prepare
 
 def execute(args: argparse.Namespace) -> None:
     """Print the error table; with --json write the table, with --out predictions and plots."""
+    places = {"json": args.json, "out": args.out}
     evaluate_file(
-        args.model, args.data, args.overrides, json=args.json, out=args.out, dtype=args.dtype, batch_size=args.batch_size
+        args.model, args.data, args.overrides, **places, dtype=args.dtype, batch_size=args.batch_size, method=args.method
     )
 
 
@@ -24,10 +25,12 @@ def evaluate_file(
     out: Path | None,
     dtype: str | None,
     batch_size: int | None = None,
+    method: str | None = None,
 ) -> dict[str, float]:
     """Compute, print and return the error table of a potential on labelled data."""
     from equipot import config, published
     from equipot.data.checks.frames import check
+    from equipot.data.method import runner_of
     from equipot.data.read import Reading, gather
     from equipot.data.stats import is_isolated_atom
     from equipot.files import check_writable
@@ -41,12 +44,13 @@ def evaluate_file(
     settings = config.build(Reading, {}, overrides=overrides)
     prepare(dtype or "float32", cores())
     potential = published.load(model, dtype)
+    runner = runner_of(potential.metadata.subtracted, method)
     frames, dropped = gather(data, settings.also(potential.provides, potential.term.needs))
     # Isolated atoms are where energies are counted from, not something to predict.
     structures = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
     report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance, potential.term.needs)
     report.judged(settings.checks).raise_errors()
-    table, predictions = evaluate_set(potential, structures, batch_size)
+    table, predictions = evaluate_set(potential, structures, batch_size, runner=runner)
     left_out = len(frames) - len(structures)
     for problem in dropped:
         print(f"warning: {problem}")

@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
     if given is not None:
         guarded = lowered(guarded, closest_distances(given, potential.cutoff))
     print(f"{args.model}: {radii_text(guarded)}")
-    exact = guarded.astype("float64")
+    exact = guarded.correction.astype("float64")
     found = [wall(exact.head(name) if name else exact, seed=0) for name in guarded.heads or ("",)]
     for finding in filter(None, found):
         print(f"{finding.verdict}: {finding.measured}\n    {finding.note}")

@@ -29,7 +29,7 @@ examples:
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal,
-finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
+delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover, md-npt-isotropic, md-npt-flexible.
 
 exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something to mend in the input; 130 interrupted,
 143 terminated
@@ -87,6 +87,8 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
     batch = "structures at a time, over all devices (default: as many as is useful and as memory allows)"
     evaluate.add_argument("--batch-size", metavar="N", type=int, help=batch)
+    own = "class of the ASE calculator that a potential was trained to correct, if it is none that equipot knows by name"
+    evaluate.add_argument("--method", metavar="package.module:Class", help=own)
     add_set(evaluate, "a key of the data section, such as keys.energy=REF_energy")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -14,6 +14,7 @@ from equipot.config import suggest
 from equipot.data.checks.frames import MAX_FORCE, MIN_DISTANCE
 from equipot.data.checks.report import SWITCHES
 from equipot.data.keys import Keys, Units
+from equipot.data.method import check_settings
 from equipot.quantities import Quantity
 
 CHOICES = ("auto", "isolated", "fit")
@@ -121,6 +122,10 @@ class DataConfig(Labelled):
     train: str | tuple[str, ...] = ()
     heads: dict[str, Labelled] = field(default_factory=dict)
     """Data of each level of theory, by the name of its head in the potential; the fields above are then not set here."""
+    subtract: dict[str, Any] | None = None
+    """Method to learn the difference to, an ASE calculator that is run once for each frame: ``calculator``, one of
+    ``data.method.CALCULATORS`` or package.module:Class, beside its options, as in {calculator: tblite, method: GFN2-xTB}. Its
+    energies, forces and stresses are subtracted from the labels, and added again wherever the potential is used."""
     replay: Replay | None = None
     """Frames of the base's level of theory to replay in fine-tuning, against forgetting."""
     forget: dict[str, str | tuple[str, ...] | Source] = field(default_factory=dict)
@@ -134,6 +139,8 @@ class DataConfig(Labelled):
         beside = [f.name for f in fields(Labelled) if getattr(self, f.name) != getattr(common, f.name)]
         if self.heads and beside:
             raise ValueError(f"{beside[0]} stands beside heads; give it for each of {', '.join(self.heads)}")
+        if self.subtract is not None:
+            check_settings(self.subtract)
         unwatched = [name for name, data in self.heads.items() if data.valid == 0]
         if unwatched and len(unwatched) < len(self.heads):
             raise ValueError(f"heads: {unwatched[0]} has valid: 0, so that only the others would say which parameters are best")

@@ -37,8 +37,10 @@ class Sets:
     train: Sequence[Structure]
     valid: Sequence[Structure]
     test: Sequence[Structure]
+    atoms: Sequence[Structure]
+    """Isolated atoms among the training frames."""
     isolated: Mapping[int, float]
-    """Energies (eV) of the isolated atoms among the training frames, by Z."""
+    """Energies (eV) of the isolated atoms, by Z."""
     report: Report
     """Problems that the checks found."""
 
@@ -200,7 +202,8 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
         FileNotFoundError: no such file.
         ValueError: a file that cannot be read, or (``DataError``) errors that the checks found.
     """
-    pool, isolated, dropped = _training_frames(config)
+    pool, atoms, dropped = _training_frames(config)
+    isolated = isolated_energies(atoms)
     train: Sequence[Structure]
     held: Sequence[Structure] = ()
     if isinstance(config.valid, float | int):
@@ -220,7 +223,7 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
     report = check(sets, cutoff, config.max_force, config.min_distance, needs)
     report = report.with_problems(dropped).judged(config.checks)
     report.raise_errors()
-    return Sets(train, held, test, isolated, report)
+    return Sets(train, held, test, atoms, isolated, report)
 
 
 def with_energies(sets: Sets, energies: AtomicEnergies) -> Dataset:
@@ -253,14 +256,13 @@ def load_source(source: Source, cutoff: float, name: str, labelled: bool = True)
     return frames
 
 
-def _training_frames(config: Labelled) -> tuple[Sequence[Structure], dict[int, float], tuple[Problem, ...]]:
-    """Read the training source: bound frames, energies of isolated atoms (eV by Z), and a problem for each dropped frame."""
+def _training_frames(config: Labelled) -> tuple[Sequence[Structure], Sequence[Structure], tuple[Problem, ...]]:
+    """Read the training source: bound frames, isolated atoms, and a problem for each dropped frame."""
     everything, dropped = gather(config.train, config)
     alone = np.array([is_isolated_atom(s) for s in everything], bool)
-    isolated = isolated_energies(Subset(everything, np.flatnonzero(alone)))
     if alone.all():
         raise ValueError(f"{config.train}: nothing but isolated atoms; add frames to train on")
-    return Subset(everything, np.flatnonzero(~alone)), isolated, dropped
+    return Subset(everything, np.flatnonzero(~alone)), Subset(everything, np.flatnonzero(alone)), dropped
 
 
 def gather(sources: str | Sequence[str], config: Reading) -> tuple[Sequence[Structure], tuple[Problem, ...]]:
@@ -333,17 +335,27 @@ def find_energies(config: Labelled, sets: Sets, known: Known | None = None) -> A
     """
     choice, isolated = config.atomic_energies, sets.isolated
     if isinstance(choice, str) and choice not in CHOICES:
-        try:
-            source = gather(choice, config)[0]
-        except FileNotFoundError:
-            raise ValueError(
-                f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, "
-                "or a file of isolated atoms"
-            ) from None
-        isolated, choice = isolated_energies(source), "isolated"
+        isolated, choice = isolated_energies(isolated_frames(config)), "isolated"
     found = atomic_energies(sets.train, isolated, choice, known)
     if found.origin != "isolated":
         return found
     judged = Report(tuple(isolated_atoms(sets.train, isolated)), ()).judged(config.checks)
     judged.raise_errors()
     return replace(found, warnings=(*found.warnings, *judged.warnings))
+
+
+def isolated_frames(config: Labelled) -> Sequence[Structure]:
+    """Read the isolated atoms of the file that ``atomic_energies`` names.
+
+    Raises:
+        ValueError: no such file, or one that cannot be read.
+    """
+    choice = config.atomic_energies
+    assert isinstance(choice, str), "a file has a name"
+    try:
+        frames = gather(choice, config)[0]
+    except FileNotFoundError:
+        raise ValueError(
+            f"data.atomic_energies: {choice!r} is none of {', '.join(CHOICES)}, energies by symbol, or a file of isolated atoms"
+        ) from None
+    return [s for s in frames if is_isolated_atom(s)]

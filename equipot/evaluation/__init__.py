@@ -11,7 +11,9 @@ import numpy as np
 
 from equipot.arrays import AnyNumber
 from equipot.data.batch import pad
+from equipot.data.method import Runner, runner_of
 from equipot.evaluation.batched import Job, TooLargeError, belongs_to_graphs, evaluate_in_batches
+from equipot.evaluation.method import check_wanted, with_method
 from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
@@ -43,7 +45,11 @@ def as_structures(systems: Any) -> list[Structure]:
 
 
 def evaluate(
-    potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+    potential: Potential,
+    systems: Any,
+    want: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    method: Any = None,
 ) -> Observables:
     """Compute energy (eV), forces (eV/Å), stress (eV/Å^3) and other observables of one or several systems.
 
@@ -53,27 +59,36 @@ def evaluate(
         systems: an ``ase.Atoms``, a ``Structure``, a list of systems of any sizes, or a padded ``Graph``.
         want: names of the observables; None for energy, forces and, if every system has a volume, stress.
         batch_size: systems per batch; None to choose by memory and speed. Results depend on the batch by rounding only.
+        method: ASE calculator of the method that the potential is a correction to, or its ``package.module:Class``; None for
+            one that ``data.subtract`` knows by name, or for a potential that is no correction.
 
     Returns:
         Observables in the order of the systems: (systems,) energy, (systems, 3, 3) stress, and per-atom results of all systems
         concatenated, such as (atoms, 3) forces; see ``evaluate_each`` for separate results.
 
     Raises:
-        ValueError: an unknown element, an observable that the potential lacks, a stress of a system without a volume, or a
-            result that is not finite.
+        ValueError: an unknown element, an observable that the potential lacks, a stress of a system without a volume, a
+            result that is not finite, or a method that is missing.
         TooLargeError: a single system does not fit into memory.
     """
     if isinstance(systems, Graph):
+        if potential.metadata.subtracted is not None:
+            raise ValueError(f"a graph has no {potential.metadata.subtracted.name} to be added; give structures or ASE atoms")
         want = (want,) if isinstance(want, str) else want
         want = tuple(want or ("energy", "forces", "stress"))
         return _of_graph(potential, systems, jax.device_get(_evaluate(potential, systems, want=want)), want)
     structures = as_structures(systems)
     want = _wanted(structures, want)
-    return _joined(_each([potential], structures, want, batch_size), 0, potential)
+    runner = runner_of(potential.metadata.subtracted, method)
+    return _joined(_each([potential], structures, want, batch_size, runner), 0, potential)
 
 
 def evaluate_each(
-    potential: Potential, systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+    potential: Potential,
+    systems: Any,
+    want: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    method: Any = None,
 ) -> list[Observables]:
     """Compute observables of several systems, separately for each: () energy, (atoms, 3) forces, (3, 3) stress, ...
 
@@ -85,12 +100,16 @@ def evaluate_each(
     """
     want = (want,) if isinstance(want, str) else tuple(want or ("energy", "forces", "stress"))
     structures = as_structures(systems)
-    found = _each([potential], structures, want, batch_size)
+    found = _each([potential], structures, want, batch_size, runner_of(potential.metadata.subtracted, method))
     return [out if _has_volume(s) else out.replace(stress=None) for s, out in zip(structures, found, strict=True)]
 
 
 def evaluate_ensemble(
-    potentials: Sequence[Potential], systems: Any, want: Sequence[str] | None = None, batch_size: int | None = None
+    potentials: Sequence[Potential],
+    systems: Any,
+    want: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    method: Any = None,
 ) -> Observables:
     """Evaluate several potentials of one architecture at once; every result has a leading axis of potentials.
 
@@ -106,15 +125,16 @@ def evaluate_ensemble(
     potentials = list(potentials)
     if not potentials:
         raise ValueError("an ensemble needs at least one potential")
-    kind = lambda p: (p.term, p.elements, p.dtype, jax.tree.structure(p.variables))
+    kind = lambda p: (p.term, p.elements, p.dtype, jax.tree.structure(p.variables), p.metadata.subtracted)
     for k, potential in enumerate(potentials):
         if kind(potential) != kind(potentials[0]):
             raise ValueError(
-                f"potential {k} of the ensemble differs from the first in its hyper-parameters, elements or precision; "
-                "evaluate it by itself"
+                f"potential {k} of the ensemble differs from the first in its hyper-parameters, elements, precision or "
+                "subtracted method; evaluate it by itself"
             )
     structures = as_structures(systems)
-    found = _each(potentials, structures, _wanted(structures, want), batch_size, ensemble=True)
+    runner = runner_of(potentials[0].metadata.subtracted, method)
+    found = _each(potentials, structures, _wanted(structures, want), batch_size, runner, ensemble=True)
     return _joined(found, 1, potentials[0])
 
 
@@ -142,17 +162,19 @@ def _each(
     structures: Sequence[Structure],
     want: tuple[str, ...],
     batch_size: int | None,
+    runner: Runner | None,
     ensemble: bool = False,
 ) -> list[Observables]:
-    """Evaluate each structure and add E0; results of an ensemble have a leading axis of potentials.
+    """Evaluate each structure, add E0 and the subtracted method; results of an ensemble have a leading axis of potentials.
 
     Raises:
         ValueError: no structures, an unknown element, or a result that is not finite.
     """
     if not structures:
         raise ValueError("there are no systems to evaluate")
+    check_wanted(runner, want)
     for potential in potentials:
-        potential.check(structures)
+        potential.correction.check(structures)
     model = potentials[0]
     if ensemble:
         model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
@@ -164,7 +186,7 @@ def _each(
             raise ValueError(not_finite(structure))
         e0 = np.stack([isolated_atom_energy(structure.numbers, dict(p.metadata.atomic_energies)) for p in potentials])
         e0 = e0 if ensemble else e0[0]
-        out.append(_total(mine, e0.sum(axis=-1), e0, want))
+        out.append(with_method(_total(mine, e0.sum(axis=-1), e0, want), structure, runner))
     return out
 
 

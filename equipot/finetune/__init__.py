@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -20,4 +19,4 @@ __all__ = ["fine_tune"]
 
 def fine_tune(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
     """Train from the potential that ``model.from`` names; arguments, result and errors as ``equipot.training.train``."""
-    return train(config, out, resume, progress, partial(from_base, out=Path(out), resume=resume))
+    return train(config, out, resume, progress, from_base)

@@ -6,15 +6,13 @@ digits, and the run has to continue exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from equipot.data.stats import AtomicEnergies
-from equipot.quantities import TABLE, Quantity, ordered
-from equipot.structure import Structure
 from equipot.training.checkpoint import TRAINING
 from equipot.training.errors import Table
 
@@ -31,28 +29,7 @@ class Baseline(NamedTuple):
     before: dict[str, Table]
     """Errors of the base on each set."""
     labels: dict[str, np.ndarray]
-    """Labels of the replayed frames predicted by the base, if the config asks for them; see ``pack``."""
-
-
-def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """Join labels to arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN for missing labels."""
-    rows = ordered(row for s in structures for row in s.labels)
-    held = lambda row: [s.labels.get(row, np.full(row.shape_of(len(s)), np.nan)) for s in structures]
-    return {row.name: np.concatenate(held(row)) if row.per == "atom" else np.array(held(row)) for row in rows}
-
-
-def unpack(
-    structures: Sequence[Structure], labels: Mapping[str, np.ndarray], rows: Sequence[Quantity] = TABLE
-) -> list[Structure]:
-    """Give structures the labels of ``pack``, of the quantities ``rows``."""
-    rows = [row for row in rows if row.name in labels]
-    ends = np.cumsum([len(s) for s in structures])
-    out = []
-    for k, s in enumerate(structures):
-        own: dict[str, slice | int] = {"atom": slice(ends[k] - len(s), ends[k]), "graph": k}
-        found = {row: labels[row.name][own[row.per]] for row in rows}
-        out.append(s.replace(labels={row: value for row, value in found.items() if not np.isnan(value).any()}))
-    return out
+    """Labels of the replayed frames predicted by the base, if the config asks for them; see ``data.packed``."""
 
 
 def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline]) -> Baseline:

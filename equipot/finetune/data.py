@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from equipot.data.config import Source
+from equipot.data.config import Labelled, Source
 from equipot.data.heads import frames_by_head, joined, label, with_head
 from equipot.data.loader import Replayed, sha256_of
+from equipot.data.method import CALCULATORS, start
+from equipot.data.packed import unpack
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies
 from equipot.data.split import Chain, Rezeroed, Scaled, Subset, split
 from equipot.data.stats import AtomicEnergies
-from equipot.finetune.baseline import Baseline, unpack
+from equipot.data.subtract import Subtraction, subtraction_of
+from equipot.finetune.baseline import Baseline
 from equipot.finetune.origin import Origin
+from equipot.metadata import Method
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
 from equipot.training.beginning import require_frames
 from equipot.training.config import TrainConfig
 
+REPLAY = "replayed frames"
+"""Name of the frames to replay beside watched sets, none of which can have it."""
+
 
 class TuningData(NamedTuple):
-    """Frames of a fine-tuning with the energies of the files."""
+    """Frames of a fine-tuning with the energies of the files, less the method that the base is a correction to."""
 
+    levels: Mapping[str, Labelled]
+    """Settings of the data by head, with what is left of E0 in them where a method is subtracted; the name of a single head is
+    empty."""
     sets: Mapping[str, Sets]
-    """Sets by head; the name of a single head is empty."""
+    """Sets by head."""
     replay: Sequence[Structure]
     """Frames of the base's level of theory to replay in training."""
     watched: Mapping[str, Sequence[Structure]]
@@ -46,20 +57,51 @@ class Mixture(NamedTuple):
     """Sets on which the report compares result and base, besides validation and test."""
 
 
-def read_data(config: TrainConfig, origin: Origin) -> TuningData:
+def read_data(config: TrainConfig, origin: Origin, out: Path) -> TuningData:
     """Read and check all frames of a fine-tuning.
+
+    Args:
+        out: folder of the run, for the results of the method that the base is a correction to.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be read, or errors in the data; the message names the key of the config.
+        ValueError: a file that cannot be read, errors in the data, or a method that is not that of the base or that cannot be
+            run; the message names the key of the config.
     """
-    base = origin.base
+    base, subtraction = origin.base, subtraction_of_base(config, origin.subtracted, out)
     levels = {name: data.also(base.provides, base.term.needs) for name, data in config.data.by_head.items()}
     sets = {name: load_sets(data, config.seed, base.cutoff, base.term.needs) for name, data in levels.items()}
     for part in sets.values():
         require_frames(config, part)
     replay, watched = read_others(config, origin.heads.get(config.model.head or "", base))
-    return TuningData(sets, replay, watched)
+    if subtraction is None:
+        return TuningData(levels, sets, replay, watched)
+    found, others = subtraction.levels({name: (levels[name], sets[name]) for name in sets}, {**watched, REPLAY: replay})
+    changed, less = ({name: both[0] for name, both in found.items()}, {name: both[1] for name, both in found.items()})
+    return TuningData(changed, less, others.pop(REPLAY), others)
+
+
+def subtraction_of_base(config: TrainConfig, method: Method | None, out: Path) -> Subtraction | None:
+    """Return the subtraction of the method that a base is a correction to; None for a base that is none.
+
+    Raises:
+        ValueError: ``data.subtract`` is another method, or is needed to say what may be run.
+    """
+    given = subtraction_of(config.data, out)
+    told = "nothing" if method is None else method.name
+    if given is not None:
+        if method is None or (given.method.calculator, given.method.options) != (method.calculator, method.options):
+            raise ValueError(
+                f"data.subtract: {given.method.name} is to be subtracted, but {told} was from what {config.model.from_} was "
+                "trained on; leave it out, or train from random parameters"
+            )
+        return given
+    if method is not None and method.calculator not in CALCULATORS:
+        raise ValueError(
+            f"{config.model.from_} is a correction to {method.name}; set data.subtract to that calculator and its options, "
+            "since code that a file names is not run without being asked for"
+        )
+    return None if method is None else Subtraction(start(method, config.model.from_), out)
 
 
 def read_others(config: TrainConfig, base: Potential) -> tuple[Sequence[Structure], dict[str, Sequence[Structure]]]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from equipot.data.config import KINDS
 from equipot.data.heads import label
+from equipot.data.packed import pack
 from equipot.data.split import Headed, Rezeroed
 from equipot.finetune.atomic_energies import Refitted, refit_energies
-from equipot.finetune.baseline import Baseline, pack
+from equipot.finetune.baseline import Baseline
 from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself
 from equipot.finetune.origin import Origin
 from equipot.potential import Potential
@@ -36,7 +37,7 @@ def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: 
         explained: (frames,) total energies of the training frames predicted by the base, eV.
     """
     refit = config.model.atomic_energies == "refit"
-    return refit_energies(config.data.by_head[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
+    return refit_energies(data.levels[head], data.sets[head], origin.isolated_atom_energies(head), refit, explained)
 
 
 def check_energies(config: TrainConfig, origin: Origin, data: TuningData) -> None:

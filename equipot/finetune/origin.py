@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from equipot import artifact, published
-from equipot import config as configs
+from equipot import eqp, published
 from equipot.finetune.electrons import with_electrons
+from equipot.metadata import Method
 from equipot.physics.guard import Wall, guard, is_guarded
 from equipot.potential import Potential
 from equipot.training.config import TrainConfig
@@ -22,6 +20,8 @@ class Origin(NamedTuple):
     """With the electrons and the wall of the config, where it adds them."""
     sha256: str
     """SHA-256 of the term, the metadata and the variables of the base as its file has them."""
+    subtracted: Method | None
+    """Method that the base is a correction to: it is subtracted from the data, and ``base`` is the correction alone."""
     heads: Mapping[str, Potential]
     """Potential from which each head of the result starts, by name; the name of a single head is empty. Heads of the base come
     first, then new ones in the order of ``data.heads``."""
@@ -40,18 +40,13 @@ def load_origin(config: TrainConfig) -> Origin:
         FileNotFoundError: no such potential.
     """
     base = published.load(config.model.from_, config.dtype)
-    sha256, electrons = sha256_of(base), config.model.electrons
+    sha256, electrons = eqp.sha256_of(base), config.model.electrons
+    method, base = base.metadata.subtracted, base.correction
     if electrons is not None:
         base = with_electrons(base, electrons, config.seed)
     if isinstance(config.guard, Wall) and not is_guarded(base.term):
         base = guard(base, config.guard)
-    return Origin(base, sha256, heads_of(config, base))
-
-
-def sha256_of(potential: Potential) -> str:
-    """Compute the SHA-256 of the term, the metadata and the variables of a potential."""
-    text = json.dumps([configs.dump(potential.term), dataclasses.asdict(potential.metadata)], sort_keys=True)
-    return artifact.digest(text, artifact.named_leaves(potential.variables))
+    return Origin(base, sha256, method, heads_of(config, base))
 
 
 def heads_of(config: TrainConfig, base: Potential) -> dict[str, Potential]:

@@ -37,7 +37,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         FileNotFoundError: no such potential or data.
     """
     origin = load_origin(config)
-    data = read_data(config, origin)
+    data = read_data(config, origin, out)
     potential = extended(config, origin, data)
     trained = chosen(config, potential)
     check_energies(config, origin, data)
@@ -48,8 +48,8 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     digests = hash_sets(frames)
     potential = with_metadata(potential, config, origin, baseline, digests["train"])
     notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes)
-    base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared, notes)
-    return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base)
+    base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared)
+    return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base, notes)
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:
@@ -100,6 +100,7 @@ def with_metadata(
         training_data=training_data,
         version=equipot.__version__,
         dtype="",
+        subtracted=origin.subtracted,
         extra=(*old.extra, ("fine-tuned from", f"{config.model.from_} (SHA-256 {origin.sha256})")),
     )
     if potential.heads:
@@ -117,6 +118,8 @@ def notes_of(config: TrainConfig, origin: Origin, mixture: Mixture, baseline: Ba
     if config.data.heads:
         old = base.heads or ((config.model.head,) if config.model.head else ())
         lines.append("heads: " + ", ".join(f"{name} ({'of the base' if name in old else 'new'})" for name in origin.heads))
+    if origin.subtracted is not None:
+        lines.append(f"{config.model.from_} is a correction to {origin.subtracted.name}, which is subtracted from the data")
     lines += [f"base on {name}: {errors_text(table, predicted_quantities(base))}" for name, table in baseline.before.items()]
     if mixture.replay is not None:
         lines.append(f"replay: {mixture.replay.drawn} of {mixture.replay.pool} frames in every epoch")

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from equipot.data.batch import Shape, find_slots, geometry, pad
+from equipot.data.method import Runner, runner_of
 from equipot.electrons import charge_and_spin, stated
 from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
@@ -25,6 +26,7 @@ from equipot.neighbors import Slots, may_miss_pairs
 from equipot.neighbors.shells import crowding
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
+from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 
 WANT = ("energies", "forces", "virials")
@@ -60,6 +62,7 @@ class EquipotCalculator(Calculator):
         skin: float = 0.5,
         slack: float = 1.2,
         dtype: str | None = None,
+        method: Any = None,
     ) -> None:
         """Make a calculator.
 
@@ -70,12 +73,19 @@ class EquipotCalculator(Calculator):
             skin: reach of the neighbour list beyond the cutoff, Å.
             slack: factor on the number of neighbour slots, at least 1.
             dtype: float32 or float64; None for the precision of the potential.
+            method: ASE calculator of the method that the potential is a correction to, or its ``package.module:Class``; None
+                for one that ``data.subtract`` knows by name, or for a potential that is no correction.
+
+        Raises:
+            ValueError: a skin or slack out of range, or a method that is missing or another one.
         """
         if skin < 0 or slack < 1:
             raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
         super().__init__(charge=charge, spin=spin)
         self.potential = potential if dtype is None else potential.astype(dtype)
-        self.implemented_properties = [*type(self).implemented_properties, *(row.name for row in potential.provides)]
+        self.runner = runner_of(potential.metadata.subtracted, method)
+        own = [name for name in type(self).implemented_properties if self.runner is None or name in self._of_method]
+        self.implemented_properties = [*own, *(row.name for row in potential.provides)]
         self.skin = skin
         self.slack = slack
         self.builds = 0
@@ -84,6 +94,12 @@ class EquipotCalculator(Calculator):
         self._reference: Structure | None = None
         self._graph: Graph | None = None
         self._shifts = np.zeros((0, 3), np.int32)
+
+    @property
+    def _of_method(self) -> tuple[str, ...]:
+        """Properties of the method that the potential is a correction to, so far as they are those of whole systems."""
+        assert self.runner is not None, "only a correction has a method"
+        return ("energy", "free_energy", *(name for name in ("forces", "stress") if name in self.runner.properties))
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """List changes since the last calculation, ``info`` if charge or spin in ``atoms.info`` changed, which ASE ignores."""
@@ -102,7 +118,7 @@ class EquipotCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))
         own: Any = self.atoms
         structure = self.structure_of(own)
-        self.potential.check([structure])
+        self.potential.correction.check([structure])
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
@@ -147,7 +163,18 @@ class EquipotCalculator(Calculator):
             # A crystal of charges has no dipole moment, unless the term knows how they came to be.
             if np.isfinite(value).all():
                 results[row.name] = value[0] if row.per == "graph" else value
-        return results
+        return results if self.runner is None else self._with_method(structure, results, self.runner)
+
+    def _with_method(self, structure: Structure, results: dict[str, Any], runner: Runner) -> dict[str, Any]:
+        """Add the method that the potential is a correction to; properties of which the method has none are left out."""
+        own = runner.run(structure)
+        added = {"energy": own[ENERGY], "free_energy": own[ENERGY]}
+        if FORCES in own:
+            added["forces"] = own[FORCES]
+        if STRESS in own:
+            added["stress"] = full_3x3_to_voigt_6_stress(own[STRESS])
+        others = {row.name: results[row.name] for row in self.potential.provides if row.name in results}
+        return {**others, **{name: results[name] + value for name, value in added.items()}}
 
     def _neighbors(self, structure: Structure) -> Graph:
         """Return the graph of a structure, with the neighbour list of the last one if that is still complete."""
@@ -218,7 +245,7 @@ def calculate_together(images: Sequence[Atoms]) -> None:
     for group in groups.values():
         calculators = [atoms.calc for atoms in group]
         structures = [atoms.calc.structure_of(atoms) for atoms in group]
-        calculators[0].potential.check(structures)
+        calculators[0].potential.correction.check(structures)
         for k, out in evaluate_in_batches(Job(calculators[0].potential, WANT), structures):
             results = calculators[k]._results(structures[k], out)
             calculators[k].atoms, calculators[k].results = group[k].copy(), results

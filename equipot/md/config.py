@@ -63,6 +63,9 @@ class MDConfig:
     """Temperature (K) above which the run counts as exploded and stops."""
     min_distance: float = 0.3
     """Distance (Å) below which two atoms count as fused and the run stops."""
+    method: str | None = None
+    """Class package.module:Class of the ASE calculator that the potential was trained to correct, and which is called at every
+    step; to be given only for one that ``data.subtract`` does not know by name."""
 
     def __post_init__(self) -> None:
         positive = ("timestep_fs", "temperature_K", "log_every", "chunk_steps", "max_temperature_K")

@@ -23,7 +23,16 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, read_checkpoint, restore, spec_from_record, spec_to_record, write_checkpoint
 from equipot.md.config import MDConfig
-from equipot.md.prepare import check_start, explain_start, read_structure, start_list, start_setup, start_state, with_electrons
+from equipot.md.prepare import (
+    check_start,
+    explain_start,
+    read_structure,
+    start_list,
+    start_setup,
+    start_state,
+    with_electrons,
+    with_subtracted,
+)
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
 from equipot.md.trajectory import Frame, System, TextFile, Writer
@@ -102,13 +111,21 @@ def simulate(
         ValueError, Explosion, KeyboardInterrupt: as ``run``.
     """
     start, shown = with_electrons(config, structure), Progress(stream_of(progress), config)
-    return Simulation(potential.astype(config.dtype), start, config, Path(out), shown).go(resume)
+    moved, zero = with_subtracted(config, potential.astype(config.dtype), start)
+    return Simulation(moved, start, config, Path(out), shown, zero).go(resume)
 
 
 class Simulation:
     """One run: work of the host between chunks."""
 
-    def __init__(self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress):
+    def __init__(
+        self, potential: Potential, structure: Structure, config: MDConfig, out: Path, progress: Progress, zero: float = 0.0
+    ):
+        """Prepare a run; ``zero`` is an energy (eV) that those of the potential lack beside E0.
+
+        Raises:
+            ValueError: as ``check_start``.
+        """
         check_start(config, potential, structure, progress.say)
         dtype = potential.dtype
         self.potential = potential
@@ -123,7 +140,7 @@ class Simulation:
         lines = config.chunk // config.log_every
         self.chunk_spec = chunk.ChunkSpec(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
-        self.ledger = log.Ledger(e0, max(self.setup.dof, 1), config.timestep_fs)
+        self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
         system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.electrons)

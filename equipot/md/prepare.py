@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import centred
+from equipot.data.method import runner_of
 from equipot.data.read import read_one
 from equipot.data.selection import split_index
 from equipot.md.config import MDConfig
 from equipot.md.state import Setup, State, at_rest, degrees_of_freedom, masses, thermal_momenta
 from equipot.neighbors import ListSpec, neighbor_list, plan
+from equipot.physics.external import with_method
 from equipot.potential import Potential
 from equipot.structure import Structure, symbols
 from equipot.units import GPa, fs, kB
@@ -61,6 +63,20 @@ def with_electrons(config: MDConfig, structure: Structure) -> Structure:
     """Give the structure the charge and the number of unpaired electrons of the config, where it has any."""
     given = {"charge": config.charge, "spin": config.spin}
     return structure.replace(**{name: float(value) for name, value in given.items() if value is not None})
+
+
+def with_subtracted(config: MDConfig, potential: Potential, structure: Structure) -> tuple[Potential, float]:
+    """Return a correction together with its method, and the energy (eV) that its energies lack; other potentials as they are.
+
+    Raises:
+        ValueError: a method that is missing, that does not apply to the structure, or without the stress that a pressure needs.
+    """
+    runner = runner_of(potential.metadata.subtracted, config.method)
+    if runner is None:
+        return potential, 0.0
+    if config.ensemble.has_pressure and "stress" not in runner.properties:
+        raise ValueError(f"{runner.method.name} gives no stress, which {type(config.ensemble).__name__} needs; choose NVT")
+    return with_method(potential, runner, structure)
 
 
 def check_start(config: MDConfig, potential: Potential, structure: Structure, say: Callable[[str], None]) -> None:

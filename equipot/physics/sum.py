@@ -12,8 +12,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.metadata import Metadata, dispersion_of
+from equipot.metadata import Metadata, Method, dispersion_of
 from equipot.neighbors.shells import narrowed
+from equipot.physics.imported import Imported
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
@@ -36,17 +37,19 @@ class Sum(Term):
     frozen: tuple[int, ...] = ()
     """Places of terms that are not trained: all their variables are constants."""
     elements: tuple[int, ...] = ()
-    """Atomic numbers of the terms that have a table of elements; taken from the data where left out."""
+    """Atomic numbers of the terms that have a table of elements and are trained; taken from the data where left out. Frozen
+    terms keep their own."""
 
     def __post_init__(self) -> None:
         self._check()
-        known = {tuple(term.elements) for term in self.terms if term.has_elements and term.elements}
+        known = {tuple(term.elements) for term in self._trained if term.has_elements and term.elements}
         if not self.elements and len(known) > 1:
             shown = " and ".join(str(list(zs)) for zs in sorted(known))
             raise ValueError(f"elements of the terms differ: {shown}; give all the same")
         elements = self.elements or next(iter(known), ())
         ending = [ended(term, self.cutoff, elements) for term in self.terms]
-        members = [filled(term, self.cutoff, elements) for term in ending]
+        held = lambda k, term: () if k in self.frozen and term.has_elements and term.elements else elements
+        members = [filled(term, self.cutoff, held(k, term)) for k, term in enumerate(ending)]
         # One object named twice would be one set of variables.
         terms = tuple(term.clone() if any(term is other for other in members[:k]) else term for k, term in enumerate(members))
         cutoffs = [term.cutoff for term in terms if term.cutoff is not None]
@@ -76,13 +79,17 @@ class Sum(Term):
             raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
 
     @property
+    def _trained(self) -> tuple[Term, ...]:
+        return tuple(term for k, term in enumerate(self.terms) if k not in self.frozen)
+
+    @property
     def has_elements(self) -> bool:
-        return any(term.has_elements for term in self.terms)
+        return any(term.has_elements for term in self._trained)
 
     @property
     def averaging_cutoff(self) -> float | None:
-        """The longest of those of the terms."""
-        return max((c for term in self.terms if (c := term.averaging_cutoff) is not None), default=None)
+        """The longest of those of the terms that are trained."""
+        return max((c for term in self._trained if (c := term.averaging_cutoff) is not None), default=None)
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:
@@ -112,7 +119,7 @@ class Sum(Term):
 
     @property
     def learns_from(self) -> tuple[Quantity, ...]:
-        return tuple(row for k, term in enumerate(self.terms) if k not in self.frozen for row in term.learns_from)
+        return tuple(row for term in self._trained for row in term.learns_from)
 
     def check(self, structure: Structure) -> None:
         for term in self.terms:
@@ -156,6 +163,8 @@ def ended(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
 def filled(term: Term, cutoff: float | None, elements: tuple[int, ...]) -> Term:
     """Return a member of a composition with the cutoff (Å), if it has none, and the elements of the whole."""
     changes: dict[str, Any] = {}
+    if isinstance(term, Imported):
+        return term
     if term.cutoff is None and cutoff is not None:
         changes["cutoff"] = cutoff
     if term.has_elements and elements and tuple(term.elements) != elements:
@@ -171,8 +180,8 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     difference to a potential, add a new one to it, with the place of the first in ``frozen``, and fine-tune the sum.
 
     Raises:
-        ValueError: what ``Sum`` refuses, no element that all of them know, no charge that all of them were trained on, or a
-            second dispersion.
+        ValueError: what ``Sum`` refuses, no element that all of them know, no charge that all of them were trained on, a
+            second dispersion, or a correction to a method with a factor or beside another one.
     """
     terms = tuple(p.term for p in potentials)
     levels = [p.metadata.level_of_theory for p in potentials]
@@ -199,7 +208,8 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     if recorded and not charges:
         raise ValueError("the potentials were trained on no charge in common, so that their sum would know none")
     energies = tuple((z, free(z)) for z in sorted(common))
-    metadata = Metadata(energies, level_of_theory=level, charges=charges, spins=spins)
+    method = _method(potentials, weights)
+    metadata = Metadata(energies, level_of_theory=level, charges=charges, spins=spins, subtracted=method)
     return Potential(term, variables, metadata)
 
 
@@ -214,6 +224,20 @@ def refuse_second_dispersion(level_of_theory: str) -> None:
             f"level of theory {level_of_theory}: {name} is dispersion already, and a correction would count it twice; leave "
             "the correction out, or take a potential of the functional alone"
         )
+
+
+def _method(potentials: Sequence[Potential], factors: Sequence[float]) -> Method | None:
+    """Return the method that one of some potentials, with the factor 1, is a correction to."""
+    found = [(p.metadata.subtracted, factor) for p, factor in zip(potentials, factors, strict=True) if p.metadata.subtracted]
+    if not found:
+        return None
+    (method, factor), *others = found
+    if others or factor != 1:
+        raise ValueError(
+            f"a potential that is a correction to {method.name} can be added with the factor 1 only, and beside no other such "
+            "correction: the method is added once"
+        )
+    return method
 
 
 def _common(lists: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -40,8 +40,6 @@ class Base:
     """Error table of the base for each set in the report, by the name of the set."""
     sets: Mapping[str, Sequence[Structure]]
     """Sets in the report besides the validation and test sets, by name."""
-    notes: tuple[str, ...]
-    """Messages printed before the first step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +57,12 @@ class Beginning:
     """SHA-256 of the frames of each set."""
     replay: Replayed | None = None
     base: Base | None = None
+    notes: tuple[str, ...] = ()
+    """Messages printed before the first step."""
+    imported: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the potentials among the terms of the model, by name."""
+    whole: Callable[[Potential], Potential] | None = None
+    """Function from the trained potential to the one to be saved, where they differ: ``frames`` are then residuals."""
 
     @property
     def count(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from equipot.data.method import Runner
 from equipot.data.split import Chain
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.files import write_atomically
@@ -22,7 +23,11 @@ Table = dict[str, float]
 
 
 def evaluate_set(
-    potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
+    potential: Potential,
+    structures: Sequence[Structure],
+    batch_size: int | None = None,
+    devices: int | None = None,
+    runner: Runner | None = None,
 ) -> tuple[Table, list[Structure]]:
     """Compute the mean errors of a potential against the labels of structures.
 
@@ -36,6 +41,7 @@ def evaluate_set(
         structures: Structures with labels.
         batch_size: As in ``predict``.
         devices: As in ``predict``.
+        runner: As in ``predict``.
 
     Returns:
         The table, and the structures with predictions as their labels.
@@ -43,7 +49,7 @@ def evaluate_set(
     Raises:
         ValueError: there are no structures, or the potential does not know an element.
     """
-    predictions = predict(potential, structures, batch_size, devices)
+    predictions = predict(potential, structures, batch_size, devices, runner)
     return error_table(structures, predictions), predictions
 
 
@@ -66,7 +72,11 @@ def evaluate_sets(
 
 
 def predict(
-    potential: Potential, structures: Sequence[Structure], batch_size: int | None = None, devices: int | None = None
+    potential: Potential,
+    structures: Sequence[Structure],
+    batch_size: int | None = None,
+    devices: int | None = None,
+    runner: Runner | None = None,
 ) -> list[Structure]:
     """Return the structures with predictions as their labels.
 
@@ -77,13 +87,14 @@ def predict(
         structures: Structures; their labels are replaced.
         batch_size: Number of structures evaluated at a time, over all devices; None for a size chosen by use and memory.
         devices: Number of local devices; None for all.
+        runner: Method that the potential is a correction to, see ``data.method.runner_of``; None for no such method.
 
     Raises:
-        ValueError: there are no structures, or the potential does not know an element.
+        ValueError: there are no structures, the potential does not know an element, or it is a correction without its method.
     """
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
-    potential.check(structures)
+    (potential if runner is None else potential.correction).check(structures)
     energies, rows = dict(potential.metadata.atomic_energies), predicted_quantities(potential)
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
     wanted = tuple(row.name for row in rows if row is not ENERGY and (periodic or not row.needs_volume))
@@ -95,7 +106,8 @@ def predict(
         known = lambda row, value: not row.needs_volume or (structure.pbc.any() and np.isfinite(value).all())  # noqa: B023
         labels = {row: value for row, value in labels.items() if known(row, value)}
         labels[ENERGY] = float(np.asarray(found.interaction)) + float(isolated_atom_energy(structure.numbers, energies).sum())
-        out[k] = structure.replace(labels=labels)
+        own = {} if runner is None else runner.run(structure)
+        out[k] = structure.replace(labels={row: value + own.get(row, 0.0) for row, value in labels.items()})
     return [out[k] for k in range(len(structures))]
 
 

@@ -66,6 +66,8 @@ class TrainingRun:
     watch: Watch
     write: Writer
     """Function of the logger that writes the figures of an epoch."""
+    whole: Callable[[Potential], Potential] | None = None
+    """Function from the trained potential to the one to be saved, where they differ."""
 
     @property
     def best_path(self) -> Path:
@@ -285,7 +287,8 @@ def save_best(run: TrainingRun, state: State) -> None:
         OSError: the file could not be written.
     """
     try:
-        eqp.save(with_params(run.potential, jax.device_get(state.ema)), run.best_path)
+        trained = with_params(run.potential, jax.device_get(state.ema))
+        eqp.save(trained if run.whole is None else run.whole(trained), run.best_path)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {run.best_path} ({error.strerror}); make room, then use --resume") from error
 

@@ -51,7 +51,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     progress: TextIO | bool | None = True,
-    prepare: Callable[[TrainConfig], Beginning] = from_scratch,
+    prepare: Callable[[TrainConfig, Path, bool], Beginning] = from_scratch,
 ) -> Path:
     """Fit a potential and write best.eqp, metrics.jsonl, config.yaml, checkpoints and a report into a folder.
 
@@ -60,7 +60,8 @@ def train(
         out: Folder of the run.
         resume: Whether to continue from the newest checkpoint in the folder.
         progress: Stream for messages; True for standard output, None or False for no messages.
-        prepare: Function that prepares the run; ``equipot.finetune.fine_tune`` starts from an existing potential.
+        prepare: Function of config, folder and ``resume`` that prepares the run; ``equipot.finetune.fine_tune`` starts from an
+            existing potential.
 
     Returns:
         Path of best.eqp.
@@ -76,7 +77,7 @@ def train(
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
         raise ValueError(f"{out} holds a run already; go on with --resume, or choose another folder with --out")
-    beginning = prepare(config)
+    beginning = prepare(config, out, resume)
     config = beginning.config
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stream_of(progress))
@@ -124,6 +125,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
         wants=wants, valid_wants=valid_wants,
         identity=identity(beginning, devices), console=console, watch=watch,
         write=settings.logger.open(out, configs.dump(config)) if settings.logger else lambda epoch, row: None,
+        whole=beginning.whole,
     )  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
     data: dict[str, Any] = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
     data["isolated-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
+    data |= {f"{name} (SHA-256)": sha256 for name, sha256 in beginning.imported.items()}
     paths = settings.pop("data")
     if base is not None:
         data["base (SHA-256)"] = base.sha256
@@ -202,9 +205,10 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
         f"cutoff {potential.cutoff:g} Å, {potential.dtype}, "
         f"on {run.mesh.size} {run.mesh.devices.flat[0].platform} device(s)"
     )
+    for line in beginning.notes:
+        say(line)
     if beginning.base is not None:
-        for line in (*beginning.base.notes, trained_text(potential, beginning.trained)):
-            say(line)
+        say(trained_text(potential, beginning.trained))
     if run.config.batch_size % run.mesh.size:
         say(
             f"training.batch_size {run.config.batch_size} is no multiple of the {run.mesh.size} devices, so that some wait for "
@@ -238,7 +242,8 @@ def padding(loader: Loader, seed: int) -> float:
 
 def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     """Evaluate the best potential, and write errors.json and report.md; after fine-tuning, with the errors of the base."""
-    potential, dataset, base = eqp.load(run.best_path), beginning.dataset, beginning.base
+    # The labels are those of the data less the method that is subtracted.
+    potential, dataset, base = eqp.load(run.best_path).correction, beginning.dataset, beginning.base
     sets = {
         label(kind, head): frames
         for kind in ("validation", "test")

@@ -25,7 +25,8 @@ def deviations(original: Potential, compressed: Potential, structures: Sequence[
     heads = range(len(original.heads))
     each = [s.replace(head=k) for k in heads for s in structures] if original.heads else list(structures)
     with jax.enable_x64(True):
-        pair = [evaluate_each(potential.astype("float64"), each) for potential in (original, compressed)]
+        # A method that both correct would cancel.
+        pair = [evaluate_each(potential.correction.astype("float64"), each) for potential in (original, compressed)]
     found = [_differences(structure, *both) for structure, *both in zip(each, *pair, strict=True)]
     return {name: max(one[name] for one in found if name in one) for name in UNITS if any(name in one for one in found)}
 

@@ -102,11 +102,12 @@ def run(out, changes=None, resume=False, train=None, progress=None, model=None):
 
     settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(changes or {})}
     whole = TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))
-    original, module.load_data = module.load_data, lambda *_: dataset(train)
+    original = module.load_levels, module.with_levels
+    module.load_levels, module.with_levels = lambda *_: {}, lambda *_: dataset(train)
     try:
         return fit(whole, out, resume, progress)
     finally:
-        module.load_data = original
+        module.load_levels, module.with_levels = original
 
 
 if __name__ == "__main__":
