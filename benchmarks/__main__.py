@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     charge_states,
+    delta,
     finetune,
     gpu,
     long_range,
@@ -34,7 +35,7 @@ ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
-    "separation": separation.run,
+    "separation": separation.run, "delta": delta.run,
 }  # fmt: skip
 
 
@@ -114,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
     curves = items.add_parser("separation", help="energies and charges of two fragments against their distance, with a plot")
     separation.add_arguments(curves)
     add_out(curves)
+    differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
+    delta.add_arguments(differences)
+    add_out(differences)
     others = items.add_parser("peers", help="the work items by equipot and by other programs, in interleaved rounds")
     peers.add_arguments(others)
     add_out(others)

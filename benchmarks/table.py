@@ -162,6 +162,13 @@ def separation(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def delta(results: Sequence[dict[str, Any]]) -> str:
+    header = ("set", "learned", "energy MAE, meV/atom", "energy MAE, meV", "force MAE, meV/Å", "steps", "minutes")
+    keys = ("energy_mae_per_atom", "energy_mae", "forces_mae")
+    test = lambda r: [1e3 * r["errors"]["test"][key] for key in keys]
+    return markdown(header, [(r["set"], r["learned"], *test(r), r["steps"], r["minutes"]) for r in results])
+
+
 def walls(results: Sequence[dict[str, Any]]) -> str:
     hot = [r for r in results if "wall" in r]
     header = ("wall", "outer radius, Å", "closest, Å", "in training", "fused after fs", "lowest energy, eV")
@@ -266,4 +273,5 @@ TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
+    "delta": delta,
 }  # fmt: skip
