@@ -35,7 +35,7 @@ def section(name: str) -> type:
 
 def test_the_package_and_the_repository_have_the_same():
     assert sorted(recipes()) == NAMES
-    assert {"quickstart", "mace-molecules", "nequip-molecules", "mace-metal", "finetune"} <= set(NAMES)
+    assert {"quickstart", "mace-molecules", "nequip-molecules", "mace-metal", "delta-molecules", "finetune"} <= set(NAMES)
 
 
 def test_there_is_one_for_each_ensemble():
@@ -79,6 +79,9 @@ def test_training_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EQUIPOT_CACHE", "off")
     small = ["data.limit=8", "data.valid=4", "data.test=null", "training.epochs=1", "model.channels=4", "model.l_max=1"]
     small += ["training.devices=1", "model.layers=2", "model.radial.mlp=[8]"]
+    if name == "delta-molecules":
+        # The calculator that is always there.
+        small += ["data.subtract={calculator: emt}"]
     assert cli.main(["train", name, *(word for text in small for word in ("--set", text))]) == 0
     assert eqp.load(f"runs/{name}/best.eqp").elements
 
