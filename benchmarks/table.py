@@ -171,8 +171,8 @@ def delta(results: Sequence[dict[str, Any]]) -> str:
 
 def walls(results: Sequence[dict[str, Any]]) -> str:
     hot = [r for r in results if "wall" in r]
-    header = ("wall", "outer radius, Å", "closest, Å", "in training", "fused after fs", "lowest energy, eV")
-    keys = ("wall", "outer_radius_A", "closest_A", "closest_in_training_A", "fused_after_fs", "lowest_energy_eV")
+    header = ("system", "seed", "wall", "closest over radii", "fused after fs", "lowest energy, eV")
+    keys = ("system", "seed", "wall", "closest_over_radii", "fused_after_fs", "lowest_energy_eV")
     rows = [[key, value] for r in results if "model" in r for key, value in r.items()]
     return f"{markdown(header, [[r[key] for key in keys] for r in hot])}\n\n{markdown(('of the potential', ''), rows)}"
 

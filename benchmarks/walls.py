@@ -1,4 +1,9 @@
-"""What a wall does: a network that fuses hot atoms with it and without, and a published potential at short range."""
+"""What a wall does: networks that fuse hot atoms with it and without, and a published potential at short range.
+
+carbon   A crystal of a closed form (Lennard-Jones), on which the default of ``Wall.share_in_training`` was chosen.
+silicon  The bundled set, GFN2-xTB up to 600 K, and
+ethanol  the bundled set, GFN2-xTB up to 1,000 K: on these the default is only checked, with networks of several seeds.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import ase.data
 import ase.io
 import jax
 import numpy as np
@@ -22,6 +28,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 import equipot
 from equipot import config
 from equipot.convert.certificate import read_references
+from equipot.data.bundled import load
 from equipot.data.closest import closest_distances
 from equipot.metadata import Metadata
 from equipot.physics.guard import Guarded, Wall, fitted, guard, outer_radii
@@ -39,15 +46,14 @@ COLD, HOT = 300.0, 3000.0
 """Temperatures (K) of the training data and of the runs."""
 STEPS, EVERY, FRAMES = 4000, 20, 40
 """Steps (1 fs) of a run, steps between frames, and frames of the training set."""
-FUSED = 0.6
-"""Distance (Å) below which two atoms have fused: at half of that of the training data."""
-SETTINGS = {
-    "model": {
-        "kind": "MACE", "cutoff": 3.5, "channels": 8, "l_max": 1, "hidden_l": 0, "correlation": 2, "radial": {"mlp": [16]},
-    },
-    "training": {"epochs": 60, "batch_size": 4, "devices": 1},
-    "seed": 0,
-}  # fmt: skip
+FUSED = 0.4
+"""Share of the sum of the covalent radii below which two atoms have fused: half of the length of a bond, or less."""
+MODEL = {"kind": "MACE", "channels": 8, "l_max": 1, "hidden_l": 0, "correlation": 2, "radial": {"mlp": [16]}}
+TRAINING = {"epochs": 60, "batch_size": 4, "devices": 1}
+CUTOFFS = {"silicon": 4.0, "ethanol": 4.0}
+"""Å, of the networks for the bundled sets."""
+SEEDS = (1, 2, 3)
+"""Seeds of the networks and of the runs for each of these."""
 PARITY = Path(__file__).parent / "parity" / "references" / "sevennet-0.json"
 POINTS = 40
 """Distances of a scan, from a twentieth of the inner radius to that radius."""
@@ -61,45 +67,75 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of the hot runs, of the scans and of the structures of the parity benchmark."""
     with tempfile.TemporaryDirectory() as folder:
-        yield from hot_runs(Path(folder))
+        yield from closed_form(Path(folder))
+        for name in CUTOFFS:
+            for seed in SEEDS:
+                yield from bundled(name, seed, Path(folder))
     potential = equipot.load(args.model)
     yield scans(potential, potential.elements[: args.elements]) | {"model": args.model}
     yield unchanged(potential) | {"model": args.model}
 
 
-def hot_runs(folder: Path) -> Iterator[dict[str, Any]]:
-    """Train on a cold crystal, and run hot: as it is, and with walls of two sizes."""
+def closed_form(folder: Path) -> Iterator[dict[str, Any]]:
+    """Train on a cold crystal, and run hot: the closed form, and the network as it is and with walls of two sizes."""
     variables = {"constants": {name: np.asarray(getattr(REFERENCE, name)) for name in ("epsilon", "sigma")}}
-    reference = Potential(
-        REFERENCE,
-        variables,
-        Metadata(((6, 0.0),)),
-    ).astype("float64")
-    frames = trajectory(reference, COLD, STEPS // 4)[-FRAMES:]
+    reference = Potential(REFERENCE, variables, Metadata(((6, 0.0),))).astype("float64")
+    crystal = bulk("C", "fcc", 2.35, cubic=True) * 2
+    frames = trajectory(reference, crystal, COLD, STEPS // 4, 0)[-FRAMES:]
     ase.io.write(folder / "cold.xyz", frames)
     data = {"train": str(folder / "cold.xyz"), "valid": 0.1, "atomic_energies": {"C": 0.0}}
-    best = train(config.build(TrainConfig, {"data": data, **SETTINGS}), folder / "run", progress=None)
-    bare = equipot.load(best, "float64")
+    bare = trained(data, REFERENCE.cutoff, 0, folder / "carbon")
     seen = closest_distances([Structure.from_ase(frame) for frame in frames], bare.cutoff)
     potentials = {"reference": reference, "none": bare}
     potentials |= {"half of the radii": guard(bare, Wall()), "as in training": fitted(guard(bare, Wall()), seen)}
     for name, potential in potentials.items():
-        hot = trajectory(potential, HOT, STEPS)
-        closest = np.array([frame.get_all_distances(mic=True)[np.triu_indices(len(frame), 1)].min() for frame in hot])
-        fused = np.flatnonzero(closest < FUSED)
-        yield {
-            "wall": name, "closest_in_training_A": float(seen[6, 6]), "temperature_K": HOT, "steps": STEPS,
-            "closest_A": float(closest.min()), "fused_after_fs": int(fused[0]) * EVERY if len(fused) else None,
-            "outer_radius_A": float(outer_radii(potential)[6, 6]) if isinstance(potential.term, Guarded) else None,
-            "lowest_energy_eV": float(min(frame.get_potential_energy() for frame in hot)), "frames": len(hot),
-        }  # fmt: skip
+        yield {"system": "carbon", "wall": name, **hot(potential, crystal, 0)}
 
 
-def trajectory(potential: Potential, kelvin: float, steps: int) -> list[ase.Atoms]:
-    """Run a crystal at constant temperature; the frames until the end, or until two atoms have fused."""
-    atoms = bulk("C", "fcc", 2.35, cubic=True) * 2
+def bundled(name: str, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Train on a bundled set, and run its first frame hot: without a wall, and with that of a training."""
+    frames = [frame for frame in load(f"{name}/train") if len(frame) > 1]
+    bare = trained({"train": f"bundled:{name}/train", "valid": 0.1}, CUTOFFS[name], seed, folder / f"{name}-{seed}")
+    seen = closest_distances(frames, bare.cutoff)
+    for wall, potential in {"none": bare, "as in training": fitted(guard(bare, Wall()), seen)}.items():
+        yield {"system": name, "wall": wall, **hot(potential, frames[0].to_ase(), seed)}
+
+
+def trained(data: dict[str, Any], cutoff: float, seed: int, out: Path) -> Potential:
+    """Train a small network without a wall, in float64 afterwards."""
+    settings = {"data": data, "model": MODEL | {"cutoff": cutoff}, "training": TRAINING, "seed": seed}
+    return equipot.load(train(config.build(TrainConfig, settings), out, progress=None), "float64")
+
+
+def hot(potential: Potential, atoms: ase.Atoms, seed: int) -> dict[str, Any]:
+    """Run atoms hot, and say when two of them fused, if any did."""
+    frames = trajectory(potential, atoms, HOT, STEPS, seed)
+    shares = np.array([closest_share(frame) for frame in frames])
+    fused = np.flatnonzero(shares < FUSED)
+    outer = outer_radii(potential) if isinstance(potential.term, Guarded) else None
+    return {
+        "seed": seed, "temperature_K": HOT, "steps": STEPS, "frames": len(frames),
+        "closest_over_radii": float(shares.min()), "fused_after_fs": (int(fused[0]) + 1) * EVERY if len(fused) else None,
+        "lowest_energy_eV": float(min(frame.get_potential_energy() for frame in frames)),
+        "outer_radii_A": None if outer is None else {
+            "-".join(ase.data.chemical_symbols[z] for z in pair): round(float(outer[pair]), 3)
+            for pair in itertools.combinations_with_replacement(potential.elements, 2)
+        },
+    }  # fmt: skip
+
+
+def closest_share(atoms: ase.Atoms) -> float:
+    """Return the shortest distance between two atoms, as a share of the sum of their covalent radii."""
+    first, second = np.triu_indices(len(atoms), 1)
+    own = ase.data.covalent_radii[atoms.numbers]
+    return float(np.min(atoms.get_all_distances(mic=True)[first, second] / (own[first] + own[second])))
+
+
+def trajectory(potential: Potential, start: ase.Atoms, kelvin: float, steps: int, seed: int) -> list[ase.Atoms]:
+    """Run atoms at constant temperature; the frames until the end, or until two atoms are one."""
+    atoms = start.copy()
     atoms.calc = potential.calculator()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=rng)
     dynamics = Langevin(atoms, units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng)
     frames = []
@@ -111,7 +147,7 @@ def trajectory(potential: Potential, kelvin: float, steps: int) -> list[ase.Atom
             break
         frames.append(atoms.copy())
         frames[-1].calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-        if atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)].min() < FUSED / 2:
+        if closest_share(atoms) < FUSED / 2:
             break
     return frames
 
