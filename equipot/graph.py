@@ -167,14 +167,32 @@ def edge_vectors(graph: Graph) -> Float[Array, "atoms slots 3"]:
     fine = graph.positions_residual
     correction = 0 if fine is None else gather(fine, graph) - fine[:, None]
     vectors += correction if graph.cell_residual is None else correction + _images(graph.cell_residual, graph)
-    return jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
+    vectors = jnp.where(graph.slot_mask[..., None], vectors, jnp.asarray(PADDING_VECTOR, vectors.dtype))
+    return computed_once(vectors, graph, PADDING_VECTOR)
+
+
+def computed_once(
+    values: Float[Array, "atoms slots ..."], graph: Graph, empty: float | tuple[float, ...]
+) -> Float[Array, "atoms slots ..."]:
+    """Return values of slots unchanged, computed once: XLA for CPUs would compute them again in every loop that reads them.
+
+    A barrier does not keep it from that, a branch does; so it is with the derivative by the values.
+
+    Args:
+        empty: The values where the graph has no pair at all.
+    """
+    other = lambda x: jnp.broadcast_to(jnp.asarray(empty, x.dtype), x.shape)
+    branch = lambda x, used: jax.lax.cond(used, lambda x: x, other, x)
+    return jax.lax.platform_dependent(values, jnp.any(graph.slot_mask), cpu=branch, default=lambda x, used: x)
 
 
 def _images(cell: Float[AnyArray, "graphs 3 3"], graph: Graph) -> Float[Array, "atoms slots 3"]:
     """Compute the lattice vector shift . cell (Å) of the neighbour in each slot."""
-    cell = cell[graph.node_graph]
-    # An accelerator must not round lattice vectors to 19 bits.
-    return jnp.einsum("nki,nij->nkj", graph.shifts.astype(cell.dtype), cell, precision="highest")
+    rows = cell[graph.node_graph][:, None]
+    counts = graph.shifts.astype(cell.dtype)
+    # No matrix product: XLA makes none of so small ones on a processor, and an accelerator rounds their factors to 19 bits.
+    a, b, c = (counts[..., k, None] * rows[..., k, :] for k in range(3))
+    return jnp.asarray(a + b + c)
 
 
 def volume(graph: Graph) -> Float[Array, " graphs"]:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from typing import ClassVar, Self
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from equipot import units
@@ -13,7 +14,7 @@ from equipot import units
 
 @dataclasses.dataclass(frozen=True)
 class Damping:
-    """Base of the damping functions: ``damping(r, ratio, contact)`` gives the energy of a pair over -C6."""
+    """Base of the damping functions: ``damping(square, ratio, contact)`` gives the energy of a pair over -C6."""
 
     FUNCTIONALS: ClassVar[dict[str, dict[str, float]]] = {}
     """Parameters by the name of a functional, in small letters and digits."""
@@ -38,12 +39,12 @@ class Damping:
         return dataclasses.replace(self, **{key: values[key] for key in missing})
 
     def __call__(
-        self, r: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
+        self, square: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
     ) -> Float[Array, "*pairs"]:
         """Compute the energy of pairs over -C6, Å^-6.
 
         Args:
-            r: Distances, Å.
+            square: Squared distances, Å^2.
             ratio: C8 / C6, Å^2.
             contact: Distances R0 at which the atoms touch, Å.
         """
@@ -94,11 +95,11 @@ class BeckeJohnson(Damping):
     )
 
     def __call__(
-        self, r: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
+        self, square: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
     ) -> Float[Array, "*pairs"]:
         assert self.s8 is not None and self.a1 is not None and self.a2 is not None, "of() comes first"
-        inner = self.a1 * ratio**0.5 + self.a2 * units.bohr
-        return self.s6 / (r**6 + inner**6) + self.s8 * ratio / (r**8 + inner**8)
+        inner = (self.a1 * jnp.sqrt(ratio) + self.a2 * units.bohr) ** 2
+        return self.s6 / (square**3 + inner**3) + self.s8 * ratio / (square**4 + inner**4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +139,13 @@ class Zero(Damping):
     )
 
     def __call__(
-        self, r: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
+        self, square: Float[Array, "*pairs"], ratio: Float[Array, "*pairs"], contact: Float[Array, "*pairs"]
     ) -> Float[Array, "*pairs"]:
         assert self.s8 is not None and self.rs6 is not None, "of() comes first"
-        # Written so that nothing overflows at short distance: 1 / (r^n (1 + 6 x^-alpha)), x = r / R.
-        damped = lambda n, x, alpha: x**alpha / (x**alpha + 6) / r**n
-        first = self.s6 * damped(6, r / (self.rs6 * contact), self.alpha)
-        return first + self.s8 * ratio * damped(8, r / (self.rs8 * contact), self.alpha + 2)
+
+        def damped(half: int, reach: float, alpha: float) -> Array:
+            # Written so that nothing overflows at short distance: 1 / (r^n (1 + 6 x^-alpha)), x = r / R.
+            power = (square / (reach * contact) ** 2) ** (int(alpha / 2) if alpha % 2 == 0 else alpha / 2)
+            return power / (power + 6) / square**half
+
+        return self.s6 * damped(3, self.rs6, self.alpha) + self.s8 * ratio * damped(4, self.rs8, self.alpha + 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from equipot import units
 from equipot.data.batch import pad
-from equipot.graph import Graph, gather
+from equipot.graph import Graph, computed_once, gather
 from equipot.metadata import Metadata
 from equipot.neighbors.shells import narrowed
 from equipot.nn.features import check_elements, species_index
@@ -94,24 +95,29 @@ class Dispersive(Term):
         start = lambda k: jnp.asarray(reference(self.elements)[k])
         return Reference(*(self.variable("constants", name, start, k).value for k, name in enumerate(Reference._fields)))
 
-    def environment(self, graph: Graph, r: Float[Array, "atoms slots"], inside: Bool[Array, "atoms slots"]) -> Environment:
+    def environment(self, graph: Graph, square: Float[Array, "atoms slots"], inside: Bool[Array, "atoms slots"]) -> Environment:
         """Compute the weights of the reference molecules of each atom from the coordination numbers.
 
         Args:
             graph: Graph with the elements.
-            r: Distances, Å; any positive number where not ``inside``.
+            square: Squared distances, Å^2; any positive number where not ``inside``.
             inside: Whether a slot holds a neighbour within the cutoff.
         """
-        table = Reference(*(jnp.asarray(x, r.dtype) for x in self.table()))
+        table = Reference(*(jnp.asarray(x, square.dtype) for x in self.table()))
         species, known = species_index(graph.numbers, self.elements)
         own = table.covalent[species]
-        counted = jax.nn.sigmoid(STEEPNESS * ((own[:, None] + own[graph.neighbors]) / r - 1))
         reach = cutoff_of(self) if self.coordination_cutoff is None else self.coordination_cutoff
-        coordination = jnp.sum(jnp.where(inside, counted * self.switched(r, reach), 0), axis=1)
+
+        def counted(square: Array, radii: Array) -> Array:
+            r = jnp.sqrt(square)
+            return jax.nn.sigmoid(STEEPNESS * (radii / r - 1)) * self.switched(r, reach)
+
+        counts = with_slope(counted, square, own[:, None] + own[graph.neighbors])
+        coordination = jnp.sum(jnp.where(inside, counts, 0), axis=1)
         there = table.coordination[species]
         # Far from all molecules the nearest counts alone.
         exponent = jnp.where(there < 0, -jnp.inf, -SHARPNESS * (coordination[:, None] - there) ** 2)
-        return Environment(species, known.astype(r.dtype), jax.nn.softmax(exponent, axis=1), table)
+        return Environment(species, known.astype(square.dtype), jax.nn.softmax(exponent, axis=1), table)
 
     def switched(self, r: Float[Array, "*pairs"], cutoff: float) -> Float[Array, "*pairs"]:
         """Compute the factor of distances r (Å) that falls from 1 to 0 before a cutoff (Å)."""
@@ -138,14 +144,14 @@ class ATM(Dispersive):
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
-        r, inside = distances(graph, vectors, cutoff_of(self))
-        atoms = self.environment(graph, r, inside)
+        atoms = self.environment(graph, *squares(graph, vectors, cutoff_of(self)))
         return Atomic(self.triples(graph, vectors, atoms) * atoms.known)
 
     def triples(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], atoms: Environment) -> Float[Array, " atoms"]:
         """Compute a third of the energy of all triples of each atom, eV, a block of atoms at a time."""
         cutoff = cutoff_of(self)
-        r, inside = distances(graph, vectors, cutoff)
+        square, inside = squares(graph, vectors, cutoff)
+        r = jnp.sqrt(square)
         n, slots = r.shape
         size = max(1, min(n, BLOCK // slots**2))
         blocks = -(-n // size)
@@ -210,16 +216,15 @@ class D3(Dispersive):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         cutoff = cutoff_of(self)
-        r, inside = distances(graph, vectors, cutoff)
-        atoms = self.environment(graph, r, inside)
-        c6 = pair_c6(graph, atoms)
-        kinds = atoms.species[graph.neighbors]
-        own = atoms.table.moment[atoms.species]
-        ratio = 3 * own[:, None] * own[graph.neighbors]
-        damped = self.damping(r, ratio, atoms.table.contact[atoms.species[:, None], kinds])
-        pairs = c6 * damped * self.switched(r, cutoff)
+        square, inside = squares(graph, vectors, cutoff)
+        atoms = self.environment(graph, square, inside)
+        species, moment = atoms.species, atoms.table.moment[atoms.species]
+        ratio = 3 * moment[:, None] * moment[graph.neighbors]
+        contact = atoms.table.contact[species[:, None], species[graph.neighbors]]
+        damped = lambda square, *pair: self.damping(square, *pair) * self.switched(jnp.sqrt(square), cutoff)
+        factors = jnp.where(inside, with_slope(damped, square, ratio, contact), 0)
         # Each pair is in two slots, and half of its energy belongs to either atom.
-        energy = -0.5 * jnp.sum(jnp.where(inside, pairs, 0), axis=1)
+        energy = -0.5 * times_c6(factors, graph, atoms)
         if self.three_body is not None:
             near, short, lost = narrowed(graph, vectors, cutoff_of(self.three_body))
             energy += jnp.where(lost, jnp.nan, self.three_body.triples(near, short, atoms))
@@ -241,17 +246,57 @@ def correction(term: Dispersive, elements: Iterable[int]) -> Potential:
     return Potential(term, variables, Metadata(tuple((z, 0.0) for z in known), level_of_theory=name))
 
 
-def distances(
+def squares(
     graph: Graph, vectors: Float[Array, "atoms slots 3"], cutoff: float
 ) -> tuple[Float[Array, "atoms slots"], Bool[Array, "atoms slots"]]:
-    """Compute the distances (Å) of the slots within a cutoff (Å), 1 in other slots, and which slots these are."""
-    square = jnp.sum(vectors**2, axis=-1)
+    """Compute the squared distances (Å^2) of the slots within a cutoff (Å), 1 in other slots, and which slots these are."""
+    # The derivative by the square is then computed once as well, not once for each component of the vector.
+    square = computed_once(jnp.sum(vectors**2, axis=-1), graph, 0.0)
     inside = jnp.asarray(graph.slot_mask & (square < cutoff**2))
-    return jnp.sqrt(jnp.where(inside, square, 1)), inside
+    return jnp.where(inside, square, 1), inside
 
 
-def pair_c6(graph: Graph, atoms: Environment) -> Float[Array, "atoms slots"]:
-    """Compute C6 (eV Å^6) of the pair in each slot."""
-    kinds = atoms.species[graph.neighbors]
-    rows = jnp.take_along_axis(atoms.contracted(), kinds[:, :, None], axis=1)
-    return jnp.sum(rows * gather(atoms.weights, graph), axis=-1)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def with_slope(function: Callable[..., Array], x: Array, *constants: Array) -> Array:
+    """Compute an elementwise function of ``x`` and of arrays that are not differentiated by.
+
+    Value and slope are computed in one pass, instead of many intermediate values that are kept for the backward pass.
+    """
+    return function(x, *constants)
+
+
+@with_slope.defjvp
+def _(function: Callable[..., Array], primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    x, *constants = primals
+    value, slope = jax.jvp(lambda x: function(x, *constants), (x,), (jnp.ones_like(x),))
+    return value, slope * tangents[0]
+
+
+@jax.custom_jvp
+def times_c6(factors: Float[Array, "atoms slots"], graph: Graph, atoms: Environment) -> Float[Array, " atoms"]:
+    """Compute sum_j f_ij C6_ij of each atom i, C6 in eV Å^6, for factors f of the slots.
+
+    Of ``atoms``, only the weights are differentiated by. With w_i the weights and T_i[k] = sum_a w_i,a C6_a of the pairs of
+    atom i and the species k, C6_ij = w_i . T_j[k_i] = T_i[k_j] . w_j, whose two halves give the derivatives by w_i and w_j
+    without a scatter by species.
+    """
+    rows = _rows(atoms, atoms.species[:, None], jnp.asarray(graph.neighbors))
+    return jnp.sum(factors * jnp.sum(atoms.weights[:, None] * rows, axis=-1), axis=1)
+
+
+@times_c6.defjvp
+def _(primals: tuple[Array, Graph, Environment], tangents: tuple[Array, Any, Any]) -> tuple[Array, Array]:
+    factors, graph, atoms = primals
+    moved, weights = tangents[0], tangents[2].weights
+    rows = _rows(atoms, atoms.species[:, None], jnp.asarray(graph.neighbors))
+    c6 = jnp.sum(atoms.weights[:, None] * rows, axis=-1)
+    own = jnp.sum(jnp.sum(factors[..., None] * rows, axis=1) * weights, axis=1)
+    others = _rows(atoms, atoms.species[graph.neighbors], jnp.arange(len(factors))[:, None])
+    change = c6 * moved + factors * jnp.sum(others * gather(weights, graph), axis=-1)
+    return jnp.sum(factors * c6, axis=1), jnp.sum(change, axis=1) + own
+
+
+def _rows(atoms: Environment, species: Int[Array, "..."], of: Int[Array, "..."]) -> Float[Array, "atoms slots references"]:
+    """Select T_j[k] of an atom j (``of``) and a species k for each slot; the two are broadcast against each other."""
+    count, references = atoms.table.coordination.shape
+    return atoms.contracted().reshape(-1, references)[of * count + species]
