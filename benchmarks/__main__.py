@@ -25,6 +25,7 @@ from benchmarks import (
     sweeps,
     walls,
 )
+from benchmarks.coulomb import compare as coulomb
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
@@ -35,7 +36,7 @@ ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
-    "separation": separation.run, "delta": delta.run,
+    "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure,
 }  # fmt: skip
 
 
@@ -118,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
     differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
     delta.add_arguments(differences)
     add_out(differences)
+    meshes = items.add_parser("coulomb", help="charges on a mesh beside LAMMPS and torch-pme, and their share in a step")
+    coulomb.add_arguments(meshes)
+    add_out(meshes)
     others = items.add_parser("peers", help="the work items by equipot and by other programs, in interleaved rounds")
     peers.add_arguments(others)
     add_out(others)

@@ -193,18 +193,18 @@ def dynamics(atoms: int, steps: int, seconds: float) -> dict[str, Any]:
     return out | memory()
 
 
-def settings_of(steps: int) -> md.MDConfig:
+def settings_of(steps: int, timestep_fs: float = 1.0) -> md.MDConfig:
     """Chunks of so many steps, without a trajectory."""
     return md.MDConfig(
-        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=1.0, temperature_K=1.0, steps=10**6,
+        model="untrained", structure="silicon", ensemble=md.NVE(), timestep_fs=timestep_fs, temperature_K=1.0, steps=10**6,
         log_every=steps, chunk_steps=steps, trajectory=None, skin=SKIN,
     )  # fmt: skip
 
 
 @contextlib.contextmanager
-def moving(potential: Potential, structure: Structure, steps: int) -> Iterator[Callable[[], Any]]:
+def moving(potential: Potential, structure: Structure, steps: int, timestep_fs: float = 1.0) -> Iterator[Callable[[], Any]]:
     """A call that makes a chunk of so many steps by the driver of ``equipot md``, files included."""
-    settings = settings_of(steps)
+    settings = settings_of(steps, timestep_fs)
     with tempfile.TemporaryDirectory() as folder:
         run = Simulation(potential, structure, settings, Path(folder) / "run", Progress(None, settings))
         at = run.start()

@@ -44,9 +44,12 @@ def run(name: str, arguments: Mapping[str, Any], cores: int | None) -> None:
         # Before JAX counts them.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     from benchmarks.cases import CASES
+    from benchmarks.coulomb.charged import reference
+    from benchmarks.coulomb.share import share
     from benchmarks.crystal import crystal
     from benchmarks.roofline import roofline
     from equipot.cli.runtime import cores as used
 
-    result = (CASES | {"crystal": crystal, "roofline": roofline})[name](**arguments)
+    others = {"crystal": crystal, "roofline": roofline, "coulomb_reference": reference, "coulomb_share": share}
+    result = (CASES | others)[name](**arguments)
     print(json.dumps({"cores_used": used()} | result))

@@ -177,6 +177,28 @@ def walls(results: Sequence[dict[str, Any]]) -> str:
     return f"{markdown(header, [[r[key] for key in keys] for r in hot])}\n\n{markdown(('of the potential', ''), rows)}"
 
 
+def coulomb(results: Sequence[dict[str, Any]]) -> str:
+    header = ("atoms", "program", "mesh", "CPU ms", "least", "µs/atom", "x equipot", "force error, rms, eV/Å", "largest")
+    keys = ("ratio_to_equipot", "force_error_rms", "force_error_max")
+    rows = [
+        (
+            r["atoms"], name, "x".join(map(str, f.get("mesh", ()))), f["cpu_ms"], f["cpu_ms_min"],
+            1e3 * f["cpu_ms_min"] / r["atoms"], *(f.get(key) for key in keys),
+        )
+        for r in results if r["work"] == "salt"
+        for name, f in r["programs"].items()
+    ]  # fmt: skip
+    parts = [markdown(header, rows)]
+    for r in (r for r in results if r["work"] == "water"):
+        alone = r["step"]["network"]["cpu_ms_min"]
+        steps = [(name, f["cpu_ms"], f["cpu_ms_min"], f["cpu_ms_min"] / alone) for name, f in r["step"].items()]
+        parts.append(
+            f"A step of {r['atoms']} atoms of water:\n\n{markdown(('model', 'CPU ms', 'least', 'over the network'), steps)}"
+        )
+    rms = "; ".join(f"{r['atoms']} atoms {r['force_rms']:.3g}" for r in results if "force_rms" in r)
+    return "\n\n".join([*parts, f"The forces themselves are, rms, in eV/Å: {rms}."])
+
+
 def roofline(results: Sequence[dict[str, Any]]) -> str:
     header = (
         "work", "program", "GFLOP", "MB", "arithmetic ms", "memory ms", "CPU ms", "least", "wall ms", "least",
@@ -273,5 +295,5 @@ TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
-    "delta": delta,
+    "delta": delta, "coulomb": coulomb,
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
@@ -43,11 +43,11 @@ def command(home: Path, program: str) -> list[str]:
     return [python_of(home, environment), "-m", f"benchmarks.peers.{module}"]
 
 
-def install(home: Path, names: Iterable[str] = ENVIRONMENTS) -> None:
+def install(home: Path, environments: Mapping[str, Sequence[str]] = ENVIRONMENTS) -> None:
     """Makes the environments with the interpreter that runs this; what is installed already is left as it is."""
-    for name in names:
+    for name, packages in environments.items():
         folder = home.absolute() / name
         if not (folder / "bin" / "python").exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        print(f"{name}: {' '.join(ENVIRONMENTS[name])}", file=sys.stderr, flush=True)
-        subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]], check=True)
+        print(f"{name}: {' '.join(packages)}", file=sys.stderr, flush=True)
+        subprocess.run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages], check=True)
