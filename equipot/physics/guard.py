@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
@@ -182,14 +183,25 @@ def unguarded(term: Term) -> Term:
     return term.base if isinstance(term, Guarded) else term
 
 
-def guard(potential: Potential, wall: Wall) -> Potential:
-    """Add a wall to a potential.
+def with_wall(term: Term, wall: Wall) -> Term:
+    """Return a term with a wall: around the whole, or where that depends on positions, as charges do, around its base.
 
     Raises:
-        ValueError: the potential has a wall, or depends on positions besides the vectors of pairs.
+        ValueError: the term has a wall, or depends on positions and has no base to guard.
     """
-    term = Guarded(base=potential.term.clone(), wall=wall)
-    return _with_radii(potential.replace(term=term), wall.outer_radii(potential.cutoff))
+    inside = {field.name: getattr(term, field.name) for field in dataclasses.fields(term) if "space" in term.needs}
+    if not isinstance(base := inside.get("base"), Term):
+        return Guarded(base=term.clone(), wall=wall)
+    return term.clone(base=with_wall(base, wall))
+
+
+def guard(potential: Potential, wall: Wall) -> Potential:
+    """Add a wall to a potential, see ``with_wall``.
+
+    Raises:
+        ValueError: the potential has a wall, or depends on positions and has no base to guard.
+    """
+    return _with_radii(potential.replace(term=with_wall(potential.term, wall)), wall.outer_radii(potential.cutoff))
 
 
 def without_wall(potential: Potential) -> Potential:
@@ -223,8 +235,25 @@ def lowered(potential: Potential, closest: Float[np.ndarray, "119 119"]) -> Pote
 
 def outer_radii(potential: Potential) -> Float[np.ndarray, "119 119"]:
     """Return the outer radii of a guarded potential, Å by atomic numbers; over 1 + ``wall.width``, these are the inner ones."""
-    assert isinstance(potential.term, Guarded), "only a guarded potential has radii"
-    return np.asarray(potential.variables["constants"][OUTER])
+    [(path, _)] = _walls(potential.term)
+    return np.asarray(flatten_dict(potential.variables)["constants", *path, OUTER])
+
+
+def wall_of(term: Term) -> Wall:
+    """Return the choice of the radii of a guarded term."""
+    [(_, guarded)] = _walls(term)
+    return guarded.wall
+
+
+def guarded_part(potential: Potential) -> Potential | None:
+    """Return the part of a potential that its one wall is around, with the wall: the whole, or a base; None for no wall."""
+    walls = list(_walls(potential.term))
+    if len(walls) != 1:
+        return None
+    [(path, term)] = walls
+    part = lambda tree: functools.reduce(lambda tree, name: tree.get(name, {}), path, tree)
+    found = {name: tree for name, whole in potential.variables.items() if (tree := part(whole))}
+    return potential.replace(term=term.clone(parent=None, name=None), variables=found)
 
 
 def _changed(potential: Potential, radii: Callable[[Guarded, np.ndarray], np.ndarray]) -> Potential:
@@ -253,5 +282,6 @@ def _walls(term: Term, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def _with_radii(potential: Potential, radii: Float[np.ndarray, "119 119"]) -> Potential:
-    constants = {**potential.variables.get("constants", {}), OUTER: np.asarray(radii, potential.dtype)}
-    return potential.replace(variables={**potential.variables, "constants": constants})
+    leaves = flatten_dict(potential.variables)
+    leaves |= {("constants", *path, OUTER): np.asarray(radii, potential.dtype) for path, _ in _walls(potential.term)}
+    return potential.replace(variables=unflatten_dict(leaves))

@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 
 from equipot.neighbors import neighbor_list
 from equipot.nn.radial import covalent_radii
-from equipot.physics.guard import Guarded, outer_radii
+from equipot.physics.guard import outer_radii, wall_of
 from equipot.potential import Potential
 from equipot.structure import Structure
 
@@ -20,8 +20,7 @@ FEW = 21
 
 def radii_text(potential: Potential) -> str:
     """Write the inner radii (Å) of a guarded potential: of each pair, or of many elements as summands and exceptions."""
-    assert isinstance(potential.term, Guarded), "only a guarded potential has radii"
-    wall, elements = potential.term.wall, potential.elements
+    wall, elements = wall_of(potential.term), potential.elements
     inner = outer_radii(potential) / (1 + wall.width)
     pairs = list(itertools.combinations_with_replacement(elements, 2))
     name = lambda pair: "-".join(chemical_symbols[z] for z in pair)

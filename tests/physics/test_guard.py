@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase.build import molecule
 from ase.data import covalent_radii
 from collective import Collective
 
@@ -15,6 +16,7 @@ import equipot
 from equipot import config
 from equipot.data.batch import pad
 from equipot.data.closest import closest_distances
+from equipot.extent import extent_of
 from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.compress import compress
@@ -22,6 +24,7 @@ from equipot.models.heads import join
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial, Splines
+from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import (
     MARGIN,
     OUTER,
@@ -31,6 +34,7 @@ from equipot.physics.guard import (
     clamped,
     fitted,
     guard,
+    guarded_part,
     lowered,
     outer_radii,
     without_wall,
@@ -43,7 +47,7 @@ from equipot.structure import Structure
 from equipot.term import Term
 from equipot.training.config import TrainConfig
 from equipot.units import kB
-from equipot.workflows.doctor.walls import height, measured
+from equipot.workflows.doctor.walls import height, measured, wall
 
 FALLING = LennardJones(cutoff=5.0, epsilon=-0.01, sigma=3.0)
 """The closer, the lower: atoms fuse."""
@@ -265,3 +269,39 @@ def test_what_is_no_wall_is_refused(make, said):
 
 def test_the_repulsion_has_no_attractive_part():
     assert min(REPULSION.coefficients) > 0 and min(REPULSION.decays) > 0
+
+
+@pytest.mark.parametrize("factor", [1.0, 300.0])
+def test_a_wall_goes_around_the_network_below_charges(factor, double_precision):
+    """Charges and dipoles stay; charges that would pull atoms together through the wall are found."""
+    water = Structure.from_ase(molecule("H2O"))
+    charged = Electrostatics(base=MACE(**SMALL, elements=(1, 8), correlation=2, radial=Radial(mlp=(4,))))
+    graph = jax.device_put(pad([water], 5.0, dtype=np.float64, extent=extent_of([water], charged.longest_wave)))
+    bare = fresh(charged, graph, jax.random.key(0), Metadata(((1, -1.0), (8, -8.0)))).astype("float64")
+    charges = jax.tree.map(lambda x: factor * x, bare.params["charges"])
+    bare = bare.replace(variables={**bare.variables, "params": {**bare.params, "charges": charges}})
+    model = guard(bare, Wall(0.6))
+    assert model.term == charged.clone(base=Guarded(charged.base, Wall(0.6))) and model.provides == bare.provides
+    part = guarded_part(model)
+    assert part.term == model.term.base and part.variables["params"] == model.params["base"]
+    assert outer_radii(model)[1, 8] == pytest.approx(1.15 * 0.6 * 0.97) == outer_radii(part)[1, 8]
+    assert outer_radii(lowered(model, np.full((119, 119), 0.3))).max() == pytest.approx(0.3 * MARGIN)
+    run = jax.jit(evaluate, static_argnames="want")
+    same, other = (run(p, graph, ("forces", "charges", "dipole")) for p in (bare, model))
+    assert jax.tree.all(jax.tree.map(np.array_equal, same, other)) and np.abs(same.charges).max() > 1e-3
+    attracting, beside, _ = wall(model, 0).measures
+    assert beside.verdict == "sound" and attracting.verdict == ("sound" if factor == 1 else "broken")
+
+
+def test_a_config_puts_the_wall_below_charges():
+    whole = config.build(
+        TrainConfig,
+        {
+            "data": {"train": "x.xyz"},
+            "model": {"kind": "Electrostatics", "base": {"kind": "MACE", "cutoff": 4.0}},
+            "guard": True,
+        },
+    )
+    assert whole.model == Electrostatics(base=Guarded(MACE(cutoff=4.0)))
+    with pytest.raises(ValueError, match="Electrostatics cannot be guarded.*give its own base the wall"):
+        TrainConfig(whole.data, Electrostatics(cutoff=4.0), guard=True)

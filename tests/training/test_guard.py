@@ -8,6 +8,9 @@ from tuning import tune, write
 
 from equipot import eqp
 from equipot.data.closest import closest_distances
+from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
+from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import MARGIN, Guarded, Wall, outer_radii
 from equipot.training import checkpoint
 
@@ -47,3 +50,14 @@ def test_the_base_of_a_fine_tuning_gets_a_wall_below_the_data(tmp_path, compile_
     again = eqp.load(tune(tmp_path / "two", tmp_path / "one" / "best.eqp", far, training={"epochs": 1}, guard=True))
     assert again.term == tuned.term
     np.testing.assert_array_equal(outer_radii(again), outer_radii(tuned))
+
+
+def test_charges_are_trained_beside_a_network_with_a_wall(tmp_path):
+    frames = [
+        s.replace(labels={**s.labels, "charges": np.array([0.3, -0.1, -0.1, -0.1])}) for s in tiny.structures(4, 0, (4, 4))
+    ]
+    term = Electrostatics(base=Guarded(MACE(3.5, channels=2, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,))), WIDE))
+    changes = {"epochs": 1, "loss": {"charges": {"kind": "MSE"}}}
+    made = eqp.load(tiny.run(tmp_path, changes, train=frames, model=term))
+    np.testing.assert_array_equal(outer_radii(made), WIDE.outer_radii(3.5, closest_distances(frames, 3.5)).astype(np.float32))
+    assert "charges" in (tmp_path / "errors.json").read_text() and isinstance(made.term.base, Guarded)

@@ -1,4 +1,7 @@
-"""Check that a guarded potential repels below the inner radii of its wall, in dimers and in crowds, by the wall alone."""
+"""Check that a guarded potential repels below the inner radii of its wall, in dimers and in crowds, by the wall alone.
+
+Where the wall is around the base of a term with charges, this holds for the base; the whole must repel in dimers all the same.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from jaxtyping import Array, Float
 
 from equipot.data.batch import Shape, find_slots, pad
 from equipot.graph import Graph
-from equipot.physics.guard import REPULSION, Guarded, outer_radii
-from equipot.potential import Geometry, Potential, atomic, geometry_of
+from equipot.observables import Observables
+from equipot.physics.guard import REPULSION, guarded_part, outer_radii, wall_of
+from equipot.potential import Geometry, Potential, atomic, evaluate, geometry_of
 from equipot.structure import Structure
 from equipot.workflows.doctor.findings import Finding, Measure
 
@@ -49,28 +53,52 @@ class Repulsion(NamedTuple):
 
 def wall(potential: Potential, seed: int) -> Finding | None:
     """Check the wall of a potential in float64 for all pairs of its elements; None for a potential without one of its own."""
-    if not isinstance(potential.term, Guarded):
+    part = guarded_part(potential)
+    if part is None:
         return None
-    inner = outer_radii(potential) / (1 + potential.term.wall.width)
+    width = wall_of(part.term).width
+    inner = outer_radii(part) / (1 + width)
     pairs = list(itertools.combinations_with_replacement(potential.elements, 2))
     shares = np.linspace(*SHARES, int(np.clip(DIMERS // len(pairs), *POINTS)))
-    alone = measured(potential, inner, [dimer(a, b, x * inner[a, b]) for a, b in pairs for x in shares])
+    dimers = [dimer(a, b, x * inner[a, b]) for a, b in pairs for x in shares]
+    alone = measured(part, inner, dimers)
     rng = np.random.default_rng(seed)
     some = [pairs[k] for k in rng.permutation(len(pairs))[:CROWDED]]
-    among = measured(potential, inner, [crowd(pair, potential.elements, inner, rng) for pair in some])
+    among = measured(part, inner, [crowd(pair, potential.elements, inner, rng) for pair in some])
     force, own = (np.concatenate(both) for both in zip(alone, among, strict=True))
-    attracting = int(np.sum(~(force > 0)))
-    least, at = min((height(a, b, inner[a, b], potential.term.wall.width), (a, b)) for a, b in pairs)
+    whole = force if part.term == potential.term else np.concatenate([force, pushes(potential, dimers)])
+    attracting = int(np.sum(~(whole > 0)))
+    least, at = min((height(a, b, inner[a, b], width), (a, b)) for a, b in pairs)
     name = "-".join(chemical_symbols[z] for z in at)
     measures = (
-        Measure("attracting", attracting, f"of {len(force)} pairs of atoms", 0, 0),
+        Measure("attracting", attracting, f"of {len(whole)} pairs of atoms", 0, 0),
         Measure("force beside the wall's", float(np.max(np.abs(force - own) / own)), "of it", EXACT),
         Measure(f"{name} at half the radius", least, "eV", HEIGHT, 0.0),
     )
     note = f"the wall stands below {_range(inner, pairs)}: {len(pairs)} pairs of elements, alone and in crowds"
+    if part.term != potential.term:
+        note += f"; it is around the base of {type(potential.term).__name__}, which repels in dimers as a whole"
     if attracting:
         note = "atoms attract each other inside the wall: the base sees distances that the wall should hide"
+        if not np.any(~(force > 0)):
+            note = "atoms attract each other inside the wall by their charges: a larger share of the wall is stronger there"
     return Finding("wall", measures, note)
+
+
+def pushes(potential: Potential, dimers: Sequence[Structure]) -> Float[np.ndarray, " dimers"]:
+    """Compute the force that pushes the two atoms of each dimer apart, eV/Å."""
+    shape, forces = Shape(2 * BATCH + 1, 1, BATCH), []
+    for batch in (dimers[k : k + BATCH] for k in range(0, len(dimers), BATCH)):
+        graph = pad(batch, potential.cutoff, shape, np.float64, extent=potential.extent(batch))
+        found = np.asarray(_evaluated(potential, graph).forces)[: 2 * len(batch)].reshape(-1, 2, 3)
+        apart = np.array([s.positions[1] - s.positions[0] for s in batch])
+        forces.append(np.sum(found[:, 1] * apart, axis=1) / np.linalg.norm(apart, axis=1))
+    return np.concatenate(forces)
+
+
+@jax.jit
+def _evaluated(potential: Potential, graph: Graph) -> Observables:
+    return evaluate(potential, graph, ("forces",))
 
 
 def _range(inner: Float[np.ndarray, "119 119"], pairs: Sequence[tuple[int, int]]) -> str:
@@ -103,13 +131,13 @@ def measured(potential: Potential, inner: Float[np.ndarray, "119 119"], structur
     """Compute the forces along all pairs of some structures that are below their inner radius (Å)."""
     batches = [structures[k : k + BATCH] for k in range(0, len(structures), BATCH)]
     slots = [[find_slots(s, potential.cutoff) for s in batch] for batch in batches]
-    largest = max(len(s) for s in structures)
+    largest, width = max(len(s) for s in structures), wall_of(potential.term).width
     shape = Shape(BATCH * largest + 1, max(found.mask.shape[1] for row in slots for found in row), BATCH)
     forces, walls = [], []
     for batch, found in zip(batches, slots, strict=True):
         graph = pad(batch, potential.cutoff, shape, np.float64, found)
         radius = inner[graph.numbers[:, None], graph.numbers[graph.neighbors]]
-        r, force, own = map(np.asarray, _forces(potential, graph, jnp.asarray(radius * (1 + potential.term.wall.width))))
+        r, force, own = map(np.asarray, _forces(potential, graph, jnp.asarray(radius * (1 + width))))
         below = graph.slot_mask & (r < radius)
         forces.append(force[below])
         walls.append(own[below])
