@@ -12,6 +12,7 @@ from equipot.data.checks.frames import check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.read import Reading, gather
 from equipot.data.stats import is_isolated_atom, isolated_energies
+from equipot.metadata import dispersion_of
 from equipot.quantities import ordered
 from equipot.structure import Structure
 
@@ -29,6 +30,8 @@ def execute(args: argparse.Namespace) -> None:
     report = report.with_problems([*dropped, *isolated_atoms(bound, isolated_energies(frames))]).judged(settings.checks)
     print(report)
     print(ranges(bound, len(frames) - len(bound)))
+    if level := settings.level_of_theory:
+        print(f"level of theory: {level}, {f'with {name}' if (name := dispersion_of(level)) else 'without dispersion'}")
     if report.errors:
         raise ValueError(f"training would refuse these data, because of the {len(report.errors)} error(s) above")
 

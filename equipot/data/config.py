@@ -33,6 +33,9 @@ class Reading:
     """Units of the files."""
     types: tuple[str, ...] = ()
     """Element of each atom type, in the order of the types, for files that number them, such as LAMMPS dumps."""
+    level_of_theory: str = ""
+    """Level of theory of the labels, such as PBE-D3(BJ), which the potential keeps; a model with a correction for dispersion
+    refuses a level that includes dispersion."""
     unconverged: Literal["drop", "keep"] = "drop"
     """Treatment of frames whose self-consistent field did not converge, by the program's output or scf_converged=F."""
     checks: dict[str, Literal["warn", "skip"]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from equipot import eqp, published
 from equipot.finetune.electrons import with_electrons
 from equipot.metadata import Method
 from equipot.physics.guard import Wall, guard, is_guarded
+from equipot.physics.sum import refuse_second_dispersion
 from equipot.potential import Potential
 from equipot.training.config import TrainConfig
 
@@ -35,8 +36,8 @@ def load_origin(config: TrainConfig) -> Origin:
     """Load the potential that ``model.from`` names.
 
     Raises:
-        ValueError: heads of config and base that do not fit, or a base that electrons cannot be added to or that cannot be
-            guarded.
+        ValueError: heads of config and base that do not fit, a base that electrons cannot be added to or that cannot be
+            guarded, or a base with dispersion and data of a level of theory that has it.
         FileNotFoundError: no such potential.
     """
     base = published.load(config.model.from_, config.dtype)
@@ -46,6 +47,8 @@ def load_origin(config: TrainConfig) -> Origin:
         base = with_electrons(base, electrons, config.seed)
     if isinstance(config.guard, Wall) and not is_guarded(base.term):
         base = guard(base, config.guard)
+    for data in config.data.by_head.values() if base.term.has_dispersion else ():
+        refuse_second_dispersion(data.level_of_theory)
     return Origin(base, sha256, method, heads_of(config, base))
 
 

@@ -94,7 +94,9 @@ def with_metadata(
     for name, start in origin.heads.items():
         trained = name in baseline.energies
         energies = baseline.energies[name].energies if trained else origin.isolated_atom_energies(name)
-        heads.append(Head(name, energy_table(energies), "" if trained and refit else start.metadata.level_of_theory))
+        level = config.data.by_head[name].level_of_theory if name in config.data.by_head else ""
+        level = level or ("" if trained and refit else start.metadata.level_of_theory)
+        heads.append(Head(name, energy_table(energies), level))
     metadata = dataclasses.replace(
         old,
         training_data=training_data,

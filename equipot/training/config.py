@@ -9,7 +9,8 @@ from typing import Literal
 from equipot.data.config import DataConfig
 from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
-from equipot.physics.guard import Guarded, Wall, is_guarded, unguarded
+from equipot.physics.guard import Wall, is_guarded, unguarded, with_wall
+from equipot.physics.sum import refuse_second_dispersion
 from equipot.term import Term
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
@@ -171,11 +172,14 @@ class TrainConfig:
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
         if wall and not is_guarded(self.model):
-            object.__setattr__(self, "model", Guarded(base=self.model, wall=wall))
+            object.__setattr__(self, "model", with_wall(self.model, wall))
         for name in ("replay", "forget"):
             if getattr(self.data, name):
                 raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
         _check_heads(self.model, tuple(self.data.heads))
+        if self.model.has_dispersion:
+            for data in self.data.by_head.values():
+                refuse_second_dispersion(data.level_of_theory)
 
 
 def _check_heads(term: Term, heads: Sequence[str]) -> None:

@@ -189,14 +189,16 @@ def first_potential(config: TrainConfig, dataset: Dataset, frames: Frames, sha25
     stats = statistics(structures, found, counted, dataset.atomic_energies, term.needs)
     examples = [frames.structures[k] for k in example_frames(frames.sizes)]
     graph = pad(examples, cutoff_of(term), extent=frames.extent)
+    level = lambda head: config.data.by_head[head].level_of_theory
     metadata = Metadata(
         atomic_energies=energy_table(dataset.atomic_energies),
+        level_of_theory="" if dataset.head_energies else level(""),
         training_data=sha256,
         version=equipot.__version__,
         charges=stats.charges,
         spins=stats.spins,
         subtracted=others.subtracted,
-        heads=tuple(Head(name, energy_table(energies)) for name, energies in dataset.head_energies.items()),
+        heads=tuple(Head(name, energy_table(energies), level(name)) for name, energies in dataset.head_energies.items()),
     )
     metadata = with_origin(metadata, others.imports) if others.imports else metadata
     # A model may be made for more elements than the data have; their scale and shift are not used.

@@ -251,7 +251,10 @@ def test_a_run_that_succeeds(capsys):
 def test_summary_of_data(capsys):
     assert cli.main(["data", "train.xyz"]) == 0
     out = capsys.readouterr().out
-    assert "10 frames of 3 atoms (Ar)" in out and "eV/Å, standard deviation" in out
+    assert "10 frames of 3 atoms (Ar)" in out and "eV/Å, standard deviation" in out and "level of theory" not in out
+    for level, said in (("PBE", "without dispersion"), ("PBE-D3(BJ)", "with D3")):
+        assert cli.main(["data", "train.xyz", "--set", f"level_of_theory={level}"]) == 0
+        assert f"level of theory: {level}, {said}" in capsys.readouterr().out
     write_frames(frame(np.random.default_rng(9), energy=np.nan))
     assert cli.main(["data", "train.xyz"]) == 2
     captured = capsys.readouterr()

@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import synthetic_dispersion
 import tiny
 from flax.traverse_util import flatten_dict
 from tuning import SHIFTS, labelled, shifted, tune, write
@@ -24,6 +25,8 @@ from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
+from equipot.physics import dispersion
+from equipot.physics.dispersion import D3, correction
 from equipot.structure import Structure
 from equipot.training import TrainConfig, checkpoint
 from equipot.training.config import Adapters, FineTune
@@ -424,6 +427,15 @@ def test_replay_is_for_fine_tuning():
 def test_a_base_that_is_not_there(files, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.eqp: no such file"):
         tune(tmp_path / "run", tmp_path / "nothing.eqp", files)
+
+
+def test_the_level_of_theory_of_the_data_is_that_of_the_result(base, files, tmp_path, monkeypatch):
+    found = eqp.load(tune(tmp_path / "run", base, {**files, "level_of_theory": "r2SCAN"}, training={"epochs": 1}))
+    assert found.metadata.level_of_theory == "r2SCAN"
+    monkeypatch.setattr(dispersion, "reference", synthetic_dispersion.reference)
+    eqp.save(correction(D3(functional="pbe"), (1, 8)), tmp_path / "d3.eqp")
+    with pytest.raises(ValueError, match="level of theory PBE-D4: D4 is dispersion already"):
+        tune(tmp_path / "twice", tmp_path / "d3.eqp", {**files, "level_of_theory": "PBE-D4"})
 
 
 def test_licence_and_citation_of_the_base_stay(base, files, tmp_path):

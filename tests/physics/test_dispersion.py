@@ -15,6 +15,7 @@ import pytest
 import synthetic_dispersion
 
 from equipot import config, eqp, units, wheels
+from equipot.config import ConfigError
 from equipot.data.batch import pad
 from equipot.metadata import Metadata, dispersion_of
 from equipot.physics import damping, dispersion, dispersion_reference
@@ -25,6 +26,7 @@ from equipot.physics.sum import Sum, add
 from equipot.potential import Potential, evaluate, initial
 from equipot.structure import Structure
 from equipot.term import Term
+from equipot.training import TrainConfig
 from equipot.wheels import LibraryError
 
 REFERENCE = json.loads((Path(__file__).parent / "data" / "dftd3.json").read_text())
@@ -212,6 +214,16 @@ def test_a_config_needs_only_the_functional(synthetic):
     whole = model.clone(cutoff=5.0, elements=(1, 8))
     assert whole.cutoff == 15.0 and whole.inner_cutoffs == (5.0, 6.0) and [t.elements for t in whole.terms] == [(1, 8)] * 2
     assert whole.averaging_cutoff == 5.0
+
+
+def test_training_knows_the_level_of_theory_of_its_data():
+    model = ["MACE", {"kind": "D3", "functional": "pbe"}]
+    build = lambda model, **data: config.build(TrainConfig, {"data": data, "model": model})
+    assert build(model, train="x.xyz", level_of_theory="PBE").data.level_of_theory == "PBE"
+    twice = {"train": "x.xyz", "level_of_theory": "PBE-D3(BJ)"}
+    assert build("MACE", **twice).data.level_of_theory == "PBE-D3(BJ)"
+    with pytest.raises(ConfigError, match=r"level of theory PBE-D3\(BJ\): D3 is dispersion already, .* count it twice"):
+        build(model, **twice)
 
 
 def test_a_file_holds_what_it_needs(synthetic, tmp_path, monkeypatch):

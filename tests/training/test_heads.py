@@ -47,7 +47,7 @@ def files(tmp_path_factory):
     symbols = {1: "H", 8: "O"}
     return {
         level: {name: write(folder / f"{level}-{name}.xyz", make(frames)) for name, frames in sets.items()}
-        | {"atomic_energies": {symbols[z]: e for z, e in energies.items()}}
+        | {"atomic_energies": {symbols[z]: e for z, e in energies.items()}, "level_of_theory": f"{level}/def2-SVP"}
         for level, make, energies in (("low", list, tiny.ENERGIES), ("high", high, HIGH))
     }
 
@@ -84,6 +84,7 @@ def test_each_head_learns_its_level_of_theory(both):
     best = equipot.load(both / "best.eqp")
     assert best.heads == ("low", "high") and best.metadata.atomic_energies == ((1, 0.0), (8, 0.0))
     assert dict(best.head("high").metadata.atomic_energies) == pytest.approx(HIGH)
+    assert [head.level_of_theory for head in best.metadata.heads] == ["low/def2-SVP", "high/def2-SVP"]
 
 
 def test_the_report_tells_the_levels_apart(both):
