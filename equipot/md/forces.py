@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from equipot.graph import Graph
@@ -33,6 +34,11 @@ class Forces(NamedTuple):
         return state.replace(force=out.forces, interaction=jnp.asarray(out.interaction)[0], virial=virial)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
-        """Rebuild the list if atoms have moved too far since the last build, then ``compute``."""
+        """Rebuild the list if atoms have moved too far since the last build, then ``compute``.
+
+        After an overflow the state keeps its forces: those of a list that lacks pairs or waves may be no numbers, and the
+        geometry, by which the list is then enlarged, would be lost with them.
+        """
         neighbor = update(self.spec, neighbor, state.position, state.cell)
-        return self.compute(state, neighbor), neighbor
+        after = self.compute(state, neighbor)
+        return jax.tree.map(lambda old, new: jnp.where(neighbor.overflow, old, new), state, after), neighbor
