@@ -60,4 +60,4 @@ def test_charges_are_trained_beside_a_network_with_a_wall(tmp_path):
     changes = {"epochs": 1, "loss": {"charges": {"kind": "MSE"}}}
     made = eqp.load(tiny.run(tmp_path, changes, train=frames, model=term))
     np.testing.assert_array_equal(outer_radii(made), WIDE.outer_radii(3.5, closest_distances(frames, 3.5)).astype(np.float32))
-    assert "charges" in (tmp_path / "errors.json").read_text() and isinstance(made.term.base, Guarded)
+    assert "charges" in (tmp_path / "metrics.jsonl").read_text() and isinstance(made.term.base, Guarded)
