@@ -30,7 +30,7 @@ ETHANOL = ("data.train={data}/rmd17/ethanol_train_01.extxyz", "data.test={data}/
 SETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ethanol-20": ("delta.yaml", (*ETHANOL, "data.limit=20")),
     "ethanol-100": ("delta.yaml", (*ETHANOL, "data.limit=100", "training.epochs=200")),
-    "silicon": ("mlearn.yaml", (*SILICON, "training.epochs=200", "training.devices=1")),
+    "silicon": ("mlearn.yaml", (*SILICON, "training.epochs=60", "training.devices=1")),
 }
 """Config and settings of each set, with ``{data}`` for the data folder."""
 

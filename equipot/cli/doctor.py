@@ -23,6 +23,8 @@ def execute(args: argparse.Namespace) -> int:
     prepare("float64")
     elements = None if args.elements is None else numbers_of(args.elements)
     potential = published.load(args.model)
+    # A correction to a method is refused here, in one line, rather than by each examination.
+    potential.check(())
     structure = None if args.structure is None else read_one(args.structure, default=-1)
     report = examine(potential, structure, elements=elements, dtype=args.dtype)
     report = dataclasses.replace(report, model=f"{args.model} ({report.model})")

@@ -139,6 +139,8 @@ def test_every_use_adds_the_method_or_refuses(runs, tmp_path, monkeypatch, capsy
     assert cli.main(["evaluate", path, data, "--json", table]) == 0
     assert cli.main(["evaluate", path, data, "--method", OWN]) == 2
     assert f"a correction to emt, not to {OWN}" in capsys.readouterr().err
+    assert cli.main(["doctor", path, "--out", str(tmp_path / "doctor")]) == 2
+    assert "a correction to emt and means nothing without" in capsys.readouterr().err
     program = methods.CALCULATORS["emt"]._replace(target="no_such_package:EMT", distribution="no-such-package")
     monkeypatch.setattr(methods, "CALCULATORS", {"emt": program})
     assert cli.main(["evaluate", path, data]) == 2
