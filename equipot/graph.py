@@ -9,12 +9,13 @@ Conventions
     forces      -dE/dr, eV/Å.
     energy      on the device without E0 of the isolated atoms, which the host adds in double precision.
     charge      total charge of a graph, e; spin is the number of unpaired electrons.
+    field       external homogeneous electric field, V/Å; it acts on a charge q with the force q times the field.
 
 Padding (``data.batch.pad``)
     slot        points to its own atom, shift 0, ``reverse`` to itself; masked by ``slot_mask``; has the vector
                 ``PADDING_VECTOR``, beyond any cutoff.
     atom        Z = 0, at the origin, in the last graph (also where that one is a system); masked by ``node_mask``.
-    graph       cell, charge, spin and head 0; masked by ``graph_mask``. Its stress is zero, that of an open system NaN.
+    graph       cell, charge, spin, field and head 0; masked by ``graph_mask``. Its stress is zero, that of an open system NaN.
     label       0, with weight 0 (``data.batch.Targets``).
     pair        index -1, vector ``PADDING_VECTOR`` (``neighbors.packed.Pairs``).
 
@@ -58,7 +59,7 @@ class Shell(NamedTuple):
     jax.tree_util.register_dataclass,
     data_fields=[
         "positions", "numbers", "cell", "neighbors", "shifts", "reverse", "slot_mask", "node_mask", "node_graph",
-        "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual", "pbc",
+        "graph_mask", "charge", "spin", "head", "positions_residual", "cell_residual", "pbc", "field",
     ],
     meta_fields=["shells", "pair_capacity", "extent"],
 )  # fmt: skip
@@ -107,6 +108,8 @@ class Graph:
     """Capacity for directed pairs within the cutoff; None for as many as there are slots. More pairs make all energies NaN."""
     pbc: Bool[AnyArray, "graphs 3"] | None = None
     """Whether each system repeats along each row of its cell; None for wherever that row is not zero."""
+    field: Float[AnyArray, "graphs 3"] | None = None
+    """External electric field (V/Å). None for none, and inside a term that does not need ``field``."""
     extent: Extent | None = None
     """Atoms and waves of the systems, for terms that need ``space``; None for a graph of which no term knows more."""
 
@@ -139,7 +142,7 @@ class Graph:
 
     def astype(self, dtype: Any) -> Graph:
         """Convert the real-valued fields to ``dtype``."""
-        real = ("positions", "cell", "charge", "spin", "positions_residual", "cell_residual")
+        real = ("positions", "cell", "charge", "spin", "field", "positions_residual", "cell_residual")
         present = {name: getattr(self, name) for name in real}
         return self.replace(**{name: value.astype(dtype) for name, value in present.items() if value is not None})
 

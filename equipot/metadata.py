@@ -95,7 +95,7 @@ class Metadata:
         return dataclasses.replace(self, charges=joined(self.charges, charges), spins=joined(self.spins, spins))
 
     def refusal(self, structure: Structure, needs: Sequence[str]) -> str:
-        """Say why a potential does not apply to charge and spin of a structure, with a remedy; empty where it does.
+        """Say why a potential does not apply to charge, spin and field of a structure, with a remedy; empty where it does.
 
         Charges that are recorded are the only ones that a potential knows, whether its term sees the charge or not: without,
         ions would silently get the energy of the neutral system. Spins count for a term that sees them.
@@ -103,6 +103,9 @@ class Metadata:
         Args:
             needs: what the term sees, see ``Term.needs``.
         """
+        if "field" not in needs and structure.field.any():
+            shown = ", ".join(f"{x:g}" for x in structure.field)
+            return f"is in an electric field of ({shown}) V/Å, which the potential does not see; take one with Electrostatics"
         if "spin" in needs and (what := structure.impossible_electrons):
             return f"{what}; {CORRECT}"
         charge, spin, listed = structure.charge, structure.spin, lambda values: ", ".join(f"{value:g}" for value in values)

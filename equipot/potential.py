@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from equipot.extent import Extent, extent_of
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.quantities import TABLE, Quantity, among, further
+from equipot.quantities import BORN_CHARGES, DIPOLE, POLARIZABILITY, TABLE, Quantity, among, further
 from equipot.structure import Structure, symbols
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
@@ -51,12 +51,12 @@ class Potential:
 
     @property
     def provides(self) -> tuple[Quantity, ...]:
-        """Quantities that the term predicts besides the energy and its derivatives.
+        """Quantities that the term predicts besides the energy and its derivatives, and the derivatives of its dipole moment.
 
         Raises:
             ValueError: a quantity whose name is taken, see ``further``.
         """
-        return further(self.term.provides)
+        return further((*self.term.provides, *self.term.responses))
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -123,8 +123,8 @@ class Potential:
 
         Raises:
             ValueError: an element that the potential does not know, several heads and none chosen, a system that the term does
-                not apply to, or a charge or spin that cannot be or that it was not trained on; names the structure. Or the
-                potential is a correction to a method, which has to be added.
+                not apply to, a charge or spin that cannot be or that it was not trained on, or an electric field that it does
+                not see; names the structure. Or the potential is a correction to a method, which has to be added.
         """
         if self.metadata.subtracted is not None:
             raise ValueError(
@@ -241,7 +241,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         (_, answer), gradient = jax.value_and_grad(total, has_aux=True)(geometry)
     else:
         (_, answer), gradient = total(geometry), None
-    own = {row: answer.get(row) for row in rows if not row.energy_derivative}
+    own = {row: answer.get(row) for row in rows if not (row.energy_derivative or row.of_dipole)}
     for row, value in own.items():
         if value is None:
             raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
@@ -265,7 +265,33 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
             empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
             out["stress"] = jnp.where(v > 0, sum_graphs(per_atom, graph) / safe, empty)
     out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in own.items()}
-    return Observables.of(out)
+    return Observables.of(out | dipole_derivatives(potential, graph, [row for row in rows if row.of_dipole]))
+
+
+def dipole_derivatives(potential: Potential, graph: Graph, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
+    """Compute derivatives of the dipole moments of a batch, by name: Born effective charges (atoms, 3, 3) in e, from one
+    backward pass for each component, and polarizabilities (graphs, 3, 3) in e^2 Å^2/eV, from one forward pass for each.
+
+    Raises:
+        ValueError: the term has no dipole moment, or does not see fields.
+    """
+    for row in rows:
+        if row not in potential.provides:
+            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
+    field = jnp.zeros((graph.num_graphs, 3), graph.dtype) if graph.field is None else jnp.asarray(graph.field)
+
+    def dipole(positions: Array, field: Array) -> Array:
+        moved = graph.replace(positions=positions, positions_residual=graph.positions_residual, field=field)
+        return sum_graphs(jnp.asarray(atomic(potential, moved).get(DIPOLE)), graph)
+
+    out, axes = {}, jnp.broadcast_to(jnp.eye(3, dtype=field.dtype)[:, None], (3, graph.num_graphs, 3))
+    if BORN_CHARGES in rows:
+        _, pull = jax.vjp(lambda r: dipole(r, field), graph.positions)
+        out[BORN_CHARGES.name] = jnp.stack([pull(axis)[0] for axis in axes], axis=1)
+    if POLARIZABILITY in rows:
+        _, push = jax.linearize(lambda e: dipole(jnp.asarray(graph.positions), e), field)
+        out[POLARIZABILITY.name] = jnp.stack([push(axis) for axis in axes], axis=2)
+    return out
 
 
 def atomic_virials(graph: Graph, geometry: Geometry, gradient: Geometry) -> Float[Array, "atoms 3 3"]:

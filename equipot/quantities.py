@@ -50,6 +50,10 @@ class Quantity:
     """Whether the quantity is defined only for a system with a volume."""
     energy_derivative: bool = False
     """Whether the quantity is the energy or follows from its derivatives, so that every term provides it."""
+    of_dipole: bool = False
+    """Whether the quantity is a derivative of the dipole moment, which takes three more passes."""
+    traceless: bool = False
+    """Whether only the traceless part of a tensor counts, so that labels lose their trace."""
     symbol: str = ""
     """Letter in one-line summaries."""
     display: tuple[str, float] = ("", 1.0)
@@ -100,6 +104,8 @@ class Quantity:
         wanted = self.shape_of(atoms)
         if array.shape != wanted:
             raise ValueError(f"{source}: {self.name} has shape {array.shape}, but {atoms} atoms need {wanted}")
+        if self.traceless:
+            array -= np.trace(array, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) / 3
         return float(array) if wanted == () else array
 
 
@@ -126,6 +132,26 @@ DIPOLE = Quantity(
     display=("me Å", 1e3),
 )  # fmt: skip
 """Dipole moment of a system."""
+QUADRUPOLE = Quantity(
+    "quadrupole", "graph", (3, 3), unit="e Å^2", dimension=(0, 2, 1), keys=("quadrupole_moment",), scale=1.0, traceless=True,
+    symbol="Q", display=("me Å^2", 1e3),
+)  # fmt: skip
+"""Traceless part of the second moment of charge, sum q (r r - r^2 / 3), about the mean position."""
+ATOMIC_DIPOLES = Quantity(
+    "atomic_dipoles", "atom", (3,), unit="e Å", dimension=(0, 1, 1), scale=0.1, symbol="d", display=("me Å", 1e3)
+)
+"""Dipole moments of the atoms beside those of their charges."""
+BORN_CHARGES = Quantity(
+    "born_effective_charges", "atom", (3, 3), unit="e", dimension=(0, 0, 1), keys=("bec", "becs", "born_charges"), scale=0.2,
+    of_dipole=True, symbol="Z", display=("me", 1e3),
+)  # fmt: skip
+"""Born effective charges: Z_ab = d(dipole moment along a) / d(position along b), in a constant field."""
+POLARIZABILITY = Quantity(
+    "polarizability", "graph", (3, 3), unit="e^2 Å^2/eV", dimension=(-1, 2, 2), keys=("polarisability",), scale=0.1,
+    of_dipole=True, symbol="A",
+)  # fmt: skip
+"""Polarizability of a system: alpha_ab = d(dipole moment along a) / d(electric field along b). 1 e^2 Å^2/eV is a polarizability
+volume of 14.4 Å^3."""
 ENERGIES = Quantity("energies", "atom", unit="eV", dimension=(1, 0, 0), energy_derivative=True, from_isolated_atoms=True)
 """Energy of each atom; the sum is the total energy."""
 VIRIALS = Quantity("virials", "atom", (3, 3), unit="eV", dimension=(1, 0, 0), energy_derivative=True)
@@ -135,12 +161,14 @@ LATENT = Quantity("latent", "atom")
 
 LABELLED = (ENERGY, FORCES, STRESS)
 """Quantities that are read from files, checked and trained on for every term."""
-TABLE = (*LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, LATENT)
+TABLE = (
+    *LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, QUADRUPOLE, ATOMIC_DIPOLES, BORN_CHARGES, POLARIZABILITY, LATENT
+)  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
 RESERVED = (
-    "virial", "weight", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length", "masses",
-    "momenta", "interaction", "interactions",
+    "virial", "weight", "field", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length",
+    "masses", "momenta", "interaction", "interactions",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 

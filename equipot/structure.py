@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from equipot import electric_field
 from equipot.electrons import KEYS, charge_and_spin, impossible
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
 
@@ -39,17 +41,19 @@ class Structure:
     """(n,) atomic numbers Z."""
     positions: np.ndarray
     """(n, 3) Å."""
-    cell: np.ndarray = field(default_factory=lambda: np.zeros((3, 3)))
+    cell: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((3, 3)))
     """(3, 3) Å, rows are lattice vectors."""
-    pbc: np.ndarray = field(default_factory=lambda: np.zeros(3, bool))
+    pbc: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3, bool))
     """(3,) whether each lattice vector repeats."""
-    labels: Labels = field(default_factory=dict)
+    labels: Labels = dataclasses.field(default_factory=dict)
     """Reference values by quantity, or by the name of a quantity in ``quantities.TABLE``; values of None are dropped. Units and
     signs are those of the quantities: a stress is positive under tension, as in ASE."""
     charge: float = 0.0
     """Total charge, e."""
     spin: float = 0.0
     """Number of unpaired electrons."""
+    field: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(3))
+    """(3,) external homogeneous electric field, V/Å."""
     masses: np.ndarray | None = None
     """(n,) amu; None for the standard masses."""
     momenta: np.ndarray | None = None
@@ -58,11 +62,11 @@ class Structure:
     """Class names of ASE's constraints on the atoms, such as FixAtoms. equipot does not apply them."""
     weight: float = 1.0
     """Factor on all penalties of the training loss of this structure."""
-    label_weights: Mapping[Quantity, float] = field(default_factory=dict)
+    label_weights: Mapping[Quantity, float] = dataclasses.field(default_factory=dict)
     """Further factors on the penalties of single quantities in the loss; 1 for a quantity that is not listed."""
     head: int | None = None
     """Index of the head, the level of theory, that the labels belong to; None for a potential without heads."""
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further entries of the frame in its file."""
     source: str = ""
     """Origin of the structure for messages, such as ``train.xyz, frame 12``."""
@@ -75,7 +79,8 @@ class Structure:
         put("cell", np.array(self.cell, np.float64))
         put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
         n = len(self.numbers)
-        shapes = {"positions": (n, 3), "cell": (3, 3), "masses": (n,), "momenta": (n, 3)}
+        put("field", np.array(self.field, np.float64))
+        shapes = {"positions": (n, 3), "cell": (3, 3), "field": (3,), "masses": (n,), "momenta": (n, 3)}
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 put(name, np.array(getattr(self, name), np.float64))
@@ -108,6 +113,11 @@ class Structure:
         Both, since a spin alone does not tell a reader the number of electrons, nor so the meaning of the spin.
         """
         return {"charge": self.charge, "spin": self.spin} if self.charge or self.spin else {}
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Total charge, spin and electric field by name, as files state them; empty for a neutral singlet without a field."""
+        return self.electrons | ({electric_field.KEY: self.field} if self.field.any() else {})
 
     @property
     def impossible_electrons(self) -> str:
@@ -152,15 +162,17 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: Any, source: str = "") -> Structure:
-        """Convert an ``ase.Atoms``: geometry, masses, momenta, total charge, spin and the kinds of constraints, but no labels.
+        """Convert an ``ase.Atoms``: geometry, masses, momenta, charge, spin, field and the kinds of constraints, but no labels.
 
-        Total charge and spin are read from ``atoms.info`` (see ``electrons.charge_and_spin``), where ``spin`` is the number of
-        unpaired electrons. Labels are read by ``data.read``.
+        Total charge, spin and electric field are read from ``atoms.info`` (see ``electrons.charge_and_spin`` and
+        ``electric_field``), where ``spin`` is the number of unpaired electrons. Labels are read by ``data.read``.
 
         Raises:
-            ValueError: a charge or spin that is not one number.
+            ValueError: a charge or spin that is not one number, or a field that is not three.
         """
-        charge, spin = charge_and_spin(atoms.info, source or atoms.get_chemical_formula())
+        name = source or atoms.get_chemical_formula()
+        charge, spin = charge_and_spin(atoms.info, name)
+        field = electric_field.stated(atoms.info, name)
         return cls(
             numbers=atoms.numbers,
             positions=atoms.positions,
@@ -168,18 +180,19 @@ class Structure:
             pbc=atoms.pbc,
             charge=charge,
             spin=spin,
+            field=np.zeros(3) if field is None else field,
             masses=atoms.arrays.get("masses"),
             momenta=atoms.arrays.get("momenta"),
             constraints=kinds_of_constraints(atoms),
-            info={key: value for key, value in atoms.info.items() if key.lower() not in KEYS},
+            info={key: value for key, value in atoms.info.items() if key.lower() not in (*KEYS, *electric_field.KEYS)},
             source=source,
         )
 
     def to_ase(self) -> Any:
         """Convert to an ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
 
-        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Total charge
-        and spin are stored in ``info``, where ``from_ase`` reads them, unless both are zero.
+        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Total charge,
+        spin and electric field are stored in ``info``, where ``from_ase`` reads them, unless they are zero.
         """
         from ase import Atoms
         from ase.calculators.calculator import all_properties
@@ -187,7 +200,7 @@ class Structure:
         from ase.stress import full_3x3_to_voigt_6_stress
 
         atoms = Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc, info=dict(self.info))
-        atoms.info |= self.electrons
+        atoms.info |= self.conditions
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))

@@ -11,10 +11,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
-from equipot.quantities import Quantity
+from equipot.quantities import BORN_CHARGES, DIPOLE, POLARIZABILITY, Quantity
 from equipot.structure import Structure
 
-NEEDS = ("space", "charge", "spin")
+NEEDS = ("space", "charge", "spin", "field")
 """What a term can depend on besides edge vectors and elements."""
 
 
@@ -51,8 +51,9 @@ class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
 
     A term sees distances only through ``vectors``. Whatever else the energy depends on is named in ``needs``: a term is called
-    with a graph without positions, cell, charge and spin unless these are named, so that no dependence can escape the one
-    backward pass. Trained variables are in the collection ``params``; variables that are taken from data are in ``constants``.
+    with a graph without positions, cell, charge, spin and electric field unless these are named, so that no dependence can
+    escape the one backward pass. Trained variables are in the collection ``params``; variables that are taken from data are in
+    ``constants``.
 
     A call must mask the slots that hold no neighbour (``graph.slot_mask``), give an atom of an unknown element the energy NaN,
     and count half of the energy of a pair, since each pair stands in a slot of either atom. Variables are declared as in any
@@ -74,8 +75,8 @@ class Term(nn.Module):
     list_kind: ClassVar[tuple[str, str]] = ("Sum", "terms")
     """The kind that a list in a config stands for, and the key of that list."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Names from ``NEEDS`` of what the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge`` and
-    ``spin`` stay in the graph."""
+    """Names from ``NEEDS`` of what the energy depends on: ``space`` adds the argument ``space`` to the call; ``charge``,
+    ``spin`` and ``field`` stay in the graph."""
     provides: ClassVar[tuple[Quantity, ...]] = ()
     """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
     has_dispersion: ClassVar[bool] = False
@@ -116,6 +117,12 @@ class Term(nn.Module):
 
     def check(self, structure: Structure) -> None:
         """Raise ValueError for a structure that the term does not apply to, with the structure's name and a remedy."""
+
+    @property
+    def responses(self) -> tuple[Quantity, ...]:
+        """Derivatives of the dipole moment that follow from what the term provides."""
+        by_positions = (BORN_CHARGES,) if DIPOLE in self.provides else ()
+        return (*by_positions, POLARIZABILITY) if by_positions and "field" in self.needs else by_positions
 
     @property
     def has_elements(self) -> bool:
@@ -161,6 +168,6 @@ def cutoff_of(term: Term) -> float:
 
 def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None) -> Atomic:
     """Call a term, bound to its variables, with only those parts of a graph that the term needs."""
-    hidden = {name: None for name in ("positions", "cell", "charge", "spin") if name not in term.needs}
+    hidden = {name: None for name in ("positions", "cell", "charge", "spin", "field") if name not in term.needs}
     graph = graph.replace(**hidden)
     return term(graph, vectors, space=space) if "space" in term.needs else term(graph, vectors)  # type: ignore[call-arg]

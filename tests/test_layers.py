@@ -32,6 +32,7 @@ LAYERS = [
         "quantities",
         "artifact",
         "earlier",
+        "electric_field",
         "wheels",
     },
     {"kernels"},

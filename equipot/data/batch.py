@@ -65,8 +65,12 @@ def on_grid(positions: np.ndarray, cell: np.ndarray, shifts: np.ndarray) -> tupl
 
 
 def centred(structure: Structure) -> np.ndarray:
-    """Return positions (atoms, 3), Å, relative to their mean: far from the origin float32 would resolve edges poorly."""
-    return structure.positions - structure.positions.mean(axis=0) if len(structure) else structure.positions
+    """Return positions (atoms, 3), Å, relative to their mean: far from the origin float32 would resolve edges poorly.
+
+    Those of an ion in an electric field are returned as they are, since its energy depends on the place.
+    """
+    anchored = not len(structure) or (structure.charge and structure.field.any())
+    return structure.positions if anchored else structure.positions - structure.positions.mean(axis=0)
 
 
 def geometry(structure: Structure, shifts: np.ndarray, dtype: Any) -> dict[str, np.ndarray | None]:
@@ -125,7 +129,7 @@ def pad(
     mask = np.zeros((atoms, width), bool)
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
-    pbc = np.zeros((graphs, 3), bool)
+    pbc, field = np.zeros((graphs, 3), bool), np.zeros((graphs, 3), dtype)
     head = _heads(structures, graphs, headed)
     single, first = np.dtype(dtype) == np.float32, 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
@@ -140,14 +144,14 @@ def pad(
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
         reverse[rows, :w] = (row + first) * width + slot
-        charge[k], spin[k], pbc[k] = structure.charge, structure.spin, structure.pbc
+        charge[k], spin[k], pbc[k], field[k] = structure.charge, structure.spin, structure.pbc, structure.field
         first += n
     return Graph(
         positions, numbers, cell, neighbors, shifts, reverse, mask,
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
         charge=charge, spin=spin, head=head,
         positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
-        pbc=pbc, extent=extent, shells=shells,
+        pbc=pbc, field=field, extent=extent, shells=shells,
     )  # fmt: skip
 
 

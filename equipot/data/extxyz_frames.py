@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from equipot import electric_field
 from equipot.data import extxyz, stated
 from equipot.data.converged import SCF_CONVERGED
 from equipot.data.keys import SWITCHED_OFF, Keys, Units, setting
@@ -38,7 +39,7 @@ def read_extxyz(path: Path, keys: Keys, units: Units, index: str, label: str = "
         raise ValueError(no_frames(label, index, len(chunks)))
     chosen = choose(frames, keys, label)
     for where, key in repeated:
-        if key in chosen.values() or key.lower() in (*ELECTRONS, SCF_CONVERGED) or stated.is_unit(key):
+        if key in chosen.values() or key.lower() in (*ELECTRONS, *electric_field.KEYS, SCF_CONVERGED) or stated.is_unit(key):
             raise ValueError(f"{where}: the comment states {key!r} twice, with different values; leave one of them out")
     units = with_meaning(units, frames, label)
     return [structure(f, chosen, keys, units) for f in frames]

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from equipot import units
+from equipot import electric_field, units
 from equipot.data.keys import setting
 from equipot.data.split import Subset
 from equipot.files import replacing
@@ -108,7 +108,8 @@ def _present(block: Sequence[Structure]) -> tuple[Quantity, ...]:
 
 
 def _entries(s: Structure) -> dict[str, Any]:
-    return dict(s.info) | ({CONSTRAINTS: s.constraints} if s.constraints else {})
+    field = {electric_field.KEY: s.field} if s.field.any() else {}
+    return dict(s.info) | field | ({CONSTRAINTS: s.constraints} if s.constraints else {})
 
 
 def _rows(text: str, path: str | Path) -> list[Quantity]:
@@ -235,8 +236,10 @@ class HDF5Dataset(Sequence):
         table = self._atoms[self._offsets[k] : self._offsets[k + 1]]
         decode = _decode_first if self._version == 1 else _decode
         info, source = json.loads(self._info[k]), f"{self.path}, frame {k}"
-        constraints = tuple(info.pop(CONSTRAINTS, ()))
-        return decode(self._stored, table, self._frames[k]).replace(info=info, source=source, constraints=constraints)
+        constraints, field = tuple(info.pop(CONSTRAINTS, ())), np.array(info.pop(electric_field.KEY, np.zeros(3)))
+        return decode(self._stored, table, self._frames[k]).replace(
+            info=info, field=field, source=source, constraints=constraints
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from equipot import electric_field
 from equipot.data import stated
 from equipot.data.comment import is_boolean
 from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units, setting
@@ -174,6 +175,8 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
     motion = lambda key: _array(f.columns[key], key, f.source) if key in f.columns else None
     charge, spin = charge_and_spin(f.entries, f.source, units.spin or "unpaired")
+    field = electric_field.stated(f.entries, f.source)
+    conditions = (*ELECTRONS, *electric_field.KEYS)
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weighted = keys.weights()
     weights = {k: float(v) for k, v in values.items() if k in ("weight", *weighted) and v.ndim == 0}
@@ -199,10 +202,11 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         label_weights=label_weights,
         charge=charge,
         spin=spin,
+        field=np.zeros(3) if field is None else field * (factors["energy"] / factors["length"]),
         masses=motion("masses"),
         momenta=motion("momenta"),
         constraints=kinds_of_constraints(f.atoms),
-        info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in ELECTRONS},
+        info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in conditions},
         source=f.source,
     )
 

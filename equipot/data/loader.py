@@ -118,6 +118,8 @@ def _update(digest: Any, s: Structure) -> None:
     labels = [s.labels.get(row) for row in LABELLED]
     for value in (s.numbers, s.positions, s.cell, s.pbc, *labels, s.head, [s.charge, s.spin, s.weight, *factors]):
         digest.update(b"none" if value is None else np.asarray(value).tobytes())
+    if s.field.any():
+        digest.update(b"field" + s.field.tobytes())
     for row in ordered(s.labels.keys() - set(LABELLED)):
         digest.update(row.name.encode() + np.asarray([*np.ravel(s.labels[row]), s.label_weights.get(row, 1.0)]).tobytes())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from equipot import electric_field
 from equipot.data.batch import Shape, find_slots, geometry, pad
 from equipot.data.method import Runner, runner_of
 from equipot.electrons import charge_and_spin, stated
@@ -36,9 +38,10 @@ WANT = ("energies", "forces", "virials")
 class EquipotCalculator(Calculator):
     """ASE calculator of energy, forces and stress, of energies and stresses per atom, and of what the potential provides.
 
-    Each calculation computes all properties in one pass. The neighbour list reaches ``skin`` beyond the cutoff and is rebuilt
-    only when a pair outside the list may have come within the cutoff. The list has spare slots, so that the model is compiled
-    once for each number of atoms, and again only if a denser structure needs more slots.
+    Each calculation computes all properties in one pass; derivatives of the dipole moment, such as Born effective charges, are
+    computed where they are asked for (``calculator.get_property("polarizability", atoms)``). The neighbour list reaches
+    ``skin`` beyond the cutoff and is rebuilt only when a pair outside the list may have come within the cutoff. The list has
+    spare slots, so that the model is compiled once for each number of atoms, and again only if a denser structure needs more.
 
     Energies include E0 of the isolated atoms and are summed in double precision. ``stresses`` are virials per atom over the
     volume of the cell; their sum is ``stress``.
@@ -50,7 +53,7 @@ class EquipotCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces", "stress", "energies", "stresses"]
 
-    default_parameters = {"charge": None, "spin": None}
+    default_parameters = {"charge": None, "spin": None, "field": None}
     discard_results_on_any_change = True
 
     def __init__(
@@ -59,6 +62,7 @@ class EquipotCalculator(Calculator):
         *,
         charge: float | None = None,
         spin: float | None = None,
+        field: Sequence[float] | None = None,
         skin: float = 0.5,
         slack: float = 1.2,
         dtype: str | None = None,
@@ -70,6 +74,7 @@ class EquipotCalculator(Calculator):
             charge: total charge of the atoms, e; None for the one in ``atoms.info``, zero where that states none. The two must
                 not differ. As ASE's parameters, charge and spin can be changed by ``set``.
             spin: number of unpaired electrons, the multiplicity less one; None for the one in ``atoms.info`` as well.
+            field: external electric field, three numbers in V/Å; None for ``electric_field`` in ``atoms.info``, none without.
             skin: reach of the neighbour list beyond the cutoff, Å.
             slack: factor on the number of neighbour slots, at least 1.
             dtype: float32 or float64; None for the precision of the potential.
@@ -81,7 +86,7 @@ class EquipotCalculator(Calculator):
         """
         if skin < 0 or slack < 1:
             raise ValueError(f"skin {skin} Å must be at least 0 and slack {slack} at least 1")
-        super().__init__(charge=charge, spin=spin)
+        super().__init__(charge=charge, spin=spin, field=field)
         self.potential = potential if dtype is None else potential.astype(dtype)
         self.runner = runner_of(potential.metadata.subtracted, method)
         own = [name for name in type(self).implemented_properties if self.runner is None or name in self._of_method]
@@ -102,9 +107,9 @@ class EquipotCalculator(Calculator):
         return ("energy", "free_energy", *(name for name in ("forces", "stress") if name in self.runner.properties))
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """List changes since the last calculation, ``info`` if charge or spin in ``atoms.info`` changed, which ASE ignores."""
+        """List changes since the last calculation, ``info`` if charge, spin or field there changed, which ASE ignores."""
         changes = super().check_state(atoms, tol)
-        held = lambda atoms: charge_and_spin(atoms.info, "atoms")
+        held = lambda atoms: (charge_and_spin(atoms.info, "atoms"), str(electric_field.stated(atoms.info, "atoms")))
         same = self.atoms is None or held(atoms) == held(self.atoms)
         return changes if same else [*changes, "info"]
 
@@ -122,13 +127,14 @@ class EquipotCalculator(Calculator):
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
-        self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure)))
+        slow = tuple(row.name for row in self.potential.provides if row.of_dipole and row.name in properties)
+        self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure), slow))
 
     def structure_of(self, atoms: Atoms) -> Structure:
-        """Convert atoms, with charge and spin of the calculator where it was given any.
+        """Convert atoms, with charge, spin and field of the calculator where it was given any.
 
         Raises:
-            ValueError: a charge or spin that differs from the one in ``atoms.info``.
+            ValueError: a charge, spin or field that differs from the one in ``atoms.info``.
         """
         structure = Structure.from_ase(atoms, source=atoms.get_chemical_formula())
         said = stated(atoms.info, structure.name)
@@ -140,6 +146,11 @@ class EquipotCalculator(Calculator):
                     f"{structure.name}: the calculator has {name} {value:g}, but atoms.info says {getattr(structure, name):g}"
                     f"{' unpaired electrons' * (name == 'spin')}; leave one of them out"
                 )
+        if self.parameters["field"] is not None:
+            field = electric_field.checked(self.parameters["field"], "the field of the calculator")
+            if electric_field.stated(atoms.info, structure.name) is not None and not np.array_equal(field, structure.field):
+                raise ValueError(f"{structure.name}: calculator and atoms.info have different electric fields; leave one out")
+            structure = structure.replace(field=field)
         return structure.replace(**given)
 
     def _results(self, structure: Structure, out: Observables) -> dict[str, Any]:
@@ -158,7 +169,7 @@ class EquipotCalculator(Calculator):
         if structure.pbc.any() and structure.volume > 0:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
             results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
-        for row in self.potential.provides:
+        for row in (row for row in self.potential.provides if out[row] is not None):
             value = np.asarray(out[row])
             # A crystal of charges has no dipole moment, unless the term knows how they came to be.
             if np.isfinite(value).all():
@@ -198,6 +209,7 @@ class EquipotCalculator(Calculator):
             cell_residual=one(placed["cell_residual"]),
             charge=real([structure.charge]),
             spin=real([structure.spin]),
+            field=real(structure.field[None]),
         )
 
     def _padded(self, structure: Structure, found: Slots) -> Graph:
@@ -251,9 +263,10 @@ def calculate_together(images: Sequence[Atoms]) -> None:
             calculators[k].atoms, calculators[k].results = group[k].copy(), results
 
 
-@jax.jit
-def _observe(potential: Potential, graph: Graph) -> Observables:
-    return evaluate(potential, graph, (*WANT, *(row.name for row in potential.provides)))
+@partial(jax.jit, static_argnames="slow")
+def _observe(potential: Potential, graph: Graph, slow: tuple[str, ...] = ()) -> Observables:
+    quick = (row.name for row in potential.provides if not row.of_dipole)
+    return evaluate(potential, graph, (*WANT, *quick, *slow))
 
 
 def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:

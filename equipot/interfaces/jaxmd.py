@@ -105,6 +105,7 @@ def neighbor_list_energy(
     capacity_multiplier: float = 1.25,
     charge: float = 0.0,
     spin: float = 0.0,
+    field: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> tuple[Any, Callable[..., Float[Array, ""]]]:
     """Make ``neighbor_fn`` and ``energy_fn`` of a potential.
 
@@ -121,17 +122,24 @@ def neighbor_list_energy(
         capacity_multiplier: factor on the capacity of the list.
         charge: total charge, e.
         spin: number of unpaired electrons.
+        field: external electric field, V/Å.
 
     Raises:
-        ValueError: an unknown element, or a charge or spin that the potential refuses; ``neighbor_fn.allocate`` raises as
-            ``neighbors.plan``.
+        ValueError: an unknown element, or a charge, spin or field that the potential refuses; ``neighbor_fn.allocate`` raises
+            as ``neighbors.plan``.
     """
     from jax_md import partition
 
     numbers = np.asarray(numbers, np.int32)
     repeats = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,)))) if box is not None else (False,) * 3
     system = Structure(
-        numbers, np.zeros((len(numbers), 3)), pbc=np.array(repeats), charge=charge, spin=spin, source="the jax-md system"
+        numbers,
+        np.zeros((len(numbers), 3)),
+        pbc=np.array(repeats),
+        charge=charge,
+        spin=spin,
+        field=np.array(field),
+        source="the jax-md system",
     )
     potential.check([system])
     coordinates = Coordinates.of(box, fractional_coordinates, str(jnp.dtype(potential.dtype)))
@@ -155,7 +163,7 @@ def neighbor_list_energy(
         # Integrators of jax-md hand on whatever they are given, kT for instance: hence `ignored`.
         real, cell = coordinates.real(position, box)
         slots = update(neighbor.spec, neighbor.slots, real, cell)
-        graph = to_graph(slots, real, jnp.asarray(numbers), cell, charge, spin)
+        graph = to_graph(slots, real, jnp.asarray(numbers), cell, charge, spin, field)
         with jax.default_matmul_precision("highest"):
             geometry = perturbed(geometry_of(potential.term, graph), perturbation)
             total = jnp.sum(atomic(potential, graph, geometry).energy)

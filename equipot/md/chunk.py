@@ -97,9 +97,9 @@ class Frozen(NamedTuple):
     @staticmethod
     def setup(arrays: tuple, fixed: tuple) -> Setup:
         """Join the two parts to a setup."""
-        dt, kT, pressure, dof, pbc, charge, spin = fixed
+        dt, kT, pressure, dof, pbc, charge, spin, field = fixed
         mass, numbers = arrays
-        return Setup(dt, kT, pressure, dof, mass, numbers, pbc, charge, spin)
+        return Setup(dt, kT, pressure, dof, mass, numbers, pbc, charge, spin, field)
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "ensemble"))

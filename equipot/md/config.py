@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from equipot.electric_field import checked
 from equipot.md.ensembles import Ensemble, builtin
 from equipot.md.ensembles.langevin import NVTLangevin
 from equipot.md.trajectory import H5MD, ExtXYZ
@@ -45,6 +46,8 @@ class MDConfig:
     """Total charge of the simulated system, copies included, e; None for the charge that the structure file states."""
     spin: float | None = None
     """Number of unpaired electrons of the simulated system (multiplicity less one); None for what the structure file states."""
+    field: tuple[float, float, float] | None = None
+    """External electric field, V/Å, for a model that sees fields; None for the field that the structure file states."""
     types: tuple[str, ...] = ()
     """Element of each atom type, in the order of the types, for a structure file that numbers them, such as a LAMMPS dump."""
     log_every: int = 10
@@ -68,6 +71,8 @@ class MDConfig:
     step; to be given only for one that ``data.subtract`` does not know by name."""
 
     def __post_init__(self) -> None:
+        if self.field is not None:
+            checked(self.field, "field")
         positive = ("timestep_fs", "temperature_K", "log_every", "chunk_steps", "max_temperature_K")
         for name in positive:
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):

@@ -30,7 +30,7 @@ from equipot.md.prepare import (
     start_list,
     start_setup,
     start_state,
-    with_electrons,
+    with_conditions,
     with_subtracted,
 )
 from equipot.md.progress import Progress
@@ -110,7 +110,7 @@ def simulate(
     Raises:
         ValueError, Explosion, KeyboardInterrupt: as ``run``.
     """
-    start, shown = with_electrons(config, structure), Progress(stream_of(progress), config)
+    start, shown = with_conditions(config, structure), Progress(stream_of(progress), config)
     moved, zero = with_subtracted(config, potential.astype(config.dtype), start)
     return Simulation(moved, start, config, Path(out), shown, zero).go(resume)
 
@@ -143,12 +143,14 @@ class Simulation:
         self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs)
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
-        system = System(structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.electrons)
+        system = System(
+            structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.conditions
+        )
         self.frames: Writer | None = None if config.trajectory is None else config.trajectory.writer(out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
-        electrons = (structure.charge, structure.spin)
-        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, electrons)
+        conditions = (structure.charge, structure.spin, *(structure.field if structure.field.any() else ()))
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, conditions)
         self.builds = 1
 
     @property

@@ -22,8 +22,8 @@ class Forces(NamedTuple):
 
     def graph(self, state: State, neighbor: DeviceList) -> Graph:
         """Build the input of the model from a state and a neighbour list that is complete for the state."""
-        setup = self.setup
-        return to_graph(neighbor, state.position, jnp.asarray(setup.numbers), state.cell, setup.charge, setup.spin)
+        setup, numbers = self.setup, jnp.asarray(self.setup.numbers)
+        return to_graph(neighbor, state.position, numbers, state.cell, setup.charge, setup.spin, setup.field)
 
     def compute(self, state: State, neighbor: DeviceList) -> State:
         """Set force (eV/Å), interaction (eV) and virial (eV) of a state for which the list is complete."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,10 +60,11 @@ def repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     )
 
 
-def with_electrons(config: MDConfig, structure: Structure) -> Structure:
-    """Give the structure the charge and the number of unpaired electrons of the config, where it has any."""
+def with_conditions(config: MDConfig, structure: Structure) -> Structure:
+    """Give the structure charge, unpaired electrons and electric field of the config, where it has any."""
     given = {"charge": config.charge, "spin": config.spin}
-    return structure.replace(**{name: float(value) for name, value in given.items() if value is not None})
+    stated: dict[str, Any] = {name: float(value) for name, value in given.items() if value is not None}
+    return structure.replace(**stated | ({} if config.field is None else {"field": np.array(config.field)}))
 
 
 def with_subtracted(config: MDConfig, potential: Potential, structure: Structure) -> tuple[Potential, float]:
@@ -166,6 +168,7 @@ def explain_start(config: MDConfig, structure: Structure, say: Callable[[str], N
 def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setup:
     """Make the fixed quantities of the run, in the units of ``md.state``."""
     a, b, c = structure.pbc.tolist()
+    x, y, z = structure.field.tolist()
     return Setup(
         dt=config.timestep_fs * fs,
         kT=kB * config.temperature_K,
@@ -176,6 +179,7 @@ def start_setup(config: MDConfig, structure: Structure, dtype: np.dtype) -> Setu
         pbc=(a, b, c),
         charge=structure.charge,
         spin=structure.spin,
+        field=(x, y, z),
     )
 
 

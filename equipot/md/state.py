@@ -70,6 +70,8 @@ class Setup(NamedTuple):
     pbc: tuple[bool, bool, bool]
     charge: float
     spin: float
+    field: tuple[float, float, float]
+    """V/Å."""
 
 
 class Observation(NamedTuple):

@@ -55,8 +55,8 @@ class System(NamedTuple):
     pbc: tuple[bool, bool, bool]
     own_masses: bool = False
     """Whether the structure has masses of its own, which text files then store."""
-    electrons: Mapping[str, float] = MappingProxyType({})
-    """Charge (e) and spin by name; empty for a neutral singlet."""
+    conditions: Mapping[str, Any] = MappingProxyType({})
+    """Charge (e), spin and electric field (V/Å) by name; empty for a neutral singlet without a field."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class ExtXYZWriter:
         atoms = Atoms(numbers=system.numbers, positions=frame.position, cell=cell, pbc=system.pbc, momenta=frame.momentum)
         if system.own_masses:
             atoms.set_masses(system.mass[:, 0])
-        atoms.info |= {**system.electrons, "step": frame.step, "time_fs": frame.time_fs}
+        atoms.info |= {**system.conditions, "step": frame.step, "time_fs": frame.time_fs}
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
 

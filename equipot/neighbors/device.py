@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -180,6 +181,7 @@ def to_graph(
     cell: Float[AnyArray, "3 3"],
     charge: float = 0.0,
     spin: float = 0.0,
+    field: Sequence[float] | Float[Array, " 3"] = (0.0, 0.0, 0.0),
 ) -> Graph:
     """Make the graph of one system from its list, differentiable with respect to positions and cell.
 
@@ -190,6 +192,7 @@ def to_graph(
         cell: Lattice vectors (Å); the graph gets zeros if the system is open in all directions.
         charge: Total charge (e).
         spin: Number of unpaired electrons.
+        field: External electric field (V/Å).
     """
     n = len(positions)
     dtype = positions.dtype
@@ -199,6 +202,7 @@ def to_graph(
         dlist.neighbors, dlist.shifts, dlist.reverse, dlist.slot_mask,
         node_mask=jnp.ones(n, bool), node_graph=jnp.zeros(n, jnp.int32), graph_mask=jnp.ones(1, bool),
         charge=jnp.asarray(charge, dtype).reshape(1), spin=jnp.asarray(spin, dtype).reshape(1),
+        field=jnp.asarray(field, dtype).reshape(1, 3),
         shells=dlist.shells, pair_capacity=dlist.pair_capacity, pbc=jnp.asarray(dlist.pbc)[None],
         extent=None if dlist.waves is None else Extent(n, dlist.waves),
     )  # fmt: skip

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.graph import Graph, sum_graphs
+from equipot.graph import Graph, sum_graphs, to_atoms
 from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import Bessel, PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.coulomb import COULOMB, Coulomb
+from equipot.physics.response import solved
+from equipot.quantities import CHARGES, DIPOLE, QUADRUPOLE, Quantity
 
 TYPICAL = 0.1
 """Charge (e) of an atom that a network predicts with parameters of order one."""
@@ -35,6 +38,14 @@ class Surroundings(NamedTuple):
     cutoff: float
     """Å."""
     coulomb: Coulomb
+    positions: Float[Array, "atoms 3"]
+    """Å."""
+
+    @property
+    def field(self) -> Float[Array, "atoms 3"]:
+        """External electric field at each atom, V/Å."""
+        given = self.graph.field
+        return jnp.zeros_like(self.positions) if given is None else to_atoms(given.astype(self.positions.dtype), self.graph)
 
     @property
     def features(self) -> Float[Array, "atoms features"]:
@@ -66,7 +77,7 @@ class Surroundings(NamedTuple):
 
 
 class Charged(NamedTuple):
-    """Charges of the atoms, their energy besides the Coulomb energy, and the dipoles that flows carry."""
+    """Charges of the atoms, their energy besides the Coulomb energy and that in an external field, and dipoles."""
 
     charges: Float[Array, " atoms"]
     """e."""
@@ -77,6 +88,28 @@ class Charged(NamedTuple):
     are known, so that a system that repeats has no dipole moment."""
     resting: Float[Array, " atoms"] | None = None
     """Charge (e) of each atom that has not moved along any vector; None where ``moved`` is."""
+    dipoles: Float[Array, "atoms 3"] | None = None
+    """Dipole moments (e Å) of the atoms beside those of their charges; None for charges alone."""
+
+    def moment(self, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
+        """Compute the contribution of each atom to the dipole moment (e Å) about the origin of ``positions`` (Å)."""
+        placed = self.charges if self.resting is None else self.resting
+        moment = placed[:, None] * positions
+        for part in (self.moved, self.dipoles):
+            moment = moment if part is None else moment + part
+        return moment
+
+
+class Found(NamedTuple):
+    """Variables that a source has found, and the charges that follow from them."""
+
+    variables: Any
+    charged: Callable[[Any], Charged]
+
+    @classmethod
+    def directly(cls, charged: Charged) -> Found:
+        """Return charges that are variables themselves."""
+        return cls(charged, lambda variables: variables)
 
 
 @dataclass(frozen=True)
@@ -88,13 +121,20 @@ class ChargeSource(ABC):
         "Predicted": "equipot.physics.charges:Predicted",
         "Flows": "equipot.physics.charges:Flows",
         "Equilibrated": "equipot.physics.charges:Equilibrated",
+        "Polarizable": "equipot.physics.polarizable:Polarizable",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
     supervised: ClassVar[bool] = False
     """Whether the source is trained only on data that have charges or dipole moments."""
+    flow: ClassVar[bool] = False
+    """Whether charges move along pairs of neighbours, so that a system that repeats has a dipole moment."""
+    minimises: ClassVar[bool] = False
+    """Whether the variables are those at which the energy is least."""
+    provides: ClassVar[tuple[Quantity, ...]] = (CHARGES, DIPOLE, QUADRUPOLE)
+    """Quantities that follow from the charges."""
 
     @abstractmethod
-    def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         """Compute the charges of all atoms, with parameters in the ``scope`` of a compact module.
 
         The sum of the charges of a graph is its total charge.
@@ -108,7 +148,7 @@ class PerSpecies(ChargeSource):
     values: tuple[float, ...] = ()
     """e, in the order of ``elements``; trained, starting from small random numbers, where left out."""
 
-    def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         if self.values and len(self.values) != around.elements:
             raise ValueError(f"charges.values has {len(self.values)} numbers for {around.elements} elements; give one for each")
         table = jnp.asarray(self.values, around.vectors.dtype)
@@ -117,7 +157,7 @@ class PerSpecies(ChargeSource):
             table = scope.param("charges", nn.initializers.normal(0.3), (around.elements,))
         charges = jnp.asarray(table, around.vectors.dtype)[around.species]
         conserved = around.conserved(charges, jnp.ones_like(charges))
-        return Charged(conserved, jnp.zeros_like(conserved))
+        return Found.directly(Charged(conserved, jnp.zeros_like(conserved)))
 
 
 @dataclass(frozen=True)
@@ -132,12 +172,12 @@ class Predicted(ChargeSource):
     hidden: tuple[int, ...] = (32,)
     """Hidden widths of the network that reads charges from features."""
 
-    def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         raw = TYPICAL * BiasedMLP((*self.hidden, 1), name="charges")(around.features)[:, 0]
         softness = scope.param("softness", nn.initializers.zeros, (around.elements,))
         weights = jax.nn.softplus(jnp.asarray(softness, raw.dtype))[around.species]
         charges = around.conserved(raw, weights)
-        return Charged(charges, jnp.zeros_like(charges))
+        return Found.directly(Charged(charges, jnp.zeros_like(charges)))
 
 
 @dataclass(frozen=True)
@@ -150,6 +190,8 @@ class Flows(ChargeSource):
     from i to j, is that of the system also where it repeats.
     """
 
+    flow: ClassVar[bool] = True
+
     rank: int = 16
     """Number of terms of the sum over k."""
     radial: int = 6
@@ -160,7 +202,7 @@ class Flows(ChargeSource):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
 
-    def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         pairs, vectors, r = pairs_within(around.graph, around.vectors, around.cutoff)
         both = BiasedMLP((2 * self.rank,), name="ends")(around.features) * (TYPICAL / self.rank) ** 0.5
         own, other = pairs.from_centers(both), pairs.from_neighbors(both)
@@ -176,7 +218,7 @@ class Flows(ChargeSource):
         real = around.graph.node_mask
         charges = jnp.where(real, resting + pairs.sum_to_centers(flow), 0)
         moved = jnp.where(real[:, None], -0.5 * pairs.sum_to_centers(flow[:, None] * vectors), 0)
-        return Charged(charges, jnp.zeros_like(charges), moved, resting)
+        return Found.directly(Charged(charges, jnp.zeros_like(charges), moved, resting))
 
 
 @dataclass(frozen=True)
@@ -189,12 +231,14 @@ class Equilibrated(ChargeSource):
     distance: far apart, molecules of different electronegativity carry charges.
     """
 
+    minimises: ClassVar[bool] = True
+
     hidden: tuple[int, ...] = (32,)
     """Hidden widths of the network that reads electronegativities from features."""
     steps: int = 200
     """Most iterations of the conjugate gradients."""
 
-    def __call__(self, scope: nn.Module, around: Surroundings) -> Charged:
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         graph, real = around.graph, around.graph.node_mask
         chi = jnp.where(real, BiasedMLP((*self.hidden, 1), name="electronegativity")(around.features)[:, 0], 0)
         stiff = scope.param("hardness", nn.initializers.constant(1.0), (around.elements,))
@@ -212,16 +256,7 @@ class Equilibrated(ChargeSource):
             pulled = slope(change)
             return jnp.where(real, pulled - mean(pulled) + own * mean(x), 0)
 
-        def solve(linear: object, b: Array) -> Array:
-            return jax.scipy.sparse.linalg.cg(linear, b, tol=tolerance(b.dtype), maxiter=self.steps)[0]
-
-        wanted = -(chi + slope(first))
-        wanted = jnp.where(real, wanted - mean(wanted), 0)
-        change = jax.lax.custom_linear_solve(operator, wanted, solve, symmetric=True)
-        charges = first + change - mean(change)
-        return Charged(charges, chi * charges + hardness * charges**2 / 2)
-
-
-def tolerance(dtype: jnp.dtype) -> float:
-    """Return the relative residual to which linear equations are solved in a precision."""
-    return 1e-12 if dtype == jnp.float64 else 1e-6
+        pull = chi - jnp.where(real, jnp.sum(around.field * around.positions, axis=1), 0)
+        wanted = -(pull + slope(first))
+        change = solved(operator, jnp.where(real, wanted - mean(wanted), 0), self.steps)
+        return Found(first + change - mean(change), lambda q: Charged(q, chi * q + hardness * q**2 / 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.scipy.special import erf, erfc
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
-from equipot.physics.ewald import COULOMB, WaveSum, covers, longest_wave, wave_potentials, with_vacuum
+from equipot.physics.ewald import COULOMB, Crystal, WaveSum, covers, longest_wave, wave_potentials, with_vacuum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.rows import Rows, rows_of
 from equipot.term import Space
@@ -108,10 +108,20 @@ def _check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance {tolerance} must lie between 0 and 0.1, 1e-9 for example")
 
 
-class Coulomb:
-    """The linear map from the charges of a batch to electrostatic potentials, for one geometry.
+class Felt(NamedTuple):
+    """What charges and dipoles cause at each atom, without the atom's own."""
 
-    Energies are half of the sum of charge times potential. The map is symmetric within each system, and zero between systems.
+    potential: Float[Array, " atoms"]
+    """Electrostatic potential, V."""
+    field: Float[Array, "atoms 3"]
+    """Electric field, V/Å."""
+
+
+class Coulomb:
+    """The linear map from the charges (and dipoles) of a batch to electrostatic potentials (and fields), for one geometry.
+
+    Energies are half of the sum of charge times potential, less half of the sum of dipole times field. The map is symmetric
+    within each system, and zero between systems.
     """
 
     def __init__(
@@ -131,18 +141,62 @@ class Coulomb:
     def __call__(self, charges: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
         """Compute the potential (V) at each atom of charges (e); NaN where waves are missing or atoms have no place."""
         arranged = self.rows.arrange(charges)
+        phi = self._potentials(arranged, self.positions, self.positions)
+        # What a smooth charge feels of itself is in the sum over waves, not in the direct one.
+        phi -= jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / self.kernel.smearing, 0) * arranged
+        return jnp.where(self.graph.node_mask, self._collected(phi) + self._short(charges), 0)
+
+    def felt(self, charges: Float[Array, " atoms"], dipoles: Float[Array, "atoms 3"]) -> Felt:
+        """Compute potential and field at each atom of charges (e) and dipoles (e Å); NaN as by a call.
+
+        A dipole is the derivative of a charge by its place, and the field that of the potential, so that all conventions and
+        exclusions are those of the charges.
+
+        Raises:
+            ValueError: the kernel is that of points, of which two dipoles at short distance have an energy without bound.
+        """
+        if self.kernel.left_out:
+            raise ValueError(
+                "dipoles need the kernel Gaussians: two polarizable points at short distance polarize without bound"
+            )
+        q, p, unit = self.rows.arrange(charges), self.rows.arrange(dipoles), self.rows.used.astype(charges.dtype)
+
+        def potentials(targets: Array) -> Array:
+            moved = lambda sources: self._potentials(unit, sources, targets)
+            return self._potentials(q, self.positions, targets) + jax.jvp(moved, (self.positions,), (p,))[1]
+
+        phi, pull = jax.vjp(potentials, self.positions)
+        field = -pull(jnp.ones_like(phi))[0]
+        s = self.kernel.smearing
+        own = jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / s, 0)
+        phi, field = phi - own * q, field + (own / (3 * s**2))[..., None] * p
+        real = self.graph.node_mask
+        return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
+
+    def _potentials(
+        self, charges: Float[Array, "graphs row"], sources: Float[Array, "graphs row 3"], targets: Float[Array, "graphs row 3"]
+    ) -> Float[Array, "graphs row"]:
+        """Compute the smooth part of the potential (V) at targets (Å) of charges (e) at sources (Å)."""
         open_ = jnp.any(~self.periodic & self.graph.graph_mask)
-        of_each = arranged, self.rows.used, self.positions
-        direct = jax.vmap(partial(direct_potentials, self.kernel.pair))
-        phi = jax.lax.cond(open_, direct, lambda q, *_: jnp.zeros_like(q), *of_each)
-        if any(self.waves):
-            kernel = self.kernel
-            sizes = self.waves, kernel.smearing, kernel.left_out
-            smooth = lambda q, u, r, h, n: wave_potentials(self.method, q, u, r, h, n, *sizes)
-            found = jax.vmap(smooth)(*of_each, self._lattice(), self._repeats())
-            phi = jnp.where(self.periodic[:, None], found, phi)
-        phi = self.rows.collect(jnp.where(self._possible()[:, None], phi, jnp.nan))
-        return jnp.where(self.graph.node_mask, phi + self._short(charges), 0)
+        # One array for both, where both are the same, is computed with once.
+        places = (sources,) if targets is sources else (sources, targets)
+        direct = jax.vmap(lambda q, u, *x: direct_potentials(self.kernel.pair, q, u, x[0], x[-1]))
+        phi = jax.lax.cond(open_, direct, lambda q, *_: jnp.zeros_like(q), charges, self.rows.used, *places)
+        if not any(self.waves):
+            return phi
+        kernel = self.kernel
+
+        def smooth(h: Array, n: Array, q: Array, u: Array, *x: Array) -> Array:
+            crystal = Crystal(h, n, self.method, self.waves, kernel.smearing, kernel.left_out)
+            return wave_potentials(crystal, q, u, x[0], x[-1])
+
+        found = jax.vmap(smooth)(self._lattice(), self._repeats(), charges, self.rows.used, *places)
+        return jnp.where(self.periodic[:, None], found, phi)
+
+    def _collected(self, values: Float[Array, "graphs row ..."]) -> Float[Array, "atoms ..."]:
+        """Copy values of rows to their atoms, NaN for systems whose sum is not complete."""
+        possible = self._possible().reshape(-1, *[1] * (values.ndim - 1))
+        return self.rows.collect(jnp.where(possible, values, jnp.nan))
 
     def _repeats(self) -> Bool[Array, "graphs 3"]:
         """Return along which rows each system repeats; open systems, which are summed directly, pass for crystals."""
@@ -176,13 +230,14 @@ def direct_potentials(
     pair: Callable[[Array], Array],
     charges: Float[Array, " row"],
     used: Bool[Array, " row"],
-    positions: Float[Array, "row 3"],
+    sources: Float[Array, "row 3"],
+    targets: Float[Array, "row 3"],
 ) -> Float[Array, " row"]:
-    """Compute the potential (V) of the other charges (e) at each atom of one open system: Ke sum_j q_j pair(r_ij)."""
+    """Compute the potential (V) at the target of each atom of the charges (e) of the others: Ke sum_j q_j pair(r_ij)."""
 
     def of_atom(k: Array) -> Array:
         other = used & used[k] & (jnp.arange(len(used)) != k)
-        vectors = jnp.where(other[:, None], positions - positions[k][None], 1)
+        vectors = jnp.where(other[:, None], sources - targets[k][None], 1)
         return COULOMB * jnp.sum(jnp.where(other, charges * pair(jnp.sqrt(jnp.sum(vectors**2, axis=-1))), 0))
 
     index = jnp.arange(len(used))

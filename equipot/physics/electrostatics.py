@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
 from equipot.nn.features import species_index
-from equipot.physics.charges import ChargeSource, Predicted, Surroundings
+from equipot.physics.charges import Charged, ChargeSource, Predicted, Surroundings
 from equipot.physics.coulomb import Coulomb, Gaussians, Points
 from equipot.physics.ewald import WaveSum, longest_wave
 from equipot.physics.mesh import ParticleMesh
+from equipot.physics.response import held
 from equipot.physics.sum import filled
-from equipot.quantities import CHARGES, DIPOLE, Quantity
+from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
 from equipot.structure import Structure
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
@@ -24,8 +26,9 @@ class Electrostatics(Term):
     """The energy of ``base`` and the Coulomb energy of charges, (1/2) sum_i q_i phi_i, at any distance and in any cell.
 
     The potentials phi are sums over all atoms of an open system, over all images of those of a crystal or a slab. Charges and
-    the dipole moment are predictions that can be trained on. The dipole moment is about the mean position in an open system;
-    of a system that repeats, only charges that flow along pairs have one: from other sources it is not a number.
+    their moments are predictions that can be trained on. The dipole moment is about the mean position in an open system; of a
+    system that repeats, only charges that flow along pairs have one: from other sources it is not a number. An external field
+    F adds -F . mu, with mu the dipole moment, which all charges that respond to a field respond to.
     """
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
@@ -54,14 +57,15 @@ class Electrostatics(Term):
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
-        """Space, the total charge, and what ``base`` needs."""
-        found = {"space", "charge", *(self.base.needs if self.base else ())}
+        """Space, the total charge, the electric field, and what ``base`` needs."""
+        found = {"space", "charge", "field", *(self.base.needs if self.base else ())}
         return tuple(name for name in NEEDS if name in found)
 
     @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
-        """Charges, the dipole moment, and what ``base`` provides."""
-        return (CHARGES, DIPOLE, *(row for row in (self.base.provides if self.base else ()) if row not in (CHARGES, DIPOLE)))
+        """Charges, their moments, and what ``base`` provides."""
+        own = self.charges.provides
+        return (*own, *(row for row in (self.base.provides if self.base else ()) if row not in own))
 
     @property
     def learns_from(self) -> tuple[Quantity, ...]:
@@ -92,7 +96,8 @@ class Electrostatics(Term):
         """Check that charges in a structure have an energy.
 
         Raises:
-            ValueError: a system that repeats along one vector only, or a charged one that repeats and has no background.
+            ValueError: a system that repeats along one vector only, a charged one that repeats and has no background, or a
+                field along a vector that repeats where charges do not flow.
         """
         repeats = int(structure.pbc.sum())
         if repeats == 1:
@@ -105,6 +110,13 @@ class Electrostatics(Term):
                 f"{structure.name} repeats and has a total charge of {structure.charge:g} e, whose energy is infinite; set "
                 "uniform_background: true to neutralise it by a uniform background, or correct the charge"
             )
+        along = np.abs(structure.cell[structure.pbc] @ structure.field)
+        if np.any(along > 1e-9) and not (self.charges.flow and abs(structure.charge) < 1e-6):
+            size = np.linalg.norm(structure.field)
+            raise ValueError(
+                f"{structure.name} is in a field of {size:g} V/Å along a lattice vector that repeats, where these charges have "
+                "no energy; take charges that flow (Flows or Polarizable) in a neutral system, or a field along a slab's normal"
+            )
         if self.base is not None:
             self.base.check(structure)
 
@@ -115,14 +127,46 @@ class Electrostatics(Term):
         answer = nothing if self.base is None else call(self.base, graph, vectors, space)
         species, known = species_index(graph.numbers, self.elements)
         coulomb = Coulomb(self.kernel, self.waves, graph, vectors, space)
-        count, latent = len(self.elements), answer.latent
-        found = self.charges(self, Surroundings(graph, vectors, species, count, latent, cutoff_of(self), coulomb))
-        energy = answer.energy + found.energy + 0.5 * found.charges * coulomb(found.charges)
-        if found.moved is None or found.resting is None:
-            repeats = jnp.any(space.repeats, axis=-1)[graph.node_graph]
-            dipole = jnp.where(repeats[:, None], jnp.nan, found.charges[:, None] * space.positions)
-        else:
-            dipole = found.resting[:, None] * space.positions + found.moved
-        dipole = jnp.where(graph.node_mask[:, None], dipole, 0)
-        others = {name: value for name, value in answer.others.items() if name != DIPOLE.name} | {DIPOLE.name: dipole}
-        return Atomic(energy * known, found.charges, answer.latent, others)
+        cutoff, count = cutoff_of(self), len(self.elements)
+        around = Surroundings(graph, vectors, species, count, answer.latent, cutoff, coulomb, space.positions)
+        source = self.charges(self, around)
+        energies = lambda variables: energies_of(source.charged(variables), around)
+        own = held(energies, source.variables) if self.charges.minimises else energies(source.variables)
+        found = source.charged(source.variables)
+        others = {**answer.others, **moments(found, around, jnp.any(space.repeats, axis=-1))}
+        energy = (answer.energy + jnp.where(graph.node_mask, own, 0)) * known
+        return Atomic(energy, found.charges, answer.latent, others)
+
+
+def energies_of(found: Charged, around: Surroundings) -> Float[Array, " atoms"]:
+    """Compute the energy of charges and dipoles of each atom (eV): their own, in each other's field, and in an external one."""
+    energy = found.energy - jnp.sum(found.moment(around.positions) * around.field, axis=1)
+    if found.dipoles is None:
+        return energy + 0.5 * found.charges * around.coulomb(found.charges)
+    felt = around.coulomb.felt(found.charges, found.dipoles)
+    return energy + 0.5 * (found.charges * felt.potential - jnp.sum(found.dipoles * felt.field, axis=1))
+
+
+def moments(found: Charged, around: Surroundings, periodic: Bool[Array, " graphs"]) -> dict[str, Float[Array, "atoms ..."]]:
+    """Compute the contributions of each atom to dipole and quadrupole moment, and its own dipole, by the names of quantities.
+
+    Not a number where a moment is not defined: that of second order in a system that repeats, and that of first order there,
+    unless it is known how charges have moved.
+
+    Args:
+        found: charges and dipoles.
+        around: positions, and which atoms are real.
+        periodic: whether each system repeats.
+    """
+    r, real = around.positions, around.graph.node_mask[:, None]
+    repeats = periodic[around.graph.node_graph][:, None]
+    dipole = jnp.where(repeats & (found.moved is None), jnp.nan, found.moment(r))
+    second = found.charges[:, None, None] * r[:, :, None] * r[:, None, :]
+    out = {DIPOLE.name: jnp.where(real, dipole, 0)}
+    if found.dipoles is not None:
+        mixed = found.dipoles[:, :, None] * r[:, None, :]
+        second += mixed + jnp.swapaxes(mixed, 1, 2)
+        out[ATOMIC_DIPOLES.name] = jnp.where(real, found.dipoles, 0)
+    second -= jnp.trace(second, axis1=1, axis2=2)[:, None, None] * jnp.eye(3, dtype=r.dtype)[None] / 3
+    out[QUADRUPOLE.name] = jnp.where(real[..., None], jnp.where(repeats[..., None], jnp.nan, second), 0)
+    return out

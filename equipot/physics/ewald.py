@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -43,72 +43,79 @@ class WaveSum:
     def smooth(
         self,
         charges: Float[Array, " row"],
-        fraction: Float[Array, "row 3"],
+        sources: Float[Array, "row 3"],
+        targets: Float[Array, "row 3"],
         inverse: Float[Array, "3 3"],
         waves: Waves,
         smearing: float,
     ) -> Float[Array, " row"]:
-        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each atom, e Å^2.
+        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each target r_i, e Å^2.
 
         Args:
             charges: e; zero in unused rows.
-            fraction: positions in units of the lattice vectors, from 0 to 1.
+            sources: positions of the charges in units of the lattice vectors, from 0 to 1.
+            targets: places where the sum is computed, in the same units; the same array for the charges themselves.
             inverse: inverse of the cell, 1/Å.
             waves: largest integers of the reciprocal vectors.
             smearing: s, Å.
         """
-        a, b, c = (_phases(fraction[:, axis], count, axis < 2) for axis, count in enumerate(waves))
-        ab = (a[:, :, None] * b[:, None, :]).reshape(len(charges), -1)
+        ab, c = _pair_phases(sources, waves)
         structure = (charges[:, None] * ab).T @ c
         weight = wave_weights(inverse, waves, smearing).reshape(structure.shape)
+        ab, c = (ab, c) if targets is sources else _pair_phases(targets, waves)
         return jnp.sum(ab * (c @ (weight * jnp.conj(structure)).T), axis=1).real
 
 
+class Crystal(NamedTuple):
+    """A crystal or slab, and how its waves are summed."""
+
+    cell: Float[Array, "3 3"]
+    """Lattice vectors as rows, Å; the row along which a slab is open may be any vector."""
+    repeats: Bool[Array, " 3"]
+    """Along which rows the system repeats: all three, or two."""
+    method: WaveSum | ParticleMesh
+    waves: Waves
+    """Largest integers of the reciprocal vectors."""
+    smearing: float
+    """s, Å."""
+    left_out: float
+    """c, the integral of what the waves leave out of the interaction of two charges, Å^2."""
+
+
 def wave_potentials(
-    method: WaveSum | ParticleMesh,
+    crystal: Crystal,
     charges: Float[Array, " row"],
     used: Bool[Array, " row"],
-    positions: Float[Array, "row 3"],
-    cell: Float[Array, "3 3"],
-    repeats: Bool[Array, " 3"],
-    waves: Waves,
-    smearing: float,
-    left_out: float,
+    sources: Float[Array, "row 3"],
+    targets: Float[Array, "row 3"],
 ) -> Float[Array, " row"]:
-    """Compute the electrostatic potential (V) of smooth charges at each atom of one crystal or slab, without the atom's own.
+    """Compute the electrostatic potential (V) of smooth charges at each target in one crystal or slab, of all images.
 
-    phi_i = Ke / V sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] - Ke q_i sqrt(2 / pi) / s
-            - Ke c Q / V + slab,
-    S(k) = sum_j q_j exp(i k . r_j), where a uniform background neutralises the total charge Q, and c is the integral of what
-    the waves leave out of the interaction of two charges; half of the sum over atoms of q_i phi_i is the energy. The last term
-    vanishes in a crystal; in a slab with the normal z and V = A L it is
-    4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
+    phi_i = Ke / V sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] - Ke c Q / V + slab,
+    S(k) = sum_j q_j exp(i k . r_j), where a uniform background neutralises the total charge Q; at the place of a charge this
+    holds the charge's own potential, Ke q_i sqrt(2 / pi) / s. The last term vanishes in a crystal; in a slab with the normal z
+    and V = A L it is 4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
 
     Args:
-        method: how the sum over waves is computed.
         charges: e; zero in unused rows.
         used: whether a row holds an atom.
-        positions: Å.
-        cell: lattice vectors as rows, Å; the row along which a slab is open may be any vector.
-        repeats: along which rows the system repeats: all three, or two.
-        waves: largest integers of the reciprocal vectors.
-        smearing: s, Å.
-        left_out: c, Å^2.
+        sources: positions of the charges, Å.
+        targets: places of the potential, Å; the same array for the charges themselves.
     """
-    cell, normal, height = with_vacuum(positions, used, cell, repeats)
+    cell, normal, height = with_vacuum(sources, used, crystal.cell, crystal.repeats)
     volume = jnp.abs(jnp.linalg.det(cell))
     inverse = jnp.linalg.inv(cell)
-    fraction = positions @ inverse
+    places = [x @ inverse for x in ((sources,) if targets is sources else (sources, targets))]
     # Whole cells change no phase; taken off they cost no digits.
-    fraction -= lax.stop_gradient(jnp.floor(fraction))
-    smooth = method.smooth(charges, fraction, inverse, waves, smearing) / volume
+    places = [fraction - lax.stop_gradient(jnp.floor(fraction)) for fraction in places]
+    smooth = crystal.method.smooth(charges, places[0], places[-1], inverse, crystal.waves, crystal.smearing) / volume
     total = jnp.sum(charges)
-    phi = smooth - charges * (math.sqrt(2 / math.pi) / smearing) - left_out * total / volume
-    z = positions @ normal
-    z -= lax.stop_gradient(jnp.sum(jnp.where(used, z, 0)) / jnp.maximum(jnp.sum(used), 1))
-    square = (total * z**2 + jnp.sum(charges * z**2)) / 2
-    slab = 4 * jnp.pi / volume * (z * jnp.sum(charges * z) - square - total * height**2 / 12)
-    return COULOMB * jnp.where(used, phi + jnp.where(jnp.all(repeats), 0, slab), 0)
+    middle = lax.stop_gradient(jnp.sum(jnp.where(used, sources @ normal, 0)) / jnp.maximum(jnp.sum(used), 1))
+    z, at = sources @ normal - middle, targets @ normal - middle
+    square = (total * at**2 + jnp.sum(charges * z**2)) / 2
+    slab = 4 * jnp.pi / volume * (at * jnp.sum(charges * z) - square - total * height**2 / 12)
+    phi = smooth - crystal.left_out * total / volume + jnp.where(jnp.all(crystal.repeats), 0, slab)
+    return COULOMB * jnp.where(used, phi, 0)
 
 
 def with_vacuum(
@@ -137,6 +144,12 @@ def covers(cell: Float[Array, "3 3"], waves: Waves, longest: float) -> Bool[Arra
     """Return whether a box of integers holds all reciprocal vectors of ``cell`` (Å) no longer than ``longest`` (1/Å)."""
     needed = jnp.floor(longest * jnp.sqrt(jnp.sum(cell**2, axis=1)) / (2 * math.pi))
     return jnp.all(needed <= jnp.asarray(waves))
+
+
+def _pair_phases(fraction: Float[Array, "row 3"], waves: Waves) -> tuple[Array, Array]:
+    """Compute the phases of all pairs of waves along the first two axes [row, ab], and along the last [row, c]."""
+    a, b, c = (_phases(fraction[:, axis], count, axis < 2) for axis, count in enumerate(waves))
+    return (a[:, :, None] * b[:, None, :]).reshape(len(fraction), -1), c
 
 
 def _phases(fraction: Float[Array, " row"], count: int, both: bool) -> Array:

@@ -48,19 +48,21 @@ class ParticleMesh:
     def smooth(
         self,
         charges: Float[Array, " row"],
-        fraction: Float[Array, "row 3"],
+        sources: Float[Array, "row 3"],
+        targets: Float[Array, "row 3"],
         inverse: Float[Array, "3 3"],
         waves: Waves,
         smearing: float,
     ) -> Float[Array, " row"]:
-        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each atom, as ``WaveSum.smooth``."""
+        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at targets, as ``WaveSum.smooth``."""
         shape = self.shape(waves)
-        place, weight = _spread(fraction, shape, self.order)
+        place, weight = _spread(sources, shape, self.order)
         points = math.prod(shape)
         mesh = jnp.zeros(points, charges.dtype).at[place].add(charges[:, None] * weight).reshape(shape)
         found = jnp.fft.rfftn(mesh) * self._influence(inverse, shape, smearing)
         # The inverse transform divides by the number of points.
         potential = jnp.fft.irfftn(found, s=shape).reshape(-1) * points
+        place, weight = (place, weight) if targets is sources else _spread(targets, shape, self.order)
         return jnp.sum(potential[place] * weight, axis=1).astype(charges.dtype)
 
     def _influence(self, inverse: Float[Array, "3 3"], shape: tuple[int, int, int], smearing: float) -> Float[Array, "a b c"]:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from equipot.data.batch import Shape, pad
 from equipot.graph import Graph
 from equipot.potential import evaluate, hessian, hessian_vector_product
-from equipot.quantities import DIPOLE, Quantity
+from equipot.quantities import DIPOLE, QUADRUPOLE, Quantity
 from equipot.structure import Structure
 from equipot.term import Term
 from equipot.testing.smoothness import smooth_at_the_cutoff, smooth_inside_the_cutoff
@@ -261,9 +261,9 @@ def _of_graphs(subject: Subject) -> list[Quantity]:
 def _apart(row: Quantity, a: np.ndarray, b: np.ndarray, system: Structure) -> float:
     """Compute how far values of a provided quantity are apart, see ``relative``.
 
-    Only the dipole moment of a system that repeats may be undefined, and must then be so in both.
+    Only moments of a system that repeats may be undefined, and must then be so in both.
     """
-    undefined = np.isnan(a) & np.isnan(b) & (row is DIPOLE and system.pbc.any())
+    undefined = np.isnan(a) & np.isnan(b) & (row in (DIPOLE, QUADRUPOLE) and system.pbc.any())
     return relative(np.where(undefined, 0, a), np.where(undefined, 0, b))
 
 

@@ -124,7 +124,7 @@ def load_levels(config: TrainConfig, subtraction: Subtraction | None) -> dict[st
     """Load the data of a run, of one level of theory or of several by head, less a method where one is subtracted."""
     term = term_of(config)
     cutoff, needs = term.cutoff or LONGEST, term.needs
-    levels = {name: data.also(term.provides, needs) for name, data in config.data.by_head.items()}
+    levels = {name: data.also((*term.provides, *term.responses), needs) for name, data in config.data.by_head.items()}
     found = {name: (data, load_sets(data, config.seed, cutoff, needs)) for name, data in levels.items()}
     return found if subtraction is None else subtraction.levels(found, {})[0]
 

@@ -22,6 +22,7 @@ from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import Guarded, Wall
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.mesh import ParticleMesh
+from equipot.physics.polarizable import Polarizable
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
 from equipot.testing.subject import Subject
@@ -115,10 +116,15 @@ TERMS |= {
     "predicted": Electrostatics(base=NETWORK, charges=Predicted((5,)), kernel=SMOOTH, uniform_background=True),
     "flows": Electrostatics(base=NETWORK, charges=Flows(rank=3, radial=4), kernel=SMOOTH, uniform_background=True),
     "equilibrated": Electrostatics(base=NETWORK, charges=Equilibrated((5,)), kernel=SMOOTH, uniform_background=True),
+    "polarizable": Electrostatics(
+        base=NETWORK, charges=Polarizable((5,), flow_limit=0.3, dipole_limit=0.3), kernel=SMOOTH, uniform_background=True
+    ),
 }
 
 CHIRAL = ("nequip-rotations",)
-COLLECTIVE = ("collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated", "guarded-beside-collective")
+COLLECTIVE = (
+    "collective", "sum", "points", "mesh", "predicted", "flows", "equilibrated", "polarizable", "guarded-beside-collective",
+)  # fmt: skip
 NOT_EXTENSIVE = ("collective", "sum", "guarded-beside-collective")
 VANISH = {"nequip-rotations": 2, "lennard-jones": 2, "polar": 2, "guarded-polar": 2}
 

@@ -79,7 +79,7 @@ def gas(ensemble, steps, shape):
     jax.config.update("jax_enable_x64", True)
     kT, pressure, mass = kB * 300, 0.02 * GPa, np.full((ATOMS, 1), 40.0)
     dof = 3 * ATOMS - (3 if ensemble.conserves_momentum else 0)
-    setup = Setup(4 * fs, kT, pressure, dof, mass, np.full(ATOMS, 18), (True, True, True), 0.0, 0.0)
+    setup = Setup(4 * fs, kT, pressure, dof, mass, np.full(ATOMS, 18), (True, True, True), 0.0, 0.0, (0.0,) * 3)
 
     def replica(key):
         keys = jax.random.split(key, 4)
@@ -146,7 +146,7 @@ def test_steps_are_those_of_jax_md(ensemble):
     kT, pressure, mass = 0.03125, 0.01, np.array([[20.0], [40.0], [12.0], [30.0]])
     position, momentum, side = jnp.asarray(rng.normal(0, 2, (4, 3))), jnp.asarray(rng.normal(0, 1, (4, 3))), 10.0
     springs, free = Springs(), lambda position, change, **_: position + change
-    setup = Setup(dt, kT, pressure, 12, mass, np.full(4, 18), (True, True, True), 0.0, 0.0)
+    setup = Setup(dt, kT, pressure, 12, mass, np.full(4, 18), (True, True, True), 0.0, 0.0, (0.0,) * 3)
     zero, key = jnp.zeros(()), jax.random.PRNGKey(1)
     cell, images = side * jnp.eye(3), jnp.zeros((4, 3), jnp.int32)
     state = State(position, momentum, jnp.zeros((4, 3)), zero, jnp.zeros((3, 3)), cell, images, key, zero, ())
@@ -210,7 +210,7 @@ def test_rescaling_keeps_the_canonical_distribution():
     """Repeated velocity rescaling alone turns any kinetic energy into a Gamma distribution of dof/2, also for one degree."""
     jax.config.update("jax_enable_x64", True)
     for dof in (1, 9):
-        setup = Setup(1.0, 0.5, 0.0, dof, np.ones((1, 1)), np.ones(1, int), (False,) * 3, 0.0, 0.0)
+        setup = Setup(1.0, 0.5, 0.0, dof, np.ones((1, 1)), np.ones(1, int), (False,) * 3, 0.0, 0.0, (0.0,) * 3)
         scale = jax.jit(jax.vmap(lambda key, kinetic: rescaling(key, kinetic, setup, 0.4) ** 2 * kinetic))  # noqa: B023
         kinetic = jnp.full(10_000, 3.0)
         for key in jax.random.split(jax.random.PRNGKey(dof), 25):

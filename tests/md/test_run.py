@@ -23,7 +23,7 @@ from equipot.data.batch import pad
 from equipot.md import log
 from equipot.md.ensembles import builtin
 from equipot.md.plot import draw_log
-from equipot.md.prepare import check_start, explain_start, read_structure, repeated, start_setup, with_electrons
+from equipot.md.prepare import check_start, explain_start, read_structure, repeated, start_setup, with_conditions
 from equipot.md.state import masses, thermal_momenta
 from equipot.md.trajectory import TextFile
 from equipot.metadata import Metadata
@@ -392,7 +392,7 @@ def test_charge_and_spin_of_the_config_win_and_reach_model_and_trajectory(potent
     md.simulate(potential, solid.replace(charge=1.0), config, tmp_path / "run", progress=None)
     frame = ase.io.read(tmp_path / "run" / "trajectory.xyz")
     assert (frame.info["charge"], frame.info["spin"]) == (2.0, 1.0)
-    setup = start_setup(config, with_electrons(config, solid), np.dtype("float64"))
+    setup = start_setup(config, with_conditions(config, solid), np.dtype("float64"))
     assert (setup.charge, setup.spin) == (2.0, 1.0)
     neutral = potential.replace(metadata=dataclasses.replace(potential.metadata, charges=(0.0,)))
     with pytest.raises(ValueError, match="solid: has charge 2, but the potential was trained on 0"):

@@ -256,7 +256,13 @@ def _close(s: Structure, edges: Edges, r: np.ndarray, ratio: np.ndarray, min_dis
 def _duplicate(s: Structure, name: str, seen: dict[bytes, tuple[str, str, float | None]]) -> Iterator[Problem]:
     """Find a geometry that occurs twice, in one set or in two; ``seen`` collects digests of geometries."""
     digest = hashlib.sha256()
-    for value in (s.numbers, np.round(s.positions, 5) + 0.0, np.round(s.cell, 5) + 0.0, s.pbc, np.array([s.charge, s.spin])):
+    for value in (
+        s.numbers,
+        np.round(s.positions, 5) + 0.0,
+        np.round(s.cell, 5) + 0.0,
+        s.pbc,
+        np.array([s.charge, s.spin, *s.field]),
+    ):
         digest.update(value.tobytes())
     key = digest.digest()[:16]
     if key not in seen:

@@ -90,14 +90,14 @@ def work(structures: Sequence[Structure], rows: Sequence[int]) -> Work:
 
 
 def _alike(structures: Sequence[Structure]) -> list[list[Structure]]:
-    """Group frames of the same atoms in the same order, of one charge and spin."""
+    """Group frames of the same atoms in the same order, of one charge, spin and electric field."""
     groups: dict[tuple, list[Structure]] = defaultdict(list)
     for s in structures:
         if s.energy is None or s.forces is None or len(s) < 2:
             continue
         values = (s.positions, s.cell, s.energy, s.forces, s.stress)
         if all(np.isfinite(value).all() for value in values if value is not None):
-            groups[s.numbers.tobytes(), s.pbc.tobytes(), s.charge, s.spin].append(s)
+            groups[s.numbers.tobytes(), s.pbc.tobytes(), s.charge, s.spin, s.field.tobytes()].append(s)
     return [group[:MEMBERS] for group in groups.values() if len(group) > 1]
 
 

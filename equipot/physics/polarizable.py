@@ -1,0 +1,210 @@
+"""Charges that flow along pairs and induced dipoles of atoms, at the minimum of the energy, with a limited response."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from equipot.neighbors.packed import Pairs
+from equipot.nn.edge_features import pairs_within
+from equipot.nn.radial import PolynomialEnvelope
+from equipot.nn.readout import BiasedMLP
+from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings
+from equipot.physics.coulomb import COULOMB
+from equipot.physics.response import minimum
+from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
+
+TYPICAL = 0.3
+"""Flow along a pair (e) and dipole of an atom (e Å) for a potential of 1 V, and a field of 1 V/Å, are the square of it."""
+
+
+class Moved(NamedTuple):
+    """Variables of the minimum, in units in which each has the energy y^2 / 2 (sqrt(eV))."""
+
+    flows: Float[Array, " undirected"]
+    """Of each pair."""
+    dipoles: Float[Array, "atoms 3"]
+    """Of each atom."""
+
+
+@dataclass(frozen=True)
+class Polarizable(ChargeSource):
+    """Charges that flow along pairs within the cutoff, and induced dipoles of the atoms, at the minimum of the energy.
+
+    q_i = b_i + sum_j p_ij with p_ij = -p_ji, b_i the share of atom i in the total charge. The energy is that of the charges and
+    dipoles in each other's field and an external one, plus sum_i chi_i q_i + J_i q_i^2 / 2, plus W(p_ij; g_ij) of each pair and
+    W(|d_i|; a_i) of each dipole, with W(x; s) = x^2 / (2 s^2) at small x. It is split-charge equilibration (R. A. Nistor, J. G.
+    Polihronov, M. H. Müser and N. J. Mosey, J. Chem. Phys. 125, 094108, 2006) with the induced dipoles of B. T. Thole, Chem.
+    Phys. 59, 341 (1981), between Gaussian densities. A network reads chi, g and a from its features; g_ij ends at the cutoff.
+    So separate molecules keep their charge, and the dipole moment is that of the system also where it repeats.
+
+    The electrostatic energy of densities is never negative, so that the minimum is unique for all parameters: there is no
+    polarization catastrophe. W(x; s) = m^2 / s^2 [1 - sqrt(1 - x^2 / m^2)] keeps a flow or a dipole below a limit m in any
+    field: energies then fall in proportion to the field instead of its square.
+    """
+
+    flow: ClassVar[bool] = True
+    minimises: ClassVar[bool] = True
+    provides: ClassVar[tuple[Quantity, ...]] = (CHARGES, DIPOLE, QUADRUPOLE, ATOMIC_DIPOLES)
+    hidden: tuple[int, ...] = (32,)
+    """Hidden widths of the network that reads electronegativities, and how easily charges flow and dipoles form."""
+    flow_limit: float | None = 2.0
+    """Largest charge that flows along one pair, e; None for no limit."""
+    dipole_limit: float | None = 2.0
+    """Largest induced dipole of an atom, e Å; None for no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("flow_limit", "dipole_limit"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} {value} must be positive and finite; leave it empty for no limit")
+
+    def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
+        pairs, vectors, r = pairs_within(around.graph, around.vectors, around.cutoff)
+        if pairs.undirected is None:
+            raise ValueError("charges flow along pairs that are known from both sides: this neighbour list is not symmetric")
+        real = around.graph.node_mask
+        found = BiasedMLP((*self.hidden, 3), name="electronegativity")(around.features)
+        # Bounded factors, so that no network makes a response that is out of all proportion.
+        scales = scope.param("scales", nn.initializers.zeros, (around.elements, 2))
+        ease, size = TYPICAL * jnp.exp(jnp.asarray(scales, r.dtype)[around.species].T + jnp.tanh(found[:, 1:].T))
+        chi, reach = found[:, 0], PolynomialEnvelope()(r, around.cutoff)
+        flowing = jnp.where(pairs.slots < 0, 0, reach * pairs.from_centers(ease) * pairs.from_neighbors(ease) / TYPICAL)
+        stiff = scope.param("hardness", nn.initializers.constant(1.0), (around.elements,))
+        own = around.coulomb.kernel.own * COULOMB
+        model = _Model(
+            around=around,
+            pairs=pairs,
+            vectors=vectors,
+            flowing=jnp.where(pairs.overflow, jnp.nan, flowing),
+            dipole=jnp.where(real, size, 0),
+            chi=jnp.where(real, chi, 0),
+            hardness=own + COULOMB * jax.nn.softplus(jnp.asarray(stiff, chi.dtype))[around.species],
+            resting=around.spread(around.total, jnp.ones_like(chi)),
+            limits=(self.flow_limit, self.dipole_limit),
+        )
+        return Found(minimum(model.elastic, model.pull(), model.stiffness, model.within), model.charged)
+
+
+class _Effect(NamedTuple):
+    """What flows and dipoles change, linear in them."""
+
+    charges: Float[Array, " atoms"]
+    """e."""
+    dipoles: Float[Array, "atoms 3"]
+    """e Å."""
+    carried: Float[Array, "atoms 3"]
+    """Dipole moment of the charge that has moved, e Å."""
+
+
+class _Model(NamedTuple):
+    """Parameters of the energy whose minimum is sought."""
+
+    around: Surroundings
+    pairs: Pairs
+    vectors: Float[Array, "pairs 3"]
+    flowing: Float[Array, " pairs"]
+    """g, e / sqrt(eV)."""
+    dipole: Float[Array, " atoms"]
+    """a, e Å / sqrt(eV)."""
+    chi: Float[Array, " atoms"]
+    """V."""
+    hardness: Float[Array, " atoms"]
+    """V/e."""
+    resting: Float[Array, " atoms"]
+    """b, e."""
+    limits: tuple[float | None, float | None]
+    """m of flows (e) and of dipoles (e Å)."""
+
+    @property
+    def none(self) -> Moved:
+        """Neither flows nor dipoles."""
+        assert self.pairs.undirected is not None
+        return Moved(
+            jnp.zeros(len(self.pairs.undirected.representative), self.chi.dtype), jnp.zeros_like(self.around.positions)
+        )
+
+    def effect(self, moved: Moved) -> _Effect:
+        """Return what flows and dipoles change."""
+        pairs, real = self.pairs, self.around.graph.node_mask
+        assert pairs.undirected is not None
+        forward = pairs.undirected.representative[pairs.undirected.undirected_of_pair] == jnp.arange(len(pairs.slots))
+        flow = jnp.where(forward, 1, -1) * self.flowing * pairs.undirected.to_directed(moved.flows)
+        charges = jnp.where(real, pairs.sum_to_centers(flow), 0)
+        carried = jnp.where(real[:, None], -0.5 * pairs.sum_to_centers(flow[:, None] * self.vectors), 0)
+        return _Effect(charges, self.dipole[:, None] * moved.dipoles, carried)
+
+    def pull(self) -> Moved:
+        """Return the slope of the energy where nothing has moved."""
+        felt = self.around.coulomb.felt(self.resting, jnp.zeros_like(self.around.positions))
+        potential = self.chi + self.hardness * self.resting + felt.potential
+        return self._onto(_Effect(potential, -felt.field - self.around.field, -self.around.field))
+
+    def stiffness(self, moved: Moved) -> Moved:
+        """Return the slope of the energy of what has moved in its own field."""
+        effect = self.effect(moved)
+        felt = self.around.coulomb.felt(effect.charges, effect.dipoles)
+        field = self._inside * effect.dipoles - felt.field
+        return self._onto(_Effect(self.hardness * effect.charges + felt.potential, field, jnp.zeros_like(effect.carried)))
+
+    def _onto(self, slopes: _Effect) -> Moved:
+        """Convert slopes by charges (V), dipoles and moments (V/Å) to slopes by the variables."""
+        real = self.around.graph.node_mask
+        slopes = jax.tree.map(lambda x: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, 0), slopes)
+        return jax.linear_transpose(self.effect, self.none)(slopes)[0]
+
+    @property
+    def _inside(self) -> float:
+        """Field of a Gaussian dipole in itself, V/Å for 1 e Å."""
+        kernel = self.around.coulomb.kernel
+        return COULOMB * kernel.own / (3 * kernel.smearing**2)
+
+    def charged(self, moved: Moved) -> Charged:
+        """Return charges and dipoles, and their energy besides that in each other's and an external field."""
+        pairs, real, effect = self.pairs, self.around.graph.node_mask, self.effect(moved)
+        assert pairs.undirected is not None
+        charges = self.resting + effect.charges
+        of_flows, of_dipoles = self._bound(moved)
+        elastic = 0.5 * pairs.sum_to_centers(pairs.undirected.to_directed(of_flows)) + of_dipoles
+        inside = self._inside * jnp.sum(effect.dipoles**2, axis=1)
+        energy = self.chi * charges + self.hardness * charges**2 / 2 + elastic + inside / 2
+        return Charged(charges, jnp.where(real, energy, 0), effect.carried, self.resting, effect.dipoles)
+
+    def elastic(self, moved: Moved) -> Float[Array, ""]:
+        """Compute the energy that all flows and dipoles cost by themselves, eV."""
+        of_flows, of_dipoles = self._bound(moved)
+        return jnp.sum(of_flows) + jnp.sum(of_dipoles)
+
+    def within(self, moved: Moved) -> Bool[Array, ""]:
+        """Return whether no flow and no dipole reaches its limit."""
+        inside = [jnp.all(ratio < 1) for ratio in self._ratios(moved) if ratio is not None]
+        return jnp.all(jnp.stack([jnp.ones((), bool), *inside]))
+
+    def _bound(self, moved: Moved) -> tuple[Float[Array, " undirected"], Float[Array, " atoms"]]:
+        """Compute W of each flow and of each dipole, eV."""
+        squares = moved.flows**2, jnp.sum(moved.dipoles**2, axis=1)
+        first, second = (_elastic(y, ratio) for y, ratio in zip(squares, self._ratios(moved), strict=True))
+        return first, second
+
+    def _ratios(self, moved: Moved) -> tuple[Float[Array, " undirected"] | None, Float[Array, " atoms"] | None]:
+        """Return (x / m)^2 of each flow and of each dipole, None without a limit."""
+        assert self.pairs.undirected is not None
+        flow_limit, dipole_limit = self.limits
+        flows = self.pairs.undirected.from_directed(self.flowing) * moved.flows
+        dipoles = self.dipole[:, None] * moved.dipoles
+        return (
+            None if flow_limit is None else (flows / flow_limit) ** 2,
+            None if dipole_limit is None else jnp.sum(dipoles**2, axis=1) / dipole_limit**2,
+        )
+
+
+def _elastic(square: Float[Array, " n"], ratio: Float[Array, " n"] | None) -> Float[Array, " n"]:
+    """Compute W = (y^2 / 2) 2 [1 - sqrt(1 - u)] / u with u the ``ratio``, without loss of digits at small u."""
+    # 2 [1 - sqrt(1 - u)] / u = 2 / [1 + sqrt(1 - u)]
+    return square / 2 if ratio is None else square / (1 + jnp.sqrt(jnp.maximum(1 - ratio, 0)))
