@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,6 +109,10 @@ def _check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance {tolerance} must lie between 0 and 0.1, 1e-9 for example")
 
 
+MOST_DENSE, MOST_DENSE_WAVES = 64, 16
+"""Atoms of a system up to which the map of charges and dipoles is a matrix: where nothing repeats, and where something does."""
+
+
 class Felt(NamedTuple):
     """What charges and dipoles cause at each atom, without the atom's own."""
 
@@ -159,7 +164,31 @@ class Coulomb:
             raise ValueError(
                 "dipoles need the kernel Gaussians: two polarizable points at short distance polarize without bound"
             )
-        q, p, unit = self.rows.arrange(charges), self.rows.arrange(dipoles), self.rows.used.astype(charges.dtype)
+        q, p = self.rows.arrange(charges), self.rows.arrange(dipoles)
+        small = self.positions.shape[1] <= (MOST_DENSE_WAVES if any(self.waves) else MOST_DENSE)
+        if small:
+            both = jnp.einsum("garbs,gbs->gar", self._matrix, jnp.concatenate([q[..., None], p], axis=-1))
+            phi, field = both[..., 0], both[..., 1:]
+        else:
+            phi, field = self._felt(q, p)
+        real = self.graph.node_mask
+        return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
+
+    @functools.cached_property
+    def _matrix(self) -> Float[Array, "graphs row 4 row 4"]:
+        """Potential and field at each atom for a charge of 1 e and dipoles of 1 e Å along the axes of each atom."""
+        graphs, row, _ = self.positions.shape
+        units = jnp.eye(4 * row, dtype=self.positions.dtype).reshape(4 * row, 1, row, 4)
+        units = jnp.broadcast_to(units, (4 * row, graphs, row, 4)) * self.rows.used[None, ..., None]
+        phi, field = jax.vmap(self._felt)(units[..., 0], units[..., 1:])
+        columns = jnp.concatenate([phi[..., None], field], axis=-1)
+        return jnp.moveaxis(columns.reshape(row, 4, graphs, row, 4), (0, 1), (3, 4))
+
+    def _felt(
+        self, q: Float[Array, "graphs row"], p: Float[Array, "graphs row 3"]
+    ) -> tuple[Float[Array, "graphs row"], Float[Array, "graphs row 3"]]:
+        """Compute potential and field at each atom of arranged charges and dipoles."""
+        unit = self.rows.used.astype(q.dtype)
 
         def potentials(targets: Array) -> Array:
             moved = lambda sources: self._potentials(unit, sources, targets)
@@ -169,9 +198,7 @@ class Coulomb:
         field = -pull(jnp.ones_like(phi))[0]
         s = self.kernel.smearing
         own = jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / s, 0)
-        phi, field = phi - own * q, field + (own / (3 * s**2))[..., None] * p
-        real = self.graph.node_mask
-        return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
+        return phi - own * q, field + (own / (3 * s**2))[..., None] * p
 
     def _potentials(
         self, charges: Float[Array, "graphs row"], sources: Float[Array, "graphs row 3"], targets: Float[Array, "graphs row 3"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import Partial
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 MOST_NEWTON = 40
 """Most steps of Newton's method: about five are usual."""
@@ -62,32 +62,50 @@ def minimum(
 
     def solve(_: Callable[[Any], Any], first: Any) -> Any:
         begun = _sum(bend(first), pull)
-        enough = tolerance(_dtype(first)) * _size(begun)
+        least, enough = 4 * jnp.finfo(_dtype(first)).eps * _size(begun), tolerance(_dtype(first)) * _size(begun)
 
-        def improved(at: tuple[Any, Any, Any, Array]) -> tuple[Any, Any, Any, Array]:
-            x, stiff, uphill, count = at
+        def improved(at: _Newton) -> _Newton:
+            x, stiff, uphill = at.x, at.stiff, at.uphill
 
             def bent(v: Any) -> tuple[Any, Any]:
                 pulled = stiffness(v)
                 return _sum(jax.jvp(bend, (x,), (v,))[1], pulled), pulled
 
             share = SHARE * jnp.minimum(1.0, _size(uphill) / _size(begun))
-            step, stiff_step = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
-            t = _length(lambda y, stiff: elastic(y) + _dot(pull, y) + _dot(y, stiff) / 2, within, at[:3], (step, stiff_step))
-            x, stiff = _sum(x, _scaled(t, step)), _sum(stiff, _scaled(t, stiff_step))
-            return x, stiff, _sum(bend(x), pull, stiff), count + 1
+            step = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
+            t = _length(lambda y, stiff: elastic(y) + _dot(pull, y) + _dot(y, stiff) / 2, within, at, step)
+            x, stiff = _sum(x, _scaled(t, step[0])), _sum(stiff, _scaled(t, step[1]))
+            return _Newton(x, stiff, _sum(bend(x), pull, stiff), _size(uphill), at.count + 1)
 
-        on = lambda at: (_size(at[2]) > enough) & (at[3] < MOST_NEWTON)
-        return lax.while_loop(on, improved, (first, _scaled(0, first), begun, jnp.int32(0)))[0]
+        def on(at: _Newton) -> Array:
+            # Once it is small enough, only for as long as it still falls.
+            size = _size(at.uphill)
+            return (size > least) & ((size > enough) | (size < at.before / 2)) & (at.count < MOST_NEWTON)
+
+        start = _Newton(first, _scaled(0, first), begun, jnp.asarray(jnp.inf, _dtype(first)), jnp.int32(0))
+        return lax.while_loop(on, improved, start).x
 
     return lax.custom_root(slope, _scaled(0, pull), solve, solved)
 
 
+class _Newton(NamedTuple):
+    """State of Newton's method."""
+
+    x: Any
+    stiff: Any
+    """stiffness(x)."""
+    uphill: Any
+    """Slope at x."""
+    before: Float[Array, ""]
+    """Size of the slope one step before."""
+    count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
+
+
 def _length(
-    energy: Callable[[Any, Any], Array], within: Callable[[Any], Array], at: tuple[Any, Any, Any], step: tuple[Any, Any]
+    energy: Callable[[Any, Any], Array], within: Callable[[Any], Array], at: _Newton, step: tuple[Any, Any]
 ) -> Float[Array, ""]:
     """Return the share of a step after which the energy has fallen enough (Armijo's rule), halved until it has."""
-    x, stiff, uphill = at
+    x, stiff, uphill = at.x, at.stiff, at.uphill
     here, gain = energy(x, stiff), _dot(uphill, step[0])
     # As long as rounding lets the energy tell.
     room = 8 * jnp.finfo(here.dtype).eps * (jnp.abs(here) + jnp.abs(gain))
