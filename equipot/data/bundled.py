@@ -1,4 +1,4 @@
-"""Read the reference sets in the package; ``sets/README.md`` describes their calculation."""
+"""Read the reference sets in the package; ``sets/README.md`` and ``sets/water.md`` describe their calculation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from equipot.data.extxyz_frames import read_extxyz
 from equipot.data.keys import Keys, Units
+from equipot.quantities import CHARGES, DIPOLE
 from equipot.structure import Structure
 
 PREFIX = "bundled:"
@@ -27,7 +28,8 @@ def load(name: str) -> list[Structure]:
     name, _, part = name.removeprefix(PREFIX).partition("/")
     if name not in names():
         raise ValueError(f"there is no bundled set {name!r}; choose from {', '.join(names())}")
-    frames = read_extxyz(FOLDER / f"{name}{ENDING}", Keys(), Units(), ":", label=f"{PREFIX}{name}")
+    keys = Keys().also((CHARGES, DIPOLE))
+    frames = read_extxyz(FOLDER / f"{name}{ENDING}", keys, Units(), ":", label=f"{PREFIX}{name}")
     chosen = [frame for frame in frames if part in ("", frame.info["split"])]
     if not chosen:
         parts = sorted({frame.info["split"] for frame in frames})
