@@ -21,12 +21,17 @@ SKIPPED = {
 }
 """Laws that compile a program of their own for each term, which takes long, and the terms that are left out there: variants of
 networks, and for the training gradient also terms that have no parameters."""
+SLOW = {"without jit": ["polarizable"], "Hessian": ["polarizable"], "training gradient": ["polarizable"]}
+"""The same, of terms that are checked with the slow tests."""
 CASES = [
-    case for name, subject in SUBJECTS.items() for case in laws.cases(subject) if name not in SKIPPED.get(case.law.name, ())
+    pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (name in SLOW.get(case.law.name, ())))
+    for name, subject in SUBJECTS.items()
+    for case in laws.cases(subject)
+    if name not in SKIPPED.get(case.law.name, ())
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_law(case):
     case()
 
