@@ -48,8 +48,7 @@ def minimum(
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
     Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. The linear
-    equation of each step is solved by conjugate gradients, which apply ``stiffness`` once in each iteration, and nothing else
-    does.
+    equation of each step is solved by conjugate gradients, which apply ``stiffness`` once in each iteration.
 
     Args:
         elastic: strictly convex function of a pytree of arrays, quick to compute, finite where ``within`` says so.
@@ -74,7 +73,9 @@ def minimum(
             share = SHARE * jnp.minimum(1.0, _size(uphill) / _size(begun))
             step = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
             t = _length(lambda y, stiff: elastic(y) + _dot(pull, y) + _dot(y, stiff) / 2, within, at, step)
-            x, stiff = _sum(x, _scaled(t, step[0])), _sum(stiff, _scaled(t, step[1]))
+            x = _sum(x, _scaled(t, step[0]))
+            # Not added up over the steps, where rounding errors would be added up with it.
+            stiff = stiffness(x)
             return _Newton(x, stiff, _sum(bend(x), pull, stiff), _size(uphill), at.count + 1)
 
         def on(at: _Newton) -> Array:
