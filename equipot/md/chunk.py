@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from equipot.graph import Graph, edge_vectors
+from equipot.graph import edge_vectors
 from equipot.md.ensembles import Ensemble
 from equipot.md.forces import Forces
 from equipot.md.state import Observation, Setup, State, kinetic_energy
@@ -111,7 +111,7 @@ def _begin(
         forces = Forces(potential, spec, setup)
         neighbor = allocate(spec, state.position, state.cell)
         state = ensemble.start(setup, forces.compute(state, neighbor))
-        return state, observe(setup, ensemble, state, forces.graph(state, neighbor)), neighbor.overflow
+        return state, observe(forces, ensemble, state, neighbor), neighbor.overflow
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "chunk_spec"))
@@ -129,7 +129,7 @@ def _run(
         def line(carry: tuple[ChunkResult, DeviceList]) -> tuple[ChunkResult, DeviceList]:
             before, neighbor = carry
             state, neighbor, made = advance(chunk_spec, forces, before.state, neighbor)
-            seen = observe(setup, chunk_spec.ensemble, state, forces.graph(state, neighbor))
+            seen = observe(forces, chunk_spec.ensemble, state, neighbor)
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
             frames = keep_frame(chunk_spec, before.frames, state, before.done + 1)
             cool = seen.kinetic <= chunk_spec.max_kinetic
@@ -162,8 +162,9 @@ def unbuilt(spec: ListSpec, state: State) -> DeviceList:
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
-def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Observation:
-    """Compute the observation of a state for the log; ``graph`` is the input of the model."""
+def observe(forces: Forces, ensemble: Ensemble, state: State, neighbor: DeviceList) -> Observation:
+    """Compute the observation of a state, for which the list is complete, for the log."""
+    setup, graph = forces.setup, forces.graph(state, neighbor)
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
     nothing = jnp.full((3, 3), jnp.nan, state.position.dtype)
@@ -175,6 +176,7 @@ def observe(setup: Setup, ensemble: Ensemble, state: State, graph: Graph) -> Obs
         stress=state.virial / volume if periodic else nothing,
         volume=volume,
         closest=jnp.min(distance),
+        dipole=forces.dipole(state, neighbor),
     )
 
 
@@ -194,7 +196,8 @@ def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
     n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
-    log = Observation(*(room(chunk_spec.lines, *((3, 3) if name == "stress" else ())) for name in Observation._fields))
+    shapes = {"stress": (3, 3), "dipole": (3,)}
+    log = Observation(*(room(chunk_spec.lines, *shapes.get(name, ())) for name in Observation._fields))
     return log, Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3))
 
 

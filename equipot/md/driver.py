@@ -39,6 +39,7 @@ from equipot.md.trajectory import Frame, System, TextFile, Writer
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential
 from equipot.published import load as load_potential
+from equipot.quantities import DIPOLE
 from equipot.structure import Structure
 from equipot.units import kB
 
@@ -140,7 +141,7 @@ class Simulation:
         lines = config.chunk // config.log_every
         self.chunk_spec = chunk.ChunkSpec(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
-        self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs)
+        self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs, DIPOLE in potential.provides)
         self.log = TextFile(out / "log.csv")
         self.origin = structure.positions.mean(axis=0)
         system = System(
@@ -197,7 +198,7 @@ class Simulation:
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
         line = self.ledger.line(0, seen, 0.0)
-        self.log.append(log.HEADER + log.text(line))
+        self.log.append(log.header(line) + log.text(line))
         if self.frames is not None:
             self.frames.append([self.frame(chunk.frame_of(state), line)])
         at = Snapshot(0, state, spec, 0.0, self.marks())

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from equipot.graph import Graph
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList, ListSpec, to_graph, update
 from equipot.potential import Potential, evaluate
+from equipot.quantities import DIPOLE
 
 
 class Forces(NamedTuple):
@@ -32,6 +34,13 @@ class Forces(NamedTuple):
         assert out.interaction is not None and out.forces is not None
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if out.stress is not None else jnp.zeros_like(state.virial)
         return state.replace(force=out.forces, interaction=jnp.asarray(out.interaction)[0], virial=virial)
+
+    def dipole(self, state: State, neighbor: DeviceList) -> Float[Array, " 3"]:
+        """Compute the dipole moment (e Å) of a state for which the list is complete; NaN for a potential without."""
+        if DIPOLE not in self.potential.provides:
+            return jnp.full(3, jnp.nan, state.position.dtype)
+        found = evaluate(self.potential, self.graph(state, neighbor), (DIPOLE.name,))[DIPOLE]
+        return jnp.asarray(found)[0].astype(state.position.dtype)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         """Rebuild the list if atoms have moved too far since the last build, then ``compute``.

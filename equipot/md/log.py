@@ -24,6 +24,10 @@ class Line(NamedTuple):
     conserved_eV: float
     pressure_GPa: float
     volume_A3: float
+    dipole_x_eA: float | None = None
+    """None, and no column, for a model without dipole moments; so of the other components."""
+    dipole_y_eA: float | None = None
+    dipole_z_eA: float | None = None
 
 
 class Ledger(NamedTuple):
@@ -33,6 +37,8 @@ class Ledger(NamedTuple):
     """Sum of E0 over the atoms, eV."""
     dof: int
     timestep_fs: float
+    has_dipole: bool = False
+    """Whether lines have the dipole moment."""
 
     def line(self, step: int, seen: Observation, heat: float) -> Line:
         """Convert one observation; ``heat`` is the energy (eV) that stochastic forces added before this chunk."""
@@ -41,6 +47,7 @@ class Ledger(NamedTuple):
         total = potential + kinetic
         volume = float(seen.volume)
         pressure = (2 * kinetic / volume - float(np.trace(seen.stress))) / 3 / GPa
+        x, y, z = map(float, seen.dipole) if self.has_dipole else (None, None, None)
         return Line(
             step=step,
             time_ps=step * self.timestep_fs / 1000,
@@ -51,6 +58,9 @@ class Ledger(NamedTuple):
             conserved_eV=total + float(seen.reservoir) - heat,
             pressure_GPa=pressure,
             volume_A3=volume,
+            dipole_x_eA=x,
+            dipole_y_eA=y,
+            dipole_z_eA=z,
         )
 
 
@@ -103,18 +113,21 @@ def describe_drift(drift: float, error: float, time_ps: float) -> str:
     return f"drift of the conserved energy {drift:.3g} ± {error:.2g} meV/atom/ns"
 
 
-HEADER = ",".join(Line._fields) + "\n"
+def header(line: Line) -> str:
+    """Write the names of the columns."""
+    return ",".join(name for name, value in line._asdict().items() if value is not None) + "\n"
 
 
 def text(line: Line) -> str:
     """Write a line of the CSV file; NaN, such as the pressure of a molecule, is left empty."""
     show = lambda x: str(x) if isinstance(x, int) else "" if np.isnan(x) else repr(round(x, 10))
-    return ",".join(map(show, line)) + "\n"
+    return ",".join(show(x) for x in line if x is not None) + "\n"
 
 
 def read(path: Path) -> dict[str, Float[np.ndarray, " lines"]]:
     """Read the columns of a log by name; empty values are NaN."""
     rows = path.read_text(encoding="utf-8").splitlines()
     value = lambda x: float(x) if x else np.nan
-    table = np.array([[value(x) for x in row.split(",")] for row in rows[1:]]).reshape(-1, len(Line._fields))
-    return dict(zip(rows[0].split(","), table.T, strict=True))
+    names = rows[0].split(",")
+    table = np.array([[value(x) for x in row.split(",")] for row in rows[1:]]).reshape(-1, len(names))
+    return dict(zip(names, table.T, strict=True))

@@ -89,6 +89,8 @@ class Observation(NamedTuple):
     """Å^3."""
     closest: Float[Array, ""]
     """Shortest distance between two atoms, Å."""
+    dipole: Float[Array, " 3"]
+    """Dipole moment, e Å; NaN for a model without."""
 
 
 def masses(structure: Structure) -> Float[np.ndarray, "atoms 1"]:

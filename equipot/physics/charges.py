@@ -247,7 +247,8 @@ class Equilibrated(ChargeSource):
         first = around.spread(around.total, jnp.ones_like(chi))
         count = jnp.maximum(sum_graphs(jnp.ones_like(chi), graph), 1)
         mean = lambda x: jnp.where(real, (sum_graphs(x, graph) / count)[graph.node_graph], 0)
-        slope = lambda q: jnp.where(real, hardness * q, 0) + around.coulomb(q)
+        coulomb = around.coulomb.prepared()
+        slope = lambda q: jnp.where(real, hardness * q, 0) + coulomb(q)
 
         def operator(x: Array) -> Array:
             """Slope on the subspace that conserves charge; the identity on what changes it."""

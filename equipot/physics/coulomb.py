@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,10 +108,6 @@ def _check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance {tolerance} must lie between 0 and 0.1, 1e-9 for example")
 
 
-MOST_DENSE, MOST_DENSE_WAVES = 64, 16
-"""Atoms of a system up to which the map of charges and dipoles is a matrix: where nothing repeats, and where something does."""
-
-
 class Felt(NamedTuple):
     """What charges and dipoles cause at each atom, without the atom's own."""
 
@@ -164,31 +159,7 @@ class Coulomb:
             raise ValueError(
                 "dipoles need the kernel Gaussians: two polarizable points at short distance polarize without bound"
             )
-        q, p = self.rows.arrange(charges), self.rows.arrange(dipoles)
-        small = self.positions.shape[1] <= (MOST_DENSE_WAVES if any(self.waves) else MOST_DENSE)
-        if small:
-            both = jnp.einsum("garbs,gbs->gar", self._matrix, jnp.concatenate([q[..., None], p], axis=-1))
-            phi, field = both[..., 0], both[..., 1:]
-        else:
-            phi, field = self._felt(q, p)
-        real = self.graph.node_mask
-        return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
-
-    @functools.cached_property
-    def _matrix(self) -> Float[Array, "graphs row 4 row 4"]:
-        """Potential and field at each atom for a charge of 1 e and dipoles of 1 e Å along the axes of each atom."""
-        graphs, row, _ = self.positions.shape
-        units = jnp.eye(4 * row, dtype=self.positions.dtype).reshape(4 * row, 1, row, 4)
-        units = jnp.broadcast_to(units, (4 * row, graphs, row, 4)) * self.rows.used[None, ..., None]
-        phi, field = jax.vmap(self._felt)(units[..., 0], units[..., 1:])
-        columns = jnp.concatenate([phi[..., None], field], axis=-1)
-        return jnp.moveaxis(columns.reshape(row, 4, graphs, row, 4), (0, 1), (3, 4))
-
-    def _felt(
-        self, q: Float[Array, "graphs row"], p: Float[Array, "graphs row 3"]
-    ) -> tuple[Float[Array, "graphs row"], Float[Array, "graphs row 3"]]:
-        """Compute potential and field at each atom of arranged charges and dipoles."""
-        unit = self.rows.used.astype(q.dtype)
+        q, p, unit = self.rows.arrange(charges), self.rows.arrange(dipoles), self.rows.used.astype(charges.dtype)
 
         def potentials(targets: Array) -> Array:
             moved = lambda sources: self._potentials(unit, sources, targets)
@@ -198,7 +169,21 @@ class Coulomb:
         field = -pull(jnp.ones_like(phi))[0]
         s = self.kernel.smearing
         own = jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / s, 0)
-        return phi - own * q, field + (own / (3 * s**2))[..., None] * p
+        phi, field = phi - own * q, field + (own / (3 * s**2))[..., None] * p
+        real = self.graph.node_mask
+        return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
+
+    def prepared(self) -> Callable[[Array], Array]:
+        """Return the map of a call with all done that does not depend on the charges, for sources that apply it many times.
+
+        Of systems whose sum is not complete it says nothing: only the map itself does.
+        """
+        return jax.linearize(self, jnp.zeros_like(self.space.positions[:, 0]))[1]
+
+    def prepared_felt(self) -> Callable[[Array, Array], Felt]:
+        """Return the map ``felt``, as ``prepared``."""
+        none = self.space.positions
+        return jax.linearize(self.felt, jnp.zeros_like(none[:, 0]), jnp.zeros_like(none))[1]
 
     def _potentials(
         self, charges: Float[Array, "graphs row"], sources: Float[Array, "graphs row 3"], targets: Float[Array, "graphs row 3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,7 +17,7 @@ from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings
-from equipot.physics.coulomb import COULOMB
+from equipot.physics.coulomb import COULOMB, Felt
 from equipot.physics.response import minimum
 from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
 
@@ -88,6 +89,7 @@ class Polarizable(ChargeSource):
             hardness=own + COULOMB * jax.nn.softplus(jnp.asarray(stiff, chi.dtype))[around.species],
             resting=around.spread(around.total, jnp.ones_like(chi)),
             limits=(self.flow_limit, self.dipole_limit),
+            felt=around.coulomb.prepared_felt(),
         )
         return Found(minimum(model.elastic, model.pull(), model.stiffness, model.within), model.charged)
 
@@ -121,6 +123,8 @@ class _Model(NamedTuple):
     """b, e."""
     limits: tuple[float | None, float | None]
     """m of flows (e) and of dipoles (e Å)."""
+    felt: Callable[[Array, Array], Felt]
+    """Potential and field of charges and dipoles."""
 
     @property
     def none(self) -> Moved:
@@ -142,14 +146,14 @@ class _Model(NamedTuple):
 
     def pull(self) -> Moved:
         """Return the slope of the energy where nothing has moved."""
-        felt = self.around.coulomb.felt(self.resting, jnp.zeros_like(self.around.positions))
+        felt = self.felt(self.resting, jnp.zeros_like(self.around.positions))
         potential = self.chi + self.hardness * self.resting + felt.potential
         return self._onto(_Effect(potential, -felt.field - self.around.field, -self.around.field))
 
     def stiffness(self, moved: Moved) -> Moved:
         """Return the slope of the energy of what has moved in its own field."""
         effect = self.effect(moved)
-        felt = self.around.coulomb.felt(effect.charges, effect.dipoles)
+        felt = self.felt(effect.charges, effect.dipoles)
         field = self._inside * effect.dipoles - felt.field
         return self._onto(_Effect(self.hardness * effect.charges + felt.potential, field, jnp.zeros_like(effect.carried)))
 

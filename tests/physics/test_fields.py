@@ -17,6 +17,7 @@ from equipot.data.loader import sha256_of
 from equipot.data.read import Reading, gather
 from equipot.extent import extent_of
 from equipot.interfaces import jaxmd
+from equipot.md import log
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.physics.charges import PerSpecies
@@ -64,6 +65,8 @@ def test_a_field_reaches_the_model_by_every_way_in(potential, tmp_path):
     frame = ase.io.read(tmp_path / "trajectory.xyz", 0)
     np.testing.assert_allclose(frame.get_forces(), wanted, atol=1e-8)
     np.testing.assert_allclose(frame.info["electric_field"], FIELD)
+    table = log.read(tmp_path / "log.csv")
+    np.testing.assert_allclose([table[f"dipole_{k}_eA"][0] for k in "xyz"], [0, 0, -1.25], atol=1e-9)
 
 
 def test_properties_of_ase_that_are_derivatives_of_the_dipole_are_computed_on_request(potential):

@@ -15,7 +15,6 @@ from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
-from equipot.physics import coulomb
 from equipot.physics.charges import Equilibrated, Flows, Predicted
 from equipot.physics.coulomb import COULOMB, Coulomb, Gaussians, Points
 from equipot.physics.electrostatics import Electrostatics
@@ -53,20 +52,12 @@ def in_field(atoms, field, **info):
     return atoms
 
 
-def without_matrices(monkeypatch):
-    """As in systems of many atoms."""
-    monkeypatch.setattr(coulomb, "MOST_DENSE", 0)
-    monkeypatch.setattr(coulomb, "MOST_DENSE_WAVES", 0)
-
-
 CASES = [(WATER, WaveSum()), (CRYSTAL, WaveSum()), (CRYSTAL, ParticleMesh(14, 2.0)), (SLAB, WaveSum())]
 
 
 @pytest.mark.parametrize(("atoms", "method"), CASES, ids=["open", "crystal", "crystal-mesh", "slab"])
-def test_dipoles_are_pairs_of_charges_that_are_close(atoms, method, double_precision, monkeypatch):
-    """The potential and the field of dipoles, against charges at two ends; as a matrix, and for the mesh without."""
-    if isinstance(method, ParticleMesh):
-        without_matrices(monkeypatch)
+def test_dipoles_are_pairs_of_charges_that_are_close(atoms, method, double_precision):
+    """The potential and the field of dipoles, against charges at two ends."""
     kernel, random, apart = Gaussians(0.8, 1e-14), np.random.default_rng(0), 1e-3
     n = len(atoms)
     charges, dipoles = random.normal(size=n), random.normal(size=(n, 3))
@@ -95,9 +86,7 @@ def test_dipoles_are_pairs_of_charges_that_are_close(atoms, method, double_preci
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=LABELS)
-def test_the_dipole_moment_is_minus_the_derivative_by_the_field(source, double_precision, monkeypatch):
-    if source == SOURCES[-1]:
-        without_matrices(monkeypatch)
+def test_the_dipole_moment_is_minus_the_derivative_by_the_field(source, double_precision):
     potential, h = made(source, WATER), 1e-4
     out = equipot.evaluate(potential, in_field(WATER, [0.1, -0.2, 0.3]), want=("energy", "dipole", "polarizability"))
     slope, bent = np.zeros(3), np.zeros((3, 3))
