@@ -270,7 +270,8 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
 
 def dipole_derivatives(potential: Potential, graph: Graph, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
     """Compute derivatives of the dipole moments of a batch, by name: Born effective charges (atoms, 3, 3) in e, from one
-    backward pass for each component, and polarizabilities (graphs, 3, 3) in e^2 Å^2/eV, from one forward pass for each.
+    backward pass for each component, and polarizabilities (graphs, 3, 3) in e^2 Å^2/eV, from one forward pass for each; NaN
+    for a system without a dipole moment.
 
     Raises:
         ValueError: the term has no dipole moment, or does not see fields.
@@ -286,11 +287,14 @@ def dipole_derivatives(potential: Potential, graph: Graph, rows: Sequence[Quanti
 
     out, axes = {}, jnp.broadcast_to(jnp.eye(3, dtype=field.dtype)[:, None], (3, graph.num_graphs, 3))
     if BORN_CHARGES in rows:
-        _, pull = jax.vjp(lambda r: dipole(r, field), graph.positions)
-        out[BORN_CHARGES.name] = jnp.stack([pull(axis)[0] for axis in axes], axis=1)
+        moment, pull = jax.vjp(lambda r: dipole(r, field), graph.positions)
+        undefined = graph.node_mask & jnp.any(jnp.isnan(moment), axis=1)[graph.node_graph]
+        born = jnp.stack([pull(axis)[0] for axis in axes], axis=1)
+        out[BORN_CHARGES.name] = jnp.where(undefined[:, None, None], jnp.nan, born)
     if POLARIZABILITY in rows:
-        _, push = jax.linearize(lambda e: dipole(jnp.asarray(graph.positions), e), field)
-        out[POLARIZABILITY.name] = jnp.stack([push(axis) for axis in axes], axis=2)
+        moment, push = jax.linearize(lambda e: dipole(jnp.asarray(graph.positions), e), field)
+        found = jnp.stack([push(axis) for axis in axes], axis=2)
+        out[POLARIZABILITY.name] = jnp.where(jnp.any(jnp.isnan(moment), axis=1)[:, None, None], jnp.nan, found)
     return out
 
 

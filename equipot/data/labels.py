@@ -176,6 +176,11 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     motion = lambda key: _array(f.columns[key], key, f.source) if key in f.columns else None
     charge, spin = charge_and_spin(f.entries, f.source, units.spin or "unpaired")
     field = electric_field.stated(f.entries, f.source)
+    if field is not None and field.any() and (factors["energy"] != 1 or factors["length"] != 1):
+        raise ValueError(
+            f"{f.source}: an electric field is read in V/Å, but the frame is not in eV and Å, so that its unit is unclear; "
+            "convert the file to eV, Å and V/Å"
+        )
     conditions = (*ELECTRONS, *electric_field.KEYS)
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weighted = keys.weights()
@@ -202,7 +207,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         label_weights=label_weights,
         charge=charge,
         spin=spin,
-        field=np.zeros(3) if field is None else field * (factors["energy"] / factors["length"]),
+        field=np.zeros(3) if field is None else field,
         masses=motion("masses"),
         momenta=motion("momenta"),
         constraints=kinds_of_constraints(f.atoms),

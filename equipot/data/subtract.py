@@ -49,6 +49,8 @@ def key_of(s: Structure) -> str:
     digest = hashlib.sha256()
     for value in (s.numbers, s.positions, s.pbc, s.cell if s.pbc.any() else (), [s.charge, unpaired(s)]):
         digest.update(np.asarray(value).tobytes() + b"|")
+    if s.field.any():
+        digest.update(s.field.tobytes())
     return digest.hexdigest()
 
 

@@ -109,7 +109,8 @@ class EquipotCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """List changes since the last calculation, ``info`` if charge, spin or field there changed, which ASE ignores."""
         changes = super().check_state(atoms, tol)
-        held = lambda atoms: (charge_and_spin(atoms.info, "atoms"), str(electric_field.stated(atoms.info, "atoms")))
+        field = lambda atoms: None if (found := electric_field.stated(atoms.info, "atoms")) is None else found.tobytes()
+        held = lambda atoms: (charge_and_spin(atoms.info, "atoms"), field(atoms))
         same = self.atoms is None or held(atoms) == held(self.atoms)
         return changes if same else [*changes, "info"]
 

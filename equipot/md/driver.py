@@ -17,6 +17,7 @@ import numpy as np
 
 from equipot import config as yaml
 from equipot.console import stream_of
+from equipot.data.batch import centred
 from equipot.files import write_atomically
 from equipot.interrupts import Interrupts
 from equipot.isolated_atoms import isolated_atom_energy
@@ -143,7 +144,8 @@ class Simulation:
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
         self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs, DIPOLE in potential.provides)
         self.log = TextFile(out / "log.csv")
-        self.origin = structure.positions.mean(axis=0)
+        # Those of an ion in a field are not centred.
+        self.origin = (structure.positions - centred(structure)).mean(axis=0)
         system = System(
             structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.conditions
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from equipot.graph import Graph
+from equipot.graph import Graph, sum_graphs, to_atoms
 from equipot.nn.features import species_index
 from equipot.physics.charges import Charged, ChargeSource, Predicted, Surroundings
 from equipot.physics.coulomb import Coulomb, Gaussians, Points
@@ -148,7 +149,8 @@ def energies_of(found: Charged, around: Surroundings) -> Float[Array, " atoms"]:
 
 
 def moments(found: Charged, around: Surroundings, periodic: Bool[Array, " graphs"]) -> dict[str, Float[Array, "atoms ..."]]:
-    """Compute the contributions of each atom to dipole and quadrupole moment, and its own dipole, by the names of quantities.
+    """Compute the contributions of each atom to dipole and quadrupole moment about the mean position, and its own dipole, by
+    the names of quantities.
 
     Not a number where a moment is not defined: that of second order in a system that repeats, and that of first order there,
     unless it is known how charges have moved.
@@ -158,7 +160,11 @@ def moments(found: Charged, around: Surroundings, periodic: Bool[Array, " graphs
         around: positions, and which atoms are real.
         periodic: whether each system repeats.
     """
-    r, real = around.positions, around.graph.node_mask[:, None]
+    real = around.graph.node_mask[:, None]
+    count = jnp.maximum(sum_graphs(jnp.ones_like(found.charges), around.graph), 1)[:, None]
+    # A constant: an ion that moves in a field takes its charge along.
+    mean = jax.lax.stop_gradient(to_atoms(sum_graphs(around.positions, around.graph) / count, around.graph))
+    r = around.positions - mean
     repeats = periodic[around.graph.node_graph][:, None]
     dipole = jnp.where(repeats & (found.moved is None), jnp.nan, found.moment(r))
     second = found.charges[:, None, None] * r[:, :, None] * r[:, None, :]

@@ -45,8 +45,8 @@ class WithMethod(Term):
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
-        """Space, charge and spin."""
-        return NEEDS
+        """Space, charge and spin, on which the method depends, and what ``base`` needs."""
+        return tuple(name for name in NEEDS if name in ("space", "charge", "spin", *self.base.needs))
 
     @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``

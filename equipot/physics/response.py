@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ MOST_CONJUGATE = 200
 """Most steps of conjugate gradients in each."""
 SHARE = 0.1
 """Residual of the first conjugate gradients relative to the slope; Newton's method corrects what they leave."""
+FAILED = 1e3
+"""Residual over the tolerance beyond which a solution counts as not found, and is not a number."""
 SHORTEST = 1e-6
 """Share of a Newton step below which no shorter one is tried."""
 
@@ -27,7 +29,8 @@ def tolerance(dtype: Any) -> float:
 
 
 def solved(operator: Callable[[Any], Any], wanted: Any, steps: int = MOST_CONJUGATE) -> Any:
-    """Solve a symmetric positive definite linear equation by conjugate gradients; differentiable to any order.
+    """Solve a symmetric positive definite linear equation by conjugate gradients; differentiable to any order. A solution that
+    is not found is not a number.
 
     Args:
         operator: linear map of a pytree of arrays onto one of the same structure.
@@ -35,7 +38,11 @@ def solved(operator: Callable[[Any], Any], wanted: Any, steps: int = MOST_CONJUG
         steps: most iterations.
     """
     precise = tolerance(_dtype(wanted))
-    solve = lambda linear, b: conjugate_gradients(lambda x: (linear(x), ()), b, precise, steps)[0]
+
+    def solve(linear: Callable[[Any], Any], b: Any) -> Any:
+        x, _, left = conjugate_gradients(lambda x: (linear(x), ()), b, precise, steps)
+        return _unless(left <= FAILED * precise * _size(b), x)
+
     return lax.custom_linear_solve(operator, wanted, solve, symmetric=True)
 
 
@@ -47,7 +54,8 @@ def minimum(
 ) -> Any:
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
-    Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. The linear
+    Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. A result that
+    is not found, for what is not a number or for want of steps, is not a number. The linear
     equation of each step is solved by conjugate gradients, which apply ``stiffness`` once in each iteration.
 
     Args:
@@ -71,7 +79,7 @@ def minimum(
                 return _sum(jax.jvp(bend, (x,), (v,))[1], pulled), pulled
 
             share = SHARE * jnp.minimum(1.0, _size(uphill) / _size(begun))
-            step = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
+            *step, _ = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
             t = _length(lambda y, stiff: elastic(y) + _dot(pull, y) + _dot(y, stiff) / 2, within, at, step)
             x = _sum(x, _scaled(t, step[0]))
             # Not added up over the steps, where rounding errors would be added up with it.
@@ -84,7 +92,8 @@ def minimum(
             return (size > least) & ((size > enough) | (size < at.before / 2)) & (at.count < MOST_NEWTON)
 
         start = _Newton(first, _scaled(0, first), begun, jnp.asarray(jnp.inf, _dtype(first)), jnp.int32(0))
-        return lax.while_loop(on, improved, start).x
+        end = lax.while_loop(on, improved, start)
+        return _unless(_size(end.uphill) <= FAILED * enough, end.x)
 
     return lax.custom_root(slope, _scaled(0, pull), solve, solved)
 
@@ -103,7 +112,7 @@ class _Newton(NamedTuple):
 
 
 def _length(
-    energy: Callable[[Any, Any], Array], within: Callable[[Any], Array], at: _Newton, step: tuple[Any, Any]
+    energy: Callable[[Any, Any], Array], within: Callable[[Any], Array], at: _Newton, step: Sequence[Any]
 ) -> Float[Array, ""]:
     """Return the share of a step after which the energy has fallen enough (Armijo's rule), halved until it has."""
     x, stiff, uphill = at.x, at.stiff, at.uphill
@@ -117,7 +126,7 @@ def _length(
 
 def conjugate_gradients(
     operator: Callable[[Any], tuple[Any, Any]], wanted: Any, share: float | Float[Array, ""], steps: int
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Float[Array, ""]]:
     """Solve operator(x) = wanted from zero, until the residual is below a ``share`` of the right-hand side.
 
     Unlike those of jax.scipy they apply the operator at one place only, which halves the time to compile, and add up whatever
@@ -130,7 +139,7 @@ def conjugate_gradients(
         steps: most iterations.
 
     Returns:
-        x, and the further maps of x.
+        x, the further maps of x, and the size of the residual.
     """
     enough = (share * _size(wanted)) ** 2
     more = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(operator, wanted)[1])
@@ -147,8 +156,8 @@ def conjugate_gradients(
         direction = _sum(residual, _scaled(new / jnp.where(square > 0, square, 1), direction))
         return x, more, residual, direction, new, count + 1
 
-    x, more, *_ = lax.while_loop(lambda at: (at[4] > enough) & (at[5] < steps), improved, begun)
-    return x, more
+    x, more, _, _, square, _ = lax.while_loop(lambda at: (at[4] > enough) & (at[5] < steps), improved, begun)
+    return x, more, jnp.sqrt(square)
 
 
 def held(function: Callable[[Any], Any], variables: Any) -> Any:
@@ -174,6 +183,11 @@ def _held(function: Any, variables: Any, constants: tuple[Any, ...]) -> Any:
 def _held_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     function, variables, constants = primals
     return jax.jvp(lambda *c: function(variables, *c), constants, tangents[2])
+
+
+def _unless(found: Bool[Array, ""], tree: Any) -> Any:
+    """Return a tree where it was ``found``, else one that is not a number; a comparison with NaN finds nothing."""
+    return jax.tree.map(lambda x: jnp.where(found, x, jnp.nan), tree)
 
 
 def _sum(*trees: Any) -> Any:

@@ -92,9 +92,14 @@ def prepare_sets(dataset: Dataset, term: Term) -> dict[str, Frames]:
         ValueError: a frame that the term does not apply to, or training data without labels that the term is learned from.
     """
     sets = {"train": dataset.train, "valid": dataset.valid}
-    for structures in sets.values():
+    for structures in (*sets.values(), dataset.test):
         for k in range(len(structures)):
             term.check(structures[k])
+            if structures[k].field.any() and "field" not in term.needs:
+                raise ValueError(
+                    f"{structures[k].name}: is in an electric field, which the model does not see; take a model with "
+                    "Electrostatics, or leave the frame out"
+                )
     extent = lambda structures: extent_of(structures, term.longest_wave)
     make = lambda structures: prepare(structures, cutoff_of(term), term.inner_cutoffs, extent=extent(structures))
     found = {name: make(structures) for name, structures in sets.items()}

@@ -107,7 +107,10 @@ def predict(
         labels = {row: value for row, value in labels.items() if known(row, value)}
         labels[ENERGY] = float(np.asarray(found.interaction)) + float(isolated_atom_energy(structure.numbers, energies).sum())
         own = {} if runner is None else runner.run(structure)
-        out[k] = structure.replace(labels={row: value + own.get(row, 0.0) for row, value in labels.items()})
+        # What the method does not say, its correction alone does not either.
+        lost = () if runner is None else tuple(row for row in LABELLED if row not in own)
+        whole = {row: value + own.get(row, 0.0) for row, value in labels.items() if row not in lost}
+        out[k] = structure.replace(labels=whole)
     return [out[k] for k in range(len(structures))]
 
 

@@ -96,6 +96,8 @@ def _resolved(term: Term, dtype: str, scope: tuple[str, ...], factor: float, fou
         # A wall shares the scope of its base.
         inside = scope if isinstance(term, Guarded) else (*scope, name if k is None else f"{name}_{k}")
         if not isinstance(member, Imported):
+            if k in fixed:
+                raise ValueError(f"model: frozen names term {k}, which holds a potential: freeze the potential itself instead")
             changes[place] = _resolved(member, dtype, inside, own, found)
             continue
         frozen = member.frozen or k in fixed
@@ -189,7 +191,9 @@ def predictions(
     total: list[Structure] = []
     for part in imports:
         try:
-            found = predict(part.potential, frames, devices=devices)
+            # The other terms may see what this one does not.
+            seen = frames if "field" in part.potential.term.needs else [s.replace(field=np.zeros(3)) for s in frames]
+            found = predict(part.potential, seen, devices=devices)
         except ValueError as error:
             raise ValueError(f"model: {part.name}: {error}") from None
         energies = {z: -energy for z, energy in part.potential.metadata.atomic_energies}

@@ -14,7 +14,7 @@ from equipot import md
 from equipot.data.batch import pad
 from equipot.data.hdf5 import HDF5Dataset, write_hdf5
 from equipot.data.loader import sha256_of
-from equipot.data.read import Reading, gather
+from equipot.data.read import Dataset, Reading, gather
 from equipot.extent import extent_of
 from equipot.interfaces import jaxmd
 from equipot.md import log
@@ -22,7 +22,11 @@ from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.physics.charges import PerSpecies
 from equipot.physics.electrostatics import Electrostatics
+from equipot.physics.zbl import ZBL
+from equipot.potential import evaluate
+from equipot.quantities import BORN_CHARGES, DIPOLE, POLARIZABILITY, QUADRUPOLE
 from equipot.structure import Structure
+from equipot.training.beginning import prepare_sets
 
 PAIR = ase.Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 2.5]])
 FIELD = [0.1, 0.0, -0.2]
@@ -90,7 +94,39 @@ def test_files_keep_the_field(tmp_path):
         np.testing.assert_array_equal(found[0].field, FIELD)
         assert not found[1].field.any() and "electric_field" not in found[0].info
     assert sha256_of(frames) != sha256_of([plain, plain]) and sha256_of([frames[1]]) == sha256_of([plain])
-    atomic, _ = gather(
-        str(tmp_path / "a.xyz"), equipot.config.build(Reading, {"units": {"energy": "Hartree", "length": "bohr"}})
-    )
-    np.testing.assert_allclose(atomic[0].field, np.array(FIELD) * 51.4220675, rtol=1e-7)
+    units = equipot.config.build(Reading, {"units": {"energy": "Hartree", "length": "bohr"}})
+    with pytest.raises(ValueError, match="an electric field is read in V/Å, but the frame is not in eV and Å"):
+        gather(str(tmp_path / "a.xyz"), units)
+
+
+def test_the_derivatives_of_a_dipole_moment_that_is_not_there_are_none(potential):
+    """In a crystal of charges that do not flow: zeros would pass for numbers."""
+    crystal = PAIR.copy()
+    crystal.set_cell([5.0, 5.0, 5.0])
+    crystal.pbc = True
+    structure = Structure.from_ase(crystal)
+    graph = pad([structure], 4.0, dtype=np.float64, extent=potential.extent([structure]))
+    out = evaluate(potential, jax.tree.map(jnp.asarray, graph), ("born_effective_charges", "polarizability"))
+    assert np.isnan(out[BORN_CHARGES]).all() and np.isnan(out[POLARIZABILITY]).all()
+
+
+def test_an_ion_in_a_field_stays_where_it_is_in_files(potential, tmp_path):
+    """Its energy depends on the place, so that it is not moved to the origin; its moments are about its middle all the same."""
+    ion = Structure.from_ase(PAIR).replace(charge=1.0, field=np.array(FIELD))
+    ion = ion.replace(positions=ion.positions + [5.0, 6.0, 7.0])
+    config = md.MDConfig(
+        model="", structure="", ensemble=md.NVE(), steps=10, dtype="float64", initial_temperature_K=0.0, timestep_fs=0.1,
+        trajectory=md.ExtXYZ(every=10),
+    )  # fmt: skip
+    md.simulate(potential, ion, config, tmp_path, progress=None)
+    np.testing.assert_allclose(ase.io.read(tmp_path / "trajectory.xyz", 0).positions, ion.positions, atol=1e-8)
+    here, alone = (equipot.evaluate(potential, s, want=("dipole", "quadrupole")) for s in (ion, ion.replace(field=np.zeros(3))))
+    np.testing.assert_allclose(here[DIPOLE], alone[DIPOLE], atol=1e-12)
+    np.testing.assert_allclose(here[QUADRUPOLE], alone[QUADRUPOLE], atol=1e-12)
+
+
+def test_a_model_that_does_not_see_fields_is_not_trained_on_frames_in_them():
+    frames = [Structure.from_ase(PAIR).replace(field=np.array(FIELD), energy=0.0, source="frame 7")]
+    dataset = Dataset(frames, [], [], {11: 0.0, 17: 0.0}, "", None)
+    with pytest.raises(ValueError, match="frame 7: is in an electric field, which the model does not see"):
+        prepare_sets(dataset, ZBL(cutoff=3.0))

@@ -21,7 +21,7 @@ from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.ewald import WaveSum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.polarizable import Polarizable
-from equipot.physics.response import held, minimum
+from equipot.physics.response import held, minimum, solved
 from equipot.potential import geometry_of
 from equipot.quantities import ATOMIC_DIPOLES, BORN_CHARGES, DIPOLE, POLARIZABILITY, QUADRUPOLE
 from equipot.structure import Structure
@@ -152,6 +152,16 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
     least = lambda b: held(energy(b), found(b))
     np.testing.assert_allclose(jax.grad(least)(b), -x, atol=1e-10)
     np.testing.assert_allclose(jax.hessian(least)(b), -inverse, atol=1e-10)
+
+
+def test_what_is_not_found_is_not_a_number(double_precision):
+    """Of an equation that holds something undefined, and of one that has too few steps."""
+    matrix = jnp.diag(jnp.arange(1.0, 6.0))
+    assert np.isfinite(solved(lambda x: matrix @ x, jnp.ones(5))).all()
+    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5), steps=2)).all()
+    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5).at[2].set(jnp.nan))).all()
+    pull = jnp.array([1.0, jnp.nan])
+    assert np.isnan(minimum(lambda x: jnp.sum(x**2), pull, lambda x: x, lambda x: jnp.array(True))).all()
 
 
 def test_no_field_makes_the_energy_run_away(double_precision):
