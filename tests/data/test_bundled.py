@@ -9,15 +9,15 @@ from equipot.data.stats import is_isolated_atom
 
 
 def test_names_and_parts():
-    assert bundled.names() == ["ethanol", "silicon"]
+    assert bundled.names() == ["ethanol", "silicon", "water"]
     for name in bundled.names():
         everything, train, test = bundled.load(name), bundled.load(f"{name}/train"), bundled.load(f"{name}/test")
         assert len(everything) == len(train) + len(test)
         assert any(map(is_isolated_atom, train)) and not any(map(is_isolated_atom, test))
         assert train[0].source == f"bundled:{name}, frame 0"
     assert len(read("bundled:silicon/test@:3")) == 3
-    with pytest.raises(ValueError, match="no bundled set 'water'; choose from ethanol, silicon"):
-        read("bundled:water")
+    with pytest.raises(ValueError, match="no bundled set 'wine'; choose from ethanol, silicon, water"):
+        read("bundled:wine")
     with pytest.raises(ValueError, match="has no part 'valid'; choose from test, train"):
         read("bundled:ethanol/valid")
 

@@ -34,7 +34,7 @@ def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypa
 
 def test_validation_is_looked_at_too(tmp_path, monkeypatch):
     settings = {"epochs": 1, "batch_size": 1, "valid_batch_size": 4, "devices": 1}
-    monkeypatch.setattr(memory, "available", lambda device: 10_000)
+    monkeypatch.setattr(memory, "available", lambda device: 6_000)
     with pytest.raises(ValueError, match=r"not even a training\.batch_size of 1"):
         tiny.run(tmp_path / "run", settings)
     sizes = {}
