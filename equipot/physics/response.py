@@ -55,8 +55,8 @@ def minimum(
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
     Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. A result that
-    is not found, for what is not a number or for want of steps, is not a number. The linear
-    equation of each step is solved by conjugate gradients, which apply ``stiffness`` once in each iteration.
+    is not found, for what is not a number or for want of steps, is not a number. The linear equation of each step is solved by
+    conjugate gradients, which apply ``stiffness`` once in each iteration.
 
     Args:
         elastic: strictly convex function of a pytree of arrays, quick to compute, finite where ``within`` says so.
