@@ -175,12 +175,6 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
     tensor = _stress(f, tensors, chosen, factors, abs(np.linalg.det(cell)))
     motion = lambda key: _array(f.columns[key], key, f.source) if key in f.columns else None
     charge, spin = charge_and_spin(f.entries, f.source, units.spin or "unpaired")
-    field = electric_field.stated(f.entries, f.source)
-    if field is not None and field.any() and (factors["energy"] != 1 or factors["length"] != 1):
-        raise ValueError(
-            f"{f.source}: an electric field is read in V/Å, but the frame is not in eV and Å, so that its unit is unclear; "
-            "convert the file to eV, Å and V/Å"
-        )
     conditions = (*ELECTRONS, *electric_field.KEYS)
     is_label = lambda key: key in chosen.values() or any(_rank(key, names) is not None for names in keys.known().values())
     weighted = keys.weights()
@@ -207,13 +201,30 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         label_weights=label_weights,
         charge=charge,
         spin=spin,
-        field=np.zeros(3) if field is None else field,
+        field=_field(f, factors),
         masses=motion("masses"),
         momenta=motion("momenta"),
         constraints=kinds_of_constraints(f.atoms),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in conditions},
         source=f.source,
     )
+
+
+def _field(f: Frame, factors: Mapping[str, float]) -> np.ndarray:
+    """Return the electric field of a frame (3,), V/Å; zero where the frame states none.
+
+    Raises:
+        ValueError: a field in a frame that is not in eV and Å, where the unit of the field is unclear.
+    """
+    field = electric_field.stated(f.entries, f.source)
+    if field is None:
+        return np.zeros(3)
+    if field.any() and (factors["energy"] != 1 or factors["length"] != 1):
+        raise ValueError(
+            f"{f.source}: an electric field is read in V/Å, but the frame is not in eV and Å, so that its unit is unclear; "
+            "convert the file to eV, Å and V/Å"
+        )
+    return field
 
 
 def _shaped(row: Quantity, value: np.ndarray, f: Frame) -> np.ndarray:

@@ -29,16 +29,13 @@ from equipot.data.split import Changed
 from equipot.data.stats import from_symbols, isolated_energies
 from equipot.files import cache_folder
 from equipot.metadata import Method
-from equipot.quantities import ENERGY, FORCES, STRESS, Labels
+from equipot.quantities import ENERGY, LABELLED, Labels
 from equipot.structure import Structure
 
 RESULTS = Kind("results of a method", "file of a method's results", 1, "delete it: they are computed again")
 NAME = "subtracted.safetensors"
 FLUSH = 30.0
 """Time (s) after which results are written to the cache."""
-
-ROWS = (ENERGY, FORCES, STRESS)
-"""Quantities that are subtracted; others are those of the data."""
 
 Results = dict[str, Structure]
 """Structures with the results of a method as their labels, by ``key_of``."""
@@ -56,7 +53,7 @@ def key_of(s: Structure) -> str:
 
 def subtracted_from(s: Structure) -> bool:
     """Whether a structure has a label that a method is subtracted from."""
-    return not s.labels.keys().isdisjoint(ROWS)
+    return not s.labels.keys().isdisjoint(LABELLED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +67,7 @@ class Difference(Changed):
         if not subtracted_from(s):
             return s
         own = self.results[key_of(s)]
-        return s.replace(labels={row: v - own[row] if row in ROWS else v for row, v in s.labels.items()})
+        return s.replace(labels={row: v - own[row] if row in LABELLED else v for row, v in s.labels.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,5 +215,5 @@ def read_results(paths: Iterable[Path], method: Method) -> Results:
         if record["method"] != json.loads(json.dumps(dataclasses.asdict(method))):
             continue
         bare = [Structure(np.zeros(n, int), np.zeros((n, 3))) for n in record["atoms"].values()]
-        found |= dict(zip(record["atoms"], unpack(bare, arrays, ROWS), strict=True))
+        found |= dict(zip(record["atoms"], unpack(bare, arrays, LABELLED), strict=True))
     return found

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from equipot.data.method import Runner
 from equipot.observables import Observables
-from equipot.quantities import ENERGY, FORCES, STRESS, TABLE
+from equipot.quantities import LABELLED, TABLE
 from equipot.structure import Structure
-
-SUMMED = (ENERGY, FORCES, STRESS)
-"""Quantities of a method. Its energies are of whole systems: there are none of its atoms, nor virials."""
 
 
 def check_wanted(runner: Runner | None, want: Sequence[str]) -> None:
-    """Check that a correction to a method has the observables that are wanted.
+    """Check that a correction to a method has the observables that are wanted. The energies of a method are those of whole
+    systems: there are none of its atoms, nor virials.
 
     Raises:
         ValueError: an observable that the method does not give, or that is not the sum of two.
@@ -22,7 +20,7 @@ def check_wanted(runner: Runner | None, want: Sequence[str]) -> None:
     if runner is None:
         return
     for row in TABLE:
-        if row.name in want and row.energy_derivative and (row not in SUMMED or row.name not in runner.properties):
+        if row.name in want and row.energy_derivative and (row not in LABELLED or row.name not in runner.properties):
             raise ValueError(
                 f"{row.name}: {runner.method.name}, which the potential is a correction to, gives none that could be added; "
                 "leave it out of `want`, or take that of the correction alone, potential.correction"
@@ -40,5 +38,5 @@ def with_method(out: Observables, structure: Structure, runner: Runner | None) -
     if runner is None:
         return out
     own = runner.run(structure)
-    found = {row.name: value + own[row] for row in SUMMED if row in own and (value := out[row]) is not None}
+    found = {row.name: value + own[row] for row in LABELLED if row in own and (value := out[row]) is not None}
     return out.replace(interaction=None, **found)
