@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.scipy.special import erf, erfc
 from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
-from equipot.physics.ewald import COULOMB, Crystal, WaveSum, covers, longest_wave, wave_potentials, with_vacuum
+from equipot.physics.ewald import COULOMB, Crystal, WaveSum, covers, longest_wave, wave_felt, wave_potentials, with_vacuum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.rows import Rows, rows_of
 from equipot.term import Space
@@ -51,6 +52,13 @@ class Gaussians:
     def pair(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"]:
         """Compute the interaction of two unit charges at distances r > 0 (Å) in units of Ke: 1/Å."""
         return erf(r / (math.sqrt(2) * self.smearing)) / r
+
+    def pair_slopes(self, r: Float[Array, "*pairs"]) -> tuple[Float[Array, "*pairs"], ...]:
+        """Compute f = ``pair`` (1/Å), f' / r (1/Å^3) and (f' / r)' / r (1/Å^5), of which interactions of dipoles are made."""
+        s = self.smearing
+        f, density = self.pair(r), math.sqrt(2 / math.pi) / s * jnp.exp(-((r / s) ** 2) / 2)
+        once = (density - f) / r**2
+        return f, once, -(density / s**2 + 3 * once) / r**2
 
     def remainder(self, r: Float[Array, "*pairs"]) -> Float[Array, "*pairs"] | None:
         """Compute what the waves leave out, 1/Å; None where that is nothing."""
@@ -140,36 +148,27 @@ class Coulomb:
 
     def __call__(self, charges: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
         """Compute the potential (V) at each atom of charges (e); NaN where waves are missing or atoms have no place."""
-        arranged = self.rows.arrange(charges)
-        phi = self._potentials(arranged, self.positions, self.positions)
+        arranged, positions, used = self.rows.arrange(charges), self.positions, self.rows.used
+        direct = partial(direct_potentials, self.kernel)
+        phi = self._summed(direct, wave_potentials, arranged, used, positions)
         # What a smooth charge feels of itself is in the sum over waves, not in the direct one.
-        phi -= jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / self.kernel.smearing, 0) * arranged
+        phi -= self._itself * arranged
         return jnp.where(self.graph.node_mask, self._collected(phi) + self._short(charges), 0)
 
     def felt(self, charges: Float[Array, " atoms"], dipoles: Float[Array, "atoms 3"]) -> Felt:
         """Compute potential and field at each atom of charges (e) and dipoles (e Å); NaN as by a call.
 
-        A dipole is the derivative of a charge by its place, and the field that of the potential, so that all conventions and
-        exclusions are those of the charges.
-
         Raises:
             ValueError: the kernel is that of points, of which two dipoles at short distance have an energy without bound.
         """
-        if self.kernel.left_out:
+        if isinstance(self.kernel, Points):
             raise ValueError(
                 "dipoles need the kernel Gaussians: two polarizable points at short distance polarize without bound"
             )
-        q, p, unit = self.rows.arrange(charges), self.rows.arrange(dipoles), self.rows.used.astype(charges.dtype)
-
-        def potentials(targets: Array) -> Array:
-            moved = lambda sources: self._potentials(unit, sources, targets)
-            return self._potentials(q, self.positions, targets) + jax.jvp(moved, (self.positions,), (p,))[1]
-
-        phi, pull = jax.vjp(potentials, self.positions)
-        field = -pull(jnp.ones_like(phi))[0]
-        s = self.kernel.smearing
-        own = jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / s, 0)
-        phi, field = phi - own * q, field + (own / (3 * s**2))[..., None] * p
+        q, p, used = self.rows.arrange(charges), self.rows.arrange(dipoles), self.rows.used
+        phi, field = self._summed(partial(direct_felt, self.kernel), wave_felt, q, p, used, self.positions)
+        phi -= self._itself * q
+        field += (self._itself / (3 * self.kernel.smearing**2))[..., None] * p
         real = self.graph.node_mask
         return Felt(jnp.where(real, self._collected(phi), 0), jnp.where(real[:, None], self._collected(field), 0))
 
@@ -185,25 +184,24 @@ class Coulomb:
         none = self.space.positions
         return jax.linearize(self.felt, jnp.zeros_like(none[:, 0]), jnp.zeros_like(none))[1]
 
-    def _potentials(
-        self, charges: Float[Array, "graphs row"], sources: Float[Array, "graphs row 3"], targets: Float[Array, "graphs row 3"]
-    ) -> Float[Array, "graphs row"]:
-        """Compute the smooth part of the potential (V) at targets (Å) of charges (e) at sources (Å)."""
+    def _summed(self, direct: Callable[..., Any], waves: Callable[..., Any], *rows: Array) -> Any:
+        """Sum over the pairs of each open system, and over the waves of each other one; arguments are [graphs, row, ...]."""
         open_ = jnp.any(~self.periodic & self.graph.graph_mask)
-        # One array for both, where both are the same, is computed with once.
-        places = (sources,) if targets is sources else (sources, targets)
-        direct = jax.vmap(lambda q, u, *x: direct_potentials(self.kernel.pair, q, u, x[0], x[-1]))
-        phi = jax.lax.cond(open_, direct, lambda q, *_: jnp.zeros_like(q), charges, self.rows.used, *places)
+        pairs = jax.vmap(direct)
+        none = lambda *x: jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(pairs, *x))
+        found = jax.lax.cond(open_, pairs, none, *rows)
         if not any(self.waves):
-            return phi
+            return found
         kernel = self.kernel
+        crystal = lambda h, n: Crystal(h, n, self.method, self.waves, kernel.smearing, kernel.left_out)
+        smooth = jax.vmap(lambda h, n, *x: waves(crystal(h, n), *x))(self._lattice(), self._repeats(), *rows)
+        chosen = lambda x, y: jnp.where(self.periodic.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+        return jax.tree.map(chosen, smooth, found)
 
-        def smooth(h: Array, n: Array, q: Array, u: Array, *x: Array) -> Array:
-            crystal = Crystal(h, n, self.method, self.waves, kernel.smearing, kernel.left_out)
-            return wave_potentials(crystal, q, u, x[0], x[-1])
-
-        found = jax.vmap(smooth)(self._lattice(), self._repeats(), charges, self.rows.used, *places)
-        return jnp.where(self.periodic[:, None], found, phi)
+    @property
+    def _itself(self) -> Float[Array, "graphs 1"]:
+        """Potential (V) that waves give a unit charge at its own place, in systems that are summed by waves."""
+        return jnp.where(self.periodic[:, None], COULOMB * math.sqrt(2 / math.pi) / self.kernel.smearing, 0)
 
     def _collected(self, values: Float[Array, "graphs row ..."]) -> Float[Array, "atoms ..."]:
         """Copy values of rows to their atoms, NaN for systems whose sum is not complete."""
@@ -239,21 +237,49 @@ class Coulomb:
 
 
 def direct_potentials(
-    pair: Callable[[Array], Array],
-    charges: Float[Array, " row"],
-    used: Bool[Array, " row"],
-    sources: Float[Array, "row 3"],
-    targets: Float[Array, "row 3"],
+    kernel: Gaussians | Points, charges: Float[Array, " row"], used: Bool[Array, " row"], positions: Float[Array, "row 3"]
 ) -> Float[Array, " row"]:
-    """Compute the potential (V) at the target of each atom of the charges (e) of the others: Ke sum_j q_j pair(r_ij)."""
+    """Compute the potential (V) at each atom of the others' charges (e): Ke sum_j q_j f(r_ij), with f = ``kernel.pair``."""
 
     def of_atom(k: Array) -> Array:
-        other = used & used[k] & (jnp.arange(len(used)) != k)
-        vectors = jnp.where(other[:, None], sources - targets[k][None], 1)
-        return COULOMB * jnp.sum(jnp.where(other, charges * pair(jnp.sqrt(jnp.sum(vectors**2, axis=-1))), 0))
+        other, _, r = _others(k, used, positions)
+        return COULOMB * jnp.sum(jnp.where(other, charges * kernel.pair(r), 0))
 
-    index = jnp.arange(len(used))
-    if len(used) ** 2 <= MOST_PAIRS:
+    return _each(of_atom, len(used))
+
+
+def direct_felt(
+    kernel: Gaussians,
+    charges: Float[Array, " row"],
+    dipoles: Float[Array, "row 3"],
+    used: Bool[Array, " row"],
+    positions: Float[Array, "row 3"],
+) -> tuple[Float[Array, " row"], Float[Array, "row 3"]]:
+    """Compute potential (V) and field (V/Å) at each atom of the charges (e) and dipoles (e Å) of the others.
+
+    With f = ``kernel.pair``, a = f' / r, b = a' / r and v the vector from i to j,
+    phi_i = Ke sum_j [q_j f + a p_j . v] and F_i = Ke sum_j [a (q_j v + p_j) + b (p_j . v) v].
+    """
+
+    def of_atom(k: Array) -> tuple[Array, Array]:
+        other, v, r = _others(k, used, positions)
+        f, a, b = (jnp.where(other, COULOMB * x, 0) for x in kernel.pair_slopes(r))
+        along = jnp.sum(dipoles * v, axis=1)
+        return jnp.sum(charges * f + a * along), (a * charges + b * along) @ v + a @ dipoles
+
+    return _each(of_atom, len(used))
+
+
+def _others(k: Array, used: Bool[Array, " row"], positions: Float[Array, "row 3"]) -> tuple[Array, Array, Array]:
+    """Return which rows hold other atoms than the one in row k, the vectors from that to all (Å), and their lengths."""
+    other = used & used[k] & (jnp.arange(len(used)) != k)
+    vectors = jnp.where(other[:, None], positions - positions[k][None], 1)
+    return other, vectors, jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+
+
+def _each(of_atom: Callable[[Array], Any], count: int) -> Any:
+    """Call a function of the row of an atom for every row, in blocks where there are many pairs."""
+    index = jnp.arange(count)
+    if count**2 <= MOST_PAIRS:
         return jax.vmap(of_atom)(index)
-    block = max(1, MOST_PAIRS // len(used))
-    return jax.lax.map(jax.checkpoint(of_atom), index, batch_size=block)
+    return jax.lax.map(jax.checkpoint(of_atom), index, batch_size=max(1, MOST_PAIRS // count))

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from equipot import units
 from equipot.extent import VACUUM, Waves
@@ -43,27 +44,50 @@ class WaveSum:
     def smooth(
         self,
         charges: Float[Array, " row"],
-        sources: Float[Array, "row 3"],
-        targets: Float[Array, "row 3"],
+        fraction: Float[Array, "row 3"],
         inverse: Float[Array, "3 3"],
         waves: Waves,
         smearing: float,
     ) -> Float[Array, " row"]:
-        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each target r_i, e Å^2.
+        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at each charge, e Å^2.
 
         Args:
             charges: e; zero in unused rows.
-            sources: positions of the charges in units of the lattice vectors, from 0 to 1.
-            targets: places where the sum is computed, in the same units; the same array for the charges themselves.
+            fraction: positions in units of the lattice vectors, from 0 to 1.
             inverse: inverse of the cell, 1/Å.
             waves: largest integers of the reciprocal vectors.
             smearing: s, Å.
         """
-        ab, c = _pair_phases(sources, waves)
+        ab, c = _pair_phases(fraction, waves)
         structure = (charges[:, None] * ab).T @ c
         weight = wave_weights(inverse, waves, smearing).reshape(structure.shape)
-        ab, c = (ab, c) if targets is sources else _pair_phases(targets, waves)
         return jnp.sum(ab * (c @ (weight * jnp.conj(structure)).T), axis=1).real
+
+    def smooth_felt(
+        self,
+        charges: Float[Array, " row"],
+        dipoles: Float[Array, "row 3"],
+        fraction: Float[Array, "row 3"],
+        inverse: Float[Array, "3 3"],
+        waves: Waves,
+        smearing: float,
+    ) -> tuple[Float[Array, " row"], Float[Array, "row 3"]]:
+        """Compute the sum of ``smooth`` and its slope by ``fraction``, with S(k) = sum_j (q_j + i k . p_j) exp(i k . r_j).
+
+        Args:
+            charges: e.
+            dipoles: p in units of the lattice vectors, e.
+            fraction: as ``smooth``, with the rest.
+        """
+        ab, c = _pair_phases(fraction, waves)
+        n = jnp.asarray(_integers(waves), fraction.dtype).reshape(ab.shape[1], c.shape[1], 3)
+        # A slope by a coordinate u multiplies a wave by 2 pi i n: n stands outside of sums over atoms.
+        slopes = [jnp.ones(n.shape[:2], lax.complex(n[0, 0, 0], n[0, 0, 0]).dtype), *jnp.moveaxis(2j * jnp.pi * n, -1, 0)]
+        moments = jnp.concatenate([charges[:, None], dipoles], axis=1)
+        structure = sum(slope * ((moment[:, None] * ab).T @ c) for slope, moment in zip(slopes, moments.T, strict=True))
+        weight = wave_weights(inverse, waves, smearing).reshape(n.shape[:2]) * jnp.conj(structure)
+        found = [jnp.sum(ab * (c @ (slope * weight).T), axis=1).real for slope in slopes]
+        return found[0], jnp.stack(found[1:], axis=1)
 
 
 class Crystal(NamedTuple):
@@ -83,39 +107,79 @@ class Crystal(NamedTuple):
 
 
 def wave_potentials(
-    crystal: Crystal,
-    charges: Float[Array, " row"],
-    used: Bool[Array, " row"],
-    sources: Float[Array, "row 3"],
-    targets: Float[Array, "row 3"],
+    crystal: Crystal, charges: Float[Array, " row"], used: Bool[Array, " row"], positions: Float[Array, "row 3"]
 ) -> Float[Array, " row"]:
-    """Compute the electrostatic potential (V) of smooth charges at each target in one crystal or slab, of all images.
+    """Compute the electrostatic potential (V) at the atoms of one crystal or slab of smooth charges and all of their images.
 
     phi_i = Ke / V sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] - Ke c Q / V + slab,
-    S(k) = sum_j q_j exp(i k . r_j), where a uniform background neutralises the total charge Q; at the place of a charge this
-    holds the charge's own potential, Ke q_i sqrt(2 / pi) / s. The last term vanishes in a crystal; in a slab with the normal z
-    and V = A L it is 4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
+    S(k) = sum_j q_j exp(i k . r_j), where a uniform background neutralises the total charge Q; it holds the potential of an
+    atom's own charge, Ke q_i sqrt(2 / pi) / s. The last term vanishes in a crystal; in a slab with the normal z and V = A L it
+    is 4 pi Ke / V [z_i M - (Q z_i^2 + sum_j q_j z_j^2) / 2 - Q L^2 / 12], with M = sum_j q_j z_j.
 
     Args:
         charges: e; zero in unused rows.
         used: whether a row holds an atom.
-        sources: positions of the charges, Å.
-        targets: places of the potential, Å; the same array for the charges themselves.
+        positions: Å.
     """
-    cell, normal, height = with_vacuum(sources, used, crystal.cell, crystal.repeats)
-    volume = jnp.abs(jnp.linalg.det(cell))
+    box = _box_of(crystal, used, positions)
+    phi = crystal.method.smooth(charges, box.fraction, box.inverse, crystal.waves, crystal.smearing)
+    total, z = jnp.sum(charges), box.z
+    slab = z * jnp.sum(charges * z) - (total * z**2 + jnp.sum(charges * z**2)) / 2 - total * box.height**2 / 12
+    phi = phi - crystal.left_out * total + jnp.where(jnp.all(crystal.repeats), 0, 4 * jnp.pi * slab)
+    return COULOMB * jnp.where(used, phi / box.volume, 0)
+
+
+def wave_felt(
+    crystal: Crystal,
+    charges: Float[Array, " row"],
+    dipoles: Float[Array, "row 3"],
+    used: Bool[Array, " row"],
+    positions: Float[Array, "row 3"],
+) -> tuple[Float[Array, " row"], Float[Array, "row 3"]]:
+    """Compute potential (V) and field (V/Å) at the atoms, as ``wave_potentials``, of charges (e) and dipoles (e Å).
+
+    A dipole is the derivative of a charge by its place, and the field that of the potential.
+    """
+    box = _box_of(crystal, used, positions)
+    phi, slope = crystal.method.smooth_felt(
+        charges, dipoles @ box.inverse, box.fraction, box.inverse, crystal.waves, crystal.smearing
+    )
+    total, z, up = jnp.sum(charges), box.z, dipoles @ box.normal
+    moment, second = jnp.sum(charges * z + up), jnp.sum(charges * z**2 + 2 * up * z)
+    slab = z * moment - (total * z**2 + second) / 2 - total * box.height**2 / 12
+    flat = jnp.where(jnp.all(crystal.repeats), 0, 4 * jnp.pi)
+    phi = phi - crystal.left_out * total + flat * slab
+    field = -slope @ box.inverse.T - flat * (moment - total * z)[:, None] * box.normal[None]
+    scale = COULOMB / box.volume
+    return jnp.where(used, scale * phi, 0), jnp.where(used[:, None], scale * field, 0)
+
+
+class _Box(NamedTuple):
+    """A crystal, or a slab with its vacuum, and the places of atoms in it."""
+
+    volume: Float[Array, ""]
+    """Å^3."""
+    inverse: Float[Array, "3 3"]
+    """Of the cell, 1/Å."""
+    fraction: Float[Array, "row 3"]
+    """Positions in units of the lattice vectors, from 0 to 1."""
+    normal: Float[Array, " 3"]
+    """Unit normal of a slab."""
+    z: Float[Array, " row"]
+    """Height of each atom along the normal over the mean, Å."""
+    height: Float[Array, ""]
+    """Length of the cell along the normal, Å."""
+
+
+def _box_of(crystal: Crystal, used: Bool[Array, " row"], positions: Float[Array, "row 3"]) -> _Box:
+    cell, normal, height = with_vacuum(positions, used, crystal.cell, crystal.repeats)
     inverse = jnp.linalg.inv(cell)
-    places = [x @ inverse for x in ((sources,) if targets is sources else (sources, targets))]
+    fraction = positions @ inverse
     # Whole cells change no phase; taken off they cost no digits.
-    places = [fraction - lax.stop_gradient(jnp.floor(fraction)) for fraction in places]
-    smooth = crystal.method.smooth(charges, places[0], places[-1], inverse, crystal.waves, crystal.smearing) / volume
-    total = jnp.sum(charges)
-    middle = lax.stop_gradient(jnp.sum(jnp.where(used, sources @ normal, 0)) / jnp.maximum(jnp.sum(used), 1))
-    z, at = sources @ normal - middle, targets @ normal - middle
-    square = (total * at**2 + jnp.sum(charges * z**2)) / 2
-    slab = 4 * jnp.pi / volume * (at * jnp.sum(charges * z) - square - total * height**2 / 12)
-    phi = smooth - crystal.left_out * total / volume + jnp.where(jnp.all(crystal.repeats), 0, slab)
-    return COULOMB * jnp.where(used, phi, 0)
+    fraction -= lax.stop_gradient(jnp.floor(fraction))
+    z = positions @ normal
+    middle = lax.stop_gradient(jnp.sum(jnp.where(used, z, 0)) / jnp.maximum(jnp.sum(used), 1))
+    return _Box(jnp.abs(jnp.linalg.det(cell)), inverse, fraction, normal, z - middle, height)
 
 
 def with_vacuum(
@@ -161,11 +225,15 @@ def _phases(fraction: Float[Array, " row"], count: int, both: bool) -> Array:
 
 def wave_weights(inverse: Float[Array, "3 3"], waves: Waves, smearing: float) -> Float[Array, "a b c"]:
     """Compute 4 pi exp(-s^2 k^2 / 2) / k^2 of every wave of the box (Å^2), twice that where the box lacks -k; 0 at k = 0."""
-    dtype = inverse.dtype
-    axes = [jnp.arange(-n if axis < 2 else 0, n + 1, dtype=dtype) for axis, n in enumerate(waves)]
-    n = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
-    k = 2 * jnp.pi * n @ inverse.T
-    zero = jnp.all(n == 0, axis=-1)
+    n = _integers(waves)
+    k = 2 * jnp.pi * jnp.asarray(n, inverse.dtype) @ inverse.T
+    zero = np.all(n == 0, axis=-1)
     square = jnp.where(zero, 1, jnp.sum(k**2, axis=-1))
-    once = jnp.where(n[..., 2] == 0, 1, 2)
+    once = np.where(n[..., 2] == 0, 1, 2)
     return jnp.where(zero, 0, 4 * jnp.pi * once * jnp.exp(-(smearing**2) / 2 * square) / square)
+
+
+def _integers(waves: Waves) -> Int[np.ndarray, "a b c 3"]:
+    """Return the integers of every wave of the box."""
+    axes = [np.arange(-n if axis < 2 else 0, n + 1) for axis, n in enumerate(waves)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,22 +49,41 @@ class ParticleMesh:
     def smooth(
         self,
         charges: Float[Array, " row"],
-        sources: Float[Array, "row 3"],
-        targets: Float[Array, "row 3"],
+        fraction: Float[Array, "row 3"],
         inverse: Float[Array, "3 3"],
         waves: Waves,
         smearing: float,
     ) -> Float[Array, " row"]:
-        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at targets, as ``WaveSum.smooth``."""
-        shape = self.shape(waves)
-        place, weight = _spread(sources, shape, self.order)
-        points = math.prod(shape)
-        mesh = jnp.zeros(points, charges.dtype).at[place].add(charges[:, None] * weight).reshape(shape)
-        found = jnp.fft.rfftn(mesh) * self._influence(inverse, shape, smearing)
+        """Compute sum_{k != 0} (4 pi / k^2) exp(-s^2 k^2 / 2) Re[S(k)* exp(i k . r_i)] at charges, as ``WaveSum.smooth``."""
+        spread = _spread(fraction, self.shape(waves), self.order)
+        mesh = self._potential(spread, charges[:, None] * spread.weight, inverse, smearing)
+        return jnp.sum(mesh[spread.place] * spread.weight, axis=1)
+
+    def smooth_felt(
+        self,
+        charges: Float[Array, " row"],
+        dipoles: Float[Array, "row 3"],
+        fraction: Float[Array, "row 3"],
+        inverse: Float[Array, "3 3"],
+        waves: Waves,
+        smearing: float,
+    ) -> tuple[Float[Array, " row"], Float[Array, "row 3"]]:
+        """Compute the sum of ``smooth`` and its slope by ``fraction``, of charges and dipoles, as ``WaveSum.smooth_felt``."""
+        spread = _spread(fraction, self.shape(waves), self.order)
+        slopes = spread.slopes()
+        amounts = charges[:, None] * spread.weight + sum(p[:, None] * s for p, s in zip(dipoles.T, slopes, strict=True))
+        felt = self._potential(spread, amounts, inverse, smearing)[spread.place]
+        return jnp.sum(felt * spread.weight, axis=1), jnp.stack([jnp.sum(felt * s, axis=1) for s in slopes], axis=1)
+
+    def _potential(
+        self, spread: _Spread, amounts: Float[Array, "row points"], inverse: Float[Array, "3 3"], smearing: float
+    ) -> Float[Array, " mesh"]:
+        """Compute the sum over waves at each point of the mesh, from what atoms put on it."""
+        points = math.prod(spread.shape)
+        mesh = jnp.zeros(points, amounts.dtype).at[spread.place].add(amounts).reshape(spread.shape)
+        found = jnp.fft.rfftn(mesh) * self._influence(inverse, spread.shape, smearing)
         # The inverse transform divides by the number of points.
-        potential = jnp.fft.irfftn(found, s=shape).reshape(-1) * points
-        place, weight = (place, weight) if targets is sources else _spread(targets, shape, self.order)
-        return jnp.sum(potential[place] * weight, axis=1).astype(charges.dtype)
+        return (jnp.fft.irfftn(found, s=spread.shape).reshape(-1) * points).astype(amounts.dtype)
 
     def _influence(self, inverse: Float[Array, "3 3"], shape: tuple[int, int, int], smearing: float) -> Float[Array, "a b c"]:
         dtype = inverse.dtype
@@ -77,21 +97,46 @@ class ParticleMesh:
         return jnp.where(zero, 0, 4 * jnp.pi * jnp.asarray(window, dtype) * jnp.exp(-(smearing**2) / 2 * square) / square)
 
 
-def _spread(
-    fraction: Float[Array, "row 3"], shape: tuple[int, int, int], order: int
-) -> tuple[Int[Array, "row points"], Float[Array, "row points"]]:
-    """Return the flat mesh points that each atom is spread over, and the weight of each: [row, order^3]."""
-    places, weights = [], []
-    for axis, count in enumerate(shape):
-        u = fraction[:, axis] * count
-        first = lax.stop_gradient(jnp.floor(u))
-        weights.append(splines(u - first, order))
-        places.append((first.astype(jnp.int32)[:, None] - jnp.arange(order, dtype=jnp.int32)[None]) % count)
-    a, b, c = places
+class _Spread(NamedTuple):
+    """Mesh points that each atom is spread over."""
+
+    shape: tuple[int, int, int]
+    """Of the mesh."""
+    place: Int[Array, "row points"]
+    """Flat mesh points."""
+    axes: tuple[Float[Array, "row order"], ...]
+    """Weights along each axis."""
+    after: Float[Array, "row 3"]
+    """Distance of each atom from the mesh point before it, in units of the mesh."""
+
+    @property
+    def weight(self) -> Float[Array, "row points"]:
+        """Weight of each point."""
+        return _product(*self.axes)
+
+    def slopes(self) -> list[Float[Array, "row points"]]:
+        """Return the slope of each weight by each of the fractional coordinates."""
+        out = []
+        for axis, count in enumerate(self.shape):
+            slope = count * spline_slopes(self.after[:, axis], self.axes[axis].shape[1])
+            out.append(_product(*(slope if k == axis else weights for k, weights in enumerate(self.axes))))
+        return out
+
+
+def _product(a: Float[Array, "row order"], b: Float[Array, "row order"], c: Float[Array, "row order"]) -> Array:
+    return (a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]).reshape(len(a), -1)
+
+
+def _spread(fraction: Float[Array, "row 3"], shape: tuple[int, int, int], order: int) -> _Spread:
+    """Find the mesh points that each atom is spread over, and the weights of them."""
+    u = fraction * jnp.asarray(shape, fraction.dtype)[None]
+    first = lax.stop_gradient(jnp.floor(u))
+    after = u - first
+    index = jnp.arange(order, dtype=jnp.int32)
+    a, b, c = ((first[:, axis].astype(jnp.int32)[:, None] - index[None]) % count for axis, count in enumerate(shape))
     _, mb, mc = shape
     place = (a[:, :, None, None] * mb + b[:, None, :, None]) * mc + c[:, None, None, :]
-    weight = weights[0][:, :, None, None] * weights[1][:, None, :, None] * weights[2][:, None, None, :]
-    return place.reshape(len(fraction), -1), weight.reshape(len(fraction), -1)
+    return _Spread(shape, place.reshape(len(u), -1), tuple(splines(after[:, axis], order) for axis in range(3)), after)
 
 
 def splines(t: Float[Array, " row"], order: int) -> Float[Array, "row order"]:
@@ -103,6 +148,12 @@ def splines(t: Float[Array, " row"], order: int) -> Float[Array, "row order"]:
         # M_p(t + j) = [(t + j) M_{p-1}(t + j) + (p - t - j) M_{p-1}(t + j - 1)] / (p - 1)
         rows = [((t + j) * padded[j + 1] + (p - t - j) * padded[j]) / (p - 1) for j in range(p)]
     return jnp.stack(rows, axis=-1)
+
+
+def spline_slopes(t: Float[Array, " row"], order: int) -> Float[Array, "row order"]:
+    """Compute the slopes of ``splines`` by t: M_p' (t + j) = M_{p-1}(t + j) - M_{p-1}(t + j - 1)."""
+    shorter = jnp.pad(splines(t, order - 1), ((0, 0), (1, 1)))
+    return shorter[:, 1:] - shorter[:, :-1]
 
 
 def _window(x: Float[np.ndarray, " n"], order: int) -> Float[np.ndarray, " n"]:

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from equipot.neighbors.packed import Pairs
 from equipot.nn.edge_features import pairs_within
@@ -18,7 +18,7 @@ from equipot.nn.radial import PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings
 from equipot.physics.coulomb import COULOMB, Felt
-from equipot.physics.response import minimum
+from equipot.physics.response import Elastic, minimum
 from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
 
 TYPICAL = 0.3
@@ -32,6 +32,16 @@ class Moved(NamedTuple):
     """Of each pair."""
     dipoles: Float[Array, "atoms 3"]
     """Of each atom."""
+
+    @property
+    def vectors(self) -> tuple[Float[Array, "undirected 1"], Float[Array, "atoms 3"]]:
+        """Return both as rows of vectors."""
+        return self.flows[:, None], self.dipoles
+
+    @classmethod
+    def of(cls, flows: Float[Array, "undirected 1"], dipoles: Float[Array, "atoms 3"]) -> Moved:
+        """Make the variables of ``vectors``."""
+        return cls(flows[:, 0], dipoles)
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Polarizable(ChargeSource):
             limits=(self.flow_limit, self.dipole_limit),
             felt=around.coulomb.prepared_felt(),
         )
-        return Found(minimum(model.elastic, model.pull(), model.stiffness, model.within), model.charged)
+        return Found(minimum(model.elastic, model.pull(), model.stiffness), model.charged)
 
 
 class _Effect(NamedTuple):
@@ -174,41 +184,61 @@ class _Model(NamedTuple):
         pairs, real, effect = self.pairs, self.around.graph.node_mask, self.effect(moved)
         assert pairs.undirected is not None
         charges = self.resting + effect.charges
-        of_flows, of_dipoles = self._bound(moved)
+        of_flows, of_dipoles = map(_cost, moved.vectors, self._limiting)
         elastic = 0.5 * pairs.sum_to_centers(pairs.undirected.to_directed(of_flows)) + of_dipoles
         inside = self._inside * jnp.sum(effect.dipoles**2, axis=1)
         energy = self.chi * charges + self.hardness * charges**2 / 2 + elastic + inside / 2
         return Charged(charges, jnp.where(real, energy, 0), effect.carried, self.resting, effect.dipoles)
 
-    def elastic(self, moved: Moved) -> Float[Array, ""]:
-        """Compute the energy that all flows and dipoles cost by themselves, eV."""
-        of_flows, of_dipoles = self._bound(moved)
-        return jnp.sum(of_flows) + jnp.sum(of_dipoles)
-
-    def within(self, moved: Moved) -> Bool[Array, ""]:
-        """Return whether no flow and no dipole reaches its limit."""
-        inside = [jnp.all(ratio < 1) for ratio in self._ratios(moved) if ratio is not None]
-        return jnp.all(jnp.stack([jnp.ones((), bool), *inside]))
-
-    def _bound(self, moved: Moved) -> tuple[Float[Array, " undirected"], Float[Array, " atoms"]]:
-        """Compute W of each flow and of each dipole, eV."""
-        squares = moved.flows**2, jnp.sum(moved.dipoles**2, axis=1)
-        first, second = (_elastic(y, ratio) for y, ratio in zip(squares, self._ratios(moved), strict=True))
-        return first, second
-
-    def _ratios(self, moved: Moved) -> tuple[Float[Array, " undirected"] | None, Float[Array, " atoms"] | None]:
-        """Return (x / m)^2 of each flow and of each dipole, None without a limit."""
-        assert self.pairs.undirected is not None
-        flow_limit, dipole_limit = self.limits
-        flows = self.pairs.undirected.from_directed(self.flowing) * moved.flows
-        dipoles = self.dipole[:, None] * moved.dipoles
-        return (
-            None if flow_limit is None else (flows / flow_limit) ** 2,
-            None if dipole_limit is None else jnp.sum(dipoles**2, axis=1) / dipole_limit**2,
+    @property
+    def elastic(self) -> Elastic:
+        """The energy that all flows and dipoles cost by themselves, eV."""
+        limiting = self._limiting
+        each = lambda function: (
+            lambda moved, *more: Moved.of(
+                *(function(y, c, *v) for y, c, *v in zip(moved.vectors, limiting, *(m.vectors for m in more), strict=True))
+            )
+        )
+        inside = lambda y, c: jnp.all(_square(y, c) < 1)
+        return Elastic(
+            energy=lambda moved: sum(jnp.sum(_cost(y, c)) for y, c in zip(moved.vectors, limiting, strict=True)),
+            slope=each(_slope),
+            curvature=each(_curvature),
+            within=lambda moved: jnp.all(jnp.stack([inside(y, c) for y, c in zip(moved.vectors, limiting, strict=True)])),
         )
 
+    @property
+    def _limiting(self) -> tuple[Float[Array, " undirected"], Float[Array, " atoms"]]:
+        """Return (s / m)^2 of each flow and of each dipole, 1/eV; zero without a limit."""
+        assert self.pairs.undirected is not None
+        scales = self.pairs.undirected.from_directed(self.flowing), self.dipole
+        flows, dipoles = (jnp.zeros_like(s) if m is None else (s / m) ** 2 for s, m in zip(scales, self.limits, strict=True))
+        return flows, dipoles
 
-def _elastic(square: Float[Array, " n"], ratio: Float[Array, " n"] | None) -> Float[Array, " n"]:
-    """Compute W = (y^2 / 2) 2 [1 - sqrt(1 - u)] / u with u the ``ratio``, without loss of digits at small u."""
-    # 2 [1 - sqrt(1 - u)] / u = 2 / [1 + sqrt(1 - u)]
-    return square / 2 if ratio is None else square / (1 + jnp.sqrt(jnp.maximum(1 - ratio, 0)))
+
+# W of a vector y with c = (s / m)^2 and x = s |y|: W = [1 - sqrt(1 - c y^2)] / c = y^2 / [1 + sqrt(1 - c y^2)].
+
+
+def _square(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Return (x / m)^2."""
+    return c * jnp.sum(y**2, axis=1)
+
+
+def _root(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jnp.sqrt(jnp.maximum(1 - _square(y, c), 0))
+
+
+def _cost(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Compute W, eV."""
+    return jnp.sum(y**2, axis=1) / (1 + _root(y, c))
+
+
+def _slope(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]:
+    """Compute the gradient of W by y."""
+    return y / _root(y, c)[:, None]
+
+
+def _curvature(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Compute the second derivative of W by y, applied to v."""
+    root = _root(y, c)[:, None]
+    return v / root + y * (c[:, None] * jnp.sum(y * v, axis=1, keepdims=True)) / root**3

@@ -46,12 +46,19 @@ def solved(operator: Callable[[Any], Any], wanted: Any, steps: int = MOST_CONJUG
     return lax.custom_linear_solve(operator, wanted, solve, symmetric=True)
 
 
-def minimum(
-    elastic: Callable[[Any], Float[Array, ""]],
-    pull: Any,
-    stiffness: Callable[[Any], Any],
-    within: Callable[[Any], Bool[Array, ""]],
-) -> Any:
+class Elastic(NamedTuple):
+    """A strictly convex function of a pytree of arrays with its derivatives, each quick to compute."""
+
+    energy: Callable[[Any], Float[Array, ""]]
+    slope: Callable[[Any], Any]
+    """Gradient, of the structure of x."""
+    curvature: Callable[[Any, Any], Any]
+    """Of x and v, the second derivative at x applied to v."""
+    within: Callable[[Any], Bool[Array, ""]]
+    """Whether x lies inside the domain, where the function is finite."""
+
+
+def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any]) -> Any:
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
     Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. A result that
@@ -59,16 +66,14 @@ def minimum(
     conjugate gradients, which apply ``stiffness`` once in each iteration.
 
     Args:
-        elastic: strictly convex function of a pytree of arrays, quick to compute, finite where ``within`` says so.
+        elastic: function whose domain holds zero.
         pull: slope at zero, but for that of ``elastic``.
         stiffness: linear map, symmetric and positive semidefinite.
-        within: returns whether x lies inside the domain of ``elastic``.
     """
-    bend = jax.grad(elastic)
-    slope = lambda x: _sum(bend(x), pull, stiffness(x))
+    slope = lambda x: _sum(elastic.slope(x), pull, stiffness(x))
 
     def solve(_: Callable[[Any], Any], first: Any) -> Any:
-        begun = _sum(bend(first), pull)
+        begun = _sum(elastic.slope(first), pull)
         least, enough = 4 * jnp.finfo(_dtype(first)).eps * _size(begun), tolerance(_dtype(first)) * _size(begun)
 
         def improved(at: _Newton) -> _Newton:
@@ -76,15 +81,15 @@ def minimum(
 
             def bent(v: Any) -> tuple[Any, Any]:
                 pulled = stiffness(v)
-                return _sum(jax.jvp(bend, (x,), (v,))[1], pulled), pulled
+                return _sum(elastic.curvature(x, v), pulled), pulled
 
             share = SHARE * jnp.minimum(1.0, _size(uphill) / _size(begun))
             *step, _ = conjugate_gradients(bent, _scaled(-1, uphill), share, MOST_CONJUGATE)
-            t = _length(lambda y, stiff: elastic(y) + _dot(pull, y) + _dot(y, stiff) / 2, within, at, step)
+            t = _length(lambda y, stiff: elastic.energy(y) + _dot(pull, y) + _dot(y, stiff) / 2, elastic.within, at, step)
             x = _sum(x, _scaled(t, step[0]))
             # Not added up over the steps, where rounding errors would be added up with it.
             stiff = stiffness(x)
-            return _Newton(x, stiff, _sum(bend(x), pull, stiff), _size(uphill), at.count + 1)
+            return _Newton(x, stiff, _sum(elastic.slope(x), pull, stiff), _size(uphill), at.count + 1)
 
         def on(at: _Newton) -> Array:
             # Once it is small enough, only for as long as it still falls.

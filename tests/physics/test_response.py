@@ -21,7 +21,7 @@ from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.ewald import WaveSum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.polarizable import Polarizable
-from equipot.physics.response import held, minimum, solved
+from equipot.physics.response import Elastic, held, minimum, solved
 from equipot.potential import geometry_of
 from equipot.quantities import ATOMIC_DIPOLES, BORN_CHARGES, DIPOLE, POLARIZABILITY, QUADRUPOLE
 from equipot.structure import Structure
@@ -44,6 +44,12 @@ def made(source, *systems, **options):
     graph = pad(structures, 4.0, dtype=np.float64, extent=extent_of(structures, term.longest_wave))
     metadata = Metadata(atomic_energies=((1, 0.0), (8, 0.0)))
     return fresh(term, graph, jax.random.key(1), metadata).astype("float64")
+
+
+def elastic_of(energy):
+    """An energy with its derivatives, finite everywhere."""
+    slope = jax.grad(energy)
+    return Elastic(energy, slope, lambda x, v: jax.jvp(slope, (x,), (v,))[1], lambda x: jnp.array(True))
 
 
 def in_field(atoms, field, **info):
@@ -140,8 +146,8 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
     """Against a closed form: the least of x . A x / 2 - b . x + sum x^4 in two variables, by its own equations."""
     matrix = jnp.array([[2.0, 0.3], [0.3, 1.2]])
     energy = lambda b: lambda x: x @ matrix @ x / 2 - b @ x + jnp.sum(x**4)
-    elastic = lambda x: jnp.sum(x**4) + 0.5 * jnp.sum(x**2)
-    found = lambda b: minimum(elastic, -b, lambda x: matrix @ x - x, lambda x: jnp.array(True))
+    elastic = elastic_of(lambda x: jnp.sum(x**4) + 0.5 * jnp.sum(x**2))
+    found = lambda b: minimum(elastic, -b, lambda x: matrix @ x - x)
     b = jnp.array([1.0, -0.7])
     x = found(b)
     np.testing.assert_allclose(matrix @ x + 4 * x**3, b, atol=1e-11)
@@ -161,7 +167,7 @@ def test_what_is_not_found_is_not_a_number(double_precision):
     assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5), steps=2)).all()
     assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5).at[2].set(jnp.nan))).all()
     pull = jnp.array([1.0, jnp.nan])
-    assert np.isnan(minimum(lambda x: jnp.sum(x**2), pull, lambda x: x, lambda x: jnp.array(True))).all()
+    assert np.isnan(minimum(elastic_of(lambda x: jnp.sum(x**2)), pull, lambda x: x)).all()
 
 
 def test_no_field_makes_the_energy_run_away(double_precision):
