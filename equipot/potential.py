@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,15 +75,37 @@ class Potential:
             raise ValueError(f"the potential has no head {name!r}: {there}")
         k = self.heads.index(name)
         head = self.metadata.heads[k]
-        variables = {
-            collection: {key: tree for key, tree in trees.items() if key != HEADS}
-            | jax.tree.map(lambda x: x[k], dict(trees.get(HEADS, {})))
-            for collection, trees in self.variables.items()
-        }
         metadata = dataclasses.replace(
             self.metadata, atomic_energies=head.atomic_energies, level_of_theory=head.level_of_theory, heads=()
         )
-        return Potential(self.term.clone(heads=()), variables, metadata)
+        return Potential(self.term.with_heads(()), _of_head(self.variables, k), metadata)
+
+    def member(self, name: str) -> Potential:
+        """Return the potential of a member of the term, by its name in ``Term.members``, with the metadata of the whole."""
+        term, scope = self.term, self.term.scope_of(name)
+        path = ("constants", *scope.path) if scope.constant else scope.path
+        inside = lambda tree, path: functools.reduce(lambda tree, key: tree.get(key, {}), path, tree)
+        if scope.constant:
+            found = inside(self.variables, path)
+        else:
+            found = {collection: tree for collection, whole in self.variables.items() if (tree := inside(whole, path))}
+        if not path:
+            constants = {key: tree for key, tree in found.get("constants", {}).items() if key not in term.own_constants}
+            found = {**found, "constants": constants} if constants else {k: v for k, v in found.items() if k != "constants"}
+        return self.replace(term=term.members[name].clone(parent=None, name=None), variables=found)
+
+    def with_member(self, name: str, member: Potential) -> Potential:
+        """Return the potential with another term and variables for a member; the metadata stay."""
+        term, scope = self.term, self.term.scope_of(name)
+        variables: Any = dict(self.variables)
+        if scope.constant:
+            variables = replaced(variables, ("constants", *scope.path), member.variables)
+        else:
+            own = {key: self.variables["constants"][key] for key in (() if scope.path else term.own_constants)}
+            for collection in {*variables, *member.variables}:
+                tree = dict(member.variables.get(collection, {})) | (own if collection == "constants" else {})
+                variables = replaced(variables, (collection, *scope.path), tree)
+        return self.replace(term=term.with_members({name: member.term}), variables=variables)
 
     @property
     def dtype(self) -> Any:
@@ -150,6 +173,20 @@ class Potential:
         from equipot.interfaces.ase import EquipotCalculator
 
         return EquipotCalculator(self, **options)
+
+
+def replaced(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Return a nested mapping with another value at a path."""
+    key, *rest = path
+    return {**tree, key: replaced(tree.get(key, {}), tuple(rest), value) if rest else value}
+
+
+def _of_head(tree: Any, k: int) -> Any:
+    """Return the variables of one head among several, at any depth."""
+    if not isinstance(tree, Mapping):
+        return tree
+    own = {key: _of_head(value, k) for key, value in tree.items() if key != HEADS}
+    return own | jax.tree.map(lambda x: x[k], dict(tree.get(HEADS, {})))
 
 
 class Geometry(NamedTuple):

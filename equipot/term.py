@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
@@ -47,6 +47,15 @@ class Space(NamedTuple):
     """Whether a row of ``cell`` is a lattice vector along which the system repeats."""
 
 
+class Scope(NamedTuple):
+    """Where the variables of a member of a term are."""
+
+    path: tuple[str, ...]
+    """Path within each collection of the term's variables; empty for a member that shares the term's scope."""
+    constant: bool = False
+    """Whether the member is not trained: all of its collections are below ``path`` in the term's ``constants``."""
+
+
 class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
 
@@ -81,6 +90,8 @@ class Term(nn.Module):
     """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
     has_dispersion: ClassVar[bool] = False
     """Whether the term is a correction for dispersion, which a level of theory must have only once."""
+    own_constants: ClassVar[tuple[str, ...]] = ()
+    """Names of the term's own constants, for a term whose member shares its scope."""
     cutoff: float | None = None
     """Å. Training chooses a cutoff that is left out, see ``equipot.data.stats.typical_cutoff``; all other uses need one."""
 
@@ -144,15 +155,74 @@ class Term(nn.Module):
         return ()
 
     @property
+    def members(self) -> dict[str, Term]:
+        """Terms that the term is made of, by the names of its fields: ``base``, or ``terms_0`` for the first of a tuple."""
+        found: dict[str, Any] = {}
+        for field in (field for field in dataclasses.fields(self) if field.name != "parent"):
+            value = getattr(self, field.name)
+            found[field.name] = value
+            if isinstance(value, tuple):
+                found |= {f"{field.name}_{k}": member for k, member in enumerate(value)}
+        return {name: value for name, value in found.items() if isinstance(value, Term)}
+
+    def with_members(self, members: Mapping[str, Term]) -> Term:
+        """Return the term with other members in place of those of these names."""
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in members:
+                changes[field.name] = members[field.name]
+            elif isinstance(value, tuple) and any(f"{field.name}_{k}" in members for k in range(len(value))):
+                changes[field.name] = tuple(members.get(f"{field.name}_{k}", member) for k, member in enumerate(value))
+        return self.clone(**changes)
+
+    def scope_of(self, member: str) -> Scope:
+        """Return where the variables of a member are, by its name in ``members``."""
+        return Scope((member,))
+
+    def factor_of(self, member: str) -> float:
+        """Return the constant factor on the energy of a member, by its name in ``members``."""
+        return 1.0
+
+    @property
+    def trained_members(self) -> dict[str, Term]:
+        """Members whose variables are those of the term in the same collections."""
+        return {name: member for name, member in self.members.items() if not self.scope_of(name).constant}
+
+    @property
     def head_names(self) -> tuple[str, ...]:
-        """Names of the levels of theory among which a graph's ``head`` chooses; none for a term with a single one."""
-        return ()
+        """Names of the levels of theory among which a graph's ``head`` chooses: those of the trained members; none for a term
+        with a single one."""
+        return next((names for member in self.trained_members.values() if (names := member.head_names)), ())
+
+    @property
+    def can_have_heads(self) -> bool:
+        """Whether the term can have several heads: whether one of its trained members can."""
+        return any(member.can_have_heads for member in self.trained_members.values())
+
+    def with_heads(self, names: tuple[str, ...]) -> Term:
+        """Return the term for several levels of theory, or for a single one without a name.
+
+        Raises:
+            ValueError: the term cannot have several heads.
+        """
+        able = {name: member for name, member in self.trained_members.items() if member.can_have_heads}
+        if not able:
+            raise ValueError(f"{type(self).__name__} cannot have several heads; use one of equipot's networks")
+        return self.with_members({name: member.with_heads(names) for name, member in able.items()})
 
     def at_least(self, least: int, *names: str) -> None:
         """Raise ValueError for a hyper-parameter among ``names`` that is smaller than ``least``."""
         for name in names:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least {least}")
+
+
+def walk(term: Term) -> Iterator[Term]:
+    """Return a term, the terms that it is made of, those that these are made of, and so on."""
+    yield term
+    for member in term.members.values():
+        yield from walk(member)
 
 
 def cutoff_of(term: Term) -> float:

@@ -12,6 +12,7 @@ from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
 from equipot.potential import Potential, initial
 from equipot.structure import Structure
+from equipot.term import walk
 
 
 def with_electrons(potential: Potential, electrons: Electrons, seed: int) -> Potential:
@@ -20,11 +21,15 @@ def with_electrons(potential: Potential, electrons: Electrons, seed: int) -> Pot
     The variables of the electrons are random but for the last layer, which is zero.
 
     Raises:
-        ValueError: the potential sees electrons already, or its term is not a network that can.
+        ValueError: the potential sees electrons already, or its term is not, or is not made of, one network that can.
     """
     term = potential.term
     if not isinstance(term, Network):
-        raise ValueError(f"model.electrons: {type(term).__name__} is no network that electrons could be added to; leave it out")
+        able = [name for name, member in term.trained_members.items() if any(isinstance(t, Network) for t in walk(member))]
+        if len(able) != 1:
+            what = "is made of several networks" if able else "is no network"
+            raise ValueError(f"model.electrons: {type(term).__name__} {what} that electrons could be added to; leave it out")
+        return potential.with_member(able[0], with_electrons(potential.member(able[0]), electrons, seed))
     if term.electrons is not None:
         raise ValueError("model.electrons: the base sees charge and spin already; leave it out")
     seeing = term.clone(electrons=electrons)

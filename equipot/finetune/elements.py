@@ -15,11 +15,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot.models import shapes
-from equipot.physics.guard import unguarded
-from equipot.physics.sum import Sum
 from equipot.potential import Potential
 from equipot.structure import symbols
-from equipot.term import Term
+from equipot.term import Term, walk
 
 
 def species_axes(term: Term) -> dict[str, int | None]:
@@ -93,9 +91,8 @@ def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential
     term, kind = potential.term, type(potential.term).__name__
     if not term.has_elements:
         raise ValueError(f"{kind} has no table of elements that could grow; leave out frames with {symbols(parents)}")
-    inner = unguarded(term)
-    fixed = [inner.terms[k] for k in inner.frozen if inner.terms[k].has_elements] if isinstance(inner, Sum) else []
-    if any(z not in other.elements for other in fixed for z in parents):
+    held = [part.members[name] for part in walk(term) for name in part.members if part.scope_of(name).constant]
+    if any(z not in other.elements for other in held if other.has_elements for z in parents):
         raise ValueError(f"{kind} has a frozen term that does not know {symbols(parents)}; leave out frames with them")
     leaves = flatten_dict(potential.variables, sep="/")
     for path, axis in species_axes(term).items():

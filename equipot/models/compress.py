@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.models.network import Network
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
-from equipot.physics.guard import Guarded, with_wall_of, without_wall
 from equipot.potential import Geometry, Potential, atomic
+from equipot.term import walk
 
 SAMPLES = 4
 """Number of distances in each interval to which the splines are fitted."""
@@ -38,7 +38,7 @@ class Compressed(NamedTuple):
 
 
 def compress(potential: Potential, intervals: int = Splines.intervals) -> Compressed:
-    """Tabulate all radial weights of a potential as quintic splines of the distance.
+    """Tabulate all radial weights of a potential as quintic splines of the distance; those of all networks that it is made of.
 
     Args:
         potential: Potential to compress.
@@ -48,15 +48,32 @@ def compress(potential: Potential, intervals: int = Splines.intervals) -> Compre
         ValueError: the potential has no radial network, has one that depends on more than distance and species, or is
             compressed already.
     """
-    if isinstance(potential.term, Guarded):
-        bare = compress(without_wall(potential), intervals)
-        return bare._replace(potential=with_wall_of(bare.potential, potential))
+    networks = [term for term in walk(potential.term) if isinstance(term, Network)]
+    if not networks:
+        raise ValueError(f"{type(potential.term).__name__} has no radial network to tabulate")
+    tables = [table for network in networks if (table := network.radial.table) is not None]
+    if len(tables) == len(networks):
+        raise ValueError(f"the potential is compressed already, on {tables[0].intervals} intervals")
+    return _compressed(potential, intervals)
+
+
+def _compressed(potential: Potential, intervals: int) -> Compressed:
+    """Compress the networks that a potential is made of, frozen ones too, but for those that are compressed already."""
+    if isinstance(potential.term, Network):
+        return _tabulated(potential, intervals)
+    weights = slopes = 0.0
+    for name, member in potential.term.members.items():
+        if any(isinstance(term, Network) and term.radial.table is None for term in walk(member)):
+            part = _compressed(potential.member(name), intervals)
+            potential = potential.with_member(name, part.potential)
+            weights, slopes = max(weights, part.weights), max(slopes, part.slopes)
+    return Compressed(potential, weights, slopes)
+
+
+def _tabulated(potential: Potential, intervals: int) -> Compressed:
+    """Tabulate the radial weights of one network."""
     term = potential.term
-    if not isinstance(term, Network):
-        raise ValueError(f"{type(term).__name__} has no radial network to tabulate")
     radial = term.radial
-    if radial.table is not None:
-        raise ValueError(f"the potential is compressed already, on {radial.table.intervals} intervals")
     pairs = term.radial_weights_see_species
     splines = Splines(intervals, pairs)
     with jax.enable_x64(True):

@@ -1,7 +1,7 @@
 """Potentials with several heads: levels of theory that share one network up to its readouts.
 
-Variables that differ between heads are in the scope ``graph.HEADS``, stacked along their first axis in the order of the heads'
-names; ``Potential.head`` selects one head.
+Variables that differ between heads are in a scope ``graph.HEADS`` of their network, stacked along their first axis in the order
+of the heads' names; ``Potential.head`` selects one head.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from equipot.graph import HEADS
 from equipot.metadata import Head
 from equipot.models import shapes
-from equipot.models.network import Network
-from equipot.physics.guard import unguarded
 from equipot.potential import Potential
 
 
 def in_heads(path: str) -> bool:
     """Return whether the variable at a path such as ``params/heads/readout0/w0`` differs between heads."""
-    return path.split("/")[1] == HEADS
+    return HEADS in path.split("/")
 
 
 def join(potentials: Mapping[str, Potential]) -> Potential:
@@ -40,18 +38,15 @@ def join(potentials: Mapping[str, Potential]) -> Potential:
     for name, other in potentials.items():
         if other.term != first.term:
             raise ValueError(f"{name} and {names[0]} are not the same model; heads share everything but their readouts")
-    if not isinstance(unguarded(first.term), Network):
-        raise ValueError(f"{type(first.term).__name__} cannot have several heads")
-    term = first.term.clone(heads=names)
-    several = shapes(term)
+    term = first.term.with_heads(names)
+    own = {path.replace(f"/{HEADS}/", "/"): path for path in shapes(term) if in_heads(path)}
     leaves = [flatten_dict(potential.variables, sep="/") for potential in all_of_them]
     joined = {}
     for path, value in leaves[0].items():
         values = [np.asarray(part[path]) for part in leaves]
-        collection, _, rest = path.partition("/")
-        if (own := f"{collection}/{HEADS}/{rest}") in several:
+        if path in own:
             # Not arrays of JAX, which would round double precision where 64 bits are not switched on.
-            joined[own] = np.stack(values)
+            joined[own[path]] = np.stack(values)
             continue
         for name, array in zip(names, values, strict=True):
             if not np.array_equal(array, values[0]):

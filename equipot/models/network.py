@@ -44,7 +44,16 @@ class Network(Term):
 
     @property
     def head_names(self) -> tuple[str, ...]:
+        """Those of the field ``heads``."""
         return tuple(self.heads)
+
+    @property
+    def can_have_heads(self) -> bool:
+        """True: a network has one readout for each head."""
+        return True
+
+    def with_heads(self, names: tuple[str, ...]) -> Network:
+        return self.clone(heads=tuple(names))
 
     @property
     def averaging_cutoff(self) -> float | None:

@@ -56,7 +56,8 @@ class Surroundings(NamedTuple):
         """
         if self.latent is None:
             raise ValueError("these charges come from features of a network: give a base that has some, MACE for example")
-        return self.latent
+        # A network whose variables are more precise than the geometry is so, too.
+        return self.latent.astype(self.vectors.dtype)
 
     def spread(self, total: Float[Array, " graphs"], weights: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
         """Distribute a number for each graph over its atoms in proportion to positive weights."""

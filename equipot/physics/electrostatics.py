@@ -27,9 +27,10 @@ class Electrostatics(Term):
     """The energy of ``base`` and the Coulomb energy of charges, (1/2) sum_i q_i phi_i, at any distance and in any cell.
 
     The potentials phi are sums over all atoms of an open system, over all images of those of a crystal or a slab. Charges and
-    their moments are predictions that can be trained on. The dipole moment is about the mean position in an open system; of a
-    system that repeats, only charges that flow along pairs have one: from other sources it is not a number. An external field
-    F adds -F . mu, with mu the dipole moment, which all charges that respond to a field respond to.
+    their moments are predictions that can be trained on; where ``base`` has several heads, all share the charges. The dipole
+    moment is about the mean position in an open system; of a system that repeats, only charges that flow along pairs have one:
+    from other sources it is not a number. An external field F adds -F . mu, with mu the dipole moment, which all charges that
+    respond to a field respond to.
     """
 
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
@@ -50,8 +51,6 @@ class Electrostatics(Term):
         if self.base is not None:
             elements = self.elements or (tuple(self.base.elements) if self.base.has_elements else ())
             base = filled(self.base, self.cutoff, elements)
-            if base.head_names:
-                raise ValueError(f"base has the heads {', '.join(base.head_names)}; charges are those of one level of theory")
             for name, value in (("elements", elements), ("base", base), ("cutoff", base.cutoff)):
                 object.__setattr__(self, name, value)
         super().__post_init__()

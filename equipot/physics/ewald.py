@@ -229,7 +229,7 @@ def wave_weights(inverse: Float[Array, "3 3"], waves: Waves, smearing: float) ->
     k = 2 * jnp.pi * jnp.asarray(n, inverse.dtype) @ inverse.T
     zero = np.all(n == 0, axis=-1)
     square = jnp.where(zero, 1, jnp.sum(k**2, axis=-1))
-    once = np.where(n[..., 2] == 0, 1, 2)
+    once = jnp.asarray(np.where(n[..., 2] == 0, 1, 2), inverse.dtype)
     return jnp.where(zero, 0, 4 * jnp.pi * once * jnp.exp(-(smearing**2) / 2 * square) / square)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 from equipot.data.closest import ROWS
 from equipot.graph import Graph
 from equipot.nn.radial import covalent_radii
-from equipot.physics.sum import Sum, filled
+from equipot.physics.sum import filled
 from equipot.physics.zbl import ZBL
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
-from equipot.term import Atomic, Term, call, cutoff_of
+from equipot.term import Atomic, Scope, Term, call, cutoff_of
 
 MARGIN = 0.95
 """Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""
@@ -80,14 +80,13 @@ class Guarded(Term):
     numbers.
     """
 
+    own_constants: ClassVar[tuple[str, ...]] = (OUTER,)
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å; that of ``base``, which takes it over where it has none."""
     base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
     wall: Wall = Wall()
     elements: tuple[int, ...] = ()
     """Atomic numbers that ``base`` knows; taken from ``base``, else from the data, where left out."""
-    heads: tuple[str, ...] | None = None
-    """Names of levels of theory, if ``base`` can have several; those of ``base`` where left out."""
 
     def __post_init__(self) -> None:
         if is_guarded(self.base):
@@ -99,14 +98,9 @@ class Guarded(Term):
             )
         elements = self.elements or (tuple(self.base.elements) if self.base.has_elements else ())
         base = filled(self.base, self.cutoff, elements)
-        if self.heads is not None and tuple(self.heads) != base.head_names:
-            if not any(field.name == "heads" for field in dataclasses.fields(base)):
-                raise ValueError(f"heads {list(self.heads)}: {type(base).__name__} cannot have several heads")
-            base = base.clone(heads=tuple(self.heads))
         if self.cutoff not in (None, base.cutoff):
             raise ValueError(f"cutoff {self.cutoff} Å is not that of base, {base.cutoff} Å; leave it out")
-        found = {"elements": elements, "base": base, "cutoff": base.cutoff, "heads": base.head_names}
-        for name, value in found.items():
+        for name, value in (("elements", elements), ("base", base), ("cutoff", base.cutoff)):
             object.__setattr__(self, name, value)
         super().__post_init__()
 
@@ -136,9 +130,9 @@ class Guarded(Term):
         """Whether ``base`` has a correction for dispersion."""
         return self.base.has_dispersion
 
-    @property
-    def head_names(self) -> tuple[str, ...]:
-        return self.base.head_names
+    def scope_of(self, member: str) -> Scope:
+        """That of the term itself."""
+        return Scope(())
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of an object, where others have it of a class
@@ -206,17 +200,7 @@ def guard(potential: Potential, wall: Wall) -> Potential:
 
 def without_wall(potential: Potential) -> Potential:
     """Return the base of a guarded potential; any other potential as it is."""
-    if not isinstance(potential.term, Guarded):
-        return potential
-    constants = {name: value for name, value in potential.variables["constants"].items() if name != OUTER}
-    variables = {**potential.variables, "constants": constants}
-    return potential.replace(term=potential.term.base, variables={name: part for name, part in variables.items() if part})
-
-
-def with_wall_of(potential: Potential, guarded: Potential) -> Potential:
-    """Add the wall of another potential, with its radii, to a potential of the same elements and cutoff."""
-    assert isinstance(guarded.term, Guarded), "only a guarded potential has a wall"
-    return _with_radii(guard(potential, guarded.term.wall), outer_radii(guarded))
+    return potential.member("base") if isinstance(potential.term, Guarded) else potential
 
 
 def fitted(potential: Potential, closest: Float[np.ndarray, "119 119"]) -> Potential:
@@ -247,13 +231,12 @@ def wall_of(term: Term) -> Wall:
 
 def guarded_part(potential: Potential) -> Potential | None:
     """Return the part of a potential that its one wall is around, with the wall: the whole, or a base; None for no wall."""
-    walls = list(_walls(potential.term))
-    if len(walls) != 1:
+    if len(list(_walls(potential.term))) != 1:
         return None
-    [(path, term)] = walls
-    part = lambda tree: functools.reduce(lambda tree, name: tree.get(name, {}), path, tree)
-    found = {name: tree for name, whole in potential.variables.items() if (tree := part(whole))}
-    return potential.replace(term=term.clone(parent=None, name=None), variables=found)
+    while not isinstance(potential.term, Guarded):
+        inside = potential.term.trained_members
+        potential = potential.member(next(name for name, member in inside.items() if is_guarded(member)))
+    return potential
 
 
 def _changed(potential: Potential, radii: Callable[[Guarded, np.ndarray], np.ndarray]) -> Potential:
@@ -270,15 +253,8 @@ def _walls(term: Term, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
     if isinstance(term, Guarded):
         yield path, term
         return
-    frozen = term.frozen if isinstance(term, Sum) else ()
-    for field in (field for field in dataclasses.fields(term) if field.name != "parent"):
-        value = getattr(term, field.name)
-        if isinstance(value, Term):
-            yield from _walls(value, (*path, field.name))
-        elif isinstance(value, tuple):
-            for k, member in enumerate(value):
-                if isinstance(member, Term) and k not in frozen:
-                    yield from _walls(member, (*path, f"{field.name}_{k}"))
+    for name, member in term.trained_members.items():
+        yield from _walls(member, (*path, *term.scope_of(name).path))
 
 
 def _with_radii(potential: Potential, radii: Float[np.ndarray, "119 119"]) -> Potential:

@@ -201,7 +201,7 @@ class _Model(NamedTuple):
         )
         inside = lambda y, c: jnp.all(_square(y, c) < 1)
         return Elastic(
-            energy=lambda moved: sum(jnp.sum(_cost(y, c)) for y, c in zip(moved.vectors, limiting, strict=True)),
+            energy=lambda moved: jnp.sum(jnp.concatenate(list(map(_cost, moved.vectors, limiting)))),
             slope=each(_slope),
             curvature=each(_curvature),
             within=lambda moved: jnp.all(jnp.stack([inside(y, c) for y, c in zip(moved.vectors, limiting, strict=True)])),

@@ -18,7 +18,7 @@ from equipot.physics.imported import Imported
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
-from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
+from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of
 
 
 class Sum(Term):
@@ -74,9 +74,13 @@ class Sum(Term):
             raise ValueError(f"terms: more than one provides {twice[0]}; keep one of them")
         if sum(term.has_dispersion for term in self.terms) > 1:
             raise ValueError("terms: more than one corrects dispersion, which would be counted twice; keep one of them")
-        headed = [type(term).__name__ for term in self.terms if term.head_names]
+        headed = [type(self.terms[k]).__name__ for k in self.frozen if self.terms[k].head_names]
         if headed:
-            raise ValueError(f"terms: {headed[0]} has several heads, which a Sum cannot have; choose one with potential.head")
+            raise ValueError(f"terms: {headed[0]} is frozen and has several heads; choose one with potential.head")
+        several = {names for term in self._trained if (names := term.head_names)}
+        if len(several) > 1:
+            shown = " and ".join(str(list(names)) for names in sorted(several))
+            raise ValueError(f"terms: heads differ: {shown}; give all the same, or choose one with potential.head")
 
     @property
     def _trained(self) -> tuple[Term, ...]:
@@ -124,6 +128,17 @@ class Sum(Term):
     def check(self, structure: Structure) -> None:
         for term in self.terms:
             term.check(structure)
+
+    def place_of(self, member: str) -> int:
+        """Return the place of a term by its name in ``members``."""
+        return list(self.members).index(member)
+
+    def factor_of(self, member: str) -> float:
+        return 1.0 if self.factors is None else self.factors[self.place_of(member)]
+
+    def scope_of(self, member: str) -> Scope:
+        k = self.place_of(member)
+        return Scope((f"frozen_{k}",), constant=True) if k in self.frozen else Scope((member,))
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from equipot.data.config import DataConfig
-from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
 from equipot.physics.guard import Wall, is_guarded, unguarded, with_wall
 from equipot.physics.sum import refuse_second_dispersion
@@ -182,16 +181,15 @@ class TrainConfig:
                 refuse_second_dispersion(data.level_of_theory)
 
 
-def _check_heads(term: Term, heads: Sequence[str]) -> None:
+def _check_heads(term: Term, heads: tuple[str, ...]) -> None:
     """Check that a term to train from random parameters can have the heads of the data.
 
     Raises:
         ValueError: it cannot, or has others.
     """
-    network = unguarded(term)
-    if isinstance(network, Network) and network.heads not in ((), heads):
-        given = list(network.heads)
+    if term.head_names not in ((), heads):
+        given = list(term.head_names)
         raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
-    if heads and not isinstance(network, Network):
-        kind = type(network).__name__
+    if heads and not term.can_have_heads:
+        kind = type(unguarded(term)).__name__
         raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")

@@ -23,8 +23,7 @@ from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.data.subtract import Subtraction, subtraction_of
 from equipot.metadata import Head, Metadata, Method
 from equipot.models import fresh
-from equipot.models.network import Network
-from equipot.physics.guard import Guarded, fitted, is_guarded, unguarded
+from equipot.physics.guard import Guarded, fitted, is_guarded
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
@@ -140,7 +139,7 @@ def with_levels(config: TrainConfig, levels: Mapping[str, tuple[Labelled, Sets]]
 def with_heads(config: TrainConfig) -> TrainConfig:
     """Return the config with the heads of the data as the heads of the model."""
     term, heads = term_of(config), tuple(config.data.heads)
-    return dataclasses.replace(config, model=term.clone(heads=heads)) if isinstance(unguarded(term), Network) else config
+    return dataclasses.replace(config, model=term.with_heads(heads)) if heads else config
 
 
 def with_cutoff(config: TrainConfig, dataset: Dataset) -> TrainConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from equipot.metadata import Metadata
 from equipot.physics.guard import Guarded
 from equipot.physics.imported import Imported
 from equipot.physics.sum import Sum, refuse_second_dispersion
-from equipot.potential import Potential
+from equipot.potential import Potential, replaced
 from equipot.structure import Structure
 from equipot.term import Term
 from equipot.training.checkpoint import TRAINING
@@ -54,7 +54,7 @@ class Import(NamedTuple):
 
 def holds_import(term: Term) -> bool:
     """Whether a term, or one that it is made of, stands for a potential."""
-    return isinstance(term, Imported) or any(map(holds_import, _members(term).values()))
+    return isinstance(term, Imported) or any(map(holds_import, term.members.values()))
 
 
 def resolve(term: Term, dtype: str) -> tuple[Term, tuple[Import, ...]]:
@@ -78,8 +78,8 @@ def resolve(term: Term, dtype: str) -> tuple[Term, tuple[Import, ...]]:
         )
     found: list[Import] = []
     resolved = _resolved(term, dtype, (), 1.0, found)
-    if term.has_dispersion:
-        for part in found:
+    for part in found:
+        if term.has_dispersion or any(other.potential.term.has_dispersion for other in found if other is not part):
             refuse_second_dispersion(part.potential.metadata.level_of_theory)
     return resolved, tuple(found)
 
@@ -88,29 +88,23 @@ def _resolved(term: Term, dtype: str, scope: tuple[str, ...], factor: float, fou
     """Return a term with potentials in place of what stands for them, which are appended to ``found``."""
     if not holds_import(term):
         return term
-    changes: dict[tuple[str, int | None], Term] = {}
-    fixed = set(term.frozen) if isinstance(term, Sum) else set()
-    for place, member in _members(term).items():
-        name, k = place
-        own = factor * (term.factors[k] if isinstance(term, Sum) and term.factors and k is not None else 1.0)
-        # A wall shares the scope of its base.
-        inside = scope if isinstance(term, Guarded) else (*scope, name if k is None else f"{name}_{k}")
-        if not isinstance(member, Imported):
-            if k in fixed:
-                raise ValueError(f"model: frozen names term {k}, which holds a potential: freeze the potential itself instead")
-            changes[place] = _resolved(member, dtype, inside, own, found)
-            continue
-        frozen = member.frozen or k in fixed
-        if frozen and (k is None or not isinstance(term, Sum)):
-            raise ValueError(f"model: {member.from_} can be frozen only in a list of terms; write it as a list of one, [...]")
-        if frozen and k is not None:
-            fixed.add(k)
-            inside = (*scope, f"frozen_{k}")
-        found.append(_load(member, dtype, inside, frozen, own))
-        changes[place] = found[-1].potential.term.clone(parent=None, name=None)
     if isinstance(term, Sum):
-        return _with_members(term, changes, frozen=tuple(sorted(fixed)))
-    return _with_members(term, changes)
+        asked = [term.place_of(name) for name, member in term.members.items() if isinstance(member, Imported) and member.frozen]
+        term = term.clone(frozen=tuple(sorted({*term.frozen, *asked})))
+    changes: dict[str, Term] = {}
+    for name, member in term.members.items():
+        inside = term.scope_of(name)
+        path, own = (*scope, *inside.path), factor * term.factor_of(name)
+        if not isinstance(member, Imported):
+            if inside.constant and holds_import(member):
+                raise ValueError(f"model: frozen names {name}, which holds a potential: freeze the potential itself instead")
+            changes[name] = _resolved(member, dtype, path, own, found)
+            continue
+        if member.frozen and not inside.constant:
+            raise ValueError(f"model: {member.from_} can be frozen only in a list of terms; write it as a list of one, [...]")
+        found.append(_load(member, dtype, path, inside.constant, own))
+        changes[name] = found[-1].potential.term.clone(parent=None, name=None)
+    return term.with_members(changes)
 
 
 def _load(member: Imported, dtype: str, scope: tuple[str, ...], frozen: bool, factor: float) -> Import:
@@ -135,11 +129,10 @@ def recorded(given: Term, resolved: Term) -> Term:
         return resolved
     if isinstance(given, Imported):
         return given
-    theirs = _members(resolved)
-    changes = {place: recorded(member, theirs[place]) for place, member in _members(given).items()}
-    if any(field.name == "elements" for field in dataclasses.fields(given)):
-        return _with_members(given, changes, elements=resolved.elements)
-    return _with_members(given, changes)
+    theirs = resolved.members
+    term = given.with_members({name: recorded(member, theirs[name]) for name, member in given.members.items()})
+    own = any(field.name == "elements" for field in dataclasses.fields(given))
+    return term.clone(elements=resolved.elements) if own else term
 
 
 def with_variables(potential: Potential, imports: Sequence[Import]) -> Potential:
@@ -147,16 +140,11 @@ def with_variables(potential: Potential, imports: Sequence[Import]) -> Potential
     variables: Any = potential.variables
     for part in imports:
         if part.frozen:
-            variables = _put(variables, ("constants", *part.scope), part.potential.variables)
+            variables = replaced(variables, ("constants", *part.scope), part.potential.variables)
             continue
         for collection, tree in part.potential.variables.items():
-            variables = _put(variables, (collection, *part.scope), tree)
+            variables = replaced(variables, (collection, *part.scope), tree)
     return potential.replace(variables=variables)
-
-
-def _put(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    name, *rest = path
-    return {**tree, name: _put(tree.get(name, {}), tuple(rest), value) if rest else value}
 
 
 def with_origin(metadata: Metadata, imports: Sequence[Import]) -> Metadata:
@@ -218,28 +206,3 @@ def known(imports: Sequence[Import], predicted: Sequence[Structure]) -> Known:
     """Return what imported potentials explain of the energies of training frames, from which E0 of the model are found."""
     energies = isolated_atom_energies(imports)
     return Known(np.array([s.energy for s in Rezeroed(predicted, energies)]), energies, ())
-
-
-def _members(term: Term) -> dict[tuple[str, int | None], Term]:
-    """Return the terms that a term is made of, by field and place in it; the place is None for a field that is no list."""
-    found: dict[tuple[str, int | None], Term] = {}
-    for field in (field for field in dataclasses.fields(term) if field.name != "parent"):
-        value = getattr(term, field.name)
-        if isinstance(value, Term):
-            found[field.name, None] = value
-        elif isinstance(value, tuple):
-            found |= {(field.name, k): member for k, member in enumerate(value) if isinstance(member, Term)}
-    return found
-
-
-def _with_members(term: Term, members: Mapping[tuple[str, int | None], Term], **fields: Any) -> Term:
-    """Return a term made of other terms, at the places of ``_members``; its cutoff follows from theirs."""
-    changes: dict[str, Any] = {}
-    for (name, k), member in members.items():
-        if k is None:
-            changes[name] = member
-        else:
-            held = list(changes.get(name, getattr(term, name)))
-            held[k] = member
-            changes[name] = tuple(held)
-    return term.clone(**changes, **fields)

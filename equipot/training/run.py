@@ -18,10 +18,9 @@ from equipot.data.heads import frames_by_head, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
 from equipot.files import write_atomically
 from equipot.models.network import Network
-from equipot.physics.guard import unguarded
 from equipot.potential import Potential
 from equipot.quantities import LABELLED, Quantity
-from equipot.term import Term
+from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
@@ -227,9 +226,8 @@ def count_numbers(tree: Any) -> int:
 
 def trained_text(potential: Potential, trained: Trained) -> str:
     """Return a message with the number of trained parameters."""
-    term = unguarded(potential.term)
     through = f", {trained.adapted} arrays of them through adapters" if trained.adapted else ""
-    compressed = isinstance(term, Network) and term.radial.table is not None
+    compressed = any(isinstance(term, Network) and term.radial.table is not None for term in walk(potential.term))
     splines = "; its radial splines stay as they are: to train radial networks, tune the original and compress the result"
     count = f"{count_numbers(trained.params)} of {count_numbers(potential.params)} parameters"
     return f"trained: {count}{through}{splines if compressed else ''}"

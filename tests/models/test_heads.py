@@ -14,13 +14,19 @@ from flax.traverse_util import flatten_dict
 import equipot
 from equipot.data.batch import Shape, pad
 from equipot.data.loader import plan_evaluation, prepare
+from equipot.extent import extent_of
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.heads import in_heads, join
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
+from equipot.physics.charges import Equilibrated, Predicted
+from equipot.physics.electrostatics import Electrostatics
+from equipot.physics.guard import Guarded
 from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.sum import Sum
+from equipot.physics.zbl import ZBL
 from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
 
@@ -36,6 +42,11 @@ TERMS = {
         cutoff=3.5, elements=ELEMENTS, channels=3, l_max=1, layers=2, readout=None, radial=Radial(mlp=(4,))
     ),
 }  # fmt: skip
+TERMS |= {
+    "electrostatics": Electrostatics(base=TERMS["mace"].clone(), charges=Predicted()),
+    "electrostatics-guarded": Electrostatics(base=Guarded(base=TERMS["nequip"].clone()), charges=Equilibrated()),
+    "sum": Sum((TERMS["mace"].clone(), ZBL(cutoff=2.0))),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +57,7 @@ def _precision(double_precision):
 @functools.cache
 def singles(name):
     """Two potentials that differ in their readouts and constants only."""
-    graph = pad(SYSTEMS, 3.5)
+    graph = pad(SYSTEMS, 3.5, extent=extent_of(SYSTEMS, TERMS[name].longest_wave))
     made = [
         fresh(TERMS[name], graph, jax.random.key(0), Metadata(free, level), scale=scale, shift=shift, avg_num_neighbors=9.0)
         for free, level, scale, shift in (
@@ -84,13 +95,13 @@ def test_a_mixed_batch_gives_what_each_head_gives_alone(name):
     alone = singles(name)
     joined = join(alone)
     frames = [s.replace(head=head) for s in SYSTEMS for head in (1, 0)]
-    graph = pad(frames, 3.5, Shape(48, 48, 5), np.float64)
+    graph = pad(frames, 3.5, Shape(48, 48, 5), np.float64, extent=joined.extent(frames))
     compiled = jax.jit(evaluate, static_argnames="want")
     found = compiled(joined, graph, want=("energy", "forces", "stress"))
     first = 0
     for k, frame in enumerate(frames):
         single = list(alone.values())[frame.head]
-        graph = pad([frame.replace(head=None)], 3.5, dtype=np.float64)
+        graph = pad([frame.replace(head=None)], 3.5, dtype=np.float64, extent=single.extent([frame]))
         expected = compiled(single, graph, want=("energy", "forces", "stress"))
         assert float(found.interaction[k]) == pytest.approx(float(expected.interaction[0]), abs=1e-12)
         np.testing.assert_allclose(found.forces[first : first + len(frame)], expected.forces, atol=1e-12)

@@ -259,7 +259,7 @@ def test_a_config_gives_any_model_a_wall():
         (lambda: Guarded(Sum((FALLING, Guarded(FALLING)))), "has a wall already"),
         (lambda: Guarded(Sum((FALLING, Collective(cutoff=3.0)))), "depends on positions.*the other terms of a list"),
         (lambda: Guarded(FALLING, cutoff=4.0), "cutoff 4.0 Å is not that of base, 5.0 Å"),
-        (lambda: Guarded(FALLING, heads=("a", "b")), "LennardJones cannot have several heads"),
+        (lambda: Guarded(FALLING).with_heads(("a", "b")), "Guarded cannot have several heads"),
     ],
 )
 def test_what_is_no_wall_is_refused(make, said):

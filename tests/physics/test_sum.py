@@ -107,7 +107,8 @@ class Charges(Term):
         ((MODEL,), {"frozen": (1,)}, "there is no term 1"),
         ((MODEL,), {"cutoff": 4.0}, "cutoff 4.0 Å of a Sum is not the largest of its terms, 3.5 Å"),
         ((MODEL, MODEL.clone(elements=(6,))), {}, "elements of the terms differ"),
-        ((MODEL.clone(heads=("a", "b")),), {}, "MACE has several heads"),
+        ((MODEL.clone(heads=("a", "b")),), {"frozen": (0,)}, "MACE is frozen and has several heads"),
+        ((MODEL.clone(heads=("a", "b")), MODEL.clone(heads=("a", "c"))), {}, "heads differ"),
     ],
 )
 def test_what_a_sum_refuses(terms, fields, message):

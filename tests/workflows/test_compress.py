@@ -12,22 +12,30 @@ from subjects import SUBJECTS
 import equipot
 from equipot import cli, eqp
 from equipot.data.batch import pad
+from equipot.extent import extent_of
 from equipot.metadata import Head, Metadata
 from equipot.models import fresh
 from equipot.models.compress import compress
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
+from equipot.models.network import Network
 from equipot.nn.interaction import Attention, NonLinear, Residual
 from equipot.nn.normalize import Density
 from equipot.nn.radial import Agnesi, OnWeights, Radial, Splines
+from equipot.physics.charges import Predicted
+from equipot.physics.electrostatics import Electrostatics
+from equipot.physics.guard import Guarded, Wall, guard
 from equipot.physics.lennard_jones import LennardJones
+from equipot.physics.sum import add
 from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
+from equipot.term import walk
 from equipot.training.beginning import Trained
 from equipot.training.run import trained_text
 from equipot.workflows.compression import deviations
 
 ELEMENTS = (11, 17)
+RANDOM = (jax.random.key(0), Metadata(atomic_energies=tuple((z, -1.0 * z) for z in ELEMENTS)))
 SMALL = {"cutoff": 4.0, "elements": ELEMENTS, "channels": 3}
 TERMS = {
     "mace": MACE(**SMALL, l_max=2, correlation=2, radial=Radial(mlp=(8, 8))),
@@ -66,6 +74,29 @@ def test_deviations_fall_with_the_width_of_the_intervals(name):
     found = [deviations(potential, c.potential, [salt()]) for c in (coarse, fine)]
     assert found[1]["forces"] < found[0]["forces"] / 8 and found[1]["forces"] < 2e-3
     assert 0 < found[1]["energy"] < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["electrostatics", "guarded", "sum", "frozen"])
+def test_networks_within_other_terms_are_compressed(kind):
+    """Those of a base, of a guarded base, and of a list, trained and frozen ones; deviations fall as those of one network."""
+    pair = potential_of("mace"), potential_of("nequip")
+    graph = lambda term: pad([salt()], 4.0, extent=extent_of([salt()], term.longest_wave))
+    wrapped = lambda term: fresh(term, graph(term), *RANDOM).astype("float64")
+    bare = TERMS["mace"].clone()
+    whole = {
+        "electrostatics": lambda: wrapped(Electrostatics(base=Guarded(base=bare), charges=Predicted())),
+        "guarded": lambda: guard(pair[0], Wall()),
+        "sum": lambda: add(pair),
+        "frozen": lambda: add((guard(pair[0], Wall()), pair[1]), frozen=(0,)),
+    }[kind]()
+    coarse, fine = (compress(whole, intervals) for intervals in (24, 96))
+    found = [deviations(whole, c.potential, [salt()]) for c in (coarse, fine)]
+    assert 1e-6 < found[1]["forces"] < found[0]["forces"] / 30
+    networks = [term for term in walk(fine.potential.term) if isinstance(term, Network)]
+    assert len(networks) == (2 if kind in ("sum", "frozen") else 1)
+    assert all(network.radial.table == Splines(96) for network in networks)
+    with pytest.raises(ValueError, match="compressed already, on 96 intervals"):
+        compress(fine.potential)
 
 
 def test_deviations_are_of_what_was_measured():
