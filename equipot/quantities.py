@@ -50,6 +50,8 @@ class Quantity:
     """Whether the quantity is defined only for a system with a volume."""
     energy_derivative: bool = False
     """Whether the quantity is the energy or follows from its derivatives, so that every term provides it."""
+    energy_part: bool = False
+    """Whether the quantity is a part of the energy: parts from several terms are added up, and none is read as a label."""
     of_dipole: bool = False
     """Whether the quantity is a derivative of the dipole moment, which takes three more passes."""
     traceless: bool = False
@@ -152,6 +154,14 @@ POLARIZABILITY = Quantity(
 )  # fmt: skip
 """Polarizability of a system: alpha_ab = d(dipole moment along a) / d(electric field along b). 1 e^2 Å^2/eV is a polarizability
 volume of 14.4 Å^3."""
+ELECTROSTATIC_ENERGY = Quantity(
+    "electrostatic_energy", "graph", unit="eV", dimension=(1, 0, 0), extensive=True, energy_part=True, display=("meV", 1e3)
+)
+"""Energy of charges and dipoles: their own, in each other's field, and in an external one. Total energies include it."""
+DISPERSION_ENERGY = Quantity(
+    "dispersion_energy", "graph", unit="eV", dimension=(1, 0, 0), extensive=True, energy_part=True, display=("meV", 1e3)
+)
+"""Energy of corrections for dispersion. Total energies include it."""
 ENERGIES = Quantity("energies", "atom", unit="eV", dimension=(1, 0, 0), energy_derivative=True, from_isolated_atoms=True)
 """Energy of each atom; the sum is the total energy."""
 VIRIALS = Quantity("virials", "atom", (3, 3), unit="eV", dimension=(1, 0, 0), energy_derivative=True)
@@ -162,7 +172,8 @@ LATENT = Quantity("latent", "atom")
 LABELLED = (ENERGY, FORCES, STRESS)
 """Quantities that are read from files, checked and trained on for every term."""
 TABLE = (
-    *LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, QUADRUPOLE, ATOMIC_DIPOLES, BORN_CHARGES, POLARIZABILITY, LATENT
+    *LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, QUADRUPOLE, ATOMIC_DIPOLES, BORN_CHARGES, POLARIZABILITY,
+    ELECTROSTATIC_ENERGY, DISPERSION_ENERGY, LATENT,
 )  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}

@@ -1,8 +1,10 @@
-"""Makes tutorial.ipynb from tutorial.py by running it: ``pip install -e '.[dev]'``, then ``python notebooks/execute.py``.
+"""Makes notebooks from their texts by running them: ``pip install -e '.[dev]'``, then ``python notebooks/execute.py tutorial``.
 
-The text is what is edited; the notebook, with its outputs, is what is read. It runs in a temporary folder.
+The text (tutorial.py) is what is edited; the notebook (tutorial.ipynb), with its outputs, is what is read. It runs in a
+temporary folder. Without names, all are made.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,11 +12,11 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 
-TEXT = Path(__file__).parent / "tutorial.py"
+FOLDER = Path(__file__).parent
 
 
-def main() -> None:
-    notebook = jupytext.read(TEXT)
+def make(text: Path) -> None:
+    notebook = jupytext.read(text)
     for k, cell in enumerate(notebook.cells):
         cell.id = f"cell-{k}"  # Not random, for small diffs.
     with tempfile.TemporaryDirectory() as folder:
@@ -25,8 +27,9 @@ def main() -> None:
         "language_info": {"name": "python"},
     }
     nbformat.validate(notebook)
-    nbformat.write(notebook, TEXT.with_suffix(".ipynb"))
+    nbformat.write(notebook, text.with_suffix(".ipynb"))
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:] or sorted(path.stem for path in FOLDER.glob("*.py") if path.name != "execute.py"):
+        make(FOLDER / f"{name}.py")

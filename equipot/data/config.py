@@ -58,7 +58,8 @@ class Reading:
 
     def also(self, quantities: Sequence[Quantity], needs: Sequence[str]) -> Self:
         """Return settings that also read labels of the further quantities that a model predicts, and what it ``needs``."""
-        return replace(self, keys=self.keys.also(quantities), units=self.units.of_model(needs))
+        labels = [row for row in quantities if not row.energy_part]
+        return replace(self, keys=self.keys.also(labels), units=self.units.of_model(needs))
 
 
 @dataclass(frozen=True, kw_only=True)

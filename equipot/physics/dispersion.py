@@ -21,6 +21,7 @@ from equipot.nn.features import check_elements, species_index
 from equipot.physics.damping import BeckeJohnson, Zero
 from equipot.physics.dispersion_reference import Reference, reference
 from equipot.potential import Potential, initial
+from equipot.quantities import DISPERSION_ENERGY, Quantity
 from equipot.structure import Structure
 from equipot.term import Atomic, Term, cutoff_of
 
@@ -66,6 +67,7 @@ class Dispersive(Term):
     Energies fall to zero with two continuous derivatives over the last ``switch`` Å before the cutoff.
     """
 
+    provides: ClassVar[tuple[Quantity, ...]] = (DISPERSION_ENERGY,)
     switch: float = 2.0
     """Width of the switch (Å); with 0, energies jump at the cutoff, as those of most programs do."""
     coordination_cutoff: float | None = None
@@ -145,7 +147,7 @@ class ATM(Dispersive):
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         atoms = self.environment(graph, *squares(graph, vectors, cutoff_of(self)))
-        return Atomic(self.triples(graph, vectors, atoms) * atoms.known)
+        return dispersed(self.triples(graph, vectors, atoms) * atoms.known)
 
     def triples(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], atoms: Environment) -> Float[Array, " atoms"]:
         """Compute a third of the energy of all triples of each atom, eV, a block of atoms at a time."""
@@ -228,7 +230,12 @@ class D3(Dispersive):
         if self.three_body is not None:
             near, short, lost = narrowed(graph, vectors, cutoff_of(self.three_body))
             energy += jnp.where(lost, jnp.nan, self.three_body.triples(near, short, atoms))
-        return Atomic(energy * atoms.known)
+        return dispersed(energy * atoms.known)
+
+
+def dispersed(energy: Float[Array, " atoms"]) -> Atomic:
+    """Return the energy of dispersion of each atom (eV) as the energy, and as a part of it."""
+    return Atomic(energy, others={DISPERSION_ENERGY.name: energy})
 
 
 def correction(term: Dispersive, elements: Iterable[int]) -> Potential:

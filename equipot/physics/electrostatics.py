@@ -18,7 +18,7 @@ from equipot.physics.ewald import WaveSum, longest_wave
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.response import held
 from equipot.physics.sum import filled
-from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
+from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, ELECTROSTATIC_ENERGY, QUADRUPOLE, Quantity
 from equipot.structure import Structure
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
@@ -63,8 +63,8 @@ class Electrostatics(Term):
 
     @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
-        """Charges, their moments, and what ``base`` provides."""
-        own = self.charges.provides
+        """Charges, their moments and their energy, and what ``base`` provides."""
+        own = (*self.charges.provides, ELECTROSTATIC_ENERGY)
         return (*own, *(row for row in (self.base.provides if self.base else ()) if row not in own))
 
     @property
@@ -134,8 +134,9 @@ class Electrostatics(Term):
         own = held(energies, source.variables) if self.charges.minimises else energies(source.variables)
         found = source.charged(source.variables)
         others = {**answer.others, **moments(found, around, jnp.any(space.repeats, axis=-1))}
-        energy = (answer.energy + jnp.where(graph.node_mask, own, 0)) * known
-        return Atomic(energy, found.charges, answer.latent, others)
+        own = jnp.where(graph.node_mask, own, 0) * known
+        others[ELECTROSTATIC_ENERGY.name] = own
+        return Atomic(answer.energy * known + own, found.charges, answer.latent, others)
 
 
 def energies_of(found: Charged, around: Surroundings) -> Float[Array, " atoms"]:

@@ -68,7 +68,7 @@ class Sum(Term):
         wrong = [k for k in self.frozen if not 0 <= k < len(self.terms)]
         if wrong:
             raise ValueError(f"frozen: there is no term {wrong[0]}; the {len(self.terms)} terms are counted from 0")
-        rows = [row.name for term in self.terms for row in term.provides]
+        rows = [row.name for term in self.terms for row in term.provides if not row.energy_part]
         twice = sorted({name for name in rows if rows.count(name) > 1})
         if twice:
             raise ValueError(f"terms: more than one provides {twice[0]}; keep one of them")
@@ -114,8 +114,8 @@ class Sum(Term):
 
     @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``needs``
-        """Quantities that any of the terms provides; factors act on energies alone."""
-        return tuple(row for term in self.terms for row in term.provides)
+        """Quantities that any of the terms provides; factors act on energies and parts of them alone."""
+        return tuple(dict.fromkeys(row for term in self.terms for row in term.provides))
 
     @property
     def longest_wave(self) -> float | None:
@@ -144,13 +144,18 @@ class Sum(Term):
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
         found = [self._answer(k, graph, vectors, space) for k in range(len(self.terms))]
         factors = self.factors or (1.0,) * len(found)
-        energy = functools.reduce(jnp.add, [factor * answer.energy for factor, answer in zip(factors, found, strict=True)])
+        # Parts of the energy are added as the energy is.
+        added = lambda values: functools.reduce(
+            jnp.add, (factor * value for factor, value in zip(factors, values, strict=True) if value is not None)
+        )
         charges = [answer.charges for answer in found if answer.charges is not None]
         if len(charges) > 1:
             raise ValueError("more than one term of the Sum provides charges; keep one of them")
         latent = [answer.latent for answer in found if answer.latent is not None]
         others = {name: value for answer in found for name, value in answer.others.items()}
+        others |= {row.name: added(answer.get(row) for answer in found) for row in self.provides if row.energy_part}
         descriptor = jnp.concatenate(latent, axis=-1) if latent else None
+        energy = added(answer.energy for answer in found)
         return Atomic(energy, charges[0] if charges else None, descriptor, others)
 
     def _answer(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:

@@ -36,7 +36,8 @@ class Residual(Sequence):
 
 def stands_apart(term: Term, imports: Sequence[Import]) -> bool:
     """Whether all that potentials say in a model is a constant part of its energy."""
-    alone = lambda part: part.frozen and len(part.scope) == 1 and not part.potential.provides
+    mute = lambda potential: all(row.energy_part for row in potential.provides)
+    alone = lambda part: part.frozen and len(part.scope) == 1 and mute(part.potential)
     return isinstance(term, Sum) and bool(imports) and all(map(alone, imports))
 
 

@@ -10,15 +10,19 @@ import pytest
 import equipot
 from equipot import config
 from equipot.data.batch import pad
+from equipot.extent import extent_of
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
+from equipot.physics.charges import PerSpecies
+from equipot.physics.dispersion import ATM, D3
+from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum, add
 from equipot.physics.zbl import ZBL
 from equipot.potential import Potential, evaluate, initial
-from equipot.quantities import DIPOLE
+from equipot.quantities import DIPOLE, DISPERSION_ENERGY, ELECTROSTATIC_ENERGY
 from equipot.structure import Structure
 from equipot.term import Atomic, Term
 from equipot.training.config import TrainConfig
@@ -26,6 +30,11 @@ from equipot.training.config import TrainConfig
 MODEL = MACE(3.5, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
 WATER = Structure([8, 1, 1], [[0, 0, 0], [0.76, 0, 0], [-0.24, 0.73, 0]])
 """With bonds so short that the covalent radii overlap."""
+PARTS = (
+    Electrostatics(cutoff=3.5, charges=PerSpecies((0.4, -0.8)), elements=(1, 8)),
+    D3(functional="pbe", cutoff=6.0, elements=(1, 8)),
+    ATM(cutoff=5.0, elements=(1, 8)),
+)
 WANT = ("energies", "forces", "latent")
 
 
@@ -50,6 +59,23 @@ def test_a_sum_of_potentials_is_the_sum_of_their_answers(network):
     np.testing.assert_allclose(found.forces, 0.5 * one.forces + 2 * two.forces, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.interactions, 0.5 * one.interactions + 2 * two.interactions, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(found.latent, one.latent)
+
+
+def test_parts_of_the_energy_are_added_as_the_energy_is(network):
+    """Electrostatics and two corrections for dispersion in a list, against the terms alone and against what is left."""
+    graph = jax.tree.map(jnp.asarray, pad([WATER], 3.5, extent=extent_of([WATER], 0.0)))
+    made = lambda term: Potential(term, initial(term, jax.random.key(0), graph), network.metadata).astype("float64")
+    parts = list(map(made, PARTS))
+    both = add([network, *parts], factors=(1.0, 0.5, 2.0, 3.0))
+    charged, *dispersive = (float(equipot.evaluate(part, WATER, want=("energy",)).interaction[0]) for part in parts)
+    (out,) = equipot.evaluate_each(both, WATER, want=("energy", "electrostatic_energy", "dispersion_energy"))
+    assert out[ELECTROSTATIC_ENERGY] == pytest.approx(0.5 * charged, abs=1e-12) and abs(charged) > 0.1
+    assert out[DISPERSION_ENERGY] == pytest.approx(2 * dispersive[0] + 3 * dispersive[1], abs=1e-12)
+    local = float(equipot.evaluate(network, WATER, want=("energy",)).interaction[0])
+    assert out.interaction - out[ELECTROSTATIC_ENERGY] - out[DISPERSION_ENERGY] == pytest.approx(local, abs=1e-10)
+    calculator = both.calculator()
+    calculator.calculate(WATER.to_ase())
+    assert calculator.results["dispersion_energy"] == pytest.approx(float(out[DISPERSION_ENERGY]), abs=1e-5)
 
 
 def test_repulsion_inside_a_network_and_beside_it_are_the_same(network):
