@@ -12,10 +12,10 @@ from equipot.electrons import CORRECT
 from equipot.structure import Structure
 
 DISPERSION = re.compile(
-    r"(?<![A-Za-z0-9])(D[234](BJ|M|MBJ|Z)?|MBD(@\w+)?|XDM|dDsC|TS|r?VV10|vdW-?DF\w*|GFN\d?-xTB)(?![A-Za-z0-9])"
-    r"|-(vdW\w*|D|V|rV|3c)(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])((?i:D[234](BJ|M|MBJ|Z)?)|(?i:[wω]?B97X?D(3(BJ)?)?)|MBD(@\w+)?|XDM|dDsC|TS|r?VV10|vdW-?DF\w*|GFN\d?-xTB)(?![A-Za-z0-9])"
+    r"|-(vdW\w*|D|V|rV|3c|NL)(?![A-Za-z0-9])"
 )
-"""Names of dispersion in a level of theory, as in PBE-D3(BJ), PBE+MBD, optB88-vdW, wB97M-V, vdW-DF2 or r2SCAN-3c."""
+"""Names of dispersion in a level of theory, as in PBE-D3(BJ), wB97XD, PBE+MBD, optB88-vdW, wB97M-V, vdW-DF2 or r2SCAN-3c."""
 
 
 def dispersion_of(level_of_theory: str) -> str | None:
@@ -43,7 +43,8 @@ class Method:
     options: str = "{}"
     """Keyword arguments of the calculator, as a JSON object: text, since metadata are hashable."""
     versions: tuple[tuple[str, str], ...] = ()
-    """Package of the calculator and its version; for a class in no package, the SHA-256 of its source."""
+    """Package of the calculator and its version; for a class in no package, the SHA-256 of its source. Files that options name,
+    with their SHA-256."""
 
     @property
     def keywords(self) -> dict[str, Any]:

@@ -82,10 +82,19 @@ def method_of(settings: Mapping[str, Any]) -> Method:
     given = {key: value for key, value in settings.items() if key != "calculator"}
     options = {**(program.defaults if program else {}), **given}
     found = class_of(name, "data.subtract")
-    for key in options:
-        if program is not None and key not in found.default_parameters:
-            raise ValueError(f"data.subtract: {name} has no option {key!r}; {suggest(key, list(found.default_parameters))}")
-    return Method(name, json.dumps(options, sort_keys=True), versions_of(name, found))
+    check_options(name, found, options, "data.subtract")
+    return Method(name, json.dumps(options, sort_keys=True), versions_of(name, found, options))
+
+
+def check_options(calculator: str, cls: Any, options: Mapping[str, Any], needed_by: str) -> None:
+    """Check the options of a calculator of ``CALCULATORS`` by their names; those of others are not known.
+
+    Raises:
+        ValueError: an option that the calculator does not have.
+    """
+    for key in options if calculator in CALCULATORS else ():
+        if key not in cls.default_parameters:
+            raise ValueError(f"{needed_by}: {calculator} has no option {key!r}; {suggest(key, list(cls.default_parameters))}")
 
 
 def class_of(calculator: str, needed_by: str) -> Any:
@@ -115,8 +124,14 @@ def class_of(calculator: str, needed_by: str) -> Any:
     return found
 
 
-def versions_of(calculator: str, cls: type) -> tuple[tuple[str, str], ...]:
-    """Return the packages of a calculator with their versions, see ``Method.versions``."""
+def versions_of(calculator: str, cls: type, options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the packages of a calculator with their versions, and the files that its options name, see ``Method.versions``."""
+    paths = [(key, Path(value)) for key, value in sorted(options.items()) if isinstance(value, str)]
+    files = [(f"{key} {path}", hashlib.sha256(path.read_bytes()).hexdigest()) for key, path in paths if path.is_file()]
+    return (*_packages_of(calculator, cls), *files)
+
+
+def _packages_of(calculator: str, cls: type) -> tuple[tuple[str, str], ...]:
     program = CALCULATORS.get(calculator)
     top = cls.__module__.partition(".")[0]
     packages = [program.distribution] if program else importlib.metadata.packages_distributions().get(top, [])
@@ -147,19 +162,12 @@ class Runner:
         return tuple(self.calculator.implemented_properties)
 
     def check(self, structure: Structure) -> None:
-        """Check, without running it, that the method applies to a structure and gives what the structure has labels of.
+        """Check, without running it, that the method applies to a structure.
 
         Raises:
-            ValueError: labels of forces or stress that the method does not give, a charge or spin that it does not know of, or
-                one that cannot be.
+            ValueError: a charge or spin that the method does not know of, or one that cannot be.
         """
         name = self.method.name
-        for row in (FORCES, STRESS):
-            if row in structure.labels and row.name not in self.properties:
-                raise ValueError(
-                    f"{structure.name}: has a label of {row.name}, but {name} gives none to subtract; train without, "
-                    f"data.keys.{row.name}: none, or choose another method"
-                )
         program = CALCULATORS.get(self.method.calculator)
         if program is not None and program.ignores_electrons:
             return
@@ -171,6 +179,21 @@ class Runner:
                 )
         if self.passes and structure.spin and (what := structure.impossible_electrons):
             raise ValueError(f"{structure.name}: {what}, and {name} cannot be run; correct charge and spin")
+
+    def check_labels(self, structure: Structure) -> None:
+        """Check, without running it, that the method gives what a structure has labels of.
+
+        Raises:
+            ValueError: labels of forces or stress that the method does not give.
+        """
+        for row in (FORCES, STRESS):
+            periodic = structure.pbc.any() or not row.needs_volume
+            if row in structure.labels and (row.name not in self.properties or not periodic):
+                raise ValueError(
+                    f"{structure.name}: has a label of {row.name}, but {self.method.name} gives none to subtract"
+                    f"{'' if periodic else ' where nothing repeats'}; train without, data.keys.{row.name}: none, or choose "
+                    "another method"
+                )
 
     def run(self, structure: Structure) -> Labels:
         """Compute energy (eV), and as far as the method has them forces (eV/Å) and stress (eV/Å^3) of a structure.
@@ -220,11 +243,12 @@ def start(method: Method, needed_by: str) -> Runner:
     found = class_of(method.calculator, needed_by)
     program = CALCULATORS.get(method.calculator)
     options = {**(program.quiet if program else {}), **method.keywords}
+    check_options(method.calculator, found, options, needed_by)
     try:
         calculator = found(**options)
     except Exception as error:
         raise ValueError(f"{needed_by}: {method.name} cannot be made: {' '.join(str(error).split())}") from error
-    now = versions_of(method.calculator, found)
+    now = versions_of(method.calculator, found, method.keywords)
     if now != method.versions:
         told = lambda versions: ", ".join(f"{package} {version[:12]}" for package, version in versions) or "no known version"
         warnings.warn(f"{method.name} was subtracted by {told(method.versions)}; here is {told(now)}", stacklevel=2)
@@ -266,7 +290,9 @@ def _adopted(method: Method, given: Any) -> Runner:
     wanted = (program.target if program else method.calculator).rpartition(":")[2]
     if type(given).__name__ != wanted:
         raise ValueError(f"the potential is a correction to {method.name}, not to {type(given).__name__}")
-    for key, value in method.keywords.items():
+    # What a calculator that is known was not told is at its default, in the method as in ``given``.
+    defaults = {} if program is None else {k: v for k, v in type(given).default_parameters.items() if k not in program.quiet}
+    for key, value in {**{k: v for k, v in defaults.items() if k not in OWN}, **method.keywords}.items():
         held = given.parameters.get(key, value)
         if json.dumps(held, default=str) != json.dumps(value):
             raise ValueError(f"the potential is a correction to {method.name}, but the calculator has {key} {held}")

@@ -152,6 +152,7 @@ def run(runner: Runner, sets: Sequence[Sequence[Structure]], out: Path) -> dict[
             s = frames[i]
             if subtracted_from(s):
                 runner.check(s)
+                runner.check_labels(s)
                 wanted.setdefault(key_of(s), (k, i))
     text = json.dumps(dataclasses.asdict(runner.method), sort_keys=True)
     cache = cache_folder("methods", hashlib.sha256(text.encode()).hexdigest()[:16])

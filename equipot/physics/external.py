@@ -21,7 +21,7 @@ from equipot.graph import Graph
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import Structure
-from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
+from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of
 
 
 class WithMethod(Term):
@@ -61,6 +61,10 @@ class WithMethod(Term):
     @property
     def longest_wave(self) -> float:
         return self.base.longest_wave or 0.0
+
+    def scope_of(self, member: str) -> Scope:
+        """That of the term itself."""
+        return Scope(())
 
     def check(self, structure: Structure) -> None:
         self.base.check(structure)

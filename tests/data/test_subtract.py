@@ -8,6 +8,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 
 from equipot.data import method as methods
 from equipot.data import subtract
@@ -168,7 +169,19 @@ def test_what_is_refused_before_anything_is_run(monkeypatch):
     with pytest.raises(
         ValueError, match=r"has a label of stress, but .*Counted gives none to subtract; .*data.keys.stress: none"
     ):
-        bare.check(COPPER.replace(stress=np.zeros((3, 3))))
+        bare.check_labels(COPPER.replace(stress=np.zeros((3, 3))))
+    bare.check(COPPER.replace(stress=np.zeros((3, 3))))
+    with pytest.raises(ValueError, match="has a label of stress, but emt gives none to subtract where nothing repeats"):
+        runner.check_labels(WATER.replace(stress=np.zeros((3, 3))))
+
+
+def test_a_file_among_the_options_is_known_by_its_content(tmp_path):
+    (tmp_path / "parameters.toml").write_text("a = 1")
+    settings = {"calculator": COUNTED, "file": str(tmp_path / "parameters.toml")}
+    before = method_of(settings)
+    (tmp_path / "parameters.toml").write_text("a = 2")
+    after = method_of(settings)
+    assert before.options == after.options and before.versions[:-1] == after.versions[:-1] and before != after
 
 
 def test_only_known_calculators_are_run_by_themselves():
@@ -185,6 +198,10 @@ def test_only_known_calculators_are_run_by_themselves():
         runner_of(None, EMT())
     for runner in (runner_of(own, Counted(factor=2.0)), runner_of(own, COUNTED)):
         assert isinstance(runner, Runner) and runner.run(WATER)[ENERGY] == 20
+    with pytest.raises(ValueError, match="lj has no option 'restart'"):
+        runner_of(Method("lj", '{"restart": "other.py"}', method_of({"calculator": "lj"}).versions))
+    with pytest.raises(ValueError, match="but the calculator has sigma 2.0"):
+        runner_of(method_of({"calculator": "lj"}), LennardJones(sigma=2.0))
     with pytest.warns(UserWarning, match=r"emt was subtracted by ase 1.0; here is ase 3"):
         assert runner_of(Method("emt", "{}", (("ase", "1.0"),))).run(COPPER)
 

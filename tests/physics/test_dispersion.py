@@ -181,6 +181,7 @@ def test_a_damaged_table_is_made_again(tmp_path, monkeypatch, table, capsys):
         ("PBE+MBD@rsSCS", "MBD@rsSCS"), ("PBE+TS", "TS"), ("SCAN+rVV10", "rVV10"), ("optB88-vdW", "vdW"),
         ("vdW-DF2", "vdW-DF2"),
         ("wB97M-V", "V"), ("wB97X-D", "D"), ("r2SCAN-3c", "3c"), ("GFN2-xTB", "GFN2-xTB"), ("B86bPBE-XDM", "XDM"),
+        ("pbe-d3(bj)", "d3"), ("wB97XD/6-31G(d)", "wB97XD"), ("ωB97X-D3", "D3"), ("B97D", "B97D"), ("B3LYP-NL", "NL"),
         ("PBE", None), ("PBE and PBE+U (Materials Project; MPtrj)", None), ("r2SCAN (Materials Project)", None), ("", None),
         ("CCSD(T)/CBS", None), ("MP2/aug-cc-pVDZ", None), ("wB97x/6-31G(d)", None),
     ],
