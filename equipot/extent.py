@@ -89,8 +89,13 @@ def wave_lengths(positions: Any, cell: Any, pbc: Any, xp: Any) -> Any:
         (k,) = (axis for axis in range(3) if not pbc[axis])
         normal = xp.cross(cell[(k + 1) % 3], cell[(k + 2) % 3])
         height = positions @ normal / xp.sqrt(xp.sum(normal**2))
-        length[k] = xp.max(height) - xp.min(height) + VACUUM * xp.maximum(length[(k + 1) % 3], length[(k + 2) % 3])
+        length[k] = slab_length(xp.max(height) - xp.min(height), length[(k + 1) % 3], length[(k + 2) % 3], xp)
     return xp.stack(length)
+
+
+def slab_length(thickness: Any, first: Any, second: Any, xp: Any) -> Any:
+    """Return the length (Å) of a slab's cell along its normal, from thickness and lengths of the lattice vectors (Å)."""
+    return thickness + VACUUM * xp.maximum(first, second)
 
 
 def _rung(n: int) -> int:

@@ -36,6 +36,7 @@ from equipot.md.prepare import (
 )
 from equipot.md.progress import Progress
 from equipot.md.state import Setup, State, masses
+from equipot.md.summary import Summary, second_half, summarise
 from equipot.md.trajectory import Frame, System, TextFile, Writer
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential
@@ -50,21 +51,6 @@ MOST_GROWTHS = 20
 
 class Explosion(RuntimeError):
     """The system exploded: a coordinate is not finite, the temperature is above its limit, or atoms have fused."""
-
-
-class Summary(NamedTuple):
-    """Results of a finished run."""
-
-    steps: int
-    temperature_K: float
-    """Mean temperature of the second half of the run."""
-    drift_meV_per_atom_per_ns: float
-    """Slope of the conserved energy by a straight line through the second half of the run."""
-    drift_error: float
-    """Standard error of the drift, meV/atom/ns; NaN if the run is too short."""
-    ns_per_day: float
-    builds: int
-    """Number of sizes of the neighbour list, the first included."""
 
 
 class Snapshot(NamedTuple):
@@ -394,18 +380,8 @@ class Simulation:
 
         table = log.read(self.log.path)
         plot(table, self.out / "md.png")
-        half = {name: column[len(column) // 2 :] for name, column in table.items()}
-        per_atom = 1e6 / len(self.structure)
-        drift, error = log.slope(half["time_ps"], half["conserved_eV"], self.config.ensemble.is_stochastic)
-        summary = Summary(
-            steps=self.config.steps,
-            temperature_K=float(half["temperature_K"].mean()),
-            drift_meV_per_atom_per_ns=drift * per_atom,
-            drift_error=error * per_atom,
-            ns_per_day=self.progress.ns_per_day,
-            builds=self.builds,
-        )
-        self.progress.finish(summary, half)
+        summary = summarise(table, self.config, len(self.structure), self.progress.ns_per_day, self.builds)
+        self.progress.finish(summary, second_half(table))
         return summary
 
 

@@ -128,7 +128,7 @@ class Electrostatics(Term):
         species, known = species_index(graph.numbers, self.elements)
         coulomb = Coulomb(self.kernel, self.waves, graph, vectors, space)
         cutoff, count = cutoff_of(self), len(self.elements)
-        around = Surroundings(graph, vectors, species, count, answer.latent, cutoff, coulomb, space.positions)
+        around = Surroundings(graph, vectors, species, count, answer.latent, cutoff, coulomb)
         source = self.charges(self, around)
         energies = lambda variables: energies_of(source.charged(variables), around)
         own = held(energies, source.variables) if self.charges.minimises else energies(source.variables)

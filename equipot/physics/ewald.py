@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot import units
-from equipot.extent import VACUUM, Waves
+from equipot.extent import Waves, slab_length
 
 if TYPE_CHECKING:
     from equipot.physics.mesh import ParticleMesh
@@ -197,8 +197,8 @@ def with_vacuum(
         mine = across / jnp.sqrt(jnp.sum(across**2))
         z = positions @ mine
         thick = jnp.max(jnp.where(used, z, -jnp.inf)) - jnp.min(jnp.where(used, z, jnp.inf))
-        longer = jnp.sqrt(jnp.maximum(jnp.sum(first**2), jnp.sum(second**2)))
-        length = lax.stop_gradient(jnp.where(jnp.any(used), thick, 0) + VACUUM * longer)
+        long, wide = (jnp.sqrt(jnp.sum(side**2)) for side in (first, second))
+        length = lax.stop_gradient(slab_length(jnp.where(jnp.any(used), thick, 0), long, wide, jnp))
         rows[k] = jnp.where(repeats[k], cell[k], mine * length)
         normal, height = jnp.where(repeats[k], normal, mine), jnp.where(repeats[k], height, length)
     return jnp.stack(rows), normal, height

@@ -12,6 +12,7 @@ import numpy as np
 from equipot.data.method import Runner
 from equipot.data.split import Chain
 from equipot.evaluation.batched import Job, evaluate_in_batches
+from equipot.evaluation.method import with_method
 from equipot.files import write_atomically
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
@@ -101,16 +102,15 @@ def predict(
     out: dict[int, Structure] = {}
     for k, found in evaluate_in_batches(Job(potential, wanted), structures, batch_size, devices):
         structure = structures[k]
-        labels: dict[Quantity, Any] = {row: value for row in rows if (value := found[row]) is not None}
+        free = isolated_atom_energy(structure.numbers, energies).sum()
+        found = with_method(found.replace(energy=np.float64(np.asarray(found.interaction)) + free), structure, runner)
+        # What the method does not say, its correction alone does not either.
+        lost = () if runner is None else tuple(row for row in LABELLED if row.name not in runner.properties)
+        labels: dict[Quantity, Any] = {row: value for row in rows if row not in lost and (value := found[row]) is not None}
         # Quantities that need a volume are NaN for a system without one.
         known = lambda row, value: not row.needs_volume or (structure.pbc.any() and np.isfinite(value).all())  # noqa: B023
-        labels = {row: value for row, value in labels.items() if known(row, value)}
-        labels[ENERGY] = float(np.asarray(found.interaction)) + float(isolated_atom_energy(structure.numbers, energies).sum())
-        own = {} if runner is None else runner.run(structure)
-        # What the method does not say, its correction alone does not either.
-        lost = () if runner is None else tuple(row for row in LABELLED if row not in own)
-        whole = {row: value + own.get(row, 0.0) for row, value in labels.items() if row not in lost}
-        out[k] = structure.replace(labels=whole)
+        labels[ENERGY] = float(labels[ENERGY])
+        out[k] = structure.replace(labels={row: value for row, value in labels.items() if known(row, value)})
     return [out[k] for k in range(len(structures))]
 
 
