@@ -219,7 +219,8 @@ class Flows(ChargeSource):
         split = lambda x: (x[:, : self.rank], x[:, self.rank :])
         (u_i, v_i), (u_j, v_j) = split(own), split(other)
         radii = jnp.asarray(covalent_radii(range(ROWS)), r.dtype)[around.graph.numbers]
-        near = jnp.exp(-((r / (self.reach * (pairs.from_centers(radii) + pairs.from_neighbors(radii)))) ** 2))
+        bond = jnp.where(pairs.slots < 0, 1, pairs.from_centers(radii) + pairs.from_neighbors(radii))
+        near = jnp.exp(-((r / (self.reach * bond)) ** 2))
         basis = Bessel(self.radial)(r, around.cutoff) * (near * PolynomialEnvelope()(r, around.cutoff))[:, None]
         mixing = scope.param("mixing", nn.initializers.normal(1.0), (self.radial, self.rank))
         flow = jnp.sum((basis @ jnp.asarray(mixing, r.dtype)) * (u_i * v_j - v_i * u_j), axis=1)
