@@ -163,6 +163,8 @@ axis.loglog(distances, -1e3 * np.where(total < 0, total, np.nan), color=BLUE, la
 axis.loglog(distances, -1e3 * np.where(electric < 0, electric, np.nan), "--", color=ORANGE, label="of charges and dipoles")
 axis.loglog(distances, -1e3 * dipoles, ":", color=GREY, label="two point dipoles")
 axis.axvline(4.5, color=GREY, linewidth=0.6)
+axis.set_xticks([3, 5, 10, 20, 40], ["3", "5", "10", "20", "40"])
+axis.minorticks_off()
 axis.set(xlabel="distance (Å)", ylabel="attraction (meV)")
 axis.legend()
 plt.show()
@@ -172,32 +174,36 @@ print(f"energy at {distances[-1]:.0f} Å over that of point dipoles: {total[-1] 
 # ## 5. Fields that the training has never seen
 #
 # A model whose response is linear gives an energy that falls with the square of the field, without end: in a strong
-# field, or beside an ion, such a model polarizes until the simulation breaks. Here flows and induced dipoles have limits
-# (`flow_limit`, `dipole_limit`). The same potential with the limits taken away shows the difference.
+# field, or beside an ion, such a model polarizes until the simulation breaks. Here every flow and every induced dipole
+# has a limit (`flow_limit`, `dipole_limit`: 2 e and 2 e Å unless you say otherwise, which no molecule at rest comes near).
+# The same potential with the limits taken away, and with tight ones, shows what they do.
 
 # %%
-free_charges = potential.term.charges.__class__(hidden=potential.term.charges.hidden, flow_limit=None, dipole_limit=None)
-unlimited = potential.replace(term=potential.term.clone(charges=free_charges))
+import dataclasses
+
+limits = {"without limits": None, "limits of 2": 2.0, "limits of 0.05": 0.05}
 strengths = np.concatenate([[0.0], np.geomspace(0.05, 10, 8 if FAST else 24)])
 frames = [water.copy() for _ in strengths]
 for atoms, strength in zip(frames, strengths):
-    atoms.info["electric_field"] = [0, 0, strength]
+    atoms.info["electric_field"] = [0, strength, 0]
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-for model, colour, label in ((unlimited, ORANGE, "without limits"), (potential, BLUE, "with limits")):
+for (label, limit), colour, style in zip(limits.items(), (GREY, ORANGE, BLUE), ("-", "--", "-")):
+    charges = dataclasses.replace(potential.term.charges, flow_limit=limit, dipole_limit=limit)
+    model = potential.replace(term=potential.term.clone(charges=charges))
     response = equipot.evaluate(model, frames, want=("energy", "dipole"))
-    axes[0].loglog(strengths[1:], np.abs(response[DIPOLE][1:, 2] - response[DIPOLE][0, 2]), color=colour, label=label)
-    axes[1].semilogx(strengths[1:], response.energy[1:] - response.energy[0], color=colour)
-    print(f"{label}: dipole moment {response[DIPOLE][-1, 2]:7.1f} e Å in {strengths[-1]:.0f} V/Å")
+    axes[0].loglog(strengths[1:], np.abs(response[DIPOLE][1:, 1]), style, color=colour, label=label)
+    axes[1].plot(strengths, response.energy - response.energy[0], style, color=colour)
+    print(f"{label}: dipole moment {response[DIPOLE][-1, 1]:5.2f} e Å in {strengths[-1]:.0f} V/Å")
 axes[0].axvline(0.3, color=GREY, linewidth=0.6)
-axes[0].set(xlabel="field along the axis (V/Å)", ylabel="induced dipole moment (e Å)")
-axes[1].set(xlabel="field along the axis (V/Å)", ylabel="energy (eV)")
+axes[0].set(xlabel="field from H to H (V/Å)", ylabel="induced dipole moment (e Å)")
+axes[1].set(xlabel="field from H to H (V/Å)", ylabel="energy (eV)")
 axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# The grey line is the strongest field of the training set. Up to a few V/Å both are the same; then the dipole moment
-# saturates, and the energy falls in proportion to the field.
+# The vertical line is the strongest field of the training set. In weak fields all are the same; at a limit the dipole
+# moment saturates, and the energy falls in proportion to the field instead of its square.
 #
 # ## 6. Molecular dynamics in a field
 #

@@ -18,7 +18,7 @@ from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import Bessel, PolynomialEnvelope, covalent_radii
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.coulomb import COULOMB, Coulomb
-from equipot.physics.response import solved
+from equipot.physics.response import Systems, solved
 from equipot.quantities import CHARGES, DIPOLE, QUADRUPOLE, Quantity
 
 TYPICAL = 0.1
@@ -272,5 +272,6 @@ class Equilibrated(ChargeSource):
 
         pull = chi - jnp.where(real, jnp.sum(around.field * around.positions, axis=1), 0)
         wanted = -(pull + slope(first))
-        change = solved(operator, jnp.where(real, wanted - mean(wanted), 0), self.steps)
+        systems = Systems(graph.num_graphs, jnp.asarray(graph.node_graph))
+        change = solved(operator, jnp.where(real, wanted - mean(wanted), 0), systems, self.steps)
         return Found(first + change - mean(change), lambda q: Charged(q, chi * q + hardness * q**2 / 2))

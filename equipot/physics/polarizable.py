@@ -18,7 +18,7 @@ from equipot.nn.radial import PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings
 from equipot.physics.coulomb import COULOMB, Felt
-from equipot.physics.response import Elastic, minimum
+from equipot.physics.response import Elastic, Systems, minimum
 from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
 
 TYPICAL = 0.3
@@ -101,7 +101,7 @@ class Polarizable(ChargeSource):
             limits=(self.flow_limit, self.dipole_limit),
             felt=around.coulomb.prepared_felt(),
         )
-        return Found(minimum(model.elastic, model.pull(), model.stiffness), model.charged)
+        return Found(minimum(model.elastic, model.pull(), model.stiffness, model.systems), model.charged)
 
 
 class _Effect(NamedTuple):
@@ -192,20 +192,29 @@ class _Model(NamedTuple):
 
     @property
     def elastic(self) -> Elastic:
-        """The energy that all flows and dipoles cost by themselves, eV."""
+        """The energy that flows and dipoles cost by themselves, eV."""
         limiting = self._limiting
         each = lambda function: (
             lambda moved, *more: Moved.of(
                 *(function(y, c, *v) for y, c, *v in zip(moved.vectors, limiting, *(m.vectors for m in more), strict=True))
             )
         )
-        inside = lambda y, c: jnp.all(_square(y, c) < 1)
+        costs = lambda function: lambda moved: Moved(*map(function, moved.vectors, limiting))
         return Elastic(
-            energy=lambda moved: jnp.sum(jnp.concatenate(list(map(_cost, moved.vectors, limiting)))),
+            energy=costs(_cost),
             slope=each(_slope),
             curvature=each(_curvature),
-            within=lambda moved: jnp.all(jnp.stack([inside(y, c) for y, c in zip(moved.vectors, limiting, strict=True)])),
+            within=costs(lambda y, c: _square(y, c) < 1),
         )
+
+    @property
+    def systems(self) -> Systems:
+        """To which system each flow and each dipole belongs."""
+        graph = self.around.graph
+        assert self.pairs.undirected is not None
+        of_atoms = jnp.asarray(graph.node_graph)
+        of_pairs = self.pairs.undirected.from_directed(self.pairs.from_centers(of_atoms.astype(self.chi.dtype)))
+        return Systems(graph.num_graphs, Moved(of_pairs.astype(jnp.int32), of_atoms))
 
     @property
     def _limiting(self) -> tuple[Float[Array, " undirected"], Float[Array, " atoms"]]:

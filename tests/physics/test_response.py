@@ -21,8 +21,8 @@ from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.ewald import WaveSum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.polarizable import Polarizable
-from equipot.physics.response import Elastic, held, minimum, solved
-from equipot.potential import geometry_of
+from equipot.physics.response import Elastic, Systems, held, minimum, solved
+from equipot.potential import evaluate, geometry_of
 from equipot.quantities import ATOMIC_DIPOLES, BORN_CHARGES, DIPOLE, POLARIZABILITY, QUADRUPOLE
 from equipot.structure import Structure
 from equipot.term import Space
@@ -47,9 +47,9 @@ def made(source, *systems, **options):
 
 
 def elastic_of(energy):
-    """An energy with its derivatives, finite everywhere."""
-    slope = jax.grad(energy)
-    return Elastic(energy, slope, lambda x, v: jax.jvp(slope, (x,), (v,))[1], lambda x: jnp.array(True))
+    """An energy of each number with its derivatives, finite everywhere."""
+    slope = jax.grad(lambda x: jnp.sum(energy(x)))
+    return Elastic(energy, slope, lambda x, v: jax.jvp(slope, (x,), (v,))[1], lambda x: jnp.full(x.shape, True))
 
 
 def in_field(atoms, field, **info):
@@ -146,8 +146,8 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
     """Against a closed form: the least of x . A x / 2 - b . x + sum x^4 in two variables, by its own equations."""
     matrix = jnp.array([[2.0, 0.3], [0.3, 1.2]])
     energy = lambda b: lambda x: x @ matrix @ x / 2 - b @ x + jnp.sum(x**4)
-    elastic = elastic_of(lambda x: jnp.sum(x**4) + 0.5 * jnp.sum(x**2))
-    found = lambda b: minimum(elastic, -b, lambda x: matrix @ x - x)
+    elastic = elastic_of(lambda x: x**4 + 0.5 * x**2)
+    found = lambda b: minimum(elastic, -b, lambda x: matrix @ x - x, Systems.one(b))
     b = jnp.array([1.0, -0.7])
     x = found(b)
     np.testing.assert_allclose(matrix @ x + 4 * x**3, b, atol=1e-11)
@@ -163,11 +163,41 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
 def test_what_is_not_found_is_not_a_number(double_precision):
     """Of an equation that holds something undefined, and of one that has too few steps."""
     matrix = jnp.diag(jnp.arange(1.0, 6.0))
-    assert np.isfinite(solved(lambda x: matrix @ x, jnp.ones(5))).all()
-    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5), steps=2)).all()
-    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5).at[2].set(jnp.nan))).all()
+    all_of_it = Systems.one(jnp.ones(5))
+    assert np.isfinite(solved(lambda x: matrix @ x, jnp.ones(5), all_of_it)).all()
+    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5), all_of_it, steps=2)).all()
+    assert np.isnan(solved(lambda x: matrix @ x, jnp.ones(5).at[2].set(jnp.nan), all_of_it)).all()
     pull = jnp.array([1.0, jnp.nan])
-    assert np.isnan(minimum(elastic_of(lambda x: jnp.sum(x**2)), pull, lambda x: x)).all()
+    assert np.isnan(minimum(elastic_of(lambda x: x**2), pull, lambda x: x, Systems.one(pull))).all()
+
+
+def test_systems_of_a_batch_are_solved_each_by_itself(double_precision):
+    """One without a solution, and one that needs more steps, leave the others as they are alone."""
+    scale, systems = jnp.array([1.0, 2.0, 3.0, 1.0, 1e4, 1e8, 5.0]), Systems(3, jnp.array([0, 0, 0, 1, 1, 1, 2]))
+    wanted = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, jnp.nan])
+    found = solved(lambda x: scale * x, wanted, systems, steps=3)
+    np.testing.assert_allclose(found[:3], 1 / scale[:3], rtol=1e-12)
+    assert np.isnan(found[6])
+    short = solved(lambda x: scale * x, wanted, systems, steps=2)
+    assert np.isnan(short).all()
+    least = minimum(elastic_of(lambda x: x**4), -wanted, lambda x: scale * x, systems)
+    alone = minimum(elastic_of(lambda x: x**4), -wanted[:3], lambda x: scale[:3] * x, Systems.one(wanted[:3]))
+    np.testing.assert_array_equal(least[:3], alone)
+    assert np.isfinite(least[3:6]).all() and np.isnan(least[6])
+
+
+@pytest.mark.parametrize("source", SOURCES[2:4], ids=LABELS[2:4])
+def test_a_system_without_a_solution_leaves_its_batch_alone(source, double_precision):
+    """The energies of others in a batch in which the charges of one cannot be found."""
+    potential = made(source, WATER)
+    structures = [Structure.from_ase(WATER), Structure.from_ase(WATER)]
+    graph = jax.tree.map(jnp.asarray, pad(structures, 4.0, dtype=np.float64, extent=potential.extent(structures)))
+    broken = graph.replace(field=jnp.array([[0.0, 0, 0], [jnp.nan, 0, 0]]))
+    want = ("energy", "forces", "charges")
+    whole, found = (jax.jit(evaluate, static_argnames="want")(potential, g, want) for g in (graph, broken))
+    assert np.isnan(found.interaction[1]) and np.isnan(found.charges[3:]).all()
+    np.testing.assert_allclose(found.interaction[0], whole.interaction[0], atol=1e-12)
+    np.testing.assert_allclose(found.forces[:3], whole.forces[:3], atol=1e-11)
 
 
 def test_no_field_makes_the_energy_run_away(double_precision):
