@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from equipot.extent import Extent, extent_of
@@ -82,30 +82,18 @@ class Potential:
 
     def member(self, name: str) -> Potential:
         """Return the potential of a member of the term, by its name in ``Term.members``, with the metadata of the whole."""
-        term, scope = self.term, self.term.scope_of(name)
-        path = ("constants", *scope.path) if scope.constant else scope.path
-        inside = lambda tree, path: functools.reduce(lambda tree, key: tree.get(key, {}), path, tree)
-        if scope.constant:
-            found = inside(self.variables, path)
-        else:
-            found = {collection: tree for collection, whole in self.variables.items() if (tree := inside(whole, path))}
-        if not path:
-            constants = {key: tree for key, tree in found.get("constants", {}).items() if key not in term.own_constants}
-            found = {**found, "constants": constants} if constants else {k: v for k, v in found.items() if k != "constants"}
-        return self.replace(term=term.members[name].clone(parent=None, name=None), variables=found)
+        leaves = flatten_dict(self.variables).items()
+        found = {inner: leaf for path, leaf in leaves if (inner := self.term.path_in_member(name, path)) is not None}
+        term = self.term.members[name].clone(parent=None, name=None)
+        return self.replace(term=term, variables=unflatten_dict(found))
 
     def with_member(self, name: str, member: Potential) -> Potential:
         """Return the potential with another term and variables for a member; the metadata stay."""
-        term, scope = self.term, self.term.scope_of(name)
-        variables: Any = dict(self.variables)
-        if scope.constant:
-            variables = replaced(variables, ("constants", *scope.path), member.variables)
-        else:
-            own = {key: self.variables["constants"][key] for key in (() if scope.path else term.own_constants)}
-            for collection in {*variables, *member.variables}:
-                tree = dict(member.variables.get(collection, {})) | (own if collection == "constants" else {})
-                variables = replaced(variables, (collection, *scope.path), tree)
-        return self.replace(term=term.with_members({name: member.term}), variables=variables)
+        leaves = flatten_dict(self.variables).items()
+        own = {path: leaf for path, leaf in leaves if self.term.path_in_member(name, path) is None}
+        scope = self.term.scope_of(name)
+        theirs = {scope.outside(path): leaf for path, leaf in flatten_dict(member.variables).items()}
+        return self.replace(term=self.term.with_members({name: member.term}), variables=unflatten_dict(own | theirs))
 
     @property
     def dtype(self) -> Any:
@@ -173,12 +161,6 @@ class Potential:
         from equipot.interfaces.ase import EquipotCalculator
 
         return EquipotCalculator(self, **options)
-
-
-def replaced(tree: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """Return a nested mapping with another value at a path."""
-    key, *rest = path
-    return {**tree, key: replaced(tree.get(key, {}), tuple(rest), value) if rest else value}
 
 
 def _of_head(tree: Any, k: int) -> Any:

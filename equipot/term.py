@@ -55,6 +55,17 @@ class Scope(NamedTuple):
     constant: bool = False
     """Whether the member is not trained: all of its collections are below ``path`` in the term's ``constants``."""
 
+    def outside(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the path of a variable in the term from that in the member; a path begins with the collection."""
+        return ("constants", *self.path, *path) if self.constant else (path[0], *self.path, *path[1:])
+
+    def inside(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Return the path of a variable in the member from that in the term; None for a variable outside of the scope."""
+        rest = path[1 + len(self.path) :]
+        if path[1 : 1 + len(self.path)] != self.path or (self.constant and path[0] != "constants"):
+            return None
+        return rest if self.constant else (path[0], *rest)
+
 
 class Term(nn.Module):
     """A contribution to the energy: frozen hyper-parameters, called with a graph and its edge vectors.
@@ -179,6 +190,11 @@ class Term(nn.Module):
     def scope_of(self, member: str) -> Scope:
         """Return where the variables of a member are, by its name in ``members``."""
         return Scope((member,))
+
+    def path_in_member(self, member: str, path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Return the path of a variable in a member from that in the term; None for a variable that is not the member's."""
+        own = path[0] == "constants" and path[1] in self.own_constants
+        return None if own else self.scope_of(member).inside(path)
 
     def factor_of(self, member: str) -> float:
         """Return the constant factor on the energy of a member, by its name in ``members``."""

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from equipot.data.closest import ROWS
 from equipot.graph import Graph, sum_graphs, to_atoms
 from equipot.nn.edge_features import pairs_within
-from equipot.nn.radial import Bessel, PolynomialEnvelope, covalent_radii
+from equipot.nn.radial import Bessel, PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
 from equipot.physics.coulomb import COULOMB, Coulomb
 from equipot.physics.response import Systems, solved
@@ -189,11 +188,10 @@ class Predicted(ChargeSource):
 class Flows(ChargeSource):
     """Charges that flow along pairs within the cutoff, q_i = b_i + sum_j p_ij with p_ij = -p_ji.
 
-    p_ij = exp(-(r_ij / R_ij)^2) sum_k R_k(r_ij) (u_ik v_jk - v_ik u_jk), with u and v linear in the features of each atom, R_k
-    linear in radial functions that end at the cutoff, and R_ij = ``reach`` times the sum of the covalent radii: charge moves
-    along bonds and contacts, and a small error does not carry it far. b_i is the share of atom i in the total charge. Charge
-    is conserved without a correction, separate neutral molecules stay neutral, and the dipole moment sum_i b_i r_i - sum_ij
-    p_ij r_ij / 2, with r_ij the vector from i to j, is that of the system also where it repeats.
+    p_ij = sum_k R_k(r_ij) (u_ik v_jk - v_ik u_jk), with u and v linear in the features of each atom and R_k linear in radial
+    functions that end at the cutoff; b_i is the share of atom i in the total charge. Charge is conserved without a correction,
+    separate neutral molecules stay neutral, and the dipole moment sum_i b_i r_i - sum_ij p_ij r_ij / 2, with r_ij the vector
+    from i to j, is that of the system also where it repeats.
     """
 
     flow: ClassVar[bool] = True
@@ -202,15 +200,11 @@ class Flows(ChargeSource):
     """Number of terms of the sum over k."""
     radial: int = 6
     """Number of radial functions."""
-    reach: float = 1.5
-    """Distance over which flows fall off, in units of the sum of the covalent radii."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "radial"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if not self.reach > 0:
-            raise ValueError(f"reach {self.reach} must be positive; inf for flows that end at the cutoff only")
 
     def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         pairs, vectors, r = pairs_within(around.graph, around.vectors, around.cutoff)
@@ -218,10 +212,7 @@ class Flows(ChargeSource):
         own, other = pairs.from_centers(both), pairs.from_neighbors(both)
         split = lambda x: (x[:, : self.rank], x[:, self.rank :])
         (u_i, v_i), (u_j, v_j) = split(own), split(other)
-        radii = jnp.asarray(covalent_radii(range(ROWS)), r.dtype)[around.graph.numbers]
-        bond = jnp.where(pairs.slots < 0, 1, pairs.from_centers(radii) + pairs.from_neighbors(radii))
-        near = jnp.exp(-((r / (self.reach * bond)) ** 2))
-        basis = Bessel(self.radial)(r, around.cutoff) * (near * PolynomialEnvelope()(r, around.cutoff))[:, None]
+        basis = Bessel(self.radial)(r, around.cutoff) * PolynomialEnvelope()(r, around.cutoff)[:, None]
         mixing = scope.param("mixing", nn.initializers.normal(1.0), (self.radial, self.rank))
         flow = jnp.sum((basis @ jnp.asarray(mixing, r.dtype)) * (u_i * v_j - v_i * u_j), axis=1)
         # Of pairs without room nothing is known.

@@ -10,9 +10,10 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot import eqp, published
 from equipot.data.loader import sha256_of
@@ -23,9 +24,9 @@ from equipot.metadata import Metadata
 from equipot.physics.guard import Guarded
 from equipot.physics.imported import Imported
 from equipot.physics.sum import Sum, refuse_second_dispersion
-from equipot.potential import Potential, replaced
+from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.term import Term
+from equipot.term import Scope, Term
 from equipot.training.checkpoint import TRAINING
 from equipot.training.errors import predict
 
@@ -137,14 +138,12 @@ def recorded(given: Term, resolved: Term) -> Term:
 
 def with_variables(potential: Potential, imports: Sequence[Import]) -> Potential:
     """Put the variables of imported potentials into a model."""
-    variables: Any = potential.variables
+    leaves = flatten_dict(potential.variables)
     for part in imports:
-        if part.frozen:
-            variables = replaced(variables, ("constants", *part.scope), part.potential.variables)
-            continue
-        for collection, tree in part.potential.variables.items():
-            variables = replaced(variables, (collection, *part.scope), tree)
-    return potential.replace(variables=variables)
+        scope = Scope(part.scope, part.frozen)
+        leaves = {path: leaf for path, leaf in leaves.items() if scope.inside(path) is None}
+        leaves |= {scope.outside(path): leaf for path, leaf in flatten_dict(part.potential.variables).items()}
+    return potential.replace(variables=unflatten_dict(leaves))
 
 
 def with_origin(metadata: Metadata, imports: Sequence[Import]) -> Metadata:
