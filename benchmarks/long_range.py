@@ -41,9 +41,13 @@ def models() -> dict[str, list[str]]:
     """Return the overrides of the config for each model."""
     base = yaml.safe_load(CONFIG.read_text())["model"]["base"]
     network = lambda **more: [f"model={json.dumps(base | more)}"]
+    return {"local": network(), "electrons": network(electrons={"width": 16}), **sources()}
+
+
+def sources() -> dict[str, list[str]]:
+    """Return the overrides of the config for each model with charges."""
     source = lambda kind: [f"model.charges={{kind: {kind}}}", "training.loss.charges={kind: Huber, scale: 0.03}"]
-    sources = {kind.lower(): source(kind) for kind in ("Predicted", "Flows", "Equilibrated")}
-    return {"local": network(), "electrons": network(electrons={"width": 16}), **sources}
+    return {kind.lower(): source(kind) for kind in ("Predicted", "Flows", "Equilibrated", "Polarizable")}
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -57,11 +61,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Train each model on each set, or continue where it stopped; yield the test errors by part of the set."""
     for name in args.only:
-        make, recipe = SETS[name]
+        make, recipe, hirshfeld = SETS[name]
         files = make(args.data.resolve(), args.runs.resolve() / name)
         for model in args.models:
             out = args.runs.resolve() / name / model
-            settings = [*recipe, *models()[model], *args.overrides]
+            labelled = [HIRSHFELD] if hirshfeld and model in sources() else []
+            settings = [*recipe, *labelled, *models()[model], *args.overrides]
             run_training(CONFIG, out, [f"data.train={files['train']}", *settings])
             table = errors(equipot.load(out / "best.eqp"), files)
             yield {"set": name, "variant": model, "settings": settings, **facts_of(out), "errors": table}
@@ -139,12 +144,13 @@ def slabs(data: Path, folder: Path) -> dict[str, Path]:
     return written(folder, {"train": train, **{name: kind[-SLABS_HELD:] for name, kind in kinds.items()}})
 
 
-SETS: dict[str, tuple[Any, list[str]]] = {
+SETS: dict[str, tuple[Any, list[str], bool]] = {
     "dimers": (
         dimers,
         ["data.valid=6", "training.batch_size=6", "training.loss.energy.scale=0.003", "training.loss.forces.scale=0.02"],
+        False,
     ),
-    "carbon": (carbon, ["data.valid=10", HIRSHFELD]),
-    "slabs": (slabs, ["data.valid=2", "training.batch_size=2", HIRSHFELD]),
+    "carbon": (carbon, ["data.valid=10"], True),
+    "slabs": (slabs, ["data.valid=2", "training.batch_size=2"], True),
 }
-"""What writes the files of each set, and the overrides of the config."""
+"""What writes the files of each set, the overrides of the config, and whether charges are labels of the name hirshfeld_charges."""

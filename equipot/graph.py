@@ -245,20 +245,28 @@ def sum_graphs(values: Float[Array, "atoms ..."], graph: Graph) -> Float[Array, 
     that equal inputs give equal bits.
     """
     real = graph.node_mask.reshape(-1, *([1] * (values.ndim - 1)))
-    values = jnp.where(real, values, 0)
-    if graph.num_graphs == 1:
+    return sum_segments(jnp.where(real, values, 0), jnp.asarray(graph.node_graph), graph.num_graphs, ascending=True)
+
+
+def sum_segments(
+    values: Float[Array, "rows ..."], segment: Int[Array, " rows"], count: int, ascending: bool = False
+) -> Float[Array, "segments ..."]:
+    """Sum rows over each of ``count`` segments, in a fixed order on every platform.
+
+    Args:
+        values: rows.
+        segment: segment of each row.
+        count: number of segments.
+        ascending: whether segments never fall from row to row.
+    """
+    if count == 1:
         return jnp.sum(values, axis=0, keepdims=True)
-    return jax.lax.platform_dependent(
-        values, graph.node_graph, cpu=partial(_sum_segments, graph.num_graphs), default=partial(_sum_masked, graph.num_graphs)
-    )
-
-
-def _sum_segments(count: int, values: Array, segment: Array) -> Array:
-    return jax.ops.segment_sum(values, segment, count, indices_are_sorted=True)
+    scattered = partial(jax.ops.segment_sum, num_segments=count, indices_are_sorted=ascending)
+    return jax.lax.platform_dependent(values, segment, cpu=scattered, default=partial(_sum_masked, count))
 
 
 def _sum_masked(count: int, values: Array, segment: Array) -> Array:
-    """Sum over all atoms once for each graph, since a scatter on an accelerator adds in an order that differs between runs."""
+    """Sum over all rows once for each segment, since a scatter on an accelerator adds in an order that differs between runs."""
     member = segment[None] == jnp.arange(count, dtype=segment.dtype)[:, None]
     return jnp.sum(jnp.where(member.reshape(*member.shape, *[1] * (values.ndim - 1)), values[None], 0), axis=1)
 

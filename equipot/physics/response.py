@@ -15,6 +15,8 @@ from jax import lax
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
+from equipot.graph import sum_segments
+
 MOST_NEWTON = 40
 """Most steps of Newton's method: about five are usual."""
 MOST_CONJUGATE = 200
@@ -42,11 +44,9 @@ class Systems(NamedTuple):
 
     def total(self, tree: Any) -> Float[Array, " systems"]:
         """Sum all entries of each system."""
-        return sum(jax.tree.leaves(jax.tree.map(self._of_array, self.index, tree)), jnp.zeros((), _dtype(tree)))
-
-    def _of_array(self, index: Int[Array, " n"], x: Float[Array, "n ..."]) -> Float[Array, " systems"]:
-        mine = index[None] == jnp.arange(self.number)[:, None]
-        return jnp.sum(jnp.where(mine, jnp.sum(x, axis=tuple(range(1, x.ndim)))[None], 0), axis=1)
+        rows = jax.tree.map(lambda x: jnp.sum(x, axis=tuple(range(1, x.ndim))), tree)
+        sums = jax.tree.map(lambda index, x: sum_segments(x, index, self.number), self.index, rows)
+        return sum(jax.tree.leaves(sums), jnp.zeros((), _dtype(tree)))
 
     def dot(self, a: Any, b: Any) -> Float[Array, " systems"]:
         """Compute the scalar product of two pytrees in each system."""
