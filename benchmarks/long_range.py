@@ -153,4 +153,4 @@ SETS: dict[str, tuple[Any, list[str], bool]] = {
     "carbon": (carbon, ["data.valid=10"], True),
     "slabs": (slabs, ["data.valid=2", "training.batch_size=2"], True),
 }
-"""What writes the files of each set, the overrides of the config, and whether charges are labels of the name hirshfeld_charges."""
+"""What writes the files of each set, the overrides of the config, and whether it has Hirshfeld charges."""

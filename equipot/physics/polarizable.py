@@ -203,8 +203,8 @@ class _Model(NamedTuple):
         return Elastic(
             energy=costs(_cost),
             slope=each(_slope),
-            curvature=each(_curvature),
-            within=costs(lambda y, c: _square(y, c) < 1),
+            inverse=each(_of_slope),
+            softness=each(_softness),
         )
 
     @property
@@ -247,7 +247,15 @@ def _slope(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]
     return y / _root(y, c)[:, None]
 
 
-def _curvature(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Compute the second derivative of W by y, applied to v."""
+def _of_slope(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]:
+    """Compute the y at which the gradient of W is w."""
+    return w / jnp.sqrt(1 + _square(w, c))[:, None]
+
+
+def _softness(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Compute the root of the inverse of the second derivative of W by y, applied to v.
+
+    With r = sqrt(1 - c y^2), the inverse is r (1 - c y y^T), which has r^3 along y and r across.
+    """
     root = _root(y, c)[:, None]
-    return v / root + y * (c[:, None] * jnp.sum(y * v, axis=1, keepdims=True)) / root**3
+    return jnp.sqrt(root) * (v - y * (c[:, None] * jnp.sum(y * v, axis=1, keepdims=True)) / (1 + root))

@@ -6,7 +6,8 @@ has converged, and is not a number alone where it does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -88,74 +89,83 @@ def solved(operator: Callable[[Any], Any], wanted: Any, systems: Systems, steps:
     precise = tolerance(_dtype(wanted))
 
     def solve(linear: Callable[[Any], Any], b: Any) -> Any:
-        x, _, left = conjugate_gradients(lambda x: (linear(x), ()), b, systems, jnp.asarray(precise, _dtype(b)), steps)
+        x, left = conjugate_gradients(linear, b, systems, jnp.asarray(precise, _dtype(b)), steps)
         return systems.unless(left <= FAILED * precise * systems.size(b), x)
 
     return lax.custom_linear_solve(operator, wanted, solve, symmetric=True)
 
 
 class Elastic(NamedTuple):
-    """A strictly convex function of a pytree of arrays, a sum over entries of their first axes, with its derivatives; each
-    quick to compute."""
+    """A strictly convex function of a pytree of arrays, a sum over entries of their first axes, with its derivatives."""
 
     energy: Callable[[Any], Any]
     """Energy of each entry."""
     slope: Callable[[Any], Any]
-    """Gradient, of the structure of x."""
-    curvature: Callable[[Any, Any], Any]
-    """Of x and v, the second derivative at x applied to v."""
-    within: Callable[[Any], Any]
-    """Whether each entry of x lies inside the domain, where the function is finite."""
+    """Gradient, of the structure of x; it takes every value once."""
+    inverse: Callable[[Any], Any]
+    """The x of a gradient, which lies inside the domain of the function whatever the gradient is."""
+    softness: Callable[[Any, Any], Any]
+    """Of x and v, the root R of the inverse of the second derivative at x, applied to v; R is symmetric."""
 
 
 def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
+    Steps are straight lines for the gradient of ``elastic``, not for x: so no step leaves the domain, and near its boundary,
+    where the gradient is almost that of the rest alone, few are needed. Linear equations are solved by conjugate gradients for
+    z with x = R z, whose matrix 1 + R stiffness R has no eigenvalue below one, near the boundary as elsewhere.
+
     Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. Where none is
-    found in a system, for what is not a number or for want of steps, it is not a number. The linear equation of each step is
-    solved by conjugate gradients, which apply ``stiffness`` once in each iteration.
+    found in a system, for what is not a number or for want of steps, it is not a number.
 
     Args:
-        elastic: function whose domain holds zero.
+        elastic: function whose gradient vanishes at zero.
         pull: slope at zero, but for that of ``elastic``.
         stiffness: linear map, symmetric and positive semidefinite, which does not mix systems.
         systems: to which system each entry belongs.
     """
-    slope = lambda x: _sum(elastic.slope(x), pull, stiffness(x))
+    least = lambda pull: _newton(elastic, pull, stiffness, systems)
+    bare, constants = jax.closure_convert(least, pull)
+    # Derivatives go through the equation below alone, which holds at any place and for any R.
+    x = bare(*lax.stop_gradient((pull, *constants)))
+    scaled = partial(elastic.softness, lax.stop_gradient(x))
 
-    def solve(_: Callable[[Any], Any], first: Any) -> Any:
-        begun = _sum(elastic.slope(first), pull)
-        size = systems.size(begun)
-        least, enough = 4 * jnp.finfo(_dtype(first)).eps * size, tolerance(_dtype(first)) * size
+    def slope(z: Any) -> Any:
+        y = _sum(x, scaled(z))
+        return scaled(_sum(elastic.slope(y), pull, stiffness(y)))
 
-        def active(at: _Newton) -> Bool[Array, " systems"]:
-            # Once the slope is small enough, only for as long as it still falls.
-            size = systems.size(at.uphill)
-            return (size > least) & ((size > enough) | (size < at.before / 2))
+    nothing = jax.tree.map(jnp.zeros_like, pull)
+    z = lax.custom_root(slope, nothing, lambda _, found: found, lambda f, wanted: solved(f, wanted, systems))
+    return _sum(x, scaled(z))
 
-        def improved(at: _Newton) -> _Newton:
-            x, going = at.x, active(at)
 
-            def bent(v: Any) -> tuple[Any, Any]:
-                pulled = stiffness(v)
-                return _sum(elastic.curvature(x, v), pulled), pulled
+def _newton(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
+    """Find the minimum; see there."""
+    first = jax.tree.map(jnp.zeros_like, pull)
+    # Slopes count in units in which the second derivative of ``elastic`` is one.
+    sized = lambda x, slope: systems.size(elastic.softness(x, slope))
+    begun = _sum(elastic.slope(first), pull)
+    size = sized(first, begun)
+    precise = jnp.finfo(size.dtype).eps
+    enough = tolerance(size.dtype) * size
 
-            uphill = systems.scaled(going.astype(_dtype(x)), at.uphill)
-            share = SHARE * jnp.minimum(1.0, systems.size(at.uphill) / size)
-            *step, _ = conjugate_gradients(bent, _negative(uphill), systems, share, MOST_CONJUGATE)
-            energy = lambda y, stiff: systems.total(elastic.energy(y)) + systems.dot(_sum(pull, _halved(stiff)), y)
-            x = _sum(x, systems.scaled(_length(energy, elastic.within, systems, at, step), step[0]))
-            # Not added up over the steps, where rounding errors would be added up with it.
-            stiff = stiffness(x)
-            return _Newton(x, stiff, _sum(elastic.slope(x), pull, stiff), systems.size(at.uphill), at.count + 1)
+    def active(at: _Newton) -> Bool[Array, " systems"]:
+        # Once the slope is small enough, only for as long as it still falls.
+        return (at.size > 4 * precise * size) & ((at.size > enough) | (at.size < at.before / 2))
 
-        nothing = jax.tree.map(jnp.zeros_like, first)
-        start = _Newton(first, nothing, begun, jnp.full_like(size, jnp.inf), jnp.int32(0))
-        end = lax.while_loop(lambda at: jnp.any(active(at)) & (at.count < MOST_NEWTON), improved, start)
-        return systems.unless(systems.size(end.uphill) <= FAILED * enough, end.x)
+    def improved(at: _Newton) -> _Newton:
+        root = partial(elastic.softness, at.x)
+        bent = lambda z: _sum(z, root(stiffness(root(z))))
+        wanted = systems.scaled(-active(at).astype(size.dtype), root(at.uphill))
+        share = SHARE * jnp.minimum(1.0, at.size / size)
+        z, _ = conjugate_gradients(bent, wanted, systems, share, MOST_CONJUGATE)
+        x, stiff = _lower(elastic, pull, stiffness, systems, at, root(z))
+        uphill = _sum(elastic.slope(x), pull, stiff)
+        return _Newton(x, stiff, uphill, sized(x, uphill), at.size, at.count + 1)
 
-    linear = lambda operator, wanted: solved(operator, wanted, systems)
-    return lax.custom_root(slope, jax.tree.map(jnp.zeros_like, pull), solve, linear)
+    start = _Newton(first, first, begun, size, jnp.full_like(size, jnp.inf), jnp.int32(0))
+    end = lax.while_loop(lambda at: jnp.any(active(at)) & (at.count < MOST_NEWTON), improved, start)
+    return systems.unless(end.size <= FAILED * enough, end.x)
 
 
 class _Newton(NamedTuple):
@@ -166,75 +176,74 @@ class _Newton(NamedTuple):
     """stiffness(x)."""
     uphill: Any
     """Slope at x."""
+    size: Float[Array, " systems"]
+    """Of the slope."""
     before: Float[Array, " systems"]
     """Size of the slope one step before."""
     count: Int[Array, ""]  # type: ignore[assignment]  # hides tuple.count
 
 
-def _length(
-    energy: Callable[[Any, Any], Array],
-    within: Callable[[Any], Any],
-    systems: Systems,
-    at: _Newton,
-    step: Sequence[Any],
-) -> Float[Array, " systems"]:
-    """Return the share of a step after which the energy of each system has fallen enough (Armijo's rule), halved until then."""
-    x, stiff, uphill = at.x, at.stiff, at.uphill
-    here, gain = energy(x, stiff), systems.dot(uphill, step[0])
+def _lower(
+    elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems, at: _Newton, step: Any
+) -> tuple[Any, Any]:
+    """Return x and its stiffness after a Newton step, halved until the energy of each system has fallen enough (Armijo)."""
+    energy = lambda x, stiff: systems.total(elastic.energy(x)) + systems.dot(pull, x) + systems.dot(stiff, x) / 2
+    here, gain = energy(at.x, at.stiff), systems.dot(at.uphill, step)
+    gradient = elastic.slope(at.x)
+    # That of the whole step, at the end of which the slope would vanish were everything linear.
+    change = jax.tree.map(lambda a, b: -a - b, at.uphill, stiffness(step))
     # As long as rounding lets the energy tell.
     room = 8 * jnp.finfo(here.dtype).eps * (jnp.abs(here) + jnp.abs(gain))
+    still = systems.of_each(gain == 0, at.x)
 
-    def bad(t: Float[Array, " systems"]) -> Bool[Array, " systems"]:
-        end, stiffened = (_sum(a, systems.scaled(t, b)) for a, b in zip((x, stiff), step, strict=True))
-        outside = systems.total(jax.tree.map(lambda inside: (~inside).astype(here.dtype), within(end)))
-        return (t > SHORTEST) & ((outside > 0) | (energy(end, stiffened) > here + 1e-4 * t * gain + room))
+    def shorter(trial: Any) -> Any:
+        t, good, _, _ = trial
+        t = jnp.where(good, t, t / 2)
+        moved = elastic.inverse(_sum(gradient, systems.scaled(t, change)))
+        moved = jax.tree.map(jnp.where, still, at.x, moved)
+        stiff = stiffness(moved)
+        # What is not a number does not get better.
+        good = ~(energy(moved, stiff) > here + 1e-4 * t * gain + room)
+        return t, good, moved, stiff
 
-    return lax.while_loop(lambda t: jnp.any(bad(t)), lambda t: jnp.where(bad(t), t / 2, t), jnp.ones_like(here))
+    begun = jnp.full_like(here, 2.0), jnp.zeros_like(here, bool), at.x, at.stiff
+    _, _, x, stiff = lax.while_loop(lambda trial: jnp.any(~trial[1] & (trial[0] > SHORTEST)), shorter, begun)
+    return x, stiff
 
 
 def conjugate_gradients(
-    operator: Callable[[Any], tuple[Any, Any]],
-    wanted: Any,
-    systems: Systems,
-    share: Float[Array, "..."],
-    steps: int,
-) -> tuple[Any, Any, Float[Array, " systems"]]:
+    operator: Callable[[Any], Any], wanted: Any, systems: Systems, share: Float[Array, "..."], steps: int
+) -> tuple[Any, Float[Array, " systems"]]:
     """Solve operator(x) = wanted from zero, until the residual of each system is below a ``share`` of the right-hand side.
 
-    Unlike those of jax.scipy they apply the operator at one place only, which halves the time to compile, add up whatever else
-    the operator returns of x, and go on for each system by itself.
+    Unlike those of jax.scipy they apply the operator at one place only, which halves the time to compile, and go on for each
+    system by itself.
 
     Args:
-        operator: returns a symmetric positive definite linear map of a pytree, and further linear maps of it, of the same
-            structure or empty; none of them mixes systems.
+        operator: symmetric positive definite linear map of a pytree, which does not mix systems.
         wanted: right-hand side.
         systems: to which system each entry belongs.
         share: relative residual, one number or one for each system.
         steps: most iterations.
 
     Returns:
-        x, the further maps of x, and the size of the residual of each system.
+        x, and the size of the residual of each system.
     """
     begun = systems.dot(wanted, wanted)
     enough = share**2 * begun
-    further = jax.eval_shape(operator, wanted)[1]
-    nothing, more = (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree) for tree in (wanted, further))
 
     def improved(at: Any) -> Any:
-        x, more, residual, direction, square, count = at
-        found, further = operator(direction)
-        going = square > enough
+        x, residual, direction, square, count = at
+        found, going = operator(direction), square > enough
         length = jnp.where(going, square / jnp.where(going, systems.dot(direction, found), 1), 0)
         x, residual = _sum(x, systems.scaled(length, direction)), _sum(residual, systems.scaled(-length, found))
-        if jax.tree.leaves(more):
-            more = _sum(more, systems.scaled(length, further))
         new = jnp.where(going, systems.dot(residual, residual), square)
         direction = _sum(residual, systems.scaled(jnp.where(going, new / jnp.where(going, square, 1), 0), direction))
-        return x, more, residual, direction, new, count + 1
+        return x, residual, direction, new, count + 1
 
-    start = nothing, more, wanted, wanted, begun, jnp.int32(0)
-    x, more, _, _, square, _ = lax.while_loop(lambda at: jnp.any(at[4] > enough) & (at[5] < steps), improved, start)
-    return x, more, jnp.sqrt(square)
+    start = jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, begun, jnp.int32(0)
+    x, _, _, square, _ = lax.while_loop(lambda at: jnp.any(at[3] > enough) & (at[4] < steps), improved, start)
+    return x, jnp.sqrt(square)
 
 
 def held(function: Callable[[Any], Any], variables: Any) -> Any:
@@ -264,14 +273,6 @@ def _held_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any,
 
 def _sum(*trees: Any) -> Any:
     return jax.tree.map(lambda *x: sum(x[1:], x[0]), *trees)
-
-
-def _negative(tree: Any) -> Any:
-    return jax.tree.map(jnp.negative, tree)
-
-
-def _halved(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x / 2, tree)
 
 
 def _dtype(tree: Any) -> Any:
