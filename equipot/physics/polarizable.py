@@ -203,8 +203,8 @@ class _Model(NamedTuple):
         return Elastic(
             energy=costs(_cost),
             slope=each(_slope),
-            inverse=each(_of_slope),
             softness=each(_softness),
+            moved=each(_moved),
         )
 
     @property
@@ -247,11 +247,6 @@ def _slope(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]
     return y / _root(y, c)[:, None]
 
 
-def _of_slope(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]:
-    """Compute the y at which the gradient of W is w."""
-    return w / jnp.sqrt(1 + _square(w, c))[:, None]
-
-
 def _softness(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Compute the root of the inverse of the second derivative of W by y, applied to v.
 
@@ -259,3 +254,15 @@ def _softness(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n 
     """
     root = _root(y, c)[:, None]
     return jnp.sqrt(root) * (v - y * (c[:, None] * jnp.sum(y * v, axis=1, keepdims=True)) / (1 + root))
+
+
+def _moved(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Return y + v where a vector becomes shorter, else the place at which the gradient of W has moved by W'' v.
+
+    That place is within the limit, where y + v may not be; on the way back from a limit, where W'' is large, it would be too far.
+    """
+    root, along = _root(y, c)[:, None], jnp.sum(y * v, axis=1, keepdims=True)
+    slope = y / root + v / root + y * (c[:, None] * along) / root**3
+    bounded = slope / jnp.sqrt(1 + _square(slope, c))[:, None]
+    shorter = (along < 0) & (_square(y + v, c) < 1)[:, None]
+    return jnp.where(shorter, y + v, bounded)

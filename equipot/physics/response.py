@@ -101,25 +101,24 @@ class Elastic(NamedTuple):
     energy: Callable[[Any], Any]
     """Energy of each entry."""
     slope: Callable[[Any], Any]
-    """Gradient, of the structure of x; it takes every value once."""
-    inverse: Callable[[Any], Any]
-    """The x of a gradient, which lies inside the domain of the function whatever the gradient is."""
+    """Gradient, of the structure of x."""
     softness: Callable[[Any, Any], Any]
     """Of x and v, the root R of the inverse of the second derivative at x, applied to v; R is symmetric."""
+    moved: Callable[[Any, Any], Any]
+    """Of x and a step v, a place inside the domain that is x + v to first order in v."""
 
 
 def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
     """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
 
-    Steps are straight lines for the gradient of ``elastic``, not for x: so no step leaves the domain, and near its boundary,
-    where the gradient is almost that of the rest alone, few are needed. Linear equations are solved by conjugate gradients for
-    z with x = R z, whose matrix 1 + R stiffness R has no eigenvalue below one, near the boundary as elsewhere.
+    Linear equations are solved by conjugate gradients for z with x = R z, whose matrix 1 + R stiffness R has no eigenvalue
+    below one, near the boundary of the domain as elsewhere.
 
     Derivatives of the result follow from the linearised condition that the slope vanishes there, to any order. Where none is
     found in a system, for what is not a number or for want of steps, it is not a number.
 
     Args:
-        elastic: function whose gradient vanishes at zero.
+        elastic: function whose domain holds zero.
         pull: slope at zero, but for that of ``elastic``.
         stiffness: linear map, symmetric and positive semidefinite, which does not mix systems.
         systems: to which system each entry belongs.
@@ -189,9 +188,6 @@ def _lower(
     """Return x and its stiffness after a Newton step, halved until the energy of each system has fallen enough (Armijo)."""
     energy = lambda x, stiff: systems.total(elastic.energy(x)) + systems.dot(pull, x) + systems.dot(stiff, x) / 2
     here, gain = energy(at.x, at.stiff), systems.dot(at.uphill, step)
-    gradient = elastic.slope(at.x)
-    # That of the whole step, at the end of which the slope would vanish were everything linear.
-    change = jax.tree.map(lambda a, b: -a - b, at.uphill, stiffness(step))
     # As long as rounding lets the energy tell.
     room = 8 * jnp.finfo(here.dtype).eps * (jnp.abs(here) + jnp.abs(gain))
     still = systems.of_each(gain == 0, at.x)
@@ -199,7 +195,7 @@ def _lower(
     def shorter(trial: Any) -> Any:
         t, good, _, _ = trial
         t = jnp.where(good, t, t / 2)
-        moved = elastic.inverse(_sum(gradient, systems.scaled(t, change)))
+        moved = elastic.moved(at.x, systems.scaled(t, step))
         moved = jax.tree.map(jnp.where, still, at.x, moved)
         stiff = stiffness(moved)
         # What is not a number does not get better.

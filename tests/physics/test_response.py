@@ -46,15 +46,14 @@ def made(source, *systems, **options):
     return fresh(term, graph, jax.random.key(1), metadata).astype("float64")
 
 
-def elastic_of(energy, inverse):
-    """An energy of each number with its derivatives."""
+def elastic_of(energy):
+    """An energy of each number with its derivatives, finite everywhere."""
     slope = jax.grad(lambda x: jnp.sum(energy(x)))
     bend = lambda x: jax.jvp(slope, (x,), (jnp.ones_like(x),))[1]
-    return Elastic(energy, slope, inverse, lambda x, v: v / jnp.sqrt(bend(x)))
+    return Elastic(energy, slope, lambda x, v: v / jnp.sqrt(bend(x)), lambda x, v: x + v)
 
 
-# x^4 + x^2 / 2, and the solution of 4 x^3 + x = w.
-QUARTIC = elastic_of(lambda x: x**4 + x**2 / 2, lambda w: jnp.sinh(jnp.arcsinh(3**1.5 * w) / 3) / 3**0.5)
+QUARTIC = elastic_of(lambda x: x**4 + x**2 / 2)
 
 
 def in_field(atoms, field, **info):
@@ -151,7 +150,6 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
     """Against a closed form: the least of x . A x / 2 - b . x + sum x^4 in two variables, by its own equations."""
     matrix = jnp.array([[2.0, 0.3], [0.3, 1.2]])
     energy = lambda b: lambda x: x @ matrix @ x / 2 - b @ x + jnp.sum(x**4)
-    np.testing.assert_allclose(QUARTIC.inverse(QUARTIC.slope(jnp.array([-0.3, 2.0]))), [-0.3, 2.0], rtol=1e-12)
     found = lambda b: minimum(QUARTIC, -b, lambda x: matrix @ x - x, Systems.one(b))
     b = jnp.array([1.0, -0.7])
     x = found(b)
