@@ -12,8 +12,8 @@ from equipot.electrons import CORRECT
 from equipot.structure import Structure
 
 DISPERSION = re.compile(
-    r"(?<![A-Za-z0-9])((?i:D[234](BJ|M|MBJ|Z)?)|(?i:[wω]?B97X?D(3(BJ)?)?)|MBD(@\w+)?|XDM|dDsC|TS|r?VV10|vdW-?DF\w*|GFN\d?-xTB)(?![A-Za-z0-9])"
-    r"|-(vdW\w*|D|V|rV|3c|NL)(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(TS|(?i:D[234](BJ|M|MBJ|Z|zero)?|[wω]?B97X?D(3(BJ)?)?|MBD(@\w+)?|XDM|dDsC|r?VV10|vdW-?DF\w*|GFN\d?-xTB))"
+    r"(?![A-Za-z0-9])|-(?i:vdW\w*|D|V|rV|3c|NL)(?![A-Za-z0-9])"
 )
 """Names of dispersion in a level of theory, as in PBE-D3(BJ), wB97XD, PBE+MBD, optB88-vdW, wB97M-V, vdW-DF2 or r2SCAN-3c."""
 
@@ -89,6 +89,10 @@ class Metadata:
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers, ascending."""
         return tuple(sorted(z for z, _ in self.atomic_energies))
+
+    def isolated_atom_energies(self, head: int | None) -> dict[int, float]:
+        """Return E0 by atomic number (eV), of one head where there are several."""
+        return dict(self.atomic_energies if head is None or not self.heads else self.heads[head].atomic_energies)
 
     def trained_on(self, charges: Iterable[float], spins: Iterable[float]) -> Metadata:
         """Add charges (e) and numbers of unpaired electrons to those that are recorded."""

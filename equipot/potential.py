@@ -146,11 +146,12 @@ class Potential:
         for structure in structures:
             if self.heads and structure.head is None:
                 raise ValueError(choose_head(self.heads))
-            unknown = sorted(set(structure.numbers.tolist()) - set(self.elements))
+            known = sorted(self.metadata.isolated_atom_energies(structure.head))
+            unknown = sorted(set(structure.numbers.tolist()) - set(known))
             if unknown:
                 raise ValueError(
                     f"{structure.name}: the potential does not know {symbols(unknown)}; "
-                    f"it was trained on {symbols(self.elements) or 'no element'}"
+                    f"it was trained on {symbols(known) or 'no element'}"
                 )
             self.term.check(structure)
             if what := self.metadata.refusal(structure, self.term.needs):

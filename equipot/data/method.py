@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -126,8 +127,10 @@ def class_of(calculator: str, needed_by: str) -> Any:
 
 def versions_of(calculator: str, cls: type, options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the packages of a calculator with their versions, and the files that its options name, see ``Method.versions``."""
-    paths = [(key, Path(value)) for key, value in sorted(options.items()) if isinstance(value, str)]
-    files = [(f"{key} {path}", hashlib.sha256(path.read_bytes()).hexdigest()) for key, path in paths if path.is_file()]
+    texts = [(key, value) for key, value in sorted(options.items()) if isinstance(value, str)]
+    # A word such as pbe is not taken for a file of that name.
+    named = [(key, Path(value)) for key, value in texts if os.path.isfile(value) and (Path(value).suffix or os.sep in value)]
+    files = [(f"{key} {path}", hashlib.sha256(path.read_bytes()).hexdigest()) for key, path in named]
     return (*_packages_of(calculator, cls), *files)
 
 
@@ -248,11 +251,16 @@ def start(method: Method, needed_by: str) -> Runner:
         calculator = found(**options)
     except Exception as error:
         raise ValueError(f"{needed_by}: {method.name} cannot be made: {' '.join(str(error).split())}") from error
-    now = versions_of(method.calculator, found, method.keywords)
+    _warn_of_versions(method, found)
+    return Runner(method, calculator)
+
+
+def _warn_of_versions(method: Method, cls: type) -> None:
+    """Warn where packages or files are not those with which the method was subtracted."""
+    now = versions_of(method.calculator, cls, method.keywords)
     if now != method.versions:
         told = lambda versions: ", ".join(f"{package} {version[:12]}" for package, version in versions) or "no known version"
-        warnings.warn(f"{method.name} was subtracted by {told(method.versions)}; here is {told(now)}", stacklevel=2)
-    return Runner(method, calculator)
+        warnings.warn(f"{method.name} was subtracted by {told(method.versions)}; here is {told(now)}", stacklevel=3)
 
 
 def runner_of(method: Method | None, given: Any = None) -> Runner | None:
@@ -290,9 +298,13 @@ def _adopted(method: Method, given: Any) -> Runner:
     wanted = (program.target if program else method.calculator).rpartition(":")[2]
     if type(given).__name__ != wanted:
         raise ValueError(f"the potential is a correction to {method.name}, not to {type(given).__name__}")
-    # What a calculator that is known was not told is at its default, in the method as in ``given``.
-    defaults = {} if program is None else {k: v for k, v in type(given).default_parameters.items() if k not in program.quiet}
-    for key, value in {**{k: v for k, v in defaults.items() if k not in OWN}, **method.keywords}.items():
+    told = method.keywords
+    if program is not None:
+        # What a calculator that is known was not told, too, is as in one of the method.
+        own = type(given)(**{**program.quiet, **told}).parameters
+        told |= {key: value for key, value in own.items() if key not in (*program.quiet, *OWN)}
+    _warn_of_versions(method, type(given))
+    for key, value in told.items():
         held = given.parameters.get(key, value)
         if json.dumps(held, default=str) != json.dumps(value):
             raise ValueError(f"the potential is a correction to {method.name}, but the calculator has {key} {held}")

@@ -184,7 +184,8 @@ def _each(
         mine = found.pop(k)
         if not all(np.isfinite(value).all() for value in _results(mine, structure)):
             raise ValueError(not_finite(structure))
-        e0 = np.stack([isolated_atom_energy(structure.numbers, dict(p.metadata.atomic_energies)) for p in potentials])
+        tables = [p.metadata.isolated_atom_energies(structure.head) for p in potentials]
+        e0 = np.stack([isolated_atom_energy(structure.numbers, table) for table in tables])
         e0 = e0 if ensemble else e0[0]
         out.append(with_method(_total(mine, e0.sum(axis=-1), e0, want), structure, runner))
     return out
@@ -204,8 +205,12 @@ def _total(out: Observables, e0: np.ndarray, e0_of_atoms: np.ndarray, want: tupl
 def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[str, ...]) -> Observables:
     """Add total energies to the results of a padded graph."""
     mask, owner = np.asarray(graph.node_mask), np.asarray(graph.node_graph)
-    known = dict.fromkeys(np.unique(graph.numbers).tolist(), np.nan) | dict(potential.metadata.atomic_energies)
-    e0 = np.where(mask, isolated_atom_energy(np.asarray(graph.numbers), known | {0: 0.0}), 0)
+    head = np.zeros(len(mask), int) if graph.head is None else np.asarray(graph.head)[owner]
+    e0 = np.zeros(len(mask))
+    for k in np.unique(head):
+        unknown = dict.fromkeys(np.unique(graph.numbers).tolist(), np.nan)
+        known = unknown | potential.metadata.isolated_atom_energies(int(k)) | {0: 0.0}
+        e0 += np.where(mask & (head == k), isolated_atom_energy(np.asarray(graph.numbers), known), 0)
     return _total(out, np.bincount(owner, e0, len(graph.graph_mask)), e0, want)
 
 

@@ -12,7 +12,7 @@ from equipot.models.network import Network
 from equipot.nn.electrons import Electrons
 from equipot.potential import Potential, initial
 from equipot.structure import Structure
-from equipot.term import walk
+from equipot.term import Term
 
 
 def with_electrons(potential: Potential, electrons: Electrons, seed: int) -> Potential:
@@ -25,7 +25,7 @@ def with_electrons(potential: Potential, electrons: Electrons, seed: int) -> Pot
     """
     term = potential.term
     if not isinstance(term, Network):
-        able = [name for name, member in term.trained_members.items() if any(isinstance(t, Network) for t in walk(member))]
+        able = [name for name, member in term.trained_members.items() if _has_network(member)]
         if len(able) != 1:
             what = "is made of several networks" if able else "is no network"
             raise ValueError(f"model.electrons: {type(term).__name__} {what} that electrons could be added to; leave it out")
@@ -40,6 +40,11 @@ def with_electrons(potential: Potential, electrons: Electrons, seed: int) -> Pot
     added |= {path: jnp.zeros_like(value) for path, value in added.items() if path == LAST}
     assert LAST in added, sorted(added)
     return potential.replace(term=seeing, variables=unflatten_dict(leaves | added, sep="/"))
+
+
+def _has_network(term: Term) -> bool:
+    """Whether a term is, or is made of, a network that is trained."""
+    return isinstance(term, Network) or any(map(_has_network, term.trained_members.values()))
 
 
 LAST = "params/electrons/update/w1"

@@ -95,16 +95,22 @@ def extend(potential: Potential, parents: Mapping[int, int | None]) -> Potential
     if any(z not in other.elements for other in held if other.has_elements for z in parents):
         raise ValueError(f"{kind} has a frozen term that does not know {symbols(parents)}; leave out frames with them")
     leaves = flatten_dict(potential.variables, sep="/")
-    for path, axis in species_axes(term).items():
+    try:
+        axes = species_axes(term)
+    except ValueError as error:
+        raise ValueError(f"{kind} cannot take new elements ({error}); train it anew, or leave out their frames") from None
+    for path, axis in axes.items():
         if axis is None:
             raise ValueError(f"{kind} cannot take new elements: {path} does not have a row for each; train it anew")
         rows = dict(zip(term.elements, np.moveaxis(np.asarray(leaves[path]), axis, 0), strict=True))
         mean = np.mean([rows[z] for z in potential.elements], axis=0, dtype=np.float64)
         rows |= {z: mean if parent is None else rows[parent] for z, parent in parents.items()}
         leaves[path] = jnp.asarray(np.stack(list(rows.values()), axis), leaves[path].dtype)
-    energies = (*potential.metadata.atomic_energies, *((z, 0.0) for z in parents))
+    more = lambda energies: tuple(sorted((*energies, *((z, 0.0) for z in parents))))
+    old = potential.metadata
+    heads = tuple(dataclasses.replace(head, atomic_energies=more(head.atomic_energies)) for head in old.heads)
     return Potential(
         term.clone(elements=tuple(dict.fromkeys((*term.elements, *parents)))),
         unflatten_dict(leaves, sep="/"),
-        dataclasses.replace(potential.metadata, atomic_energies=tuple(sorted(energies))),
+        dataclasses.replace(old, atomic_energies=more(old.atomic_energies), heads=heads),
     )

@@ -125,7 +125,7 @@ def wave_potentials(
     phi = crystal.method.smooth(charges, box.fraction, box.inverse, crystal.waves, crystal.smearing)
     total, z = jnp.sum(charges), box.z
     slab = z * jnp.sum(charges * z) - (total * z**2 + jnp.sum(charges * z**2)) / 2 - total * box.height**2 / 12
-    phi = phi - crystal.left_out * total + jnp.where(jnp.all(crystal.repeats), 0, 4 * jnp.pi * slab)
+    phi = phi - box.left_out * total + jnp.where(jnp.all(crystal.repeats), 0, 4 * jnp.pi * slab)
     return COULOMB * jnp.where(used, phi / box.volume, 0)
 
 
@@ -148,7 +148,7 @@ def wave_felt(
     moment, second = jnp.sum(charges * z + up), jnp.sum(charges * z**2 + 2 * up * z)
     slab = z * moment - (total * z**2 + second) / 2 - total * box.height**2 / 12
     flat = jnp.where(jnp.all(crystal.repeats), 0, 4 * jnp.pi)
-    phi = phi - crystal.left_out * total + flat * slab
+    phi = phi - box.left_out * total + flat * slab
     field = -slope @ box.inverse.T - flat * (moment - total * z)[:, None] * box.normal[None]
     scale = COULOMB / box.volume
     return jnp.where(used, scale * phi, 0), jnp.where(used[:, None], scale * field, 0)
@@ -169,6 +169,8 @@ class _Box(NamedTuple):
     """Height of each atom along the normal over the mean, Å."""
     height: Float[Array, ""]
     """Length of the cell along the normal, Å."""
+    left_out: Float[Array, ""]
+    """c, Å^2. In a slab it is that of points for any kernel: only so energies do not depend on how much vacuum there is."""
 
 
 def _box_of(crystal: Crystal, used: Bool[Array, " row"], positions: Float[Array, "row 3"]) -> _Box:
@@ -179,7 +181,8 @@ def _box_of(crystal: Crystal, used: Bool[Array, " row"], positions: Float[Array,
     fraction -= lax.stop_gradient(jnp.floor(fraction))
     z = positions @ normal
     middle = lax.stop_gradient(jnp.sum(jnp.where(used, z, 0)) / jnp.maximum(jnp.sum(used), 1))
-    return _Box(jnp.abs(jnp.linalg.det(cell)), inverse, fraction, normal, z - middle, height)
+    left_out = jnp.where(jnp.all(crystal.repeats), crystal.left_out, 2 * math.pi * crystal.smearing**2)
+    return _Box(jnp.abs(jnp.linalg.det(cell)), inverse, fraction, normal, z - middle, height, left_out)
 
 
 def with_vacuum(

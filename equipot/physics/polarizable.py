@@ -259,7 +259,7 @@ def _softness(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n 
 def _moved(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Return y + v where a vector becomes shorter, else the place at which the gradient of W has moved by W'' v.
 
-    That place is within the limit, where y + v may not be; on the way back from a limit, where W'' is large, it would be too far.
+    That place is within the limit, where y + v may not be; on the way back from a limit, where W'' is large, it is too far.
     """
     root, along = _root(y, c)[:, None], jnp.sum(y * v, axis=1, keepdims=True)
     slope = y / root + v / root + y * (c[:, None] * along) / root**3

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
-from equipot.metadata import Metadata, Method, dispersion_of
+from equipot.metadata import Head, Metadata, Method, dispersion_of
 from equipot.neighbors.shells import narrowed
 from equipot.physics.imported import Imported
 from equipot.potential import Potential
@@ -162,7 +163,8 @@ class Sum(Term):
         """Call a term with the neighbours within its own cutoff."""
         graph, vectors, lost = narrowed(graph, vectors, cutoff_of(self.terms[k]))
         answer = self._called(k, graph, vectors, space)
-        return answer._replace(energy=jnp.where(lost, jnp.nan, answer.energy))
+        # Nothing that is said of atoms without all of their neighbours is a number.
+        return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x), answer)
 
     def _called(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
         term = self.terms[k]
@@ -204,10 +206,12 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
             second dispersion, or a correction to a method with a factor or beside another one.
     """
     terms = tuple(p.term for p in potentials)
-    levels = [p.metadata.level_of_theory for p in potentials]
+    # One level of theory for a potential without heads, under no name.
+    levels = [{head.name: head for head in p.metadata.heads} or {"": Head("", *_level_of(p))} for p in potentials]
     for k, other in enumerate(terms):
-        for level in (level for place, level in enumerate(levels) if place != k and other.has_dispersion):
-            refuse_second_dispersion(level)
+        for beside in (level for place, level in enumerate(levels) if place != k and other.has_dispersion):
+            for head in beside.values():
+                refuse_second_dispersion(head.level_of_theory)
     term = Sum(terms=terms, factors=None if factors is None else tuple(factors), frozen=tuple(frozen))
     variables: dict[str, dict[str, Any]] = {}
     for k, potential in enumerate(potentials):
@@ -220,17 +224,31 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     if not common:
         raise ValueError("the potentials know no element in common, so that their sum would know none")
     weights = term.factors or (1.0,) * len(potentials)
-    tables = [dict(p.metadata.atomic_energies) for p in potentials]
-    free = lambda z: sum(weight * table[z] for weight, table in zip(weights, tables, strict=True))
-    level = " + ".join(dict.fromkeys(filter(None, levels)))
+    heads = [_added(name, levels, weights) for name in term.head_names or ("",)]
     recorded = [p.metadata for p in potentials if p.metadata.charges]
     charges, spins = (_common(values) for values in ([m.charges for m in recorded], [m.spins for m in recorded]))
     if recorded and not charges:
         raise ValueError("the potentials were trained on no charge in common, so that their sum would know none")
-    energies = tuple((z, free(z)) for z in sorted(common))
-    method = _method(potentials, weights)
-    metadata = Metadata(energies, level_of_theory=level, charges=charges, spins=spins, subtracted=method)
+    metadata = Metadata(charges=charges, spins=spins, subtracted=_method(potentials, weights))
+    if term.head_names:
+        zero = tuple((z, 0.0) for z in sorted(common))
+        return Potential(term, variables, dataclasses.replace(metadata, atomic_energies=zero, heads=tuple(heads)))
+    (only,) = heads
+    metadata = dataclasses.replace(metadata, atomic_energies=only.atomic_energies, level_of_theory=only.level_of_theory)
     return Potential(term, variables, metadata)
+
+
+def _level_of(potential: Potential) -> tuple[tuple[tuple[int, float], ...], str]:
+    return potential.metadata.atomic_energies, potential.metadata.level_of_theory
+
+
+def _added(name: str, levels: Sequence[Mapping[str, Head]], factors: Sequence[float]) -> Head:
+    """Return E0 and the level of theory of one head of a sum; potentials without heads count for every head."""
+    mine = [heads[name] if name in heads else heads[""] for heads in levels]
+    tables = [dict(head.atomic_energies) for head in mine]
+    known = sorted(set.intersection(*map(set, tables)))
+    energies = tuple((z, sum(factor * table[z] for factor, table in zip(factors, tables, strict=True))) for z in known)
+    return Head(name, energies, " + ".join(dict.fromkeys(head.level_of_theory for head in mine if head.level_of_theory)))
 
 
 def refuse_second_dispersion(level_of_theory: str) -> None:

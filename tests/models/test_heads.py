@@ -15,6 +15,7 @@ import equipot
 from equipot.data.batch import Shape, pad
 from equipot.data.loader import plan_evaluation, prepare
 from equipot.extent import extent_of
+from equipot.finetune.elements import extend
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.heads import in_heads, join
@@ -25,7 +26,7 @@ from equipot.physics.charges import Equilibrated, Predicted
 from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import Guarded
 from equipot.physics.lennard_jones import LennardJones
-from equipot.physics.sum import Sum
+from equipot.physics.sum import Sum, add
 from equipot.physics.zbl import ZBL
 from equipot.potential import Potential, evaluate
 from equipot.structure import Structure
@@ -119,6 +120,23 @@ def test_a_head_that_is_picked_is_what_was_joined(name):
         assert picked.term == single.term and picked.metadata == single.metadata and picked.heads == ()
         assert jax.tree.structure(picked.variables) == jax.tree.structure(single.variables)
         assert all(map(np.array_equal, jax.tree.leaves(picked.variables), jax.tree.leaves(single.variables)))
+
+
+def test_a_sum_keeps_the_heads_of_its_members():
+    """E0 and levels of each head are sums; elements that are added are known to every head."""
+    alone, wall = singles("mace"), Potential(ZBL(cutoff=2.0), {}, Metadata(tuple((z, 0.5) for z in ELEMENTS), "ZBL"))
+    both = add([join(alone), wall], factors=(2.0, 1.0))
+    assert both.heads == ("pbe", "r2scan")
+    for k, (name, single) in enumerate(alone.items()):
+        expected = add([single, wall], factors=(2.0, 1.0))
+        assert both.head(name).metadata == expected.metadata
+        system = SYSTEMS[0]
+        found = [
+            equipot.evaluate(p, s, want=("energy",)).energy for p, s in ((both, system.replace(head=k)), (expected, system))
+        ]
+        np.testing.assert_allclose(*found, atol=1e-10)
+    grown = extend(join(alone), {7: 6})
+    assert 7 in grown.elements and all(7 in grown.head(name).elements for name in alone)
 
 
 def test_a_file_holds_all_heads_and_a_name_chooses_one(tmp_path):

@@ -107,6 +107,18 @@ def test_a_slab_has_the_energy_of_a_direct_sum_over_its_images(double_precision)
     assert abs(found - direct[2]) < 0.6 * abs(found - direct[1])
 
 
+@pytest.mark.parametrize("kernel", [Points(0.7, 1e-15), Gaussians(0.6, 1e-15)], ids=["points", "gaussians"])
+def test_the_energy_of_a_charged_slab_does_not_depend_on_the_vacuum(kernel, double_precision):
+    """An atom without a charge above the slab, which makes its cell longer, changes nothing."""
+    atoms = ase.Atoms("NaCl", positions=[[0, 0, 0], [2, 2, 0.7]], cell=[4.0, 4.0, 0], pbc=(True, True, False))
+    atoms.info["charge"] = 0.5
+    higher = atoms + ase.Atoms("He", positions=[[1, 1, 9.0]])
+    higher.info["charge"] = 0.5
+    charges = {11: 1.0, 17: -0.5, 2: 0.0}
+    found = [evaluated(frame, charges, kernel, 6.0).energy[0] for frame in (atoms, higher)]
+    assert found[0] == pytest.approx(found[1], abs=1e-9) and abs(found[0]) > 0.1
+
+
 def test_open_systems_are_summed_directly(double_precision):
     atoms = ase.Atoms("NaClNa", positions=[[0, 0, 0], [0, 0, 2.5], [30.0, 0, 1.0]])
     atoms.info["charge"] = 1.0
