@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from equipot.kernels.convolution import convolve
 from equipot.kernels.convolution_forms import CouplingPath, Layout
 from equipot.nn.edge_features import Edges
-from equipot.nn.features import FEW_SPECIES, Features, one_hot, regroup
+from equipot.nn.features import FEW_SPECIES, Features, regroup
 from equipot.nn.radial_network import Endpoints, RadialMLP
 
 
@@ -144,7 +145,9 @@ def species_moments(
     places = [(z, l) for z in range(count) for l in range(l_max + 1)]
     routes = tuple(CouplingPath(0, l, l, q, z * q, q, 0, (z * size + l**2) * q, q) for z, l in places)
     layout = Layout(routes, q, size, count * q, count * size * q, direct=True)
-    nodes = jnp.repeat(one_hot(edges.species, count, hidden.dtype), q, axis=1)
+    # Rows are read from a table, since XLA on CPUs (jaxlib 0.10.1) miscompiles comparisons with two species that are repeated
+    # over 32 bytes in all, four times in float32 or twice in float64: zeros and ones change places.
+    nodes = jnp.asarray(np.repeat(np.eye(count), q, axis=1), hidden.dtype)[edges.species]
     out = convolve(hidden, jnp.zeros((0, q), hidden.dtype), edges.known_harmonics, nodes, edges.pairs.indices, layout)
     return out.reshape(-1, count, size, q)
 
