@@ -24,6 +24,9 @@ from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quan
 TYPICAL = 0.3
 """Flow along a pair (e) and dipole of an atom (e Å) for a potential of 1 V, and a field of 1 V/Å, are the square of it."""
 
+MOST = 1.5, 2.0
+"""Largest logarithm of the factor of a network on either."""
+
 
 class Moved(NamedTuple):
     """Variables of the minimum, in units in which each has the energy y^2 / 2 (sqrt(eV))."""
@@ -82,9 +85,10 @@ class Polarizable(ChargeSource):
             raise ValueError("charges flow along pairs that are known from both sides: this neighbour list is not symmetric")
         real = around.graph.node_mask
         found = BiasedMLP((*self.hidden, 3), name="electronegativity")(around.features)
-        # Bounded factors, so that no network makes a response that is out of all proportion.
         scales = scope.param("scales", nn.initializers.zeros, (around.elements, 2))
-        ease, size = TYPICAL * jnp.exp(jnp.asarray(scales, r.dtype)[around.species].T + jnp.tanh(found[:, 1:].T))
+        raw = jnp.asarray(scales, r.dtype)[around.species].T + found[:, 1:].T
+        # Bounded, so that no network makes a metal so good that single precision cannot solve for its charges.
+        ease, size = (TYPICAL * jnp.exp(most * jnp.tanh(x / most)) for x, most in zip(raw, MOST, strict=True))
         chi, reach = found[:, 0], PolynomialEnvelope()(r, around.cutoff)
         flowing = jnp.where(pairs.slots < 0, 0, reach * pairs.from_centers(ease) * pairs.from_neighbors(ease) / TYPICAL)
         stiff = scope.param("hardness", nn.initializers.constant(1.0), (around.elements,))
@@ -196,14 +200,14 @@ class _Model(NamedTuple):
         limiting = self._limiting
         each = lambda function: (
             lambda moved, *more: Moved.of(
-                *(function(y, c, *v) for y, c, *v in zip(moved.vectors, limiting, *(m.vectors for m in more), strict=True))
+                *(function(w, c, *v) for w, c, *v in zip(moved.vectors, limiting, *(m.vectors for m in more), strict=True))
             )
         )
-        costs = lambda function: lambda moved: Moved(*map(function, moved.vectors, limiting))
         return Elastic(
-            energy=costs(_cost),
-            slope=each(_slope),
+            place=each(_place),
+            energy=lambda moved: Moved(*map(_energy, moved.vectors, limiting)),
             softness=each(_softness),
+            hardness=each(_hardness),
             moved=each(_moved),
         )
 
@@ -225,44 +229,57 @@ class _Model(NamedTuple):
         return flows, dipoles
 
 
-# W of a vector y with c = (s / m)^2 and x = s |y|: W = [1 - sqrt(1 - c y^2)] / c = y^2 / [1 + sqrt(1 - c y^2)].
+# W of a vector y with c = (s / m)^2 and x = s |y| is [1 - r] / c with r = sqrt(1 - c y^2). Its gradient is w = y / r, so that
+# y = r w with r = 1 / sqrt(1 + c w^2), and its second derivative is (1 + c y y^T / r^2) / r = (1 + c w w^T) / r.
 
 
-def _square(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Return (x / m)^2."""
-    return c * jnp.sum(y**2, axis=1)
+def _square(v: Float[Array, "n d"]) -> Float[Array, "n 1"]:
+    return jnp.sum(v**2, axis=1, keepdims=True)
 
 
-def _root(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
-    return jnp.sqrt(jnp.maximum(1 - _square(y, c), 0))
+def _root(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n 1"]:
+    """Compute r."""
+    return 1 / jnp.sqrt(1 + c[:, None] * _square(w))
 
 
 def _cost(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Compute W, eV."""
-    return jnp.sum(y**2, axis=1) / (1 + _root(y, c))
+    """Compute W of y, eV."""
+    square = jnp.sum(y**2, axis=1)
+    return square / (1 + jnp.sqrt(jnp.maximum(1 - c * square, 0)))
 
 
-def _slope(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]:
-    """Compute the gradient of W by y."""
-    return y / _root(y, c)[:, None]
+def _energy(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Compute W of the y at which the gradient is w, eV."""
+    root = _root(w, c)
+    return (root**2 * _square(w) / (1 + root))[:, 0]
 
 
-def _softness(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Compute the root of the inverse of the second derivative of W by y, applied to v.
+def _place(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n d"]:
+    """Compute y."""
+    return w * _root(w, c)
 
-    With r = sqrt(1 - c y^2), the inverse is r (1 - c y y^T), which has r^3 along y and r across.
+
+def _softness(w: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Compute the root of the inverse of the second derivative, applied to v: r^(3/2) along w and r^(1/2) across."""
+    root = _root(w, c)
+    return jnp.sqrt(root) * (v - w * (c[:, None] * root**2 / (1 + root) * jnp.sum(w * v, axis=1, keepdims=True)))
+
+
+def _hardness(w: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Compute the inverse of ``_softness``."""
+    root = _root(w, c)
+    return (v + w * (c[:, None] * root / (1 + root) * jnp.sum(w * v, axis=1, keepdims=True))) / jnp.sqrt(root)
+
+
+def _moved(w: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Return the gradient at y + v where that is a shorter vector, else w and the second derivative applied to v.
+
+    The latter is always that of a place within the limit, where y + v may not be; on the way back it would lead too far.
     """
-    root = _root(y, c)[:, None]
-    return jnp.sqrt(root) * (v - y * (c[:, None] * jnp.sum(y * v, axis=1, keepdims=True)) / (1 + root))
-
-
-def _moved(y: Float[Array, "n d"], c: Float[Array, " n"], v: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Return y + v where a vector becomes shorter, else the place at which the gradient of W has moved by W'' v.
-
-    That place is within the limit, where y + v may not be; on the way back from a limit, where W'' is large, it is too far.
-    """
-    root, along = _root(y, c)[:, None], jnp.sum(y * v, axis=1, keepdims=True)
-    slope = y / root + v / root + y * (c[:, None] * along) / root**3
-    bounded = slope / jnp.sqrt(1 + _square(slope, c))[:, None]
-    shorter = (along < 0) & (_square(y + v, c) < 1)[:, None]
-    return jnp.where(shorter, y + v, bounded)
+    root, c = _root(w, c), c[:, None]
+    y, along = root * w, root * jnp.sum(w * v, axis=1, keepdims=True)
+    # 1 - c (y + v)^2 from r^2, which is known to all digits.
+    left = root**2 - c * (2 * along + _square(v))
+    shorter = (along < 0) & (left > 0)
+    straight = (y + v) / jnp.sqrt(jnp.where(shorter, left, 1))
+    return jnp.where(shorter, straight, w + (v + w * (c * jnp.sum(w * v, axis=1, keepdims=True))) / root)

@@ -96,20 +96,23 @@ def solved(operator: Callable[[Any], Any], wanted: Any, systems: Systems, steps:
 
 
 class Elastic(NamedTuple):
-    """A strictly convex function of a pytree of arrays, a sum over entries of their first axes, with its derivatives."""
+    """A strictly convex function of a pytree x of arrays, a sum over entries of their first axes. Its gradient w stands for x
+    everywhere: near the boundary of a domain, x tells no longer how near it is."""
 
+    place: Callable[[Any], Any]
+    """The x at which the gradient is w, a differentiable function of w."""
     energy: Callable[[Any], Any]
-    """Energy of each entry."""
-    slope: Callable[[Any], Any]
-    """Gradient, of the structure of x."""
+    """Of w, the energy of each entry."""
     softness: Callable[[Any, Any], Any]
-    """Of x and v, the root R of the inverse of the second derivative at x, applied to v; R is symmetric."""
+    """Of w and v, the root R of the inverse of the second derivative, applied to v; R is symmetric."""
+    hardness: Callable[[Any, Any], Any]
+    """Of w and v, the inverse of ``softness``."""
     moved: Callable[[Any, Any], Any]
-    """Of x and a step v, a place inside the domain that is x + v to first order in v."""
+    """Of w and a step v of x, the gradient at x + v to first order in v."""
 
 
 def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
-    """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method from zero.
+    """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method.
 
     Linear equations are solved by conjugate gradients for z with x = R z, whose matrix 1 + R stiffness R has no eigenvalue
     below one, near the boundary of the domain as elsewhere.
@@ -118,59 +121,59 @@ def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], system
     found in a system, for what is not a number or for want of steps, it is not a number.
 
     Args:
-        elastic: function whose domain holds zero.
-        pull: slope at zero, but for that of ``elastic``.
+        elastic: function whose gradient vanishes at zero.
+        pull: slope at zero.
         stiffness: linear map, symmetric and positive semidefinite, which does not mix systems.
         systems: to which system each entry belongs.
     """
     least = lambda pull: _newton(elastic, pull, stiffness, systems)
     bare, constants = jax.closure_convert(least, pull)
-    # Derivatives go through the equation below alone, which holds at any place and for any R.
-    x = bare(*lax.stop_gradient((pull, *constants)))
-    scaled = partial(elastic.softness, lax.stop_gradient(x))
+    # Derivatives go through the equation below alone, which holds for any start and any R.
+    start = bare(*lax.stop_gradient((pull, *constants)))
+    soft, hard = (partial(function, start) for function in (elastic.softness, elastic.hardness))
 
     def slope(z: Any) -> Any:
-        y = _sum(x, scaled(z))
-        return scaled(_sum(elastic.slope(y), pull, stiffness(y)))
+        w = _sum(start, hard(z))
+        return soft(_sum(w, pull, stiffness(elastic.place(w))))
 
     nothing = jax.tree.map(jnp.zeros_like, pull)
     z = lax.custom_root(slope, nothing, lambda _, found: found, lambda f, wanted: solved(f, wanted, systems))
-    return _sum(x, scaled(z))
+    return elastic.place(_sum(start, hard(z)))
 
 
 def _newton(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
-    """Find the minimum; see there."""
-    first = jax.tree.map(jnp.zeros_like, pull)
+    """Find the gradient of ``elastic`` at the minimum; see there."""
     # Slopes count in units in which the second derivative of ``elastic`` is one.
-    sized = lambda x, slope: systems.size(elastic.softness(x, slope))
-    begun = _sum(elastic.slope(first), pull)
-    size = sized(first, begun)
-    precise = jnp.finfo(size.dtype).eps
+    sized = lambda w, slope: systems.size(elastic.softness(w, slope))
+    first = jax.tree.map(jnp.zeros_like, pull)
+    size = sized(first, pull)
     enough = tolerance(size.dtype) * size
 
     def active(at: _Newton) -> Bool[Array, " systems"]:
         # Once the slope is small enough, only for as long as it still falls.
-        return (at.size > 4 * precise * size) & ((at.size > enough) | (at.size < at.before / 2))
+        return (at.size > 4 * jnp.finfo(size.dtype).eps * size) & ((at.size > enough) | (at.size < at.before / 2))
 
     def improved(at: _Newton) -> _Newton:
-        root = partial(elastic.softness, at.x)
+        root = partial(elastic.softness, at.w)
         bent = lambda z: _sum(z, root(stiffness(root(z))))
         wanted = systems.scaled(-active(at).astype(size.dtype), root(at.uphill))
-        share = SHARE * jnp.minimum(1.0, at.size / size)
+        # Never as precise as numbers are: then conjugate gradients wander off, and the next step is there for what they leave.
+        share = jnp.maximum(SHARE * jnp.minimum(1.0, at.size / size), tolerance(size.dtype) ** 0.5)
         z, _ = conjugate_gradients(bent, wanted, systems, share, MOST_CONJUGATE)
-        x, stiff = _lower(elastic, pull, stiffness, systems, at, root(z))
-        uphill = _sum(elastic.slope(x), pull, stiff)
-        return _Newton(x, stiff, uphill, sized(x, uphill), at.size, at.count + 1)
+        w, stiff = _lower(elastic, pull, stiffness, systems, at, root(z))
+        uphill = _sum(w, pull, stiff)
+        return _Newton(w, stiff, uphill, sized(w, uphill), at.size, at.count + 1)
 
-    start = _Newton(first, first, begun, size, jnp.full_like(size, jnp.inf), jnp.int32(0))
+    start = _Newton(first, first, pull, size, jnp.full_like(size, jnp.inf), jnp.int32(0))
     end = lax.while_loop(lambda at: jnp.any(active(at)) & (at.count < MOST_NEWTON), improved, start)
-    return systems.unless(end.size <= FAILED * enough, end.x)
+    return systems.unless(end.size <= FAILED * enough, end.w)
 
 
 class _Newton(NamedTuple):
     """State of Newton's method."""
 
-    x: Any
+    w: Any
+    """Gradient of ``elastic`` at x."""
     stiff: Any
     """stiffness(x)."""
     uphill: Any
@@ -185,26 +188,29 @@ class _Newton(NamedTuple):
 def _lower(
     elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems, at: _Newton, step: Any
 ) -> tuple[Any, Any]:
-    """Return x and its stiffness after a Newton step, halved until the energy of each system has fallen enough (Armijo)."""
-    energy = lambda x, stiff: systems.total(elastic.energy(x)) + systems.dot(pull, x) + systems.dot(stiff, x) / 2
-    here, gain = energy(at.x, at.stiff), systems.dot(at.uphill, step)
+    """Return w and the stiffness of x after a Newton step of x, halved until the energy of each system has fallen (Armijo)."""
+
+    def energy(w: Any, x: Any, stiff: Any) -> Float[Array, " systems"]:
+        return systems.total(elastic.energy(w)) + systems.dot(pull, x) + systems.dot(stiff, x) / 2
+
+    here, gain = energy(at.w, elastic.place(at.w), at.stiff), systems.dot(at.uphill, step)
     # As long as rounding lets the energy tell.
     room = 8 * jnp.finfo(here.dtype).eps * (jnp.abs(here) + jnp.abs(gain))
-    still = systems.of_each(gain == 0, at.x)
+    still = systems.of_each(gain == 0, at.w)
 
     def shorter(trial: Any) -> Any:
         t, good, _, _ = trial
         t = jnp.where(good, t, t / 2)
-        moved = elastic.moved(at.x, systems.scaled(t, step))
-        moved = jax.tree.map(jnp.where, still, at.x, moved)
-        stiff = stiffness(moved)
+        w = jax.tree.map(jnp.where, still, at.w, elastic.moved(at.w, systems.scaled(t, step)))
+        x = elastic.place(w)
+        stiff = stiffness(x)
         # What is not a number does not get better.
-        good = ~(energy(moved, stiff) > here + 1e-4 * t * gain + room)
-        return t, good, moved, stiff
+        good = ~(energy(w, x, stiff) > here + 1e-4 * t * gain + room)
+        return t, good, w, stiff
 
-    begun = jnp.full_like(here, 2.0), jnp.zeros_like(here, bool), at.x, at.stiff
-    _, _, x, stiff = lax.while_loop(lambda trial: jnp.any(~trial[1] & (trial[0] > SHORTEST)), shorter, begun)
-    return x, stiff
+    begun = jnp.full_like(here, 2.0), jnp.zeros_like(here, bool), at.w, at.stiff
+    _, _, w, stiff = lax.while_loop(lambda trial: jnp.any(~trial[1] & (trial[0] > SHORTEST)), shorter, begun)
+    return w, stiff
 
 
 def conjugate_gradients(
