@@ -172,11 +172,6 @@ def is_guarded(term: Term) -> bool:
     return any(True for _ in _walls(term))
 
 
-def unguarded(term: Term) -> Term:
-    """Return the base of a guarded term, and any other term as it is."""
-    return term.base if isinstance(term, Guarded) else term
-
-
 def with_wall(term: Term, wall: Wall) -> Term:
     """Return a term with a wall: around the whole, or where that depends on positions, as charges do, around its base.
 
@@ -196,11 +191,6 @@ def guard(potential: Potential, wall: Wall) -> Potential:
         ValueError: the potential has a wall, or depends on positions and has no base to guard.
     """
     return _with_radii(potential.replace(term=with_wall(potential.term, wall)), wall.outer_radii(potential.cutoff))
-
-
-def without_wall(potential: Potential) -> Potential:
-    """Return the base of a guarded potential; any other potential as it is."""
-    return potential.member("base") if isinstance(potential.term, Guarded) else potential
 
 
 def fitted(potential: Potential, closest: Float[np.ndarray, "119 119"]) -> Potential:

@@ -183,13 +183,14 @@ class _Model(NamedTuple):
         kernel = self.around.coulomb.kernel
         return COULOMB * kernel.own / (3 * kernel.smearing**2)
 
-    def charged(self, moved: Moved) -> Charged:
-        """Return charges and dipoles, and their energy besides that in each other's and an external field."""
-        pairs, real, effect = self.pairs, self.around.graph.node_mask, self.effect(moved)
+    def charged(self, gradient: Moved) -> Charged:
+        """Return charges and dipoles, and their energy besides that in each other's and an external field, from the gradient of
+        what they cost by themselves."""
+        pairs, real, effect = self.pairs, self.around.graph.node_mask, self.effect(self.elastic.place(gradient))
         assert pairs.undirected is not None
         charges = self.resting + effect.charges
-        of_flows, of_dipoles = map(_cost, moved.vectors, self._limiting)
-        elastic = 0.5 * pairs.sum_to_centers(pairs.undirected.to_directed(of_flows)) + of_dipoles
+        cost = self.elastic.energy(gradient)
+        elastic = 0.5 * pairs.sum_to_centers(pairs.undirected.to_directed(cost.flows)) + cost.dipoles
         inside = self._inside * jnp.sum(effect.dipoles**2, axis=1)
         energy = self.chi * charges + self.hardness * charges**2 / 2 + elastic + inside / 2
         return Charged(charges, jnp.where(real, energy, 0), effect.carried, self.resting, effect.dipoles)
@@ -240,12 +241,6 @@ def _square(v: Float[Array, "n d"]) -> Float[Array, "n 1"]:
 def _root(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, "n 1"]:
     """Compute r."""
     return 1 / jnp.sqrt(1 + c[:, None] * _square(w))
-
-
-def _cost(y: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:
-    """Compute W of y, eV."""
-    square = jnp.sum(y**2, axis=1)
-    return square / (1 + jnp.sqrt(jnp.maximum(1 - c * square, 0)))
 
 
 def _energy(w: Float[Array, "n d"], c: Float[Array, " n"]) -> Float[Array, " n"]:

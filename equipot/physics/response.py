@@ -112,7 +112,8 @@ class Elastic(NamedTuple):
 
 
 def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
-    """Return the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method.
+    """Find the x at which elastic(x) + pull . x + x . stiffness(x) / 2 is least, by Newton's method, and return the gradient of
+    ``elastic`` there, which stands for x.
 
     Linear equations are solved by conjugate gradients for z with x = R z, whose matrix 1 + R stiffness R has no eigenvalue
     below one, near the boundary of the domain as elsewhere.
@@ -138,11 +139,11 @@ def minimum(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], system
 
     nothing = jax.tree.map(jnp.zeros_like, pull)
     z = lax.custom_root(slope, nothing, lambda _, found: found, lambda f, wanted: solved(f, wanted, systems))
-    return elastic.place(_sum(start, hard(z)))
+    return _sum(start, hard(z))
 
 
 def _newton(elastic: Elastic, pull: Any, stiffness: Callable[[Any], Any], systems: Systems) -> Any:
-    """Find the gradient of ``elastic`` at the minimum; see there."""
+    """Find the gradient of ``elastic`` where the whole is least, without derivatives; see ``minimum``."""
     # Slopes count in units in which the second derivative of ``elastic`` is one.
     sized = lambda w, slope: systems.size(elastic.softness(w, slope))
     first = jax.tree.map(jnp.zeros_like, pull)

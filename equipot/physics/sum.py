@@ -206,8 +206,9 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
             second dispersion, or a correction to a method with a factor or beside another one.
     """
     terms = tuple(p.term for p in potentials)
-    # One level of theory for a potential without heads, under no name.
-    levels = [{head.name: head for head in p.metadata.heads} or {"": Head("", *_level_of(p))} for p in potentials]
+    # One level of theory, under no name, for a potential without heads.
+    single = lambda p: Head("", p.metadata.atomic_energies, p.metadata.level_of_theory)
+    levels = [{head.name: head for head in p.metadata.heads or (single(p),)} for p in potentials]
     for k, other in enumerate(terms):
         for beside in (level for place, level in enumerate(levels) if place != k and other.has_dispersion):
             for head in beside.values():
@@ -236,10 +237,6 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     (only,) = heads
     metadata = dataclasses.replace(metadata, atomic_energies=only.atomic_energies, level_of_theory=only.level_of_theory)
     return Potential(term, variables, metadata)
-
-
-def _level_of(potential: Potential) -> tuple[tuple[tuple[int, float], ...], str]:
-    return potential.metadata.atomic_energies, potential.metadata.level_of_theory
 
 
 def _added(name: str, levels: Sequence[Mapping[str, Head]], factors: Sequence[float]) -> Head:

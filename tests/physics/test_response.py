@@ -143,11 +143,11 @@ def test_without_limits_the_response_is_proportional_to_the_field(double_precisi
     """Without limits the response is linear in the field."""
     source = Polarizable(flow_limit=None, dipole_limit=None)
     potential = made(source, WATER)
-    fields = [in_field(WATER, [f, 0, 0]) for f in (0.0, 1.0, 2.0)]
+    fields = [in_field(WATER, [f, 0, 0]) for f in (0.0, 4.0, 8.0)]
     out = equipot.evaluate(potential, fields, want=("charges", "atomic_dipoles"))
     for values in (out.charges.reshape(3, 3), out[ATOMIC_DIPOLES].reshape(3, 3, 3)):
         zero, one, twice = values
-        assert np.abs(one - zero).max() > 1e-4
+        assert np.abs(one - zero).max() > 1e-3
         np.testing.assert_allclose(twice - zero, 2 * (one - zero), atol=1e-10)
 
 
@@ -155,7 +155,7 @@ def test_a_minimum_is_found_and_differentiated(double_precision):
     """Against a closed form: the least of x . A x / 2 - b . x + sum x^4 in two variables, by its own equations."""
     matrix = jnp.array([[2.0, 0.3], [0.3, 1.2]])
     energy = lambda b: lambda x: x @ matrix @ x / 2 - b @ x + jnp.sum(x**4)
-    found = lambda b: minimum(QUARTIC, -b, lambda x: matrix @ x - x, Systems.one(b))
+    found = lambda b: quartic(minimum(QUARTIC, -b, lambda x: matrix @ x - x, Systems.one(b)))
     b = jnp.array([1.0, -0.7])
     x = found(b)
     np.testing.assert_allclose(matrix @ x + 4 * x**3, b, atol=1e-11)
