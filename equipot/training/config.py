@@ -8,7 +8,7 @@ from typing import Literal
 
 from equipot.data.config import DataConfig
 from equipot.nn.electrons import Electrons
-from equipot.physics.guard import Wall, is_guarded, unguarded, with_wall
+from equipot.physics.guard import Wall, is_guarded, with_wall
 from equipot.physics.sum import refuse_second_dispersion
 from equipot.term import Term
 from equipot.training.loggers import TensorBoard, WandB
@@ -191,5 +191,6 @@ def _check_heads(term: Term, heads: tuple[str, ...]) -> None:
         given = list(term.head_names)
         raise ValueError(f"model.heads {given} are not those of data.heads, {list(heads)}; leave model.heads out")
     if heads and not term.can_have_heads:
-        kind = type(unguarded(term)).__name__
-        raise ValueError(f"data.heads: {kind} has no heads; use one of equipot's networks, or data of one level of theory")
+        raise ValueError(
+            f"data.heads: {type(term).__name__} has no heads; use one of equipot's networks, or data of one level of theory"
+        )

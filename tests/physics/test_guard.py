@@ -37,7 +37,6 @@ from equipot.physics.guard import (
     guarded_part,
     lowered,
     outer_radii,
-    without_wall,
 )
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
@@ -102,7 +101,7 @@ def test_every_pair_of_elements_repels_below_the_inner_radius(double_precision):
 def test_above_the_outer_radius_nothing_changes(numbers, double_precision):
     for term in (FALLING, NETWORKS["MACE"]):
         model = made(Guarded(term), numbers if term is FALLING else ())
-        bare = without_wall(model)
+        bare = model.member("base")
         above = dimers([numbers], [np.linspace(1.0001 * outer_radii(model)[numbers], 4.9, 10)])
         for changed, same in zip(push(model, above), push(bare, above), strict=True):
             np.testing.assert_allclose(changed, same, rtol=1e-13, atol=1e-15)
@@ -119,7 +118,7 @@ def test_no_variables_of_a_network_weaken_the_wall_in_a_crowd(name, seed, double
     rng = np.random.default_rng(seed)
     crowds = [Structure(rng.choice(model.elements, 14), rng.uniform(0, 3.0, (14, 3))) for _ in range(6)]
     graph = pad(crowds, 5.0, dtype=np.float64)
-    strength = lambda: np.abs(jax.jit(evaluate, static_argnames="want")(without_wall(model), graph, ("forces",)).forces).max()
+    strength = lambda: np.abs(jax.jit(evaluate, static_argnames="want")(model.member("base"), graph, ("forces",)).forces).max()
     constants = model.variables["constants"]
     scale = constants["scale"] * (1e8 / strength())
     model = model.replace(variables={**model.variables, "constants": {**constants, "scale": scale}})
@@ -197,8 +196,8 @@ def test_variables_keep_their_names_and_files_their_radii(double_precision, tmp_
     equipot.save(lowered(guard(bare, Wall(0.6, 0.3)), table), tmp_path / "guarded.eqp")
     again = equipot.load(tmp_path / "guarded.eqp")
     assert again.term == Guarded(term, Wall(0.6, 0.3)) and outer_radii(again)[6, 8] == pytest.approx(0.7 * MARGIN)
-    assert jax.tree.all(jax.tree.map(np.array_equal, without_wall(again).variables, bare.variables))
-    assert without_wall(again).term == term
+    assert jax.tree.all(jax.tree.map(np.array_equal, again.member("base").variables, bare.variables))
+    assert again.member("base").term == term
 
 
 def test_one_head_of_a_guarded_potential(double_precision):
@@ -221,7 +220,7 @@ def test_a_guarded_potential_is_compressed_as_its_base_is(double_precision):
     fast = compress(model, 16).potential
     assert fast.term.base.radial.table == Splines(16) and fast.term.wall == Wall(0.6)
     np.testing.assert_array_equal(outer_radii(fast), outer_radii(model))
-    alone = compress(without_wall(model), 16).potential
+    alone = compress(model.member("base"), 16).potential
     far, near = dimers([(6, 8)], [[1.1, 1.7]]), dimers([(6, 8)], [np.linspace(0.2, 0.99, 9) * inner_radii(fast)[6, 8]])
     np.testing.assert_array_equal(push(fast, far)[1], push(alone, far)[1])
     assert (push(fast, near)[0] > 0).all()
