@@ -25,7 +25,7 @@ WATER = ase.Atoms("OH2", positions=[[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0.
 
 
 def dipole(positions: Float[Array, "3 3"]) -> Float[Array, "3"]:
-    """Dipole moment (e Å) of a model of bonds, from the oxygen to each hydrogen: 0.35 (1 + 0.4 (r - 0.96 Å)) e along the bond."""
+    """Dipole moment (e Å) of a model of bonds: 0.35 (1 + 0.4 (r - 0.96 Å)) e along each, from the oxygen to the hydrogen."""
     bonds = positions[1:] - positions[:1]
     stretched = jnp.linalg.norm(bonds, axis=1, keepdims=True) - 0.96
     return jnp.sum(0.35 * (1 + 0.4 * stretched) * bonds, axis=0)
