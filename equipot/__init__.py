@@ -52,6 +52,7 @@ _MODULES = (
     "models",
     "nn",
     "training",
+    "uncertainty",
     "units",
     "workflows",
 )

@@ -11,16 +11,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from equipot import config, earlier
 from equipot.artifact import Content, DamagedError, Kind, digest, named_leaves
 from equipot.metadata import Head, Metadata, Method
+from equipot.posterior import Calibration, Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
 from equipot.term import Term
 
-POTENTIAL = Kind("potential", ".eqp file", 2, "copy or write it again")
+POTENTIAL = Kind("potential", ".eqp file", 3, "copy or write it again")
+POSTERIOR = "posterior"
+"""First part of the names of arrays of the posterior, beside those of the collections of variables."""
+STALE = (
+    "the estimate of uncertainty belongs to other variables than those of this potential, and says nothing about them; make it "
+    "anew by `equipot uncertainty`"
+)
 FOREIGN = (".pth", ".pt", ".model", ".nqx", ".ckpt", ".zip")
 """Suffixes of checkpoints of other programs."""
 
@@ -39,7 +47,13 @@ def save(potential: Potential, path: str | Path) -> None:
             f"{', '.join(described) or 'none'}; give metadata.heads one Head for each, in this order"
         )
     record = {"term": config.dump(potential.term), "metadata": dataclasses.asdict(potential.metadata)}
-    POTENTIAL.write(path, record, flatten_dict(potential.variables, sep="/"))
+    arrays = flatten_dict(potential.variables, sep="/")
+    if (posterior := potential.posterior) is not None:
+        if posterior.variables_sha256 != variables_digest(potential.variables):
+            raise ValueError(STALE)
+        record[POSTERIOR], own = _written(posterior)
+        arrays |= flatten_dict({POSTERIOR: own}, sep="/")
+    POTENTIAL.write(path, record, arrays)
 
 
 def sha256_of(potential: Potential) -> str:
@@ -71,9 +85,13 @@ def load(path: str | Path, dtype: Any = None) -> Potential:
         raise
     try:
         potential = _potential(content, str(path))
+        if POSTERIOR in content.record:
+            potential = potential.replace(posterior=_posterior(content, str(path)))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a potential as equipot writes it ({type(error).__name__}: {error})") from error
-    double = any(value.dtype == np.float64 for value in content.arrays.values())
+    if potential.posterior is not None and potential.posterior.variables_sha256 != variables_digest(potential.variables):
+        raise ValueError(f"{path}: {STALE}")
+    double = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(potential.variables))
     return potential.astype(dtype or potential.metadata.dtype or ("float64" if double else "float32"))
 
 
@@ -84,6 +102,7 @@ def _potential(content: Content, path: str) -> Potential:
         term = earlier.term_of_1(term)
     # Not arrays of JAX, which would be rounded to single precision where 64 bits are not switched on yet.
     variables = unflatten_dict(arrays, sep="/")
+    variables.pop(POSTERIOR, None)
     return Potential(config.build(Term, term, path), variables, _metadata(content.record["metadata"]))
 
 
@@ -104,3 +123,27 @@ def _metadata(fields: dict[str, Any]) -> Metadata:
 def _method(fields: dict[str, Any]) -> Method:
     versions = tuple((str(package), str(version)) for package, version in fields["versions"])
     return Method(str(fields["calculator"]), str(fields["options"]), versions)
+
+
+def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return record and arrays of a posterior."""
+    known = posterior.calibrations.items()
+    record = {
+        "method": config.dump(posterior.method),
+        "variables_sha256": posterior.variables_sha256,
+        "rests_on": posterior.rests_on,
+        "calibrations": {name: {"frames": c.frames, "data": c.data, "assumed": c.assumed} for name, c in known},
+    }
+    calibrations = {name: {"scale": c.scale, "power": c.power, "quantiles": c.quantiles} for name, c in known}
+    return record, {"sums": posterior.statistics.arrays, "arrays": posterior.arrays, "calibrations": calibrations}
+
+
+def _posterior(content: Content, path: str) -> Posterior:
+    record, held = content.record[POSTERIOR], unflatten_dict(content.arrays, sep="/")[POSTERIOR]
+    calibrations = {
+        name: Calibration(**held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"], assumed=said["assumed"])
+        for name, said in record["calibrations"].items()
+    }
+    method = config.build(UncertaintyMethod, record["method"], path)
+    sums = Statistics(held["sums"])
+    return Posterior(method, sums, held["arrays"], calibrations, record["variables_sha256"], record["rests_on"])

@@ -14,22 +14,37 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from equipot.extent import Extent, extent_of
+from equipot.feature_slopes import feature_slopes
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.quantities import BORN_CHARGES, DIPOLE, POLARIZABILITY, TABLE, Quantity, among, further
+from equipot.posterior import Change, Posterior, Sensitivity
+from equipot.quantities import (
+    BORN_CHARGES,
+    DIPOLE,
+    FEATURE_SLOPES,
+    FEATURES,
+    POLARIZABILITY,
+    RESULTS,
+    Quantity,
+    among,
+    further,
+)
 from equipot.structure import Structure, symbols
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["variables"], meta_fields=["term", "metadata"])
+@partial(jax.tree_util.register_dataclass, data_fields=["variables", "posterior"], meta_fields=["term", "metadata"])
 @dataclasses.dataclass(frozen=True)
 class Potential:
-    """A term with variables and metadata: a pytree whose leaves are the variables; term and metadata are static."""
+    """A term with variables and metadata: a pytree whose leaves are the variables and arrays of the posterior; term and
+    metadata are static."""
 
     term: Term
     variables: Any
     metadata: Metadata = Metadata()
+    posterior: Posterior | None = None
+    """Uncertainty of the potential, see ``equipot.uncertainty.fit``; None where nothing is known of it."""
 
     @property
     def cutoff(self) -> float:
@@ -115,10 +130,22 @@ class Potential:
         elif dtype != jnp.float32:
             raise ValueError(f"dtype {dtype} is not supported; use float32 or float64")
         cast = lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) else jnp.asarray(x)
-        return dataclasses.replace(self, variables=jax.tree.map(cast, self.variables))
+        posterior = None if self.posterior is None else self.posterior.astype(dtype)
+        return dataclasses.replace(self, variables=jax.tree.map(cast, self.variables), posterior=posterior)
 
     def replace(self, **changes: Any) -> Potential:
+        """Return a copy with other fields. With other variables, or another term, it has no posterior but a given one."""
+        if {"variables", "term"} & changes.keys():
+            changes = {"posterior": None, **changes}
         return dataclasses.replace(self, **changes)
+
+    @property
+    def deviations(self) -> tuple[Quantity, ...]:
+        """Estimates of uncertainty that the potential has: deviations that are calibrated, and novelty."""
+        if self.posterior is None:
+            return ()
+        known = self.posterior.calibrations
+        return tuple(row for row in self.posterior.method.provides if not row.deviation_of or row.name in known)
 
     @property
     def correction(self) -> Potential:
@@ -249,22 +276,33 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     Raises:
         ValueError: ``want`` names an unknown quantity, or one that the term does not provide.
     """
-    rows = among(want, (*TABLE, *potential.provides))
+    rows = among(want, (*RESULTS, *potential.provides))
+    estimated = [row for row in rows if row.of_posterior]
+    check_posterior(potential, estimated)
     moved_to = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
     geometry, to_positions = jax.vjp(lambda r: geometry_of(potential.term, moved_to(r)), graph.positions)
 
-    def total(geometry: Geometry) -> tuple[Array, Atomic]:
+    def total(geometry: Geometry) -> tuple[tuple[Array, Array | None], Atomic]:
         answer = atomic(potential, graph, geometry)
-        return jnp.sum(jnp.where(graph.node_mask, answer.energy, 0)), answer
+        energy = jnp.sum(jnp.where(graph.node_mask, answer.energy, 0))
+        return (energy, answer.features if estimated else None), answer
 
-    if {"forces", "stress", "virials"} & set(want):
-        (_, answer), gradient = jax.value_and_grad(total, has_aux=True)(geometry)
+    if {"forces", "stress", "virials"} & set(want) or estimated:
+        (energy, features), pull, answer = jax.vjp(total, geometry, has_aux=True)
+        (gradient,) = pull((jnp.ones_like(energy), None if features is None else jnp.zeros_like(features)))
     else:
-        (_, answer), gradient = total(geometry), None
-    own = {row: answer.get(row) for row in rows if not (row.energy_derivative or row.of_dipole)}
+        (energy, _), answer = total(geometry)
+        gradient = None
+    own = {
+        row: answer.get(row)
+        for row in rows
+        if not (row.energy_derivative or row.of_dipole or row.of_posterior or row is FEATURE_SLOPES)
+    }
     for row, value in own.items():
         if value is None:
-            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
+            none = "has no features of a last linear layer; take MACE, NequIP or another network"
+            what = none if row is FEATURES else f"does not provide {row.name}"
+            raise ValueError(f"{type(potential.term).__name__} {what}")
 
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
     # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
@@ -279,13 +317,48 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         if "virials" in want:
             out["virials"] = per_atom
         if "stress" in want:
-            v = volume(graph)[:, None, None]
-            # A padding graph gets zero, a real one without a volume NaN: there is no stress to report.
-            safe = jnp.where(v > 0, v, 1)
-            empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
-            out["stress"] = jnp.where(v > 0, sum_graphs(per_atom, graph) / safe, empty)
+            out["stress"] = stress_of(per_atom, graph)
+    if estimated:
+        assert potential.posterior is not None, "checked before"
+
+        def change(weights: Array) -> Change:
+            (slope,) = pull((jnp.zeros_like(energy), jnp.where(graph.node_mask[:, None], weights[None], 0)))
+            virials = atomic_virials(graph, geometry, slope) if "stress_std" in want else None
+            return Change(-to_positions(slope)[0], None if virials is None else stress_of(virials, graph))
+
+        found = potential.posterior.estimate(Sensitivity(graph, answer, change), estimated)
+        broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
+        out |= {row.name: jnp.where(broken[row.per], jnp.nan, found[row.name]) for row in estimated}
+    if FEATURE_SLOPES in rows:
+        place = lambda r: atomic(potential, moved_to(r)).features
+        out[FEATURE_SLOPES.name] = feature_slopes(place, graph)
     out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in own.items()}
     return Observables.of(out | dipole_derivatives(potential, graph, [row for row in rows if row.of_dipole]))
+
+
+def check_posterior(potential: Potential, rows: Sequence[Quantity], structures: Sequence[Structure] = ()) -> None:
+    """Check that a potential has estimates of uncertainty.
+
+    Raises:
+        ValueError: the potential has no posterior, or none of a quantity among ``rows``, or none for an element in
+            ``structures``.
+    """
+    if rows and potential.posterior is None:
+        raise ValueError(
+            f"the potential has no estimate of its uncertainty, and so no {rows[0].name}; make one by `equipot uncertainty "
+            "MODEL --data FILE`, or equipot.uncertainty.fit (with other variables, an earlier one no longer holds)"
+        )
+    if potential.posterior is not None:
+        potential.posterior.check(rows, structures)
+
+
+def stress_of(virials: Float[Array, "atoms 3 3"], graph: Graph) -> Float[Array, "graphs 3 3"]:
+    """Compute the stress (eV/Å^3) from the virials of the atoms (eV): NaN without a volume, zero for a graph of padding."""
+    v = volume(graph)[:, None, None]
+    # A padding graph gets zero, a real one without a volume NaN: there is no stress to report.
+    safe = jnp.where(v > 0, v, 1)
+    empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
+    return jnp.where(v > 0, sum_graphs(virials, graph) / safe, empty)
 
 
 def dipole_derivatives(potential: Potential, graph: Graph, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:

@@ -54,6 +54,10 @@ class Quantity:
     """Whether the quantity is a part of the energy: parts from several terms are added up, and none is read as a label."""
     of_dipole: bool = False
     """Whether the quantity is a derivative of the dipole moment, which takes three more passes."""
+    of_posterior: bool = False
+    """Whether the quantity is an estimate of uncertainty, which a potential has from ``equipot.uncertainty``."""
+    deviation_of: str = ""
+    """Name of the quantity whose standard deviation this is."""
     traceless: bool = False
     """Whether only the traceless part of a tensor counts, so that labels lose their trace."""
     symbol: str = ""
@@ -168,6 +172,25 @@ VIRIALS = Quantity("virials", "atom", (3, 3), unit="eV", dimension=(1, 0, 0), en
 """Virial of each atom; the sum is stress times volume."""
 LATENT = Quantity("latent", "atom")
 """Invariant descriptor of each atom; the network sets its width."""
+FEATURES = Quantity("features", "atom")
+"""Numbers of each atom that the last linear layer acts on, see ``term.Atomic.features``; the network sets their width."""
+FEATURE_SLOPES = Quantity("feature_slopes", "graph")
+"""Derivatives of the sum of the features over the atoms of a system along random signs, see ``potential.feature_slopes``."""
+ENERGY_STD = Quantity(
+    "energy_std", "graph", unit="eV", dimension=(1, 0, 0), of_posterior=True, deviation_of="energy", display=("meV", 1e3)
+)
+"""Standard deviation of the total energy."""
+FORCES_STD = Quantity(
+    "forces_std", "atom", unit="eV/Å", dimension=(1, -1, 0), of_posterior=True, deviation_of="forces", display=("meV/Å", 1e3)
+)
+"""Standard deviation of a Cartesian component of the force on each atom: the root of a third of the variance of the vector."""
+STRESS_STD = Quantity(
+    "stress_std", "graph", unit="eV/Å^3", dimension=(1, -3, 0), of_posterior=True, deviation_of="stress", needs_volume=True,
+    display=("GPa", 1 / GPa),
+)  # fmt: skip
+"""Standard deviation of a component of the stress: the root of a ninth of the variance of the tensor."""
+NOVELTY = Quantity("novelty", "atom", of_posterior=True)
+"""Distance of an atom's environment from those of the fitted structures: 1 is as far as the farthest per cent of these."""
 
 LABELLED = (ENERGY, FORCES, STRESS)
 """Quantities that are read from files, checked and trained on for every term."""
@@ -177,9 +200,12 @@ TABLE = (
 )  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
+RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY)
+"""All rows that a potential can be asked for, besides those of its own term."""
 RESERVED = (
     "virial", "weight", "field", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length",
-    "masses", "momenta", "interaction", "interactions",
+    "masses", "momenta", "interaction", "interactions", "features", "feature_slopes", "energy_std", "forces_std", "stress_std",
+    "novelty",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 

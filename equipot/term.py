@@ -26,7 +26,10 @@ class Atomic(NamedTuple):
     charges: Float[Array, " atoms"] | None = None
     """Partial charge of each atom, e."""
     latent: Float[Array, "atoms features"] | None = None
-    """Invariant descriptor of each atom, for estimates of uncertainty."""
+    """Invariant descriptor of each atom, for novelty."""
+    features: Float[Array, "atoms features"] | None = None
+    """Numbers f_i of each atom that the last linear layer acts on, in eV for weights of order one: the energy is f_i . w but for
+    a part that does not depend on these weights. None for a term without such a layer."""
     others: Mapping[str, Float[Array, "atoms ..."]] = {}
     """Values of further quantities that the term ``provides``, by name; a quantity of a graph is the sum over the atoms."""
 

@@ -24,6 +24,7 @@ examples:
   equipot compress mace.eqp -o fast.eqp            the same potential, faster
   equipot guard mace.eqp -o safe.eqp               atoms repel at short distance, whatever it has learned
   equipot evaluate runs/mine/best.eqp test.xyz --json errors.json
+  equipot uncertainty best.eqp --data train.xyz --calibrate valid.xyz --test test.xyz
   equipot train finetune --set model.from=sevennet-0 --set data.train=train.xyz
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_convert(commands)
     add_compress(commands)
     add_guard(commands)
+    add_uncertainty(commands)
 
     command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
 
@@ -139,6 +141,24 @@ def add_guard(commands: argparse._SubParsersAction) -> None:
     guard.add_argument("--width", metavar="X", type=float, help="width of the transition over the inner radius")
     seen = "frames, such as the training data, whose distances the wall must leave as they are"
     guard.add_argument("--structures", metavar="FILE", help=seen)
+
+
+def add_uncertainty(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``uncertainty``."""
+    sub = command(commands, "uncertainty", "give a potential an estimate of its uncertainty: deviations of energies and forces")
+    add_model(sub)
+    known = "structures that the model knows, such as its training set; labels are not used"
+    sub.add_argument("--data", metavar="FILE", help=known)
+    sub.add_argument("--prototypes", action="store_true", help="instead of data: crystals and molecules that are made here")
+    sub.add_argument("--calibrate", metavar="FILE", help="labelled frames that were not trained on, 100 or more")
+    sub.add_argument("--test", metavar="FILE", help="further labelled frames, on which the estimate is compared with errors")
+    sub.add_argument("-o", "--output", metavar="NAME.eqp", type=Path, help="the file to write (default: MODEL-uncertainty.eqp)")
+    add_out(sub, "write table and plots of the comparison into this folder (default: none)")
+    sub.add_argument("--dtype", choices=("float32", "float64"), help="precision (default: that of the file)")
+    sub.add_argument("--batch-size", metavar="N", type=int, help="structures at a time (default: as many as is useful)")
+    own = "class of the ASE calculator that a potential was trained to correct, if it is none that equipot knows by name"
+    sub.add_argument("--method", metavar="package.module:Class", help=own)
+    add_set(sub, "a setting of the estimate, such as method.samples=16 or method.novelty.kind=Nearest")
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:

@@ -18,9 +18,9 @@ from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
 from equipot.observables import Observables
-from equipot.potential import Potential, hessian
+from equipot.potential import Potential, check_posterior, hessian
 from equipot.potential import evaluate as evaluate_graph
-from equipot.quantities import TABLE
+from equipot.quantities import NOVELTY, RESULTS, among
 from equipot.structure import Structure
 
 __all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]
@@ -176,6 +176,8 @@ def _each(
     for potential in potentials:
         potential.correction.check(structures)
     model = potentials[0]
+    estimated = [row for row in among(want, (*RESULTS, *model.provides)) if row.of_posterior]
+    check_posterior(model, estimated, structures)
     if ensemble:
         model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
     found = dict(evaluate_in_batches(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))
@@ -215,8 +217,9 @@ def _of_graph(potential: Potential, graph: Graph, out: Observables, want: tuple[
 
 
 def _results(out: Observables, structure: Structure) -> list[AnyNumber]:
-    """List the results that are defined for a structure: without a volume, no stress."""
-    meaningless = () if _has_volume(structure) else tuple(row.name for row in TABLE if row.needs_volume)
+    """List the results that are defined for a structure: without a volume, no stress. A novelty may be without limit."""
+    lacking = () if _has_volume(structure) else tuple(row.name for row in RESULTS if row.needs_volume)
+    meaningless = (*lacking, NOVELTY.name)
     return [value for name, value in out.items() if name not in meaningless]
 
 

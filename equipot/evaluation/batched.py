@@ -25,7 +25,7 @@ from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
-from equipot.quantities import TABLE
+from equipot.quantities import RESULTS
 from equipot.structure import Structure
 
 AXIS = "devices"
@@ -42,7 +42,7 @@ SMALL = 2**24
 
 def belongs_to_graphs(name: str, potential: Potential) -> bool:
     """Whether a result, by its name, has one value per graph instead of one per atom."""
-    known = {row.name: row.per for row in (*TABLE, *potential.provides)} | {"interaction": "graph", "interactions": "atom"}
+    known = {row.name: row.per for row in (*RESULTS, *potential.provides)} | {"interaction": "graph", "interactions": "atom"}
     return known[name] == "graph"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from equipot.data.method import Runner
 from equipot.observables import Observables
-from equipot.quantities import LABELLED, TABLE
+from equipot.quantities import LABELLED, RESULTS
 from equipot.structure import Structure
 
 
@@ -19,7 +19,7 @@ def check_wanted(runner: Runner | None, want: Sequence[str]) -> None:
     """
     if runner is None:
         return
-    for row in TABLE:
+    for row in RESULTS:
         if row.name in want and row.energy_derivative and (row not in LABELLED or row.name not in runner.properties):
             raise ValueError(
                 f"{row.name}: {runner.method.name}, which the potential is a correction to, gives none that could be added; "

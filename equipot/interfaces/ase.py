@@ -90,7 +90,7 @@ class EquipotCalculator(Calculator):
         self.potential = potential if dtype is None else potential.astype(dtype)
         self.runner = runner_of(potential.metadata.subtracted, method)
         own = [name for name in type(self).implemented_properties if self.runner is None or name in self._of_method]
-        self.implemented_properties = [*own, *(row.name for row in potential.provides)]
+        self.implemented_properties = [*own, *(row.name for row in (*potential.provides, *potential.deviations))]
         self.skin = skin
         self.slack = slack
         self.builds = 0
@@ -128,7 +128,8 @@ class EquipotCalculator(Calculator):
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
-        slow = tuple(row.name for row in self.potential.provides if row.of_dipole and row.name in properties)
+        further = (*self.potential.provides, *self.potential.deviations)
+        slow = tuple(row.name for row in further if (row.of_dipole or row.of_posterior) and row.name in properties)
         self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure), slow))
 
     def structure_of(self, atoms: Atoms) -> Structure:
@@ -170,7 +171,7 @@ class EquipotCalculator(Calculator):
         if structure.pbc.any() and structure.volume > 0:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
             results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
-        for row in (row for row in self.potential.provides if out[row] is not None):
+        for row in (row for row in (*self.potential.provides, *self.potential.deviations) if out[row] is not None):
             value = np.asarray(out[row])
             # A crystal of charges has no dipole moment, unless the term knows how they came to be.
             if np.isfinite(value).all():
@@ -185,7 +186,8 @@ class EquipotCalculator(Calculator):
             added["forces"] = own[FORCES]
         if STRESS in own:
             added["stress"] = full_3x3_to_voigt_6_stress(own[STRESS])
-        others = {row.name: results[row.name] for row in self.potential.provides if row.name in results}
+        rows = (*self.potential.provides, *self.potential.deviations)
+        others = {row.name: results[row.name] for row in rows if row.name in results}
         return {**others, **{name: results[name] + value for name, value in added.items()}}
 
     def _neighbors(self, structure: Structure) -> Graph:

@@ -16,7 +16,7 @@ from equipot.nn.edge_features import SphericalHarmonics
 from equipot.nn.features import Linear, PerSpecies, Shared, add, scalars
 from equipot.nn.interaction import Attention, Interaction, NonLinear, Plain, Residual
 from equipot.nn.radial import MLP
-from equipot.nn.readout import BiasedMLP, scaled
+from equipot.nn.readout import BiasedMLP, ReadOut, scaled
 from equipot.term import Atomic, cutoff_of
 
 
@@ -99,7 +99,7 @@ class MACE(Network):
 
 
 class Readouts(nn.Module):
-    """Map the scalars of each layer [atoms, channels] to the energy of each atom (eV), with a readout for each layer."""
+    """Read out the energy of each atom (eV) from the scalars of each layer [atoms, channels], with a readout for each layer."""
 
     hidden: tuple[int, ...]
     """Hidden widths of the last readout; the others are linear."""
@@ -109,13 +109,15 @@ class Readouts(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def __call__(self, layers: list[Float[Array, "atoms channels"]], species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
-        energies = []
+    def __call__(self, layers: list[Float[Array, "atoms channels"]], species: Int[Array, " atoms"]) -> ReadOut:
+        energies, inputs = [], []
         for k, x in enumerate(layers):
             last = k == len(layers) - 1
             network = BiasedMLP if last and self.bias else MLP
-            energies.append(network((*self.hidden, 1) if last else (1,), name=f"readout{k}")(x)[:, 0])
-        return scaled(self, functools.reduce(jnp.add, energies), species)
+            found, energy = network((*self.hidden, 1) if last else (1,), name=f"readout{k}").with_inputs(x)
+            energies.append(energy[:, 0])
+            inputs.append(found)
+        return scaled(self, functools.reduce(jnp.add, energies), species, jnp.concatenate(inputs, axis=-1))
 
 
 def hidden_irreps(channels: int, l_max: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 
 import e3nn_jax as e3nn
@@ -18,7 +19,7 @@ from equipot.nn.gate import gate, gated_irreps
 from equipot.nn.normalize import Density, MeanNeighbors, Normalize, Rescale, RMSNorm, SenderNeighbors, UnitVariance
 from equipot.nn.radial import MLP, Radial
 from equipot.nn.radial_network import RadialMLP, splines_of
-from equipot.nn.readout import scaled
+from equipot.nn.readout import ReadOut, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.term import Atomic, cutoff_of
 
@@ -119,7 +120,10 @@ class NequIP(Network):
 
 
 class ScaledReadout(nn.Module):
-    """Map the features of the last layer to the energy of each atom (eV), by a readout, scale and shift."""
+    """Read out the energy of each atom (eV) from the features of the last layer, by a readout, scale and shift.
+
+    The readout is linear in these, also where it has two layers.
+    """
 
     width: int | None
     """See ``Readout``."""
@@ -127,8 +131,9 @@ class ScaledReadout(nn.Module):
     """Number of species."""
 
     @nn.compact
-    def __call__(self, x: Features, species: Int[Array, " atoms"]) -> Float[Array, " atoms"]:
-        return scaled(self, Readout(self.width, name="readout")(x), species)
+    def __call__(self, x: Features, species: Int[Array, " atoms"]) -> ReadOut:
+        inputs = scalars(x)
+        return scaled(self, Readout(self.width, name="readout")(x), species, inputs / math.sqrt(inputs.shape[-1]))
 
 
 class Readout(nn.Module):

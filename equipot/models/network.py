@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -14,7 +15,7 @@ from equipot.nn.edge_features import Edges, RadialFeatures, pairs_within
 from equipot.nn.electrons import NUMBERS, Electrons, SpreadElectrons
 from equipot.nn.features import Features, add, check_elements, scalars, species_index
 from equipot.nn.radial import Radial, covalent_radii
-from equipot.nn.readout import Embedding, check_heads
+from equipot.nn.readout import Embedding, ReadOut, check_heads
 from equipot.physics.zbl import ZBL
 from equipot.term import Atomic, Term, cutoff_of
 
@@ -125,15 +126,16 @@ class Network(Term):
         With ``shares`` of ``feel_electrons``, the energy includes the constant ``electron_shift`` for each unit of positive
         charge, of negative charge, and for each unpaired electron, as ``shift`` does for each atom.
 
-        ``readout(count=..., **fields)`` is one head: a module that maps ``features`` and the species [atoms] to energies
-        [atoms] by way of ``nn.readout.scaled``. Variables of a single head stand beside those of the network. Those of several
+        ``readout(count=..., **fields)`` is one head: a module that maps ``features`` and the species [atoms] to the result of
+        ``nn.readout.scaled``. Variables of a single head stand beside those of the network. Those of several
         stand in one scope, ``graph.HEADS``, each stacked along a leading axis in the order of ``heads``.
 
         Raises:
             ValueError: there are several heads, but the graph does not say which; or the network has ``electrons``, but its
                 class does not use them.
         """
-        energy = self._read_out(readout, features, edges.species, graph, {**fields, "count": len(self.elements)})
+        read = self._read_out(readout, features, edges.species, graph, {**fields, "count": len(self.elements)})
+        energy = read.energy
         if self.repulsion is not None:
             assert edges.radii is not None, "embed finds them for a repulsion"
             energy += self.repulsion.repel(edges.pairs, edges.distances, graph.numbers, edges.radii, cutoff_of(self))
@@ -144,11 +146,11 @@ class Network(Term):
                 )
             shift = self.variable("constants", "electron_shift", lambda: jnp.zeros(NUMBERS)).value
             energy += shares @ jnp.asarray(shift, energy.dtype)
-        return Atomic(energy * edges.known, latent=latent)
+        return Atomic(energy * edges.known, latent=latent, features=read.features)
 
     def _read_out(
         self, readout: type[nn.Module], features: Any, species: Int[Array, " atoms"], graph: Graph, fields: dict[str, Any]
-    ) -> Float[Array, " atoms"]:
+    ) -> ReadOut:
         if not self.heads:
             head = readout(**fields)
             nn.share_scope(self, head)
@@ -157,5 +159,5 @@ class Network(Term):
             raise ValueError(choose_head(self.heads))
         axes: dict[Any, Any] = {"params": 0, "constants": 0}
         heads = nn.vmap(readout, in_axes=None, axis_size=len(self.heads), variable_axes=axes, split_rngs={"params": True})
-        energies = heads(**fields, name=HEADS)(features, species)
-        return jnp.take_along_axis(energies, graph.head[graph.node_graph][None], axis=0)[0]
+        read, head = heads(**fields, name=HEADS)(features, species), graph.head[graph.node_graph]
+        return jax.tree.map(lambda x: jnp.take_along_axis(x, head.reshape(1, -1, *[1] * (x.ndim - 2)), axis=0)[0], read)

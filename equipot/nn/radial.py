@@ -300,15 +300,26 @@ class MLP(nn.Module):
             fan = width
         return out
 
+    def with_inputs(self, x: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch m"]]:
+        """Return the inputs of the last layer over sqrt(fan_in), and the outputs: inputs @ W."""
+        weights = self.weights(x.shape[-1], x.dtype)
+        x = apply_hidden(x, weights)
+        return x / math.sqrt(x.shape[-1]), x @ weights[-1]
+
     def __call__(self, x: Float[Array, "*batch n"]) -> Float[Array, "*batch m"]:
         return apply_mlp(x, self.weights(x.shape[-1], x.dtype))
 
 
 def apply_mlp(x: Float[Array, "*batch n"], weights: Sequence[Array]) -> Float[Array, "*batch m"]:
     """Apply an ``MLP`` with the given matrices, scaled as by ``MLP.weights``."""
+    return apply_hidden(x, weights) @ weights[-1]
+
+
+def apply_hidden(x: Float[Array, "*batch n"], weights: Sequence[Array]) -> Float[Array, "*batch k"]:
+    """Apply all layers of an ``MLP`` but the last."""
     for w in weights[:-1]:
         x = silu(x @ w)
-    return x @ weights[-1]
+    return x
 
 
 def covalent_radii(elements: Sequence[int]) -> np.ndarray:

@@ -136,7 +136,7 @@ class Electrostatics(Term):
         others = {**answer.others, **moments(found, around, jnp.any(space.repeats, axis=-1))}
         own = jnp.where(graph.node_mask, own, 0) * known
         others[ELECTROSTATIC_ENERGY.name] = own
-        return Atomic(answer.energy * known + own, found.charges, answer.latent, others)
+        return answer._replace(energy=answer.energy * known + own, charges=found.charges, others=others)
 
 
 def energies_of(found: Charged, around: Surroundings) -> Float[Array, " atoms"]:

@@ -153,11 +153,12 @@ class Sum(Term):
         if len(charges) > 1:
             raise ValueError("more than one term of the Sum provides charges; keep one of them")
         latent = [answer.latent for answer in found if answer.latent is not None]
+        features = [factor * x.features for factor, x in zip(factors, found, strict=True) if x.features is not None]
         others = {name: value for answer in found for name, value in answer.others.items()}
         others |= {row.name: added(answer.get(row) for answer in found) for row in self.provides if row.energy_part}
-        descriptor = jnp.concatenate(latent, axis=-1) if latent else None
+        side_by_side = lambda values: jnp.concatenate(values, axis=-1) if values else None
         energy = added(answer.energy for answer in found)
-        return Atomic(energy, charges[0] if charges else None, descriptor, others)
+        return Atomic(energy, charges[0] if charges else None, side_by_side(latent), side_by_side(features), others)
 
     def _answer(self, k: int, graph: Graph, vectors: Array, space: Space | None) -> Atomic:
         """Call a term with the neighbours within its own cutoff."""

@@ -1,0 +1,119 @@
+"""``equipot uncertainty MODEL [--data FILE] [--calibrate FILE] [--test FILE] [-o NAME.eqp]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from equipot.cli.runtime import cores, prepare
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Give a potential an estimate of its uncertainty, write it, and tell how good it is on labelled frames."""
+    from equipot import config, eqp, published
+    from equipot.data.method import runner_of
+    from equipot.files import check_writable
+    from equipot.uncertainty import calibrated, fit
+    from equipot.uncertainty.config import UncertaintyConfig
+    from equipot.uncertainty.prototypes import prototypes
+
+    if args.data is None and not args.prototypes and args.calibrate is None:
+        raise ValueError("give structures that the model knows: --data FILE, such as its training set, or --prototypes")
+    output = args.output or Path(args.model).with_name(f"{Path(args.model).name.removesuffix('.eqp')}-uncertainty.eqp")
+    if output.suffix != ".eqp":
+        raise ValueError(f"{output}: the name of a potential ends in .eqp")
+    check_writable(output)
+    if args.out is not None:
+        check_writable(args.out / "uncertainty.json")
+    settings = config.build(UncertaintyConfig, {}, overrides=args.overrides)
+    prepare(args.dtype or "float32", cores())
+    potential = published.load(args.model, args.dtype)
+    runner = runner_of(potential.metadata.subtracted, args.method)
+    labelled = {name: frames_of(getattr(args, name), potential) for name in ("calibrate", "test") if getattr(args, name)}
+    if args.data is not None or args.prototypes:
+        structures = frames_of(args.data, potential) if args.data else prototypes(potential.elements)
+        what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
+        potential = fit(potential, structures, method=settings.method, batch_size=args.batch_size, rests_on=what)
+    if potential.posterior is None:
+        raise ValueError(f"{args.model} has no statistics to calibrate; give structures by --data or --prototypes")
+    rests_on = potential.posterior.rests_on
+    if "calibrate" in labelled:
+        before = potential
+        potential = calibrated(before, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
+    eqp.save(potential, output)
+    print(f"{args.model}: the estimate rests on {rests_on}")
+    for line in described(potential):
+        print(line)
+    if "test" in labelled:
+        tell(potential, labelled, settings.calibrator, args, runner)
+    print(f"written: {output}")
+
+
+def frames_of(source: str, potential: Any) -> list[Any]:
+    """Read frames, with labels where there are any, without isolated atoms.
+
+    Raises:
+        ValueError: there are none.
+    """
+    from equipot.data.read import read
+    from equipot.data.stats import is_isolated_atom
+
+    frames = [frame for frame in read(source) if not is_isolated_atom(frame)]
+    if not frames:
+        raise ValueError(f"{source}: no frames but of isolated atoms")
+    return frames
+
+
+def described(potential: Any) -> list[str]:
+    """Describe the calibration of each deviation in a line."""
+    import numpy as np
+    from ase.data import chemical_symbols
+
+    from equipot.posterior import LEVELS
+    from equipot.quantities import among, RESULTS
+
+    lines = []
+    for name, known in potential.posterior.calibrations.items():
+        (row,) = among((name,), RESULTS)
+        factor, frames = np.asarray(known.quantiles)[..., LEVELS.index(0.9)], known.frames
+        power = "" if float(known.power) == 1 else f", power {float(known.power):.2f}"
+        held = lambda x: "too few frames for 90%" if np.isnan(x) else f"90% within ±{x:.2f} deviations"
+        if factor.ndim == 0:
+            lines.append(f"{name}: calibrated on {frames[0]} frames, {held(factor)}{power}")
+            continue
+        each = ", ".join(f"{chemical_symbols[z]} {held(factor[z])} ({n} frames)" for z, n in enumerate(frames) if n)
+        lines.append(f"{row.name}: calibrated for {each}{power}")
+    return lines or ["no deviations are calibrated, which takes labelled frames (--calibrate FILE); novelty needs none"]
+
+
+def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: argparse.Namespace, runner: Any) -> None:
+    """Print the table of diagnostics, beside that of the norm of the features, and draw it with --out.
+
+    Raises:
+        ValueError: no deviation is calibrated.
+    """
+    from equipot.training.errors import write_json
+    from equipot.uncertainty import FeatureNorm, calibrated, with_statistics
+    from equipot.uncertainty.calibration import compare
+    from equipot.uncertainty.diagnostics import assess, plot, table_text
+
+    rows = [row for row in potential.deviations if row.deviation_of]
+    if not rows:
+        raise ValueError("--test compares deviations with errors: give labelled frames that calibrate them (--calibrate FILE)")
+    methods = {type(potential.posterior.method).__name__: potential}
+    if "calibrate" in labelled:
+        bare = with_statistics(potential, potential.posterior.statistics, FeatureNorm(), potential.posterior.rests_on)
+        methods["feature norm"] = calibrated(bare, labelled["calibrate"], calibrator, args.batch_size, runner)
+    tables, first = {}, None
+    for name, model in methods.items():
+        samples = compare(model, labelled["test"], rows, args.batch_size, runner)
+        first = first or samples
+        known = model.posterior.calibrations
+        tables[name] = {deviation: assess(sample, known[deviation]) for deviation, sample in samples.items()}
+    units = {row.name: row.shown for row in rows}
+    print(f"on {len(labelled['test'])} frames of {args.test}:\n{table_text(tables, units)}")
+    if args.out is not None:
+        write_json(tables, args.out / "uncertainty.json")
+        plot(first or {}, units, args.out / "uncertainty.png")
+        print(f"table and plots: {args.out}")

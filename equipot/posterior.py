@@ -1,0 +1,201 @@
+"""The uncertainty that a potential carries: the interface between ``Potential`` and the methods of ``equipot.uncertainty``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.quantities import Quantity
+from equipot.structure import Structure, symbols
+from equipot.term import Atomic
+
+LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
+"""Coverages of the intervals that are kept by calibration."""
+
+
+class Change(NamedTuple):
+    """How much forces and stress change."""
+
+    forces: Float[Array, "atoms 3"]
+    """eV/Å."""
+    stress: Float[Array, "graphs 3 3"] | None
+    """eV/Å^3; None where it is not wanted."""
+
+
+class Sensitivity(NamedTuple):
+    """What a term says of a batch, and how forces and stress depend on the weights of its last layer."""
+
+    graph: Graph
+    answer: Atomic
+    change: Callable[[Float[Array, " features"]], Change]
+    """Forces and stress of an energy sum_i f_i . w, for a change w of the weights: one backward pass."""
+
+    @property
+    def features(self) -> Float[Array, "atoms features"]:
+        """Features of the atoms, zero for padding."""
+        assert self.answer.features is not None, "checked before"
+        return jnp.where(self.graph.node_mask[:, None], self.answer.features, 0)
+
+
+class Statistics:
+    """Sums over structures in double precision, from which a posterior is made. They never reach the device.
+
+    Two of equal content are equal, so that functions that are compiled for one serve for the other.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of names and values."""
+        sha = hashlib.sha256()
+        for name in sorted(self.arrays):
+            value = np.ascontiguousarray(self.arrays[name])
+            sha.update(f"{name}|{value.dtype.str}|{value.shape}|".encode() + value.tobytes())
+        return sha.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Statistics) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["scale", "power", "quantiles"],
+    meta_fields=["frames", "data", "assumed"],
+)
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Calibration of a deviation s: sigma = scale s^power, with the factors on sigma that make intervals of known coverage."""
+
+    scale: Float[Any, "*elements"]
+    """By atomic number [119] for a quantity of atoms, NaN for an element without labels; a single number for one of systems."""
+    power: Float[Any, ""]
+    """1 for a linear calibration."""
+    quantiles: Float[Any, "*elements levels"]
+    """Quantiles of |error| / sigma at ``LEVELS``, NaN where there are too few frames for one."""
+    frames: tuple[int, ...]
+    """Number of frames with labels: of each atomic number, or a single one."""
+    data: str
+    """SHA-256 of the labelled frames; empty for ``assumed``."""
+    assumed: str = ""
+    """Source of an error that was assumed instead of measured; empty for a calibration on labels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UncertaintyMethod(ABC):
+    """Base of the methods of estimating deviations: frozen dataclasses of hyper-parameters.
+
+    A subclass in any package can be used in a config as ``kind: package.module:Class``.
+    """
+
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "FeatureNorm": "equipot.uncertainty.last_layer:FeatureNorm",
+        "LastLayer": "equipot.uncertainty.last_layer:LastLayer",
+    }
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
+
+    @property
+    @abstractmethod
+    def provides(self) -> tuple[Quantity, ...]:
+        """Quantities that the method estimates."""
+
+    @abstractmethod
+    def arrays(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Compute from sums over structures, on the host in double precision, the arrays that ``deviations`` needs."""
+
+    @abstractmethod
+    def deviations(
+        self, arrays: Mapping[str, Array], found: Sensitivity, rows: Sequence[Quantity]
+    ) -> dict[str, Float[Array, "..."]]:
+        """Estimate deviations before calibration, by the names of quantities."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["arrays", "calibrations"],
+    meta_fields=["method", "statistics", "variables_sha256", "rests_on"],
+)
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Method, statistics and calibration of the uncertainty of a potential with certain variables."""
+
+    method: UncertaintyMethod
+    statistics: Statistics
+    arrays: Mapping[str, Float[Any, "..."]]
+    """Arrays of the method, in the precision of the potential."""
+    calibrations: Mapping[str, Calibration]
+    """By the name of the deviation."""
+    variables_sha256: str
+    """``variables_digest`` of the variables that the statistics belong to."""
+    rests_on: str
+    """What structures the statistics are of, in words."""
+
+    def check(self, rows: Sequence[Quantity], structures: Sequence[Structure] = ()) -> None:
+        """Check that deviations are known.
+
+        Raises:
+            ValueError: a quantity that the method does not estimate, or a deviation that was not calibrated at all, or not for
+                an element in ``structures``.
+        """
+        for row in rows:
+            if row not in self.method.provides:
+                there = ", ".join(known.name for known in self.method.provides)
+                raise ValueError(f"{type(self.method).__name__} does not estimate {row.name}; it estimates {there}")
+            if row.deviation_of and row.name not in self.calibrations:
+                raise ValueError(
+                    f"{row.name} is not calibrated: the statistics rest on {self.rests_on}, without labels; give labelled "
+                    "frames (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which needs none"
+                )
+            # On the host alone: a compiled function has no structures.
+            for structure in structures if row.per == "atom" and row.deviation_of else ():
+                scale = np.asarray(self.calibrations[row.name].scale)
+                if unknown := sorted({z for z in structure.numbers.tolist() if np.isnan(scale[z])}):
+                    raise ValueError(
+                        f"{structure.name}: {row.name} is not calibrated for {symbols(unknown)}, of which no labelled frame "
+                        "had any; calibrate on frames that have, or ask for novelty"
+                    )
+
+    def estimate(self, found: Sensitivity, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
+        """Estimate calibrated deviations and novelty of a batch, by the names of quantities."""
+        out = self.method.deviations(self.arrays, found, rows)
+        return {name: self._calibrated(name, value, found.graph) for name, value in out.items()}
+
+    def _calibrated(self, name: str, value: Array, graph: Graph) -> Array:
+        if (known := self.calibrations.get(name)) is None:
+            return value
+        scale = jnp.asarray(known.scale, value.dtype)
+        return (scale[graph.numbers] if scale.ndim else scale) * value ** jnp.asarray(known.power, value.dtype)
+
+    def astype(self, dtype: Any) -> Posterior:
+        """Convert the arrays to another precision; the statistics stay."""
+        real = lambda x: jnp.issubdtype(np.asarray(x).dtype, jnp.floating)
+        cast = partial(jax.tree.map, lambda x: jnp.asarray(x, dtype if real(x) else jnp.int32))
+        return dataclasses.replace(self, arrays=cast(dict(self.arrays)), calibrations=cast(dict(self.calibrations)))
+
+    def replace(self, **changes: Any) -> Posterior:
+        """Return a copy with other fields."""
+        return dataclasses.replace(self, **changes)
+
+
+def variables_digest(variables: Any) -> str:
+    """Compute the SHA-256 of variables, rounded to single precision: equal for all precisions of one potential."""
+    sha = hashlib.sha256()
+    for path, leaf in sorted((jax.tree_util.keystr(p), x) for p, x in jax.tree_util.tree_flatten_with_path(variables)[0]):
+        value = np.asarray(leaf)
+        value = value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
+        sha.update(f"{path}|{value.dtype.str}|{value.shape}|".encode() + np.ascontiguousarray(value).tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,81 @@
+"""Uncertainty of potentials: what they know about energies, forces and stresses, and how far environments are from known ones.
+
+>>> potential = equipot.uncertainty.fit(potential, training_frames, calibrate=validation_frames)
+>>> out = equipot.evaluate(potential, atoms, want=("energy", "forces", "energy_std", "forces_std", "novelty"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from equipot.data.method import runner_of
+from equipot.evaluation import as_structures
+from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
+from equipot.potential import Potential
+from equipot.uncertainty.calibration import Calibrator, Linear, Power, calibrated, half_width
+from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
+from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
+from equipot.uncertainty.statistics import gather, joined
+
+__all__ = [
+    "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "fit", "half_width", "with_statistics",
+]  # fmt: skip
+
+
+def fit(
+    potential: Potential,
+    structures: Any,
+    calibrate: Any = None,
+    method: UncertaintyMethod | None = None,
+    calibrator: Calibrator | None = None,
+    batch_size: int | None = None,
+    runner: Any = None,
+    rests_on: str = "",
+) -> Potential:
+    """Give a potential an estimate of its uncertainty.
+
+    Args:
+        structures: those that the potential was trained on, or others that it should know; their labels are not used.
+        calibrate: labelled frames that were not trained on, by which deviations become those of actual errors; None to have
+            novelty alone.
+        method: method and its settings; ``LastLayer()`` where left out.
+        calibrator: ``Linear()`` or ``Power()``.
+        batch_size: structures per batch; None to choose by memory and speed.
+        runner: ASE calculator of the method that the potential is a correction to, as ``equipot.evaluate`` takes it.
+        rests_on: description of the structures, for messages.
+
+    Returns:
+        The potential with a posterior, which ``equipot.save`` stores with it.
+
+    Raises:
+        ValueError: no structures, a model without features, several heads, or too few labelled frames.
+    """
+    found = as_structures(structures)
+    statistics = gather(potential, found, batch_size)
+    potential = with_statistics(potential, statistics, method or LastLayer(), rests_on or f"{len(found)} structures")
+    if calibrate is None:
+        return potential
+    labelled = as_structures(calibrate)
+    needed = runner_of(potential.metadata.subtracted, runner)
+    return calibrated(potential, labelled, calibrator or Linear(), batch_size, needed)
+
+
+def with_statistics(potential: Potential, statistics: Statistics, method: UncertaintyMethod, rests_on: str) -> Potential:
+    """Give a potential a posterior, not calibrated yet, from sums over structures."""
+    arrays = method.arrays(statistics)
+    posterior = Posterior(method, statistics, arrays, {}, variables_digest(potential.variables), rests_on)
+    return potential.replace(posterior=posterior.astype(potential.dtype))
+
+
+def absorb(potential: Potential, structures: Sequence[Any], batch_size: int | None = None) -> Potential:
+    """Add structures to those that the uncertainty of a potential rests on; calibrate it anew afterwards.
+
+    Raises:
+        ValueError: the potential has no posterior, or as ``fit``.
+    """
+    if potential.posterior is None:
+        raise ValueError("the potential has no estimate of its uncertainty yet; make one by equipot.uncertainty.fit")
+    old, found = potential.posterior, as_structures(structures)
+    new = joined(old.statistics, gather(potential, found, batch_size))
+    return with_statistics(potential, new, old.method, f"{old.rests_on} and {len(found)} more")

@@ -1,0 +1,247 @@
+"""Calibration of deviations on labelled frames: a factor, by maximum likelihood, and intervals of known coverage."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from equipot.data.loader import sha256_of
+from equipot.data.method import Runner
+from equipot.evaluation.batched import Job, evaluate_in_batches
+from equipot.evaluation.method import with_method
+from equipot.isolated_atoms import isolated_atom_energy
+from equipot.posterior import LEVELS, Calibration, Posterior
+from equipot.potential import Potential
+from equipot.quantities import BY_NAME, Quantity
+from equipot.structure import Structure
+
+FEWEST = 5
+"""Number of labelled frames below which a deviation is not calibrated."""
+LEAST = 1e-12
+"""Deviations and errors are taken to be at least this, in eV and Å: a logarithm of zero is nothing to fit to."""
+
+
+class Calibrator(ABC):
+    """Base of the relations between deviations before and after calibration."""
+
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "Linear": "equipot.uncertainty.calibration:Linear",
+        "Power": "equipot.uncertainty.calibration:Power",
+    }
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
+
+    @abstractmethod
+    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        """Return scale and power of sigma = scale raw^power for which errors of mean zero and deviation sigma are likeliest."""
+
+    def scale(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"], power: float) -> float:
+        """Return the likeliest scale for a power: scale^2 is the mean of error^2 / raw^(2 power)."""
+        return float(np.sqrt(np.mean(np.square(error / np.maximum(raw, LEAST) ** power))))
+
+
+@dataclass(frozen=True)
+class Linear(Calibrator):
+    """sigma = scale s."""
+
+    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        return self.scale(raw, error, 1.0), 1.0
+
+
+@dataclass(frozen=True)
+class Power(Calibrator):
+    """sigma = scale s^power, for deviations that grow too fast or too slowly."""
+
+    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        from scipy.optimize import minimize_scalar
+
+        logs = np.log(np.maximum(raw, LEAST))
+        loss = lambda power: math.log(max(self.scale(raw, error, power), LEAST)) + power * logs.mean()
+        power = float(minimize_scalar(loss, bounds=(0.0, 3.0), method="bounded").x)
+        return self.scale(raw, error, power), power
+
+
+class Sample(NamedTuple):
+    """Errors and deviations of one quantity over labelled frames, one row for each component."""
+
+    error: Float[np.ndarray, " n"]
+    """Prediction less label."""
+    raw: Float[np.ndarray, " n"]
+    """Deviation."""
+    frame: Int[np.ndarray, " n"]
+    """Index of the frame."""
+    number: Int[np.ndarray, " n"]
+    """Atomic number; zero for a quantity of systems."""
+    components: int
+    """Number of successive rows that are components of one vector or tensor, and share one deviation."""
+
+    def of(self, chosen: np.ndarray) -> Sample:
+        """Select rows, all components of a vector or none."""
+        return Sample(*(x[chosen] for x in self[:4]), self.components)
+
+    @property
+    def whole(self) -> Sample:
+        """Root mean square errors over the components of each vector or tensor, instead of errors."""
+        size = np.sqrt(np.mean(self.error.reshape(-1, self.components) ** 2, axis=1))
+        return Sample(size, *(x[:: self.components] for x in self[1:4]), 1)
+
+
+def compare(
+    potential: Potential,
+    frames: Sequence[Structure],
+    rows: Sequence[Quantity],
+    batch_size: int | None = None,
+    runner: Runner | None = None,
+) -> dict[str, Sample]:
+    """Compare errors and deviations of a potential on labelled frames, by the names of deviations; without labels, none.
+
+    Raises:
+        ValueError: the potential does not apply to a frame, or has no such deviation.
+    """
+    potential.correction.check(frames)
+    energies = dict(potential.metadata.atomic_energies)
+    parts: dict[str, list[tuple[np.ndarray, ...]]] = {row.name: [] for row in rows}
+    wanted = tuple(name for row in rows for name in (row.name, row.deviation_of))
+    found = dict(evaluate_in_batches(Job(potential, wanted), frames, batch_size))
+    for k, frame in enumerate(frames):
+        out = found[k]
+        free = isolated_atom_energy(frame.numbers, energies).sum()
+        out = with_method(out.replace(energy=np.float64(np.asarray(out.interaction)) + free), frame, runner)
+        for row in rows:
+            of = BY_NAME[row.deviation_of]
+            if of not in frame.labels or (of.needs_volume and not frame.pbc.any()):
+                continue
+            error = np.asarray(out[of], np.float64) - frame.labels[of]
+            raw = np.broadcast_to(np.reshape(out[row], (-1, *[1] * len(of.shape))) if of.per == "atom" else out[row], error.shape)
+            number = np.zeros(1, int)
+            if of.per == "atom":
+                number = frame.numbers.reshape(-1, *[1] * len(of.shape))
+            number = np.broadcast_to(number if error.shape else 0, error.shape)
+            parts[row.name].append(tuple(np.ravel(x) for x in (error, raw, np.full(error.shape, k), number)))
+    size = {row.name: BY_NAME[row.deviation_of].size for row in rows}
+    joined = lambda name, part: Sample(*(np.concatenate(x) for x in zip(*part, strict=True)), size[name])
+    return {name: joined(name, part) for name, part in parts.items() if part}
+
+
+def calibrated(
+    potential: Potential,
+    frames: Sequence[Structure],
+    calibrator: Calibrator,
+    batch_size: int | None = None,
+    runner: Runner | None = None,
+) -> Potential:
+    """Calibrate the deviations of a potential on labelled frames, which neither training nor statistics should have seen.
+
+    Raises:
+        ValueError: fewer frames with labels than ``FEWEST``, or no labels at all.
+    """
+    posterior = potential.posterior
+    assert posterior is not None, "statistics come first"
+    rows = [row for row in posterior.method.provides if row.deviation_of]
+    unit = Calibration(np.ones(()), np.ones(()), np.full(len(LEVELS), np.nan), (0,), "", "none")
+    bare = potential.replace(posterior=posterior.replace(calibrations={row.name: unit for row in rows}))
+    samples = compare(bare, frames, rows, batch_size, runner)
+    if not samples:
+        raise ValueError("calibration: the frames have no labels of energy, forces or stress")
+    data = sha256_of(frames)
+    calibrations = {
+        row.name: calibration(samples[row.name], BY_NAME[row.deviation_of].per == "atom", calibrator, data, row.name)
+        for row in rows
+        if row.name in samples
+    }
+    made = posterior.replace(calibrations=calibrations)
+    return potential.replace(posterior=made.astype(potential.dtype))
+
+
+def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: str, name: str) -> Calibration:
+    """Calibrate one deviation, for each element by itself where it is one of atoms.
+
+    Raises:
+        ValueError: too few frames.
+    """
+    count = len(np.unique(sample.frame))
+    if count < FEWEST:
+        raise ValueError(
+            f"calibration of {name}: {count} labelled frames are too few; give at least {FEWEST}, 100 for intervals of 90% "
+            "that hold to 3 points"
+        )
+    _, power = calibrator.fit(sample.raw, sample.error)
+    if not by_element:
+        scale = calibrator.scale(sample.raw, sample.error, power)
+        scores = np.abs(sample.error) / np.maximum(scale * np.maximum(sample.raw, LEAST) ** power, LEAST)
+        return Calibration(np.asarray(scale), np.asarray(power), quantiles(scores, count), (count,), data)
+    scales, factors, frames = np.full(119, np.nan), np.full((119, len(LEVELS)), np.nan), [0] * 119
+    for z in np.unique(sample.number).tolist():
+        mine = sample.of(sample.number == z)
+        frames[z] = len(np.unique(mine.frame))
+        scales[z] = calibrator.scale(mine.raw, mine.error, power)
+        scores = np.abs(mine.error) / np.maximum(scales[z] * np.maximum(mine.raw, LEAST) ** power, LEAST)
+        factors[z] = quantiles(scores, frames[z])
+    # No atom, for padding.
+    scales[0] = 0.0
+    return Calibration(scales, np.asarray(power), factors, tuple(frames), data)
+
+
+def quantiles(scores: Float[np.ndarray, " n"], frames: int) -> Float[np.ndarray, " levels"]:
+    """Compute the quantiles of scores that make intervals by split conformal prediction (V. Vovk, A. Gammerman and G. Shafer,
+    Algorithmic Learning in a Random World, 2005): at ceil((n + 1) level) / n, n the number of frames, since the atoms of a frame
+    are not independent; NaN where that is above one.
+    """
+    share = [math.ceil((frames + 1) * level) / frames for level in LEVELS]
+    return np.array([np.quantile(scores, q, method="higher") if q <= 1 else np.nan for q in share])
+
+
+def half_width(potential: Potential, name: str, level: float, numbers: Int[np.ndarray, " atoms"] | None = None) -> Any:
+    """Return the factor on a deviation that makes the half-width of an interval: prediction ± factor x deviation holds the
+    truth with probability ``level``, for frames of the kind of those that calibrated the deviation, and for no others.
+
+    Args:
+        name: a deviation, such as ``forces_std``.
+        level: one of ``LEVELS``.
+        numbers: atomic numbers, for a deviation of atoms.
+
+    Returns:
+        a number, or one for each atom.
+
+    Raises:
+        ValueError: a level that is not kept, a deviation that was not calibrated, or too few frames for the level.
+    """
+    known: Mapping[str, Calibration] = {} if potential.posterior is None else potential.posterior.calibrations
+    if name not in known:
+        raise ValueError(f"{name} is not calibrated; calibrated are {', '.join(known) or 'none'}")
+    if level not in LEVELS:
+        raise ValueError(f"level {level} is not among those that are kept: {', '.join(map(str, LEVELS))}")
+    factors = np.asarray(known[name].quantiles)[..., LEVELS.index(level)]
+    factor = factors if factors.ndim == 0 else factors[np.asarray(numbers)]
+    if np.isnan(factor).any():
+        frames = known[name].frames
+        fewest = frames[0] if factors.ndim == 0 else min(frames[z] for z in np.unique(np.asarray(numbers)).tolist())
+        need = math.ceil(level / (1 - level))
+        raise ValueError(
+            f"{name}: {fewest} labelled frames are too few for an interval of {level:.0%}, which takes {need}; give more frames "
+            "to calibrate, or ask for a lower level"
+        )
+    return factor
+
+
+def assumed(posterior: Posterior, raw: Mapping[str, float], errors: Mapping[str, float], source: str) -> Posterior:
+    """Scale deviations so that their root mean square over the fitted structures is an assumed error.
+
+    Args:
+        raw: root mean square of the deviations before calibration, by their names.
+        errors: errors that are assumed instead, in eV and Å.
+        source: where these are from.
+    """
+    made = {}
+    for name, error in errors.items():
+        atoms = next(BY_NAME[row.deviation_of].per == "atom" for row in posterior.method.provides if row.name == name)
+        shape = (119,) if atoms else ()
+        scale = np.full(shape, error / raw[name])
+        factors = np.full((*shape, len(LEVELS)), np.nan)
+        made[name] = Calibration(scale, np.ones(()), factors, (0,) * (119 if atoms else 1), "", source)
+    return posterior.replace(calibrations=made)

@@ -1,0 +1,121 @@
+"""Samples of the posterior as potentials of their own, through which the uncertainty of any result can be followed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from equipot.graph import Graph
+from equipot.posterior import Calibration
+from equipot.potential import Potential
+from equipot.quantities import Quantity
+from equipot.structure import Structure
+from equipot.term import Atomic, Scope, Space, Term, call
+
+CHANGE = "last_layer_change"
+
+
+class Perturbed(Term):
+    """A network with other weights of its last linear layer: E_i = E_i of ``base`` + f_i . w.
+
+    The variables are those of ``base``, under the same names, and the constant ``last_layer_change`` [features], w.
+    """
+
+    own_constants: ClassVar[tuple[str, ...]] = (CHANGE,)
+    cutoff: float | None = dataclasses.field(default=None, kw_only=True)
+    """Å; that of ``base``."""
+    base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cutoff", self.base.cutoff)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        nn.share_scope(self, self.base)
+
+    @property
+    def inner_cutoffs(self) -> tuple[float, ...]:
+        """Those of ``base``."""
+        return self.base.inner_cutoffs
+
+    @property
+    def has_dispersion(self) -> bool:  # type: ignore[override]  # of an object, where others have it of a class
+        """Whether ``base`` has a correction for dispersion."""
+        return self.base.has_dispersion
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # as ``has_dispersion``
+        """What ``base`` needs."""
+        return self.base.needs
+
+    @property
+    def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``has_dispersion``
+        """What ``base`` provides."""
+        return self.base.provides
+
+    @property
+    def longest_wave(self) -> float | None:
+        return self.base.longest_wave
+
+    def check(self, structure: Structure) -> None:
+        self.base.check(structure)
+
+    def scope_of(self, member: str) -> Scope:
+        """That of the term itself."""
+        return Scope(())
+
+    def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
+        answer = call(self.base, graph, vectors, space)
+        assert answer.features is not None, "a posterior is of features"
+        features = answer.features
+        change = self.variable("constants", CHANGE, lambda: jnp.zeros(features.shape[1])).value
+        return answer._replace(energy=answer.energy + features @ jnp.asarray(change, features.dtype))
+
+
+def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
+    """Return the samples of the last layer as potentials, to be used as any other: in relaxations, phonons or dynamics.
+
+    The spread of a result over the members, about that of ``potential``, is its deviation, calibrated by those of ``by``. All
+    members have the same shape, so that ``equipot.evaluate_ensemble`` evaluates them at once.
+
+    Args:
+        by: deviation whose calibration scales the samples: energy_std, forces_std (the mean over elements) or stress_std.
+
+    Raises:
+        ValueError: the potential has no samples, or no such calibration.
+    """
+    if potential.posterior is None or "samples" not in potential.posterior.arrays:
+        raise ValueError("the potential has no samples of its last layer; make some by equipot.uncertainty.fit")
+    if by not in potential.posterior.calibrations:
+        known = ", ".join(potential.posterior.calibrations) or "none"
+        raise ValueError(f"{by} is not calibrated; calibrated are {known}")
+    scale, term = single_scale(potential.posterior.calibrations[by]), Perturbed(base=potential.term.clone())
+    out = []
+    for sample in np.asarray(potential.posterior.arrays["samples"]):
+        leaves = {**flatten_dict(potential.variables), ("constants", CHANGE): jnp.asarray(scale * sample, potential.dtype)}
+        out.append(potential.replace(term=term, variables=unflatten_dict(leaves)))
+    return out
+
+
+def single_scale(calibration: Calibration) -> float:
+    """Return the factor of a linear calibration; the mean square over elements, weighted by labelled frames.
+
+    Raises:
+        ValueError: the calibration is not linear.
+    """
+    if float(calibration.power) != 1:
+        raise ValueError(f"samples take a linear calibration, not the power {float(calibration.power):.2f}; calibrate by Linear")
+    scale = np.asarray(calibration.scale, np.float64)
+    if scale.ndim == 0:
+        return float(scale)
+    weights = np.asarray(calibration.frames, np.float64)
+    if calibration.assumed:
+        return float(scale[1])
+    used = weights > 0
+    return float(np.sqrt(np.average(scale[used] ** 2, weights=weights[used])))

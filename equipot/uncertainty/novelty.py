@@ -1,0 +1,147 @@
+"""How far the environment of an atom is from those of the fitted structures, for each element by itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from equipot.posterior import Statistics
+
+FARTHEST = 0.99
+"""Quantile of the distances of fitted environments that counts as 1."""
+FEWEST = 20
+"""Number of environments of an element below which nothing is said about its novelty but that all of them are new."""
+
+
+@dataclass(frozen=True)
+class Novelty(ABC):
+    """Base of the distances. A subclass in any package can be used in a config as ``kind: package.module:Class``."""
+
+    builtin_kinds: ClassVar[dict[str, str]] = {
+        "Euclidean": "equipot.uncertainty.novelty:Euclidean",
+        "Mahalanobis": "equipot.uncertainty.novelty:Mahalanobis",
+        "Nearest": "equipot.uncertainty.novelty:Nearest",
+    }
+    """Values of ``kind`` in a config besides ``package.module:Class``."""
+
+    @abstractmethod
+    def tables(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Compute tables by element, whose first axis is that of ``statistics.arrays["elements"]``."""
+
+    @abstractmethod
+    def distance(
+        self, tables: Mapping[str, Float[Array, "elements ..."]], element: Int[Array, " atoms"], x: Float[Array, "atoms n"]
+    ) -> Float[Array, " atoms"]:
+        """Compute the distance of descriptors from those of the elements in these places."""
+
+    def distances_of_kept(
+        self, tables: Mapping[str, np.ndarray], place: int, kept: Float[np.ndarray, "kept n"]
+    ) -> Float[np.ndarray, " kept"]:
+        """Compute the distances of the kept environments of an element, by its place, from the fitted ones."""
+        return np.asarray(self.distance(tables, np.full(len(kept), place), jnp.asarray(kept)))  # type: ignore[arg-type]
+
+    def arrays(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Compute the arrays of ``novelty``: tables of the distance, and the distance of each element that counts as 1."""
+        tables, held = self.tables(statistics), statistics.arrays
+        limits = np.full(len(held["elements"]), np.nan)
+        for k, kept in enumerate(held["kept"]):
+            kept = kept[np.isfinite(kept).all(axis=1)]
+            if len(kept) >= FEWEST:
+                with jax.enable_x64(True):
+                    limits[k] = np.quantile(self.distances_of_kept(tables, k, kept.astype(np.float64)), FARTHEST)
+        place = np.full(119, -1)
+        place[held["elements"]] = np.arange(len(held["elements"]))
+        return {**tables, "limit": limits, "place": place}
+
+    def novelty(
+        self, arrays: Mapping[str, Array], numbers: Int[Array, " atoms"], latent: Float[Array, "atoms n"]
+    ) -> Float[Array, " atoms"]:
+        """Compute the novelty of atoms; infinite for an element of which too few environments are known."""
+        place = arrays["place"][numbers]
+        known = jnp.maximum(place, 0)
+        limit = arrays["limit"][known]
+        far = self.distance(arrays, known, latent.astype(limit.dtype)) / jnp.where(limit > 0, limit, 1)
+        return jnp.where((place < 0) | jnp.isnan(limit), jnp.inf, far)
+
+
+def _mean(statistics: Statistics) -> np.ndarray:
+    held = statistics.arrays
+    return held["first"] / held["count"][:, None]
+
+
+def _covariance(statistics: Statistics) -> np.ndarray:
+    held, mean = statistics.arrays, _mean(statistics)
+    return held["second"] / held["count"][:, None, None] - mean[:, :, None] * mean[:, None, :]
+
+
+@dataclass(frozen=True)
+class Euclidean(Novelty):
+    """Distance from the mean of the element."""
+
+    def tables(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        return {"mean": _mean(statistics)}
+
+    def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
+        return jnp.sqrt(jnp.sum((x - tables["mean"][element]) ** 2, axis=1))
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Novelty):
+    """Distance from the mean of the element in units of the spread: sqrt((x - m)^T C^-1 (x - m)), C the covariance.
+
+    C is shrunk towards a multiple of one, (1 - s) C + s tr(C) / n, so that directions in which nothing was seen count much, but
+    not without end.
+    """
+
+    shrinkage: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shrinkage <= 1:
+            raise ValueError(f"shrinkage {self.shrinkage} must be above 0 and at most 1")
+
+    def tables(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        covariance = _covariance(statistics)
+        size = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / covariance.shape[-1]
+        one = np.eye(covariance.shape[-1])
+        # An element whose environments are all alike has no spread: every other one is far.
+        least = np.maximum(size, 1e-12)
+        inverse = np.linalg.inv((1 - self.shrinkage) * covariance + self.shrinkage * least * one)
+        return {"mean": _mean(statistics), "whiten": np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2)}
+
+    def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
+        away = x - tables["mean"][element]
+        # One matrix for each element, instead of a copy for each atom.
+        every = jnp.einsum("ni,kij->knj", away, jnp.asarray(tables["whiten"]), precision="highest")
+        chosen = jnp.take_along_axis(every, jnp.asarray(element)[None, :, None], axis=0)[0]
+        return jnp.sqrt(jnp.sum(chosen**2, axis=1))
+
+
+@dataclass(frozen=True)
+class Nearest(Novelty):
+    """Distance from the nearest of the kept environments of the element, in units of the spread of each component."""
+
+    def tables(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        variance = np.diagonal(_covariance(statistics), axis1=1, axis2=2)
+        scale = 1 / np.sqrt(np.maximum(variance, 1e-6 * variance.mean(axis=1, keepdims=True) + 1e-12))
+        kept = statistics.arrays["kept"].astype(np.float64)
+        # Far from everything, in place of none.
+        return {"kept": np.where(np.isfinite(kept), kept, 1e6), "scale": scale}
+
+    def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
+        return jnp.sqrt(jnp.min(self._squared(tables, element, x), axis=1))
+
+    def distances_of_kept(self, tables: Mapping[str, np.ndarray], place: int, kept: np.ndarray) -> np.ndarray:
+        squared = np.asarray(self._squared(tables, np.full(len(kept), place), jnp.asarray(kept)))  # type: ignore[arg-type]
+        # The nearest of each is the environment itself.
+        return np.sqrt(np.sort(squared, axis=1)[:, 1])
+
+    def _squared(self, tables: Mapping[str, Array], element: Array, x: Array) -> Float[Array, "atoms kept"]:
+        scale = jnp.asarray(tables["scale"])[element]
+        return jnp.sum(((x[:, None] - jnp.asarray(tables["kept"])[element]) * scale[:, None]) ** 2, axis=2)

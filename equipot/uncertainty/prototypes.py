@@ -1,0 +1,61 @@
+"""Structures of the elements that a potential knows, where there are no data of its own: prototypes, strained and rattled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from equipot.structure import Structure
+
+STRAINS = (-0.06, 0.0, 0.08)
+"""Of the lengths of the cell."""
+RATTLE = 0.12
+"""Standard deviation of displacements, Å."""
+
+
+def prototypes(elements: Sequence[int], seed: int = 0) -> list[Structure]:
+    """Make strained and rattled crystals of each element, and of pairs of elements, and molecules that ASE knows.
+
+    Pure elements stand in fcc, bcc, diamond and simple cubic lattices, pairs in those of rock salt and zinc blende: each element
+    with one that follows it, and with oxygen where that is known. Lattice constants are those of touching covalent radii.
+    """
+    from ase.build import bulk
+    from ase.data import chemical_symbols, covalent_radii
+
+    rng = np.random.default_rng(seed)
+    out = []
+
+    def add(atoms: object, name: str) -> None:
+        for strain in STRAINS:
+            bent = atoms.copy()  # type: ignore[attr-defined]
+            deformation = np.eye(3) * (1 + strain) + 0.02 * rng.normal(size=(3, 3))
+            bent.set_cell(bent.cell @ deformation, scale_atoms=True)
+            bent.positions += RATTLE * rng.normal(size=bent.positions.shape)
+            out.append(Structure.from_ase(bent, source=f"{name} {1 + strain:.2f}"))
+
+    for k, z in enumerate(elements):
+        symbol, bond = chemical_symbols[z], 2 * covalent_radii[z]
+        lattices = {"fcc": np.sqrt(2), "bcc": 2 / np.sqrt(3), "diamond": 4 / np.sqrt(3), "sc": 1.0}
+        for lattice, ratio in lattices.items():
+            add(bulk(symbol, lattice, a=ratio * bond, cubic=True), f"{symbol} {lattice}")
+        partners = {elements[(k + 1) % len(elements)], *({8} & set(elements))} - {z}
+        for other in sorted(partners):
+            pair, bond = f"{symbol}{chemical_symbols[other]}", covalent_radii[z] + covalent_radii[other]
+            add(bulk(pair, "rocksalt", a=2 * bond, cubic=True), f"{pair} rock salt")
+            add(bulk(pair, "zincblende", a=4 / np.sqrt(3) * bond, cubic=True), f"{pair} zinc blende")
+    return [*out, *molecules(elements, rng)]
+
+
+def molecules(elements: Sequence[int], rng: np.random.Generator) -> list[Structure]:
+    """Make rattled molecules of the G2 set that hold no other elements."""
+    from ase.build import molecule
+    from ase.collections import g2
+
+    out = []
+    for name in g2.names:
+        atoms = molecule(name)
+        if len(atoms) > 1 and set(atoms.numbers.tolist()) <= set(elements):
+            atoms.positions += RATTLE / 2 * rng.normal(size=atoms.positions.shape)
+            out.append(Structure.from_ase(atoms, source=name))
+    return out
