@@ -52,6 +52,11 @@ class Method:
         return json.loads(self.options)
 
     @property
+    def dispersion(self) -> str | None:
+        """Name of the dispersion that the method includes; None where its name and options say nothing of any."""
+        return {"dftd3": "D3", "dftd4": "D4"}.get(self.calculator, dispersion_of(self.name))
+
+    @property
     def name(self) -> str:
         """Name in messages, such as ``tblite (method GFN2-xTB)``."""
         options = ", ".join(f"{key} {value}" for key, value in self.keywords.items())
@@ -111,6 +116,8 @@ class Metadata:
         if "field" not in needs and structure.field.any():
             shown = ", ".join(f"{x:g}" for x in structure.field)
             return f"is in an electric field of ({shown}) V/Å, which the potential does not see; take one with Electrostatics"
+        if "charge" in needs and structure.charge > structure.numbers.sum():
+            return f"has charge {structure.charge:g}, but only {structure.numbers.sum()} electrons; {CORRECT}"
         if "spin" in needs and (what := structure.impossible_electrons):
             return f"{what}; {CORRECT}"
         charge, spin, listed = structure.charge, structure.spin, lambda values: ", ".join(f"{value:g}" for value in values)

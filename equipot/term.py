@@ -104,6 +104,8 @@ class Term(nn.Module):
     """Quantities that the term predicts, in ``Atomic.others`` unless ``Atomic`` has a field of that name, and is trained on."""
     has_dispersion: ClassVar[bool] = False
     """Whether the term is a correction for dispersion, which a level of theory must have only once."""
+    has_three_body_dispersion: ClassVar[bool] = False
+    """Whether the term corrects the dispersion of triples."""
     own_constants: ClassVar[tuple[str, ...]] = ()
     """Names of the term's own constants, for a term whose member shares its scope."""
     cutoff: float | None = None

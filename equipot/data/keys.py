@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from equipot import units as unit
-from equipot.quantities import LABELLED, Quantity, further
+from equipot.quantities import BY_NAME, LABELLED, Quantity, further
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 """Components of a symmetric tensor in Voigt's order."""
@@ -68,6 +68,7 @@ class Keys:
         for name in self.others:
             if name not in known:
                 there = f"choose from {', '.join(sorted(known))}" if known else "leave it out"
+                there = f"the model predicts no {name}: {there}, or take a model that does" if name in BY_NAME else there
                 raise ValueError(f"{setting(f'keys.others.{name}')}: no such quantity is read; {there}")
         return found
 

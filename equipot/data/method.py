@@ -13,7 +13,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,19 +72,25 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"subtract: options are numbers, words, lists and mappings ({error})") from None
 
 
+def named(settings: Mapping[str, Any]) -> Method:
+    """Return the method that the section ``data.subtract`` describes, by its name and options alone: nothing is imported."""
+    name = settings["calculator"]
+    program = CALCULATORS.get(name)
+    given = {key: value for key, value in settings.items() if key != "calculator"}
+    return Method(name, json.dumps({**(program.defaults if program else {}), **given}, sort_keys=True, default=str))
+
+
 def method_of(settings: Mapping[str, Any]) -> Method:
     """Return the method that the section ``data.subtract`` describes, with the version of its package.
 
     Raises:
         ValueError: the package is missing, or the calculator has no such option.
     """
-    name = settings["calculator"]
-    program = CALCULATORS.get(name)
-    given = {key: value for key, value in settings.items() if key != "calculator"}
-    options = {**(program.defaults if program else {}), **given}
+    method = named(settings)
+    name, options = method.calculator, method.keywords
     found = class_of(name, "data.subtract")
     check_options(name, found, options, "data.subtract")
-    return Method(name, json.dumps(options, sort_keys=True), versions_of(name, found, options))
+    return replace(method, versions=versions_of(name, found, options))
 
 
 def check_options(calculator: str, cls: Any, options: Mapping[str, Any], needed_by: str) -> None:

@@ -20,7 +20,7 @@ from equipot.neighbors import neighbor_list
 from equipot.observables import Observables
 from equipot.potential import Potential, check_posterior, hessian
 from equipot.potential import evaluate as evaluate_graph
-from equipot.quantities import NOVELTY, RESULTS, among
+from equipot.quantities import BORN_CHARGES, DIPOLE, NOVELTY, POLARIZABILITY, QUADRUPOLE, RESULTS, among
 from equipot.structure import Structure
 
 __all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]
@@ -149,7 +149,8 @@ def _wanted(structures: Sequence[Structure], want: Sequence[str] | None) -> tupl
         want = ("energy", "forces") if open_ones else ("energy", "forces", "stress")
     want = (want,) if isinstance(want, str) else tuple(want)
     if "stress" in want and open_ones:
-        raise ValueError(f"{open_ones[0].name}: an isolated system has no stress; leave it out of `want`")
+        what = "has a lattice vector of length zero" if open_ones[0].pbc.any() else "is isolated"
+        raise ValueError(f"{open_ones[0].name} {what}, and so no volume and no stress; leave it out of `want`")
     return want
 
 
@@ -185,7 +186,7 @@ def _each(
     for k, structure in enumerate(structures):
         mine = found.pop(k)
         if not all(np.isfinite(value).all() for value in _results(mine, structure)):
-            raise ValueError(not_finite(structure))
+            raise ValueError(without_moment(mine, structure) or not_finite(structure))
         tables = [p.metadata.isolated_atom_energies(structure.head) for p in potentials]
         e0 = np.stack([isolated_atom_energy(structure.numbers, table) for table in tables])
         e0 = e0 if ensemble else e0[0]
@@ -228,6 +229,18 @@ def _joined(each: Sequence[Observables], axis: int, potential: Potential) -> Obs
     values = [dict(out.items()) for out in each]
     join = lambda name: np.stack if belongs_to_graphs(name, potential) else np.concatenate
     return Observables.of({name: join(name)([of_one[name] for of_one in values], axis=axis) for name in values[0]})
+
+
+def without_moment(out: Observables, structure: Structure) -> str:
+    """Say that a system which repeats has no moment of charge, where that is all that is not finite; empty where it is not."""
+    moments = {row.name for row in (DIPOLE, QUADRUPOLE, BORN_CHARGES, POLARIZABILITY)}
+    wrong = {name for name, value in out.items() if not np.isfinite(value).all()}
+    if not (structure.pbc.any() and wrong and wrong <= moments):
+        return ""
+    return (
+        f"{structure.name} repeats, so that these charges have no {', no '.join(sorted(wrong))}; take charges that flow (Flows "
+        "or Polarizable), or leave it out of `want`; a quadrupole moment is that of an isolated system only"
+    )
 
 
 def not_finite(structure: Structure) -> str:

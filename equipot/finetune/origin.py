@@ -48,7 +48,7 @@ def load_origin(config: TrainConfig) -> Origin:
     if isinstance(config.guard, Wall) and not is_guarded(base.term):
         base = guard(base, config.guard)
     for data in config.data.by_head.values() if base.term.has_dispersion else ():
-        refuse_second_dispersion(data.level_of_theory)
+        refuse_second_dispersion(data.level_of_theory, method)
     return Origin(base, sha256, method, heads_of(config, base))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,12 +146,22 @@ class ChargeSource(ABC):
         """
 
 
+def check_widths(hidden: tuple[int, ...]) -> None:
+    """Raise ValueError for a hidden layer without units."""
+    if any(width < 1 for width in hidden):
+        raise ValueError(f"hidden {list(hidden)}: a layer has at least 1 unit")
+
+
 @dataclass(frozen=True)
 class PerSpecies(ChargeSource):
     """One charge for each element, and an equal share for every atom of what the total charge is more."""
 
     values: tuple[float, ...] = ()
     """e, in the order of ``elements``; trained, starting from small random numbers, where left out."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(value) for value in self.values):
+            raise ValueError(f"charges.values {list(self.values)} must be numbers, in e")
 
     def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         if self.values and len(self.values) != around.elements:
@@ -175,6 +186,9 @@ class Predicted(ChargeSource):
     supervised: ClassVar[bool] = True
     hidden: tuple[int, ...] = (32,)
     """Hidden widths of the network that reads charges from features."""
+
+    def __post_init__(self) -> None:
+        check_widths(self.hidden)
 
     def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         raw = TYPICAL * BiasedMLP((*self.hidden, 1), name="charges")(around.features)[:, 0]
@@ -241,6 +255,11 @@ class Equilibrated(ChargeSource):
     """Hidden widths of the network that reads electronegativities from features."""
     steps: int = 200
     """Most iterations of the conjugate gradients."""
+
+    def __post_init__(self) -> None:
+        check_widths(self.hidden)
+        if self.steps < 1:
+            raise ValueError(f"steps {self.steps} must be at least 1")
 
     def __call__(self, scope: nn.Module, around: Surroundings) -> Found:
         graph, real = around.graph, around.graph.node_mask

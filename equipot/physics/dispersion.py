@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -138,11 +139,17 @@ class ATM(Dispersive):
     of which each atom has a third.
     """
 
+    has_three_body_dispersion: ClassVar[bool] = True
     cutoff: float | None = 8.0
     s9: float = 1.0
     scale: float = 4 / 3
     """Factor on R0."""
     alpha: float = 14.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.s9 < math.inf:
+            raise ValueError(f"s9 {self.s9} is the share of the energy of triples; it must not be negative")
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
@@ -209,6 +216,11 @@ class D3(Dispersive):
         three = self.three_body
         if three is not None and self.cutoff is not None and cutoff_of(three) > self.cutoff:
             raise ValueError(f"three_body.cutoff {three.cutoff:g} Å is longer than the cutoff, {self.cutoff:g} Å; shorten it")
+
+    @property
+    def has_three_body_dispersion(self) -> bool:  # type: ignore[override]  # of an object, where others have it of a class
+        """Whether there is a ``three_body`` part."""
+        return self.three_body is not None
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:

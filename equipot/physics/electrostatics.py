@@ -53,6 +53,8 @@ class Electrostatics(Term):
             base = filled(self.base, self.cutoff, elements)
             for name, value in (("elements", elements), ("base", base), ("cutoff", base.cutoff)):
                 object.__setattr__(self, name, value)
+        if self.base is not None and CHARGES in self.base.provides:
+            raise ValueError("base has charges already, whose Coulomb energy would be counted twice; keep one Electrostatics")
         super().__post_init__()
 
     @property
@@ -76,6 +78,11 @@ class Electrostatics(Term):
     def has_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
         """Whether ``base`` has a correction for dispersion."""
         return self.base is not None and self.base.has_dispersion
+
+    @property
+    def has_three_body_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
+        """Whether ``base`` corrects the dispersion of triples."""
+        return self.base is not None and self.base.has_three_body_dispersion
 
     @property
     def averaging_cutoff(self) -> float | None:

@@ -130,6 +130,11 @@ class Guarded(Term):
         """Whether ``base`` has a correction for dispersion."""
         return self.base.has_dispersion
 
+    @property
+    def has_three_body_dispersion(self) -> bool:  # type: ignore[override]  # as ``provides``
+        """Whether ``base`` corrects the dispersion of triples."""
+        return self.base.has_three_body_dispersion
+
     def scope_of(self, member: str) -> Scope:
         """That of the term itself."""
         return Scope(())
@@ -173,15 +178,24 @@ def is_guarded(term: Term) -> bool:
 
 
 def with_wall(term: Term, wall: Wall) -> Term:
-    """Return a term with a wall: around the whole, or where that depends on positions, as charges do, around its base.
+    """Return a term with a wall: around the whole, or where that depends on positions, as charges do, around the network in it.
 
     Raises:
-        ValueError: the term has a wall, or depends on positions and has no base to guard.
+        ValueError: the term has a wall, or depends on positions and does not hold exactly one network.
     """
-    inside = {field.name: getattr(term, field.name) for field in dataclasses.fields(term) if "space" in term.needs}
-    if not isinstance(base := inside.get("base"), Term):
+    if "space" not in term.needs:
         return Guarded(base=term.clone(), wall=wall)
-    return term.clone(base=with_wall(base, wall))
+    if is_guarded(term):
+        raise ValueError("the model has a wall already; change that one instead")
+    networks = {name: member for name, member in term.trained_members.items() if member.averaging_cutoff is not None}
+    if len(networks) != 1:
+        raise ValueError(
+            f"{type(term).__name__} cannot be guarded: it depends on positions, which a wall cannot hide, and holds "
+            f"{len(networks) or 'no'} network{'s' * (len(networks) != 1)} that the wall could be around; give it to one before "
+            "they are put together (model: {kind: Guarded, base: ...}, or equipot guard)"
+        )
+    ((name, member),) = networks.items()
+    return term.with_members({name: with_wall(member, wall)})
 
 
 def guard(potential: Potential, wall: Wall) -> Potential:

@@ -16,7 +16,7 @@ from equipot.neighbors.packed import Pairs
 from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope
 from equipot.nn.readout import BiasedMLP
-from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings
+from equipot.physics.charges import Charged, ChargeSource, Found, Surroundings, check_widths
 from equipot.physics.coulomb import COULOMB, Felt
 from equipot.physics.response import Elastic, Systems, minimum
 from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, QUADRUPOLE, Quantity
@@ -74,6 +74,7 @@ class Polarizable(ChargeSource):
     """Largest induced dipole of an atom, e Å; None for no limit."""
 
     def __post_init__(self) -> None:
+        check_widths(self.hidden)
         for name in ("flow_limit", "dipole_limit"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

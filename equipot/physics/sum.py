@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,10 @@ class Sum(Term):
             raise ValueError("terms is empty: a Sum needs at least one term")
         if self.factors is not None and len(self.factors) != len(self.terms):
             raise ValueError(f"factors has {len(self.factors)} numbers for {len(self.terms)} terms; give one for each")
+        if not all(math.isfinite(factor) for factor in self.factors or ()):
+            raise ValueError(f"factors {list(self.factors or ())} must be numbers")
+        if len(set(self.frozen)) < len(self.frozen):
+            raise ValueError(f"frozen: {list(self.frozen)} names a term twice")
         wrong = [k for k in self.frozen if not 0 <= k < len(self.terms)]
         if wrong:
             raise ValueError(f"frozen: there is no term {wrong[0]}; the {len(self.terms)} terms are counted from 0")
@@ -75,6 +80,8 @@ class Sum(Term):
             raise ValueError(f"terms: more than one provides {twice[0]}; keep one of them")
         if sum(term.has_dispersion for term in self.terms) > 1:
             raise ValueError("terms: more than one corrects dispersion, which would be counted twice; keep one of them")
+        if sum(term.has_three_body_dispersion for term in self.terms) > 1:
+            raise ValueError("terms: more than one corrects the dispersion of triples; keep one ATM, or three_body of D3")
         headed = [type(self.terms[k]).__name__ for k in self.frozen if self.terms[k].head_names]
         if headed:
             raise ValueError(f"terms: {headed[0]} is frozen and has several heads; choose one with potential.head")
@@ -106,6 +113,11 @@ class Sum(Term):
     def has_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
         """Whether any of the terms is a correction for dispersion."""
         return any(term.has_dispersion for term in self.terms)
+
+    @property
+    def has_three_body_dispersion(self) -> bool:  # type: ignore[override]  # as ``needs``
+        """Whether any of the terms corrects the dispersion of triples."""
+        return any(term.has_three_body_dispersion for term in self.terms)
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # of the terms of an object, where others have it of a class
@@ -211,9 +223,9 @@ def add(potentials: Sequence[Potential], factors: Sequence[float] | None = None,
     single = lambda p: Head("", p.metadata.atomic_energies, p.metadata.level_of_theory)
     levels = [{head.name: head for head in p.metadata.heads or (single(p),)} for p in potentials]
     for k, other in enumerate(terms):
-        for beside in (level for place, level in enumerate(levels) if place != k and other.has_dispersion):
-            for head in beside.values():
-                refuse_second_dispersion(head.level_of_theory)
+        for place in (place for place in range(len(levels)) if place != k and other.has_dispersion):
+            for head in levels[place].values():
+                refuse_second_dispersion(head.level_of_theory, potentials[place].metadata.subtracted)
     term = Sum(terms=terms, factors=None if factors is None else tuple(factors), frozen=tuple(frozen))
     variables: dict[str, dict[str, Any]] = {}
     for k, potential in enumerate(potentials):
@@ -249,12 +261,17 @@ def _added(name: str, levels: Sequence[Mapping[str, Head]], factors: Sequence[fl
     return Head(name, energies, " + ".join(dict.fromkeys(head.level_of_theory for head in mine if head.level_of_theory)))
 
 
-def refuse_second_dispersion(level_of_theory: str) -> None:
-    """Check that a correction for dispersion may be added to a level of theory.
+def refuse_second_dispersion(level_of_theory: str, subtracted: Method | None = None) -> None:
+    """Check that a correction for dispersion may be added to a level of theory, and to a method that is added as well.
 
     Raises:
-        ValueError: the level of theory includes dispersion.
+        ValueError: the level of theory or the method includes dispersion.
     """
+    if subtracted is not None and (name := subtracted.dispersion) is not None:
+        raise ValueError(
+            f"{subtracted.name}, which is added to the potential, has dispersion already ({name}), and a correction would "
+            "count it twice beyond the reach of the network; leave the correction out, or subtract another method"
+        )
     if (name := dispersion_of(level_of_theory)) is not None:
         raise ValueError(
             f"level of theory {level_of_theory}: {name} is dispersion already, and a correction would count it twice; leave "

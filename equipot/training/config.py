@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from equipot.data.config import DataConfig
+from equipot.data.method import named
 from equipot.nn.electrons import Electrons
 from equipot.physics.guard import Wall, is_guarded, with_wall
 from equipot.physics.sum import refuse_second_dispersion
@@ -179,6 +180,7 @@ class TrainConfig:
         if self.model.has_dispersion:
             for data in self.data.by_head.values():
                 refuse_second_dispersion(data.level_of_theory)
+            refuse_second_dispersion("", None if self.data.subtract is None else named(self.data.subtract))
 
 
 def _check_heads(term: Term, heads: tuple[str, ...]) -> None:

@@ -81,7 +81,7 @@ def resolve(term: Term, dtype: str) -> tuple[Term, tuple[Import, ...]]:
     resolved = _resolved(term, dtype, (), 1.0, found)
     for part in found:
         if term.has_dispersion or any(other.potential.term.has_dispersion for other in found if other is not part):
-            refuse_second_dispersion(part.potential.metadata.level_of_theory)
+            refuse_second_dispersion(part.potential.metadata.level_of_theory, part.potential.metadata.subtracted)
     return resolved, tuple(found)
 
 

@@ -21,7 +21,10 @@ SKIPPED = {
 }
 """Laws that compile a program of their own for each term, which takes long, and the terms that are left out there: variants of
 networks, and for the training gradient also terms that have no parameters."""
-SLOW = dict.fromkeys(("without jit", "Hessian", "training gradient", "smooth inside the cutoff"), ["polarizable"])
+SLOW = {
+    "without jit": ["polarizable"],
+    **dict.fromkeys(("Hessian", "training gradient", "smooth inside the cutoff"), ["polarizable", "mesh"]),
+}
 """The same, of terms that are checked with the slow tests."""
 CASES = [
     pytest.param(case, id=str(case), marks=[pytest.mark.slow] * (name in SLOW.get(case.law.name, ())))

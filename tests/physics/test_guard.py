@@ -24,6 +24,8 @@ from equipot.models.heads import join
 from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial, Splines
+from equipot.physics.charges import PerSpecies
+from equipot.physics.dispersion import D3
 from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import (
     MARGIN,
@@ -37,6 +39,7 @@ from equipot.physics.guard import (
     guarded_part,
     lowered,
     outer_radii,
+    with_wall,
 )
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
@@ -302,5 +305,17 @@ def test_a_config_puts_the_wall_below_charges():
         },
     )
     assert whole.model == Electrostatics(base=Guarded(MACE(cutoff=4.0)))
-    with pytest.raises(ValueError, match="Electrostatics cannot be guarded.*give its own base the wall"):
+    with pytest.raises(ValueError, match="Electrostatics cannot be guarded.*holds no networks"):
         TrainConfig(whole.data, Electrostatics(cutoff=4.0), guard=True)
+
+
+def test_a_list_with_charges_is_guarded_around_its_one_network():
+    network = MACE(cutoff=4.0, elements=(1, 8), channels=2, l_max=1, correlation=1, radial=Radial(mlp=(4,)))
+    charges = Electrostatics(base=network, charges=PerSpecies((0.4, -0.8)))
+    d3 = D3(functional="pbe", cutoff=6.0, elements=(1, 8))
+    wall = Wall()
+    assert with_wall(Sum((charges, d3)), wall) == Sum((charges.clone(base=Guarded(base=network, wall=wall)), d3))
+    with pytest.raises(ValueError, match="holds 2 networks"):
+        with_wall(Sum((charges, network)), wall)
+    with pytest.raises(ValueError, match="wall already"):
+        with_wall(with_wall(Sum((charges, d3)), wall), wall)

@@ -11,11 +11,11 @@ import equipot
 from equipot import config
 from equipot.data.batch import pad
 from equipot.extent import extent_of
-from equipot.metadata import Metadata
+from equipot.metadata import Metadata, Method
 from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
-from equipot.physics.charges import PerSpecies
+from equipot.physics.charges import Equilibrated, PerSpecies, Predicted
 from equipot.physics.dispersion import ATM, D3
 from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.lennard_jones import LennardJones
@@ -186,3 +186,35 @@ def test_a_repulsion_without_a_cutoff_ends_by_itself():
     same = [Potential(zbl, {}, Metadata(((1, 0.0), (8, 0.0)))) for zbl in (known.terms[1], ZBL(cutoff=4.5))]
     graph = pad([WATER], 4.5)
     assert float(evaluate(same[0], graph).interaction[0]) == float(evaluate(same[1], graph).interaction[0]) > 0
+
+
+def test_what_would_be_counted_twice_is_refused():
+    charges = Electrostatics(base=MODEL, charges=PerSpecies((0.4, -0.8)))
+    triples, elements = ATM(cutoff=5.0, elements=(1, 8)), (1, 8)
+    both = D3(functional="pbe", cutoff=6.0, elements=elements, three_body=ATM(cutoff=5.0, elements=elements))
+    gfn = Metadata(((1, 0.0), (8, 0.0)), subtracted=Method("tblite", '{"method": "GFN2-xTB"}'))
+    d3 = D3(functional="pbe", cutoff=6.0, elements=elements)
+    of = lambda term, metadata: Potential(term, {}, metadata)
+    cases = {
+        "base has charges already": lambda: Electrostatics(base=charges, charges=PerSpecies((0.4, -0.8))),
+        "more than one corrects the dispersion of triples": lambda: Sum((both, triples)),
+        "has dispersion already": lambda: add([of(MODEL, gfn), of(d3, Metadata(((1, 0.0), (8, 0.0))))]),
+        "must be numbers": lambda: Sum((MODEL,), factors=(float("nan"),)),
+        "names a term twice": lambda: Sum((MODEL, triples), frozen=(0, 0)),
+        r"charges.values \[nan, 1.0\]": lambda: PerSpecies((float("nan"), 1.0)),
+        "s9 -1": lambda: ATM(s9=-1.0),
+        r"hidden \[0\]": lambda: Predicted(hidden=(0,)),
+        "steps 0 must": lambda: Equilibrated(steps=0),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_dispersion_beside_a_method_that_has_some_is_refused_before_training():
+    settings = {
+        "data": {"train": "t.xyz", "subtract": {"calculator": "dftd3", "method": "PBE"}},
+        "model": [{"kind": "MACE", "cutoff": 4.0}, {"kind": "D3", "functional": "pbe"}],
+    }
+    with pytest.raises(ValueError, match="dftd3 .* has dispersion already"):
+        config.build(TrainConfig, settings)
