@@ -141,7 +141,9 @@ def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
 def _posterior(content: Content, path: str) -> Posterior:
     record, held = content.record[POSTERIOR], unflatten_dict(content.arrays, sep="/")[POSTERIOR]
     calibrations = {
-        name: Calibration(**held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"], assumed=said["assumed"])
+        name: Calibration(
+            **held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"], assumed=said["assumed"]
+        )
         for name, said in record["calibrations"].items()
     }
     method = config.build(UncertaintyMethod, record["method"], path)

@@ -36,7 +36,7 @@ def feature_slopes(
         return sum_graphs(found, graph)
 
     _, push = jax.linearize(summed, jnp.asarray(graph.positions))
-    along = lambda seed: push(random_signs(graph, seed).astype(graph.positions.dtype))
+    along = lambda seed: push(random_signs(graph, seed).astype(graph.dtype))
     return jnp.swapaxes(jax.lax.map(along, jnp.arange(PROBES, dtype=jnp.uint32)), 0, 1)
 
 
@@ -46,7 +46,7 @@ def random_signs(graph: Graph, seed: UInt[Array, ""]) -> Float[Array, "atoms 3"]
     real = graph.node_mask.astype(jnp.uint32)
     # Sums of whole numbers that wrap around are exact in any order.
     total = lambda x: jax.ops.segment_sum(x, graph.node_graph, graph.num_graphs)
-    count, mark = total(real), total(jnp.sum(bits, axis=1) * real)
+    count, mark = total(real), total(jnp.sum(bits, axis=1, dtype=jnp.uint32) * real)
     place = jnp.arange(graph.num_atoms, dtype=jnp.uint32) - (jnp.cumsum(count) - count)[graph.node_graph]
     component = 3 * place[:, None] + jnp.arange(3, dtype=jnp.uint32)[None]
     x = (mark[graph.node_graph][:, None] + component) ^ (seed * jnp.uint32(0x9E3779B9))
@@ -55,4 +55,5 @@ def random_signs(graph: Graph, seed: UInt[Array, ""]) -> Float[Array, "atoms 3"]
         x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
         x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
         x = x ^ (x >> 16)
+    assert x.dtype == jnp.uint32, "wider numbers would all have the sign of the 32nd bit"
     return jnp.where(x >> 31 == 0, 1.0, -1.0)

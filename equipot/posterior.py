@@ -162,7 +162,7 @@ class Posterior:
                 )
             # On the host alone: a compiled function has no structures.
             for structure in structures if row.per == "atom" and row.deviation_of else ():
-                scale = np.asarray(self.calibrations[row.name].scale)
+                scale = np.broadcast_to(np.asarray(self.calibrations[row.name].scale), 119)
                 if unknown := sorted({z for z in structure.numbers.tolist() if np.isnan(scale[z])}):
                     raise ValueError(
                         f"{structure.name}: {row.name} is not calibrated for {symbols(unknown)}, of which no labelled frame "
@@ -189,6 +189,21 @@ class Posterior:
     def replace(self, **changes: Any) -> Posterior:
         """Return a copy with other fields."""
         return dataclasses.replace(self, **changes)
+
+
+def check_estimates(posterior: Posterior | None, rows: Sequence[Quantity], structures: Sequence[Structure] = ()) -> None:
+    """Check that a potential has estimates of uncertainty.
+
+    Raises:
+        ValueError: there is no posterior, or as ``Posterior.check``.
+    """
+    if posterior is not None:
+        posterior.check(rows, structures)
+    elif rows:
+        raise ValueError(
+            f"the potential has no estimate of its uncertainty, and so no {rows[0].name}; make one by `equipot uncertainty "
+            "MODEL --data FILE`, or equipot.uncertainty.fit (with other variables, an earlier one no longer holds)"
+        )
 
 
 def variables_digest(variables: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,18 +13,17 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from equipot.dipole_derivatives import dipole_derivatives
 from equipot.extent import Extent, extent_of
 from equipot.feature_slopes import feature_slopes
 from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
 from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.posterior import Change, Posterior, Sensitivity
+from equipot.posterior import Change, Posterior, Sensitivity, check_estimates
 from equipot.quantities import (
-    BORN_CHARGES,
     DIPOLE,
     FEATURE_SLOPES,
     FEATURES,
-    POLARIZABILITY,
     RESULTS,
     Quantity,
     among,
@@ -278,7 +277,7 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     """
     rows = among(want, (*RESULTS, *potential.provides))
     estimated = [row for row in rows if row.of_posterior]
-    check_posterior(potential, estimated)
+    check_estimates(potential.posterior, estimated)
     moved_to = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
     geometry, to_positions = jax.vjp(lambda r: geometry_of(potential.term, moved_to(r)), graph.positions)
 
@@ -332,24 +331,15 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     if FEATURE_SLOPES in rows:
         place = lambda r: atomic(potential, moved_to(r)).features
         out[FEATURE_SLOPES.name] = feature_slopes(place, graph)
-    out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in own.items()}
-    return Observables.of(out | dipole_derivatives(potential, graph, [row for row in rows if row.of_dipole]))
-
-
-def check_posterior(potential: Potential, rows: Sequence[Quantity], structures: Sequence[Structure] = ()) -> None:
-    """Check that a potential has estimates of uncertainty.
-
-    Raises:
-        ValueError: the potential has no posterior, or none of a quantity among ``rows``, or none for an element in
-            ``structures``.
-    """
-    if rows and potential.posterior is None:
-        raise ValueError(
-            f"the potential has no estimate of its uncertainty, and so no {rows[0].name}; make one by `equipot uncertainty "
-            "MODEL --data FILE`, or equipot.uncertainty.fit (with other variables, an earlier one no longer holds)"
-        )
-    if potential.posterior is not None:
-        potential.posterior.check(rows, structures)
+    known = {row: value for row, value in own.items() if value is not None}
+    out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in known.items()}
+    of_dipole = [row for row in rows if row.of_dipole]
+    for row in of_dipole:
+        if row not in potential.provides:
+            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
+    if of_dipole:
+        out |= dipole_derivatives(lambda moved: atomic(potential, moved).get(DIPOLE), graph, of_dipole)
+    return Observables.of(out)
 
 
 def stress_of(virials: Float[Array, "atoms 3 3"], graph: Graph) -> Float[Array, "graphs 3 3"]:
@@ -359,36 +349,6 @@ def stress_of(virials: Float[Array, "atoms 3 3"], graph: Graph) -> Float[Array, 
     safe = jnp.where(v > 0, v, 1)
     empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
     return jnp.where(v > 0, sum_graphs(virials, graph) / safe, empty)
-
-
-def dipole_derivatives(potential: Potential, graph: Graph, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
-    """Compute derivatives of the dipole moments of a batch, by name: Born effective charges (atoms, 3, 3) in e, from one
-    backward pass for each component, and polarizabilities (graphs, 3, 3) in e^2 Å^2/eV, from one forward pass for each; NaN
-    for a system without a dipole moment.
-
-    Raises:
-        ValueError: the term has no dipole moment, or does not see fields.
-    """
-    for row in rows:
-        if row not in potential.provides:
-            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
-    field = jnp.zeros((graph.num_graphs, 3), graph.dtype) if graph.field is None else jnp.asarray(graph.field)
-
-    def dipole(positions: Array, field: Array) -> Array:
-        moved = graph.replace(positions=positions, positions_residual=graph.positions_residual, field=field)
-        return sum_graphs(jnp.asarray(atomic(potential, moved).get(DIPOLE)), graph)
-
-    out, axes = {}, jnp.broadcast_to(jnp.eye(3, dtype=field.dtype)[:, None], (3, graph.num_graphs, 3))
-    if BORN_CHARGES in rows:
-        moment, pull = jax.vjp(lambda r: dipole(r, field), graph.positions)
-        undefined = graph.node_mask & jnp.any(jnp.isnan(moment), axis=1)[graph.node_graph]
-        born = jnp.stack([pull(axis)[0] for axis in axes], axis=1)
-        out[BORN_CHARGES.name] = jnp.where(undefined[:, None, None], jnp.nan, born)
-    if POLARIZABILITY in rows:
-        moment, push = jax.linearize(lambda e: dipole(jnp.asarray(graph.positions), e), field)
-        found = jnp.stack([push(axis) for axis in axes], axis=2)
-        out[POLARIZABILITY.name] = jnp.where(jnp.any(jnp.isnan(moment), axis=1)[:, None, None], jnp.nan, found)
-    return out
 
 
 def atomic_virials(graph: Graph, geometry: Geometry, gradient: Geometry) -> Float[Array, "atoms 3 3"]:

@@ -28,8 +28,8 @@ class Atomic(NamedTuple):
     latent: Float[Array, "atoms features"] | None = None
     """Invariant descriptor of each atom, for novelty."""
     features: Float[Array, "atoms features"] | None = None
-    """Numbers f_i of each atom that the last linear layer acts on, in eV for weights of order one: the energy is f_i . w but for
-    a part that does not depend on these weights. None for a term without such a layer."""
+    """Numbers f_i of each atom that the last linear layer acts on, in eV for weights of order one: the energy is f_i . w but
+    for a part that does not depend on these weights. None for a term without such a layer."""
     others: Mapping[str, Float[Array, "atoms ..."]] = {}
     """Values of further quantities that the term ``provides``, by name; a quantity of a graph is the sum over the atoms."""
 

@@ -39,7 +39,7 @@ def test_a_file_that_is_written_again_is_of_the_present_format(tmp_path):
     equipot.save(potential, tmp_path / "again.eqp")
     again = equipot.load(tmp_path / "again.eqp")
     assert again.term == potential.term and again.metadata == potential.metadata and again.heads == ("low", "high")
-    assert b'\\"format\\": 2' in (tmp_path / "again.eqp").read_bytes()
+    assert b'\\"format\\": 3' in (tmp_path / "again.eqp").read_bytes()
 
 
 @pytest.mark.parametrize("name, head", [("run", ""), ("run-heads", "low")])

@@ -71,7 +71,7 @@ def described(potential: Any) -> list[str]:
     from ase.data import chemical_symbols
 
     from equipot.posterior import LEVELS
-    from equipot.quantities import among, RESULTS
+    from equipot.quantities import RESULTS, among
 
     lines = []
     for name, known in potential.posterior.calibrations.items():

@@ -18,7 +18,8 @@ from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
 from equipot.observables import Observables
-from equipot.potential import Potential, check_posterior, hessian
+from equipot.posterior import check_estimates
+from equipot.potential import Potential, hessian
 from equipot.potential import evaluate as evaluate_graph
 from equipot.quantities import BORN_CHARGES, DIPOLE, NOVELTY, POLARIZABILITY, QUADRUPOLE, RESULTS, among
 from equipot.structure import Structure
@@ -178,7 +179,7 @@ def _each(
         potential.correction.check(structures)
     model = potentials[0]
     estimated = [row for row in among(want, (*RESULTS, *model.provides)) if row.of_posterior]
-    check_posterior(model, estimated, structures)
+    check_estimates(model.posterior, estimated, structures)
     if ensemble:
         model = model.replace(variables=jax.tree.map(lambda *x: jnp.stack(x), *(p.variables for p in potentials)))
     found = dict(evaluate_in_batches(Job(model, want, len(potentials) if ensemble else 0), structures, batch_size))

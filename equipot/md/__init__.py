@@ -14,9 +14,22 @@ from equipot.md import ensembles
 from equipot.md.config import MDConfig
 from equipot.md.driver import Explosion, Summary, run, simulate
 from equipot.md.ensembles import Ensemble
+from equipot.md.gate import Gate, Halted
 from equipot.md.trajectory import H5MD, ExtXYZ
 
-__all__ = ["H5MD", "Ensemble", "Explosion", "ExtXYZ", "MDConfig", "Summary", "run", "simulate", *Ensemble.builtin_kinds]
+__all__ = [
+    "H5MD",
+    "Ensemble",
+    "Explosion",
+    "ExtXYZ",
+    "Gate",
+    "Halted",
+    "MDConfig",
+    "Summary",
+    "run",
+    "simulate",
+    *Ensemble.builtin_kinds,
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,10 @@ class ChunkSpec(NamedTuple):
     """Kinetic energy (eV) above which the run counts as exploded."""
     min_distance: float
     """Distance (Å) below which two atoms count as fused."""
+    lines_per_check: int = 0
+    """Lines of the log per check of the gate; zero for no gate."""
+    halt: float = float("inf")
+    """Deviation of a force (eV/Å) at which the gate stops the run."""
 
 
 class Frames(NamedTuple):
@@ -59,6 +63,8 @@ class ChunkResult(NamedTuple):
     state: State
     log: Observation
     frames: Frames
+    checked: Frames
+    """Frames at the checks of the gate."""
     done: Int[Array, ""]
     """Number of completed lines of the log."""
     steps: Int[Array, ""]
@@ -67,13 +73,15 @@ class ChunkResult(NamedTuple):
     """Whether the list was too small; of such a chunk only ``steps`` and the geometry at the overflow may be used."""
     exploded: Bool[Array, ""]
     """Whether the system has exploded; the last line is of the exploded system."""
+    halted: Bool[Array, ""]
+    """Whether the gate has stopped the run, at the last line."""
 
 
 def begin(
-    potential: Potential, spec: ListSpec, frozen: Frozen, ensemble: Ensemble, state: State
+    potential: Potential, spec: ListSpec, frozen: Frozen, chunk_spec: ChunkSpec, state: State
 ) -> tuple[State, Observation, Array]:
     """Compute forces and ``State.extra`` at step zero; return the state, the observation and the overflow flag of the list."""
-    return _begin(potential, frozen.arrays, state, spec, frozen.fixed, ensemble)
+    return _begin(potential, frozen.arrays, state, spec, frozen.fixed, chunk_spec)
 
 
 def run_chunk(
@@ -102,16 +110,17 @@ class Frozen(NamedTuple):
         return Setup(dt, kT, pressure, dof, mass, numbers, pbc, charge, spin, field)
 
 
-@partial(jax.jit, static_argnames=("spec", "fixed", "ensemble"))
+@partial(jax.jit, static_argnames=("spec", "fixed", "chunk_spec"))
 def _begin(
-    potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, ensemble: Ensemble
+    potential: Potential, arrays: tuple, state: State, spec: ListSpec, fixed: tuple, chunk_spec: ChunkSpec
 ) -> tuple[State, Observation, Array]:
     setup = Frozen.setup(arrays, fixed)
     with jax.default_matmul_precision("highest"):
         forces = Forces(potential, spec, setup)
         neighbor = allocate(spec, state.position, state.cell)
-        state = ensemble.start(setup, forces.compute(state, neighbor))
-        return state, observe(forces, ensemble, state, neighbor), neighbor.overflow
+        state = chunk_spec.ensemble.start(setup, forces.compute(state, neighbor))
+        due = chunk_spec.lines_per_check > 0
+        return state, observe(forces, chunk_spec.ensemble, state, neighbor, due), neighbor.overflow
 
 
 @partial(jax.jit, static_argnames=("spec", "fixed", "chunk_spec"))
@@ -123,24 +132,31 @@ def _run(
         forces = Forces(potential, spec, setup)
         state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
         neighbor = unbuilt(spec, state)
-        log, frames = empty(chunk_spec, state)
-        result = ChunkResult(state, log, frames, jnp.int32(0), jnp.int32(0), neighbor.overflow, jnp.asarray(False))
+        log, frames, checked = empty(chunk_spec, state)
+        none, no = jnp.int32(0), jnp.asarray(False)
+        result = ChunkResult(state, log, frames, checked, none, none, neighbor.overflow, no, no)
 
         def line(carry: tuple[ChunkResult, DeviceList]) -> tuple[ChunkResult, DeviceList]:
             before, neighbor = carry
             state, neighbor, made = advance(chunk_spec, forces, before.state, neighbor)
-            seen = observe(forces, chunk_spec.ensemble, state, neighbor)
+            per = chunk_spec.lines_per_check
+            due = ((before.done + 1) % per == 0) & ~neighbor.overflow if per else False
+            seen = observe(forces, chunk_spec.ensemble, state, neighbor, due)
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
-            frames = keep_frame(chunk_spec, before.frames, state, before.done + 1)
+            frames = keep_frame(chunk_spec.lines_per_frame, before.frames, state, before.done + 1)
+            checked = keep_frame(per, before.checked, state, before.done + 1)
             cool = seen.kinetic <= chunk_spec.max_kinetic
             fine = cool & (seen.closest >= chunk_spec.min_distance) & jnp.isfinite(seen.interaction)
             # An overflow ends the steps before the line: what was seen then is not part of the log.
             done = before.done + jnp.where(neighbor.overflow, 0, 1)
             exploded = ~fine & ~neighbor.overflow
-            after = ChunkResult(state, log, frames, done, before.steps + made, neighbor.overflow, exploded)
+            halted = ~neighbor.overflow & (jnp.max(seen.forces_std) >= chunk_spec.halt)
+            made = before.steps + made
+            after = ChunkResult(state, log, frames, checked, done, made, neighbor.overflow, exploded, halted)
             return after, neighbor
 
-        going = lambda carry: (carry[0].done < lines) & ~carry[0].overflow & ~carry[0].exploded
+        stopped = lambda result: result.overflow | result.exploded | result.halted
+        going = lambda carry: (carry[0].done < lines) & ~stopped(carry[0])
         return jax.lax.while_loop(going, line, (result, neighbor))[0]
 
 
@@ -162,8 +178,9 @@ def unbuilt(spec: ListSpec, state: State) -> DeviceList:
     return dataclasses.replace(neighbor, reference_positions=neighbor.reference_positions + jnp.nan)
 
 
-def observe(forces: Forces, ensemble: Ensemble, state: State, neighbor: DeviceList) -> Observation:
-    """Compute the observation of a state, for which the list is complete, for the log."""
+def observe(forces: Forces, ensemble: Ensemble, state: State, neighbor: DeviceList, due: Bool[Array, ""] | bool) -> Observation:
+    """Compute the observation of a state, for which the list is complete, for the log; with deviations where ``due``."""
+    energy_std, forces_std = forces.deviations(state, neighbor, due)
     setup, graph = forces.setup, forces.graph(state, neighbor)
     periodic = all(setup.pbc)
     distance = jnp.sqrt(jnp.sum(edge_vectors(graph) ** 2, axis=-1))
@@ -177,6 +194,8 @@ def observe(forces: Forces, ensemble: Ensemble, state: State, neighbor: DeviceLi
         volume=volume,
         closest=jnp.min(distance),
         dipole=forces.dipole(state, neighbor),
+        energy_std=energy_std,
+        forces_std=forces_std,
     )
 
 
@@ -191,21 +210,23 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
     return state.replace(position=state.position - whole @ cell, images=state.images + whole.astype(jnp.int32))
 
 
-def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames]:
-    """Allocate zeros for the lines and frames of a full chunk."""
+def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames, Frames]:
+    """Allocate zeros for the lines, frames and checked frames of a full chunk."""
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
-    n = chunk_spec.lines // chunk_spec.lines_per_frame if chunk_spec.lines_per_frame else 0
-    shapes = {"stress": (3, 3), "dipole": (3,)}
+    shapes = {"stress": (3, 3), "dipole": (3,), "forces_std": atoms[:1]}
     log = Observation(*(room(chunk_spec.lines, *shapes.get(name, ())) for name in Observation._fields))
-    return log, Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3))
+    frames = lambda n: Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3))
+    every = (chunk_spec.lines_per_frame, chunk_spec.lines_per_check)
+    of_log, of_gate = (frames(chunk_spec.lines // per if per else 0) for per in every)
+    return log, of_log, of_gate
 
 
-def keep_frame(chunk_spec: ChunkSpec, frames: Frames, state: State, done: Array) -> Frames:
-    """Write the state into the next row of ``frames`` if ``done`` lines complete a frame."""
-    if not chunk_spec.lines_per_frame:
+def keep_frame(per: int, frames: Frames, state: State, done: Array) -> Frames:
+    """Write the state into the next row of ``frames`` if ``done`` lines complete a frame, of ``per`` lines; zero for none."""
+    if not per:
         return frames
-    place = jnp.where(done % chunk_spec.lines_per_frame == 0, done // chunk_spec.lines_per_frame - 1, chunk_spec.lines)
+    place = jnp.where(done % per == 0, done // per - 1, len(frames.cell))
     now = frame_of(state)
     return jax.tree.map(lambda rows, row: rows.at[place].set(row, mode="drop"), frames, now)
 

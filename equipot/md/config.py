@@ -9,6 +9,7 @@ from typing import Literal
 from equipot.electric_field import checked
 from equipot.md.ensembles import Ensemble, builtin
 from equipot.md.ensembles.langevin import NVTLangevin
+from equipot.md.gate import Gate
 from equipot.md.trajectory import H5MD, ExtXYZ
 
 
@@ -52,6 +53,8 @@ class MDConfig:
     """Element of each atom type, in the order of the types, for a structure file that numbers them, such as a LAMMPS dump."""
     log_every: int = 10
     """Steps between lines of the log."""
+    gate: Gate | None = None
+    """Thresholds on the uncertainty of forces, for a potential that has an estimate of it; None for no gate."""
     trajectory: ExtXYZ | H5MD | None = ExtXYZ()
     """Format of the trajectory, None for no trajectory; the interval of frames is a multiple of log_every."""
     chunk_steps: int = 200
@@ -95,6 +98,8 @@ class MDConfig:
             raise ValueError(f"steps ({self.steps}) is not a multiple of log_every ({self.log_every}); {near} would be")
         if self.trajectory is not None and (self.trajectory.every < 1 or self.trajectory.every % self.log_every):
             raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
+        if self.gate is not None and self.gate.every % self.log_every:
+            raise ValueError(f"gate.every ({self.gate.every}) must be a multiple of log_every ({self.log_every})")
         if not math.isfinite(self.pressure_GPa):
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
         if self.pressure_GPa and not self.ensemble.has_pressure:
@@ -104,8 +109,9 @@ class MDConfig:
 
     @property
     def chunk(self) -> int:
-        """Steps per chunk, a multiple of the interval of frames, or of lines of the log without a trajectory."""
+        """Steps per chunk, a multiple of the intervals of log, frames and checks of the gate."""
         unit = self.log_every if self.trajectory is None else self.trajectory.every
+        unit = unit if self.gate is None else math.lcm(unit, self.gate.every)
         return unit * math.ceil(self.chunk_steps / unit)
 
 

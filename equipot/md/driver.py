@@ -24,6 +24,8 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, read_checkpoint, restore, spec_from_record, spec_to_record, write_checkpoint
 from equipot.md.config import MDConfig
+from equipot.md.gate import Halted
+from equipot.md.outputs import Outputs
 from equipot.md.prepare import (
     check_start,
     explain_start,
@@ -35,9 +37,9 @@ from equipot.md.prepare import (
     with_subtracted,
 )
 from equipot.md.progress import Progress
-from equipot.md.state import Setup, State, masses
+from equipot.md.state import Observation, Setup, State, masses
 from equipot.md.summary import Summary, second_half, summarise
-from equipot.md.trajectory import Frame, System, TextFile, Writer
+from equipot.md.trajectory import Frame, System
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential
 from equipot.published import load as load_potential
@@ -76,6 +78,7 @@ def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextI
         FileNotFoundError: no such potential or structure.
         ValueError: errors in the config, the structure or the folder.
         Explosion: the system exploded; the last frames are in the trajectory.
+        Halted: the gate has stopped the run; log and trajectory end where it did.
         KeyboardInterrupt: after Ctrl-C, once the chunk is finished and stored.
     """
     potential = load_potential(config.model, dtype=config.dtype)
@@ -126,16 +129,26 @@ class Simulation:
         lines_per_frame = 0 if config.trajectory is None else config.trajectory.every // config.log_every
         limit = chunk.max_kinetic(config.max_temperature_K, len(structure))
         lines = config.chunk // config.log_every
-        self.chunk_spec = chunk.ChunkSpec(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
+        self.gate = config.gate
+        checks, halt = (0, np.inf) if self.gate is None else (self.gate.every // config.log_every, self.gate.limit)
+        self.chunk_spec = chunk.ChunkSpec(
+            config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance, checks, halt
+        )
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
-        self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs, DIPOLE in potential.provides)
-        self.log = TextFile(out / "log.csv")
+        self.ledger = log.Ledger(
+            e0 + zero, max(self.setup.dof, 1), config.timestep_fs, DIPOLE in potential.provides, bool(checks)
+        )
         # Those of an ion in a field are not centred.
         self.origin = (structure.positions - centred(structure)).mean(axis=0)
         system = System(
-            structure.numbers, masses(structure), self.setup.pbc, structure.masses is not None, structure.conditions
+            structure.numbers,
+            masses(structure),
+            self.setup.pbc,
+            structure.masses is not None,
+            structure.conditions,
+            bool(checks),
         )
-        self.frames: Writer | None = None if config.trajectory is None else config.trajectory.writer(out, system)
+        self.outputs = Outputs(config, out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
         conditions = (structure.charge, structure.spin, *(structure.field if structure.field.any() else ()))
@@ -167,11 +180,11 @@ class Simulation:
         Raises:
             ValueError: the folder holds a run, or energy or forces are not finite.
         """
-        if self.checkpoint.exists() or self.log.mark():
+        if self.checkpoint.exists() or self.outputs.log.mark():
             raise ValueError(f"{self.out} holds a run already; continue it with resume, or choose another folder")
         explain_start(self.config, self.structure, self.progress.say)
         first, spec = start_state(self.config, self.structure, self.potential.dtype), self.first_list()
-        begin = lambda spec: chunk.begin(self.potential, spec, self.frozen, self.config.ensemble, first)
+        begin = lambda spec: chunk.begin(self.potential, spec, self.frozen, self.chunk_spec, first)
         state, seen, overflow = begin(spec)
         growths = 0
         while bool(overflow):
@@ -183,13 +196,15 @@ class Simulation:
             raise ValueError(
                 f"{self.structure.name}: the potential's energy or forces are not finite there; correct the structure"
             )
+        if self.gate is not None and np.max(seen.forces_std) >= self.gate.limit:
+            raise Halted(self.gate.halted(0, np.asarray(seen.forces_std)))
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
         line = self.ledger.line(0, seen, 0.0)
-        self.log.append(log.header(line) + log.text(line))
-        if self.frames is not None:
-            self.frames.append([self.frame(chunk.frame_of(state), line)])
-        at = Snapshot(0, state, spec, 0.0, self.marks())
+        first_frame = self.frame(chunk.frame_of(state), line, seen)
+        self.outputs.log.append(log.header(line))
+        self.outputs.append([line], [first_frame], [first_frame])
+        at = Snapshot(0, state, spec, 0.0, self.outputs.marks())
         self.save(at, 0)
         return at
 
@@ -204,7 +219,7 @@ class Simulation:
             ValueError: a checkpoint of another config, potential or structure, or beyond the last step.
         """
         if not self.checkpoint.exists():
-            self.clear()
+            self.outputs.clear()
             self.progress.say(f"{self.out} holds no checkpoint to resume from: starting at step 0")
             return self.start()
         arrays, record = read_checkpoint(self.checkpoint)
@@ -218,7 +233,7 @@ class Simulation:
         if record["identity"] != self.identity:
             raise ValueError(f"{self.checkpoint} was written with another potential or another structure; use the same ones")
         state = start_state(self.config, self.structure, self.potential.dtype)
-        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.config.ensemble, s)[0]
+        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.chunk_spec, s)[0]
         state = restore(self.checkpoint, arrays, jax.eval_shape(begin, state))
         done, marks = record["done"], record["marks"]
         if done > self.config.steps:
@@ -229,30 +244,10 @@ class Simulation:
             return at._replace(step=done)
         # Before the files are cut: the lines behind the checkpoint are about to go.
         self.save(at, at.step)
-        self.log.cut(marks["log"])
-        if self.frames is not None:
-            self.frames.cut(marks["frames"])
+        self.outputs.cut(marks)
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
         self.progress.say(f"resuming at step {at.step} of {self.config.steps}")
         return at
-
-    def clear(self) -> None:
-        """Remove the first line and the first frame, which a kill before the first checkpoint leaves behind.
-
-        Raises:
-            ValueError: the log is longer, so that the checkpoint was removed.
-        """
-        if self.log.mark() and self.log.path.read_text(encoding="utf-8").count("\n") > 2:
-            raise ValueError(
-                f"{self.log.path} is of a run whose {self.checkpoint.name} is gone: it cannot be resumed; choose another folder"
-            )
-        self.log.cut(0)
-        if self.frames is not None:
-            self.frames.cut(0)
-
-    def marks(self) -> dict[str, int]:
-        """Return the lengths of log and trajectory, see ``Snapshot.marks``."""
-        return {"log": self.log.mark(), "frames": 0 if self.frames is None else self.frames.mark()}
 
     def save(self, at: Snapshot, done: int) -> None:
         """Replace the checkpoint; log and trajectory are complete up to step ``done``."""
@@ -272,9 +267,12 @@ class Simulation:
         begun = time.perf_counter()
         lines = min(self.chunk_spec.lines, (self.config.steps - at.step) // self.config.log_every)
         result, spec = self.compute(at, lines)
-        table, frames = self.harvest(at, result)
-        self.write(table, frames)
-        after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks())
+        table, *frames = self.harvest(at, result)
+        self.outputs.append(table, *frames)
+        if bool(result.halted):
+            assert self.gate is not None, "nothing else halts a run"
+            raise Halted(self.gate.halted(table[-1].step, np.asarray(result.log.forces_std[len(table) - 1])))
+        after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.outputs.marks())
         # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
         self.save(after if lines == self.chunk_spec.lines else at, after.step)
         self.progress.advance(after.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
@@ -334,29 +332,28 @@ class Simulation:
             return f"two atoms are {closest:.3f} Å apart (min_distance is {config.min_distance} Å)"
         return "the energy is not finite"
 
-    def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame]]:
-        """Convert the completed lines and frames of a chunk to host values."""
-        every, per = self.config.log_every, self.chunk_spec.lines_per_frame
-        row = lambda tree, k: jax.tree.map(lambda x: x[k], tree)
-        lines = range(int(result.done))
-        table = [self.ledger.line(at.step + (k + 1) * every, row(result.log, k), at.heat) for k in lines]
-        count = len(table) // per if per else 0
-        return table, [self.frame(row(result.frames, k), table[(k + 1) * per - 1]) for k in range(count)]
+    def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame], list[Frame]]:
+        """Convert the completed lines, frames and checked frames of a chunk to host values."""
+        every, row = self.config.log_every, lambda tree, k: jax.tree.map(lambda x: x[k], tree)
+        seen = [row(result.log, k) for k in range(int(result.done))]
+        table = [self.ledger.line(at.step + (k + 1) * every, one, at.heat) for k, one in enumerate(seen)]
 
-    def frame(self, kept: chunk.Frames, line: log.Line) -> Frame:
-        """Convert one frame of a chunk at a line of the log."""
-        return self.frame_at(line.step, kept, line.potential_eV)
+        def frames(kept: chunk.Frames, per: int) -> list[Frame]:
+            last = range(per - 1, len(table), per) if per else ()
+            return [self.frame(row(kept, n), table[k], seen[k]) for n, k in enumerate(last)]
 
-    def frame_at(self, step: int, kept: chunk.Frames, energy: float) -> Frame:
+        spec = self.chunk_spec
+        return table, frames(result.frames, spec.lines_per_frame), frames(result.checked, spec.lines_per_check)
+
+    def frame(self, kept: chunk.Frames, line: log.Line, seen: Observation) -> Frame:
+        """Convert one frame at a line of the log, with the deviations that were estimated there."""
+        found = np.asarray(seen.forces_std, np.float64)
+        return self.frame_at(line.step, kept, line.potential_eV, found if np.isfinite(found).all() else None)
+
+    def frame_at(self, step: int, kept: chunk.Frames, energy: float, deviation: np.ndarray | None = None) -> Frame:
         """Convert one frame; positions are moved back from the origin, about which the dynamics runs, to the input."""
         position, momentum, force, cell = (np.asarray(x, np.float64) for x in kept)
-        return Frame(step, step * self.config.timestep_fs, position + self.origin, momentum, force, cell, energy)
-
-    def write(self, table: list[log.Line], frames: list[Frame]) -> None:
-        """Append lines to the log and frames to the trajectory."""
-        self.log.append("".join(map(log.text, table)))
-        if self.frames is not None:
-            self.frames.append(frames)
+        return Frame(step, step * self.config.timestep_fs, position + self.origin, momentum, force, cell, energy, deviation)
 
     def explode(self, at: Snapshot, result: chunk.ChunkResult, reason: str) -> NoReturn:
         """Write lines and frames, the exploded state last, and raise; the checkpoint stays at the last chunk.
@@ -365,20 +362,20 @@ class Simulation:
             Explosion: always.
         """
         step = at.step + int(result.steps)
-        table, frames = self.harvest(at, result)
+        table, frames, checked = self.harvest(at, result)
         state = result.state
         if np.isfinite(state.position).all() and (not frames or frames[-1].step < step):
             energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
             frames = [*frames, self.frame_at(step, jax.device_get(chunk.frame_of(state)), energy)]
-        self.write(table, frames)
-        where = "" if self.frames is None else " The last frames are in the trajectory."
+        self.outputs.append(table, frames, checked)
+        where = "" if self.outputs.trajectory is None else " The last frames are in the trajectory."
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
         """Draw md.png, and report and return the results of the whole run."""
         from equipot.md.plot import plot
 
-        table = log.read(self.log.path)
+        table = log.read(self.outputs.log.path)
         plot(table, self.out / "md.png")
         summary = summarise(table, self.config, len(self.structure), self.progress.ns_per_day, self.builds)
         self.progress.finish(summary, second_half(table))

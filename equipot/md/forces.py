@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from equipot.graph import Graph
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList, ListSpec, to_graph, update
 from equipot.potential import Potential, evaluate
-from equipot.quantities import DIPOLE
+from equipot.quantities import DIPOLE, ENERGY_STD, FORCES_STD
 
 
 class Forces(NamedTuple):
@@ -41,6 +41,21 @@ class Forces(NamedTuple):
             return jnp.full(3, jnp.nan, state.position.dtype)
         found = evaluate(self.potential, self.graph(state, neighbor), (DIPOLE.name,))[DIPOLE]
         return jnp.asarray(found)[0].astype(state.position.dtype)
+
+    def deviations(
+        self, state: State, neighbor: DeviceList, due: Bool[Array, ""] | bool
+    ) -> tuple[Float[Array, ""], Float[Array, " atoms"]]:
+        """Estimate the deviations of energy (eV) and forces (eV/Å, one of each atom) where they are ``due``, else NaN."""
+        dtype = state.position.dtype
+        nothing = jnp.full((), jnp.nan, dtype), jnp.full(len(state.position), jnp.nan, dtype)
+        if due is False:
+            return nothing
+
+        def estimated() -> tuple[Array, Array]:
+            found = evaluate(self.potential, self.graph(state, neighbor), (ENERGY_STD.name, FORCES_STD.name))
+            return jnp.asarray(found[ENERGY_STD])[0].astype(dtype), jnp.asarray(found[FORCES_STD]).astype(dtype)
+
+        return jax.lax.cond(due, estimated, lambda: nothing)
 
     def update(self, state: State, neighbor: DeviceList) -> tuple[State, DeviceList]:
         """Rebuild the list if atoms have moved too far since the last build, then ``compute``.

@@ -28,6 +28,9 @@ class Line(NamedTuple):
     """None, and no column, for a model without dipole moments; so of the other components."""
     dipole_y_eA: float | None = None
     dipole_z_eA: float | None = None
+    energy_std_eV: float | None = None
+    """None, and no column, for a run without a gate; NaN in lines between its checks."""
+    max_forces_std_eV_A: float | None = None
 
 
 class Ledger(NamedTuple):
@@ -39,6 +42,8 @@ class Ledger(NamedTuple):
     timestep_fs: float
     has_dipole: bool = False
     """Whether lines have the dipole moment."""
+    has_gate: bool = False
+    """Whether lines have deviations."""
 
     def line(self, step: int, seen: Observation, heat: float) -> Line:
         """Convert one observation; ``heat`` is the energy (eV) that stochastic forces added before this chunk."""
@@ -48,6 +53,7 @@ class Ledger(NamedTuple):
         volume = float(seen.volume)
         pressure = (2 * kinetic / volume - float(np.trace(seen.stress))) / 3 / GPa
         x, y, z = map(float, seen.dipole) if self.has_dipole else (None, None, None)
+        doubt = (float(seen.energy_std), float(np.max(seen.forces_std))) if self.has_gate else (None, None)
         return Line(
             step=step,
             time_ps=step * self.timestep_fs / 1000,
@@ -61,6 +67,8 @@ class Ledger(NamedTuple):
             dipole_x_eA=x,
             dipole_y_eA=y,
             dipole_z_eA=z,
+            energy_std_eV=doubt[0],
+            max_forces_std_eV_A=doubt[1],
         )
 
 

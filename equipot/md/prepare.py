@@ -97,6 +97,8 @@ def check_start(config: MDConfig, potential: Potential, structure: Structure, sa
             "them; remove the constraints from the file (in ASE: atoms.set_constraint())"
         )
     potential.check([structure])
+    if config.gate is not None:
+        config.gate.check(potential, structure)
     if config.ensemble.has_pressure and not structure.pbc.all():
         open_ones = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])
         kind = type(config.ensemble).__name__

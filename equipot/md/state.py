@@ -91,6 +91,10 @@ class Observation(NamedTuple):
     """Shortest distance between two atoms, Å."""
     dipole: Float[Array, " 3"]
     """Dipole moment, e Å; NaN for a model without."""
+    energy_std: Float[Array, ""]
+    """Standard deviation of the energy, eV; NaN where it was not estimated, and so of the forces."""
+    forces_std: Float[Array, " atoms"]
+    """Standard deviation of a component of the force on each atom, eV/Å."""
 
 
 def masses(structure: Structure) -> Float[np.ndarray, "atoms 1"]:

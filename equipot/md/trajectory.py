@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equipot.files import write_atomically
+from equipot.quantities import FORCES_STD
 from equipot.units import fs, kJ_per_mol
 
 
@@ -32,6 +33,8 @@ class Frame(NamedTuple):
     force: Float[np.ndarray, "atoms 3"]
     cell: Float[np.ndarray, "3 3"]
     energy: float
+    deviation: Float[np.ndarray, " atoms"] | None = None
+    """Standard deviation of a component of the force on each atom, eV/Å; None where it was not estimated."""
 
 
 class Writer(Protocol):
@@ -57,6 +60,8 @@ class System(NamedTuple):
     """Whether the structure has masses of its own, which text files then store."""
     conditions: Mapping[str, Any] = MappingProxyType({})
     """Charge (e), spin and electric field (V/Å) by name; empty for a neutral singlet without a field."""
+    has_deviations: bool = False
+    """Whether deviations of forces are estimated in some of the frames."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,8 @@ class ExtXYZWriter:
         if system.own_masses:
             atoms.set_masses(system.mass[:, 0])
         atoms.info |= {**system.conditions, "step": frame.step, "time_fs": frame.time_fs}
+        if frame.deviation is not None:
+            atoms.arrays[FORCES_STD.name] = frame.deviation
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
 
@@ -153,6 +160,10 @@ class ExtXYZWriter:
 
     def cut(self, mark: int) -> None:
         self.file.cut(mark)
+
+
+DEVIATIONS = f"observables/{FORCES_STD.name}"
+"""Series of the deviations of forces; NaN in frames without."""
 
 
 class H5MDWriter:
@@ -200,7 +211,12 @@ class H5MDWriter:
                 "box/edges/value": [frame.cell for frame in frames],
                 "observables/potential_energy/value": [frame.energy for frame in frames],
             }
-            for name in ("position", "velocity", "force", "box/edges", "observables/potential_energy"):
+            names = ["position", "velocity", "force", "box/edges", "observables/potential_energy"]
+            if self.system.has_deviations:
+                unknown = np.full(len(self.system.numbers), np.nan)
+                names.append(DEVIATIONS)
+                rows[f"{DEVIATIONS}/value"] = [unknown if f.deviation is None else f.deviation for f in frames]
+            for name in names:
                 rows[f"{name}/time"] = [frame.time_fs for frame in frames]
                 # The steps of the positions count the frames, so they come last of all.
                 rows[f"{name}/step"] = [frame.step for frame in frames]
@@ -279,6 +295,8 @@ class H5MDWriter:
             self._series(group, "force", (n, 3), np.float32, "kJ mol-1 Angstrom-1")
             self._series(group, "box/edges", (3, 3), np.float64, "Angstrom")
             self._series(group, "observables/potential_energy", (), np.float64, "eV")
+            if self.system.has_deviations:
+                self._series(group, DEVIATIONS, (n,), np.float32, "eV Angstrom-1")
         write_atomically(self.path, content.getvalue())
 
     def _series(self, group: Any, name: str, shape: tuple[int, ...], dtype: Any, unit: str) -> None:

@@ -152,12 +152,13 @@ class Network(Term):
         self, readout: type[nn.Module], features: Any, species: Int[Array, " atoms"], graph: Graph, fields: dict[str, Any]
     ) -> ReadOut:
         if not self.heads:
-            head = readout(**fields)
-            nn.share_scope(self, head)
-            return head(features, species)
+            single = readout(**fields)
+            nn.share_scope(self, single)
+            return single(features, species)
         if graph.head is None:
             raise ValueError(choose_head(self.heads))
         axes: dict[Any, Any] = {"params": 0, "constants": 0}
         heads = nn.vmap(readout, in_axes=None, axis_size=len(self.heads), variable_axes=axes, split_rngs={"params": True})
-        read, head = heads(**fields, name=HEADS)(features, species), graph.head[graph.node_graph]
+        read: ReadOut = heads(**fields, name=HEADS)(features, species)
+        head = graph.head[graph.node_graph]
         return jax.tree.map(lambda x: jnp.take_along_axis(x, head.reshape(1, -1, *[1] * (x.ndim - 2)), axis=0)[0], read)

@@ -15,11 +15,13 @@ from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variable
 from equipot.potential import Potential
 from equipot.uncertainty.calibration import Calibrator, Linear, Power, calibrated, half_width
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
+from equipot.uncertainty.members import members
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
 from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
-    "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "fit", "half_width", "with_statistics",
+    "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "absorb", "calibrated", "fit",
+    "half_width", "members", "with_statistics",
 ]  # fmt: skip
 
 

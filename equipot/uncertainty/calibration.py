@@ -16,7 +16,7 @@ from equipot.data.method import Runner
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.evaluation.method import with_method
 from equipot.isolated_atoms import isolated_atom_energy
-from equipot.posterior import LEVELS, Calibration, Posterior
+from equipot.posterior import LEVELS, Calibration, Posterior, check_estimates
 from equipot.potential import Potential
 from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure
@@ -82,13 +82,14 @@ class Sample(NamedTuple):
 
     def of(self, chosen: np.ndarray) -> Sample:
         """Select rows, all components of a vector or none."""
-        return Sample(*(x[chosen] for x in self[:4]), self.components)
+        return Sample(self.error[chosen], self.raw[chosen], self.frame[chosen], self.number[chosen], self.components)
 
     @property
     def whole(self) -> Sample:
         """Root mean square errors over the components of each vector or tensor, instead of errors."""
-        size = np.sqrt(np.mean(self.error.reshape(-1, self.components) ** 2, axis=1))
-        return Sample(size, *(x[:: self.components] for x in self[1:4]), 1)
+        n = self.components
+        size = np.sqrt(np.mean(self.error.reshape(-1, n) ** 2, axis=1))
+        return Sample(size, self.raw[::n], self.frame[::n], self.number[::n], 1)
 
 
 def compare(
@@ -104,6 +105,7 @@ def compare(
         ValueError: the potential does not apply to a frame, or has no such deviation.
     """
     potential.correction.check(frames)
+    check_estimates(potential.posterior, rows, frames)
     energies = dict(potential.metadata.atomic_energies)
     parts: dict[str, list[tuple[np.ndarray, ...]]] = {row.name: [] for row in rows}
     wanted = tuple(name for row in rows for name in (row.name, row.deviation_of))
@@ -117,15 +119,17 @@ def compare(
             if of not in frame.labels or (of.needs_volume and not frame.pbc.any()):
                 continue
             error = np.asarray(out[of], np.float64) - frame.labels[of]
-            raw = np.broadcast_to(np.reshape(out[row], (-1, *[1] * len(of.shape))) if of.per == "atom" else out[row], error.shape)
-            number = np.zeros(1, int)
-            if of.per == "atom":
-                number = frame.numbers.reshape(-1, *[1] * len(of.shape))
-            number = np.broadcast_to(number if error.shape else 0, error.shape)
-            parts[row.name].append(tuple(np.ravel(x) for x in (error, raw, np.full(error.shape, k), number)))
-    size = {row.name: BY_NAME[row.deviation_of].size for row in rows}
-    joined = lambda name, part: Sample(*(np.concatenate(x) for x in zip(*part, strict=True)), size[name])
-    return {name: joined(name, part) for name, part in parts.items() if part}
+            # A deviation of an atom, or of a system, is that of each of its components.
+            values = np.atleast_1d(np.asarray(out[row], np.float64))
+            numbers = frame.numbers if of.per == "atom" else np.zeros(1, int)
+            repeated = (np.repeat(x, of.size) for x in (values, np.full(len(values), k), numbers))
+            parts[row.name].append((np.ravel(error), *repeated))
+    made = {}
+    for row in rows:
+        if part := parts[row.name]:
+            error, raw, frame_of, number = (np.concatenate(x) for x in zip(*part, strict=True))
+            made[row.name] = Sample(error, raw, frame_of, number, BY_NAME[row.deviation_of].size)
+    return made
 
 
 def calibrated(
@@ -189,8 +193,8 @@ def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: 
 
 def quantiles(scores: Float[np.ndarray, " n"], frames: int) -> Float[np.ndarray, " levels"]:
     """Compute the quantiles of scores that make intervals by split conformal prediction (V. Vovk, A. Gammerman and G. Shafer,
-    Algorithmic Learning in a Random World, 2005): at ceil((n + 1) level) / n, n the number of frames, since the atoms of a frame
-    are not independent; NaN where that is above one.
+    Algorithmic Learning in a Random World, 2005): at ceil((n + 1) level) / n, n the number of frames, since the atoms of a
+    frame are not independent; NaN where that is above one.
     """
     share = [math.ceil((frames + 1) * level) / frames for level in LEVELS]
     return np.array([np.quantile(scores, q, method="higher") if q <= 1 else np.nan for q in share])
@@ -223,8 +227,8 @@ def half_width(potential: Potential, name: str, level: float, numbers: Int[np.nd
         fewest = frames[0] if factors.ndim == 0 else min(frames[z] for z in np.unique(np.asarray(numbers)).tolist())
         need = math.ceil(level / (1 - level))
         raise ValueError(
-            f"{name}: {fewest} labelled frames are too few for an interval of {level:.0%}, which takes {need}; give more frames "
-            "to calibrate, or ask for a lower level"
+            f"{name}: {fewest} labelled frames are too few for an interval of {level:.0%}, which takes {need}; give more "
+            "frames to calibrate, or ask for a lower level"
         )
     return factor
 

@@ -123,7 +123,9 @@ def table_text(tables: Mapping[str, Mapping[str, Mapping[str, float]]], units: M
         unit, factor = units[name]
         for method, table in tables.items():
             if name in table:
-                scaled = {key: value * (factor if key in ("rmse", "sharpness", "crps") else 1) for key, value in table[name].items()}
+                scaled = {
+                    key: value * (factor if key in ("rmse", "sharpness", "crps") else 1) for key, value in table[name].items()
+                }
                 if "nll" in scaled:
                     # That of a density, which changes with the unit.
                     scaled["nll"] += np.log(factor)
@@ -154,12 +156,21 @@ def plot(samples: Mapping[str, Sample], units: Mapping[str, tuple[str, float]], 
             parts = [part for part in np.array_split(np.argsort(whole.raw), 10) if len(part)]
             mean = lambda x, parts=parts: [factor * np.sqrt(np.mean(x[part] ** 2)) for part in parts]  # noqa: B023
             axes[0].plot(mean(whole.raw), mean(whole.error), "o-", color="black", ms=3, lw=1, label="rms of a tenth")
-            axes[0].set(xscale="log", yscale="log", xlabel=f"deviation ({unit})", ylabel=f"error ({unit})", title=of)
+            wide = high > 4 * low
+            axes[0].set(
+                xscale="log" if wide else "linear",
+                yscale="log",
+                xlabel=f"deviation ({unit})",
+                ylabel=f"error ({unit})",
+                title=of,
+            )
             axes[0].legend(fontsize=7)
             levels, seen = reliability(sample.error / np.maximum(sample.raw, LEAST))
             axes[1].plot(levels, seen, color=BLUE)
             axes[1].plot([0, 1], [0, 1], color=ORANGE, lw=1)
-            axes[1].set(xlabel="level of a normal interval", ylabel="errors within", title="reliability", xlim=(0, 1), ylim=(0, 1))
+            axes[1].set(
+                xlabel="level of a normal interval", ylabel="errors within", title="reliability", xlim=(0, 1), ylim=(0, 1)
+            )
             share = np.arange(1, PARTS + 1) / PARTS
             axes[2].plot(share, factor * retention(whole.error, whole.raw), color=BLUE, label="by deviation")
             axes[2].plot(share, factor * retention(whole.error, np.abs(whole.error)), color=GREY, lw=1, label="by error")

@@ -64,7 +64,7 @@ class LastLayer(UncertaintyMethod):
         out: dict[str, Array] = {}
         if NOVELTY in rows:
             assert found.answer.latent is not None, "networks with features have a descriptor"
-            novelty = self.novelty.novelty(arrays, found.graph.numbers, found.answer.latent)
+            novelty = self.novelty.novelty(arrays, jnp.asarray(found.graph.numbers), found.answer.latent)
             out[NOVELTY.name] = jnp.where(found.graph.node_mask, novelty, 0)
         if ENERGY_STD in rows:
             whole = sum_graphs(found.features, found.graph)

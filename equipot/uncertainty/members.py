@@ -22,56 +22,55 @@ CHANGE = "last_layer_change"
 
 
 class Perturbed(Term):
-    """A network with other weights of its last linear layer: E_i = E_i of ``base`` + f_i . w.
+    """A network with other weights of its last linear layer: E_i = E_i of ``unperturbed`` + f_i . w.
 
-    The variables are those of ``base``, under the same names, and the constant ``last_layer_change`` [features], w.
+    The variables are those of ``unperturbed``, under the same names, and the constant ``last_layer_change`` [features], w.
     """
 
     own_constants: ClassVar[tuple[str, ...]] = (CHANGE,)
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
-    """Å; that of ``base``."""
-    base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
+    """Å; that of ``unperturbed``."""
+    unperturbed: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cutoff", self.base.cutoff)
+        object.__setattr__(self, "cutoff", self.unperturbed.cutoff)
         super().__post_init__()
-
-    def setup(self) -> None:
-        nn.share_scope(self, self.base)
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:
-        """Those of ``base``."""
-        return self.base.inner_cutoffs
+        """Those of ``unperturbed``."""
+        return self.unperturbed.inner_cutoffs
 
     @property
     def has_dispersion(self) -> bool:  # type: ignore[override]  # of an object, where others have it of a class
-        """Whether ``base`` has a correction for dispersion."""
-        return self.base.has_dispersion
+        """Whether ``unperturbed`` has a correction for dispersion."""
+        return self.unperturbed.has_dispersion
 
     @property
     def needs(self) -> tuple[str, ...]:  # type: ignore[override]  # as ``has_dispersion``
-        """What ``base`` needs."""
-        return self.base.needs
+        """What ``unperturbed`` needs."""
+        return self.unperturbed.needs
 
     @property
     def provides(self) -> tuple[Quantity, ...]:  # type: ignore[override]  # as ``has_dispersion``
-        """What ``base`` provides."""
-        return self.base.provides
+        """What ``unperturbed`` provides."""
+        return self.unperturbed.provides
 
     @property
     def longest_wave(self) -> float | None:
-        return self.base.longest_wave
+        return self.unperturbed.longest_wave
 
     def check(self, structure: Structure) -> None:
-        self.base.check(structure)
+        self.unperturbed.check(structure)
 
     def scope_of(self, member: str) -> Scope:
         """That of the term itself."""
         return Scope(())
 
+    @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None = None) -> Atomic:
-        answer = call(self.base, graph, vectors, space)
+        nn.share_scope(self, self.unperturbed)
+        answer = call(self.unperturbed, graph, vectors, space)
         assert answer.features is not None, "a posterior is of features"
         features = answer.features
         change = self.variable("constants", CHANGE, lambda: jnp.zeros(features.shape[1])).value
@@ -95,7 +94,7 @@ def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
     if by not in potential.posterior.calibrations:
         known = ", ".join(potential.posterior.calibrations) or "none"
         raise ValueError(f"{by} is not calibrated; calibrated are {known}")
-    scale, term = single_scale(potential.posterior.calibrations[by]), Perturbed(base=potential.term.clone())
+    scale, term = single_scale(potential.posterior.calibrations[by]), Perturbed(unperturbed=potential.term.clone())
     out = []
     for sample in np.asarray(potential.posterior.arrays["samples"]):
         leaves = {**flatten_dict(potential.variables), ("constants", CHANGE): jnp.asarray(scale * sample, potential.dtype)}
@@ -110,7 +109,9 @@ def single_scale(calibration: Calibration) -> float:
         ValueError: the calibration is not linear.
     """
     if float(calibration.power) != 1:
-        raise ValueError(f"samples take a linear calibration, not the power {float(calibration.power):.2f}; calibrate by Linear")
+        raise ValueError(
+            f"samples take a linear calibration, not the power {float(calibration.power):.2f}; calibrate by Linear"
+        )
     scale = np.asarray(calibration.scale, np.float64)
     if scale.ndim == 0:
         return float(scale)

@@ -17,8 +17,8 @@ RATTLE = 0.12
 def prototypes(elements: Sequence[int], seed: int = 0) -> list[Structure]:
     """Make strained and rattled crystals of each element, and of pairs of elements, and molecules that ASE knows.
 
-    Pure elements stand in fcc, bcc, diamond and simple cubic lattices, pairs in those of rock salt and zinc blende: each element
-    with one that follows it, and with oxygen where that is known. Lattice constants are those of touching covalent radii.
+    Pure elements stand in fcc, bcc, diamond and simple cubic lattices, pairs in those of rock salt and zinc blende: each
+    element with one that follows it, and with oxygen where that is known. In all lattices the covalent radii touch.
     """
     from ase.build import bulk
     from ase.data import chemical_symbols, covalent_radii

@@ -24,9 +24,9 @@ def gather(potential: Potential, structures: Sequence[Structure], batch_size: in
 
     Returns:
         ``energy`` [features, features]: sum over systems of F F^T / N, F the sum of the features over the N atoms; ``forces``:
-        sum of J^T J, J the derivatives of F by all positions, by ``feature_slopes``; for each of ``elements`` in turn: ``count``
-        of atoms, ``first`` and ``second`` moments of the latent descriptor, and ``kept``, descriptors of up to ``ROOM`` atoms
-        chosen at random, by ``order``; ``frames``, the number of systems.
+        sum of J^T J, J the derivatives of F by all positions, by ``feature_slopes``; ``frames``, the number of systems. For
+        each of ``elements`` in turn: ``count`` of atoms, ``first`` and ``second`` moments of the latent descriptor, and
+        ``kept``, descriptors of up to ``ROOM`` atoms chosen at random, by ``order``.
 
     Raises:
         ValueError: no structures, an element that the potential does not know, several heads, or a model without features.

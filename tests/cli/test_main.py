@@ -118,7 +118,9 @@ def test_exit_codes_of_the_parser(capsys, argv, code):
 def test_every_command_has_its_module():
     choices = next(a for a in cli.parser()._actions if getattr(a, "choices", None)).choices
     folder = Path(cli.__file__).parent
-    assert set(choices) == {"train", "evaluate", "doctor", "md", "convert", "compress", "guard", "models", "data", "quickstart"}
+    assert set(choices) == {
+        *("train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data", "quickstart")
+    }
     assert all((folder / f"{name}.py").exists() for name in choices)
 
 

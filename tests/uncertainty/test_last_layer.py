@@ -209,7 +209,9 @@ def test_statistics_of_two_sets_are_joined_to_those_of_both():
     for name, value in both.arrays.items():
         if name not in ("order", "kept"):
             np.testing.assert_allclose(parts.arrays[name], value, rtol=1e-12, err_msg=name)
-    assert both == gather(potential, FRAMES, batch_size=2) or np.allclose(both.arrays["forces"], gather(potential, FRAMES, 2).arrays["forces"])
+    assert both == gather(potential, FRAMES, batch_size=2) or np.allclose(
+        both.arrays["forces"], gather(potential, FRAMES, 2).arrays["forces"]
+    )
     more = uncertainty.absorb(uncertainty.fit(potential, FRAMES[:3]), FRAMES[3:])
     np.testing.assert_allclose(more.posterior.statistics.arrays["energy"], both.arrays["energy"], rtol=1e-12)
     with pytest.raises(ValueError, match="different models"):
