@@ -15,6 +15,7 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.training.config import TrainConfig, TrainingConfig
+from equipot.uncertainty.calibration import FEWEST
 
 
 class Trained(NamedTuple):
@@ -79,6 +80,11 @@ def require_frames(config: TrainConfig, sets: Sets | Dataset) -> None:
     if not len(sets.train):
         raise ValueError("the training set is empty; look at data.train, data.valid and data.limit")
     training = config.training
+    if training.uncertainty is not None and len(sets.valid) < FEWEST:
+        raise ValueError(
+            f"training.uncertainty is calibrated on the validation frames, and there are {len(sets.valid)}: give at least "
+            f"{FEWEST} by data.valid, 100 for intervals of 90% that hold to 3 points"
+        )
     if not len(sets.valid) and (training.patience is not None or training.schedule.follows_validation):
         schedule = f"the schedule {type(training.schedule).__name__}"
         reader = "training.patience" if training.patience is not None else schedule

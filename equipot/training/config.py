@@ -16,6 +16,7 @@ from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
 from equipot.training.optimizer import Muon, Optimizer
 from equipot.training.schedule import Cosine, Schedule
+from equipot.uncertainty.config import UncertaintyConfig
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class TrainingConfig:
     checkpoint: Checkpoints = Checkpoints()
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""
+    uncertainty: UncertaintyConfig | None = None
+    """Estimate of the uncertainty of the result, from the training frames, calibrated on the validation frames; None for none.
+    Those chose the best epoch as well: calibrate on other frames, by ``equipot uncertainty``, where there are any."""
     logger: TensorBoard | WandB | None = None
     """Where the figures of each epoch are written besides metrics.jsonl."""
 
@@ -169,6 +173,11 @@ class TrainConfig:
             raise ValueError(f"seed {self.seed} must be from 0 to {2**32 - 1}")
         wall = Wall() if self.guard is True else self.guard or None
         object.__setattr__(self, "guard", wall)
+        if self.training.uncertainty is not None and self.data.heads:
+            raise ValueError(
+                "training.uncertainty is for one level of theory: leave it out, and choose a head afterwards, `equipot "
+                "uncertainty FILE@HEAD`"
+            )
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
         if wall and not is_guarded(self.model):

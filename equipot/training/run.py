@@ -16,6 +16,7 @@ from equipot.console import Console, duration, stream_of
 from equipot.data.config import KINDS
 from equipot.data.heads import frames_by_head, label
 from equipot.data.loader import Loader, plan_evaluation, plan_training
+from equipot.data.stats import is_isolated_atom
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.potential import Potential
@@ -34,8 +35,10 @@ from equipot.training.memory import check_steps
 from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
+from equipot.uncertainty import fit as fit_uncertainty
+from equipot.uncertainty.config import UncertaintyConfig
 
-FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size")
+FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size", "uncertainty")
 """Keys of ``training`` that may change between a run and its resumption."""
 ENDINGS = {
     "finished": "finished",
@@ -96,8 +99,24 @@ def train(
         watch.interrupts.reraise()
     if not run.best_path.exists():
         save_best(run, state)
+    if config.training.uncertainty is not None:
+        estimate_uncertainty(run, beginning, config.training.uncertainty)
     report(run, cursor, beginning, ending)
     return run.best_path
+
+
+def estimate_uncertainty(run: TrainingRun, beginning: Beginning, settings: UncertaintyConfig) -> None:
+    """Give best.eqp an estimate of its uncertainty, from the training frames, calibrated on the validation frames."""
+    every = lambda frames: [frame for k in range(len(frames)) if not is_isolated_atom(frame := frames[k])]
+    train, valid = every(beginning.dataset.train), every(beginning.dataset.valid)
+    run.console.say(f"uncertainty: statistics of {len(train)} training frames, calibration on {len(valid)} validation frames")
+    potential = eqp.load(run.best_path)
+    # The labels are those of the data less the method that is subtracted.
+    made = fit_uncertainty(
+        potential.correction, train, valid, settings.method, settings.calibrator, run.config.valid_batch_size,
+        rests_on=f"{len(train)} training frames",
+    )  # fmt: skip
+    eqp.save(potential.replace(posterior=made.posterior), run.best_path)
 
 
 def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> TrainingRun:

@@ -141,8 +141,10 @@ def calibrated(
 ) -> Potential:
     """Calibrate the deviations of a potential on labelled frames, which neither training nor statistics should have seen.
 
+    A deviation stays without calibration where fewer frames than ``FEWEST`` have labels.
+
     Raises:
-        ValueError: fewer frames with labels than ``FEWEST``, or no labels at all.
+        ValueError: there are too few labels for any deviation.
     """
     posterior = potential.posterior
     assert posterior is not None, "statistics come first"
@@ -153,10 +155,12 @@ def calibrated(
     if not samples:
         raise ValueError("calibration: the frames have no labels of energy, forces or stress")
     data = sha256_of(frames)
+    enough = {name for name, sample in samples.items() if len(np.unique(sample.frame)) >= FEWEST}
     calibrations = {
         row.name: calibration(samples[row.name], BY_NAME[row.deviation_of].per == "atom", calibrator, data, row.name)
         for row in rows
-        if row.name in samples
+        # Without enough for any, the first says so.
+        if row.name in (enough or samples)
     }
     made = posterior.replace(calibrations=calibrations)
     return potential.replace(posterior=made.astype(potential.dtype))

@@ -45,7 +45,7 @@ class Novelty(ABC):
         self, tables: Mapping[str, np.ndarray], place: int, kept: Float[np.ndarray, "kept n"]
     ) -> Float[np.ndarray, " kept"]:
         """Compute the distances of the kept environments of an element, by its place, from the fitted ones."""
-        return np.asarray(self.distance(tables, np.full(len(kept), place), jnp.asarray(kept)))  # type: ignore[arg-type]
+        return np.asarray(self.distance(on_device(tables), jnp.full(len(kept), place), jnp.asarray(kept)))
 
     def arrays(self, statistics: Statistics) -> dict[str, np.ndarray]:
         """Compute the arrays of ``novelty``: tables of the distance, and the distance of each element that counts as 1."""
@@ -69,6 +69,11 @@ class Novelty(ABC):
         limit = arrays["limit"][known]
         far = self.distance(arrays, known, latent.astype(limit.dtype)) / jnp.where(limit > 0, limit, 1)
         return jnp.where((place < 0) | jnp.isnan(limit), jnp.inf, far)
+
+
+def on_device(tables: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """Convert tables to arrays of JAX."""
+    return {name: jnp.asarray(value) for name, value in tables.items()}
 
 
 def _mean(statistics: Statistics) -> np.ndarray:
@@ -118,8 +123,8 @@ class Mahalanobis(Novelty):
     def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
         away = x - tables["mean"][element]
         # One matrix for each element, instead of a copy for each atom.
-        every = jnp.einsum("ni,kij->knj", away, jnp.asarray(tables["whiten"]), precision="highest")
-        chosen = jnp.take_along_axis(every, jnp.asarray(element)[None, :, None], axis=0)[0]
+        every = jnp.einsum("ni,kij->knj", away, tables["whiten"], precision="highest")
+        chosen = jnp.take_along_axis(every, element[None, :, None], axis=0)[0]
         return jnp.sqrt(jnp.sum(chosen**2, axis=1))
 
 
@@ -138,10 +143,10 @@ class Nearest(Novelty):
         return jnp.sqrt(jnp.min(self._squared(tables, element, x), axis=1))
 
     def distances_of_kept(self, tables: Mapping[str, np.ndarray], place: int, kept: np.ndarray) -> np.ndarray:
-        squared = np.asarray(self._squared(tables, np.full(len(kept), place), jnp.asarray(kept)))  # type: ignore[arg-type]
+        squared = np.asarray(self._squared(on_device(tables), jnp.full(len(kept), place), jnp.asarray(kept)))
         # The nearest of each is the environment itself.
         return np.sqrt(np.sort(squared, axis=1)[:, 1])
 
     def _squared(self, tables: Mapping[str, Array], element: Array, x: Array) -> Float[Array, "atoms kept"]:
-        scale = jnp.asarray(tables["scale"])[element]
-        return jnp.sum(((x[:, None] - jnp.asarray(tables["kept"])[element]) * scale[:, None]) ** 2, axis=2)
+        scale = tables["scale"][element]
+        return jnp.sum(((x[:, None] - tables["kept"][element]) * scale[:, None]) ** 2, axis=2)

@@ -1,0 +1,147 @@
+"""Calibration and diagnostics, on errors whose distribution is known."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import equipot
+from equipot import uncertainty
+from equipot.data.batch import pad
+from equipot.metadata import Metadata
+from equipot.models import fresh
+from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
+from equipot.posterior import LEVELS, Statistics
+from equipot.quantities import ENERGY, FORCES
+from equipot.structure import Structure
+from equipot.uncertainty.calibration import Linear, Power, Sample, calibration, half_width, quantiles
+from equipot.uncertainty.diagnostics import assess, auroc, reliability, retention, table_text
+from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
+
+TERM = MACE(4.0, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
+
+
+def drawn(count, scale=3.0, power=1.0, frames=None, seed=0):
+    """Deviations over a decade, and normal errors of scale x deviation^power."""
+    rng = np.random.default_rng(seed)
+    raw = 10 ** rng.uniform(-1, 0, count)
+    error = scale * raw**power * rng.normal(size=count)
+    frame = np.arange(count) if frames is None else np.arange(count) % frames
+    return Sample(error, raw, frame, np.zeros(count, int), 1)
+
+
+def test_a_factor_and_a_power_are_found_again():
+    straight, bent = drawn(40_000), drawn(40_000, 2.0, 0.6)
+    scale, power = Linear().fit(straight.raw, straight.error)
+    assert power == 1 and scale == pytest.approx(3.0, rel=0.02)
+    scale, power = Power().fit(bent.raw, bent.error)
+    assert scale == pytest.approx(2.0, rel=0.03) and power == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize("error", [lambda rng, n: rng.normal(size=n), lambda rng, n: rng.standard_t(3, size=n)])
+def test_intervals_hold_the_share_of_errors_that_they_promise(error):
+    """Whatever the distribution: the mean coverage over many calibrations of 60 frames is that of the level, or just above."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(300):
+        factors = quantiles(np.abs(error(rng, 60)), 60)
+        assert np.isnan(factors[LEVELS.index(0.99)])
+        held.append([np.mean(np.abs(error(rng, 200)) <= factor) for factor in factors[:-1]])
+    for level, seen in zip(LEVELS[:-1], np.mean(held, axis=0), strict=True):
+        assert level - 0.01 < seen < level + 1 / 60 + 0.01
+
+
+def test_elements_are_calibrated_by_themselves():
+    one, two = drawn(3000, 2.0, frames=100), drawn(3000, 0.5, frames=100, seed=1)
+    both = Sample(*(np.concatenate(pair) for pair in zip(one[:3], two[:3], strict=True)), np.repeat([1, 8], 3000), 1)
+    found = calibration(both, True, Linear(), "data", "forces_std")
+    assert found.scale[[1, 8]] == pytest.approx([2.0, 0.5], rel=0.05)
+    assert np.isnan(found.scale[6]) and found.scale[0] == 0 and found.frames[8] == 100
+    assert found.quantiles[8, LEVELS.index(0.9)] == pytest.approx(norm.ppf(0.95), rel=0.05)
+
+
+def test_scores_are_those_of_their_formulas():
+    right = drawn(20_000, 1.0)
+    found = assess(right)
+    assert found["normal_90"] == pytest.approx(0.9, abs=0.01) and found["miscalibration"] < 0.01
+    # The mean score of a normal forecast that is right is sigma / sqrt(pi); the likelihood has its entropy.
+    assert found["crps"] == pytest.approx(np.mean(right.raw) / np.sqrt(np.pi), rel=0.02)
+    assert found["nll"] == pytest.approx(np.mean(np.log(right.raw)) + 0.5 * np.log(2 * np.pi * np.e), abs=0.02)
+    assert found["spearman"] > 0.4 and found["retained"] < 0.8
+    wrong = right._replace(raw=10 * right.raw)
+    worse = assess(wrong)
+    assert worse["crps"] > found["crps"] and worse["nll"] > found["nll"] and worse["miscalibration"] > 0.3
+    assert worse["spearman"] == found["spearman"] and worse["sharpness"] == pytest.approx(10 * found["sharpness"])
+    levels, seen = reliability(right.error / right.raw)
+    np.testing.assert_allclose(seen, levels, atol=0.02)
+    chance = right._replace(raw=np.random.default_rng(5).permutation(right.raw))
+    assert abs(assess(chance)["spearman"]) < 0.03 and assess(chance)["retained"] == pytest.approx(1, abs=0.05)
+    assert (np.diff(retention(right.error, np.abs(right.error))) >= 0).all()
+    assert auroc(np.array([0.0, 1.0]), np.array([2.0, 3.0])) == 1 and auroc(np.array([1.0, 1]), np.array([1.0])) == 0.5
+
+
+def test_components_of_a_vector_share_a_deviation_and_are_ranked_together():
+    error = np.array([3.0, 4.0, 0.0, 0.0, 0.0, 1.0])
+    sample = Sample(error, np.repeat([2.0, 1.0], 3), np.zeros(6, int), np.ones(6, int), 3)
+    np.testing.assert_allclose(sample.whole.error, np.sqrt([25 / 3, 1 / 3]))
+    np.testing.assert_array_equal(sample.whole.raw, [2.0, 1.0])
+
+
+def test_a_table_states_units():
+    table = assess(drawn(500))
+    text = table_text({"one": {"forces_std": table}}, {"forces_std": ("meV/Å", 1e3)})
+    assert "meV/Å" in text and f"{1e3 * table['rmse']:.3g}" in text
+
+
+@pytest.mark.parametrize("novelty", [Euclidean(), Mahalanobis(), Nearest()], ids=lambda x: type(x).__name__)
+def test_what_is_far_from_what_is_known_is_new(novelty):
+    rng = np.random.default_rng(0)
+    shape = np.diag([1.0, 0.1, 0.01])
+    x = rng.normal(size=(100, 3)) @ shape
+    statistics = Statistics(
+        {
+            "elements": np.array([6]),
+            "count": np.array([100]),
+            "first": x.sum(axis=0)[None],
+            "second": (x.T @ x)[None],
+            "order": rng.random((1, 100)),
+            "kept": x[None].astype(np.float32),
+        }
+    )
+    arrays = {name: jax.numpy.asarray(value) for name, value in novelty.arrays(statistics).items()}
+    numpy = jax.numpy
+    of = lambda points, z: novelty.novelty(arrays, numpy.full(len(points), z), numpy.asarray(points, numpy.float32))
+    seen = lambda points, z=6: np.asarray(of(points, z))
+    inside = seen(rng.normal(size=(400, 3)) @ shape)
+    assert np.mean(inside > 1) < 0.1 and np.median(inside) < 0.8
+    assert (seen([[8.0, 0, 0], [0, 9.0, 0]]) > 1.5).all()
+    assert np.isinf(seen([[0.0, 0, 0]], 8)).all()
+    if not isinstance(novelty, Euclidean):
+        # In a direction in which nothing was seen, a small step is far.
+        assert seen([[0.0, 0.0, 0.5]]) > 3
+
+
+def test_calibrated_deviations_are_those_of_the_errors_of_a_potential():
+    """Labels with noise of known size: deviations of forces are as large, and nine in ten errors are within their intervals."""
+    rng = np.random.default_rng(0)
+    positions = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0.0]])
+    frames = [Structure([8, 1, 1], positions + 0.05 * rng.normal(size=(3, 3))) for _ in range(160)]
+    potential = fresh(TERM, pad(frames[:3], 4.0), jax.random.key(0), Metadata(((1, 0.0), (8, 0.0))))
+    labelled = []
+    for frame, out in zip(frames, equipot.evaluate_each(potential, frames, want=("energy", "forces")), strict=True):
+        noise = {ENERGY: 0.2 * rng.normal(), FORCES: np.array([[0.5], [0.1], [0.1]]) * rng.normal(size=(3, 3))}
+        labels = {ENERGY: float(out.energy) + noise[ENERGY], FORCES: out.forces + noise[FORCES]}
+        labelled.append(frame.replace(labels=labels))
+    model = uncertainty.fit(potential, frames[:30], calibrate=labelled[30:130])
+    (one,) = equipot.evaluate_each(model, frames[131], want=("energy_std", "forces_std"))
+    assert one.others["energy_std"] == pytest.approx(0.2, rel=0.3)
+    assert one.others["forces_std"] == pytest.approx([0.5, 0.1, 0.1], rel=0.4)
+    held = []
+    for frame, out in zip(
+        labelled[130:], equipot.evaluate_each(model, frames[130:], want=("forces", "forces_std")), strict=True
+    ):
+        half = half_width(model, "forces_std", 0.9, frame.numbers) * out.others["forces_std"]
+        held.append(np.abs(out.forces - frame.labels[FORCES]) <= half[:, None])
+    assert 0.82 < np.mean(held) < 0.97
