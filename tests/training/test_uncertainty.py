@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import ase.io
 import numpy as np
 import pytest
@@ -38,11 +36,9 @@ def test_the_best_potential_has_calibrated_deviations(tmp_path):
     # Of ten validation frames, three have a stress: too few.
     assert {row.name for row in rows} == {"energy_std", "forces_std"}
     assert potential.posterior.calibrations["energy_std"].frames == (10,)
-    # Calibrated where errors are of the size of the errors of validation, whatever it has learned.
-    valid = json.loads((tmp_path / "run" / "errors.json").read_text())["validation"]
-    samples = compare(potential, frames, rows)
-    for name in ("energy", "forces"):
-        assert np.sqrt(np.mean(samples[f"{name}_std"].raw ** 2)) == pytest.approx(valid[f"{name}_rmse"], rel=0.8)
+    # Over all frames, a third of which calibrated them.
+    for sample in compare(potential, frames, rows).values():
+        assert 0.3 < np.sqrt(np.mean((sample.error / sample.raw) ** 2)) < 3
     again = train(config.build(TrainConfig, made), tmp_path / "run", resume=True, progress=None)
     assert equipot.load(again).posterior.statistics == potential.posterior.statistics
 
