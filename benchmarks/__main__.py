@@ -23,6 +23,7 @@ from benchmarks import (
     record,
     separation,
     sweeps,
+    uncertainty,
     walls,
 )
 from benchmarks.coulomb import compare as coulomb
@@ -36,7 +37,7 @@ ITEMS = {
     "scaling": sweeps.scaling, "speed": sweeps.speed, "md": sweeps.dynamics, "roofline": sweeps.roofline, "gpu": gpu.measure,
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
-    "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure,
+    "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
 }  # fmt: skip
 
 
@@ -116,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     curves = items.add_parser("separation", help="energies and charges of two fragments against their distance, with a plot")
     separation.add_arguments(curves)
     add_out(curves)
+    doubts = items.add_parser("uncertainty", help="deviations beside errors, new environments, and what they cost, also in MD")
+    uncertainty.add_arguments(doubts)
+    add_out(doubts)
     differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
     delta.add_arguments(differences)
     add_out(differences)

@@ -162,6 +162,40 @@ def separation(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def uncertainty(results: Sequence[dict[str, Any]]) -> str:
+    keys = ("spearman", "spearman_within", "nll", "miscalibration", "normal_90", "coverage_90", "retained")
+    header = (
+        "task",
+        "frames",
+        "deviation",
+        "method",
+        "rank",
+        "in frames",
+        "NLL",
+        "miscalibration",
+        "normal 90%",
+        "90% held",
+        "retained",
+    )
+    rows = [
+        (r["task"], test, row, method, *(scores.get(key) for key in keys))
+        for r in results
+        for method, tests in r.get("methods", {}).items()
+        for test, table in tests.items()
+        for row, scores in table.items()
+    ]
+    rows.sort(key=lambda row: row[:3])
+    told = [
+        (r["task"], name, x.get("auroc"), *x["beyond"].values()) for r in results for name, x in r.get("novelty", {}).items()
+    ]
+    width = max((len(row) for row in told), default=4)
+    new = markdown(
+        ("task", "novelty", "AUROC", *("share beyond 1",) * (width - 3)), [(*row, *[None] * (width - len(row))) for row in told]
+    )
+    cost = [(r["task"], name, x) for r in results for name, x in r["cost"].items()]
+    return "\n\n".join([markdown(header, rows), new, markdown(("task", "with", "time over that without"), cost)])
+
+
 def delta(results: Sequence[dict[str, Any]]) -> str:
     header = ("set", "learned", "energy MAE, meV/atom", "energy MAE, meV", "force MAE, meV/Å", "steps", "minutes")
     keys = ("energy_mae_per_atom", "energy_mae", "forces_mae")
@@ -295,5 +329,5 @@ TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
-    "delta": delta, "coulomb": coulomb,
+    "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty,
 }  # fmt: skip

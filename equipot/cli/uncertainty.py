@@ -14,12 +14,14 @@ def execute(args: argparse.Namespace) -> None:
     from equipot import config, eqp, published
     from equipot.data.method import runner_of
     from equipot.files import check_writable
-    from equipot.uncertainty import calibrated, fit
+    from equipot.uncertainty import calibrated, fit, with_statistics
     from equipot.uncertainty.config import UncertaintyConfig
     from equipot.uncertainty.prototypes import prototypes
 
-    if args.data is None and not args.prototypes and args.calibrate is None:
+    if args.data is None and not (args.prototypes or args.calibrate or args.test):
         raise ValueError("give structures that the model knows: --data FILE, such as its training set, or --prototypes")
+    if args.data is not None and args.prototypes:
+        raise ValueError("--data and --prototypes: give one of them")
     output = args.output or Path(args.model).with_name(f"{Path(args.model).name.removesuffix('.eqp')}-uncertainty.eqp")
     if output.suffix != ".eqp":
         raise ValueError(f"{output}: the name of a potential ends in .eqp")
@@ -30,19 +32,21 @@ def execute(args: argparse.Namespace) -> None:
     prepare(args.dtype or "float32", cores())
     potential = published.load(args.model, args.dtype)
     runner = runner_of(potential.metadata.subtracted, args.method)
-    labelled = {name: frames_of(getattr(args, name), potential) for name in ("calibrate", "test") if getattr(args, name)}
+    labelled = {name: frames_of(getattr(args, name)) for name in ("calibrate", "test") if getattr(args, name)}
     if args.data is not None or args.prototypes:
-        structures = frames_of(args.data, potential) if args.data else prototypes(potential.elements)
+        structures = frames_of(args.data) if args.data else prototypes(potential.elements)
         what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
         potential = fit(potential, structures, method=settings.method, batch_size=args.batch_size, rests_on=what)
-    if potential.posterior is None:
-        raise ValueError(f"{args.model} has no statistics to calibrate; give structures by --data or --prototypes")
-    rests_on = potential.posterior.rests_on
+    elif potential.posterior is None:
+        raise ValueError(f"{args.model} has no estimate of its uncertainty yet; give structures by --data or --prototypes")
+    elif any(text.startswith("method") for text in args.overrides):
+        # From the sums in the file: no structure is evaluated again.
+        known = potential.posterior
+        potential = with_statistics(potential, known.statistics, settings.method, known.rests_on)
     if "calibrate" in labelled:
-        before = potential
-        potential = calibrated(before, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
+        potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
-    print(f"{args.model}: the estimate rests on {rests_on}")
+    print(f"{args.model}: the estimate rests on {potential.posterior.rests_on if potential.posterior else 'nothing'}")
     for line in described(potential):
         print(line)
     if "test" in labelled:
@@ -50,7 +54,7 @@ def execute(args: argparse.Namespace) -> None:
     print(f"written: {output}")
 
 
-def frames_of(source: str, potential: Any) -> list[Any]:
+def frames_of(source: str) -> list[Any]:
     """Read frames, with labels where there are any, without isolated atoms.
 
     Raises:

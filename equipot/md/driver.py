@@ -152,7 +152,9 @@ class Simulation:
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
         conditions = (structure.charge, structure.spin, *(structure.field if structure.field.any() else ()))
-        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, conditions)
+        # What a gate asks of the potential besides.
+        doubt = () if self.gate is None or potential.posterior is None else (potential.posterior,)
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, conditions, *doubt)
         self.builds = 1
 
     @property
