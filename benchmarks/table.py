@@ -163,6 +163,7 @@ def separation(results: Sequence[dict[str, Any]]) -> str:
 
 
 def uncertainty(results: Sequence[dict[str, Any]]) -> str:
+    known = lambda x: None if x is None or x != x else x
     keys = ("spearman", "spearman_within", "nll", "miscalibration", "normal_90", "coverage_90", "retained")
     header = (
         "task",
@@ -178,7 +179,7 @@ def uncertainty(results: Sequence[dict[str, Any]]) -> str:
         "retained",
     )
     rows = [
-        (r["task"], test, row, method, *(scores.get(key) for key in keys))
+        (r["task"], test, row, method, *(known(scores.get(key)) for key in keys))
         for r in results
         for method, tests in r.get("methods", {}).items()
         for test, table in tests.items()

@@ -116,7 +116,7 @@ def test_the_dipole_moment_is_minus_the_derivative_by_the_field(source, double_p
     assert (np.abs(bent).max() > 1e-2) == source.minimises
 
 
-@pytest.mark.parametrize("source", [Flows(), Polarizable()], ids=["flows", "polarizable"])
+@pytest.mark.parametrize("source", [Flows(), pytest.param(Polarizable(), marks=pytest.mark.slow)], ids=["flows", "polarizable"])
 def test_forces_and_stress_in_a_field_are_derivatives(source, double_precision):
     """In a crystal, whose charges flow along pairs; Born effective charges are those of the forces, and sum to zero."""
     field, h = np.array([0.05, 0.1, -0.15]), 2e-4
