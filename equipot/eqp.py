@@ -132,7 +132,7 @@ def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
         "method": config.dump(posterior.method),
         "variables_sha256": posterior.variables_sha256,
         "rests_on": posterior.rests_on,
-        "calibrations": {name: {"frames": c.frames, "data": c.data, "assumed": c.assumed} for name, c in known},
+        "calibrations": {name: {"frames": c.frames, "data": c.data} for name, c in known},
     }
     calibrations = {name: {"scale": c.scale, "power": c.power, "quantiles": c.quantiles} for name, c in known}
     return record, {"sums": posterior.statistics.arrays, "arrays": posterior.arrays, "calibrations": calibrations}
@@ -141,9 +141,7 @@ def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
 def _posterior(content: Content, path: str) -> Posterior:
     record, held = content.record[POSTERIOR], unflatten_dict(content.arrays, sep="/")[POSTERIOR]
     calibrations = {
-        name: Calibration(
-            **held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"], assumed=said["assumed"]
-        )
+        name: Calibration(**held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"])
         for name, said in record["calibrations"].items()
     }
     method = config.build(UncertaintyMethod, record["method"], path)

@@ -75,7 +75,7 @@ class Statistics:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["scale", "power", "quantiles"],
-    meta_fields=["frames", "data", "assumed"],
+    meta_fields=["frames", "data"],
 )
 @dataclasses.dataclass(frozen=True)
 class Calibration:
@@ -90,9 +90,7 @@ class Calibration:
     frames: tuple[int, ...]
     """Number of frames with labels: of each atomic number, or a single one."""
     data: str
-    """SHA-256 of the labelled frames; empty for ``assumed``."""
-    assumed: str = ""
-    """Source of an error that was assumed instead of measured; empty for a calibration on labels."""
+    """SHA-256 of the labelled frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +155,9 @@ class Posterior:
                 raise ValueError(f"{type(self.method).__name__} does not estimate {row.name}; it estimates {there}")
             if row.deviation_of and row.name not in self.calibrations:
                 raise ValueError(
-                    f"{row.name} is not calibrated: the statistics rest on {self.rests_on}, without labels; give labelled "
-                    "frames (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which needs none"
+                    f"{row.name} is not calibrated: the estimate rests on {self.rests_on}, and there were no labelled frames "
+                    "for it, or too few; give some (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which "
+                    "needs none"
                 )
             # On the host alone: a compiled function has no structures.
             for structure in structures if row.per == "atom" and row.deviation_of else ():

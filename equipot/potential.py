@@ -263,7 +263,7 @@ def interaction_energy(potential: Potential, graph: Graph) -> Float[Array, " gra
 
 
 def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energy", "forces", "stress")) -> Observables:
-    """Compute the interaction energy and the quantities that ``want`` names on the device, with at most one backward pass.
+    """Compute the interaction energy and the quantities that ``want`` names on the device.
 
     The result holds ``interaction`` always, and ``interactions`` of the atoms where ``want`` has "energies": energies without
     E0. ``energy`` and ``energies`` stay None; ``equipot.evaluate`` adds E0 on the host, in double precision.
@@ -272,8 +272,12 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     and the cell h: g_v, g_r, g_h. The force on an atom is the sum of g_v over its slots, less the sum over the slots that point
     to the atom, less g_r. The virial of a graph is sum v (x) g_v + sum r (x) g_r + h^T g_h; see ``atomic_virials``.
 
+    That pass is the only one, but for derivatives of the dipole moment and for deviations of forces and stress, which take one
+    for each sample of the posterior.
+
     Raises:
-        ValueError: ``want`` names an unknown quantity, or one that the term does not provide.
+        ValueError: ``want`` names an unknown quantity, one that the term does not provide, or an estimate of uncertainty that
+            the potential does not have.
     """
     rows = among(want, (*RESULTS, *potential.provides))
     estimated = [row for row in rows if row.of_posterior]

@@ -75,11 +75,9 @@ def described(potential: Any) -> list[str]:
     from ase.data import chemical_symbols
 
     from equipot.posterior import LEVELS
-    from equipot.quantities import RESULTS, among
 
     lines = []
     for name, known in potential.posterior.calibrations.items():
-        (row,) = among((name,), RESULTS)
         factor, frames = np.asarray(known.quantiles)[..., LEVELS.index(0.9)], known.frames
         power = "" if float(known.power) == 1 else f", power {float(known.power):.2f}"
         held = lambda x: "too few frames for 90%" if np.isnan(x) else f"90% within ±{x:.2f} deviations"
@@ -87,7 +85,7 @@ def described(potential: Any) -> list[str]:
             lines.append(f"{name}: calibrated on {frames[0]} frames, {held(factor)}{power}")
             continue
         each = ", ".join(f"{chemical_symbols[z]} {held(factor[z])} ({n} frames)" for z, n in enumerate(frames) if n)
-        lines.append(f"{row.name}: calibrated for {each}{power}")
+        lines.append(f"{name}: calibrated for {each}{power}")
     return lines or ["no deviations are calibrated, which takes labelled frames (--calibrate FILE); novelty needs none"]
 
 

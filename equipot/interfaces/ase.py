@@ -38,10 +38,11 @@ WANT = ("energies", "forces", "virials")
 class EquipotCalculator(Calculator):
     """ASE calculator of energy, forces and stress, of energies and stresses per atom, and of what the potential provides.
 
-    Each calculation computes all properties in one pass; derivatives of the dipole moment, such as Born effective charges, are
-    computed where they are asked for (``calculator.get_property("polarizability", atoms)``). The neighbour list reaches
-    ``skin`` beyond the cutoff and is rebuilt only when a pair outside the list may have come within the cutoff. The list has
-    spare slots, so that the model is compiled once for each number of atoms, and again only if a denser structure needs more.
+    Each calculation computes all properties in one pass; deviations, and derivatives of the dipole moment such as Born
+    effective charges, are computed where they are asked for (``calculator.get_property("polarizability", atoms)``). The
+    neighbour list reaches ``skin`` beyond the cutoff and is rebuilt only when a pair outside the list may have come within the
+    cutoff. The list has spare slots, so that the model is compiled once for each number of atoms, and again only if a denser
+    structure needs more.
 
     Energies include E0 of the isolated atoms and are summed in double precision. ``stresses`` are virials per atom over the
     volume of the cell; their sum is ``stress``.

@@ -16,7 +16,7 @@ from equipot.data.method import Runner
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.evaluation.method import with_method
 from equipot.isolated_atoms import isolated_atom_energy
-from equipot.posterior import LEVELS, Calibration, Posterior, check_estimates
+from equipot.posterior import LEVELS, Calibration, check_estimates
 from equipot.potential import Potential
 from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure
@@ -149,7 +149,7 @@ def calibrated(
     posterior = potential.posterior
     assert posterior is not None, "statistics come first"
     rows = [row for row in posterior.method.provides if row.deviation_of]
-    unit = Calibration(np.ones(()), np.ones(()), np.full(len(LEVELS), np.nan), (0,), "", "none")
+    unit = Calibration(np.ones(()), np.ones(()), np.full(len(LEVELS), np.nan), (0,), "")
     bare = potential.replace(posterior=posterior.replace(calibrations={row.name: unit for row in rows}))
     samples = compare(bare, frames, rows, batch_size, runner)
     if not samples:
@@ -179,17 +179,21 @@ def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: 
             "that hold to 3 points"
         )
     _, power = calibrator.fit(sample.raw, sample.error)
+
+    def fitted(part: Sample, frames: int) -> tuple[float, np.ndarray]:
+        """Return the scale, and the quantiles of errors in units of calibrated deviations."""
+        scale = calibrator.scale(part.raw, part.error, power)
+        sigma = np.maximum(scale * np.maximum(part.raw, LEAST) ** power, LEAST)
+        return scale, quantiles(np.abs(part.error) / sigma, frames)
+
     if not by_element:
-        scale = calibrator.scale(sample.raw, sample.error, power)
-        scores = np.abs(sample.error) / np.maximum(scale * np.maximum(sample.raw, LEAST) ** power, LEAST)
-        return Calibration(np.asarray(scale), np.asarray(power), quantiles(scores, count), (count,), data)
+        scale, factor = fitted(sample, count)
+        return Calibration(np.asarray(scale), np.asarray(power), factor, (count,), data)
     scales, factors, frames = np.full(119, np.nan), np.full((119, len(LEVELS)), np.nan), [0] * 119
     for z in np.unique(sample.number).tolist():
         mine = sample.of(sample.number == z)
         frames[z] = len(np.unique(mine.frame))
-        scales[z] = calibrator.scale(mine.raw, mine.error, power)
-        scores = np.abs(mine.error) / np.maximum(scales[z] * np.maximum(mine.raw, LEAST) ** power, LEAST)
-        factors[z] = quantiles(scores, frames[z])
+        scales[z], factors[z] = fitted(mine, frames[z])
     # No atom, for padding.
     scales[0] = 0.0
     return Calibration(scales, np.asarray(power), factors, tuple(frames), data)
@@ -235,21 +239,3 @@ def half_width(potential: Potential, name: str, level: float, numbers: Int[np.nd
             "frames to calibrate, or ask for a lower level"
         )
     return factor
-
-
-def assumed(posterior: Posterior, raw: Mapping[str, float], errors: Mapping[str, float], source: str) -> Posterior:
-    """Scale deviations so that their root mean square over the fitted structures is an assumed error.
-
-    Args:
-        raw: root mean square of the deviations before calibration, by their names.
-        errors: errors that are assumed instead, in eV and Å.
-        source: where these are from.
-    """
-    made = {}
-    for name, error in errors.items():
-        atoms = next(BY_NAME[row.deviation_of].per == "atom" for row in posterior.method.provides if row.name == name)
-        shape = (119,) if atoms else ()
-        scale = np.full(shape, error / raw[name])
-        factors = np.full((*shape, len(LEVELS)), np.nan)
-        made[name] = Calibration(scale, np.ones(()), factors, (0,) * (119 if atoms else 1), "", source)
-    return posterior.replace(calibrations=made)

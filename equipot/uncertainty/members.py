@@ -116,7 +116,5 @@ def single_scale(calibration: Calibration) -> float:
     if scale.ndim == 0:
         return float(scale)
     weights = np.asarray(calibration.frames, np.float64)
-    if calibration.assumed:
-        return float(scale[1])
     used = weights > 0
     return float(np.sqrt(np.average(scale[used] ** 2, weights=weights[used])))
