@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.quantities import Quantity
 from equipot.structure import Structure, symbols
-from equipot.term import Atomic
+from equipot.term import Atomic, Term
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 """Coverages of the intervals that are kept by calibration."""
@@ -39,6 +39,8 @@ class Sensitivity(NamedTuple):
     answer: Atomic
     change: Callable[[Float[Array, " features"]], Change]
     """Forces and stress of an energy sum_i f_i . w, for a change w of the weights: one backward pass."""
+    members: Change | None = None
+    """Forces and stress of each member of a committee, along a leading axis, where deviations of these are wanted."""
 
     @property
     def features(self) -> Float[Array, "atoms features"]:
@@ -103,13 +105,37 @@ class UncertaintyMethod(ABC):
     builtin_kinds: ClassVar[dict[str, str]] = {
         "FeatureNorm": "equipot.uncertainty.last_layer:FeatureNorm",
         "LastLayer": "equipot.uncertainty.last_layer:LastLayer",
+        "MeanVariance": "equipot.uncertainty.mean_variance:MeanVariance",
+        "POPS": "equipot.uncertainty.pops:POPS",
+        "ShallowEnsemble": "equipot.uncertainty.shallow:ShallowEnsemble",
+        "Spread": "equipot.uncertainty.spread:Spread",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
+
+    learned_array: ClassVar[str] = ""
+    """Name of the array of ``Statistics`` that the method learns from errors on labelled structures; empty for a method that
+    needs no labels."""
 
     @property
     @abstractmethod
     def provides(self) -> tuple[Quantity, ...]:
         """Quantities that the method estimates."""
+
+    def check(self, term: Term) -> None:
+        """Check that the method applies to a term.
+
+        Raises:
+            ValueError: the method does not.
+        """
+        if term.copies:
+            raise ValueError(
+                f"{type(self).__name__} is for a single network; the uncertainty of a committee is the spread of its members: "
+                "method={kind: Spread}"
+            )
+
+    def learned(self, statistics: Statistics, lesson: Any) -> Statistics:
+        """Add what the method learns from errors, an ``uncertainty.learning.Lesson``, to sums over the same structures."""
+        return statistics
 
     @abstractmethod
     def arrays(self, statistics: Statistics) -> dict[str, np.ndarray]:

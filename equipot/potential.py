@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,15 +22,20 @@ from equipot.observables import Observables
 from equipot.posterior import Change, Posterior, Sensitivity, check_estimates
 from equipot.quantities import (
     DIPOLE,
+    FEATURE_FORCES,
     FEATURE_SLOPES,
     FEATURES,
+    FORCES_STD,
     RESULTS,
+    STRESS_STD,
     Quantity,
     among,
     further,
 )
 from equipot.structure import Structure, symbols
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
+
+NO_FEATURES = "has no features of a last linear layer; take MACE, NequIP or another network"
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["variables", "posterior"], meta_fields=["term", "metadata"])
@@ -199,13 +204,15 @@ def _of_head(tree: Any, k: int) -> Any:
 
 
 class Geometry(NamedTuple):
-    """Variables that the energy is differentiated by; positions and cell only for a term that needs ``space``."""
+    """Variables that the energy is differentiated by; positions and cell only for a term that needs ``space``.
 
-    vectors: Float[Array, "atoms slots 3"]
+    A committee takes copies of it, one for each member, along an axis before all others."""
+
+    vectors: Float[Array, "*copies atoms slots 3"]
     """From each atom to the neighbours in its slots, Å."""
-    positions: Float[Array, "atoms 3"] | None = None
+    positions: Float[Array, "*copies atoms 3"] | None = None
     """Å."""
-    cell: Float[Array, "graphs 3 3"] | None = None
+    cell: Float[Array, "*copies graphs 3 3"] | None = None
     """Lattice vectors as rows, Å; zero rows where a system does not repeat."""
 
 
@@ -227,8 +234,12 @@ def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
     if unknown:
         raise ValueError(f"{type(term).__name__} needs {unknown[0]!r}; a term can need {', '.join(NEEDS)}")
     vectors, positions, cell = geometry
-    repeats = jnp.any(cell != 0, axis=-1) if graph.pbc is None and cell is not None else graph.pbc
-    space = None if positions is None or cell is None else Space(positions, complete_cell(cell), jnp.asarray(repeats))
+    space = None
+    if positions is not None and cell is not None:
+        complete = jax.vmap(complete_cell) if cell.ndim == 4 else complete_cell
+        # All geometries of a committee repeat alike.
+        repeats = jnp.any(cell.reshape(-1, *cell.shape[-3:])[0] != 0, axis=-1) if graph.pbc is None else graph.pbc
+        space = Space(positions, complete(cell), jnp.asarray(repeats))
     # Accelerators may round matrix products of float32 to 19 bits unless told not to.
     with jax.default_matmul_precision("highest"):
         return call(term, graph, vectors, space)
@@ -282,29 +293,34 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     rows = among(want, (*RESULTS, *potential.provides))
     estimated = [row for row in rows if row.of_posterior]
     check_estimates(potential.posterior, estimated)
+    by_features = bool(estimated) or FEATURE_FORCES in rows
     moved_to = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
     geometry, to_positions = jax.vjp(lambda r: geometry_of(potential.term, moved_to(r)), graph.positions)
+    # With a geometry for each member of a committee, one pass gives the derivatives of all members.
+    copies = potential.term.copies if {FORCES_STD, STRESS_STD} & set(estimated) else 0
+    copied = jax.tree.map(lambda x: jnp.broadcast_to(x, (copies, *x.shape)), geometry) if copies else geometry
+    joined = lambda gradient: jax.tree.map(lambda x: jnp.sum(x, axis=0), gradient) if copies else gradient
 
     def total(geometry: Geometry) -> tuple[tuple[Array, Array | None], Atomic]:
         answer = atomic(potential, graph, geometry)
         energy = jnp.sum(jnp.where(graph.node_mask, answer.energy, 0))
-        return (energy, answer.features if estimated else None), answer
+        return (energy, answer.features if by_features else None), answer
 
-    if {"forces", "stress", "virials"} & set(want) or estimated:
-        (energy, features), pull, answer = jax.vjp(total, geometry, has_aux=True)
-        (gradient,) = pull((jnp.ones_like(energy), None if features is None else jnp.zeros_like(features)))
+    if {"forces", "stress", "virials"} & set(want) or by_features:
+        (energy, features), pull, answer = jax.vjp(total, copied, has_aux=True)
+        (every,) = pull((jnp.ones_like(energy), None if features is None else jnp.zeros_like(features)))
+        gradient = joined(every)
     else:
-        (energy, _), answer = total(geometry)
+        (energy, _), answer = total(copied)
         gradient = None
     own = {
         row: answer.get(row)
         for row in rows
-        if not (row.energy_derivative or row.of_dipole or row.of_posterior or row is FEATURE_SLOPES)
+        if not (row.energy_derivative or row.of_dipole or row.of_posterior or row.of_features)
     }
     for row, value in own.items():
         if value is None:
-            none = "has no features of a last linear layer; take MACE, NequIP or another network"
-            what = none if row is FEATURES else f"does not provide {row.name}"
+            what = NO_FEATURES if row is FEATURES else f"does not provide {row.name}"
             raise ValueError(f"{type(potential.term).__name__} {what}")
 
     out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
@@ -321,17 +337,25 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
             out["virials"] = per_atom
         if "stress" in want:
             out["stress"] = stress_of(per_atom, graph)
-    if estimated:
-        assert potential.posterior is not None, "checked before"
+    if by_features:
+        if answer.features is None:
+            raise ValueError(f"{type(potential.term).__name__} {NO_FEATURES}")
+        to_change = lambda slope: change_of(graph, geometry, slope, to_positions, STRESS_STD in estimated)
 
         def change(weights: Array) -> Change:
             (slope,) = pull((jnp.zeros_like(energy), jnp.where(graph.node_mask[:, None], weights[None], 0)))
-            virials = atomic_virials(graph, geometry, slope) if "stress_std" in want else None
-            return Change(-to_positions(slope)[0], None if virials is None else stress_of(virials, graph))
+            return to_change(joined(slope))
 
-        found = potential.posterior.estimate(Sensitivity(graph, answer, change), estimated)
-        broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
-        out |= {row.name: jnp.where(broken[row.per], jnp.nan, found[row.name]) for row in estimated}
+        if FEATURE_FORCES in rows:
+            units = jnp.eye(answer.features.shape[1], dtype=answer.features.dtype)
+            out[FEATURE_FORCES.name] = jnp.moveaxis(jax.lax.map(lambda unit: change(unit).forces, units), 0, -1)
+        if estimated:
+            # The energy is the mean of the members.
+            members = jax.lax.map(to_change, jax.tree.map(lambda x: copies * x, every)) if copies else None
+            assert potential.posterior is not None, "checked before"
+            found = potential.posterior.estimate(Sensitivity(graph, answer, change, members), estimated)
+            broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
+            out |= {row.name: jnp.where(broken[row.per], jnp.nan, found[row.name]) for row in estimated}
     if FEATURE_SLOPES in rows:
         place = lambda r: atomic(potential, moved_to(r)).features
         out[FEATURE_SLOPES.name] = feature_slopes(place, graph)
@@ -344,6 +368,14 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     if of_dipole:
         out |= dipole_derivatives(lambda moved: atomic(potential, moved).get(DIPOLE), graph, of_dipole)
     return Observables.of(out)
+
+
+def change_of(
+    graph: Graph, geometry: Geometry, gradient: Geometry, to_positions: Callable[[Geometry], Any], with_stress: bool
+) -> Change:
+    """Convert the gradient of an energy by the geometry to forces, and to a stress where that is wanted."""
+    stress = stress_of(atomic_virials(graph, geometry, gradient), graph) if with_stress else None
+    return Change(-to_positions(gradient)[0], stress)
 
 
 def stress_of(virials: Float[Array, "atoms 3 3"], graph: Graph) -> Float[Array, "graphs 3 3"]:

@@ -56,6 +56,8 @@ class Quantity:
     """Whether the quantity is a derivative of the dipole moment, which takes three more passes."""
     of_posterior: bool = False
     """Whether the quantity is an estimate of uncertainty, which a potential has from ``equipot.uncertainty``."""
+    of_features: bool = False
+    """Whether the quantity is a derivative of the features of the last layer."""
     deviation_of: str = ""
     """Name of the quantity whose standard deviation this is."""
     traceless: bool = False
@@ -174,8 +176,10 @@ LATENT = Quantity("latent", "atom")
 """Invariant descriptor of each atom; the network sets its width."""
 FEATURES = Quantity("features", "atom")
 """Numbers of each atom that the last linear layer acts on, see ``term.Atomic.features``; the network sets their width."""
-FEATURE_SLOPES = Quantity("feature_slopes", "graph")
+FEATURE_SLOPES = Quantity("feature_slopes", "graph", of_features=True)
 """Derivatives of the sum of the features over the atoms of a system along random signs, see ``potential.feature_slopes``."""
+FEATURE_FORCES = Quantity("feature_forces", "atom", of_features=True)
+"""Forces of an energy that is one of the features, summed over the atoms, for each of them in turn: [3, features]."""
 ENERGY_STD = Quantity(
     "energy_std", "graph", unit="eV", dimension=(1, 0, 0), of_posterior=True, deviation_of="energy", display=("meV", 1e3)
 )
@@ -200,12 +204,12 @@ TABLE = (
 )  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
-RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY)
+RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, FEATURE_FORCES, ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY)
 """All rows that a potential can be asked for, besides those of its own term."""
 RESERVED = (
     "virial", "weight", "field", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length",
-    "masses", "momenta", "interaction", "interactions", "features", "feature_slopes", "energy_std", "forces_std", "stress_std",
-    "novelty",
+    "masses", "momenta", "interaction", "interactions", "features", "feature_slopes", "feature_forces", "energy_std",
+    "forces_std", "stress_std", "novelty",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 

@@ -42,9 +42,9 @@ class Atomic(NamedTuple):
 class Space(NamedTuple):
     """Positions and cell, for terms whose energy is not a function of the edge vectors alone."""
 
-    positions: Float[Array, "atoms 3"]
+    positions: Float[Array, "*copies atoms 3"]
     """Å, not wrapped into the cell. Padding atoms are at zero: sums over atoms must leave them out (``graph.node_mask``)."""
-    cell: Float[Array, "graphs 3 3"]
+    cell: Float[Array, "*copies graphs 3 3"]
     """Lattice vectors as rows, Å; rows of zeros are completed, see ``graph.complete_cell``."""
     repeats: Bool[Array, "graphs 3"]
     """Whether a row of ``cell`` is a lattice vector along which the system repeats."""
@@ -86,6 +86,7 @@ class Term(nn.Module):
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Electrostatics": "equipot.physics.electrostatics:Electrostatics",
         "ATM": "equipot.physics.dispersion:ATM",
+        "Committee": "equipot.physics.committee:Committee",
         "D3": "equipot.physics.dispersion:D3",
         "MACE": "equipot.models.mace:MACE",
         "NequIP": "equipot.models.nequip:NequIP",
@@ -136,6 +137,12 @@ class Term(nn.Module):
         """Length (1/Å) of the longest reciprocal vector that a term with ``space`` sums over; 0 for a term that has ``space``
         but no waves, None for a term without ``space``."""
         return 0.0 if "space" in self.needs else None
+
+    @property
+    def copies(self) -> int:
+        """Number of members that each take a geometry of their own where there is an axis of that length before all others
+        of ``vectors`` and ``space``; 0 for a term that takes a single geometry."""
+        return 0
 
     @property
     def learns_from(self) -> tuple[Quantity, ...]:
@@ -257,7 +264,7 @@ def cutoff_of(term: Term) -> float:
     return term.cutoff
 
 
-def call(term: Term, graph: Graph, vectors: Float[Array, "atoms slots 3"], space: Space | None) -> Atomic:
+def call(term: Term, graph: Graph, vectors: Float[Array, "*copies atoms slots 3"], space: Space | None) -> Atomic:
     """Call a term, bound to its variables, with only those parts of a graph that the term needs."""
     hidden = {name: None for name in ("positions", "cell", "charge", "spin", "field") if name not in term.needs}
     graph = graph.replace(**hidden)

@@ -11,17 +11,25 @@ from typing import Any
 
 from equipot.data.method import runner_of
 from equipot.evaluation import as_structures
+from equipot.physics.committee import committee
 from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
 from equipot.uncertainty.calibration import Calibrator, Linear, Power, calibrated, half_width
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
+from equipot.uncertainty.learning import lesson
+from equipot.uncertainty.mean_variance import MeanVariance
 from equipot.uncertainty.members import members
+from equipot.uncertainty.mixture import Mixture
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
+from equipot.uncertainty.pops import POPS
+from equipot.uncertainty.shallow import ShallowEnsemble
+from equipot.uncertainty.spread import Spread
 from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
-    "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "absorb", "calibrated", "fit",
-    "half_width", "members", "with_statistics",
+    "POPS", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture", "Nearest", "Power",
+    "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method", "fit", "half_width", "members",
+    "with_statistics",
 ]  # fmt: skip
 
 
@@ -38,10 +46,11 @@ def fit(
     """Give a potential an estimate of its uncertainty.
 
     Args:
-        structures: those that the potential was trained on, or others that it should know; their labels are not used.
+        structures: those that the potential was trained on, or others that it should know; their labels are used by methods
+            that learn from errors, ``POPS``, ``ShallowEnsemble`` and ``MeanVariance``.
         calibrate: labelled frames that were not trained on, by which deviations become those of actual errors; None to have
             novelty alone.
-        method: method and its settings; ``LastLayer()`` where left out.
+        method: method and its settings; ``LastLayer()`` where left out, ``Spread()`` for a committee.
         calibrator: ``Linear()`` or ``Power()``.
         batch_size: structures per batch; None to choose by memory and speed.
         runner: ASE calculator of the method that the potential is a correction to, as ``equipot.evaluate`` takes it.
@@ -54,17 +63,33 @@ def fit(
         ValueError: no structures, a model without features, several heads, or too few labelled frames.
     """
     found = as_structures(structures)
+    method = method or default_method(potential)
+    method.check(potential.term)
+    needed = runner_of(potential.metadata.subtracted, runner)
     statistics = gather(potential, found, batch_size)
-    potential = with_statistics(potential, statistics, method or LastLayer(), rests_on or f"{len(found)} structures")
+    if method.learned_array:
+        statistics = method.learned(statistics, lesson(potential, found, batch_size, needed))
+    potential = with_statistics(potential, statistics, method, rests_on or f"{len(found)} structures")
     if calibrate is None:
         return potential
     labelled = as_structures(calibrate)
-    needed = runner_of(potential.metadata.subtracted, runner)
     return calibrated(potential, labelled, calibrator or Linear(), batch_size, needed)
 
 
+def default_method(potential: Potential) -> UncertaintyMethod:
+    """Return the method for a potential for which none is chosen."""
+    return Spread() if potential.term.copies else LastLayer()
+
+
 def with_statistics(potential: Potential, statistics: Statistics, method: UncertaintyMethod, rests_on: str) -> Potential:
-    """Give a potential a posterior, not calibrated yet, from sums over structures."""
+    """Give a potential a posterior, not calibrated yet, from sums over structures.
+
+    Raises:
+        ValueError: the method does not apply to the potential, or learns from labels and has not.
+    """
+    method.check(potential.term)
+    if method.learned_array and method.learned_array not in statistics.arrays:
+        raise ValueError(f"{type(method).__name__} learns from labelled structures; give some (`--data FILE`)")
     arrays = method.arrays(statistics)
     posterior = Posterior(method, statistics, arrays, {}, variables_digest(potential.variables), rests_on)
     return potential.replace(posterior=posterior.astype(potential.dtype))
@@ -78,6 +103,11 @@ def absorb(potential: Potential, structures: Sequence[Any], batch_size: int | No
     """
     if potential.posterior is None:
         raise ValueError("the potential has no estimate of its uncertainty yet; make one by equipot.uncertainty.fit")
+    if potential.posterior.method.learned_array:
+        raise ValueError(
+            f"{type(potential.posterior.method).__name__} learns from the errors on all structures at once and cannot add some "
+            "to them; fit it to all of them anew"
+        )
     old, found = potential.posterior, as_structures(structures)
     new = joined(old.statistics, gather(potential, found, batch_size))
     return with_statistics(potential, new, old.method, f"{old.rests_on} and {len(found)} more")

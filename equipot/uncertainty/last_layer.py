@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from equipot.graph import sum_graphs
 from equipot.posterior import Sensitivity, Statistics, UncertaintyMethod
 from equipot.quantities import ENERGY, ENERGY_STD, FORCES, FORCES_STD, NOVELTY, STRESS_STD, Quantity
-from equipot.uncertainty.novelty import Mahalanobis, Novelty
+from equipot.uncertainty.novelty import Mahalanobis, Novelty, novelty_of
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ class LastLayer(UncertaintyMethod):
     def deviations(
         self, arrays: Mapping[str, Array], found: Sensitivity, rows: Sequence[Quantity]
     ) -> dict[str, Float[Array, "..."]]:
-        out: dict[str, Array] = {}
-        if NOVELTY in rows:
-            assert found.answer.latent is not None, "networks with features have a descriptor"
-            novelty = self.novelty.novelty(arrays, jnp.asarray(found.graph.numbers), found.answer.latent)
-            out[NOVELTY.name] = jnp.where(found.graph.node_mask, novelty, 0)
+        out = novelty_of(self.novelty, arrays, found) if NOVELTY in rows else {}
         if ENERGY_STD in rows:
             whole = sum_graphs(found.features, found.graph)
             out[ENERGY_STD.name] = jnp.sqrt(jnp.sum((whole @ arrays["root"].astype(whole.dtype)) ** 2, axis=1))

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
+from equipot.physics.committee import WEIGHTS
 from equipot.posterior import Calibration
 from equipot.potential import Potential
 from equipot.quantities import Quantity
@@ -78,7 +79,8 @@ class Perturbed(Term):
 
 
 def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
-    """Return the samples of the last layer as potentials, to be used as any other: in relaxations, phonons or dynamics.
+    """Return the samples of the last layer, or the members of a committee about their mean, as potentials, to be used as any
+    other: in relaxations, phonons or dynamics.
 
     The spread of a result over the members, about that of ``potential``, is its deviation, calibrated by those of ``by``. All
     members have the same shape, so that ``equipot.evaluate_ensemble`` evaluates them at once.
@@ -89,17 +91,21 @@ def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
     Raises:
         ValueError: the potential has no samples, or no such calibration.
     """
-    if potential.posterior is None or "samples" not in potential.posterior.arrays:
-        raise ValueError("the potential has no samples of its last layer; make some by equipot.uncertainty.fit")
+    if potential.posterior is None or not (potential.term.copies or "samples" in potential.posterior.arrays):
+        raise ValueError("the potential has no samples of its last layer, and no members; make some by equipot.uncertainty.fit")
     if by not in potential.posterior.calibrations:
         known = ", ".join(potential.posterior.calibrations) or "none"
         raise ValueError(f"{by} is not calibrated; calibrated are {known}")
-    scale, term = single_scale(potential.posterior.calibrations[by]), Perturbed(unperturbed=potential.term.clone())
-    out = []
-    for sample in np.asarray(potential.posterior.arrays["samples"]):
-        leaves = {**flatten_dict(potential.variables), ("constants", CHANGE): jnp.asarray(scale * sample, potential.dtype)}
-        out.append(potential.replace(term=term, variables=unflatten_dict(leaves)))
-    return out
+    scale, leaves = single_scale(potential.posterior.calibrations[by]), flatten_dict(potential.variables)
+    if count := potential.term.copies:
+        # Apart from the mean by so much more or less; the spread has the count less one as its divisor.
+        scale *= np.sqrt(count / (count - 1))
+        weights = (1 - scale) / count + scale * np.eye(count)
+        changed = [{("constants", WEIGHTS): jnp.asarray(row, potential.dtype)} for row in weights]
+        return [potential.replace(variables=unflatten_dict({**leaves, **change})) for change in changed]
+    term, samples = Perturbed(unperturbed=potential.term.clone()), np.asarray(potential.posterior.arrays["samples"])
+    changed = [{("constants", CHANGE): jnp.asarray(scale * sample, potential.dtype)} for sample in samples]
+    return [potential.replace(term=term, variables=unflatten_dict({**leaves, **change})) for change in changed]
 
 
 def single_scale(calibration: Calibration) -> float:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from equipot.posterior import Statistics
+from equipot.posterior import Sensitivity, Statistics
+from equipot.quantities import NOVELTY
 
 FARTHEST = 0.99
 """Quantile of the distances of fitted environments that counts as 1."""
@@ -27,6 +28,7 @@ class Novelty(ABC):
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Euclidean": "equipot.uncertainty.novelty:Euclidean",
         "Mahalanobis": "equipot.uncertainty.novelty:Mahalanobis",
+        "Mixture": "equipot.uncertainty.mixture:Mixture",
         "Nearest": "equipot.uncertainty.novelty:Nearest",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
@@ -69,6 +71,13 @@ class Novelty(ABC):
         limit = arrays["limit"][known]
         far = self.distance(arrays, known, latent.astype(limit.dtype)) / jnp.where(limit > 0, limit, 1)
         return jnp.where((place < 0) | jnp.isnan(limit), jnp.inf, far)
+
+
+def novelty_of(novelty: Novelty, arrays: Mapping[str, Array], found: Sensitivity) -> dict[str, Float[Array, " atoms"]]:
+    """Compute the novelty of the atoms of a batch, zero for padding, by the name of the quantity."""
+    assert found.answer.latent is not None, "networks with features have a descriptor"
+    value = novelty.novelty(arrays, jnp.asarray(found.graph.numbers), found.answer.latent)
+    return {NOVELTY.name: jnp.where(found.graph.node_mask, value, 0)}
 
 
 def on_device(tables: Mapping[str, np.ndarray]) -> dict[str, Array]:
@@ -121,11 +130,15 @@ class Mahalanobis(Novelty):
         return {"mean": _mean(statistics), "whiten": np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2)}
 
     def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
-        away = x - tables["mean"][element]
-        # One matrix for each element, instead of a copy for each atom.
-        every = jnp.einsum("ni,kij->knj", away, tables["whiten"], precision="highest")
-        chosen = jnp.take_along_axis(every, element[None, :, None], axis=0)[0]
-        return jnp.sqrt(jnp.sum(chosen**2, axis=1))
+        return jnp.sqrt(jnp.sum(whitened(tables, element, x) ** 2, axis=1))
+
+
+def whitened(tables: Mapping[str, Array], element: Int[Array, " atoms"], x: Float[Array, "atoms n"]) -> Float[Array, "atoms n"]:
+    """Convert descriptors to coordinates in which the environments of their element have mean zero and unit spread."""
+    away = x - tables["mean"][element]
+    # One matrix for each element, instead of a copy for each atom.
+    every = jnp.einsum("ni,kij->knj", away, tables["whiten"], precision="highest")
+    return jnp.take_along_axis(every, element[None, :, None], axis=0)[0]
 
 
 @dataclass(frozen=True)
