@@ -31,15 +31,24 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.uncertainty.calibration import calibrated, compare
 from equipot.uncertainty.diagnostics import assess, auroc
+from equipot.uncertainty.learning import lesson
 from equipot.uncertainty.statistics import gather
 
 Frames = list[Structure]
 METHODS: dict[str, UncertaintyMethod] = {
     "last layer": uncertainty.LastLayer(),
     "last layer, 32 samples": uncertainty.LastLayer(samples=32),
+    "POPS": uncertainty.POPS(),
+    "shallow ensemble": uncertainty.ShallowEnsemble(),
+    "mean and variance": uncertainty.MeanVariance(),
     "feature norm": uncertainty.FeatureNorm(),
 }
-NOVELTIES = {"Mahalanobis": uncertainty.Mahalanobis(), "Nearest": uncertainty.Nearest(), "Euclidean": uncertainty.Euclidean()}
+NOVELTIES = {
+    "Mahalanobis": uncertainty.Mahalanobis(),
+    "Nearest": uncertainty.Nearest(),
+    "Mixture": uncertainty.Mixture(),
+    "Euclidean": uncertainty.Euclidean(),
+}
 REPEATS = 5
 """Number of interleaved timings."""
 
@@ -121,8 +130,14 @@ def results(potential: Potential, sets: Sets) -> dict[str, Any]:
     statistics = gather(potential, sets.train)
     seconds = time.perf_counter() - began
     out: dict[str, Any] = {"train": len(sets.train), "calibrate": len(sets.calibrate), "statistics_s": seconds, "methods": {}}
+    began = time.perf_counter()
+    errors = lesson(potential, sets.train)
+    out |= {"errors_s": time.perf_counter() - began, "learned_s": {}}
     for name, method in METHODS.items():
-        model = uncertainty.with_statistics(potential, statistics, method, "training frames")
+        began = time.perf_counter()
+        known = method.learned(statistics, errors) if method.learned_array else statistics
+        model = uncertainty.with_statistics(potential, known, method, "training frames")
+        out["learned_s"][name] = time.perf_counter() - began
         model = calibrated(model, sets.calibrate, uncertainty.Linear())
         rows = [row for row in model.deviations if row.deviation_of]
         known = model.posterior.calibrations if model.posterior else {}

@@ -147,7 +147,9 @@ def add_uncertainty(commands: argparse._SubParsersAction) -> None:
     """Add the command ``uncertainty``."""
     sub = command(commands, "uncertainty", "give a potential an estimate of its uncertainty: deviations of energies and forces")
     add_model(sub)
-    known = "structures that the model knows, such as its training set; labels are not used"
+    others = "other members of a committee: potentials of the same level of theory that were trained independently"
+    sub.add_argument("--committee", metavar="FILE", nargs="+", default=[], help=others)
+    known = "structures that the model knows, such as its training set; only methods that learn from errors use labels"
     sub.add_argument("--data", metavar="FILE", help=known)
     sub.add_argument("--prototypes", action="store_true", help="instead of data: crystals and molecules that are made here")
     sub.add_argument("--calibrate", metavar="FILE", help="labelled frames that were not trained on, 100 or more")

@@ -19,10 +19,11 @@ def train_config(path: Path, overrides: list[str], out: Path, resume: bool) -> P
     """Run one training into the folder ``out``; return the file of the best potential."""
     from equipot import config
     from equipot.finetune import fine_tune
-    from equipot.training import FineTune, TrainConfig, train
+    from equipot.training import FineTune, TrainConfig, train, train_ensemble
 
     settings = config.load(path, TrainConfig, overrides)
     prepare(settings.dtype, settings.training.devices or cores())
-    best = (fine_tune if isinstance(settings.model, FineTune) else train)(settings, out, resume=resume)
+    scratch = train if settings.ensemble is None else train_ensemble
+    best = (fine_tune if isinstance(settings.model, FineTune) else scratch)(settings, out, resume=resume)
     print(f"potential: {best}")
     return best

@@ -14,7 +14,7 @@ def execute(args: argparse.Namespace) -> None:
     from equipot import config, eqp, published
     from equipot.data.method import runner_of
     from equipot.files import check_writable
-    from equipot.uncertainty import calibrated, fit, with_statistics
+    from equipot.uncertainty import calibrated, committee, fit, with_statistics
     from equipot.uncertainty.config import UncertaintyConfig
     from equipot.uncertainty.prototypes import prototypes
 
@@ -31,18 +31,22 @@ def execute(args: argparse.Namespace) -> None:
     settings = config.build(UncertaintyConfig, {}, overrides=args.overrides)
     prepare(args.dtype or "float32", cores())
     potential = published.load(args.model, args.dtype)
+    if args.committee:
+        potential = committee([potential, *(published.load(name, args.dtype) for name in args.committee)])
+    chosen = any(text.startswith("method") for text in args.overrides)
+    method = settings.method_for(potential)
     runner = runner_of(potential.metadata.subtracted, args.method)
     labelled = {name: frames_of(getattr(args, name)) for name in ("calibrate", "test") if getattr(args, name)}
     if args.data is not None or args.prototypes:
         structures = frames_of(args.data) if args.data else prototypes(potential.elements)
         what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
-        potential = fit(potential, structures, method=settings.method, batch_size=args.batch_size, rests_on=what)
+        potential = fit(potential, structures, method=method, batch_size=args.batch_size, runner=args.method, rests_on=what)
     elif potential.posterior is None:
         raise ValueError(f"{args.model} has no estimate of its uncertainty yet; give structures by --data or --prototypes")
-    elif any(text.startswith("method") for text in args.overrides):
+    elif chosen:
         # From the sums in the file: no structure is evaluated again.
         known = potential.posterior
-        potential = with_statistics(potential, known.statistics, settings.method, known.rests_on)
+        potential = with_statistics(potential, known.statistics, method, known.rests_on)
     if "calibrate" in labelled:
         potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
@@ -104,7 +108,7 @@ def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: 
     if not rows:
         raise ValueError("--test compares deviations with errors: give labelled frames that calibrate them (--calibrate FILE)")
     methods = {type(potential.posterior.method).__name__: potential}
-    if "calibrate" in labelled:
+    if "calibrate" in labelled and not potential.term.copies:
         bare = with_statistics(potential, potential.posterior.statistics, FeatureNorm(), potential.posterior.rests_on)
         methods["feature norm"] = calibrated(bare, labelled["calibrate"], calibrator, args.batch_size, runner)
     tables, first = {}, None

@@ -103,6 +103,11 @@ class Labelled(Reading):
     """Source or sources to evaluate on at the end."""
     limit: int | None = None
     """Number of frames to train on; a share in ``valid`` is then a share of the limit."""
+    split_seed: int | None = None
+    """Seed of the frames that are held out and of those that a limit keeps; None for the seed of the run."""
+    bootstrap: int | None = None
+    """Seed by which as many training frames as there are are drawn with replacement, some of them several times and some never;
+    None to take each once."""
     limit_by: Literal["random", "first"] = "random"
     """Frames that a limit keeps: drawn at random with the seed, or the first in the files."""
     atomic_energies: str | dict[str, float] = "auto"
@@ -114,6 +119,9 @@ class Labelled(Reading):
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit = {self.limit} leaves nothing to train on; give 1 or more, or leave it out")
+        for name in ("split_seed", "bootstrap"):
+            if (seed := getattr(self, name)) is not None and not 0 <= seed < 2**32:
+                raise ValueError(f"{name} = {seed} must be from 0 to {2**32 - 1}, or left out")
         for name, factor in self.weights.items():
             if not 0 <= factor < np.inf:
                 raise ValueError(f"weights: {name} has {factor:g}; a weight must be zero or positive, and finite")

@@ -194,7 +194,7 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
     """Read, split and check the sets of a run.
 
     Args:
-        seed: seed of the split into training and validation frames.
+        seed: seed of the split into training and validation frames, if the config has none.
         cutoff: distance (Å) within which every atom should have a neighbour.
         needs: inputs of the term to train, such as charge, see ``Term.needs``.
 
@@ -204,6 +204,7 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
     """
     pool, atoms, dropped = _training_frames(config)
     isolated = isolated_energies(atoms)
+    seed = seed if config.split_seed is None else config.split_seed
     train: Sequence[Structure]
     held: Sequence[Structure] = ()
     if isinstance(config.valid, float | int):
@@ -223,6 +224,9 @@ def load_sets(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequen
     report = check(sets, cutoff, config.max_force, config.min_distance, needs)
     report = report.with_problems(dropped).judged(config.checks)
     report.raise_errors()
+    if config.bootstrap is not None:
+        drawn = np.random.default_rng([seed, config.bootstrap]).integers(len(train), size=len(train))
+        train = Subset(train, np.sort(drawn))
     return Sets(train, held, test, atoms, isolated, report)
 
 

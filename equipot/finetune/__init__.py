@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TextIO
 
 from equipot.finetune.preparation import from_base
-from equipot.training import TrainConfig, train
+from equipot.training import TrainConfig, train, train_ensemble
 
 __all__ = ["fine_tune"]
 
 
 def fine_tune(config: TrainConfig, out: str | Path, resume: bool = False, progress: TextIO | bool | None = True) -> Path:
-    """Train from the potential that ``model.from`` names; arguments, result and errors as ``equipot.training.train``."""
-    return train(config, out, resume, progress, from_base)
+    """Train from the potential that ``model.from`` names; arguments, result and errors as ``equipot.training.train``, for an
+    ensemble as ``train_ensemble``."""
+    return (train if config.ensemble is None else train_ensemble)(config, out, resume, progress, from_base)

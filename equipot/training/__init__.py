@@ -11,9 +11,9 @@ import importlib
 from typing import Any
 
 # Imported at first use: the classes of a config need no training loop.
-_HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "errors", "train": "run"}
+_HOMES = {"FineTune": "config", "TrainConfig": "config", "evaluate_set": "errors", "train": "run", "train_ensemble": "ensemble"}
 
-__all__ = ["FineTune", "TrainConfig", "evaluate_set", "train"]
+__all__ = ["FineTune", "TrainConfig", "evaluate_set", "train", "train_ensemble"]
 
 
 def __getattr__(name: str) -> Any:

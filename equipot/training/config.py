@@ -11,7 +11,7 @@ from equipot.data.method import named
 from equipot.nn.electrons import Electrons
 from equipot.physics.guard import Wall, is_guarded, with_wall
 from equipot.physics.sum import refuse_second_dispersion
-from equipot.term import Term
+from equipot.term import Term, walk
 from equipot.training.loggers import TensorBoard, WandB
 from equipot.training.loss import Loss, Penalty
 from equipot.training.optimizer import Muon, Optimizer
@@ -154,6 +154,27 @@ class FineTune:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """Settings of an ensemble: several runs, each with its own seed, joined to a committee whose spread is an uncertainty.
+
+    Times of ``training``, such as ``max_minutes``, are those of each run.
+    """
+
+    members: int = 4
+    """Number of runs."""
+    bootstrap: bool = False
+    """Whether each run draws its own training frames, as many as there are, with replacement."""
+    models: tuple[Term, ...] = ()
+    """Further models; the runs take the model of the config and these in turn."""
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise ValueError(f"members {self.members} must be at least 2: one potential has no spread")
+        if len(self.models) >= self.members:
+            raise ValueError(f"models: {self.members} members cannot have {len(self.models) + 1} models; raise members")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training run."""
 
@@ -164,6 +185,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of the random parameters, of the split into sets and of the order of the data."""
     dtype: Literal["float32", "float64"] = "float32"
+    ensemble: Ensemble | None = None
+    """Several runs that are joined to a committee; None for a single one."""
     guard: Wall | bool | None = None
     """Wall around the model (``true`` for one of the default size), whose inner radii stay below the distances in the training
     data; the base of a fine-tuning gets one too, unless it has one already."""
@@ -178,8 +201,17 @@ class TrainConfig:
                 "training.uncertainty is for one level of theory: leave it out, and choose a head afterwards, `equipot "
                 "uncertainty FILE@HEAD`"
             )
+        if self.ensemble is not None and self.data.heads:
+            raise ValueError("ensemble is for one level of theory: leave it out, or data.heads")
+        if self.ensemble is not None and self.ensemble.models and isinstance(self.model, FineTune):
+            raise ValueError("ensemble.models: all members of a fine-tuning start from model.from; leave models out")
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
+        if any(term.copies for term in walk(self.model)):
+            raise ValueError(
+                "model: the members of a committee are trained apart, and training their mean would leave them no spread; "
+                "give the model of one, and ensemble: {members: 4}"
+            )
         if wall and not is_guarded(self.model):
             object.__setattr__(self, "model", with_wall(self.model, wall))
         for name in ("replay", "forget"):

@@ -75,6 +75,8 @@ def train(
         KeyboardInterrupt: the user pressed Ctrl-C; the state is saved for ``resume``.
     """
     began, out = time.monotonic(), Path(out)
+    if config.ensemble is not None:
+        raise ValueError("the config asks for an ensemble: call equipot.training.train_ensemble with it")
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
@@ -113,7 +115,8 @@ def estimate_uncertainty(run: TrainingRun, beginning: Beginning, settings: Uncer
     potential = eqp.load(run.best_path)
     # The labels are those of the data less the method that is subtracted.
     made = fit_uncertainty(
-        potential.correction, train, valid, settings.method, settings.calibrator, run.config.valid_batch_size,
+        potential.correction, train, valid, settings.method_for(potential), settings.calibrator,
+        run.config.valid_batch_size,
         rests_on=f"{len(train)} training frames",
     )  # fmt: skip
     eqp.save(potential.replace(posterior=made.posterior), run.best_path)

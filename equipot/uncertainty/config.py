@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from equipot.posterior import UncertaintyMethod
+from equipot.potential import Potential
+from equipot.uncertainty import default_method
 from equipot.uncertainty.calibration import Calibrator, Linear
 from equipot.uncertainty.last_layer import LastLayer
 
@@ -14,5 +16,10 @@ class UncertaintyConfig:
     """Method and calibration of the uncertainty of a potential."""
 
     method: UncertaintyMethod = LastLayer()
+    """For a committee, ``Spread`` where nothing else is chosen."""
     calibrator: Calibrator = Linear()
     """Relation of deviations before and after calibration."""
+
+    def method_for(self, potential: Potential) -> UncertaintyMethod:
+        """Return the method, or that for a committee where none but the default for single networks is chosen."""
+        return default_method(potential) if self.method == LastLayer() else self.method
