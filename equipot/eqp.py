@@ -134,7 +134,8 @@ def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
         "rests_on": posterior.rests_on,
         "calibrations": {name: {"frames": c.frames, "data": c.data} for name, c in known},
     }
-    calibrations = {name: {"scale": c.scale, "power": c.power, "quantiles": c.quantiles} for name, c in known}
+    kept = ("scale", "power", "floor", "quantiles")
+    calibrations = {name: {field: getattr(c, field) for field in kept} for name, c in known}
     return record, {"sums": posterior.statistics.arrays, "arrays": posterior.arrays, "calibrations": calibrations}
 
 

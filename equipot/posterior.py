@@ -76,17 +76,20 @@ class Statistics:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["scale", "power", "quantiles"],
+    data_fields=["scale", "power", "floor", "quantiles"],
     meta_fields=["frames", "data"],
 )
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Calibration of a deviation s: sigma = scale s^power, with the factors on sigma that make intervals of known coverage."""
+    """Calibration of a deviation s: sigma^2 = (scale s^power)^2 + floor^2, with factors on sigma that make intervals of known
+    coverage."""
 
     scale: Float[Any, "*elements"]
     """By atomic number [119] for a quantity of atoms, NaN for an element without labels; a single number for one of systems."""
     power: Float[Any, ""]
     """1 for a linear calibration."""
+    floor: Float[Any, "*elements"]
+    """In the unit of the quantity, as ``scale``; 0 for none."""
     quantiles: Float[Any, "*elements levels"]
     """Quantiles of |error| / sigma at ``LEVELS``, NaN where there are too few frames for one."""
     frames: tuple[int, ...]
@@ -203,7 +206,11 @@ class Posterior:
         if (known := self.calibrations.get(name)) is None:
             return value
         scale = jnp.asarray(known.scale, value.dtype)
-        return (scale[graph.numbers] if scale.ndim else scale) * value ** jnp.asarray(known.power, value.dtype)
+        floor = jnp.asarray(known.floor, value.dtype)
+        of_atoms = lambda x: x[graph.numbers] if x.ndim else x
+        raised = of_atoms(scale) * value ** jnp.asarray(known.power, value.dtype)
+        # Exact for a floor of zero.
+        return jnp.hypot(raised, of_atoms(floor))
 
     def astype(self, dtype: Any) -> Posterior:
         """Convert the arrays to another precision; the statistics stay."""

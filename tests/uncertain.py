@@ -67,7 +67,7 @@ def unit(potential, **scales):
     known = {}
     for name, shape in (("energy_std", ()), ("forces_std", (119,)), ("stress_std", ())):
         scale, factors = np.full(shape, scales.get(name, 1.0)), np.full((*shape, len(LEVELS)), np.nan)
-        known[name] = Calibration(scale, np.ones(()), factors, (9,) * (shape or (1,))[0], "given")
+        known[name] = Calibration(scale, np.ones(()), np.zeros(shape), factors, (9,) * (shape or (1,))[0], "given")
     return potential.replace(posterior=potential.posterior.replace(calibrations=known).astype(potential.dtype))
 
 

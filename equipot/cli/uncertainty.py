@@ -34,19 +34,21 @@ def execute(args: argparse.Namespace) -> None:
     if args.committee:
         potential = committee([potential, *(published.load(name, args.dtype) for name in args.committee)])
     chosen = any(text.startswith("method") for text in args.overrides)
-    method = settings.method_for(potential)
+    if settings.sampler is not None:
+        potential = sampled(potential, settings.sampler, args)
     runner = runner_of(potential.metadata.subtracted, args.method)
     labelled = {name: frames_of(getattr(args, name)) for name in ("calibrate", "test") if getattr(args, name)}
     if args.data is not None or args.prototypes:
         structures = frames_of(args.data) if args.data else prototypes(potential.elements)
         what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
-        potential = fit(potential, structures, method=method, batch_size=args.batch_size, runner=args.method, rests_on=what)
+        method = settings.method_for(potential)
+        potential = fit(potential, structures, None, method, batch_size=args.batch_size, runner=args.method, rests_on=what)
     elif potential.posterior is None:
         raise ValueError(f"{args.model} has no estimate of its uncertainty yet; give structures by --data or --prototypes")
     elif chosen:
         # From the sums in the file: no structure is evaluated again.
         known = potential.posterior
-        potential = with_statistics(potential, known.statistics, method, known.rests_on)
+        potential = with_statistics(potential, known.statistics, settings.method, known.rests_on)
     if "calibrate" in labelled:
         potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
@@ -56,6 +58,22 @@ def execute(args: argparse.Namespace) -> None:
     if "test" in labelled:
         tell(potential, labelled, settings.calibrator, args, runner)
     print(f"written: {output}")
+
+
+def sampled(potential: Any, sampler: Any, args: argparse.Namespace) -> Any:
+    """Draw potentials with other parameters, and join them to a committee.
+
+    Raises:
+        ValueError: no labelled structures, or a committee already.
+    """
+    from equipot.console import Console, stream_of
+    from equipot.uncertainty import committee
+
+    if args.data is None:
+        raise ValueError("sampler: parameters are drawn given labelled structures, such as the training set: --data FILE")
+    if potential.term.copies:
+        raise ValueError("sampler: the parameters of a committee cannot be drawn; take one of its members")
+    return committee(sampler.members(potential, frames_of(args.data), Console(stream_of(True))))
 
 
 def frames_of(source: str) -> list[Any]:
@@ -80,16 +98,22 @@ def described(potential: Any) -> list[str]:
 
     from equipot.posterior import LEVELS
 
+    units = {row.name: row.shown for row in potential.deviations}
     lines = []
     for name, known in potential.posterior.calibrations.items():
-        factor, frames = np.asarray(known.quantiles)[..., LEVELS.index(0.9)], known.frames
+        factor, floor, frames = np.asarray(known.quantiles)[..., LEVELS.index(0.9)], np.asarray(known.floor), known.frames
         power = "" if float(known.power) == 1 else f", power {float(known.power):.2f}"
-        held = lambda x: "too few frames for 90%" if np.isnan(x) else f"90% within ±{x:.2f} deviations"
+        unit, size = units[name]
+
+        def told(factor: float, floor: float, unit: str = unit, size: float = size) -> str:
+            held = "too few frames for 90%" if np.isnan(factor) else f"90% within ±{factor:.2f} deviations"
+            return held if floor == 0 else f"{held} of at least {size * floor:.3g} {unit}"
+
         if factor.ndim == 0:
-            lines.append(f"{name}: calibrated on {frames[0]} frames, {held(factor)}{power}")
+            lines.append(f"{name}: calibrated on {frames[0]} frames, {told(float(factor), float(floor))}{power}")
             continue
-        each = ", ".join(f"{chemical_symbols[z]} {held(factor[z])} ({n} frames)" for z, n in enumerate(frames) if n)
-        lines.append(f"{name}: calibrated for {each}{power}")
+        each = [f"{chemical_symbols[z]} {told(factor[z], floor[z])} ({n} frames)" for z, n in enumerate(frames) if n]
+        lines.append(f"{name}: calibrated for {', '.join(each)}{power}")
     return lines or ["no deviations are calibrated, which takes labelled frames (--calibrate FILE); novelty needs none"]
 
 

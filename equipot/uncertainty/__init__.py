@@ -14,7 +14,7 @@ from equipot.evaluation import as_structures
 from equipot.physics.committee import committee
 from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
-from equipot.uncertainty.calibration import Calibrator, Linear, Power, calibrated, half_width
+from equipot.uncertainty.calibration import Calibrator, Linear, Power, Proportional, calibrated, half_width
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
 from equipot.uncertainty.learning import lesson
 from equipot.uncertainty.mean_variance import MeanVariance
@@ -28,6 +28,7 @@ from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
     "POPS", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture", "Nearest", "Power",
+    "Proportional",
     "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method", "fit", "half_width", "members",
     "with_statistics",
 ]  # fmt: skip

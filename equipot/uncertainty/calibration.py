@@ -28,42 +28,74 @@ LEAST = 1e-12
 
 
 class Calibrator(ABC):
-    """Base of the relations between deviations before and after calibration."""
+    """Base of the relations between deviations s before and sigma after calibration: sigma^2 = (scale s^power)^2 + floor^2."""
 
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Linear": "equipot.uncertainty.calibration:Linear",
         "Power": "equipot.uncertainty.calibration:Power",
+        "Proportional": "equipot.uncertainty.calibration:Proportional",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
 
-    @abstractmethod
-    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
-        """Return scale and power of sigma = scale raw^power for which errors of mean zero and deviation sigma are likeliest."""
+    def power(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> float:
+        """Return the power for which errors of mean zero and deviation sigma are likeliest."""
+        return 1.0
 
-    def scale(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"], power: float) -> float:
-        """Return the likeliest scale for a power: scale^2 is the mean of error^2 / raw^(2 power)."""
-        return float(np.sqrt(np.mean(np.square(error / np.maximum(raw, LEAST) ** power))))
+    @abstractmethod
+    def fit(self, raised: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        """Return the likeliest scale and floor, for deviations to the power."""
+
+
+@dataclass(frozen=True)
+class Proportional(Calibrator):
+    """sigma = scale s: scale^2 is the mean of error^2 / s^2."""
+
+    def fit(self, raised: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        return likeliest_scale(raised, error), 0.0
 
 
 @dataclass(frozen=True)
 class Linear(Calibrator):
-    """sigma = scale s."""
+    """sigma^2 = (scale s)^2 + floor^2. The floor, in the unit of the quantity, is the error that is left where the weights are
+    certain, as of atoms whose forces are small by symmetry: noise of the labels, and what no weights describe."""
 
-    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
-        return self.scale(raw, error, 1.0), 1.0
+    def fit(self, raised: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+        from scipy.optimize import minimize_scalar
+
+        mean = max(float(np.mean(raised**2)), LEAST**2)
+
+        def width(share: float) -> tuple[float, float]:
+            """Return the likeliest variance, with a share of the floor, and half of the mean logarithm of the variances."""
+            shape = np.maximum((1 - share) * raised**2 / mean + share, LEAST)
+            variance = float(np.mean(error**2 / shape))
+            return variance, 0.5 * (math.log(max(variance, LEAST**2)) + float(np.mean(np.log(shape))))
+
+        loss = lambda x: width(1 / (1 + math.exp(-x)))[1]
+        grid = np.linspace(-16, 12, 29)
+        best = grid[int(np.argmin([loss(x) for x in grid]))]
+        share = 1 / (1 + math.exp(-float(minimize_scalar(loss, bounds=(best - 1, best + 1), method="bounded").x)))
+        # The deviations say nothing of the errors.
+        share = 1.0 if width(1.0)[1] <= width(share)[1] else share
+        variance = width(share)[0]
+        return math.sqrt(variance * (1 - share) / mean), math.sqrt(variance * share)
 
 
 @dataclass(frozen=True)
-class Power(Calibrator):
+class Power(Proportional):
     """sigma = scale s^power, for deviations that grow too fast or too slowly."""
 
-    def fit(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    def power(self, raw: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> float:
         from scipy.optimize import minimize_scalar
 
         logs = np.log(np.maximum(raw, LEAST))
-        loss = lambda power: math.log(max(self.scale(raw, error, power), LEAST)) + power * logs.mean()
-        power = float(minimize_scalar(loss, bounds=(0.0, 3.0), method="bounded").x)
-        return self.scale(raw, error, power), power
+        raised = lambda power: np.exp(power * logs)
+        loss = lambda power: math.log(max(likeliest_scale(raised(power), error), LEAST)) + power * logs.mean()
+        return float(minimize_scalar(loss, bounds=(0.0, 3.0), method="bounded").x)
+
+
+def likeliest_scale(raised: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> float:
+    """Return the factor on deviations for which errors are likeliest."""
+    return float(np.sqrt(np.mean(np.square(error / np.maximum(raised, LEAST)))))
 
 
 class Sample(NamedTuple):
@@ -149,7 +181,7 @@ def calibrated(
     posterior = potential.posterior
     assert posterior is not None, "statistics come first"
     rows = [row for row in posterior.method.provides if row.deviation_of]
-    unit = Calibration(np.ones(()), np.ones(()), np.full(len(LEVELS), np.nan), (0,), "")
+    unit = Calibration(np.ones(()), np.ones(()), np.zeros(()), np.full(len(LEVELS), np.nan), (0,), "")
     bare = potential.replace(posterior=posterior.replace(calibrations={row.name: unit for row in rows}))
     samples = compare(bare, frames, rows, batch_size, runner)
     if not samples:
@@ -178,25 +210,27 @@ def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: 
             f"calibration of {name}: {count} labelled frames are too few; give at least {FEWEST}, 100 for intervals of 90% "
             "that hold to 3 points"
         )
-    _, power = calibrator.fit(sample.raw, sample.error)
+    power = calibrator.power(sample.raw, sample.error)
 
-    def fitted(part: Sample, frames: int) -> tuple[float, np.ndarray]:
-        """Return the scale, and the quantiles of errors in units of calibrated deviations."""
-        scale = calibrator.scale(part.raw, part.error, power)
-        sigma = np.maximum(scale * np.maximum(part.raw, LEAST) ** power, LEAST)
-        return scale, quantiles(np.abs(part.error) / sigma, frames)
+    def fitted(part: Sample, frames: int) -> tuple[float, float, np.ndarray]:
+        """Return scale, floor, and the quantiles of errors in units of calibrated deviations."""
+        raised = np.maximum(part.raw, LEAST) ** power
+        scale, floor = calibrator.fit(raised, part.error)
+        sigma = np.maximum(np.sqrt((scale * raised) ** 2 + floor**2), LEAST)
+        return scale, floor, quantiles(np.abs(part.error) / sigma, frames)
 
     if not by_element:
-        scale, factor = fitted(sample, count)
-        return Calibration(np.asarray(scale), np.asarray(power), factor, (count,), data)
-    scales, factors, frames = np.full(119, np.nan), np.full((119, len(LEVELS)), np.nan), [0] * 119
+        scale, floor, factor = fitted(sample, count)
+        return Calibration(np.asarray(scale), np.asarray(power), np.asarray(floor), factor, (count,), data)
+    scales, floors, frames = np.full(119, np.nan), np.full(119, np.nan), [0] * 119
+    factors = np.full((119, len(LEVELS)), np.nan)
     for z in np.unique(sample.number).tolist():
         mine = sample.of(sample.number == z)
         frames[z] = len(np.unique(mine.frame))
-        scales[z], factors[z] = fitted(mine, frames[z])
+        scales[z], floors[z], factors[z] = fitted(mine, frames[z])
     # No atom, for padding.
-    scales[0] = 0.0
-    return Calibration(scales, np.asarray(power), factors, tuple(frames), data)
+    scales[0] = floors[0] = 0.0
+    return Calibration(scales, np.asarray(power), floors, factors, tuple(frames), data)
 
 
 def quantiles(scores: Float[np.ndarray, " n"], frames: int) -> Float[np.ndarray, " levels"]:

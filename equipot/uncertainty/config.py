@@ -9,6 +9,7 @@ from equipot.potential import Potential
 from equipot.uncertainty import default_method
 from equipot.uncertainty.calibration import Calibrator, Linear
 from equipot.uncertainty.last_layer import LastLayer
+from equipot.uncertainty.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class UncertaintyConfig:
 
     method: UncertaintyMethod = LastLayer()
     """For a committee, ``Spread`` where nothing else is chosen."""
+    sampler: Sampler | None = None
+    """How potentials with other parameters are drawn first, to be the members of a committee; None to keep the potential."""
     calibrator: Calibrator = Linear()
     """Relation of deviations before and after calibration."""
 

@@ -82,8 +82,9 @@ def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
     """Return the samples of the last layer, or the members of a committee about their mean, as potentials, to be used as any
     other: in relaxations, phonons or dynamics.
 
-    The spread of a result over the members, about that of ``potential``, is its deviation, calibrated by those of ``by``. All
-    members have the same shape, so that ``equipot.evaluate_ensemble`` evaluates them at once.
+    The spread of a result over the members, about that of ``potential``, is its deviation, calibrated by those of ``by``. The
+    floor of the calibration is not in it: it is of errors that the weights do not describe. All members have the same shape, so
+    that ``equipot.evaluate_ensemble`` evaluates them at once.
 
     Args:
         by: deviation whose calibration scales the samples: energy_std, forces_std (the mean over elements) or stress_std.
@@ -112,15 +113,19 @@ def single_scale(calibration: Calibration) -> float:
     """Return the factor of a linear calibration; the mean square over elements, weighted by labelled frames.
 
     Raises:
-        ValueError: the calibration is not linear.
+        ValueError: the calibration is not linear, or the deviations explain none of the errors.
     """
     if float(calibration.power) != 1:
         raise ValueError(
             f"samples take a linear calibration, not the power {float(calibration.power):.2f}; calibrate by Linear"
         )
-    scale = np.asarray(calibration.scale, np.float64)
-    if scale.ndim == 0:
-        return float(scale)
+    scale = np.atleast_1d(np.asarray(calibration.scale, np.float64))
     weights = np.asarray(calibration.frames, np.float64)
     used = weights > 0
-    return float(np.sqrt(np.average(scale[used] ** 2, weights=weights[used])))
+    found = float(np.sqrt(np.average(scale[used] ** 2, weights=weights[used])))
+    if found == 0:
+        raise ValueError(
+            "the calibration found no relation of the deviations to the errors, and samples would have no spread; calibrate "
+            "another deviation, or by Proportional"
+        )
+    return found

@@ -17,8 +17,9 @@ from equipot.nn.radial import Radial
 from equipot.posterior import LEVELS, Statistics
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
-from equipot.uncertainty.calibration import Linear, Power, Sample, calibration, half_width, quantiles
+from equipot.uncertainty.calibration import Linear, Power, Proportional, Sample, calibration, half_width, quantiles
 from equipot.uncertainty.diagnostics import assess, auroc, reliability, retention, table_text
+from equipot.uncertainty.mixture import Mixture
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
 
 TERM = MACE(4.0, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
@@ -35,10 +36,28 @@ def drawn(count, scale=3.0, power=1.0, frames=None, seed=0):
 
 def test_a_factor_and_a_power_are_found_again():
     straight, bent = drawn(40_000), drawn(40_000, 2.0, 0.6)
-    scale, power = Linear().fit(straight.raw, straight.error)
-    assert power == 1 and scale == pytest.approx(3.0, rel=0.02)
-    scale, power = Power().fit(bent.raw, bent.error)
-    assert scale == pytest.approx(2.0, rel=0.03) and power == pytest.approx(0.6, abs=0.02)
+    assert Proportional().fit(straight.raw, straight.error) == (pytest.approx(3.0, rel=0.02), 0.0)
+    scale, floor = Linear().fit(straight.raw, straight.error)
+    assert scale == pytest.approx(3.0, rel=0.02) and floor < 0.1
+    power = Power().power(bent.raw, bent.error)
+    assert power == pytest.approx(0.6, abs=0.02)
+    assert Power().fit(bent.raw**power, bent.error) == (pytest.approx(2.0, rel=0.03), 0.0)
+
+
+def test_a_floor_is_found_again_and_keeps_large_deviations_right():
+    """A third of the atoms have next to no deviation, by symmetry, and errors all the same."""
+    rng = np.random.default_rng(0)
+    raw = np.where(np.arange(30_000) % 3 == 0, 1e-7, 10 ** rng.uniform(-1, 0, 30_000))
+    error = np.sqrt((2 * raw) ** 2 + 0.05**2) * rng.normal(size=30_000)
+    scale, floor = Linear().fit(raw, error)
+    assert scale == pytest.approx(2.0, rel=0.03) and floor == pytest.approx(0.05, rel=0.03)
+    # Without one, the least deviations make all others too large.
+    assert Proportional().fit(raw, error)[0] > 1e4
+    # In other units the same.
+    meV = Linear().fit(1e3 * raw, 1e3 * error)
+    assert meV == (pytest.approx(scale, rel=1e-4), pytest.approx(1e3 * floor, rel=1e-4))
+    nothing = Linear().fit(raw, rng.normal(size=30_000))
+    assert nothing[1] == pytest.approx(1.0, rel=0.02) and nothing[0] < 0.1
 
 
 @pytest.mark.parametrize("error", [lambda rng, n: rng.normal(size=n), lambda rng, n: rng.standard_t(3, size=n)])
@@ -95,7 +114,7 @@ def test_a_table_states_units():
     assert "meV/Å" in text and f"{1e3 * table['rmse']:.3g}" in text
 
 
-@pytest.mark.parametrize("novelty", [Euclidean(), Mahalanobis(), Nearest()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("novelty", [Euclidean(), Mahalanobis(), Mixture(), Nearest()], ids=lambda x: type(x).__name__)
 def test_what_is_far_from_what_is_known_is_new(novelty):
     rng = np.random.default_rng(0)
     shape = np.diag([1.0, 0.1, 0.01])
@@ -121,6 +140,22 @@ def test_what_is_far_from_what_is_known_is_new(novelty):
     if not isinstance(novelty, Euclidean):
         # In a direction in which nothing was seen, a small step is far.
         assert seen([[0.0, 0.0, 0.5]]) > 3
+
+
+def test_a_mixture_finds_what_lies_between_the_kinds_that_are_known():
+    """Two clusters: halfway is new, and no distance from the mean of all says so."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 2)) * 0.1 + [3, 0], rng.normal(size=(60, 2)) * 0.1 - [3, 0]])
+    sums = {"count": np.array([120]), "first": x.sum(axis=0)[None], "second": (x.T @ x)[None]}
+    statistics = Statistics({"elements": np.array([6]), "kept": x[None], "order": rng.random((1, 120)), **sums})
+    found = {}
+    for novelty in (Mixture(), Mahalanobis(), Mixture(components=1)):
+        arrays = {name: jax.numpy.asarray(value) for name, value in novelty.arrays(statistics).items()}
+        points = jax.numpy.array([[0.0, 0.0], [3.0, 0.0]])
+        found[novelty] = np.asarray(novelty.novelty(arrays, jax.numpy.full(2, 6), points))
+    assert found[Mixture()][0] > 3 > 1 > found[Mixture()][1]
+    assert found[Mahalanobis()][0] < found[Mahalanobis()][1]
+    np.testing.assert_allclose(found[Mixture(components=1)], found[Mahalanobis()], rtol=0.01, atol=1e-6)
 
 
 def test_calibrated_deviations_are_those_of_the_errors_of_a_potential():
