@@ -178,23 +178,31 @@ def uncertainty(results: Sequence[dict[str, Any]]) -> str:
         "90% held",
         "retained",
     )
+    methods = lambda r: r.get("methods", {}) | ({"ensemble": r["ensemble"]} if "ensemble" in r else {})
     rows = [
         (r["task"], test, row, method, *(known(scores.get(key)) for key in keys))
         for r in results
-        for method, tests in r.get("methods", {}).items()
+        for method, tests in methods(r).items()
         for test, table in tests.items()
         for row, scores in table.items()
     ]
     rows.sort(key=lambda row: row[:3])
     told = [
-        (r["task"], name, x.get("auroc"), *x["beyond"].values()) for r in results for name, x in r.get("novelty", {}).items()
+        (r["task"], name, test, x["auroc"].get(test), share)
+        for r in results
+        for name, x in r.get("novelty", {}).items()
+        for test, share in x["beyond"].items()
     ]
-    width = max((len(row) for row in told), default=4)
-    new = markdown(
-        ("task", "novelty", "AUROC", *("share beyond 1",) * (width - 3)), [(*row, *[None] * (width - len(row))) for row in told]
-    )
-    cost = [(r["task"], name, x) for r in results for name, x in r["cost"].items()]
-    return "\n\n".join([markdown(header, rows), new, markdown(("task", "with", "time over that without"), cost)])
+    new = [(r["task"], name, x) for r in results for name, x in r.get("new", {}).items() if name != "atoms"]
+    cost = [(r["task"], name, x) for r in results for name, x in r.get("cost", {}).items()]
+    cost += [(r["task"], f"ensemble, {name}", x) for r in results for name, x in r.get("ensemble_cost", {}).items()]
+    tables = [
+        markdown(header, rows),
+        markdown(("task", "novelty", "frames", "AUROC", "share beyond 1"), told),
+        markdown(("task", "bonds missing, against crystals and melts", "AUROC"), new),
+        markdown(("task", "with", "time over that without"), cost),
+    ]
+    return "\n\n".join(tables)
 
 
 def delta(results: Sequence[dict[str, Any]]) -> str:
