@@ -182,7 +182,8 @@ class Posterior:
             if row not in self.method.provides:
                 there = ", ".join(known.name for known in self.method.provides)
                 raise ValueError(f"{type(self.method).__name__} does not estimate {row.name}; it estimates {there}")
-            if row.deviation_of and row.name not in self.calibrations:
+            needed = row.name if row.deviation_of else row.calibrated_by
+            if needed and needed not in self.calibrations:
                 raise ValueError(
                     f"{row.name} is not calibrated: the estimate rests on {self.rests_on}, and there were no labelled frames "
                     "for it, or too few; give some (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which "
@@ -203,9 +204,13 @@ class Posterior:
         return {name: self._calibrated(name, value, found.graph) for name, value in out.items()}
 
     def _calibrated(self, name: str, value: Array, graph: Graph) -> Array:
-        if (known := self.calibrations.get(name)) is None:
+        of = next((row.calibrated_by for row in self.method.provides if row.name == name and row.calibrated_by), name)
+        if (known := self.calibrations.get(of)) is None:
             return value
         scale = jnp.asarray(known.scale, value.dtype)
+        if of != name:
+            # Differences, of either sign; a floor is in none of them.
+            return scale * jnp.sign(value) * jnp.abs(value) ** jnp.asarray(known.power, value.dtype)
         floor = jnp.asarray(known.floor, value.dtype)
         of_atoms = lambda x: x[graph.numbers] if x.ndim else x
         raised = of_atoms(scale) * value ** jnp.asarray(known.power, value.dtype)

@@ -145,11 +145,12 @@ class Potential:
 
     @property
     def deviations(self) -> tuple[Quantity, ...]:
-        """Estimates of uncertainty that the potential has: deviations that are calibrated, and novelty."""
+        """Estimates of uncertainty that the potential has: what is calibrated, and novelty."""
         if self.posterior is None:
             return ()
         known = self.posterior.calibrations
-        return tuple(row for row in self.posterior.method.provides if not row.deviation_of or row.name in known)
+        needed = lambda row: row.name if row.deviation_of else row.calibrated_by
+        return tuple(row for row in self.posterior.method.provides if not needed(row) or needed(row) in known)
 
     @property
     def correction(self) -> Potential:
@@ -355,7 +356,10 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
             assert potential.posterior is not None, "checked before"
             found = potential.posterior.estimate(Sensitivity(graph, answer, change, members), estimated)
             broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
-            out |= {row.name: jnp.where(broken[row.per], jnp.nan, found[row.name]) for row in estimated}
+            aligned = lambda mask, value: mask.reshape(-1, *[1] * (value.ndim - 1))
+            for row in estimated:
+                value = found[row.name]
+                out[row.name] = jnp.where(aligned(broken[row.per], value), jnp.nan, value)
     if FEATURE_SLOPES in rows:
         place = lambda r: atomic(potential, moved_to(r)).features
         out[FEATURE_SLOPES.name] = feature_slopes(place, graph)

@@ -60,6 +60,8 @@ class Quantity:
     """Whether the quantity is a derivative of the features of the last layer."""
     deviation_of: str = ""
     """Name of the quantity whose standard deviation this is."""
+    calibrated_by: str = ""
+    """Name of the deviation by whose calibration the values are scaled."""
     traceless: bool = False
     """Whether only the traceless part of a tensor counts, so that labels lose their trace."""
     symbol: str = ""
@@ -193,6 +195,11 @@ STRESS_STD = Quantity(
     display=("GPa", 1 / GPa),
 )  # fmt: skip
 """Standard deviation of a component of the stress: the root of a ninth of the variance of the tensor."""
+ENSEMBLE = Quantity(
+    "ensemble", "graph", unit="eV", dimension=(1, 0, 0), of_posterior=True, calibrated_by="energy_std", display=("meV", 1e3)
+)
+"""Energies of the members of a committee, or of samples of the last layer, less the energy of the system: [members]. Their root
+mean square is ``energy_std`` without its floor."""
 NOVELTY = Quantity("novelty", "atom", of_posterior=True)
 """Distance of an atom's environment from those of the fitted structures: 1 is as far as the farthest per cent of these."""
 
@@ -204,12 +211,12 @@ TABLE = (
 )  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
-RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, FEATURE_FORCES, ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY)
+RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, FEATURE_FORCES, ENERGY_STD, FORCES_STD, STRESS_STD, ENSEMBLE, NOVELTY)
 """All rows that a potential can be asked for, besides those of its own term."""
 RESERVED = (
     "virial", "weight", "field", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length",
     "masses", "momenta", "interaction", "interactions", "features", "feature_slopes", "feature_forces", "energy_std",
-    "forces_std", "stress_std", "novelty",
+    "forces_std", "stress_std", "ensemble", "novelty",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 

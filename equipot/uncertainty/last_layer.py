@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import sum_graphs
 from equipot.posterior import Sensitivity, Statistics, UncertaintyMethod
-from equipot.quantities import ENERGY, ENERGY_STD, FORCES, FORCES_STD, NOVELTY, STRESS_STD, Quantity
+from equipot.quantities import ENERGY, ENERGY_STD, ENSEMBLE, FORCES, FORCES_STD, NOVELTY, STRESS_STD, Quantity
 from equipot.uncertainty.novelty import Mahalanobis, Novelty, novelty_of
 
 
@@ -44,7 +44,7 @@ class LastLayer(UncertaintyMethod):
 
     @property
     def provides(self) -> tuple[Quantity, ...]:
-        return ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY
+        return ENERGY_STD, FORCES_STD, STRESS_STD, ENSEMBLE, NOVELTY
 
     def root(self, statistics: Statistics) -> Float[np.ndarray, "features features"]:
         """Compute R with S^-1 = R R^T."""
@@ -62,8 +62,10 @@ class LastLayer(UncertaintyMethod):
         self, arrays: Mapping[str, Array], found: Sensitivity, rows: Sequence[Quantity]
     ) -> dict[str, Float[Array, "..."]]:
         out = novelty_of(self.novelty, arrays, found) if NOVELTY in rows else {}
+        whole = sum_graphs(found.features, found.graph)
+        if ENSEMBLE in rows:
+            out[ENSEMBLE.name] = whole @ arrays["samples"].astype(whole.dtype).T
         if ENERGY_STD in rows:
-            whole = sum_graphs(found.features, found.graph)
             out[ENERGY_STD.name] = jnp.sqrt(jnp.sum((whole @ arrays["root"].astype(whole.dtype)) ** 2, axis=1))
         if FORCES_STD in rows or STRESS_STD in rows:
             changes = jax.lax.map(found.change, arrays["samples"].astype(found.features.dtype))

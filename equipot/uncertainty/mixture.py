@@ -17,16 +17,17 @@ from equipot.uncertainty.novelty import FEWEST, Mahalanobis, whitened
 STEPS = 100
 """Number of steps of expectation maximisation."""
 LEAST = 1e-6
-"""Smallest variance of a component, in units of the spread of all environments."""
+"""Smallest mean variance of a component, in units of the spread of all environments."""
 
 
 @dataclass(frozen=True)
 class Mixture(Mahalanobis):
-    """sqrt(-2 log sum_c p_c exp(-|y - m_c|^2 / (2 v))): surprise at an environment, from a mixture of up to ``components``
-    normal distributions of one width for each element, in the coordinates y of ``Mahalanobis``.
+    """sqrt(-2 log sum_c p_c exp(-(y - m_c)^T V^-1 (y - m_c) / 2)): surprise at an environment, from a mixture of up to
+    ``components`` normal distributions of one covariance V for each element, in the coordinates y of ``Mahalanobis``.
 
-    The number of components is the one of least Bayesian information criterion (G. Schwarz, Ann. Stat. 6, 461, 1978) for the
-    environments that are kept. A mixture of one is ``Mahalanobis``, but for a factor.
+    V is shrunk towards a multiple of one by n / (n + N), for N environments of n numbers that are kept. The number of
+    components is the one of least Bayesian information criterion (G. Schwarz, Ann. Stat. 6, 461, 1978) for these environments.
+    A mixture of one is ``Mahalanobis``, but for a factor.
     """
 
     components: int = 8
@@ -50,21 +51,26 @@ class Mixture(Mahalanobis):
         centres = np.stack([fill(mixture.centres, 0.0) for mixture in found])
         with np.errstate(divide="ignore"):
             weights = np.stack([np.log(fill(mixture.weights, 0.0)) for mixture in found])
-        return {**tables, "centres": centres, "log_weights": weights, "variance": np.array([m.variance for m in found])}
+        return {**tables, "centres": centres, "log_weights": weights, "narrow": np.stack([m.root for m in found])}
 
     def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
         y = whitened(tables, element, x)
-        away = jnp.sum((y[:, None] - tables["centres"][element]) ** 2, axis=2)
-        log = jax.nn.logsumexp(tables["log_weights"][element] - away / (2 * tables["variance"][element][:, None]), axis=1)
+        # One matrix for each element, instead of a copy for each atom.
+        every = jnp.einsum("ni,kij->knj", y, tables["narrow"], precision="highest")
+        own = jnp.take_along_axis(every, element[None, :, None], axis=0)[0]
+        away = jnp.sum((own[:, None] - tables["centres"][element]) ** 2, axis=2)
+        log = jax.nn.logsumexp(tables["log_weights"][element] - away / 2, axis=1)
         return jnp.sqrt(jnp.maximum(-2 * log, 0))
 
 
 class Normals(NamedTuple):
-    """Normal distributions of one variance in all directions."""
+    """Normal distributions of one covariance."""
 
     centres: Float[np.ndarray, "components n"]
+    """In coordinates in which the covariance is one."""
     weights: Float[np.ndarray, " components"]
-    variance: float
+    root: Float[np.ndarray, "n n"]
+    """Matrix on points, as rows, to these coordinates."""
 
 
 def best_mixture(y: Float[np.ndarray, "points n"], most: int, seed: int) -> Normals:
@@ -72,7 +78,7 @@ def best_mixture(y: Float[np.ndarray, "points n"], most: int, seed: int) -> Norm
     found, least = None, np.inf
     for count in range(1, most + 1):
         mixture, log_likelihood = fit_mixture(y, count, seed)
-        criterion = (count * y.shape[1] + count) * np.log(len(y)) - 2 * log_likelihood
+        criterion = count * (y.shape[1] + 1) * np.log(len(y)) - 2 * log_likelihood
         if found is None or criterion < least:
             found, least = mixture, criterion
     assert found is not None, "at least one component"
@@ -87,17 +93,20 @@ def fit_mixture(y: Float[np.ndarray, "points n"], count: int, seed: int) -> tupl
 
     points, width = y.shape
     _, labels = kmeans2(y, count, minit="++", rng=seed) if count > 1 else (None, np.zeros(points, int))
-    shares = np.eye(count)[labels]
-    mixture, log_likelihood = Normals(y[:1], np.ones(1), 1.0), -np.inf
+    shares, one, shrinkage = np.eye(count)[labels], np.eye(width), width / (width + points)
+    mixture, log_likelihood = Normals(y[:1], np.ones(1), one), -np.inf
     for _ in range(STEPS):
         weights = np.maximum(shares.sum(axis=0), 1e-12)
         centres = shares.T @ y / weights[:, None]
-        away = np.sum((y[:, None] - centres) ** 2, axis=2)
-        variance = max(float(np.sum(shares * away) / (points * width)), LEAST)
-        mixture = Normals(centres, weights / weights.sum(), variance)
-        log = np.log(mixture.weights) - away / (2 * variance) - 0.5 * width * np.log(2 * np.pi * variance)
+        covariance = (y.T @ y - (centres.T * weights) @ centres) / points
+        size = max(float(np.trace(covariance)) / width, LEAST)
+        root = np.linalg.cholesky(np.linalg.inv((1 - shrinkage) * covariance + shrinkage * size * one))
+        mixture = Normals(centres @ root, weights / weights.sum(), root)
+        away = np.sum(((y @ root)[:, None] - mixture.centres) ** 2, axis=2)
+        constant = np.sum(np.log(np.diagonal(root))) - 0.5 * width * np.log(2 * np.pi)
+        log = np.log(mixture.weights) - away / 2 + constant
         total, before = float(logsumexp(log, axis=1).sum()), log_likelihood
         shares, log_likelihood = np.exp(log - logsumexp(log, axis=1, keepdims=True)), total
-        if total - before < 1e-6 * points:
+        if abs(total - before) < 1e-6 * points:
             break
     return mixture, log_likelihood

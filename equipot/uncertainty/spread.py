@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from equipot.graph import sum_graphs
 from equipot.posterior import Sensitivity, Statistics, UncertaintyMethod
-from equipot.quantities import ENERGY_STD, FORCES_STD, NOVELTY, STRESS_STD, Quantity
+from equipot.quantities import ENERGY_STD, ENSEMBLE, FORCES_STD, NOVELTY, STRESS_STD, Quantity
 from equipot.term import Term
 from equipot.uncertainty.novelty import Mahalanobis, Novelty, novelty_of
 
@@ -28,7 +28,7 @@ class Spread(UncertaintyMethod):
 
     @property
     def provides(self) -> tuple[Quantity, ...]:
-        return ENERGY_STD, FORCES_STD, STRESS_STD, NOVELTY
+        return ENERGY_STD, FORCES_STD, STRESS_STD, ENSEMBLE, NOVELTY
 
     def check(self, term: Term) -> None:
         if not term.copies:
@@ -46,6 +46,10 @@ class Spread(UncertaintyMethod):
         out = novelty_of(self.novelty, arrays, found) if NOVELTY in rows else {}
         if ENERGY_STD in rows:
             out[ENERGY_STD.name] = _spread(sum_graphs(found.features, found.graph).T)
+        if ENSEMBLE in rows:
+            away = sum_graphs(found.features, found.graph)
+            # The deviation has the number of members less one as its divisor.
+            out[ENSEMBLE.name] = away * jnp.sqrt(away.shape[1] / (away.shape[1] - 1))
         if FORCES_STD in rows or STRESS_STD in rows:
             assert found.members is not None, "of a committee"
             if FORCES_STD in rows:

@@ -65,6 +65,10 @@ def test_members_of_a_committee_spread_as_calibrated():
     out = equipot.evaluate(model, FRAMES[0], want=("energy", "forces", "forces_std"))
     found = equipot.evaluate_ensemble(members(model), FRAMES[0], want=("energy", "forces"))
     np.testing.assert_allclose(found.energy.mean(axis=0), out.energy, atol=1e-9)
+    by_energy = equipot.evaluate_ensemble(members(model, "energy_std"), FRAMES[0], want="energy").energy
+    ensemble = equipot.evaluate(model, FRAMES[0], want=("ensemble", "energy_std")).others
+    np.testing.assert_allclose(ensemble["ensemble"], (by_energy - out.energy).T, atol=1e-9)
+    np.testing.assert_allclose(np.sqrt(np.mean(ensemble["ensemble"] ** 2)), ensemble["energy_std"][0], rtol=1e-8)
     spread = np.sqrt(np.mean((found.forces - out.forces[None]) ** 2, axis=(0, 2)))
     np.testing.assert_allclose(spread, out.others["forces_std"], rtol=1e-8)
 

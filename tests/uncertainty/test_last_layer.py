@@ -145,6 +145,9 @@ def test_members_spread_as_the_deviations_say(name):
     model = unit(fitted(name), energy_std=2.0, forces_std=0.5)
     (out,) = equipot.evaluate_each(model, FRAMES[0], want=("energy", "forces", "forces_std"))
     found = equipot.evaluate_ensemble(members(model), FRAMES[0], want=("energy", "forces"))
+    by_energy = equipot.evaluate_ensemble(members(model, "energy_std"), FRAMES[0], want="energy").energy
+    ensemble = equipot.evaluate(model, FRAMES[0], want="ensemble").others["ensemble"]
+    np.testing.assert_allclose(ensemble, (by_energy - out.energy).T, atol=1e-9)
     spread = np.sqrt(np.mean((found.forces - out.forces[None]) ** 2, axis=(0, 2)))
     np.testing.assert_allclose(spread, out.others["forces_std"], rtol=1e-8)
     assert np.abs(found.energy - out.energy).max() > 1e-6
