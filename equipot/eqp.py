@@ -141,8 +141,14 @@ def _written(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _posterior(content: Content, path: str) -> Posterior:
     record, held = content.record[POSTERIOR], unflatten_dict(content.arrays, sep="/")[POSTERIOR]
+    kept = held.get("calibrations", {})
+    # Files of the first version of this part have no floors.
     calibrations = {
-        name: Calibration(**held["calibrations"][name], frames=tuple(map(int, said["frames"])), data=said["data"])
+        name: Calibration(
+            **{"floor": np.zeros_like(kept[name]["scale"]), **kept[name]},
+            frames=tuple(map(int, said["frames"])),
+            data=said["data"],
+        )
         for name, said in record["calibrations"].items()
     }
     method = config.build(UncertaintyMethod, record["method"], path)
