@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 from equipot.dipole_derivatives import dipole_derivatives
 from equipot.extent import Extent, extent_of
 from equipot.feature_slopes import feature_slopes
-from equipot.graph import HEADS, Graph, choose_head, complete_cell, edge_vectors, sum_graphs, volume
+from equipot.geometry import Geometry, atomic_virials, change_of, geometry_of, stress_of
+from equipot.graph import HEADS, Graph, choose_head, complete_cell, sum_graphs
 from equipot.metadata import Metadata
 from equipot.observables import Observables
 from equipot.posterior import Change, Posterior, Sensitivity, check_estimates
@@ -25,9 +26,12 @@ from equipot.quantities import (
     FEATURE_FORCES,
     FEATURE_SLOPES,
     FEATURES,
+    FORCES,
     FORCES_STD,
     RESULTS,
+    STRESS,
     STRESS_STD,
+    VIRIALS,
     Quantity,
     among,
     further,
@@ -204,32 +208,6 @@ def _of_head(tree: Any, k: int) -> Any:
     return own | jax.tree.map(lambda x: x[k], dict(tree.get(HEADS, {})))
 
 
-class Geometry(NamedTuple):
-    """Variables that the energy is differentiated by; positions and cell only for a term that needs ``space``.
-
-    A committee takes copies of it, one for each member, along an axis before all others."""
-
-    vectors: Float[Array, "*copies atoms slots 3"]
-    """From each atom to the neighbours in its slots, Å."""
-    positions: Float[Array, "*copies atoms 3"] | None = None
-    """Å."""
-    cell: Float[Array, "*copies graphs 3 3"] | None = None
-    """Lattice vectors as rows, Å; zero rows where a system does not repeat."""
-
-
-def geometry_of(term: Term, graph: Graph) -> Geometry:
-    """Return the part of a graph's geometry that a term sees.
-
-    Positions and cell are rounded once, where their residuals are added.
-    """
-    if "space" not in term.needs:
-        return Geometry(edge_vectors(graph))
-    whole = lambda x, residual: x if residual is None else x + residual
-    return Geometry(
-        edge_vectors(graph), whole(graph.positions, graph.positions_residual), whole(graph.cell, graph.cell_residual)
-    )
-
-
 def _called(term: Term, graph: Graph, geometry: Geometry) -> Atomic:
     unknown = [name for name in term.needs if name not in NEEDS]
     if unknown:
@@ -294,11 +272,91 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
     rows = among(want, (*RESULTS, *potential.provides))
     estimated = [row for row in rows if row.of_posterior]
     check_estimates(potential.posterior, estimated)
-    by_features = bool(estimated) or FEATURE_FORCES in rows
+    found = differentiated(potential, graph, rows)
+    answer = found.answer
+    out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph), **_own(potential, graph, answer, rows)}
+    # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
+    undefined = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
+    nan_or_zero = jnp.where(undefined, jnp.nan, 0.0).astype(answer.energy.dtype)
+    if "energies" in want:
+        out["interactions"] = jnp.where(graph.node_mask, answer.energy, 0)
+    if "forces" in want:
+        out["forces"] = nan_or_zero[:, None] - found.to_positions(found.gradient)[0]
+    if {"stress", "virials"} & set(want):
+        per_atom = atomic_virials(graph, found.geometry, found.gradient) + nan_or_zero[:, None, None]
+        if "virials" in want:
+            out["virials"] = per_atom
+        if "stress" in want:
+            out["stress"] = stress_of(per_atom, graph)
+    if FEATURE_FORCES in rows:
+        units = jnp.eye(found.features.shape[1], dtype=found.features.dtype)
+        out[FEATURE_FORCES.name] = jnp.moveaxis(jax.lax.map(lambda unit: found.change(unit).forces, units), 0, -1)
+    if FEATURE_SLOPES in rows:
+        place = lambda r: atomic(potential, graph.replace(positions=r, positions_residual=graph.positions_residual)).features
+        out[FEATURE_SLOPES.name] = feature_slopes(place, graph)
+    if estimated:
+        assert potential.posterior is not None, "checked before"
+        estimates = potential.posterior.estimate(Sensitivity(graph, answer, found.change, found.members), estimated)
+        broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
+        for row in estimated:
+            value = estimates[row.name]
+            mask = broken[row.per].reshape(-1, *[1] * (value.ndim - 1))
+            out[row.name] = jnp.where(mask, jnp.nan, value)
+    if of_dipole := [row for row in rows if row.of_dipole]:
+        out |= dipole_derivatives(lambda moved: atomic(potential, moved).get(DIPOLE), graph, of_dipole)
+    return Observables.of(out)
+
+
+def _own(potential: Potential, graph: Graph, answer: Atomic, rows: Sequence[Quantity]) -> dict[str, Array]:
+    """Return what the term itself says, by name.
+
+    Raises:
+        ValueError: a quantity that the term does not provide.
+    """
+    out, name = {}, type(potential.term).__name__
+    for row in rows:
+        if row.of_dipole and row not in potential.provides:
+            raise ValueError(f"{name} does not provide {row.name}")
+        if row.energy_derivative or row.of_dipole or row.of_posterior or row.of_features:
+            continue
+        if (value := answer.get(row)) is None:
+            raise ValueError(f"{name} {NO_FEATURES}" if row is FEATURES else f"{name} does not provide {row.name}")
+        out[row.name] = sum_graphs(value, graph) if row.per == "graph" else value
+    return out
+
+
+class Differentiated(NamedTuple):
+    """A term's answer, and the derivatives of its energy and of its features."""
+
+    answer: Atomic
+    geometry: Geometry
+    to_positions: Callable[[Geometry], Any]
+    """Gradient by the positions, of an energy, from that by the geometry."""
+    gradient: Any = None
+    """Gradient of the energy by the geometry, a ``Geometry``; None where nothing needs it."""
+    change: Any = None
+    """See ``posterior.Sensitivity``; None where nothing needs features."""
+    members: Change | None = None
+    """See ``posterior.Sensitivity``."""
+
+    @property
+    def features(self) -> Float[Array, "atoms features"]:
+        """Features of the atoms."""
+        assert self.answer.features is not None, "checked before"
+        return self.answer.features
+
+
+def differentiated(potential: Potential, graph: Graph, rows: Sequence[Quantity]) -> Differentiated:
+    """Call the term of a potential, and differentiate as far as quantities need it.
+
+    Raises:
+        ValueError: a quantity needs features, and the term has none.
+    """
     moved_to = lambda r: graph.replace(positions=r, positions_residual=graph.positions_residual)
     geometry, to_positions = jax.vjp(lambda r: geometry_of(potential.term, moved_to(r)), graph.positions)
+    by_features = FEATURE_FORCES in rows or any(row.of_posterior for row in rows)
     # With a geometry for each member of a committee, one pass gives the derivatives of all members.
-    copies = potential.term.copies if {FORCES_STD, STRESS_STD} & set(estimated) else 0
+    copies = potential.term.copies if FORCES_STD in rows or STRESS_STD in rows else 0
     copied = jax.tree.map(lambda x: jnp.broadcast_to(x, (copies, *x.shape)), geometry) if copies else geometry
     joined = lambda gradient: jax.tree.map(lambda x: jnp.sum(x, axis=0), gradient) if copies else gradient
 
@@ -307,106 +365,21 @@ def evaluate(potential: Potential, graph: Graph, want: tuple[str, ...] = ("energ
         energy = jnp.sum(jnp.where(graph.node_mask, answer.energy, 0))
         return (energy, answer.features if by_features else None), answer
 
-    if {"forces", "stress", "virials"} & set(want) or by_features:
-        (energy, features), pull, answer = jax.vjp(total, copied, has_aux=True)
-        (every,) = pull((jnp.ones_like(energy), None if features is None else jnp.zeros_like(features)))
-        gradient = joined(every)
-    else:
-        (energy, _), answer = total(copied)
-        gradient = None
-    own = {
-        row: answer.get(row)
-        for row in rows
-        if not (row.energy_derivative or row.of_dipole or row.of_posterior or row.of_features)
-    }
-    for row, value in own.items():
-        if value is None:
-            what = NO_FEATURES if row is FEATURES else f"does not provide {row.name}"
-            raise ValueError(f"{type(potential.term).__name__} {what}")
+    if not (by_features or {FORCES, STRESS, VIRIALS} & set(rows)):
+        return Differentiated(total(copied)[1], geometry, to_positions)
+    (energy, features), pull, answer = jax.vjp(total, copied, has_aux=True)
+    (every,) = pull((jnp.ones_like(energy), None if features is None else jnp.zeros_like(features)))
+    if by_features and features is None:
+        raise ValueError(f"{type(potential.term).__name__} {NO_FEATURES}")
+    to_change = lambda slope: change_of(graph, geometry, slope, to_positions, STRESS_STD in rows)
 
-    out: dict[str, Any] = {"interaction": sum_graphs(answer.energy, graph)}
-    # Where an energy is not a number, nor is any derivative of it, not even those that masks have made zero.
-    undefined = graph.node_mask & jnp.isnan(out["interaction"])[graph.node_graph]
-    nan_or_zero = jnp.where(undefined, jnp.nan, 0.0).astype(answer.energy.dtype)
-    if "energies" in want:
-        out["interactions"] = jnp.where(graph.node_mask, answer.energy, 0)
-    if "forces" in want:
-        out["forces"] = nan_or_zero[:, None] - to_positions(gradient)[0]
-    if {"stress", "virials"} & set(want):
-        per_atom = atomic_virials(graph, geometry, gradient) + nan_or_zero[:, None, None]
-        if "virials" in want:
-            out["virials"] = per_atom
-        if "stress" in want:
-            out["stress"] = stress_of(per_atom, graph)
-    if by_features:
-        if answer.features is None:
-            raise ValueError(f"{type(potential.term).__name__} {NO_FEATURES}")
-        to_change = lambda slope: change_of(graph, geometry, slope, to_positions, STRESS_STD in estimated)
+    def change(weights: Array) -> Change:
+        (slope,) = pull((jnp.zeros_like(energy), jnp.where(graph.node_mask[:, None], weights[None], 0)))
+        return to_change(joined(slope))
 
-        def change(weights: Array) -> Change:
-            (slope,) = pull((jnp.zeros_like(energy), jnp.where(graph.node_mask[:, None], weights[None], 0)))
-            return to_change(joined(slope))
-
-        if FEATURE_FORCES in rows:
-            units = jnp.eye(answer.features.shape[1], dtype=answer.features.dtype)
-            out[FEATURE_FORCES.name] = jnp.moveaxis(jax.lax.map(lambda unit: change(unit).forces, units), 0, -1)
-        if estimated:
-            # The energy is the mean of the members.
-            members = jax.lax.map(to_change, jax.tree.map(lambda x: copies * x, every)) if copies else None
-            assert potential.posterior is not None, "checked before"
-            found = potential.posterior.estimate(Sensitivity(graph, answer, change, members), estimated)
-            broken = {"graph": jnp.isnan(out["interaction"]), "atom": jnp.isnan(nan_or_zero)}
-            aligned = lambda mask, value: mask.reshape(-1, *[1] * (value.ndim - 1))
-            for row in estimated:
-                value = found[row.name]
-                out[row.name] = jnp.where(aligned(broken[row.per], value), jnp.nan, value)
-    if FEATURE_SLOPES in rows:
-        place = lambda r: atomic(potential, moved_to(r)).features
-        out[FEATURE_SLOPES.name] = feature_slopes(place, graph)
-    known = {row: value for row, value in own.items() if value is not None}
-    out |= {row.name: sum_graphs(value, graph) if row.per == "graph" else value for row, value in known.items()}
-    of_dipole = [row for row in rows if row.of_dipole]
-    for row in of_dipole:
-        if row not in potential.provides:
-            raise ValueError(f"{type(potential.term).__name__} does not provide {row.name}")
-    if of_dipole:
-        out |= dipole_derivatives(lambda moved: atomic(potential, moved).get(DIPOLE), graph, of_dipole)
-    return Observables.of(out)
-
-
-def change_of(
-    graph: Graph, geometry: Geometry, gradient: Geometry, to_positions: Callable[[Geometry], Any], with_stress: bool
-) -> Change:
-    """Convert the gradient of an energy by the geometry to forces, and to a stress where that is wanted."""
-    stress = stress_of(atomic_virials(graph, geometry, gradient), graph) if with_stress else None
-    return Change(-to_positions(gradient)[0], stress)
-
-
-def stress_of(virials: Float[Array, "atoms 3 3"], graph: Graph) -> Float[Array, "graphs 3 3"]:
-    """Compute the stress (eV/Å^3) from the virials of the atoms (eV): NaN without a volume, zero for a graph of padding."""
-    v = volume(graph)[:, None, None]
-    # A padding graph gets zero, a real one without a volume NaN: there is no stress to report.
-    safe = jnp.where(v > 0, v, 1)
-    empty = jnp.where(graph.graph_mask[:, None, None], jnp.nan, 0.0)
-    return jnp.where(v > 0, sum_graphs(virials, graph) / safe, empty)
-
-
-def atomic_virials(graph: Graph, geometry: Geometry, gradient: Geometry) -> Float[Array, "atoms 3 3"]:
-    """Divide the virial of each graph among the atoms (eV, symmetric), for the ``gradient`` of the energy.
-
-    A strain e moves each vector v to v + v . e, and positions and cell alike, so that dE/de is a sum of products v (x) g_v:
-    W_i = sum over slots v (x) g_v + r_i (x) g_r,i + h^T g_h / n, with n the number of atoms of the graph, made symmetric. The
-    part of the positions depends on the origin and on which image stands for an atom; the sum over the graph does not.
-    """
-    vectors = jnp.where(graph.slot_mask[..., None], geometry.vectors, 0)
-    virials = jnp.einsum("nki,nkj->nij", vectors, gradient.vectors, precision="highest")
-    if geometry.positions is not None and gradient.positions is not None:
-        virials += geometry.positions[:, :, None] * gradient.positions[:, None, :]
-        of_cell = jnp.einsum("gai,gaj->gij", geometry.cell, gradient.cell, precision="highest")
-        count = sum_graphs(jnp.ones_like(geometry.positions[:, 0]), graph)
-        share = (of_cell / jnp.maximum(count, 1)[:, None, None])[graph.node_graph]
-        virials += jnp.where(graph.node_mask[:, None, None], share, 0)
-    return (virials + jnp.swapaxes(virials, 1, 2)) / 2
+    # The energy is the mean of the members.
+    members = jax.lax.map(to_change, jax.tree.map(lambda x: copies * x, every)) if copies else None
+    return Differentiated(answer, geometry, to_positions, joined(every), change if by_features else None, members)
 
 
 def forces_at(potential: Potential, graph: Graph, positions: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:

@@ -39,7 +39,7 @@ LAYERS = [
     {"structure", "extent", "graph", "observables", "metadata"},
     {"neighbors"},
     {"data", "nn"},
-    {"term", "posterior", "feature_slopes", "dipole_derivatives", "potential", "eqp", "evaluation"},
+    {"term", "posterior", "geometry", "feature_slopes", "dipole_derivatives", "potential", "eqp", "evaluation"},
     {"models", "physics"},
     {"convert", "published", "testing"},
     {"uncertainty"},

@@ -30,8 +30,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from equipot.arrays import AnyArray
+from equipot.geometry import Geometry, geometry_of
 from equipot.neighbors import DeviceList, ListSpec, allocate, plan, to_graph, update
-from equipot.potential import Geometry, Potential, atomic, geometry_of
+from equipot.potential import Potential, atomic
 from equipot.structure import Structure
 
 

@@ -15,9 +15,10 @@ from jaxtyping import Array
 from equipot import memory
 from equipot.data.batch import pad
 from equipot.extent import extent_of
+from equipot.geometry import Geometry, geometry_of
 from equipot.graph import HEADS, Graph
 from equipot.metadata import Metadata
-from equipot.potential import Geometry, Potential, geometry_of, initial, measure
+from equipot.potential import Potential, initial, measure
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 

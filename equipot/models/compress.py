@@ -17,10 +17,11 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from equipot.geometry import Geometry
 from equipot.graph import Graph
 from equipot.models.network import Network
 from equipot.nn.radial import CARDINAL, DEGREE, Splines
-from equipot.potential import Geometry, Potential, atomic
+from equipot.potential import Potential, atomic
 from equipot.term import walk
 
 SAMPLES = 4

@@ -14,6 +14,7 @@ import equipot
 from equipot import units
 from equipot.data.batch import pad
 from equipot.extent import extent_of
+from equipot.geometry import geometry_of
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
@@ -22,7 +23,7 @@ from equipot.nn.readout import BiasedMLP
 from equipot.physics.charges import Equilibrated, Flows, Predicted
 from equipot.physics.coulomb import Coulomb, Gaussians
 from equipot.physics.electrostatics import Electrostatics
-from equipot.potential import atomic, geometry_of
+from equipot.potential import atomic
 from equipot.quantities import DIPOLE
 from equipot.structure import Structure
 from equipot.term import Space

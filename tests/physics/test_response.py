@@ -11,6 +11,7 @@ import pytest
 import equipot
 from equipot.data.batch import pad
 from equipot.extent import extent_of
+from equipot.geometry import geometry_of
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
@@ -22,7 +23,7 @@ from equipot.physics.ewald import WaveSum
 from equipot.physics.mesh import ParticleMesh
 from equipot.physics.polarizable import Polarizable
 from equipot.physics.response import Elastic, Systems, held, minimum, solved
-from equipot.potential import evaluate, geometry_of
+from equipot.potential import evaluate
 from equipot.quantities import ATOMIC_DIPOLES, BORN_CHARGES, DIPOLE, POLARIZABILITY, QUADRUPOLE
 from equipot.structure import Structure
 from equipot.term import Space

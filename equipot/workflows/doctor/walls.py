@@ -16,10 +16,11 @@ from ase.data import chemical_symbols
 from jaxtyping import Array, Float
 
 from equipot.data.batch import Shape, find_slots, pad
+from equipot.geometry import Geometry, geometry_of
 from equipot.graph import Graph
 from equipot.observables import Observables
 from equipot.physics.guard import REPULSION, guarded_part, outer_radii, wall_of
-from equipot.potential import Geometry, Potential, atomic, evaluate, geometry_of
+from equipot.potential import Potential, atomic, evaluate
 from equipot.structure import Structure
 from equipot.workflows.doctor.findings import Finding, Measure
 
