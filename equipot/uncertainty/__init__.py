@@ -14,14 +14,15 @@ from equipot.evaluation import as_structures
 from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
 from equipot.uncertainty.calibration import Calibrator, Linear, Power, calibrated, half_width
+from equipot.uncertainty.derived import Cumulant, Direct, propagate, reweighted
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
 from equipot.uncertainty.members import members
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
 from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
-    "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "absorb", "calibrated", "fit",
-    "half_width", "members", "with_statistics",
+    "Cumulant", "Direct", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "Nearest", "Power", "absorb",
+    "calibrated", "fit", "half_width", "members", "propagate", "reweighted", "with_statistics",
 ]  # fmt: skip
 
 
