@@ -372,6 +372,7 @@ class Simulation:
             energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
             frames = [*frames, self.frame_at(step, jax.device_get(chunk.frame_of(state)), energy)]
         self.outputs.append(table, frames, checked)
+        self.outputs.draw_recorded()
         where = "" if self.outputs.trajectory is None else " The last frames are in the trajectory."
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 

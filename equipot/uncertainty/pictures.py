@@ -26,6 +26,8 @@ PANEL = 4.6
 """Largest width and height of the drawn structure, inches."""
 SCALE = 0.75
 """Largest scale, inches per Å."""
+SMALLEST = 5.0
+"""Radius of an atom, in points, below which its symbol is left out."""
 
 
 class View(NamedTuple):
@@ -127,11 +129,12 @@ def draw_deviations(
         panels.append((np.asarray(novelty, np.float64), "novelty", ""))
     view = view_of(structure)
     span = np.ptp(np.concatenate([view.atoms[:, :2], view.edges.reshape(-1, 2)]), axis=0) + 2.0
-    width, height = np.maximum(min(SCALE, PANEL / span.max()) * span, PANEL / 3)
+    scale = min(SCALE, PANEL / span.max())
+    width, height = np.maximum(scale * span, PANEL / 3)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = new_figure((width + 1.1) * len(panels), height + (0.7 if title else 0.4), len(panels))
         for axis, (values, label, unit) in zip(axes, panels, strict=True):
-            colours = _draw(axis, structure, view, values, unit)
+            colours = _draw(axis, structure, view, values, unit, 72 * scale)
             label = label if np.isfinite(values).all() else f"{label}; orange: infinite"
             figure.colorbar(colours, ax=axis, shrink=0.8, label=label)
         if title:
@@ -154,8 +157,8 @@ def picture(
     save_figure(draw_deviations(structure, forces_std, novelty, title), path)
 
 
-def _draw(axis: Any, structure: Structure, view: View, values: Float[np.ndarray, " atoms"], unit: str) -> Any:
-    """Draw the atoms coloured by values, back to front; return the scale of the colours."""
+def _draw(axis: Any, structure: Structure, view: View, values: Float[np.ndarray, " atoms"], unit: str, points: float) -> Any:
+    """Draw the atoms coloured by values, back to front, with so many typographic points per Å; return the scale of colours."""
     from ase.data import covalent_radii
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -170,14 +173,15 @@ def _draw(axis: Any, structure: Structure, view: View, values: Float[np.ndarray,
     radii, worst = SIZE * covalent_radii[structure.numbers], int(np.argmax(values))
     order = np.argsort(np.where(np.arange(len(values)) == worst, np.inf, view.atoms[:, 2]), kind="stable")
     axis.add_collection(LineCollection(list(view.edges), colors=GREY, linewidths=0.8, zorder=1))
-    axis.add_collection(LineCollection(list(_bonds(structure, view)), colors=GREY, linewidths=3, zorder=1))
+    axis.add_collection(LineCollection(list(_bonds(structure, view)), colors=GREY, linewidths=min(3, 0.1 * points), zorder=1))
     circles = [Circle(view.atoms[k, :2].tolist(), radii[k]) for k in order]
-    axis.add_collection(PatchCollection(circles, facecolors=shown[order], edgecolors="white", linewidths=0.7, zorder=2))
+    border = min(0.7, 0.03 * points)
+    axis.add_collection(PatchCollection(circles, facecolors=shown[order], edgecolors="white", linewidths=border, zorder=2))
     for n, k in enumerate(order if len(structure) <= FEW else ()):
         before = order[n + 1 :]
         away = np.linalg.norm(view.atoms[before, :2] - view.atoms[k, :2], axis=1)
-        # No symbol of which a part would be that of an atom before it.
-        if (away > radii[before] + 0.3 * radii[k]).all():
+        # No symbol that is larger than its atom, or of which a part would be on an atom before it.
+        if radii[k] * points > SMALLEST and (away > radii[before] + 0.3 * radii[k]).all():
             colour = "white" if shown[k, :3] @ (0.3, 0.59, 0.11) < 0.5 else "black"
             text = symbols([int(structure.numbers[k])])
             axis.text(*view.atoms[k, :2], text, ha="center", va="center", fontsize=7, color=colour, zorder=3)

@@ -88,6 +88,14 @@ def test_a_run_stops_where_a_force_is_first_seen_to_be_unsure(known, tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+def test_a_run_that_explodes_draws_what_was_recorded_before(known, tmp_path):
+    hot = config(gate=md.Gate(record=1e-6, halt=None, every=20), max_temperature_K=50.0)
+    with pytest.raises(md.Explosion, match="max_temperature_K"):
+        md.simulate(known, water(0, 0.02), hot, tmp_path, progress=None)
+    assert len(ase.io.read(tmp_path / "recorded.xyz", ":")) == 1
+    assert (tmp_path / "recorded.png").stat().st_size > 5000
+
+
 def test_a_run_with_a_gate_that_is_resumed_is_one_that_was_not_interrupted(known, tmp_path):
     run = lambda folder, **how: md.simulate(
         known,
