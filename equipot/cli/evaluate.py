@@ -10,7 +10,7 @@ from equipot.cli.runtime import cores, prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Print the error table; with --json write the table, with --out predictions and plots."""
+    """Print the error table and a summary of deviations; with --json write both, with --out predictions and plots."""
     places = {"json": args.json, "out": args.out}
     evaluate_file(
         args.model, args.data, args.overrides, **places, dtype=args.dtype, batch_size=args.batch_size, method=args.method
@@ -27,7 +27,7 @@ def evaluate_file(
     batch_size: int | None = None,
     method: str | None = None,
 ) -> dict[str, float]:
-    """Compute, print and return the error table of a potential on labelled data."""
+    """Compute, print and return the error table of a potential on labelled data; with means of deviations if it has any."""
     from equipot import config, published
     from equipot.data.checks.frames import check
     from equipot.data.method import runner_of
@@ -36,6 +36,7 @@ def evaluate_file(
     from equipot.files import check_writable
     from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
     from equipot.training.report import parity
+    from equipot.uncertainty.summary import summary
 
     if json is not None:
         check_writable(json)
@@ -50,12 +51,14 @@ def evaluate_file(
     structures = [frame for frame in frames if not is_isolated_atom(frame)] or list(frames)
     report = check({"data": structures}, potential.cutoff, settings.max_force, settings.min_distance, potential.term.needs)
     report.judged(settings.checks).raise_errors()
-    table, predictions = evaluate_set(potential, structures, batch_size, runner=runner)
+    table, predictions = evaluate_set(potential, structures, batch_size, runner=runner, estimates=potential.deviations)
+    lines, numbers = summary(potential, structures, predictions)
+    table |= numbers
     left_out = len(frames) - len(structures)
     for problem in dropped:
         print(f"warning: {problem}")
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else ""))
-    print(table_text({Path(data).name: table}, predicted_quantities(potential)))
+    print("\n".join([table_text({Path(data).name: table}, predicted_quantities(potential)), *lines]))
     if json is not None:
         write_json(table, json)
     if out is not None:

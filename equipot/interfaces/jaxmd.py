@@ -7,6 +7,8 @@
 >>> state = init_fn(key, R, mass=mass, neighbor=neighbors)
 >>> neighbors = neighbors.update(state.position)           # check neighbors.did_buffer_overflow now and then
 
+``neighbor_list_deviations`` makes a function of the deviations of a potential that has an estimate of its uncertainty.
+
 Conventions are those of jax-md: lattice vectors are the columns of ``box`` (``box_of(cell)`` converts rows to columns; a scalar
 or a vector stands for a cube or a cuboid), fractional coordinates are R_real = box R, and the gradient with respect to
 fractional coordinates is taken in real space, so that ``-grad(energy_fn)`` are forces in eV/Å in either case. Units are eV, Å
@@ -32,7 +34,9 @@ from jaxtyping import Array, Bool, Float, Int
 from equipot.arrays import AnyArray
 from equipot.geometry import Geometry, geometry_of
 from equipot.neighbors import DeviceList, ListSpec, allocate, plan, to_graph, update
-from equipot.potential import Potential, atomic
+from equipot.posterior import check_estimates
+from equipot.potential import Potential, atomic, evaluate
+from equipot.quantities import RESULTS, among
 from equipot.structure import Structure
 
 
@@ -131,17 +135,9 @@ def neighbor_list_energy(
     """
     from jax_md import partition
 
-    numbers = np.asarray(numbers, np.int32)
     repeats = tuple(map(bool, np.broadcast_to(np.asarray(pbc, bool), (3,)))) if box is not None else (False,) * 3
-    system = Structure(
-        numbers,
-        np.zeros((len(numbers), 3)),
-        pbc=np.array(repeats),
-        charge=charge,
-        spin=spin,
-        field=np.array(field),
-        source="the jax-md system",
-    )
+    system = system_of(numbers, repeats, charge, spin, field)
+    numbers = system.numbers
     potential.check([system])
     coordinates = Coordinates.of(box, fractional_coordinates, str(jnp.dtype(potential.dtype)))
 
@@ -173,6 +169,74 @@ def neighbor_list_energy(
         return total + jnp.where(slots.overflow, jnp.nan, 0.0).astype(total.dtype) * everything
 
     return partition.NeighborListFns(allocate_fn, update_fn), energy_fn
+
+
+def system_of(numbers: Any, repeats: tuple[bool, ...], charge: float, spin: float, field: Sequence[float]) -> Structure:
+    """Make a structure of atoms at the origin, to be checked."""
+    return Structure(
+        np.asarray(numbers, np.int32),
+        np.zeros((len(numbers), 3)),
+        pbc=np.array(repeats),
+        charge=charge,
+        spin=spin,
+        field=np.array(field),
+        source="the jax-md system",
+    )
+
+
+def neighbor_list_deviations(
+    potential: Potential,
+    numbers: Sequence[int] | Int[np.ndarray, " atoms"],
+    want: Sequence[str] = ("energy_std", "forces_std", "novelty"),
+    *,
+    charge: float = 0.0,
+    spin: float = 0.0,
+    field: Sequence[float] = (0.0, 0.0, 0.0),
+) -> Callable[..., dict[str, Float[Array, "..."]]]:
+    """Make a function of deviations and novelty, beside ``energy_fn`` of ``neighbor_list_energy`` for the same potential.
+
+    ``deviations_fn(R, neighbor=..., box=...)`` returns the estimates that ``want`` names: energy_std (eV), forces_std [atoms]
+    (eV/Å), stress_std (eV/Å^3, NaN without a box) and novelty [atoms]. Arguments are those of ``energy_fn``, lists those of
+    ``neighbor_fn``; where a list has overflowed, all values are NaN. forces_std takes a backward pass for each sample of the
+    posterior, so that a loop asks for it now and then:
+
+    >>> neighbor_fn, energy_fn = jaxmd.neighbor_list_energy(potential, numbers, box)
+    >>> deviations_fn = jaxmd.neighbor_list_deviations(potential, numbers, want=("forces_std",))
+    >>> def step(k, carry):
+    ...     state, neighbors, worst = carry
+    ...     neighbors = neighbors.update(state.position)
+    ...     state = apply_fn(state, neighbor=neighbors)
+    ...     seen = lambda: deviations_fn(state.position, neighbor=neighbors)["forces_std"].max()
+    ...     return state, neighbors, jnp.maximum(worst, jax.lax.cond(k % 20 == 0, seen, lambda: jnp.zeros_like(worst)))
+
+    Args:
+        numbers: atomic numbers.
+        want: names of the estimates.
+        charge: total charge, e.
+        spin: number of unpaired electrons.
+        field: external electric field, V/Å.
+
+    Raises:
+        ValueError: the potential has no such estimate, one is not calibrated for an element, or as ``neighbor_list_energy``.
+    """
+    want = (want,) if isinstance(want, str) else tuple(want)
+    rows = among(want, [row for row in RESULTS if row.of_posterior])
+    check_estimates(potential.posterior, rows, [system_of(numbers, (False,) * 3, charge, spin, field)])
+
+    def deviations_fn(
+        position: AnyArray, neighbor: Neighbors, box: Any = None, **ignored: Any
+    ) -> dict[str, Float[Array, "..."]]:
+        # Whether the system repeats is known from here on, and what charges and spins it can have.
+        system = system_of(numbers, neighbor.spec.pbc, charge, spin, field)
+        potential.correction.check([system])
+        real, cell = neighbor.coordinates.real(position, box)
+        slots = update(neighbor.spec, neighbor.slots, real, cell)
+        graph = to_graph(slots, real, jnp.asarray(system.numbers), cell, charge, spin, field)
+        found = evaluate(potential, graph, want).others
+        known = lambda row: jnp.where(slots.overflow, jnp.nan, jnp.asarray(found[row.name])).astype(real.dtype)
+        return {row.name: known(row)[0] if row.per == "graph" else known(row) for row in rows}
+
+    return deviations_fn
 
 
 def _with_room(spec: ListSpec, atoms: int, slots: int) -> ListSpec:

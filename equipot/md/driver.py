@@ -1,6 +1,7 @@
 """Run molecular dynamics: chunks on the device; files, progress and errors on the host.
 
-The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``.
+The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``;
+with a gate ``recorded.xyz`` and ``recorded.png`` besides.
 After each chunk, log and trajectory are extended and then the checkpoint is replaced, so that a kill loses at most one chunk. A
 resumed run cuts the files back to the checkpoint and continues bit for bit. A checkpoint always holds the state after a full
 chunk: if the run ends within a chunk, a longer run repeats that chunk.
@@ -273,6 +274,7 @@ class Simulation:
         self.outputs.append(table, *frames)
         if bool(result.halted):
             assert self.gate is not None, "nothing else halts a run"
+            self.outputs.draw_recorded()
             raise Halted(self.gate.halted(table[-1].step, np.asarray(result.log.forces_std[len(table) - 1])))
         after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.outputs.marks())
         # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
@@ -370,15 +372,17 @@ class Simulation:
             energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
             frames = [*frames, self.frame_at(step, jax.device_get(chunk.frame_of(state)), energy)]
         self.outputs.append(table, frames, checked)
+        self.outputs.draw_recorded()
         where = "" if self.outputs.trajectory is None else " The last frames are in the trajectory."
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
-        """Draw md.png, and report and return the results of the whole run."""
+        """Draw md.png, and the last frame that a gate recorded, and report and return the results of the whole run."""
         from equipot.md.plot import plot
 
         table = log.read(self.outputs.log.path)
         plot(table, self.out / "md.png")
+        self.outputs.draw_recorded()
         summary = summarise(table, self.config, len(self.structure), self.progress.ns_per_day, self.builds)
         self.progress.finish(summary, second_half(table))
         return summary

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -72,6 +73,7 @@ class Recorder:
     """Writer of recorded.xyz: frames of which the potential was unsure, with ``forces_std`` of each atom."""
 
     def __init__(self, out: Path, system: System, gate: Gate):
+        self.out = out
         self.file = ExtXYZWriter(out / "recorded.xyz", system)
         self.gate = gate
 
@@ -81,6 +83,18 @@ class Recorder:
         chosen = [frame for frame in frames if frame.deviation is not None and np.nanmax(frame.deviation) >= least]
         if chosen:
             self.file.append(chosen)
+
+    def draw(self) -> None:
+        """Draw the last frame of recorded.xyz to recorded.png, coloured by ``forces_std``; nothing where none was recorded."""
+        from ase.io import read
+
+        from equipot.uncertainty.pictures import picture
+
+        if self.file.mark() == 0:
+            return
+        atoms: Any = read(self.out / "recorded.xyz", -1)
+        title = f"step {atoms.info['step']}, {atoms.info['time_fs'] / 1000:.4g} ps"
+        picture(Structure.from_ase(atoms), atoms.arrays[FORCES_STD.name], self.out / "recorded.png", title=title)
 
     def mark(self) -> int:
         """Return the length of the file."""

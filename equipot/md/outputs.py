@@ -27,6 +27,11 @@ class Outputs:
         if self.recorder is not None:
             self.recorder.append(checked)
 
+    def draw_recorded(self) -> None:
+        """Draw the last frame that the gate recorded."""
+        if self.recorder is not None:
+            self.recorder.draw()
+
     def marks(self) -> dict[str, int]:
         """Return the lengths: of the log and of recorded frames in bytes, of the trajectory in bytes or frames."""
         files = {"log": self.log, "frames": self.trajectory, "recorded": self.recorder}

@@ -15,6 +15,7 @@ from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.evaluation.method import with_method
 from equipot.files import write_atomically
 from equipot.isolated_atoms import isolated_atom_energy
+from equipot.posterior import check_estimates
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, LABELLED, Quantity, ordered
 from equipot.structure import Structure
@@ -29,6 +30,7 @@ def evaluate_set(
     batch_size: int | None = None,
     devices: int | None = None,
     runner: Runner | None = None,
+    estimates: Sequence[Quantity] = (),
 ) -> tuple[Table, list[Structure]]:
     """Compute the mean errors of a potential against the labels of structures.
 
@@ -43,6 +45,7 @@ def evaluate_set(
         batch_size: As in ``predict``.
         devices: As in ``predict``.
         runner: As in ``predict``.
+        estimates: As in ``predict``.
 
     Returns:
         The table, and the structures with predictions as their labels.
@@ -50,7 +53,7 @@ def evaluate_set(
     Raises:
         ValueError: there are no structures, or the potential does not know an element.
     """
-    predictions = predict(potential, structures, batch_size, devices, runner)
+    predictions = predict(potential, structures, batch_size, devices, runner, estimates)
     return error_table(structures, predictions), predictions
 
 
@@ -78,6 +81,7 @@ def predict(
     batch_size: int | None = None,
     devices: int | None = None,
     runner: Runner | None = None,
+    estimates: Sequence[Quantity] = (),
 ) -> list[Structure]:
     """Return the structures with predictions as their labels.
 
@@ -89,14 +93,18 @@ def predict(
         batch_size: Number of structures evaluated at a time, over all devices; None for a size chosen by use and memory.
         devices: Number of local devices; None for all.
         runner: Method that the potential is a correction to, see ``data.method.runner_of``; None for no such method.
+        estimates: Estimates of uncertainty that are predicted besides, such as ``potential.deviations``. A structure with an
+            element for which a deviation was not calibrated gets none.
 
     Raises:
-        ValueError: there are no structures, the potential does not know an element, or it is a correction without its method.
+        ValueError: there are no structures, the potential does not know an element or has no such estimate, or it is a
+            correction without its method.
     """
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
     (potential if runner is None else potential.correction).check(structures)
-    energies, rows = dict(potential.metadata.atomic_energies), predicted_quantities(potential)
+    check_estimates(potential.posterior, estimates)
+    energies, rows = dict(potential.metadata.atomic_energies), (*predicted_quantities(potential), *estimates)
     periodic = any(structures[k].pbc.any() for k in range(len(structures)))
     wanted = tuple(row.name for row in rows if row is not ENERGY and (periodic or not row.needs_volume))
     out: dict[int, Structure] = {}
@@ -107,11 +115,16 @@ def predict(
         # What the method does not say, its correction alone does not either.
         lost = () if runner is None else tuple(row for row in LABELLED if row.name not in runner.properties)
         labels: dict[Quantity, Any] = {row: value for row in rows if row not in lost and (value := found[row]) is not None}
-        # Quantities that need a volume are NaN for a system without one.
-        known = lambda row, value: not row.needs_volume or (structure.pbc.any() and np.isfinite(value).all())  # noqa: B023
         labels[ENERGY] = float(labels[ENERGY])
-        out[k] = structure.replace(labels={row: value for row, value in labels.items() if known(row, value)})
+        out[k] = structure.replace(labels={row: value for row, value in labels.items() if is_known(row, value, structure)})
     return [out[k] for k in range(len(structures))]
+
+
+def is_known(row: Quantity, value: Any, structure: Structure) -> bool:
+    """Whether a structure has a value of a quantity that may be undefined: for want of a volume, or of a calibration."""
+    if row.needs_volume:
+        return bool(structure.pbc.any() and np.isfinite(value).all())
+    return not row.deviation_of or bool(np.isfinite(value).all())
 
 
 def predicted_quantities(potential: Potential) -> tuple[Quantity, ...]:

@@ -15,6 +15,7 @@ from equipot.physics.committee import committee
 from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
 from equipot.uncertainty.calibration import Calibrator, Linear, Power, Proportional, calibrated, half_width
+from equipot.uncertainty.derived import Cumulant, Direct, propagate, reweighted
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
 from equipot.uncertainty.learning import lesson
 from equipot.uncertainty.mean_variance import MeanVariance
@@ -27,10 +28,9 @@ from equipot.uncertainty.spread import Spread
 from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
-    "POPS", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture", "Nearest", "Power",
-    "Proportional",
-    "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method", "fit", "half_width", "members",
-    "with_statistics",
+    "POPS", "Cumulant", "Direct", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture",
+    "Nearest", "Power", "Proportional", "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method", "fit",
+    "half_width", "members", "propagate", "reweighted", "with_statistics",
 ]  # fmt: skip
 
 

@@ -63,11 +63,13 @@ def test_log_trajectory_and_recorded_frames_have_the_deviations(known, tmp_path)
         assert table["max_forces_std_eV_A"][line] == pytest.approx(out.others["forces_std"].max(), rel=1e-5)
         assert table["energy_std_eV"][line] == pytest.approx(float(out.others["energy_std"]), rel=1e-5)
     assert all("forces_std" in frame.arrays for frame in ase.io.read(tmp_path / "trajectory.xyz", ":"))
+    assert (tmp_path / "recorded.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_run_stops_where_a_force_is_first_seen_to_be_unsure(known, tmp_path):
     free = config(gate=md.Gate(record=None, halt=None, every=20), temperature_K=600.0)
     md.simulate(known, water(0, 0.02), free, tmp_path / "free", progress=None)
+    assert not (tmp_path / "free" / "recorded.png").exists()
     table = log.read(tmp_path / "free" / "log.csv")
     seen = table["max_forces_std_eV_A"]
     first, limit = seen[0], 0.5 * (np.nanmax(seen) + seen[0])
@@ -80,9 +82,18 @@ def test_a_run_stops_where_a_force_is_first_seen_to_be_unsure(known, tmp_path):
     assert whole.startswith(ended) and ended.splitlines()[-1].startswith(f"{step},")
     last = ase.io.read(tmp_path / "gated" / "recorded.xyz", ":")
     assert [frame.info["step"] for frame in last] == [step] and last[0].arrays["forces_std"].max() >= limit
+    assert (tmp_path / "gated" / "recorded.png").stat().st_size > 5000
     with pytest.raises(md.Halted, match="step 0: .*does not know this structure"):
         md.simulate(known, water(0, 0.02), config(gate=md.Gate(None, 1e-9)), tmp_path / "never", progress=None)
     assert not (tmp_path / "never").exists()
+
+
+def test_a_run_that_explodes_draws_what_was_recorded_before(known, tmp_path):
+    hot = config(gate=md.Gate(record=1e-6, halt=None, every=20), max_temperature_K=50.0)
+    with pytest.raises(md.Explosion, match="max_temperature_K"):
+        md.simulate(known, water(0, 0.02), hot, tmp_path, progress=None)
+    assert len(ase.io.read(tmp_path / "recorded.xyz", ":")) == 1
+    assert (tmp_path / "recorded.png").stat().st_size > 5000
 
 
 def test_a_run_with_a_gate_that_is_resumed_is_one_that_was_not_interrupted(known, tmp_path):
