@@ -18,6 +18,7 @@ from equipot import eqp
 from equipot.convert import convert
 from equipot.convert.certificate import Certificate, certify, read_references
 from equipot.files import cache_root, write_atomically
+from equipot.posterior import Posterior, variables_digest
 from equipot.potential import Potential
 from equipot.wheels import LibraryError, Wheel, digest, download, verify
 
@@ -109,7 +110,8 @@ MODELS: dict[str, Entry] = {
 def load(source: str | Path, dtype: Any = None) -> Potential:
     """Load a potential from an ``.eqp`` file or by the name of a published model (``equipot models`` lists names).
 
-    On first use of a name the checkpoint is fetched, verified, converted and certified, with progress on stderr.
+    On first use of a name the checkpoint is fetched, verified, converted and certified, with progress on stderr. An estimate of
+    uncertainty that `equipot models NAME --uncertainty` has put into the cache comes with the potential.
 
     Args:
         source: a file, ``FILE@HEAD`` for one head of a potential with several, or a name.
@@ -129,10 +131,33 @@ def load(source: str | Path, dtype: Any = None) -> Potential:
         except ValueError as error:
             raise ValueError(str(error) if str(error).startswith(file) else f"{file}: {error}") from None
     if name in MODELS:
-        return eqp.load(fetch(name), dtype)
+        potential = eqp.load(fetch(name), dtype)
+        return potential.replace(posterior=stored_posterior(name, potential))
     if not Path(source).exists() and not Path(source).suffix and Path(source).name == str(source):
         raise FileNotFoundError(f"{source}: neither a file nor the name of a published potential; {guess(name)}")
     return eqp.load(source, dtype)
+
+
+def stored_posterior(name: str, potential: Potential) -> Posterior | None:
+    """Read the estimate of uncertainty of a named potential from the cache; None, with a line on stderr, for one of other
+    variables or a damaged file, and None if there is no such file."""
+    path = uncertainty_path(name)
+    if not path.is_file():
+        return None
+    try:
+        posterior = eqp.load(path, potential.dtype).posterior
+    except ValueError as error:
+        tell(f"{error}: {name} is loaded without an estimate of its uncertainty")
+        return None
+    if posterior is None or posterior.variables_sha256 != variables_digest(potential.variables):
+        tell(f"{path}: of other variables; make it again: equipot models {name} --uncertainty")
+        return None
+    return posterior
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr."""
+    print(f"equipot: {text}", file=sys.stderr, flush=True)
 
 
 def guess(name: str) -> str:
@@ -201,7 +226,7 @@ def fetch(name: str, say: Callable[[str], None] | None = None) -> Path:
     Raises:
         LibraryError: the checkpoint cannot be fetched, or the converted potential deviates from the reference values.
     """
-    say = say or (lambda text: print(f"equipot: {text}", file=sys.stderr, flush=True))
+    say = say or tell
     folder = cache_root() / "models"
     target = converted_path(name, folder)
     if target.is_file():
@@ -248,6 +273,11 @@ def find_checkpoint(name: str, folder: Path, say: Callable[[str], None]) -> Path
 def converted_path(name: str, folder: Path) -> Path:
     """Return the path of a converted potential; each version of equipot has its own, since conversion may improve."""
     return folder / equipot.__version__ / f"{name}.eqp"
+
+
+def uncertainty_path(name: str) -> Path:
+    """Return the path in the cache of a named potential with an estimate of its uncertainty."""
+    return converted_path(f"{name}-uncertainty", cache_root() / "models")
 
 
 def checkpoint_path(entry: Entry, folder: Path) -> Path:

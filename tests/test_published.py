@@ -12,14 +12,19 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+from ase.build import bulk
 
+import equipot
 from equipot import published, wheels
 from equipot.cli import main
 from equipot.convert.certificate import certify, read_references
 from equipot.published import Entry
+from equipot.quantities import LABELLED
 from equipot.wheels import LibraryError, Wheel
+from equipot.workflows import named_uncertainty
 
 DATA = Path(__file__).parent / "convert" / "data"
 
@@ -184,6 +189,54 @@ def test_commands_take_names(cache, monkeypatch, capsys, tmp_path):
     assert main(["convert", "tiny", "-o", str(tmp_path / "x.eqp")]) == 0
     assert (tmp_path / "x.eqp").read_bytes() == next(folder.rglob("tiny.eqp")).read_bytes()
     assert main(["models"]) == 0 and "in the cache" in capsys.readouterr().out
+
+
+def test_a_name_gets_an_estimate_of_its_uncertainty_once(cache, monkeypatch, capsys):
+    """Energies and forces stay what they were, bit for bit; what does not belong to the potential is not used."""
+    folder, carrier = cache
+    monkeypatch.setattr(wheels, "subprocess", SimpleNamespace(run=bring(carrier)))
+    # Silicon alone takes seconds.
+    whole = named_uncertainty.prototypes
+    monkeypatch.setattr(named_uncertainty, "prototypes", lambda elements: whole((14,)))
+    silicon = bulk("Si", cubic=True)
+    silicon.rattle(0.05, seed=0)
+    crushed = silicon.copy()
+    crushed.set_cell(0.6 * silicon.cell, scale_atoms=True)
+    before = equipot.evaluate(published.load("tiny"), silicon)
+    assert main(["models"]) == 0 and "equipot models tiny --uncertainty" in capsys.readouterr().out
+    assert main(["models", "tiny", "--uncertainty"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"rests on \d+ prototype crystals and \d+ molecules of its 6 elements, not on its training set", told)
+    assert main(["models", "Tiny"]) == 0 and "novelty, by prototype structures" in capsys.readouterr().out
+    potential = published.load("tiny")
+    assert capsys.readouterr().err == "" and [row.name for row in potential.deviations] == ["novelty"]
+    after = equipot.evaluate(potential, silicon, want=("energy", "forces", "stress", "novelty"))
+    for row in LABELLED:
+        np.testing.assert_array_equal(equipot.evaluate(potential, silicon)[row], before[row])
+        np.testing.assert_allclose(after[row], before[row], rtol=1e-5, atol=1e-5)
+    far = equipot.evaluate(potential, [crushed, bulk("NaCl", "rocksalt", a=5.6)], want=("novelty",)).others["novelty"]
+    assert after.others["novelty"].max() < 1 < far[:8].min() and np.isinf(far[8:]).all()
+    path = published.uncertainty_path("tiny")
+    kept = path.read_bytes()
+    path.write_bytes(kept[:1000])
+    assert published.load("tiny").posterior is None and "without an estimate of its uncertainty" in capsys.readouterr().err
+    other = potential.replace(variables=jax.tree.map(lambda x: 2 * x, potential.variables))
+    equipot.save(equipot.uncertainty.fit(other, [silicon] * 4), path)
+    assert published.load("tiny").posterior is None and "of other variables" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--uncertainty"], "equipot models NAME --uncertainty"),
+        (["tinny"], "did you mean tiny?"),
+        (["file.eqp", "--uncertainty"], "equipot uncertainty FILE --prototypes"),
+    ],
+)
+def test_what_has_no_estimate_is_told_in_one_line(cache, arguments, message, capsys):
+    assert main(["models", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
 
 
 def test_the_published_models_are_told_completely():

@@ -20,6 +20,7 @@ examples:
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine --resume
   equipot models                                   published potentials that can be used by name
+  equipot models sevennet-0 --uncertainty          and that know how new a structure is to them
   equipot convert mace.model -o mace.eqp           take a checkpoint of another program
   equipot compress mace.eqp -o fast.eqp            the same potential, faster
   equipot guard mace.eqp -o safe.eqp               atoms repel at short distance, whatever it has learned
@@ -67,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
     add_guard(commands)
     add_uncertainty(commands)
 
-    command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
+    models = command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
+    models.add_argument("name", metavar="NAME", nargs="?", help="one of them (default: all)")
+    estimate = "give it, once and for all, an estimate of how new a structure is to it, by crystals and molecules made here"
+    models.add_argument("--uncertainty", action="store_true", help=estimate)
 
     data = command(commands, "data", "look at reference data: what is in it, and what is wrong with it")
     data.add_argument("data", metavar="DATA", nargs="+", help="files that training reads, or bundled:NAME")

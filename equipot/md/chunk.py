@@ -2,14 +2,15 @@
 
 A chunk begins by subtracting whole lattice vectors from distant atoms and by building the neighbour list. The chunk is
 therefore a function of the state alone, and a run that stops between two chunks resumes exactly. A chunk ends early if the list
-overflows (the host repeats the chunk with a larger list) or if the system explodes.
+overflows (the host repeats the chunk with a larger list), if the system explodes, or where a gate stops the run: at a check of
+the deviations of forces, or in any step by novelty, so that the last line is then one between the usual steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,19 +43,41 @@ class ChunkSpec(NamedTuple):
     min_distance: float
     """Distance (Å) below which two atoms count as fused."""
     lines_per_check: int = 0
-    """Lines of the log per check of the gate; zero for no gate."""
+    """Lines of the log per check of the deviations of forces; zero for none."""
     halt: float = float("inf")
     """Deviation of a force (eV/Å) at which the gate stops the run."""
+    watches_novelty: bool = False
+    """Whether the novelty of all atoms is computed in every step."""
+    halt_novelty: float = float("inf")
+    """Novelty of an atom at which the gate stops the run."""
 
 
 class Frames(NamedTuple):
-    """Frames of a chunk, stacked along the first axis."""
+    """Frames of a chunk, stacked along the first axis, or a single one without that axis."""
 
     position: Float[Array, "frames atoms 3"]
     """Å, continuous in time."""
     momentum: Float[Array, "frames atoms 3"]
     force: Float[Array, "frames atoms 3"]
     cell: Float[Array, "frames 3 3"]
+    novelty: Float[Array, "frames atoms"] | tuple[()] = ()
+    """Novelty of each atom; an empty tuple where it is not watched."""
+
+
+class Peak(NamedTuple):
+    """The step since the last line of the log in which the largest novelty of any atom was largest, the first of several."""
+
+    step: Int[Array, ""]
+    """Number of steps of the chunk made by then."""
+    interaction: Float[Array, ""]
+    """Potential energy, eV, without E0 of the isolated atoms."""
+    frame: Frames
+    """The frame, with novelty; NaN in place of novelty before the first step."""
+
+    @property
+    def novelty(self) -> Float[Array, ""]:
+        """Largest novelty of any atom."""
+        return jnp.max(jnp.asarray(self.frame.novelty))
 
 
 class ChunkResult(NamedTuple):
@@ -64,7 +87,9 @@ class ChunkResult(NamedTuple):
     log: Observation
     frames: Frames
     checked: Frames
-    """Frames at the checks of the gate."""
+    """Frames at the checks of the deviations of forces."""
+    peaks: Peak | tuple[()]
+    """The peak of novelty before each line, stacked; an empty tuple where novelty is not watched."""
     done: Int[Array, ""]
     """Number of completed lines of the log."""
     steps: Int[Array, ""]
@@ -80,7 +105,10 @@ class ChunkResult(NamedTuple):
 def begin(
     potential: Potential, spec: ListSpec, frozen: Frozen, chunk_spec: ChunkSpec, state: State
 ) -> tuple[State, Observation, Array]:
-    """Compute forces and ``State.extra`` at step zero; return the state, the observation and the overflow flag of the list."""
+    """Compute forces and ``State.extra`` at step zero; return the state, the observation and the overflow flag of the list.
+
+    The state has its novelty where that is watched.
+    """
     return _begin(potential, frozen.arrays, state, spec, frozen.fixed, chunk_spec)
 
 
@@ -116,7 +144,7 @@ def _begin(
 ) -> tuple[State, Observation, Array]:
     setup = Frozen.setup(arrays, fixed)
     with jax.default_matmul_precision("highest"):
-        forces = Forces(potential, spec, setup)
+        forces = Forces(potential, spec, setup, chunk_spec.watches_novelty)
         neighbor = allocate(spec, state.position, state.cell)
         state = chunk_spec.ensemble.start(setup, forces.compute(state, neighbor))
         due = chunk_spec.lines_per_check > 0
@@ -129,20 +157,23 @@ def _run(
 ) -> ChunkResult:
     setup = Frozen.setup(arrays, fixed)
     with jax.default_matmul_precision("highest"):
-        forces = Forces(potential, spec, setup)
+        forces = Forces(potential, spec, setup, chunk_spec.watches_novelty)
         state = wrap(state.replace(heat=jnp.zeros_like(state.heat)), setup.pbc)
         neighbor = unbuilt(spec, state)
-        log, frames, checked = empty(chunk_spec, state)
+        if chunk_spec.watches_novelty:
+            state = state.replace(novelty=jnp.full(len(state.position), jnp.nan, state.position.dtype))
+        log, frames, checked, peaks = empty(chunk_spec, state)
         none, no = jnp.int32(0), jnp.asarray(False)
-        result = ChunkResult(state, log, frames, checked, none, none, neighbor.overflow, no, no)
+        result = ChunkResult(state, log, frames, checked, peaks, none, none, neighbor.overflow, no, no)
 
         def line(carry: tuple[ChunkResult, DeviceList]) -> tuple[ChunkResult, DeviceList]:
             before, neighbor = carry
-            state, neighbor, made = advance(chunk_spec, forces, before.state, neighbor)
+            state, neighbor, made, peak = advance(chunk_spec, forces, before.state, neighbor)
             per = chunk_spec.lines_per_check
             due = ((before.done + 1) % per == 0) & ~neighbor.overflow if per else False
             seen = observe(forces, chunk_spec.ensemble, state, neighbor, due)
             log = jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.log, seen)
+            peaks = keep_peak(before, peak)
             frames = keep_frame(chunk_spec.lines_per_frame, before.frames, state, before.done + 1)
             checked = keep_frame(per, before.checked, state, before.done + 1)
             cool = seen.kinetic <= chunk_spec.max_kinetic
@@ -151,24 +182,52 @@ def _run(
             done = before.done + jnp.where(neighbor.overflow, 0, 1)
             exploded = ~fine & ~neighbor.overflow
             halted = ~neighbor.overflow & (jnp.max(seen.forces_std) >= chunk_spec.halt)
+            if isinstance(peak, Peak):
+                halted |= ~neighbor.overflow & is_too_new(chunk_spec, peak)
             made = before.steps + made
-            after = ChunkResult(state, log, frames, checked, done, made, neighbor.overflow, exploded, halted)
+            after = ChunkResult(state, log, frames, checked, peaks, done, made, neighbor.overflow, exploded, halted)
             return after, neighbor
 
         stopped = lambda result: result.overflow | result.exploded | result.halted
         going = lambda carry: (carry[0].done < lines) & ~stopped(carry[0])
-        return jax.lax.while_loop(going, line, (result, neighbor))[0]
+        result = jax.lax.while_loop(going, line, (result, neighbor))[0]
+        return result._replace(state=result.state.replace(novelty=()))
 
 
-def advance(chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: DeviceList) -> tuple[State, DeviceList, Array]:
-    """Make the steps up to the next line of the log, or up to an overflow of the list: state, list and number of steps."""
+def advance(
+    chunk_spec: ChunkSpec, forces: Forces, state: State, neighbor: DeviceList
+) -> tuple[State, DeviceList, Array, Peak | tuple[()]]:
+    """Make the steps up to the next line of the log, to an overflow of the list, or to a halt by novelty.
 
-    def one(carry: tuple[State, DeviceList, Array]) -> tuple[State, DeviceList, Array]:
-        state, neighbor, made = carry
-        return *chunk_spec.ensemble.step(forces.setup, forces, state, neighbor), made + 1
+    Returns:
+        State, list, number of steps, and the peak of novelty, which counts steps from the last line on.
+    """
+    watches = chunk_spec.watches_novelty
 
-    going = lambda carry: (carry[2] < chunk_spec.steps_per_line) & ~carry[1].overflow
-    return jax.lax.while_loop(going, one, (state, neighbor, jnp.int32(0)))
+    def one(carry: tuple[State, DeviceList, Array, Any]) -> tuple[State, DeviceList, Array, Any]:
+        state, neighbor, made, peak = carry
+        state, neighbor = chunk_spec.ensemble.step(forces.setup, forces, state, neighbor)
+        return state, neighbor, made + 1, higher(peak, state, made + 1) if watches else peak
+
+    def going(carry: tuple[State, DeviceList, Array, Any]) -> Array:
+        _, neighbor, made, peak = carry
+        more = (made < chunk_spec.steps_per_line) & ~neighbor.overflow
+        return more & ~is_too_new(chunk_spec, peak) if watches else more
+
+    made = jnp.int32(0)
+    lowest = Peak(made, state.interaction, frame_of(state.replace(novelty=state.novelty + jnp.nan))) if watches else ()
+    return jax.lax.while_loop(going, one, (state, neighbor, made, lowest))
+
+
+def higher(peak: Peak, state: State, made: Array) -> Peak:
+    """Return the peak of novelty after a further step; values that are no numbers count as the largest."""
+    now = Peak(made, state.interaction, frame_of(state))
+    return jax.tree.map(partial(jnp.where, peak.novelty >= now.novelty), peak, now)
+
+
+def is_too_new(chunk_spec: ChunkSpec, peak: Peak) -> Bool[Array, ""]:
+    """Whether novelty stops the run; an infinite limit is none, even for atoms of infinite novelty."""
+    return (peak.novelty >= chunk_spec.halt_novelty) & (chunk_spec.halt_novelty < jnp.inf)
 
 
 def unbuilt(spec: ListSpec, state: State) -> DeviceList:
@@ -210,16 +269,26 @@ def wrap(state: State, pbc: tuple[bool, bool, bool]) -> State:
     return state.replace(position=state.position - whole @ cell, images=state.images + whole.astype(jnp.int32))
 
 
-def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames, Frames]:
-    """Allocate zeros for the lines, frames and checked frames of a full chunk."""
+def empty(chunk_spec: ChunkSpec, state: State) -> tuple[Observation, Frames, Frames, Peak | tuple[()]]:
+    """Allocate zeros for the lines, frames, checked frames and peaks of novelty of a full chunk."""
     dtype, atoms = state.position.dtype, state.position.shape
     room = lambda *shape: jnp.zeros(shape, dtype)
     shapes = {"stress": (3, 3), "dipole": (3,), "forces_std": atoms[:1]}
     log = Observation(*(room(chunk_spec.lines, *shapes.get(name, ())) for name in Observation._fields))
-    frames = lambda n: Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3))
+    watches = chunk_spec.watches_novelty
+    novelty = lambda n: room(n, *atoms[:1]) if watches else ()
+    frames = lambda n: Frames(room(n, *atoms), room(n, *atoms), room(n, *atoms), room(n, 3, 3), novelty(n))
     every = (chunk_spec.lines_per_frame, chunk_spec.lines_per_check)
     of_log, of_gate = (frames(chunk_spec.lines // per if per else 0) for per in every)
-    return log, of_log, of_gate
+    peaks = Peak(jnp.zeros(chunk_spec.lines, jnp.int32), room(chunk_spec.lines), frames(chunk_spec.lines)) if watches else ()
+    return log, of_log, of_gate, peaks
+
+
+def keep_peak(before: ChunkResult, peak: Peak | tuple[()]) -> Peak | tuple[()]:
+    """Write the peak of novelty before a line into its row, as steps of the whole chunk; nothing where none is watched."""
+    if isinstance(peak, Peak):
+        peak = peak._replace(step=before.steps + peak.step)
+    return jax.tree.map(lambda rows, row: rows.at[before.done].set(row), before.peaks, peak)
 
 
 def keep_frame(per: int, frames: Frames, state: State, done: Array) -> Frames:
@@ -234,7 +303,7 @@ def keep_frame(per: int, frames: Frames, state: State, done: Array) -> Frames:
 def frame_of(state: State) -> Frames:
     """Convert a state to one frame, without the leading axis."""
     position = state.position + state.images.astype(state.position.dtype) @ state.cell
-    return Frames(position, state.momentum, state.force, state.cell)
+    return Frames(position, state.momentum, state.force, state.cell, state.novelty)
 
 
 def max_kinetic(temperature: float, atoms: int) -> float:

@@ -98,8 +98,8 @@ class MDConfig:
             raise ValueError(f"steps ({self.steps}) is not a multiple of log_every ({self.log_every}); {near} would be")
         if self.trajectory is not None and (self.trajectory.every < 1 or self.trajectory.every % self.log_every):
             raise ValueError(f"trajectory: every ({self.trajectory.every}) must be a multiple of log_every ({self.log_every})")
-        if self.gate is not None and self.gate.every % self.log_every:
-            raise ValueError(f"gate.every ({self.gate.every}) must be a multiple of log_every ({self.log_every})")
+        if self.gate is not None and self.gate.interval % self.log_every:
+            raise ValueError(f"gate.every ({self.gate.interval}) must be a multiple of log_every ({self.log_every})")
         if not math.isfinite(self.pressure_GPa):
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
         if self.pressure_GPa and not self.ensemble.has_pressure:
@@ -111,7 +111,7 @@ class MDConfig:
     def chunk(self) -> int:
         """Steps per chunk, a multiple of the intervals of log, frames and checks of the gate."""
         unit = self.log_every if self.trajectory is None else self.trajectory.every
-        unit = unit if self.gate is None else math.lcm(unit, self.gate.every)
+        unit = unit if self.gate is None or not self.gate.interval else math.lcm(unit, self.gate.interval)
         return unit * math.ceil(self.chunk_steps / unit)
 
 

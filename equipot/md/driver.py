@@ -4,12 +4,13 @@ The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkp
 with a gate ``recorded.xyz`` and ``recorded.png`` besides.
 After each chunk, log and trajectory are extended and then the checkpoint is replaced, so that a kill loses at most one chunk. A
 resumed run cuts the files back to the checkpoint and continues bit for bit. A checkpoint always holds the state after a full
-chunk: if the run ends within a chunk, a longer run repeats that chunk.
+chunk: if the run ends within a chunk, a longer run repeats that chunk, and so does, after a halt, a run with another gate.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -26,6 +27,7 @@ from equipot.md import chunk, log
 from equipot.md.checkpoint import fingerprint, read_checkpoint, restore, spec_from_record, spec_to_record, write_checkpoint
 from equipot.md.config import MDConfig
 from equipot.md.gate import Halted
+from equipot.md.harvest import Harvester
 from equipot.md.outputs import Outputs
 from equipot.md.prepare import (
     check_start,
@@ -38,9 +40,9 @@ from equipot.md.prepare import (
     with_subtracted,
 )
 from equipot.md.progress import Progress
-from equipot.md.state import Observation, Setup, State, masses
+from equipot.md.state import Setup, State, masses
 from equipot.md.summary import Summary, second_half, summarise
-from equipot.md.trajectory import Frame, System
+from equipot.md.trajectory import System
 from equipot.neighbors import ListSpec, grow, more_pairs
 from equipot.potential import Potential
 from equipot.published import load as load_potential
@@ -79,7 +81,7 @@ def run(config: MDConfig, out: str | Path, resume: bool = False, progress: TextI
         FileNotFoundError: no such potential or structure.
         ValueError: errors in the config, the structure or the folder.
         Explosion: the system exploded; the last frames are in the trajectory.
-        Halted: the gate has stopped the run; log and trajectory end where it did.
+        Halted: the gate has stopped the run; the log ends where it did. With another gate, or none, ``resume`` goes on.
         KeyboardInterrupt: after Ctrl-C, once the chunk is finished and stored.
     """
     potential = load_potential(config.model, dtype=config.dtype)
@@ -130,33 +132,41 @@ class Simulation:
         lines_per_frame = 0 if config.trajectory is None else config.trajectory.every // config.log_every
         limit = chunk.max_kinetic(config.max_temperature_K, len(structure))
         lines = config.chunk // config.log_every
-        self.gate = config.gate
-        checks, halt = (0, np.inf) if self.gate is None else (self.gate.every // config.log_every, self.gate.limit)
-        self.chunk_spec = chunk.ChunkSpec(
-            config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance, checks, halt
-        )
+        self.gate = gate = config.gate
+        self.chunk_spec = chunk.ChunkSpec(config.ensemble, config.log_every, lines, lines_per_frame, limit, config.min_distance)
+        if gate is not None:
+            self.chunk_spec = self.chunk_spec._replace(
+                lines_per_check=gate.interval // config.log_every,
+                halt=gate.limit,
+                watches_novelty=gate.watches_novelty,
+                halt_novelty=gate.novelty_limit,
+            )
         e0 = float(isolated_atom_energy(structure.numbers, dict(potential.metadata.atomic_energies)).sum())
-        self.ledger = log.Ledger(
-            e0 + zero, max(self.setup.dof, 1), config.timestep_fs, DIPOLE in potential.provides, bool(checks)
-        )
-        # Those of an ion in a field are not centred.
-        self.origin = (structure.positions - centred(structure)).mean(axis=0)
+        has_dipole = DIPOLE in potential.provides
+        self.ledger = log.Ledger(e0 + zero, max(self.setup.dof, 1), config.timestep_fs, has_dipole, gate is not None)
         system = System(
             structure.numbers,
             masses(structure),
             self.setup.pbc,
             structure.masses is not None,
             structure.conditions,
-            bool(checks),
+            gate is not None,
         )
         self.outputs = Outputs(config, out, system)
         geometry = (structure.numbers, structure.positions, structure.cell, structure.pbc)
         momenta = structure.momenta if config.velocities == "file" else None
         conditions = (structure.charge, structure.spin, *(structure.field if structure.field.any() else ()))
-        # What a gate asks of the potential besides.
-        doubt = () if self.gate is None or potential.posterior is None else (potential.posterior,)
-        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, conditions, *doubt)
+        self.identity = fingerprint(potential.variables, geometry, masses(structure), momenta, conditions)
+        # What a gate asks besides; of no concern to a run without one.
+        self.estimate = None if gate is None else fingerprint(potential.posterior)
         self.builds = 1
+
+    @property
+    def harvester(self) -> Harvester:
+        """Converter of results of the device."""
+        # Atoms of an ion in a field are not centred.
+        origin = (self.structure.positions - centred(self.structure)).mean(axis=0)
+        return Harvester(self.ledger, self.config.log_every, origin)
 
     @property
     def checkpoint(self) -> Path:
@@ -199,15 +209,16 @@ class Simulation:
             raise ValueError(
                 f"{self.structure.name}: the potential's energy or forces are not finite there; correct the structure"
             )
-        if self.gate is not None and np.max(seen.forces_std) >= self.gate.limit:
-            raise Halted(self.gate.halted(0, np.asarray(seen.forces_std)))
+        newest = float(np.max(state.novelty)) if self.chunk_spec.watches_novelty else np.nan
+        line = self.ledger.line(0, seen, 0.0, newest)
+        first_frame = self.harvester.frame_of_line(line, chunk.frame_of(state), seen)
+        if self.gate is not None and (reason := self.gate.reason(first_frame)):
+            raise Halted(reason)
         self.out.mkdir(parents=True, exist_ok=True)
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
-        line = self.ledger.line(0, seen, 0.0)
-        first_frame = self.frame(chunk.frame_of(state), line, seen)
         self.outputs.log.append(log.header(line))
         self.outputs.append([line], [first_frame], [first_frame])
-        at = Snapshot(0, state, spec, 0.0, self.outputs.marks())
+        at = Snapshot(0, state.replace(novelty=()), spec, 0.0, self.outputs.marks())
         self.save(at, 0)
         return at
 
@@ -235,8 +246,12 @@ class Simulation:
             )
         if record["identity"] != self.identity:
             raise ValueError(f"{self.checkpoint} was written with another potential or another structure; use the same ones")
+        if len({self.estimate, record.get("estimate")} - {None}) > 1:
+            raise ValueError(
+                f"{self.checkpoint} was written with another estimate of uncertainty; use the same one, or go on without a gate"
+            )
         state = start_state(self.config, self.structure, self.potential.dtype)
-        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.chunk_spec, s)[0]
+        begin = lambda s: chunk.begin(self.potential, self.first_list(), self.frozen, self.chunk_spec, s)[0].replace(novelty=())
         state = restore(self.checkpoint, arrays, jax.eval_shape(begin, state))
         done, marks = record["done"], record["marks"]
         if done > self.config.steps:
@@ -248,6 +263,9 @@ class Simulation:
         # Before the files are cut: the lines behind the checkpoint are about to go.
         self.save(at, at.step)
         self.outputs.cut(marks)
+        self.ledger = self.ledger._replace(has_gate=log.has_gate_columns(self.outputs.log.path))
+        if self.gate is not None and not self.ledger.has_gate:
+            self.progress.say("log and trajectory began without a gate and stay without estimates; recorded.xyz has them")
         write_atomically(self.out / "config.yaml", yaml.to_yaml(self.config).encode())
         self.progress.say(f"resuming at step {at.step} of {self.config.steps}")
         return at
@@ -261,6 +279,7 @@ class Simulation:
             "spec": spec_to_record(at.spec),
             "marks": at.marks,
             "identity": self.identity,
+            "estimate": self.estimate,
             "config": yaml.dump(self.config),
         }
         write_checkpoint(self.checkpoint, at.state, record)
@@ -270,17 +289,21 @@ class Simulation:
         begun = time.perf_counter()
         lines = min(self.chunk_spec.lines, (self.config.steps - at.step) // self.config.log_every)
         result, spec = self.compute(at, lines)
-        table, *frames = self.harvest(at, result)
-        self.outputs.append(table, *frames)
+        table, frames, checked = self.harvester.harvest(self.chunk_spec, at.step, at.heat, result)
+        self.outputs.append(table, frames, checked)
         if bool(result.halted):
             assert self.gate is not None, "nothing else halts a run"
             self.outputs.draw_recorded()
-            raise Halted(self.gate.halted(table[-1].step, np.asarray(result.log.forces_std[len(table) - 1])))
-        after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.outputs.marks())
+            raise Halted(self.gate.reason(checked[-1]))
+        after = Snapshot(table[-1].step, result.state, spec, at.heat + float(result.state.heat), self.marks(at.marks))
         # Frames and builds of the list are counted from the beginning of a chunk: nothing may go on from the middle of one.
         self.save(after if lines == self.chunk_spec.lines else at, after.step)
         self.progress.advance(after.step, lines * self.config.log_every, table[-1], time.perf_counter() - begun)
         return after
+
+    def marks(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Return the lengths of the files; without a gate, that of what earlier gates recorded stays what it was."""
+        return self.outputs.marks() | ({"recorded": before.get("recorded", 0)} if self.gate is None else {})
 
     def compute(self, at: Snapshot, lines: int) -> tuple[chunk.ChunkResult, ListSpec]:
         """Compute a chunk on the device; while the neighbour list overflows, repeat the chunk with a larger list.
@@ -336,29 +359,6 @@ class Simulation:
             return f"two atoms are {closest:.3f} Å apart (min_distance is {config.min_distance} Å)"
         return "the energy is not finite"
 
-    def harvest(self, at: Snapshot, result: chunk.ChunkResult) -> tuple[list[log.Line], list[Frame], list[Frame]]:
-        """Convert the completed lines, frames and checked frames of a chunk to host values."""
-        every, row = self.config.log_every, lambda tree, k: jax.tree.map(lambda x: x[k], tree)
-        seen = [row(result.log, k) for k in range(int(result.done))]
-        table = [self.ledger.line(at.step + (k + 1) * every, one, at.heat) for k, one in enumerate(seen)]
-
-        def frames(kept: chunk.Frames, per: int) -> list[Frame]:
-            last = range(per - 1, len(table), per) if per else ()
-            return [self.frame(row(kept, n), table[k], seen[k]) for n, k in enumerate(last)]
-
-        spec = self.chunk_spec
-        return table, frames(result.frames, spec.lines_per_frame), frames(result.checked, spec.lines_per_check)
-
-    def frame(self, kept: chunk.Frames, line: log.Line, seen: Observation) -> Frame:
-        """Convert one frame at a line of the log, with the deviations that were estimated there."""
-        found = np.asarray(seen.forces_std, np.float64)
-        return self.frame_at(line.step, kept, line.potential_eV, found if np.isfinite(found).all() else None)
-
-    def frame_at(self, step: int, kept: chunk.Frames, energy: float, deviation: np.ndarray | None = None) -> Frame:
-        """Convert one frame; positions are moved back from the origin, about which the dynamics runs, to the input."""
-        position, momentum, force, cell = (np.asarray(x, np.float64) for x in kept)
-        return Frame(step, step * self.config.timestep_fs, position + self.origin, momentum, force, cell, energy, deviation)
-
     def explode(self, at: Snapshot, result: chunk.ChunkResult, reason: str) -> NoReturn:
         """Write lines and frames, the exploded state last, and raise; the checkpoint stays at the last chunk.
 
@@ -366,11 +366,11 @@ class Simulation:
             Explosion: always.
         """
         step = at.step + int(result.steps)
-        table, frames, checked = self.harvest(at, result)
+        table, frames, checked = self.harvester.harvest(self.chunk_spec, at.step, at.heat, result)
         state = result.state
         if np.isfinite(state.position).all() and (not frames or frames[-1].step < step):
             energy = table[-1].potential_eV if table and table[-1].step == step else np.nan
-            frames = [*frames, self.frame_at(step, jax.device_get(chunk.frame_of(state)), energy)]
+            frames = [*frames, self.harvester.frame(step, jax.device_get(chunk.frame_of(state)), energy)]
         self.outputs.append(table, frames, checked)
         self.outputs.draw_recorded()
         where = "" if self.outputs.trajectory is None else " The last frames are in the trajectory."
@@ -388,7 +388,7 @@ class Simulation:
         return summary
 
 
-MAY_CHANGE = ("steps", "model", "structure")
+MAY_CHANGE = ("steps", "gate", "model", "structure")
 """Fields of the config that may differ in a resumed run; potential and structure may be other files with equal content."""
 REMEDY = "look at the last frames; use a shorter time step, a relaxed start, or a potential that knows such structures."
 STOPPING = "stopping after this chunk; once more to stop at once, at the cost of this chunk"

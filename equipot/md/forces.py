@@ -12,7 +12,7 @@ from equipot.graph import Graph
 from equipot.md.state import Setup, State
 from equipot.neighbors import DeviceList, ListSpec, to_graph, update
 from equipot.potential import Potential, evaluate
-from equipot.quantities import DIPOLE, ENERGY_STD, FORCES_STD
+from equipot.quantities import DIPOLE, ENERGY_STD, FORCES_STD, NOVELTY
 
 
 class Forces(NamedTuple):
@@ -21,6 +21,8 @@ class Forces(NamedTuple):
     potential: Potential
     spec: ListSpec
     setup: Setup
+    watches_novelty: bool = False
+    """Whether the novelty of all atoms is computed with every evaluation of the forces."""
 
     def graph(self, state: State, neighbor: DeviceList) -> Graph:
         """Build the input of the model from a state and a neighbour list that is complete for the state."""
@@ -28,12 +30,14 @@ class Forces(NamedTuple):
         return to_graph(neighbor, state.position, numbers, state.cell, setup.charge, setup.spin, setup.field)
 
     def compute(self, state: State, neighbor: DeviceList) -> State:
-        """Set force (eV/Å), interaction (eV) and virial (eV) of a state for which the list is complete."""
-        periodic = all(self.setup.pbc)
-        out = evaluate(self.potential, self.graph(state, neighbor), ("forces", "stress") if periodic else ("forces",))
+        """Set force (eV/Å), interaction and virial (eV), and novelty if watched, of a state for which the list is complete."""
+        want = ("forces", "stress") if all(self.setup.pbc) else ("forces",)
+        novel = (NOVELTY.name,) if self.watches_novelty else ()
+        out = evaluate(self.potential, self.graph(state, neighbor), (*want, *novel))
         assert out.interaction is not None and out.forces is not None
         virial = out.stress[0] * jnp.abs(jnp.linalg.det(state.cell)) if out.stress is not None else jnp.zeros_like(state.virial)
-        return state.replace(force=out.forces, interaction=jnp.asarray(out.interaction)[0], virial=virial)
+        novelty = jnp.asarray(out[NOVELTY]).astype(state.position.dtype) if self.watches_novelty else ()
+        return state.replace(force=out.forces, interaction=jnp.asarray(out.interaction)[0], virial=virial, novelty=novelty)
 
     def dipole(self, state: State, neighbor: DeviceList) -> Float[Array, " 3"]:
         """Compute the dipole moment (e Å) of a state for which the list is complete; NaN for a potential without."""

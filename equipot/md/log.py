@@ -29,8 +29,10 @@ class Line(NamedTuple):
     dipole_y_eA: float | None = None
     dipole_z_eA: float | None = None
     energy_std_eV: float | None = None
-    """None, and no column, for a run without a gate; NaN in lines between its checks."""
+    """None, and no column, for a run that began without a gate; NaN where it was not estimated, and so of the next two."""
     max_forces_std_eV_A: float | None = None
+    max_novelty: float | None = None
+    """Largest novelty of any atom in any of the steps since the line before."""
 
 
 class Ledger(NamedTuple):
@@ -43,17 +45,23 @@ class Ledger(NamedTuple):
     has_dipole: bool = False
     """Whether lines have the dipole moment."""
     has_gate: bool = False
-    """Whether lines have deviations."""
+    """Whether lines have deviations and novelty."""
 
-    def line(self, step: int, seen: Observation, heat: float) -> Line:
-        """Convert one observation; ``heat`` is the energy (eV) that stochastic forces added before this chunk."""
+    def line(self, step: int, seen: Observation, heat: float, novelty: float = np.nan) -> Line:
+        """Convert one observation.
+
+        Args:
+            heat: energy that stochastic forces added before this chunk, eV.
+            novelty: largest of any atom since the line before; NaN where it was not watched.
+        """
         kinetic = float(seen.kinetic)
         potential = float(seen.interaction) + self.isolated_atom_energy
         total = potential + kinetic
         volume = float(seen.volume)
         pressure = (2 * kinetic / volume - float(np.trace(seen.stress))) / 3 / GPa
         x, y, z = map(float, seen.dipole) if self.has_dipole else (None, None, None)
-        doubt = (float(seen.energy_std), float(np.max(seen.forces_std))) if self.has_gate else (None, None)
+        found = (float(seen.energy_std), float(np.max(seen.forces_std)), novelty)
+        doubt = found if self.has_gate else (None, None, None)
         return Line(
             step=step,
             time_ps=step * self.timestep_fs / 1000,
@@ -69,6 +77,7 @@ class Ledger(NamedTuple):
             dipole_z_eA=z,
             energy_std_eV=doubt[0],
             max_forces_std_eV_A=doubt[1],
+            max_novelty=doubt[2],
         )
 
 
@@ -124,6 +133,12 @@ def describe_drift(drift: float, error: float, time_ps: float) -> str:
 def header(line: Line) -> str:
     """Write the names of the columns."""
     return ",".join(name for name, value in line._asdict().items() if value is not None) + "\n"
+
+
+def has_gate_columns(path: Path) -> bool:
+    """Whether the lines of a log have deviations and novelty."""
+    with open(path, encoding="utf-8") as file:
+        return "max_novelty" in file.readline().rstrip("\n").split(",")
 
 
 def text(line: Line) -> str:

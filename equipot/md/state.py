@@ -20,7 +20,7 @@ from equipot.units import kB
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["position", "momentum", "force", "interaction", "virial", "cell", "images", "key", "heat", "extra"],
+    data_fields=["position", "momentum", "force", "interaction", "virial", "cell", "images", "key", "heat", "extra", "novelty"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,8 @@ class State:
     """Energy that stochastic forces have added since the beginning of the chunk, eV."""
     extra: Any
     """Further arrays of the ensemble: thermostat chains, momentum of the cell; see ``Ensemble.start``."""
+    novelty: Any = ()
+    """Novelty of the environment of each atom [atoms]; an empty tuple where it is not watched, and between two chunks."""
 
     def replace(self, **changes: Any) -> State:
         """Return a copy with other fields."""

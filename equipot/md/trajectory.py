@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equipot.files import write_atomically
-from equipot.quantities import FORCES_STD
+from equipot.quantities import FORCES_STD, NOVELTY
 from equipot.units import fs, kJ_per_mol
 
 
@@ -33,8 +33,8 @@ class Frame(NamedTuple):
     force: Float[np.ndarray, "atoms 3"]
     cell: Float[np.ndarray, "3 3"]
     energy: float
-    deviation: Float[np.ndarray, " atoms"] | None = None
-    """Standard deviation of a component of the force on each atom, eV/Å; None where it was not estimated."""
+    estimates: Mapping[str, Float[np.ndarray, " atoms"]] = MappingProxyType({})
+    """Estimates of uncertainty of each atom by the names of ``ESTIMATES``; without those that were not made for this frame."""
 
 
 class Writer(Protocol):
@@ -60,8 +60,8 @@ class System(NamedTuple):
     """Whether the structure has masses of its own, which text files then store."""
     conditions: Mapping[str, Any] = MappingProxyType({})
     """Charge (e), spin and electric field (V/Å) by name; empty for a neutral singlet without a field."""
-    has_deviations: bool = False
-    """Whether deviations of forces are estimated in some of the frames."""
+    has_estimates: bool = False
+    """Whether some of the frames have estimates of uncertainty."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,7 @@ class ExtXYZWriter:
         if system.own_masses:
             atoms.set_masses(system.mass[:, 0])
         atoms.info |= {**system.conditions, "step": frame.step, "time_fs": frame.time_fs}
-        if frame.deviation is not None:
-            atoms.arrays[FORCES_STD.name] = frame.deviation
+        atoms.arrays |= frame.estimates
         atoms.calc = SinglePointCalculator(atoms, energy=frame.energy, forces=frame.force)
         return atoms
 
@@ -162,8 +161,8 @@ class ExtXYZWriter:
         self.file.cut(mark)
 
 
-DEVIATIONS = f"observables/{FORCES_STD.name}"
-"""Series of the deviations of forces; NaN in frames without."""
+ESTIMATES = (FORCES_STD, NOVELTY)
+"""Estimates of uncertainty that frames may have; as series in H5MD, NaN in frames without."""
 
 
 class H5MDWriter:
@@ -212,10 +211,11 @@ class H5MDWriter:
                 "observables/potential_energy/value": [frame.energy for frame in frames],
             }
             names = ["position", "velocity", "force", "box/edges", "observables/potential_energy"]
-            if self.system.has_deviations:
-                unknown = np.full(len(self.system.numbers), np.nan)
-                names.append(DEVIATIONS)
-                rows[f"{DEVIATIONS}/value"] = [unknown if f.deviation is None else f.deviation for f in frames]
+            # As the file was begun: a resumed run may have another gate.
+            unknown = np.full(len(self.system.numbers), np.nan)
+            for name in (row.name for row in ESTIMATES if row.name in group["observables"]):
+                names.append(f"observables/{name}")
+                rows[f"observables/{name}/value"] = [frame.estimates.get(name, unknown) for frame in frames]
             for name in names:
                 rows[f"{name}/time"] = [frame.time_fs for frame in frames]
                 # The steps of the positions count the frames, so they come last of all.
@@ -295,8 +295,8 @@ class H5MDWriter:
             self._series(group, "force", (n, 3), np.float32, "kJ mol-1 Angstrom-1")
             self._series(group, "box/edges", (3, 3), np.float64, "Angstrom")
             self._series(group, "observables/potential_energy", (), np.float64, "eV")
-            if self.system.has_deviations:
-                self._series(group, DEVIATIONS, (n,), np.float32, "eV Angstrom-1")
+            for row in ESTIMATES if self.system.has_estimates else ():
+                self._series(group, f"observables/{row.name}", (n,), np.float32, "eV Angstrom-1" if row.unit else "1")
         write_atomically(self.path, content.getvalue())
 
     def _series(self, group: Any, name: str, shape: tuple[int, ...], dtype: Any, unit: str) -> None:

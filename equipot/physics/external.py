@@ -137,6 +137,8 @@ def derivatives(
 def with_method(potential: Potential, runner: Runner, start: Structure) -> tuple[Potential, float]:
     """Return the potential of a correction and its method together, and the constant (eV) that its energies lack.
 
+    The method is taken to be without errors: the uncertainty is that of the correction.
+
     Args:
         start: the system, or one like it, whose energy by the method, in whole eV, is the constant.
 
@@ -148,4 +150,4 @@ def with_method(potential: Potential, runner: Runner, start: Structure) -> tuple
         raise ValueError(f"{runner.method.name} gives no forces, and nothing can be moved by it")
     zero = float(round(found[ENERGY]))
     term = WithMethod(base=potential.term.clone(), runner=runner, zero=zero)
-    return potential.correction.replace(term=term), zero
+    return potential.correction.replace(term=term, posterior=potential.posterior), zero

@@ -15,7 +15,7 @@ from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.potential import Potential
 from equipot.quantities import FEATURES
 from equipot.structure import Structure
-from equipot.uncertainty.members import CHANGE, members
+from equipot.uncertainty.members import changes_of_weights, members
 from equipot.units import kB
 
 
@@ -235,7 +235,7 @@ def energy_changes(
     if not len(structures):
         raise ValueError("there are no structures to evaluate")
     potential.correction.check(structures)
-    changes = np.stack([np.asarray(member.variables["constants"][CHANGE], np.float64) for member in members(potential, by)])
+    changes = changes_of_weights(potential, by)
     out = np.full((len(changes), len(structures)), np.nan)
     bare = potential.correction.replace(posterior=None)
     for k, found in evaluate_in_batches(Job(bare, (FEATURES.name,)), structures, batch_size):

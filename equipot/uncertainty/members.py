@@ -92,21 +92,29 @@ def members(potential: Potential, by: str = "forces_std") -> list[Potential]:
     Raises:
         ValueError: the potential has no samples, or no such calibration.
     """
+    changes, leaves = changes_of_weights(potential, by), flatten_dict(potential.variables)
+    if count := potential.term.copies:
+        # The energy of a committee is the product of its weights and the energies of its members.
+        name, term, values = WEIGHTS, potential.term, 1 / count + changes - changes.mean(axis=1, keepdims=True)
+    else:
+        name, term, values = CHANGE, Perturbed(unperturbed=potential.term.clone()), changes
+    each = [{**leaves, ("constants", name): jnp.asarray(row, potential.dtype)} for row in values]
+    return [potential.replace(term=term, variables=unflatten_dict(variables)) for variables in each]
+
+
+def changes_of_weights(potential: Potential, by: str) -> Float[np.ndarray, "members features"]:
+    """Return changes w of the weights of the last layer whose energies f . w are those of the members less the energy of the
+    potential; arguments and errors as ``members``."""
     if potential.posterior is None or not (potential.term.copies or "samples" in potential.posterior.arrays):
         raise ValueError("the potential has no samples of its last layer, and no members; make some by equipot.uncertainty.fit")
     if by not in potential.posterior.calibrations:
         known = ", ".join(potential.posterior.calibrations) or "none"
         raise ValueError(f"{by} is not calibrated; calibrated are {known}")
-    scale, leaves = single_scale(potential.posterior.calibrations[by]), flatten_dict(potential.variables)
+    scale = single_scale(potential.posterior.calibrations[by])
     if count := potential.term.copies:
-        # Apart from the mean by so much more or less; the spread has the count less one as its divisor.
-        scale *= np.sqrt(count / (count - 1))
-        weights = (1 - scale) / count + scale * np.eye(count)
-        changed = [{("constants", WEIGHTS): jnp.asarray(row, potential.dtype)} for row in weights]
-        return [potential.replace(variables=unflatten_dict({**leaves, **change})) for change in changed]
-    term, samples = Perturbed(unperturbed=potential.term.clone()), np.asarray(potential.posterior.arrays["samples"])
-    changed = [{("constants", CHANGE): jnp.asarray(scale * sample, potential.dtype)} for sample in samples]
-    return [potential.replace(term=term, variables=unflatten_dict({**leaves, **change})) for change in changed]
+        # The features are the members less their mean; the deviation has their number less one as its divisor.
+        return scale * np.sqrt(count / (count - 1)) * np.eye(count)
+    return scale * np.asarray(potential.posterior.arrays["samples"], np.float64)
 
 
 def single_scale(calibration: Calibration) -> float:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import ase.io
 import jax
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from equipot import config, eqp, md
+import equipot
+from equipot import config, eqp, md, uncertainty
 from equipot.data.batch import pad
 from equipot.data.method import method_of, start
 from equipot.md.config import MDConfig
 from equipot.md.driver import Explosion
 from equipot.metadata import Metadata
+from equipot.models import fresh
+from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
 from equipot.physics.external import with_method
 from equipot.physics.lennard_jones import LennardJones
 from equipot.potential import Potential, evaluate, initial
@@ -85,3 +91,35 @@ def test_dynamics_follow_both(tmp_path, monkeypatch):
         np.testing.assert_allclose(forces, atoms.get_forces(), rtol=0, atol=1e-5)
         atoms.calc = EMT()
         assert abs(energy - atoms.get_potential_energy()) > 1.0
+
+
+@pytest.fixture(scope="module")
+def unsure():
+    """A correction by a network, with an estimate of its uncertainty, and a cluster of copper."""
+    cluster = COPPER.replace(pbc=np.zeros(3, bool), cell=np.zeros((3, 3)))
+    term = MACE(3.0, elements=(29,), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
+    metadata = Metadata(((29, -1.5),), subtracted=method_of({"calculator": "emt"}))
+    bare = fresh(term, pad([cluster], 3.0), jax.random.key(0), metadata, scale=[0.01])
+    rng, labelled = np.random.default_rng(0), []
+    frames = [cluster.replace(positions=cluster.positions + 0.03 * rng.normal(size=(4, 3))) for _ in range(20)]
+    for frame, out in zip(frames, equipot.evaluate_each(bare, frames, want=("energy", "forces")), strict=True):
+        labels = {ENERGY: float(out.energy) + 0.01 * rng.normal(), FORCES: out.forces + 0.03 * rng.normal(size=(4, 3))}
+        labelled.append(frame.replace(labels=labels))
+    return uncertainty.fit(bare, frames, calibrate=labelled), cluster
+
+
+def test_dynamics_of_a_correction_have_its_uncertainty(unsure, tmp_path):
+    potential, cluster = unsure
+    gate = md.Gate(record=1e-6, every=10, record_novelty=1e6)
+    run = MDConfig("-", "-", md.NVE(), 20, 1.0, 300.0, dtype="float64", gate=gate, trajectory=md.ExtXYZ(every=10))
+    md.simulate(potential, cluster, run, tmp_path / "run", progress=None)
+    frames = ase.io.read(tmp_path / "run" / "recorded.xyz", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 10, 20]
+    alone = potential.correction.replace(posterior=potential.posterior).astype("float64")
+    for frame, out in zip(frames, equipot.evaluate_each(alone, frames, want=("forces_std", "novelty")), strict=True):
+        for name in ("forces_std", "novelty"):
+            np.testing.assert_allclose(frame.arrays[name], out.others[name], rtol=1e-5)
+    novelty = [frame.arrays["novelty"].max() for frame in frames]
+    stopping = md.Gate(novelty=float(0.5 * (novelty[0] + max(novelty))))
+    with pytest.raises(md.Halted, match="has a novelty of"):
+        md.simulate(potential, cluster, dataclasses.replace(run, gate=stopping), tmp_path / "halted", progress=None)

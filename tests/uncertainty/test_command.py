@@ -19,7 +19,7 @@ from equipot.models import fresh
 from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
 from equipot.structure import Structure
-from equipot.uncertainty.prototypes import prototypes
+from equipot.uncertainty.prototypes import half_bond, prototypes
 
 TERM = MACE(4.0, elements=(1, 8), channels=3, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(4,)))
 
@@ -94,3 +94,12 @@ def test_prototypes_hold_every_element_and_pairs_with_oxygen():
     pairs = {tuple(sorted(set(s.numbers.tolist()))) for s in made}
     assert {(8, 14), (8, 29), (14, 29), (14,)} <= pairs
     assert [s.positions.tolist() for s in made] == [s.positions.tolist() for s in prototypes((8, 14, 29))]
+
+
+@pytest.mark.parametrize(
+    "z, neighbours, bond, within",
+    [(14, 4, 2.35, 0.01), (29, 12, 2.55, 0.01), (26, 12, 2.58, 0.03), (14, 12, 2.7, 0.1), (8, 2, 1.32, 0.2), (1, 1, 0.74, 0.5)],
+)
+def test_bonds_of_prototypes_are_about_those_of_crystals(z, neighbours, bond, within):
+    """Silicon, copper, iron in its crystal and in fcc, silicon in fcc, the molecules of oxygen and hydrogen (Å)."""
+    assert 2 * half_bond(z, neighbours) == pytest.approx(bond, abs=within)
