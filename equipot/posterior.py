@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from equipot.graph import Graph
-from equipot.quantities import Quantity
+from equipot.graph import Graph, sum_graphs
+from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure, symbols
 from equipot.term import Atomic, Term
 
@@ -89,7 +89,7 @@ class Calibration:
     power: Float[Any, ""]
     """1 for a linear calibration."""
     floor: Float[Any, "*elements"]
-    """In the unit of the quantity, as ``scale``; 0 for none."""
+    """In the unit of the quantity, for an extensive one per atom; by atomic number or a single number, as ``scale``; 0 for none."""
     quantiles: Float[Any, "*elements levels"]
     """Quantiles of |error| / sigma at ``LEVELS``, NaN where there are too few frames for one."""
     frames: tuple[int, ...]
@@ -204,18 +204,21 @@ class Posterior:
         return {name: self._calibrated(name, value, found.graph) for name, value in out.items()}
 
     def _calibrated(self, name: str, value: Array, graph: Graph) -> Array:
-        of = next((row.calibrated_by for row in self.method.provides if row.name == name and row.calibrated_by), name)
+        rows = {row.name: row for row in self.method.provides}
+        of = rows[name].calibrated_by or name
         if (known := self.calibrations.get(of)) is None:
             return value
         scale = jnp.asarray(known.scale, value.dtype)
         if of != name:
             # Differences, of either sign; a floor is in none of them.
             return scale * jnp.sign(value) * jnp.abs(value) ** jnp.asarray(known.power, value.dtype)
-        floor = jnp.asarray(known.floor, value.dtype)
         of_atoms = lambda x: x[graph.numbers] if x.ndim else x
         raised = of_atoms(scale) * value ** jnp.asarray(known.power, value.dtype)
+        floor = of_atoms(jnp.asarray(known.floor, value.dtype))
+        if BY_NAME[rows[name].deviation_of].extensive:
+            floor = floor * sum_graphs(graph.node_mask.astype(value.dtype), graph)
         # Exact for a floor of zero.
-        return jnp.hypot(raised, of_atoms(floor))
+        return jnp.hypot(raised, floor)
 
     def astype(self, dtype: Any) -> Posterior:
         """Convert the arrays to another precision; the statistics stay."""

@@ -97,13 +97,16 @@ def described(potential: Any) -> list[str]:
     from ase.data import chemical_symbols
 
     from equipot.posterior import LEVELS
+    from equipot.quantities import BY_NAME
 
+    of = {row.name: BY_NAME[row.deviation_of] for row in potential.deviations if row.deviation_of}
     units = {row.name: row.shown for row in potential.deviations}
     lines = []
     for name, known in potential.posterior.calibrations.items():
         factor, floor, frames = np.asarray(known.quantiles)[..., LEVELS.index(0.9)], np.asarray(known.floor), known.frames
         power = "" if float(known.power) == 1 else f", power {float(known.power):.2f}"
         unit, size = units[name]
+        unit += "/atom" * of[name].extensive
 
         def told(factor: float, floor: float, unit: str = unit, size: float = size) -> str:
             held = "too few frames for 90%" if np.isnan(factor) else f"90% within ±{factor:.2f} deviations"
@@ -126,7 +129,8 @@ def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: 
     from equipot.training.errors import write_json
     from equipot.uncertainty import FeatureNorm, calibrated, with_statistics
     from equipot.uncertainty.calibration import compare
-    from equipot.uncertainty.diagnostics import assess, plot, table_text
+    from equipot.uncertainty.diagnostics import assess, plot, table_rows, table_text
+    from equipot.uncertainty.page import write_page
 
     rows = [row for row in potential.deviations if row.deviation_of]
     if not rows:
@@ -142,8 +146,11 @@ def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: 
         known = model.posterior.calibrations
         tables[name] = {deviation: assess(sample, known[deviation]) for deviation, sample in samples.items()}
     units = {row.name: row.shown for row in rows}
-    print(f"on {len(labelled['test'])} frames of {args.test}:\n{table_text(tables, units)}")
+    lines, title = table_rows(tables, units), f"{len(labelled['test'])} frames of {args.test}"
+    print(f"on {title}:\n{table_text(lines)}")
     if args.out is not None:
         write_json(tables, args.out / "uncertainty.json")
         plot(first or {}, units, args.out / "uncertainty.png")
-        print(f"table and plots: {args.out}")
+        pictures = {"Errors, reliability and retention": args.out / "uncertainty.png"}
+        page = write_page(args.out, f"Uncertainty of {args.model}", {f"On {title}": lines}, pictures)
+        print(f"table and plots: {page}")

@@ -29,8 +29,8 @@ from equipot.uncertainty.statistics import gather, joined
 
 __all__ = [
     "POPS", "Cumulant", "Direct", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture",
-    "Nearest", "Power", "Proportional", "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method", "fit",
-    "half_width", "members", "propagate", "reweighted", "with_statistics",
+    "Nearest", "Power", "Proportional", "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method",
+    "fit", "half_width", "members", "propagate", "reweighted", "with_statistics",
 ]  # fmt: skip
 
 

@@ -28,7 +28,8 @@ LEAST = 1e-12
 
 
 class Calibrator(ABC):
-    """Base of the relations between deviations s before and sigma after calibration: sigma^2 = (scale s^power)^2 + floor^2."""
+    """Base of the relations between deviations s before and sigma after calibration: sigma^2 = (scale s^power)^2 + floor^2, for
+    an extensive quantity with a floor per atom."""
 
     builtin_kinds: ClassVar[dict[str, str]] = {
         "Linear": "equipot.uncertainty.calibration:Linear",
@@ -109,19 +110,21 @@ class Sample(NamedTuple):
     """Index of the frame."""
     number: Int[np.ndarray, " n"]
     """Atomic number; zero for a quantity of systems."""
+    atoms: Float[np.ndarray, " n"]
+    """Number of atoms that an extensive quantity grows with; 1 for any other."""
     components: int
     """Number of successive rows that are components of one vector or tensor, and share one deviation."""
 
     def of(self, chosen: np.ndarray) -> Sample:
         """Select rows, all components of a vector or none."""
-        return Sample(self.error[chosen], self.raw[chosen], self.frame[chosen], self.number[chosen], self.components)
+        return Sample(*(x[chosen] for x in self[:-1]), self.components)
 
     @property
     def whole(self) -> Sample:
         """Root mean square errors over the components of each vector or tensor, instead of errors."""
         n = self.components
         size = np.sqrt(np.mean(self.error.reshape(-1, n) ** 2, axis=1))
-        return Sample(size, self.raw[::n], self.frame[::n], self.number[::n], 1)
+        return Sample(size, *(x[::n] for x in self[1:-1]), 1)
 
 
 def compare(
@@ -154,13 +157,13 @@ def compare(
             # A deviation of an atom, or of a system, is that of each of its components.
             values = np.atleast_1d(np.asarray(out[row], np.float64))
             numbers = frame.numbers if of.per == "atom" else np.zeros(1, int)
-            repeated = (np.repeat(x, of.size) for x in (values, np.full(len(values), k), numbers))
+            atoms = np.full(len(values), float(len(frame)) if of.extensive else 1.0)
+            repeated = (np.repeat(x, of.size) for x in (values, np.full(len(values), k), numbers, atoms))
             parts[row.name].append((np.ravel(error), *repeated))
     made = {}
     for row in rows:
         if part := parts[row.name]:
-            error, raw, frame_of, number = (np.concatenate(x) for x in zip(*part, strict=True))
-            made[row.name] = Sample(error, raw, frame_of, number, BY_NAME[row.deviation_of].size)
+            made[row.name] = Sample(*(np.concatenate(x) for x in zip(*part, strict=True)), BY_NAME[row.deviation_of].size)
     return made
 
 
@@ -215,8 +218,8 @@ def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: 
     def fitted(part: Sample, frames: int) -> tuple[float, float, np.ndarray]:
         """Return scale, floor, and the quantiles of errors in units of calibrated deviations."""
         raised = np.maximum(part.raw, LEAST) ** power
-        scale, floor = calibrator.fit(raised, part.error)
-        sigma = np.maximum(np.sqrt((scale * raised) ** 2 + floor**2), LEAST)
+        scale, floor = calibrator.fit(raised / part.atoms, part.error / part.atoms)
+        sigma = np.maximum(np.hypot(scale * raised, floor * part.atoms), LEAST)
         return scale, floor, quantiles(np.abs(part.error) / sigma, frames)
 
     if not by_element:

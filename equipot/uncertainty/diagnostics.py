@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,8 +111,10 @@ COLUMNS = (
 """Keys of ``assess`` with headings of the printed table."""
 
 
-def table_text(tables: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, tuple[str, float]]) -> str:
-    """Format results as a Markdown table.
+def table_rows(
+    tables: Mapping[str, Mapping[str, Mapping[str, float]]], units: Mapping[str, tuple[str, float]]
+) -> list[list[str]]:
+    """Format results as rows of cells, the first of which holds the headings.
 
     Args:
         tables: results of ``assess`` by the name of the method and of the deviation.
@@ -131,6 +133,11 @@ def table_text(tables: Mapping[str, Mapping[str, Mapping[str, float]]], units: M
                     scaled["nll"] += np.log(factor)
                 show = lambda key, scaled=scaled: f"{scaled[key]:.3g}" if np.isfinite(scaled.get(key, np.nan)) else ""
                 lines.append([name, method, *(show(key) for key, _ in COLUMNS), unit])
+    return lines
+
+
+def table_text(lines: Sequence[Sequence[str]]) -> str:
+    """Format rows of cells, headings first, as a Markdown table."""
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     row = lambda line: "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
     return "\n".join([row(lines[0]), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(row, lines[1:])])

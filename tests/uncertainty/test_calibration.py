@@ -18,7 +18,7 @@ from equipot.posterior import LEVELS, Statistics
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 from equipot.uncertainty.calibration import Linear, Power, Proportional, Sample, calibration, half_width, quantiles
-from equipot.uncertainty.diagnostics import assess, auroc, reliability, retention, table_text
+from equipot.uncertainty.diagnostics import assess, auroc, reliability, retention, table_rows, table_text
 from equipot.uncertainty.mixture import Mixture
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
 
@@ -31,7 +31,7 @@ def drawn(count, scale=3.0, power=1.0, frames=None, seed=0):
     raw = 10 ** rng.uniform(-1, 0, count)
     error = scale * raw**power * rng.normal(size=count)
     frame = np.arange(count) if frames is None else np.arange(count) % frames
-    return Sample(error, raw, frame, np.zeros(count, int), 1)
+    return Sample(error, raw, frame, np.zeros(count, int), np.ones(count), 1)
 
 
 def test_a_factor_and_a_power_are_found_again():
@@ -72,9 +72,21 @@ def test_intervals_hold_the_share_of_errors_that_they_promise(error):
         assert level - 0.01 < seen < level + 1 / 60 + 0.01
 
 
+def test_the_floor_of_an_energy_is_one_of_each_atom():
+    """Errors of 3 meV per atom in systems of 10 and of 1,000 atoms, whose deviations say nothing."""
+    rng = np.random.default_rng(0)
+    atoms = np.repeat([10.0, 1000.0], 2000)
+    sample = Sample(3e-3 * atoms * rng.normal(size=4000), np.full(4000, 1e-9), np.arange(4000), np.zeros(4000, int), atoms, 1)
+    found = calibration(sample, False, Linear(), "data", "energy_std")
+    assert found.floor == pytest.approx(3e-3, rel=0.05)
+    assert found.quantiles[LEVELS.index(0.9)] == pytest.approx(norm.ppf(0.95), rel=0.05)
+
+
 def test_elements_are_calibrated_by_themselves():
     one, two = drawn(3000, 2.0, frames=100), drawn(3000, 0.5, frames=100, seed=1)
-    both = Sample(*(np.concatenate(pair) for pair in zip(one[:3], two[:3], strict=True)), np.repeat([1, 8], 3000), 1)
+    both = Sample(
+        *(np.concatenate(pair) for pair in zip(one[:3], two[:3], strict=True)), np.repeat([1, 8], 3000), np.ones(6000), 1
+    )
     found = calibration(both, True, Linear(), "data", "forces_std")
     assert found.scale[[1, 8]] == pytest.approx([2.0, 0.5], rel=0.05)
     assert np.isnan(found.scale[6]) and found.scale[0] == 0 and found.frames[8] == 100
@@ -103,14 +115,14 @@ def test_scores_are_those_of_their_formulas():
 
 def test_components_of_a_vector_share_a_deviation_and_are_ranked_together():
     error = np.array([3.0, 4.0, 0.0, 0.0, 0.0, 1.0])
-    sample = Sample(error, np.repeat([2.0, 1.0], 3), np.zeros(6, int), np.ones(6, int), 3)
+    sample = Sample(error, np.repeat([2.0, 1.0], 3), np.zeros(6, int), np.ones(6, int), np.ones(6), 3)
     np.testing.assert_allclose(sample.whole.error, np.sqrt([25 / 3, 1 / 3]))
     np.testing.assert_array_equal(sample.whole.raw, [2.0, 1.0])
 
 
 def test_a_table_states_units():
     table = assess(drawn(500))
-    text = table_text({"one": {"forces_std": table}}, {"forces_std": ("meV/Å", 1e3)})
+    text = table_text(table_rows({"one": {"forces_std": table}}, {"forces_std": ("meV/Å", 1e3)}))
     assert "meV/Å" in text and f"{1e3 * table['rmse']:.3g}" in text
 
 
@@ -171,6 +183,12 @@ def test_calibrated_deviations_are_those_of_the_errors_of_a_potential():
         labels = {ENERGY: float(out.energy) + noise[ENERGY], FORCES: out.forces + noise[FORCES]}
         labelled.append(frame.replace(labels=labels))
     model = uncertainty.fit(potential, frames[:30], calibrate=labelled[30:130])
+    # The floor of an energy grows with the atoms, and does not see padding.
+    apart = frames[131].replace(positions=np.concatenate([positions, positions + 30.0]), numbers=np.array([8, 1, 1, 8, 1, 1]))
+    floor = float(model.posterior.calibrations["energy_std"].floor)
+    for frame in (frames[131], apart):
+        (single,) = equipot.evaluate_each(model, frame, want=("energy_std",))
+        assert float(single.others["energy_std"]) >= floor * len(frame.numbers) * (1 - 1e-6)
     (one,) = equipot.evaluate_each(model, frames[131], want=("energy_std", "forces_std"))
     assert one.others["energy_std"] == pytest.approx(0.2, rel=0.3)
     assert one.others["forces_std"] == pytest.approx([0.5, 0.1, 0.1], rel=0.4)
