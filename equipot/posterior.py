@@ -89,7 +89,7 @@ class Calibration:
     power: Float[Any, ""]
     """1 for a linear calibration."""
     floor: Float[Any, "*elements"]
-    """In the unit of the quantity, for an extensive one per atom; by atomic number or a single number, as ``scale``; 0 for none."""
+    """In the unit of the quantity, for an extensive one per atom; by atomic number or single, as ``scale``; 0 for none."""
     quantiles: Float[Any, "*elements levels"]
     """Quantiles of |error| / sigma at ``LEVELS``, NaN where there are too few frames for one."""
     frames: tuple[int, ...]

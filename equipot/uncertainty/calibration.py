@@ -117,14 +117,15 @@ class Sample(NamedTuple):
 
     def of(self, chosen: np.ndarray) -> Sample:
         """Select rows, all components of a vector or none."""
-        return Sample(*(x[chosen] for x in self[:-1]), self.components)
+        error, raw, frame, number, atoms = (x[chosen] for x in self[:-1])
+        return Sample(error, raw, frame, number, atoms, self.components)
 
     @property
     def whole(self) -> Sample:
         """Root mean square errors over the components of each vector or tensor, instead of errors."""
         n = self.components
         size = np.sqrt(np.mean(self.error.reshape(-1, n) ** 2, axis=1))
-        return Sample(size, *(x[::n] for x in self[1:-1]), 1)
+        return Sample(size, self.raw[::n], self.frame[::n], self.number[::n], self.atoms[::n], 1)
 
 
 def compare(
@@ -163,7 +164,8 @@ def compare(
     made = {}
     for row in rows:
         if part := parts[row.name]:
-            made[row.name] = Sample(*(np.concatenate(x) for x in zip(*part, strict=True)), BY_NAME[row.deviation_of].size)
+            error, raw, frame_of, number, count = (np.concatenate(x) for x in zip(*part, strict=True))
+            made[row.name] = Sample(error, raw, frame_of, number, count, BY_NAME[row.deviation_of].size)
     return made
 
 
