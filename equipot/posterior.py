@@ -216,7 +216,7 @@ class Posterior:
         raised = of_atoms(scale) * value ** jnp.asarray(known.power, value.dtype)
         floor = of_atoms(jnp.asarray(known.floor, value.dtype))
         if BY_NAME[rows[name].deviation_of].extensive:
-            floor = floor * sum_graphs(graph.node_mask.astype(value.dtype), graph)
+            floor = floor * sum_graphs(jnp.asarray(graph.node_mask, value.dtype), graph)
         # Exact for a floor of zero.
         return jnp.hypot(raised, floor)
 
