@@ -188,7 +188,7 @@ def uncertainty(results: Sequence[dict[str, Any]]) -> str:
     ]
     rows.sort(key=lambda row: row[:3])
     told = [
-        (r["task"], name, test, x["auroc"].get(test), share)
+        (r["task"], name, test, x["auroc"].get(test), x["auroc_of_largest"].get(test), share)
         for r in results
         for name, x in r.get("novelty", {}).items()
         for test, share in x["beyond"].items()
@@ -198,7 +198,7 @@ def uncertainty(results: Sequence[dict[str, Any]]) -> str:
     cost += [(r["task"], f"ensemble, {name}", x) for r in results for name, x in r.get("ensemble_cost", {}).items()]
     tables = [
         markdown(header, rows),
-        markdown(("task", "novelty", "frames", "AUROC", "share beyond 1"), told),
+        markdown(("task", "novelty", "frames", "AUROC of atoms", "of frames", "share beyond 1"), told),
         markdown(("task", "bonds missing, against crystals and melts", "AUROC"), new),
         markdown(("task", "with", "time over that without"), cost),
     ]

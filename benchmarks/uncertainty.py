@@ -185,15 +185,21 @@ def dynamics(potential: Potential, sets: Sets) -> dict[str, Any]:
 
 
 def novelties(potential: Potential, statistics: Any, tests: Mapping[str, Frames]) -> dict[str, Any]:
-    """Return for each novelty and test set the share of atoms beyond 1, and the AUROC against the atoms of the first set."""
+    """Return for each novelty and test set the share of atoms beyond 1, and the AUROC against the first set, of all atoms and of
+    the atoms of largest novelty in each frame."""
     out: dict[str, Any] = {}
     for name, novelty in NOVELTIES.items():
         method = uncertainty.LastLayer(novelty=novelty)
         model = uncertainty.with_statistics(potential, statistics, method, "training frames")
-        values = {test: equipot.evaluate(model, frames, want="novelty").others["novelty"] for test, frames in tests.items()}
+        each = {test: equipot.evaluate_each(model, frames, want=("novelty",)) for test, frames in tests.items()}
+        values = {test: np.concatenate([x.others["novelty"] for x in found]) for test, found in each.items()}
+        largest = {test: np.array([x.others["novelty"].max() for x in found]) for test, found in each.items()}
         first, *others = values
-        scores = {test: auroc(values[first], values[test]) for test in others}
-        out[name] = {"auroc": scores, "beyond": {test: float(np.mean(x > 1)) for test, x in values.items()}}
+        out[name] = {
+            "auroc": {test: auroc(values[first], values[test]) for test in others},
+            "auroc_of_largest": {test: auroc(largest[first], largest[test]) for test in others},
+            "beyond": {test: float(np.mean(x > 1)) for test, x in values.items()},
+        }
     return out
 
 
