@@ -185,8 +185,8 @@ def dynamics(potential: Potential, sets: Sets) -> dict[str, Any]:
 
 
 def novelties(potential: Potential, statistics: Any, tests: Mapping[str, Frames]) -> dict[str, Any]:
-    """Return for each novelty and test set the share of atoms beyond 1, and the AUROC against the first set, of all atoms and of
-    the atoms of largest novelty in each frame."""
+    """Return for each novelty and test set the share of atoms beyond 1, and the AUROC against the first set: of all atoms, and
+    of the atoms of largest novelty in each frame."""
     out: dict[str, Any] = {}
     for name, novelty in NOVELTIES.items():
         method = uncertainty.LastLayer(novelty=novelty)
