@@ -149,12 +149,12 @@ class Potential:
 
     @property
     def deviations(self) -> tuple[Quantity, ...]:
-        """Estimates of uncertainty that the potential has: what is calibrated, and novelty."""
+        """Estimates of uncertainty that the potential has: deviations that are calibrated, and novelty."""
         if self.posterior is None:
             return ()
         known = self.posterior.calibrations
-        needed = lambda row: row.name if row.deviation_of else row.calibrated_by
-        return tuple(row for row in self.posterior.method.provides if not needed(row) or needed(row) in known)
+        single = (row for row in self.posterior.method.provides if not row.calibrated_by)
+        return tuple(row for row in single if not row.deviation_of or row.name in known)
 
     @property
     def correction(self) -> Potential:

@@ -139,7 +139,7 @@ class Recorder:
             self.file.append(chosen)
 
     def draw(self) -> None:
-        """Draw the last frame of recorded.xyz to recorded.png, coloured by ``forces_std``; nothing where none was recorded."""
+        """Draw the last frame of recorded.xyz to recorded.png, coloured by its estimates; nothing where none was recorded."""
         from ase.io import read
 
         from equipot.uncertainty.pictures import picture
@@ -148,7 +148,10 @@ class Recorder:
             return
         atoms: Any = read(self.out / "recorded.xyz", -1)
         title = f"step {atoms.info['step']}, {atoms.info['time_fs'] / 1000:.4g} ps"
-        picture(Structure.from_ase(atoms), atoms.arrays[FORCES_STD.name], self.out / "recorded.png", title=title)
+        # Estimates that were not due at the step are not a number.
+        found = {row.name: atoms.arrays.get(row.name) for row in (FORCES_STD, NOVELTY)}
+        known = {name: values for name, values in found.items() if values is not None and not np.isnan(values).any()}
+        picture(Structure.from_ase(atoms), self.out / "recorded.png", **known, title=title)
 
     def mark(self) -> int:
         """Return the length of the file."""

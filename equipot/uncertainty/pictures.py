@@ -98,35 +98,39 @@ def turn(angle: float, axis: int) -> Float[np.ndarray, "3 3"]:
 
 def draw_deviations(
     structure: Structure,
-    forces_std: Float[np.ndarray, " atoms"],
+    forces_std: Float[np.ndarray, " atoms"] | None = None,
     novelty: Float[np.ndarray, " atoms"] | None = None,
     title: str = "",
 ) -> Any:
-    """Draw the atoms of a structure, coloured by the deviations of their forces, and beside these by their novelty.
+    """Draw the atoms of a structure, coloured by the deviations of their forces, by their novelty, or by both side by side.
 
     The atom of the largest value is in front of all others and has a ring. Atoms of infinite novelty are orange.
 
     Args:
         structure: Structure, seen as ``view_of`` turns it; radii are those of covalent bonds.
-        forces_std: Standard deviation of a component of the force on each atom, eV/Å.
-        novelty: Novelty of each atom, for a second panel.
+        forces_std: Standard deviation of a component of the force on each atom, eV/Å; None for no such panel.
+        novelty: Novelty of each atom; None for no such panel.
         title: Text above the panels.
 
     Returns:
         A figure of matplotlib, see ``figures.save_figure``.
 
     Raises:
-        ValueError: values that are not one for each atom, or a deviation that is not finite.
+        ValueError: neither, values that are not one for each atom, or a deviation that is not finite.
     """
     import matplotlib
 
-    forces_std = np.asarray(forces_std, np.float64)
-    if forces_std.shape != (len(structure),) or not np.isfinite(forces_std).all():
-        raise ValueError(f"{structure.name}: {len(structure)} atoms need as many finite deviations of their forces")
-    unit, factor = FORCES_STD.shown if forces_std.max() < 1 else (FORCES_STD.unit, 1.0)
-    panels = [(factor * forces_std, f"deviation of forces ({unit})", unit)]
+    panels = []
+    if forces_std is not None:
+        forces_std = np.asarray(forces_std, np.float64)
+        if forces_std.shape != (len(structure),) or not np.isfinite(forces_std).all():
+            raise ValueError(f"{structure.name}: {len(structure)} atoms need as many finite deviations of their forces")
+        unit, factor = FORCES_STD.shown if forces_std.max() < 1 else (FORCES_STD.unit, 1.0)
+        panels.append((factor * forces_std, f"deviation of forces ({unit})", unit))
     if novelty is not None:
         panels.append((np.asarray(novelty, np.float64), "novelty", ""))
+    if not panels:
+        raise ValueError(f"{structure.name}: there is nothing to colour the atoms by; give forces_std or novelty")
     view = view_of(structure)
     span = np.ptp(np.concatenate([view.atoms[:, :2], view.edges.reshape(-1, 2)]), axis=0) + 2.0
     scale = min(SCALE, PANEL / span.max())
@@ -144,8 +148,8 @@ def draw_deviations(
 
 def picture(
     structure: Structure,
-    forces_std: Float[np.ndarray, " atoms"],
     path: Path,
+    forces_std: Float[np.ndarray, " atoms"] | None = None,
     novelty: Float[np.ndarray, " atoms"] | None = None,
     title: str = "",
 ) -> None:

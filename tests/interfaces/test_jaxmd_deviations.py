@@ -41,7 +41,9 @@ def potential():
     found = uncertainty.fit(bare.astype("float64"), frames, method=LastLayer(samples=4))
     known = {}
     for name, shape in (("energy_std", ()), ("forces_std", (119,)), ("stress_std", ())):
-        known[name] = Calibration(np.full(shape, 0.3), np.ones(()), np.full((*shape, len(LEVELS)), np.nan), (9,), "given")
+        known[name] = Calibration(
+            np.full(shape, 0.3), np.ones(()), np.zeros(shape), np.full((*shape, len(LEVELS)), np.nan), (9,), "given"
+        )
     return found.replace(posterior=found.posterior.replace(calibrations=known).astype("float64"))
 
 

@@ -48,8 +48,10 @@ def spring(pull, samples, scale=1.0):
     """A potential whose posterior has the given samples of both weights."""
     variables = {"constants": {"weights": jnp.asarray([STIFFNESS, pull])}}
     metadata = Metadata(((1, -3.0),))
-    known = Calibration(np.asarray(scale), np.ones(()), np.full(len(LEVELS), np.nan), (9,), "given")
-    of_atoms = Calibration(np.full(119, scale), np.ones(()), np.full((119, len(LEVELS)), np.nan), (9,) * 119, "given")
+    known = Calibration(np.asarray(scale), np.ones(()), np.zeros(()), np.full(len(LEVELS), np.nan), (9,), "given")
+    of_atoms = Calibration(
+        np.full(119, scale), np.ones(()), np.zeros(119), np.full((119, len(LEVELS)), np.nan), (9,) * 119, "given"
+    )
     arrays = {"samples": np.asarray(samples, float), "root": np.eye(2)}
     calibrations = {"energy_std": known, "forces_std": of_atoms}
     digest = variables_digest(variables)
@@ -197,7 +199,7 @@ def test_changes_of_energies_are_those_of_the_members():
     free = Metadata(((1, -13.0), (8, -2000.0)))
     bare = fresh(term, pad(frames[:3], 4.0), jax.random.key(0), free).astype("float64")
     potential = uncertainty.fit(bare, frames, method=LastLayer(samples=4))
-    scale = Calibration(np.asarray(0.7), np.ones(()), np.full(len(LEVELS), np.nan), (9,), "given")
+    scale = Calibration(np.asarray(0.7), np.ones(()), np.zeros(()), np.full(len(LEVELS), np.nan), (9,), "given")
     potential = potential.replace(posterior=potential.posterior.replace(calibrations={"energy_std": scale}))
     apart = equipot.evaluate_ensemble(members(potential, "energy_std"), frames, want="energy").energy
     apart = apart - equipot.evaluate(potential, frames, want="energy").energy[None]

@@ -95,10 +95,13 @@ def test_atoms_have_the_colours_of_their_values_and_the_worst_is_ringed():
 
 def test_a_picture_is_a_file_and_wrong_values_are_refused(tmp_path):
     structure = Structure.from_ase(bulk("Si", cubic=True))
-    picture(structure, np.full(8, 1.5), tmp_path / "a.png")
+    picture(structure, tmp_path / "a.png", np.full(8, 1.5))
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert draw_deviations(structure, np.full(8, 1.5)).axes[1].get_ylabel() == "deviation of forces (eV/Å)"
     assert len(draw_deviations(structure, np.zeros(8)).axes) == 2
+    assert draw_deviations(structure, novelty=np.ones(8)).axes[1].get_ylabel() == "novelty"
+    with pytest.raises(ValueError, match="nothing to colour"):
+        draw_deviations(structure)
     for wrong in (np.ones(3), np.full(8, np.nan)):
         with pytest.raises(ValueError, match="8 atoms need as many finite deviations"):
             draw_deviations(structure, wrong)
