@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph, sum_graphs
 from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure, symbols
-from equipot.term import Atomic, Term
+from equipot.term import Atomic, Term, walk
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 """Coverages of the intervals that are kept by calibration."""
@@ -115,6 +115,8 @@ class UncertaintyMethod(ABC):
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
 
+    of_committees: ClassVar[bool] = False
+    """Whether the method is for the spread of a committee, and for no single network."""
     learned_array: ClassVar[str] = ""
     """Name of the array of ``Statistics`` that the method learns from errors on labelled structures; empty for a method that
     needs no labels."""
@@ -130,10 +132,22 @@ class UncertaintyMethod(ABC):
         Raises:
             ValueError: the method does not.
         """
-        if term.copies:
+        inside = [other for other in walk(term) if other.copies]
+        if inside and not term.copies:
             raise ValueError(
-                f"{type(self).__name__} is for a single network; the uncertainty of a committee is the spread of its members: "
+                f"{type(term).__name__} around a committee has no spread; make it around each member, and join these by "
+                "equipot.uncertainty.committee or `equipot uncertainty A --committee B C`"
+            )
+        name, committee = type(self).__name__, bool(term.copies)
+        if committee and not self.of_committees:
+            raise ValueError(
+                f"{name} is for a single network; the uncertainty of a committee is the spread of its members: "
                 "method={kind: Spread}"
+            )
+        if self.of_committees and not committee:
+            raise ValueError(
+                f"{name} is for a committee, and {type(term).__name__} is none: join potentials by "
+                "equipot.uncertainty.committee, or name several files of `equipot uncertainty`"
             )
 
     def learned(self, statistics: Statistics, lesson: Any) -> Statistics:
@@ -194,13 +208,15 @@ class Posterior:
                 scale = np.broadcast_to(np.asarray(self.calibrations[row.name].scale), 119)
                 if unknown := sorted({z for z in structure.numbers.tolist() if np.isnan(scale[z])}):
                     raise ValueError(
-                        f"{structure.name}: {row.name} is not calibrated for {symbols(unknown)}, of which no labelled frame "
-                        "had any; calibrate on frames that have, or ask for novelty"
+                        f"{structure.name}: {row.name} is not calibrated for {symbols(unknown)}, of which too few labelled "
+                        "frames have any, or no structure of the fit; calibrate on frames that have, or ask for novelty"
                     )
 
     def estimate(self, found: Sensitivity, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
         """Estimate calibrated deviations and novelty of a batch, by the names of quantities."""
-        out = self.method.deviations(self.arrays, found, rows)
+        # Accelerators may round matrix products of float32 to 19 bits unless told not to.
+        with jax.default_matmul_precision("highest"):
+            out = self.method.deviations(self.arrays, found, rows)
         return {name: self._calibrated(name, value, found.graph) for name, value in out.items()}
 
     def _calibrated(self, name: str, value: Array, graph: Graph) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ def execute(args: argparse.Namespace) -> None:
     check_writable(output)
     if args.out is not None:
         check_writable(args.out / "uncertainty.json")
+    if args.test and not args.calibrate and (args.data or args.prototypes):
+        raise ValueError("--test compares deviations with errors: give labelled frames that calibrate them (--calibrate FILE)")
     settings = config.build(UncertaintyConfig, {}, overrides=args.overrides)
     prepare(args.dtype or "float32", cores())
     potential = published.load(args.model, args.dtype)
@@ -35,11 +39,13 @@ def execute(args: argparse.Namespace) -> None:
         potential = committee([potential, *(published.load(name, args.dtype) for name in args.committee)])
     chosen = any(text.startswith("method") for text in args.overrides)
     if settings.sampler is not None:
-        potential = sampled(potential, settings.sampler, args)
+        potential = sampled(potential, settings, args)
     runner = runner_of(potential.metadata.subtracted, args.method)
-    labelled = {name: frames_of(getattr(args, name)) for name in ("calibrate", "test") if getattr(args, name)}
+    read = partial(frames_of, settings=settings, cutoff=potential.cutoff)
+    labelled = {name: read(getattr(args, name), f"--{name}") for name in ("calibrate", "test") if getattr(args, name)}
     if args.data is not None or args.prototypes:
-        structures = frames_of(args.data) if args.data else prototypes(potential.elements)
+        learns = bool(settings.method_for(potential).learned_array)
+        structures = read(args.data, "--data", labelled=learns) if args.data else prototypes(potential.elements)
         what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
         method = settings.method_for(potential)
         potential = fit(potential, structures, None, method, batch_size=args.batch_size, runner=args.method, rests_on=what)
@@ -48,7 +54,9 @@ def execute(args: argparse.Namespace) -> None:
     elif chosen:
         # From the sums in the file: no structure is evaluated again.
         known = potential.posterior
-        potential = with_statistics(potential, known.statistics, settings.method, known.rests_on)
+        kept = {"method": config.dump(known.method)}
+        method = config.build(UncertaintyConfig, kept, overrides=args.overrides).method
+        potential = with_statistics(potential, known.statistics, method, known.rests_on)
     if "calibrate" in labelled:
         potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
@@ -60,7 +68,7 @@ def execute(args: argparse.Namespace) -> None:
     print(f"written: {output}")
 
 
-def sampled(potential: Any, sampler: Any, args: argparse.Namespace) -> Any:
+def sampled(potential: Any, settings: Any, args: argparse.Namespace) -> Any:
     """Draw potentials with other parameters, and join them to a committee.
 
     Raises:
@@ -73,22 +81,21 @@ def sampled(potential: Any, sampler: Any, args: argparse.Namespace) -> Any:
         raise ValueError("sampler: parameters are drawn given labelled structures, such as the training set: --data FILE")
     if potential.term.copies:
         raise ValueError("sampler: the parameters of a committee cannot be drawn; take one of its members")
-    return committee(sampler.members(potential, frames_of(args.data), Console(stream_of(True))))
+    frames = frames_of(args.data, "--data", settings, potential.cutoff)
+    return committee(settings.sampler.members(potential, frames, Console(stream_of(True))))
 
 
-def frames_of(source: str) -> list[Any]:
-    """Read frames, with labels where there are any, without isolated atoms.
+def frames_of(source: str, name: str, settings: Any, cutoff: float, labelled: bool = True) -> list[Any]:
+    """Read and check frames, without isolated atoms, with or without their labels.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or the checks found errors.
     """
-    from equipot.data.read import read
-    from equipot.data.stats import is_isolated_atom
+    from equipot.data.config import Source
+    from equipot.data.read import load_source
 
-    frames = [frame for frame in read(source) if not is_isolated_atom(frame)]
-    if not frames:
-        raise ValueError(f"{source}: no frames but of isolated atoms")
-    return frames
+    reading = {field.name: getattr(settings.data, field.name) for field in dataclasses.fields(settings.data)}
+    return list(load_source(Source(files=source, **reading), cutoff, name, labelled))
 
 
 def described(potential: Any) -> list[str]:

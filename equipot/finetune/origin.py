@@ -11,6 +11,7 @@ from equipot.metadata import Method
 from equipot.physics.guard import Wall, guard, is_guarded
 from equipot.physics.sum import refuse_second_dispersion
 from equipot.potential import Potential
+from equipot.term import walk
 from equipot.training.config import TrainConfig
 
 
@@ -41,6 +42,11 @@ def load_origin(config: TrainConfig) -> Origin:
         FileNotFoundError: no such potential.
     """
     base = published.load(config.model.from_, config.dtype)
+    if any(term.copies for term in walk(base.term)):
+        raise ValueError(
+            f"{config.model.from_} is a committee, and training the mean of its members would leave them no spread; tune each "
+            "member, and join the results by `equipot uncertainty A --committee B C`"
+        )
     sha256, electrons = eqp.sha256_of(base), config.model.electrons
     method, base = base.metadata.subtracted, base.correction
     if electrons is not None:

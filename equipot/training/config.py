@@ -205,6 +205,7 @@ class TrainConfig:
             raise ValueError("ensemble is for one level of theory: leave it out, or data.heads")
         if self.ensemble is not None and self.ensemble.models and isinstance(self.model, FineTune):
             raise ValueError("ensemble.models: all members of a fine-tuning start from model.from; leave models out")
+        self._check_uncertainty()
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
         if any(term.copies for term in walk(self.model)):
@@ -222,6 +223,27 @@ class TrainConfig:
             for data in self.data.by_head.values():
                 refuse_second_dispersion(data.level_of_theory)
             refuse_second_dispersion("", None if self.data.subtract is None else named(self.data.subtract))
+
+    def _check_uncertainty(self) -> None:
+        """Check that the estimate of uncertainty is one for what is trained, before it is trained."""
+        settings = self.training.uncertainty
+        if settings is None:
+            return
+        if settings.sampler is not None:
+            raise ValueError(
+                "training.uncertainty.sampler: samples are drawn afterwards, by `equipot uncertainty best.eqp --data FILE "
+                "--set sampler=...`; leave it out, or give ensemble: {members: 4}"
+            )
+        method = settings.method
+        if self.ensemble is not None and not method.of_committees and method != UncertaintyConfig().method:
+            raise ValueError(
+                f"training.uncertainty.method: {type(method).__name__} is for a single network; leave it out for the spread of "
+                "the members"
+            )
+        if self.ensemble is None and method.of_committees:
+            raise ValueError(
+                f"training.uncertainty.method: {type(method).__name__} is for an ensemble; give one, or leave it out"
+            )
 
 
 def _check_heads(term: Term, heads: tuple[str, ...]) -> None:

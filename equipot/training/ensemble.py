@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+import yaml
+
 from equipot import config as configs
 from equipot import eqp
 from equipot.console import Console, duration, stream_of
@@ -16,11 +18,12 @@ from equipot.files import write_atomically
 from equipot.physics.committee import committee
 from equipot.potential import Potential
 from equipot.training.beginning import Beginning
+from equipot.training.checkpoint import differences
 from equipot.training.config import TrainConfig
 from equipot.training.errors import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.report import write_report
-from equipot.training.run import train
+from equipot.training.run import FREE, train
 from equipot.uncertainty import fit as fit_uncertainty
 from equipot.uncertainty.calibration import FEWEST
 from equipot.uncertainty.config import UncertaintyConfig
@@ -54,6 +57,9 @@ def train_ensemble(
     assert ensemble is not None, "of a config with an ensemble"
     if not resume and (out / "member-0").exists():
         raise ValueError(f"{out} holds an ensemble already; go on with --resume, or choose another folder with --out")
+    check_same(config, out / "config.yaml")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     console = Console(stream_of(progress))
     paths = []
     for k in range(ensemble.members):
@@ -64,12 +70,29 @@ def train_ensemble(
             console.say("complete")
             continue
         paths.append(train(member_config(config, k), folder, resume and folder.exists(), progress, prepare))
-    write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     whole = dataclasses.replace(ensemble, bootstrap=False)
     beginning = prepare(member_config(dataclasses.replace(config, ensemble=whole), 0), out / "member-0", True)
     best = join([eqp.load(path) for path in paths], config, beginning, out, console)
     report(best, config, beginning, out, console, {"time": duration(time.monotonic() - began)})
     return best
+
+
+def check_same(config: TrainConfig, path: Path) -> None:
+    """Check that an ensemble that goes on has the config that it began with, but for the number of its members.
+
+    Raises:
+        ValueError: it has another one; the message lists the differences.
+    """
+    if not path.exists():
+        return
+    old, new = yaml.safe_load(path.read_text()), yaml.safe_load(configs.to_yaml(config))
+    for settings in (old, new):
+        settings["ensemble"]["members"] = 0
+        settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}
+    if changed := differences(old, new):
+        raise ValueError(
+            f"{path.parent} cannot be resumed, because this changed: {'; '.join(changed)}. Start anew with another --out"
+        )
 
 
 def member_config(config: TrainConfig, k: int) -> TrainConfig:

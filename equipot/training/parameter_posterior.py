@@ -63,11 +63,16 @@ def parameter_posterior(
     the potential has on the structures; energies count once for each atom. Parameters are normal, with deviation ``prior``.
 
     Raises:
-        ValueError: there are no labels, or no parameters.
+        ValueError: there are no labels, or no parameters; or the potential is a correction to a method.
     """
+    if potential.metadata.subtracted is not None:
+        raise ValueError(
+            f"the potential is a correction to {potential.metadata.subtracted.name}, which samplers do not subtract from "
+            "labels; train several corrections, `equipot train --set ensemble={members: 4}`"
+        )
     if not potential.params:
         raise ValueError(f"{type(potential.term).__name__} has no parameters of which samples could be drawn")
-    potential.correction.check(structures)
+    potential.check(structures)
     energies = dict(potential.metadata.atomic_energies)
     frames = prepare(structures, potential.cutoff, potential.term.inner_cutoffs, extent=potential.extent(structures))
     wants = tuple(row for row in frames.quantities if row in LABELLED)

@@ -155,6 +155,7 @@ def compare(
             if of not in frame.labels or (of.needs_volume and not frame.pbc.any()):
                 continue
             error = np.asarray(out[of], np.float64) - frame.labels[of]
+            require_finite(error, frame, of)
             # A deviation of an atom, or of a system, is that of each of its components.
             values = np.atleast_1d(np.asarray(out[row], np.float64))
             numbers = frame.numbers if of.per == "atom" else np.zeros(1, int)
@@ -167,6 +168,16 @@ def compare(
             error, raw, frame_of, number, count = (np.concatenate(x) for x in zip(*part, strict=True))
             made[row.name] = Sample(error, raw, frame_of, number, count, BY_NAME[row.deviation_of].size)
     return made
+
+
+def require_finite(error: Any, frame: Structure, row: Quantity) -> None:
+    """Check that an error is a number.
+
+    Raises:
+        ValueError: it is not; the message names the frame.
+    """
+    if not np.isfinite(error).all():
+        raise ValueError(f"{frame.name}: label or prediction of {row.name} is not a number; correct the frame, or leave it out")
 
 
 def calibrated(
@@ -232,7 +243,8 @@ def calibration(sample: Sample, by_element: bool, calibrator: Calibrator, data: 
     for z in np.unique(sample.number).tolist():
         mine = sample.of(sample.number == z)
         frames[z] = len(np.unique(mine.frame))
-        scales[z], floors[z], factors[z] = fitted(mine, frames[z])
+        if frames[z] >= FEWEST:
+            scales[z], floors[z], factors[z] = fitted(mine, frames[z])
     # No atom, for padding.
     scales[0] = floors[0] = 0.0
     return Calibration(scales, np.asarray(power), floors, factors, tuple(frames), data)
@@ -260,7 +272,8 @@ def half_width(potential: Potential, name: str, level: float, numbers: Int[np.nd
         a number, or one for each atom.
 
     Raises:
-        ValueError: a level that is not kept, a deviation that was not calibrated, or too few frames for the level.
+        ValueError: a level that is not kept, a deviation that was not calibrated, too few frames for the level, or no atomic
+            numbers for a deviation of atoms.
     """
     known: Mapping[str, Calibration] = {} if potential.posterior is None else potential.posterior.calibrations
     if name not in known:
@@ -268,6 +281,8 @@ def half_width(potential: Potential, name: str, level: float, numbers: Int[np.nd
     if level not in LEVELS:
         raise ValueError(f"level {level} is not among those that are kept: {', '.join(map(str, LEVELS))}")
     factors = np.asarray(known[name].quantiles)[..., LEVELS.index(level)]
+    if factors.ndim and numbers is None:
+        raise ValueError(f"{name} is one of atoms, each element by itself: give their atomic numbers, numbers=atoms.numbers")
     factor = factors if factors.ndim == 0 else factors[np.asarray(numbers)]
     if np.isnan(factor).any():
         frames = known[name].frames

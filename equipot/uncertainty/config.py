@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from equipot.data.config import Reading
 from equipot.posterior import UncertaintyMethod
 from equipot.potential import Potential
 from equipot.uncertainty import default_method
@@ -20,6 +21,8 @@ class UncertaintyConfig:
     """For a committee, ``Spread`` where nothing else is chosen."""
     sampler: Sampler | None = None
     """How potentials with other parameters are drawn first, to be the members of a committee; None to keep the potential."""
+    data: Reading = field(default_factory=Reading)
+    """How `equipot uncertainty` reads and checks files; a training run has its own settings for that."""
     calibrator: Calibrator = Linear()
     """Relation of deviations before and after calibration."""
 

@@ -16,6 +16,7 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FEATURE_FORCES, FEATURES, FORCES, LATENT
 from equipot.structure import Structure
+from equipot.uncertainty.calibration import require_finite
 
 MOST_ROWS = 30_000
 """Number of components of forces beyond which a random selection is kept, as many of every atom."""
@@ -63,7 +64,8 @@ def lesson(
     """Evaluate labelled structures, and compare.
 
     Raises:
-        ValueError: no structure with a label of energy or forces, or an element that the potential does not know.
+        ValueError: no structure with a label of energy or forces, a label that is not a number, or an element that the
+            potential does not know.
     """
     labelled = [s for s in structures if ENERGY in s.labels or FORCES in s.labels]
     if not labelled:
@@ -86,10 +88,12 @@ def lesson(
         out = with_method(out.replace(energy=np.float64(np.asarray(out.interaction)) + free), structure, runner)
         if ENERGY in structure.labels:
             error = np.array([structure.labels[ENERGY] - float(np.asarray(out.energy))])
+            require_finite(error, structure, ENERGY)
             scale = np.array([ENERGY.scale * np.sqrt(len(structure))])
             equations.append((features.sum(axis=0)[None], error, scale, np.array([k])))
         if FORCES in structure.labels:
             errors = structure.labels[FORCES] - np.asarray(out.forces, np.float64)
+            require_finite(errors, structure, FORCES)
             kept = random.random(errors.size) < share
             rows, error = slopes.reshape(-1, slopes.shape[-1])[kept], errors.ravel()[kept]
             equations.append((rows, error, np.full(len(error), FORCES.scale), np.full(len(error), k)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,6 @@ from jaxtyping import Array, Float
 from equipot.graph import sum_graphs
 from equipot.posterior import Sensitivity, Statistics, UncertaintyMethod
 from equipot.quantities import ENERGY_STD, ENSEMBLE, FORCES_STD, NOVELTY, STRESS_STD, Quantity
-from equipot.term import Term
 from equipot.uncertainty.novelty import Mahalanobis, Novelty, novelty_of
 
 
@@ -26,16 +26,11 @@ class Spread(UncertaintyMethod):
     novelty: Novelty = Mahalanobis()
     """Distance of environments, in the descriptor of the first member."""
 
+    of_committees: ClassVar[bool] = True
+
     @property
     def provides(self) -> tuple[Quantity, ...]:
         return ENERGY_STD, FORCES_STD, STRESS_STD, ENSEMBLE, NOVELTY
-
-    def check(self, term: Term) -> None:
-        if not term.copies:
-            raise ValueError(
-                f"Spread is for a committee, and {type(term).__name__} is none: join potentials by "
-                "equipot.uncertainty.committee, or name several files of `equipot uncertainty`"
-            )
 
     def arrays(self, statistics: Statistics) -> dict[str, np.ndarray]:
         return self.novelty.arrays(statistics)

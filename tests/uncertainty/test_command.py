@@ -75,7 +75,7 @@ def test_a_potential_gets_its_estimate_and_a_report(folder, capsys):
         (("model.eqp", "--data", "known.xyz", "--test", "test.xyz", "-o", "x.eqp"), "give labelled frames that calibrate"),
         (
             ("model.eqp", "--data", "known.xyz", "--calibrate", "known.xyz", "-o", "x.eqp"),
-            "no labels of energy, forces or stress",
+            "has no energy, forces or stress",
         ),
         (("model.eqp", "--data", "known.xyz", "-o", "name"), "ends in .eqp"),
         (("model.eqp", "--data", "known.xyz", "--set", "method.sampels=3"), "samples"),
