@@ -15,6 +15,7 @@ from equipot import uncertainty
 from equipot.data.batch import pad
 from equipot.extent import extent_of
 from equipot.physics.committee import Committee, committee
+from equipot.physics.guard import Wall, guard
 from equipot.potential import evaluate
 from equipot.uncertainty.members import members
 
@@ -101,6 +102,7 @@ def test_what_is_no_committee_is_refused():
         "LastLayer is for a single network": lambda: uncertainty.fit(
             committee([one, other]), MORE, method=uncertainty.LastLayer()
         ),
+        "Guarded around a committee has no spread": lambda: uncertainty.fit(guard(committee([one, other]), Wall()), MORE),
         "a committee of 1": lambda: Committee(terms=(one.term,)),
     }
     for message, call in cases.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -13,6 +14,7 @@ from test_uncertainty import NETWORK, settings
 
 import equipot
 from equipot import cli, config
+from equipot.finetune import fine_tune
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.training import TrainConfig, train, train_ensemble
@@ -90,14 +92,23 @@ def test_the_command_joins_potentials(run, capsys):
 
 
 def test_what_cannot_be_an_ensemble_is_refused(run, tmp_path):
-    _, given, _ = run
+    folder, given, best = run
     with pytest.raises(ValueError, match="train_ensemble"):
         train(given, tmp_path, progress=None)
+    longer = dataclasses.replace(given, training=dataclasses.replace(given.training, epochs=3))
+    with pytest.raises(ValueError, match="this changed: training.epochs: 2 -> 3"):
+        train_ensemble(longer, folder / "run", resume=True, progress=None)
+    tuned = settings(tmp_path / "tuned.xyz", tiny.structures(30, 0, (4, 4)), model={"from": str(best)})
+    with pytest.raises(ValueError, match="is a committee, and training the mean"):
+        fine_tune(config.build(TrainConfig, tuned), tmp_path / "tuned", progress=None)
     committee = {"kind": "Committee", "terms": [config.dump(NETWORK)] * 2}
     cases = {
         "members 1 must be at least 2": {"ensemble": {"members": 1}},
         "raise members": {"ensemble": {"members": 2, "models": [config.dump(OTHER)] * 2}},
         "are trained apart": {"model": committee},
+        "POPS is for a single network": {"training": {"uncertainty": {"method": "POPS"}}},
+        "samples are drawn afterwards": {"training": {"uncertainty": {"sampler": "SWAG"}}},
+        "Spread is for an ensemble": {"training": {"uncertainty": {"method": "Spread"}}, "ensemble": None},
     }
     for message, changes in cases.items():
         with pytest.raises(ValueError, match=message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import ase.io
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import equipot
 from equipot import cli
 from equipot.console import Console
 from equipot.data.batch import pad
-from equipot.metadata import Metadata
+from equipot.metadata import Metadata, Method
 from equipot.models import fresh
 from equipot.training.langevin import Langevin
 from equipot.training.parameter_posterior import ParameterPosterior, parameter_posterior
@@ -133,6 +135,10 @@ def test_the_command_makes_a_committee_of_samples(folder, kind, capsys):
     assert "take one of its members" in capsys.readouterr().err
 
 
+def corrected(potential):
+    return potential.replace(metadata=dataclasses.replace(potential.metadata, subtracted=Method("lj")))
+
+
 def test_bad_settings_and_runaways_are_refused(folder):
     _, potential, frames = folder
     cases = {
@@ -140,6 +146,7 @@ def test_bad_settings_and_runaways_are_refused(folder):
         "learning_rate 0": lambda: SWAG(learning_rate=0),
         "step -1": lambda: Langevin(step=-1),
         "no labels": lambda: SWAG().members(potential, [frame.replace(labels={}) for frame in frames], SILENT),
+        "samplers do not subtract": lambda: SWAG().members(corrected(potential), frames, SILENT),
         "ran away; lower": lambda: SWAG(samples=2, epochs=2, learning_rate=1e30).members(potential, frames, SILENT),
     }
     for message, call in cases.items():

@@ -93,6 +93,14 @@ def test_elements_are_calibrated_by_themselves():
     assert found.quantiles[8, LEVELS.index(0.9)] == pytest.approx(norm.ppf(0.95), rel=0.05)
 
 
+def test_an_element_of_few_frames_is_not_calibrated():
+    many, few = drawn(3000, 2.0, frames=100), drawn(40, 0.5, frames=4, seed=1)
+    joined = [np.concatenate(pair) for pair in zip(many[:3], few[:3], strict=True)]
+    both = Sample(*joined, np.repeat([1, 8], [3000, 40]), np.ones(3040), 1)
+    found = calibration(both, True, Linear(), "data", "forces_std")
+    assert np.isfinite(found.scale[1]) and np.isnan([found.scale[8], found.floor[8]]).all() and found.frames[8] == 4
+
+
 def test_scores_are_those_of_their_formulas():
     right = drawn(20_000, 1.0)
     found = assess(right)
@@ -199,3 +207,10 @@ def test_calibrated_deviations_are_those_of_the_errors_of_a_potential():
         half = half_width(model, "forces_std", 0.9, frame.numbers) * out.others["forces_std"]
         held.append(np.abs(out.forces - frame.labels[FORCES]) <= half[:, None])
     assert 0.82 < np.mean(held) < 0.97
+    with pytest.raises(ValueError, match="give their atomic numbers"):
+        half_width(model, "forces_std", 0.9)
+    for labels in ({ENERGY: np.nan}, {FORCES: np.full((3, 3), np.nan)}):
+        wrong = [*labelled[30:60], labelled[60].replace(labels=labels, source="bad.xyz, frame 7")]
+        for method, known in ((uncertainty.LastLayer(), frames[:30]), (uncertainty.POPS(), wrong)):
+            with pytest.raises(ValueError, match="bad.xyz, frame 7: label or prediction of .* is not a number"):
+                uncertainty.fit(potential, known, calibrate=wrong, method=method)
