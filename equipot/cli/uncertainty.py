@@ -115,14 +115,18 @@ def described(potential: Any) -> list[str]:
         unit, size = units[name]
         unit += "/atom" * of[name].extensive
 
-        def told(factor: float, floor: float, unit: str = unit, size: float = size) -> str:
+        def told(factor: float, floor: float, scale: float, unit: str = unit, size: float = size) -> str:
+            if np.isnan(scale):
+                return "not calibrated, for want of frames"
             held = "too few frames for 90%" if np.isnan(factor) else f"90% within ±{factor:.2f} deviations"
-            return held if floor == 0 else f"{held} of at least {size * floor:.3g} {unit}"
+            what = "of at least" if scale else "of always (the estimate says nothing of the errors)"
+            return held if floor == 0 else f"{held} {what} {size * floor:.3g} {unit}"
 
+        scale = np.asarray(known.scale)
         if factor.ndim == 0:
-            lines.append(f"{name}: calibrated on {frames[0]} frames, {told(float(factor), float(floor))}{power}")
+            lines.append(f"{name}: calibrated on {frames[0]} frames, {told(float(factor), float(floor), float(scale))}{power}")
             continue
-        each = [f"{chemical_symbols[z]} {told(factor[z], floor[z])} ({n} frames)" for z, n in enumerate(frames) if n]
+        each = [f"{chemical_symbols[z]} {told(factor[z], floor[z], scale[z])} ({n} frames)" for z, n in enumerate(frames) if n]
         lines.append(f"{name}: calibrated for {', '.join(each)}{power}")
     return lines or ["no deviations are calibrated, which takes labelled frames (--calibrate FILE); novelty needs none"]
 

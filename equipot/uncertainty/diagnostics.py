@@ -146,6 +146,7 @@ def table_text(lines: Sequence[Sequence[str]]) -> str:
 def plot(samples: Mapping[str, Sample], units: Mapping[str, tuple[str, float]], path: Any) -> None:
     """Draw for each deviation: errors against deviations, the reliability curve, and the error that remains."""
     import matplotlib
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     from equipot.figures import BLUE, GREY, ORANGE, STYLE, empty_figure, save_figure
 
@@ -171,6 +172,10 @@ def plot(samples: Mapping[str, Sample], units: Mapping[str, tuple[str, float]], 
                 ylabel=f"error ({unit})",
                 title=of,
             )
+            if wide:
+                axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+                axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes[0].xaxis.set_minor_formatter(NullFormatter())
             axes[0].legend(fontsize=7)
             levels, seen = reliability(sample.error / np.maximum(sample.raw, LEAST))
             axes[1].plot(levels, seen, color=BLUE)
