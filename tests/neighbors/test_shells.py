@@ -11,7 +11,7 @@ import pytest
 
 from equipot.data.batch import find_slots, pad
 from equipot.data.loader import prepare
-from equipot.graph import Shell
+from equipot.graph import Shell, edge_vectors
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.mace import MACE
@@ -20,7 +20,7 @@ from equipot.neighbors.shells import narrowed
 from equipot.nn.radial import Radial
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.sum import Sum
-from equipot.potential import edge_vectors, evaluate
+from equipot.potential import evaluate
 from equipot.testing.systems import ELEMENTS, MOLECULE, SLAB, SYSTEMS, TRICLINIC
 
 INNER, OUTER, SKIN = 2.8, 5.0, 0.4
