@@ -188,7 +188,7 @@ def uncertainty(results: Sequence[dict[str, Any]]) -> str:
     ]
     rows.sort(key=lambda row: row[:3])
     told = [
-        (r["task"], name, test, x["auroc"].get(test), x["auroc_of_largest"].get(test), share)
+        (r["task"], name, test, x["auroc"].get(test), x.get("auroc_of_largest", {}).get(test), share)
         for r in results
         for name, x in r.get("novelty", {}).items()
         for test, share in x["beyond"].items()
