@@ -16,7 +16,7 @@ LEVEL = 0.9
 """Coverage of the intervals that errors are compared with, one of ``LEVELS``."""
 
 
-class Spread(NamedTuple):
+class Overview(NamedTuple):
     """Values of one estimate of uncertainty over a set of structures, in the unit of ``row``."""
 
     row: Quantity
@@ -37,7 +37,7 @@ class Spread(NamedTuple):
         return f"{line}; infinite for {symbols(self.infinite)}, of which too little is known" if self.infinite else line
 
 
-def spread_of(row: Quantity, predictions: Sequence[Structure]) -> Spread | None:
+def spread_of(row: Quantity, predictions: Sequence[Structure]) -> Overview | None:
     """Find mean and largest value of an estimate among structures with predictions as their labels; None where none has it."""
     having = [structure for structure in predictions if row in structure.labels]
     if not having:
@@ -54,7 +54,7 @@ def spread_of(row: Quantity, predictions: Sequence[Structure]) -> Spread | None:
     if row.per == "atom":
         infinite = {z for s, value in zip(having, values, strict=True) for z in s.numbers[np.isinf(value)].tolist()}
     mean = float(finite.mean()) if len(finite) else float("nan")
-    return Spread(row, mean, float(every.max()), where, tuple(sorted(infinite)))
+    return Overview(row, mean, float(every.max()), where, tuple(sorted(infinite)))
 
 
 def held_within(
