@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from equipot.data.loader import sha256_of
 from equipot.data.method import Runner
@@ -35,6 +35,8 @@ class Equations(NamedTuple):
     """Error that counts as one in the loss, in the unit of the error; that of an energy grows with the root of the atoms."""
     frame: Int[np.ndarray, " n"]
     """Index of the structure."""
+    of_energy: Bool[np.ndarray, " n"]
+    """Whether the label is an energy, and no component of a force."""
 
     def of(self, chosen: np.ndarray) -> Equations:
         """Select equations."""
@@ -90,13 +92,13 @@ def lesson(
             error = np.array([structure.labels[ENERGY] - float(np.asarray(out.energy))])
             require_finite(error, structure, ENERGY)
             scale = np.array([ENERGY.scale * np.sqrt(len(structure))])
-            equations.append((features.sum(axis=0)[None], error, scale, np.array([k])))
+            equations.append((features.sum(axis=0)[None], error, scale, np.array([k]), np.array([True])))
         if FORCES in structure.labels:
             errors = structure.labels[FORCES] - np.asarray(out.forces, np.float64)
             require_finite(errors, structure, FORCES)
             kept = random.random(errors.size) < share
             rows, error = slopes.reshape(-1, slopes.shape[-1])[kept], errors.ravel()[kept]
-            equations.append((rows, error, np.full(len(error), FORCES.scale), np.full(len(error), k)))
+            equations.append((rows, error, np.full(len(error), FORCES.scale), np.full(len(error), k), np.zeros(len(error), bool)))
             some = random.random(len(structure)) < atoms_share
             latent = np.asarray(out.latent, np.float64)[some]
             environments.append((latent, structure.numbers[some], errors[some], np.full(len(latent), k)))

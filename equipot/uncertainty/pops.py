@@ -75,7 +75,7 @@ class POPS(LastLayer):
             raise ValueError(f"leverage {self.leverage} is a quantile: it must be at least 0 and below 1")
 
     def learned(self, statistics: Statistics, lesson: Lesson) -> Statistics:
-        rows, error, scale, _ = lesson.equations
+        rows, error, scale, *_ = lesson.equations
         half = rows @ super().root(statistics)
         # Of rows of zeros, such as those of an isolated atom, no weights put the label right.
         size = np.sum(half**2, axis=1)

@@ -14,6 +14,8 @@ from equipot.uncertainty.learning import Equations, Lesson
 
 LEAST = 1e-3
 """Deviation that is always there, as a share of the scale of a label: a variance of zero has no likelihood."""
+ENERGIES = 0.25
+"""Share of all energies in the likelihood, where there are forces too."""
 HELD_OUT = 5
 """One structure in this many does not train the members, but chooses when to stop."""
 
@@ -26,7 +28,8 @@ class ShallowEnsemble(LastLayer):
 
     The members begin as samples of the posterior of ``LastLayer``, by a common factor as wide as the errors, and lower the mean
     over labels of e^2 / (2 s^2) + log s, where s^2 = mean_k (f . w_k)^2 and e is the error, both in units of the scale of the
-    label. A fifth of the structures is left out and says when to stop.
+    label. All energies together count a third of all components of forces, however many these are. A fifth of the structures is
+    left out and says when to stop.
     """
 
     iterations: int = 200
@@ -78,13 +81,28 @@ class ShallowEnsemble(LastLayer):
 def negative_log_likelihood(
     members: Float[np.ndarray, "members features"], equations: Equations
 ) -> tuple[float, Float[np.ndarray, "members features"]]:
-    """Compute the mean negative log-likelihood of errors in units of their scales, but for a constant, and its derivative."""
+    """Compute the weighted mean negative log-likelihood of errors in units of their scales, but for a constant, and its
+    derivative."""
     rows, error = equations.rows / equations.scale[:, None], equations.error / equations.scale
     along = rows @ members.T
     variance = np.mean(along**2, axis=1) + LEAST**2
-    loss = float(np.mean(0.5 * error**2 / variance + 0.5 * np.log(variance)))
-    slope = (0.5 / variance - 0.5 * error**2 / variance**2) / len(error)
+    weight = weights(equations)
+    loss = float(np.sum(weight * (0.5 * error**2 / variance + 0.5 * np.log(variance))))
+    slope = weight * (0.5 / variance - 0.5 * error**2 / variance**2)
     return loss, (2 / len(members)) * (slope[:, None] * along).T @ rows
+
+
+def weights(equations: Equations) -> Float[np.ndarray, " n"]:
+    """Return weights that sum to one: a quarter for all energies, if there are both energies and forces.
+
+    An energy is one number where a force has three. By their count energies would hardly matter, and the members that tell
+    forces best rank energies by chance, or the wrong way.
+    """
+    energies = int(equations.of_energy.sum())
+    forces = len(equations.error) - energies
+    if not energies or not forces:
+        return np.full(len(equations.error), 1 / max(len(equations.error), 1))
+    return np.where(equations.of_energy, ENERGIES / energies, (1 - ENERGIES) / forces)
 
 
 def _width(members: np.ndarray, equations: Equations) -> float:

@@ -17,7 +17,7 @@ from equipot.quantities import ENERGY, FORCES
 from equipot.uncertainty.diagnostics import rank_correlation
 from equipot.uncertainty.learning import Environments, Equations, Lesson, lesson
 from equipot.uncertainty.pops import POPS, Hypercube, Pointwise
-from equipot.uncertainty.shallow import ShallowEnsemble, negative_log_likelihood
+from equipot.uncertainty.shallow import ShallowEnsemble, negative_log_likelihood, weights
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_equations_are_the_derivatives_of_the_features_and_the_errors():
     potential, frame = made("mace"), FRAMES[0]
     wrong = labelled(potential, [frame], 0.05)[0]
     wrong = wrong.replace(labels={**wrong.labels, ENERGY: wrong.labels[ENERGY] + 0.25})
-    rows, error, scale, frames = lesson(potential, [CRYSTAL, wrong]).equations
+    rows, error, scale, frames, of_energy = lesson(potential, [CRYSTAL, wrong]).equations
     graph = jax.tree.map(jnp.asarray, pad([frame], 3.5, dtype=np.float64))
     whole = lambda r: jnp.sum(atomic(potential, graph.replace(positions=r)).features, axis=0)
     slopes = -np.asarray(jax.jacfwd(whole)(graph.positions))[:, : len(frame)]
@@ -38,6 +38,7 @@ def test_equations_are_the_derivatives_of_the_features_and_the_errors():
     forces = equipot.evaluate(potential, frame).forces
     np.testing.assert_allclose(error, [0.25, *(wrong.labels[FORCES] - forces).ravel()], atol=1e-9)
     np.testing.assert_allclose(scale, [ENERGY.scale * 3, *[FORCES.scale] * 27])
+    assert of_energy.tolist() == [True, *[False] * 27]
     assert set(frames) == {0}, "a frame without labels teaches nothing"
 
 
@@ -63,7 +64,7 @@ def test_pops_is_that_of_the_authors(ansatz):
     held = precision - 1e-6 * values.mean() * np.eye(4)
     statistics = Statistics({"energy": held * ENERGY.scale**2, "forces": np.zeros((4, 4))})
     frame = np.arange(len(error))
-    given = Lesson(Equations(rows, error, np.ones(len(error)), frame), Environments(*(np.zeros(0),) * 4))
+    given = Lesson(Equations(rows, error, np.ones(len(error)), frame, np.ones(len(error), bool)), Environments(*(np.zeros(0),) * 4))
     method = POPS(ansatz=ansatz)
     found = method.learned(statistics, given)
     root = method.root(found)
@@ -82,7 +83,7 @@ def test_a_pointwise_correction_puts_its_label_right():
     held = precision - 1e-6 * np.trace(precision) / 3 * np.eye(3)
     statistics = Statistics({"energy": held * ENERGY.scale**2, "forces": np.zeros((3, 3))})
     row, error = rng.normal(size=3), 0.7
-    equations = Equations(row[None], np.array([error]), np.ones(1), np.zeros(1, int))
+    equations = Equations(row[None], np.array([error]), np.ones(1), np.zeros(1, int), np.ones(1, bool))
     found = POPS(ansatz=Pointwise()).learned(statistics, Lesson(equations, None)).arrays["pops"]
     system = np.block([[precision, row[:, None]], [row[None], np.zeros((1, 1))]])
     best = np.linalg.solve(system, [0, 0, 0, error])[:3]
@@ -92,7 +93,8 @@ def test_a_pointwise_correction_puts_its_label_right():
 
 def test_the_likelihood_has_the_derivative_that_it_says():
     rng = np.random.default_rng(0)
-    equations = Equations(rng.normal(size=(30, 5)), rng.normal(size=30), np.full(30, 0.3), np.arange(30))
+    of_energy = np.arange(30) < 4
+    equations = Equations(rng.normal(size=(30, 5)), rng.normal(size=30), np.full(30, 0.3), np.arange(30), of_energy)
     members = rng.normal(size=(3, 5))
     _, slope = negative_log_likelihood(members, equations)
     for k, j in ((0, 1), (2, 4)):
@@ -100,6 +102,22 @@ def test_the_likelihood_has_the_derivative_that_it_says():
         step[k, j] = 1e-6
         moved = [negative_log_likelihood(members + sign * step, equations)[0] for sign in (1, -1)]
         assert (moved[0] - moved[1]) / 2e-6 == pytest.approx(slope[k, j], rel=1e-6)
+
+
+def test_energies_count_however_many_forces_there_are():
+    """Of two features one makes the errors of energies and the other those of forces: the spread has the size of either."""
+    rng = np.random.default_rng(0)
+    energies, forces = 20, 20_000
+    of_energy = np.arange(energies + forces) < energies
+    rows = np.stack([of_energy, ~of_energy], axis=1) * rng.normal(size=(len(of_energy), 1))
+    error = rows @ np.array([3.0, 0.1]) * rng.choice([-1, 1], len(of_energy))
+    equations = Equations(rows, error, np.ones(len(error)), np.arange(len(error)), of_energy)
+    assert weights(equations)[of_energy].sum() == pytest.approx(0.25) and weights(equations).sum() == pytest.approx(1)
+    for some in (of_energy, ~of_energy):
+        np.testing.assert_allclose(weights(equations.of(some)), 1 / some.sum())
+    statistics = Statistics({"energy": np.eye(2), "forces": np.zeros((2, 2))})
+    members = ShallowEnsemble().learned(statistics, Lesson(equations, None)).arrays["members"]
+    np.testing.assert_allclose(np.sqrt(np.mean(members**2, axis=0)), [3.0, 0.1], rtol=0.05)
 
 
 def heteroscedastic(potential, frames, scale):
