@@ -283,7 +283,7 @@ def foundation(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {"task": f"{name}, prototypes", **learned(base, prototypes(base.elements), sets, False)}
         both = joined(gather(base, prototypes((14,))), gather(base, own))
         yield {"task": f"{name}, prototypes of silicon and {OWN} frames", "methods": of_statistics(base, both, sets)}
-        yield {"task": f"{name}, {OWN} frames", **learned(base, own, sets, True)}
+        yield {"task": f"{name}, {OWN} frames", **learned(base, forces_alone(own), sets, True)}
         settings = (f"model.from={name}", "data.limit=", "data.valid=3", "training.epochs=20")
         tuned, seconds = trained(f"{name}-tuned", "finetune", settings, own, args)
         whole = Sets(own, calibrate, {"test": test})
@@ -300,7 +300,7 @@ def learned(potential: Potential, frames: Sequence[Structure], sets: Sets, label
     began = time.perf_counter()
     statistics = gather(potential, frames)
     seconds = time.perf_counter() - began
-    errors = lesson(potential, forces_alone(frames)) if labelled else None
+    errors = lesson(potential, frames) if labelled else None
     return {"statistics_s": seconds, "frames": len(frames), "methods": of_statistics(potential, statistics, sets, errors)}
 
 
