@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ def execute(args: argparse.Namespace) -> None:
     if args.committee:
         potential = committee([potential, *(published.load(name, args.dtype) for name in args.committee)])
     chosen = any(text.startswith("method") for text in args.overrides)
-    if settings.sampler is not None:
-        potential = sampled(potential, settings, args)
     runner = runner_of(potential.metadata.subtracted, args.method)
     read = partial(frames_of, settings=settings, cutoff=potential.cutoff)
     labelled = {name: read(getattr(args, name), f"--{name}") for name in ("calibrate", "test") if getattr(args, name)}
+    if settings.sampler is not None:
+        potential = sampled(potential, settings, args, output, runner)
     if args.data is not None or args.prototypes:
         learns = bool(settings.method_for(potential).learned_array)
         structures = read(args.data, "--data", labelled=learns) if args.data else prototypes(potential.elements)
@@ -60,6 +61,8 @@ def execute(args: argparse.Namespace) -> None:
     if "calibrate" in labelled:
         potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
+    if settings.sampler is not None:
+        shutil.rmtree(sampling_folder(output), ignore_errors=True)
     print(f"{args.model}: the estimate rests on {potential.posterior.rests_on if potential.posterior else 'nothing'}")
     for line in described(potential):
         print(line)
@@ -68,8 +71,8 @@ def execute(args: argparse.Namespace) -> None:
     print(f"written: {output}")
 
 
-def sampled(potential: Any, settings: Any, args: argparse.Namespace) -> Any:
-    """Draw potentials with other parameters, and join them to a committee.
+def sampled(potential: Any, settings: Any, args: argparse.Namespace, output: Path, runner: Any) -> Any:
+    """Draw potentials with other parameters, and join them to a committee; a folder beside the output keeps the state.
 
     Raises:
         ValueError: no labelled structures, or a committee already.
@@ -82,7 +85,13 @@ def sampled(potential: Any, settings: Any, args: argparse.Namespace) -> Any:
     if potential.term.copies:
         raise ValueError("sampler: the parameters of a committee cannot be drawn; take one of its members")
     frames = frames_of(args.data, "--data", settings, potential.cutoff)
-    return committee(settings.sampler.members(potential, frames, Console(stream_of(True))))
+    folder = sampling_folder(output)
+    return committee(settings.sampler.members(potential, frames, Console(stream_of(True)), folder, runner))
+
+
+def sampling_folder(output: Path) -> Path:
+    """Return the folder of the state of a sampler, which is removed when the potential has been written."""
+    return output.with_name(f"{output.stem}-sampling")
 
 
 def frames_of(source: str, name: str, settings: Any, cutoff: float, labelled: bool = True) -> list[Any]:

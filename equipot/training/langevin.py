@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from equipot.console import Console
-from equipot.potential import Potential
-from equipot.structure import Structure
-from equipot.training.parameter_posterior import ParameterPosterior, finite, parameter_posterior
-from equipot.uncertainty.sampler import Sampler
+from equipot.training.chain import Chain, Walk
+from equipot.training.parameter_posterior import ParameterPosterior
 
 
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class Langevin(Chain):
     """Stochastic-gradient Langevin dynamics (M. Welling and Y. W. Teh, ICML 2011) with the kernel of ``blackjax``, in units of
     the diagonal curvature at the trained parameters, about which gradients have control variates (J. Baker, P. Fearnhead, E. B.
     Fox and C. Nemeth, Stat. Comput. 29, 599, 2019).
@@ -28,33 +24,17 @@ class Langevin(Sampler):
     the run on. The range of a result over the members is a credible interval, as far as the chain has mixed.
     """
 
-    samples: int = 8
     epochs: int = 40
     """Passes over the structures."""
     step: float = 1e-3
     """First step; 1 is about the time in which the parameters forget where they were."""
     temperature: float = 1.0
     """Factor on the variance of the posterior."""
-    batch_size: int = 5
-    """Structures in a step."""
-    prior: float = 10.0
-    """Standard deviation of the parameters before any data."""
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("samples", "epochs"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 2")
-        for name in ("step", "temperature", "prior"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+    positive: ClassVar[tuple[str, ...]] = (*Chain.positive, "step", "temperature")
 
-    def members(self, potential: Potential, structures: Sequence[Structure], console: Console) -> list[Potential]:
-        target, made = parameter_posterior(potential, structures, self.batch_size, self.prior, self.seed)
-        return [made(vector) for vector in self.draw(target, console)]
-
-    def draw(self, target: ParameterPosterior, console: Console) -> list[Float[Array, " parameters"]]:
-        """Draw samples of the parameters.
+    def walk(self, target: ParameterPosterior) -> Walk:
+        """Return the walk.
 
         Raises:
             ImportError: blackjax is not installed.
@@ -70,24 +50,23 @@ class Langevin(Sampler):
             own = target.gradient(target.start + unit * place, batch)
             return -unit * (own - target.gradient(target.start, batch) + whole)
 
-        kernel = blackjax.sgld(log_slope)
+        kernel, key = blackjax.sgld(log_slope), jax.random.key(self.seed)
         move = jax.jit(kernel.step)
         total = self.epochs * target.count
-        due = {round(total * (0.2 + 0.8 * (k + 1) / self.samples)) for k in range(self.samples)}
-        place, key, samples, done = kernel.init(jnp.zeros_like(target.start)), jax.random.key(self.seed), [], 0
-        console.open(self.epochs, 0)
-        for epoch in range(self.epochs):
-            for batch in target.batches(epoch):
-                key, own = jax.random.split(key)
+        due = {round(total * (0.2 + 0.8 * (k + 1) / self.samples)): k for k in range(self.samples)}
+
+        def epoch(state: dict[str, Any], number: int) -> dict[str, Any]:
+            place, samples = state["place"], state["samples"]
+            for done, batch in enumerate(target.batches(number), start=number * target.count):
                 size = self.step * (1 + 10 * done / total) ** (-1 / 3)
-                place = move(own, place, batch, size, self.temperature)
-                done += 1
-                if done in due:
-                    samples.append(target.start + unit * place)
-            console.progress(f"Langevin dynamics: epoch {epoch + 1} of {self.epochs}")
-        console.close()
-        finite(samples, "Langevin")
-        return samples
+                place = move(jax.random.fold_in(key, done), place, batch, size, self.temperature)
+                if done + 1 in due:
+                    samples = samples.at[due[done + 1]].set(target.start + unit * place)
+            return {"place": place, "samples": samples}
+
+        place = kernel.init(jnp.zeros_like(target.start))
+        start = {"place": place, "samples": jnp.zeros((self.samples, len(target.start)), target.start.dtype)}
+        return Walk(start, epoch, lambda state: list(state["samples"]))
 
 
 def needed_blackjax() -> Any:

@@ -63,13 +63,8 @@ def parameter_posterior(
     the potential has on the structures; energies count once for each atom. Parameters are normal, with deviation ``prior``.
 
     Raises:
-        ValueError: there are no labels, or no parameters; or the potential is a correction to a method.
+        ValueError: there are no labels, or no parameters.
     """
-    if potential.metadata.subtracted is not None:
-        raise ValueError(
-            f"the potential is a correction to {potential.metadata.subtracted.name}, which samplers do not subtract from "
-            "labels; train several corrections, `equipot train --set ensemble={members: 4}`"
-        )
     if not potential.params:
         raise ValueError(f"{type(potential.term).__name__} has no parameters of which samples could be drawn")
     potential.check(structures)
@@ -121,13 +116,3 @@ def deviations(
             sums[row.name] += float(np.sum(np.square(np.asarray(found[row.name], np.float64))))
             counts[row.name] += int(np.sum(has_label(row, batch))) * row.size
     return {row.name: max(float(np.sqrt(sums[row.name] / max(counts[row.name], 1))), LEAST * row.scale) for row in wants}
-
-
-def finite(vectors: Sequence[Float[Array, " parameters"]], what: str) -> None:
-    """Check that samples are numbers.
-
-    Raises:
-        ValueError: one is not.
-    """
-    if not all(np.isfinite(np.asarray(vector)).all() for vector in vectors):
-        raise ValueError(f"{what}: the parameters ran away; lower its step")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from equipot.console import Console
-from equipot.potential import Potential
-from equipot.structure import Structure
-from equipot.training.parameter_posterior import ParameterPosterior, finite, parameter_posterior
-from equipot.uncertainty.sampler import Sampler
+from equipot.training.chain import Chain, Walk
+from equipot.training.parameter_posterior import ParameterPosterior
 
 
 @dataclass(frozen=True)
-class SWAG(Sampler):
+class SWAG(Chain):
     """Normal distribution of the parameters that an optimiser of constant rate visits (W. J. Maddox, T. Garipov, P. Izmailov,
     D. Vetrov and A. G. Wilson, NeurIPS 2019, arXiv:1902.02476).
 
@@ -27,59 +24,46 @@ class SWAG(Sampler):
     mean + sqrt(variance / 2) z + sum_j d_j y_j / sqrt(2 (rank - 1)), z and y standard normal.
     """
 
-    samples: int = 8
-    epochs: int = 20
-    """Passes over the structures; each adds a difference."""
     rank: int = 10
-    """Number of differences that are kept."""
+    """Number of differences that are kept, each of an epoch."""
     learning_rate: float = 1e-3
-    batch_size: int = 5
-    """Structures in a step."""
-    prior: float = 10.0
-    """Standard deviation of the parameters before any data."""
-    seed: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("samples", "epochs", "rank"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 2")
-        for name in ("learning_rate", "prior"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+    several: ClassVar[tuple[str, ...]] = (*Chain.several, "rank")
+    positive: ClassVar[tuple[str, ...]] = (*Chain.positive, "learning_rate")
 
-    def members(self, potential: Potential, structures: Sequence[Structure], console: Console) -> list[Potential]:
-        target, made = parameter_posterior(potential, structures, self.batch_size, self.prior, self.seed)
-        return [made(vector) for vector in self.draw(target, console)]
-
-    def draw(self, target: ParameterPosterior, console: Console) -> list[Float[Array, " parameters"]]:
-        """Draw samples of the parameters."""
+    def walk(self, target: ParameterPosterior) -> Walk:
         adam = optax.adam(self.learning_rate)
 
         @jax.jit
-        def step(vector: Array, state: optax.OptState, batch: object) -> tuple[Array, optax.OptState]:
-            change, state = adam.update(target.gradient(vector, batch), state)
-            return vector + change, state
+        def step(state: dict[str, Any], batch: object) -> dict[str, Any]:
+            change, optimizer = adam.update(target.gradient(state["vector"], batch), state["optimizer"])
+            vector = state["vector"] + change
+            away = vector - target.start
+            moments = {"first": state["first"] + away, "second": state["second"] + away**2, "count": state["count"] + 1}
+            return {**state, **moments, "vector": vector, "optimizer": optimizer}
 
-        vector, state = target.start, adam.init(target.start)
-        first, second, count = jnp.zeros_like(vector), jnp.zeros_like(vector), 0
-        differences: list[Array] = []
-        console.open(self.epochs, 0)
-        for epoch in range(self.epochs):
-            for batch in target.batches(epoch):
-                vector, state = step(vector, state, batch)
-                away = vector - target.start
-                first, second, count = first + away, second + away**2, count + 1
-            differences = [*differences, vector - target.start - first / count][-self.rank :]
-            console.progress(f"SWAG: epoch {epoch + 1} of {self.epochs}")
-        console.close()
-        away = first / count
-        variance = jnp.maximum(second / count - away**2, 0)
-        columns = jnp.stack(differences)
+        def epoch(state: dict[str, Any], number: int) -> dict[str, Any]:
+            for batch in target.batches(number):
+                state = step(state, batch)
+            last = state["vector"] - target.start - state["first"] / state["count"]
+            return {**state, "differences": jnp.concatenate([state["differences"][1:], last[None]])}
+
+        zero = jnp.zeros_like(target.start)
+        start = {
+            "vector": target.start, "optimizer": adam.init(target.start), "first": zero, "second": zero,
+            "count": jnp.zeros((), jnp.int32), "differences": jnp.zeros((self.rank, len(zero)), zero.dtype),
+        }  # fmt: skip
+        return Walk(start, epoch, lambda state: self.drawn(target, state))
+
+    def drawn(self, target: ParameterPosterior, state: dict[str, Any]) -> list[Array]:
+        """Draw samples of the normal distribution of the visited parameters."""
+        away = state["first"] / state["count"]
+        variance = jnp.maximum(state["second"] / state["count"] - away**2, 0)
+        columns = state["differences"][-min(self.rank, self.epochs) :]
         samples = []
         for key in jax.random.split(jax.random.key(self.seed), self.samples):
             one, other = jax.random.split(key)
-            own = jnp.sqrt(variance / 2) * jax.random.normal(one, vector.shape, vector.dtype)
-            y = jax.random.normal(other, (len(columns),), vector.dtype) / jnp.sqrt(2 * (len(columns) - 1))
+            own = jnp.sqrt(variance / 2) * jax.random.normal(one, away.shape, away.dtype)
+            y = jax.random.normal(other, (len(columns),), away.dtype) / jnp.sqrt(2 * (len(columns) - 1))
             samples.append(target.start + away + own + y @ columns)
-        finite(samples, "SWAG")
         return samples

@@ -98,7 +98,8 @@ def lesson(
             require_finite(errors, structure, FORCES)
             kept = random.random(errors.size) < share
             rows, error = slopes.reshape(-1, slopes.shape[-1])[kept], errors.ravel()[kept]
-            equations.append((rows, error, np.full(len(error), FORCES.scale), np.full(len(error), k), np.zeros(len(error), bool)))
+            scale, of_energy = np.full(len(error), FORCES.scale), np.zeros(len(error), bool)
+            equations.append((rows, error, scale, np.full(len(error), k), of_energy))
             some = random.random(len(structure)) < atoms_share
             latent = np.asarray(out.latent, np.float64)[some]
             environments.append((latent, structure.numbers[some], errors[some], np.full(len(latent), k)))

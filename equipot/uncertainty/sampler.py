@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from equipot.console import Console
+from equipot.data.method import Runner
 from equipot.potential import Potential
 from equipot.structure import Structure
 
@@ -26,14 +28,24 @@ class Sampler(ABC):
     """Values of ``kind`` in a config besides ``package.module:Class``."""
 
     @abstractmethod
-    def members(self, potential: Potential, structures: Sequence[Structure], console: Console) -> list[Potential]:
+    def members(
+        self,
+        potential: Potential,
+        structures: Sequence[Structure],
+        console: Console,
+        folder: Path | None = None,
+        runner: Runner | None = None,
+    ) -> list[Potential]:
         """Draw potentials, to be joined by ``equipot.uncertainty.committee``.
 
         Args:
             potential: potential that was trained on the structures.
             structures: labelled structures.
             console: where progress is shown.
+            folder: where the state of the work is kept, so that the same call goes on after an interruption; None to keep none.
+            runner: method that the potential is a correction to, and that is subtracted from the labels.
 
         Raises:
-            ValueError: no labels of energy, forces or stress, a potential that cannot be trained, or parameters that run away.
+            ValueError: no labels of energy, forces or stress, a potential that cannot be trained, a correction without its
+                runner, or parameters that run away.
         """

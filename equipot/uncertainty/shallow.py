@@ -14,7 +14,7 @@ from equipot.uncertainty.learning import Equations, Lesson
 
 LEAST = 1e-3
 """Deviation that is always there, as a share of the scale of a label: a variance of zero has no likelihood."""
-ENERGIES = 0.25
+ENERGIES = 0.1
 """Share of all energies in the likelihood, where there are forces too."""
 HELD_OUT = 5
 """One structure in this many does not train the members, but chooses when to stop."""
@@ -28,7 +28,7 @@ class ShallowEnsemble(LastLayer):
 
     The members begin as samples of the posterior of ``LastLayer``, by a common factor as wide as the errors, and lower the mean
     over labels of e^2 / (2 s^2) + log s, where s^2 = mean_k (f . w_k)^2 and e is the error, both in units of the scale of the
-    label. All energies together count a third of all components of forces, however many these are. A fifth of the structures is
+    label. All energies together count a ninth of all components of forces, however many these are. A fifth of the structures is
     left out and says when to stop.
     """
 
@@ -93,10 +93,10 @@ def negative_log_likelihood(
 
 
 def weights(equations: Equations) -> Float[np.ndarray, " n"]:
-    """Return weights that sum to one: a quarter for all energies, if there are both energies and forces.
+    """Return weights that sum to one: a tenth for all energies, if there are both energies and forces.
 
-    An energy is one number where a force has three. By their count energies would hardly matter, and the members that tell
-    forces best rank energies by chance, or the wrong way.
+    By their count energies would hardly matter, and the members that tell forces best rank energies by chance, or the wrong way.
+    With a quarter for energies, these are too few to be learned from without harm to forces.
     """
     energies = int(equations.of_energy.sum())
     forces = len(equations.error) - energies
