@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from equipot.data.batch import Shape, pad
 from equipot.graph import Graph
-from equipot.potential import evaluate, hessian, hessian_vector_product
+from equipot.potential import atomic, evaluate, hessian, hessian_vector_product
 from equipot.quantities import DIPOLE, QUADRUPOLE, Quantity
 from equipot.structure import Structure
 from equipot.term import Term
@@ -285,6 +285,32 @@ def padded_and_batched(subject: Subject) -> None:
         small(row.name, relative(together[row][: n + m], np.concatenate([alone[0][row][:n], alone[1][row][:m]])), 1e-12)
 
 
+def features(subject: Subject) -> None:
+    """What the last linear layer acts on is of an atom and its environment: the same however a system is turned, moved and
+    numbered, and whatever else is in the batch; and no step where a neighbour comes within the cutoff.
+
+    Estimates of uncertainty rest on them. A term that has none obeys.
+    """
+    of = lambda *systems: np.asarray(_compiled_features(subject.potential, subject.graph(*systems)))
+    n, m = len(TRICLINIC), len(MOLECULE)
+    if _compiled_features(subject.potential, subject.graph(TRICLINIC)) is None:
+        return
+    known, other = of(TRICLINIC)[:n], of(MOLECULE)[:m]
+    q, order = _rotation(7) if subject.chiral else -_rotation(7), np.random.default_rng(0).permutation(n)
+    turned = TRICLINIC.replace(positions=TRICLINIC.positions @ q.T, cell=TRICLINIC.cell @ q.T)
+    moved = TRICLINIC.replace(positions=TRICLINIC.positions[order] + [0.3, -1.7, 2.9], numbers=TRICLINIC.numbers[order])
+    small("features of a turned system", relative(of(turned)[:n], known), 1e-10)
+    small("features of a moved system", relative(of(moved)[:n], known[order]), 1e-10)
+    small("features in a batch", relative(of(TRICLINIC, MOLECULE)[: n + m], np.concatenate([known, other])), 1e-12)
+    inside, outside = (
+        of(DIMER.replace(positions=[[0, 0, 0], [0, 0, subject.cutoff + sign * STEP]]))[: len(DIMER)] for sign in (-1, 1)
+    )
+    small("step of the features at the cutoff", relative(inside, outside), 1e-6)
+
+
+_compiled_features = jax.jit(lambda potential, graph: atomic(potential, graph).features)
+
+
 def without_jit(subject: Subject) -> None:
     """A program that is compiled and padded gives the numbers of one that is not."""
     want = (*WANT, *(row.name for row in subject.term.provides))
@@ -386,6 +412,7 @@ LAWS = (
     Law("two far copies", two_far_copies, CLUSTERS, _is_local),
     Law("repeated cell", repeated_cell, CRYSTALS, lambda subject: subject.extensive),
     Law("padding and batching", padded_and_batched, ()),
+    Law("features", features, (), lambda subject: subject.term.has_elements),
     Law("without jit", without_jit, ()),
     Law("smooth at the cutoff", smooth_at_the_cutoff, (), _is_local),
     Law("smooth inside the cutoff", smooth_inside_the_cutoff, ()),

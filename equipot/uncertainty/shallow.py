@@ -95,8 +95,8 @@ def negative_log_likelihood(
 def weights(equations: Equations) -> Float[np.ndarray, " n"]:
     """Return weights that sum to one: a tenth for all energies, if there are both energies and forces.
 
-    By their count energies would hardly matter, and the members that tell forces best rank energies by chance, or the wrong way.
-    With a quarter for energies, these are too few to be learned from without harm to forces.
+    By their count energies would hardly matter, and the members that tell forces best rank energies by chance, or the wrong
+    way. With a quarter for energies, of which there are few, forces are told less well.
     """
     energies = int(equations.of_energy.sum())
     forces = len(equations.error) - energies

@@ -13,7 +13,10 @@ VARIANTS = [
     name for name in SUBJECTS
     if name.startswith(("mace-", "nequip-", "schnet-")) and not name.endswith("electrons")
 ]  # fmt: skip
+FEATURED = ("mace", "mace-nonlinear", "nequip", "nequip-l3-natural")
+"""Terms of every kind of readout."""
 SKIPPED = {
+    "features": [name for name in SUBJECTS if name not in FEATURED],
     "without jit": VARIANTS,
     "Hessian": VARIANTS,
     "training gradient": [*VARIANTS, "mace", "nequip", "zbl", "lennard-jones", "polar"],
