@@ -13,6 +13,7 @@ from equipot.data.method import Runner
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.evaluation.method import with_method
 from equipot.isolated_atoms import isolated_atom_energy
+from equipot.observables import Observables
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FEATURE_FORCES, FEATURES, FORCES, LATENT
 from equipot.structure import Structure
@@ -76,35 +77,64 @@ def lesson(
     energies = dict(potential.metadata.atomic_energies)
     bare = potential.correction.replace(posterior=None)
     want = (FEATURES.name, FEATURE_FORCES.name, LATENT.name, ENERGY.name, FORCES.name)
-    random = np.random.default_rng(int(sha256_of(labelled)[:16], 16))
     components = 3 * sum(len(s) for s in labelled if FORCES in s.labels)
-    share = min(1.0, MOST_ROWS / max(components, 1))
-    atoms_share = min(1.0, 3 * MOST_ATOMS / max(components, 1))
-    found = dict(evaluate_in_batches(Job(bare, want), labelled, batch_size))
-    equations: list[tuple[np.ndarray, ...]] = []
-    environments: list[tuple[np.ndarray, ...]] = []
-    for k, structure in enumerate(labelled):
-        out = found.pop(k)
-        features, slopes = (np.asarray(out.others[row.name], np.float64) for row in (FEATURES, FEATURE_FORCES))
+    thinning = Thinning(
+        int(sha256_of(labelled)[:16], 16),
+        min(1.0, MOST_ROWS / max(components, 1)),
+        min(1.0, 3 * MOST_ATOMS / max(components, 1)),
+    )
+    parts: list[tuple[int, Lesson]] = []
+    # Thinned one by one: derivatives of every feature by every position of a large set would fill the memory.
+    for k, out in evaluate_in_batches(Job(bare, want), labelled, batch_size):
+        structure = labelled[k]
         free = isolated_atom_energy(structure.numbers, energies).sum()
         out = with_method(out.replace(energy=np.float64(np.asarray(out.interaction)) + free), structure, runner)
-        if ENERGY in structure.labels:
-            error = np.array([structure.labels[ENERGY] - float(np.asarray(out.energy))])
-            require_finite(error, structure, ENERGY)
-            scale = np.array([ENERGY.scale * np.sqrt(len(structure))])
-            equations.append((features.sum(axis=0)[None], error, scale, np.array([k]), np.array([True])))
-        if FORCES in structure.labels:
-            errors = structure.labels[FORCES] - np.asarray(out.forces, np.float64)
-            require_finite(errors, structure, FORCES)
-            kept = random.random(errors.size) < share
-            rows, error = slopes.reshape(-1, slopes.shape[-1])[kept], errors.ravel()[kept]
-            scale, of_energy = np.full(len(error), FORCES.scale), np.zeros(len(error), bool)
-            equations.append((rows, error, scale, np.full(len(error), k), of_energy))
-            some = random.random(len(structure)) < atoms_share
-            latent = np.asarray(out.latent, np.float64)[some]
-            environments.append((latent, structure.numbers[some], errors[some], np.full(len(latent), k)))
-    joined = lambda parts: (np.concatenate(x) for x in zip(*parts, strict=True))
-    if not environments:
-        empty = np.zeros((0, np.asarray(out.latent).shape[1]))
-        environments.append((empty, np.zeros(0, int), np.zeros((0, 3)), np.zeros(0, int)))
-    return Lesson(Equations(*joined(equations)), Environments(*joined(environments)))
+        parts.append((k, lesson_of(structure, k, out, thinning)))
+    found = [part for _, part in sorted(parts, key=lambda part: part[0])]
+    joined = lambda pieces: (np.concatenate(x) for x in zip(*pieces, strict=True))
+    return Lesson(
+        Equations(*joined([part.equations for part in found])), Environments(*joined([part.environments for part in found]))
+    )
+
+
+class Thinning(NamedTuple):
+    """Random selection of labels, the same in every order of the structures."""
+
+    seed: int
+    components: float
+    """Share of the components of forces that are kept."""
+    atoms: float
+    """Share of the atoms whose descriptors are kept."""
+
+
+def lesson_of(structure: Structure, k: int, out: Observables, thinning: Thinning) -> Lesson:
+    """Compare the results of structure number ``k`` with its labels.
+
+    Raises:
+        ValueError: a label that is not a number.
+    """
+    features, slopes = (np.asarray(out.others[row.name], np.float64) for row in (FEATURES, FEATURE_FORCES))
+    rows, errors, scales = [np.zeros((0, features.shape[1]))], [np.zeros(0)], [np.zeros(0)]
+    some, force_errors = np.zeros(len(structure), bool), np.zeros((len(structure), 3))
+    if ENERGY in structure.labels:
+        error = np.array([structure.labels[ENERGY] - float(np.asarray(out.energy))])
+        require_finite(error, structure, ENERGY)
+        rows.append(features.sum(axis=0)[None])
+        errors.append(error)
+        scales.append(np.array([ENERGY.scale * np.sqrt(len(structure))]))
+    energies = len(rows) - 1
+    if FORCES in structure.labels:
+        force_errors = structure.labels[FORCES] - np.asarray(out.forces, np.float64)
+        require_finite(force_errors, structure, FORCES)
+        random = np.random.default_rng([thinning.seed, k])
+        kept = random.random(force_errors.size) < thinning.components
+        some = random.random(len(structure)) < thinning.atoms
+        rows.append(slopes.reshape(-1, slopes.shape[-1])[kept])
+        errors.append(force_errors.ravel()[kept])
+        scales.append(np.full(kept.sum(), FORCES.scale))
+    error = np.concatenate(errors)
+    equations = Equations(
+        np.concatenate(rows), error, np.concatenate(scales), np.full(len(error), k), np.arange(len(error)) < energies
+    )
+    latent = np.asarray(out.latent, np.float64)[some]
+    return Lesson(equations, Environments(latent, structure.numbers[some], force_errors[some], np.full(len(latent), k)))
