@@ -205,7 +205,7 @@ plt.show()
 #
 # The frames at 1000 K are of another kind than those of the calibration, and the promise does not extend to them. The
 # deviations are larger there, and the order of the atoms is as good or better, but errors grow faster than deviations,
-# most of all those of energies. A lower curve means intervals that are too narrow.
+# most of all those of energies. A curve below the grey line means intervals that are too narrow.
 #
 # If such frames matter, the remedy is to label some of them. Calibrated on forty of the hot frames, the intervals
 # hold for the other hot frames:
@@ -277,13 +277,14 @@ print(f"at {lengths[-1]:.1f} Å: error {abs(energy - xtb)[-1]:.2f} eV, deviation
       f"novelty {largest['novelty'][-1]:.1f}")  # fmt: skip
 
 # %% [markdown]
-# Both numbers rise as soon as the bond leaves the range of the data, and so they say *that* the potential is on unknown
-# ground. They do not say how wrong it is: compare the error with the deviation. The features of atoms change little more
+# Novelty and the deviations of forces rise as soon as the bond leaves the range of the data, and so they say *that* the
+# potential is on unknown ground. The deviation of the energy hardly notices: at the end it is smaller than the error by
+# two orders of magnitude. None of them says how wrong the potential is. The features of atoms change little more
 # once the bond is broken, and no posterior of the last layer can know what the network before it has never seen. Take a
 # large novelty for a warning that intervals are void, and not for an error bar.
 #
-# Which atoms is it about? `draw_deviations` colours them. The O-H group and the carbon atom beside it are the ones whose
-# environment is new:
+# Which atoms is it about? `draw_deviations` colours them. The atoms of the bond are the ones whose environment
+# is new:
 
 # %%
 from equipot.structure import Structure
@@ -431,7 +432,7 @@ plt.show()
 # One seed and one small data set do not rank methods; the README has more. What repeats itself: on frames of the kind of
 # the calibration all of them hold about 90%, because calibration sees to that, and the difference is in the order. The
 # committee has lower errors than one network, and costs as many trainings and evaluations as it has members. On the hot
-# frames none keeps its promise.
+# frames the intervals of all hold fewer than on the test frames.
 #
 # ## What to remember
 #
