@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = [ROOT / "notebooks" / f"{name}.py" for name in ("tutorial", "polar")]
+TEXTS = [ROOT / "notebooks" / f"{name}.py" for name in ("tutorial", "polar", "uncertainty")]
 REMEDY = "the notebook is older than its text: python notebooks/execute.py"
 texts = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
 
@@ -83,3 +83,15 @@ def test_polar_molecules_run(tmp_path):
     assert float(re.search(r"over that of point dipoles: (\S+)", printed).group(1)) == pytest.approx(1, abs=0.02)
     free, wide, tight = (float(x) for x in re.findall(r"limits.*: dipole moment +(\S+) e Å", printed))
     assert abs(tight) < abs(wide) <= abs(free)
+
+
+@pytest.mark.slow
+def test_uncertainty_runs(tmp_path):
+    printed = run(TEXTS[2], tmp_path)
+    held = re.findall(r"^(last layer|committee) +test .* (\d+)% +\S+$", printed, flags=re.MULTILINE)
+    assert len(held) == 3 and all(abs(int(share) - 90) <= 8 for _, share in held)
+    new, outside = re.search(r"novelty above 1: (\d+) of (\d+) outside", printed).groups()
+    assert new == outside
+    deviations = [float(x) for x in re.findall(r"^(?:anti - gauche|C-O) .* ± (\S+) ", printed, flags=re.MULTILINE)]
+    assert len(deviations) == 2 and all(x > 0 for x in deviations)
+    assert (tmp_path / "runs" / "uncertainty" / "md" / "log.csv").exists()
