@@ -14,14 +14,17 @@ from equipot.evaluation import as_structures
 from equipot.physics.committee import committee
 from equipot.posterior import Posterior, Statistics, UncertaintyMethod, variables_digest
 from equipot.potential import Potential
-from equipot.uncertainty.calibration import Calibrator, Linear, Power, Proportional, calibrated, half_width
+from equipot.uncertainty.calibration import Calibrator, Linear, Power, Proportional, calibrated, compare, half_width
 from equipot.uncertainty.derived import Cumulant, Direct, propagate, reweighted
+from equipot.uncertainty.diagnostics import assess
+from equipot.uncertainty.labelled import labelled_structures
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
 from equipot.uncertainty.learning import lesson
 from equipot.uncertainty.mean_variance import MeanVariance
 from equipot.uncertainty.members import members
 from equipot.uncertainty.mixture import Mixture
 from equipot.uncertainty.novelty import Euclidean, Mahalanobis, Nearest
+from equipot.uncertainty.pictures import draw_deviations
 from equipot.uncertainty.pops import POPS
 from equipot.uncertainty.shallow import ShallowEnsemble
 from equipot.uncertainty.spread import Spread
@@ -30,7 +33,7 @@ from equipot.uncertainty.statistics import gather, joined
 __all__ = [
     "POPS", "Cumulant", "Direct", "Euclidean", "FeatureNorm", "LastLayer", "Linear", "Mahalanobis", "MeanVariance", "Mixture",
     "Nearest", "Power", "Proportional", "ShallowEnsemble", "Spread", "absorb", "calibrated", "committee", "default_method",
-    "fit", "half_width", "members", "propagate", "reweighted", "with_statistics",
+    "diagnose", "draw_deviations", "fit", "half_width", "members", "propagate", "reweighted", "with_statistics",
 ]  # fmt: skip
 
 
@@ -48,7 +51,8 @@ def fit(
 
     Args:
         structures: those that the potential was trained on, or others that it should know; their labels are used by methods
-            that learn from errors, ``POPS``, ``ShallowEnsemble`` and ``MeanVariance``.
+            that learn from errors, ``POPS``, ``ShallowEnsemble`` and ``MeanVariance``. Labels of ``ase.Atoms`` are the results
+            that ``ase.io.read`` attaches.
         calibrate: labelled frames that were not trained on, by which deviations become those of actual errors; None to have
             novelty alone.
         method: method and its settings; ``LastLayer()`` where left out, ``Spread()`` for a committee.
@@ -63,7 +67,7 @@ def fit(
     Raises:
         ValueError: no structures, a model without features, several heads, or too few labelled frames.
     """
-    found = as_structures(structures)
+    found = labelled_structures(structures)
     method = method or default_method(potential)
     method.check(potential.term)
     needed = runner_of(potential.metadata.subtracted, runner)
@@ -73,8 +77,32 @@ def fit(
     potential = with_statistics(potential, statistics, method, rests_on or f"{len(found)} structures")
     if calibrate is None:
         return potential
-    labelled = as_structures(calibrate)
-    return calibrated(potential, labelled, calibrator or Linear(), batch_size, needed)
+    return calibrated(potential, calibrate, calibrator or Linear(), batch_size, needed)
+
+
+def diagnose(
+    potential: Potential, frames: Any, batch_size: int | None = None, runner: Any = None
+) -> dict[str, dict[str, float]]:
+    """Tell how good the deviations of a potential are on labelled frames, which neither training nor calibration has seen.
+
+    Arguments are those of ``fit``.
+
+    Returns:
+        For each deviation with labels, by its name, the numbers that ``equipot.uncertainty.diagnostics.assess`` describes:
+        rank correlation with the errors, coverage of intervals of 90%, likelihood, ...
+
+    Raises:
+        ValueError: the potential has no deviations that are calibrated, or does not apply to a frame.
+    """
+    rows = [row for row in potential.deviations if row.deviation_of]
+    if potential.posterior is None or not rows:
+        raise ValueError(
+            "the potential has no calibrated deviations; make some by equipot.uncertainty.fit(..., calibrate=FRAMES)"
+        )
+    known = potential.posterior.calibrations
+    needed = runner_of(potential.metadata.subtracted, runner)
+    samples = compare(potential, labelled_structures(frames), rows, batch_size, needed)
+    return {name: assess(sample, known[name]) for name, sample in samples.items()}
 
 
 def default_method(potential: Potential) -> UncertaintyMethod:

@@ -20,6 +20,7 @@ from equipot.posterior import LEVELS, Calibration, check_estimates
 from equipot.potential import Potential
 from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure
+from equipot.uncertainty.labelled import labelled_structures
 
 FEWEST = 5
 """Number of labelled frames below which a deviation is not calibrated."""
@@ -182,26 +183,31 @@ def require_finite(error: Any, frame: Structure, row: Quantity) -> None:
 
 def calibrated(
     potential: Potential,
-    frames: Sequence[Structure],
-    calibrator: Calibrator,
+    frames: Any,
+    calibrator: Calibrator | None = None,
     batch_size: int | None = None,
     runner: Runner | None = None,
 ) -> Potential:
     """Calibrate the deviations of a potential on labelled frames, which neither training nor statistics should have seen.
 
-    A deviation stays without calibration where fewer frames than ``FEWEST`` have labels.
+    A deviation stays without calibration where fewer frames than ``FEWEST`` have labels. The calibrator is ``Linear()`` where
+    left out.
 
     Raises:
-        ValueError: there are too few labels for any deviation.
+        ValueError: there is nothing to calibrate, or there are too few labels for any deviation.
     """
-    posterior = potential.posterior
-    assert posterior is not None, "statistics come first"
+    posterior, frames, calibrator = potential.posterior, labelled_structures(frames), calibrator or Linear()
+    if posterior is None:
+        raise ValueError("the potential has no estimate of its uncertainty to calibrate; make one by equipot.uncertainty.fit")
     rows = [row for row in posterior.method.provides if row.deviation_of]
     unit = Calibration(np.ones(()), np.ones(()), np.zeros(()), np.full(len(LEVELS), np.nan), (0,), "")
     bare = potential.replace(posterior=posterior.replace(calibrations={row.name: unit for row in rows}))
     samples = compare(bare, frames, rows, batch_size, runner)
     if not samples:
-        raise ValueError("calibration: the frames have no labels of energy, forces or stress")
+        raise ValueError(
+            "calibration: the frames have no labels of energy, forces or stress (of ase.Atoms, the results of a "
+            "SinglePointCalculator, as ase.io.read attaches it; equipot.data.read.read knows other names and units)"
+        )
     data = sha256_of(frames)
     enough = {name for name, sample in samples.items() if len(np.unique(sample.frame)) >= FEWEST}
     calibrations = {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from equipot.evaluation import as_structures
 from equipot.figures import GREY, ORANGE, STYLE, new_figure, save_figure
 from equipot.quantities import FORCES_STD
 from equipot.structure import Structure, symbols
@@ -97,7 +98,7 @@ def turn(angle: float, axis: int) -> Float[np.ndarray, "3 3"]:
 
 
 def draw_deviations(
-    structure: Structure,
+    system: Any,
     forces_std: Float[np.ndarray, " atoms"] | None = None,
     novelty: Float[np.ndarray, " atoms"] | None = None,
     title: str = "",
@@ -107,7 +108,7 @@ def draw_deviations(
     The atom of the largest value is in front of all others and has a ring. Atoms of infinite novelty are orange.
 
     Args:
-        structure: Structure, seen as ``view_of`` turns it; radii are those of covalent bonds.
+        system: ``Structure`` or ``ase.Atoms``, seen as ``view_of`` turns it; radii are those of covalent bonds.
         forces_std: Standard deviation of a component of the force on each atom, eV/Å; None for no such panel.
         novelty: Novelty of each atom; None for no such panel.
         title: Text above the panels.
@@ -120,7 +121,7 @@ def draw_deviations(
     """
     import matplotlib
 
-    panels = []
+    (structure,), panels = as_structures(system), []
     if forces_std is not None:
         forces_std = np.asarray(forces_std, np.float64)
         if forces_std.shape != (len(structure),) or not np.isfinite(forces_std).all():

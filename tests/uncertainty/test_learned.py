@@ -14,7 +14,8 @@ from equipot.data.batch import pad
 from equipot.posterior import Statistics
 from equipot.potential import atomic
 from equipot.quantities import ENERGY, FORCES
-from equipot.uncertainty.diagnostics import rank_correlation
+from equipot.uncertainty.calibration import compare, half_width
+from equipot.uncertainty.diagnostics import assess, rank_correlation
 from equipot.uncertainty.learning import Environments, Equations, Lesson, lesson
 from equipot.uncertainty.pops import POPS, Hypercube, Pointwise
 from equipot.uncertainty.shallow import ShallowEnsemble, negative_log_likelihood, weights
@@ -200,3 +201,30 @@ def test_methods_that_learn_need_labels(tmp_path):
     for message, call in cases.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_diagnose_takes_frames_as_evaluate_does_and_needs_a_calibration():
+    potential = made("nequip")
+    train, test = labelled(potential, MORE, 0.1), labelled(potential, FRAMES, 0.1)
+    bare = uncertainty.fit(potential, train)
+    model = uncertainty.calibrated(bare, [frame.to_ase() for frame in train])
+    found = uncertainty.diagnose(model, [frame.to_ase() for frame in test])
+    rows = [row for row in model.deviations if row.name in found]
+    sample = compare(model, test, rows)["forces_std"]
+    assert found["forces_std"] == pytest.approx(assess(sample, model.posterior.calibrations["forces_std"]), nan_ok=True)
+    out = equipot.evaluate(model, test, want=("forces", "forces_std"))
+    errors = np.concatenate([frame.labels[FORCES] for frame in test]) - out.forces
+    half = half_width(model, "forces_std", 0.9, np.concatenate([frame.numbers for frame in test]))
+    within = np.abs(errors) <= half[:, None] * out.others["forces_std"][:, None]
+    assert found["forces_std"]["coverage_90"] == pytest.approx(within.mean(), abs=0.02)
+    moved = [frame.to_ase() for frame in test]
+    moved[0].positions += 0.1
+    with pytest.raises(ValueError, match="its positions changed after the results"):
+        uncertainty.diagnose(model, moved)
+    with pytest.raises(ValueError, match="no labels of energy, forces or stress .of ase.Atoms, the results"):
+        uncertainty.calibrated(bare, [frame.without_labels().to_ase() for frame in train])
+    for refused in (potential, bare):
+        with pytest.raises(ValueError, match="no calibrated deviations"):
+            uncertainty.diagnose(refused, test)
+    with pytest.raises(ValueError, match="no estimate of its uncertainty to calibrate"):
+        uncertainty.calibrated(potential, train)
