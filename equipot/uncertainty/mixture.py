@@ -16,6 +16,8 @@ from equipot.uncertainty.novelty import FEWEST, Mahalanobis, whitened
 
 STEPS = 100
 """Number of steps of expectation maximisation."""
+FOLDS = 5
+"""Parts of the kept environments, each of which is compared with a mixture of the others to know what is far."""
 LEAST = 1e-6
 """Smallest mean variance of a component, in units of the spread of all environments."""
 
@@ -53,6 +55,17 @@ class Mixture(Mahalanobis):
             weights = np.stack([np.log(fill(mixture.weights, 0.0)) for mixture in found])
         return {**tables, "centres": centres, "log_weights": weights, "narrow": np.stack([m.root for m in found])}
 
+    def distances_of_kept(self, tables: Mapping[str, np.ndarray], place: int, kept: np.ndarray) -> np.ndarray:
+        y = (kept - tables["mean"][place]) @ tables["whiten"][place]
+        count = int(np.isfinite(tables["log_weights"][place]).sum())
+        out = np.zeros(len(y))
+        # Environments that a mixture was fitted to are less surprising to it than others of the same kinds.
+        for fold in range(FOLDS):
+            other = np.arange(len(y)) % FOLDS == fold
+            mixture, _ = fit_mixture(y[~other], count, self.seed)
+            out[other] = surprise(mixture, y[other])
+        return out
+
     def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
         y = whitened(tables, element, x)
         # One matrix for each element, instead of a copy for each atom.
@@ -71,6 +84,14 @@ class Normals(NamedTuple):
     weights: Float[np.ndarray, " components"]
     root: Float[np.ndarray, "n n"]
     """Matrix on points, as rows, to these coordinates."""
+
+
+def surprise(mixture: Normals, y: Float[np.ndarray, "points n"]) -> Float[np.ndarray, " points"]:
+    """Compute the distance of points from a mixture, see ``Mixture``."""
+    from scipy.special import logsumexp
+
+    away = np.sum(((y @ mixture.root)[:, None] - mixture.centres) ** 2, axis=2)
+    return np.sqrt(np.maximum(-2 * logsumexp(np.log(mixture.weights) - away / 2, axis=1), 0))
 
 
 def best_mixture(y: Float[np.ndarray, "points n"], most: int, seed: int) -> Normals:
