@@ -132,7 +132,9 @@ class Chain(Sampler):
                         written = time.monotonic()
                     if interrupts.requested and not last:
                         after = f"{name}: stopped after epoch {epoch + 1} of {self.epochs}"
-                        interrupts.reraise(after if path is None else f"{after}; the same command goes on from there")
+                        message = after if path is None else f"{after}; the same command goes on from there"
+                        console.say(message)
+                        interrupts.reraise(message)
         finally:
             console.close()
         samples = list(walk.samples(state))
