@@ -32,11 +32,13 @@ TERMS = {
     "nequip": NequIP(**SMALL, layers=2),
     "nequip-direct": NequIP(**SMALL, layers=2, readout=None),
 }
+WITHIN = MACE(**SMALL, layers=1, correlation=1)
+"""Of the terms that hold a network, which may be any."""
 TERMS |= {
-    "sum": Sum((TERMS["mace"].clone(), ZBL(cutoff=2.0)), factors=(0.7, 1.0)),
+    "sum": Sum((WITHIN.clone(), ZBL(cutoff=2.0)), factors=(0.7, 1.0)),
     "frozen": Sum((TERMS["nequip"].clone(), ZBL(cutoff=2.0)), frozen=(0,)),
-    "guarded": Guarded(base=TERMS["mace"].clone()),
-    "charged": Electrostatics(base=TERMS["mace"].clone(), charges=Predicted()),
+    "guarded": Guarded(base=WITHIN.clone()),
+    "charged": Electrostatics(base=WITHIN.clone(), charges=Predicted()),
 }
 
 

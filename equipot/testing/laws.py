@@ -228,21 +228,22 @@ def two_far_copies(subject: Subject, system: Structure) -> None:
 
 def repeated_cell(subject: Subject, system: Structure) -> None:
     """A crystal described by a cell of twice the length has twice the energy, and the same stress."""
-    axis = np.flatnonzero(system.pbc)[0]
-    cell = system.cell.copy()
-    cell[axis] *= 2
     [single] = subject.prepared(system)
-    double = single.replace(
-        numbers=np.tile(system.numbers, 2),
-        positions=np.concatenate([system.positions, system.positions + system.cell[axis]]),
-        cell=cell,
-        **_doubled(single),
-    )
-    one, two = subject.predict(single), subject.predict(double)
+    double = _repeated(single)
+    one, two = subject.predict(single), subject.predict(double, beside=[_repeated(crystal) for crystal in CRYSTALS])
     small("energy", relative(two.interaction[0], 2 * one.interaction[0]), 1e-11)
     small("stress", relative(two.stress[0], one.stress[0]), 1e-11)
     for row in _of_atoms(subject):
         small(row.name, relative(two[row][: len(double)], np.concatenate([one[row][: len(system)]] * 2)), 1e-11)
+
+
+def _repeated(system: Structure) -> Structure:
+    """Describe a crystal by a cell of twice the length along the first vector that repeats."""
+    axis = np.flatnonzero(system.pbc)[0]
+    cell = system.cell.copy()
+    cell[axis] *= 2
+    positions = np.concatenate([system.positions, system.positions + system.cell[axis]])
+    return system.replace(numbers=np.tile(system.numbers, 2), positions=positions, cell=cell, **_doubled(system))
 
 
 def _doubled(system: Structure) -> dict[str, float]:

@@ -80,9 +80,9 @@ class Subject:
         )
         return made.astype("float64")
 
-    def graph(self, *structures: Structure, shape: Shape | None = None) -> Graph:
-        """Pad structures to one shape, that of all systems where left out; float64."""
-        extent = extent_of([*SYSTEMS, *structures], self.term.longest_wave)
+    def graph(self, *structures: Structure, shape: Shape | None = None, beside: Sequence[Structure] = ()) -> Graph:
+        """Pad structures to one shape, that of all systems where left out, and to the waves of those ``beside``; float64."""
+        extent = extent_of([*SYSTEMS, *structures, *beside], self.term.longest_wave)
         return pad(self.prepared(*structures), self.cutoff, shape or common_shape(self.cutoff), np.float64, extent=extent)
 
     def prepared(self, *structures: Structure) -> list[Structure]:
@@ -91,10 +91,13 @@ class Subject:
         headed = [s.replace(head=count - 1) for s in structures] if count else structures
         return [s if s.electrons else s.replace(charge=self.charge, spin=self.spin) for s in headed]
 
-    def predict(self, *structures: Structure) -> Any:
-        """Compute the ``Observables`` of a padded batch as numpy arrays: those in ``WANT`` and what the term provides."""
+    def predict(self, *structures: Structure, beside: Sequence[Structure] = ()) -> Any:
+        """Compute the ``Observables`` of a padded batch as numpy arrays: those in ``WANT`` and what the term provides.
+
+        Structures larger than all systems compile once if each names the others ``beside`` it.
+        """
         want = (*WANT, *(row.name for row in self.term.provides))
-        out = compiled_evaluate(self.potential, self.graph(*structures), want=want)
+        out = compiled_evaluate(self.potential, self.graph(*structures, beside=beside), want=want)
         return jax.tree.map(np.asarray, out)
 
     def energy(self, graph: Graph) -> Any:

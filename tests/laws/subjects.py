@@ -85,19 +85,19 @@ TERMS = {
     "atm": ATM(cutoff=CUTOFF, scale=0.5, s9=10.0, switch=1.5),
     "mace-with-d3": Sum(
         (
-            MACE(cutoff=2.6, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
+            MACE(cutoff=2.6, channels=3, layers=1, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
             D3(cutoff=CUTOFF, functional="pbe", switch=1.5),
         ),
     ),
     "sum": Sum(
         (
-            MACE(cutoff=3.7, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
+            MACE(cutoff=3.7, channels=3, layers=1, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,))),
             ZBL(cutoff=CUTOFF), Collective(cutoff=2.0),
         ),
         factors=(0.7, 1.0, 1.3),
     ),
     "guarded-mace": Guarded(
-        MACE(cutoff=CUTOFF, channels=3, l_max=1, hidden_l=1, correlation=2, radial=Radial(mlp=(6,))), HIGH
+        MACE(cutoff=CUTOFF, channels=3, layers=1, l_max=1, correlation=2, radial=Radial(mlp=(6,))), HIGH
     ),
     "guarded-polar": Guarded(Polar(cutoff=CUTOFF, sigma=1.2), HIGH),
     "guarded-heads": Guarded(SchNet(cutoff=CUTOFF, heads=("low", "high")), HIGH),
@@ -106,7 +106,7 @@ TERMS = {
 
 ELECTRONS = {"mace-electrons": (2.0, 1.0), "nequip-electrons": (-1.0, 2.0)}
 """Charge (e) and unpaired electrons of all systems, for terms that see them."""
-NETWORK = MACE(cutoff=CUTOFF, channels=3, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,)))
+NETWORK = MACE(cutoff=CUTOFF, channels=3, layers=1, l_max=1, hidden_l=0, correlation=2, radial=Radial(mlp=(6,)))
 SMOOTH = Gaussians(0.7, 1e-14)
 TERMS |= {
     "points": Electrostatics(cutoff=CUTOFF, charges=PerSpecies(), kernel=Points(0.55, 1e-14), uniform_background=True),

@@ -24,9 +24,15 @@ SKIPPED = {
 }
 """Laws that compile a program of their own for each term, which takes long, and the terms that are left out there: variants of
 networks, and for the training gradient also terms that have no parameters."""
+DERIVED = ("polarizable", "mesh", "predicted", "flows", "d3-zero-atm", "sum", "guarded-mace", "guarded-heads")
+"""Terms that differ from one checked by default in the charges, the damping, or the parts that are summed or guarded."""
+ALIKE = ("nequip-l3-natural", "nequip-no-self", "nequip-electrons", "schnet-heads-zbl", "mace-with-d3", "predicted")
+"""Terms that depend on distances only through what other terms depend on, too: radial basis, envelope, transform and switch."""
 SLOW = {
-    "without jit": ["polarizable"],
-    **dict.fromkeys(("Hessian", "training gradient", "smooth inside the cutoff"), ["polarizable", "mesh"]),
+    "without jit": [*DERIVED, "nequip-electrons"],
+    "Hessian": [*DERIVED, "nequip-electrons"],
+    "training gradient": ["polarizable", "mesh", "predicted", "sum", "guarded-mace", "guarded-heads"],
+    "smooth inside the cutoff": ["polarizable", "mesh", "guarded-mace", *ALIKE],
 }
 """The same, of terms that are checked with the slow tests."""
 CASES = [

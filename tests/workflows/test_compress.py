@@ -38,12 +38,12 @@ ELEMENTS = (11, 17)
 RANDOM = (jax.random.key(0), Metadata(atomic_energies=tuple((z, -1.0 * z) for z in ELEMENTS)))
 SMALL = {"cutoff": 4.0, "elements": ELEMENTS, "channels": 3}
 TERMS = {
-    "mace": MACE(**SMALL, l_max=2, correlation=2, radial=Radial(mlp=(8, 8))),
-    "mace-transform": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), transform=Agnesi())),
+    "mace": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8, 8))),
+    "mace-transform": MACE(**SMALL, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(8,), transform=Agnesi())),
     "mace-gated": MACE(
-        **SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,), envelope_on=OnWeights()), first=NonLinear(), others=NonLinear()
+        **SMALL, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(8,), envelope_on=OnWeights()), first=NonLinear()
     ),
-    "mace-density": MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,)), others=Residual(Density())),
+    "mace-density": MACE(**SMALL, l_max=1, correlation=1, layers=1, radial=Radial(mlp=(8,)), first=Residual(Density())),
     "nequip": NequIP(**SMALL, l_max=1, layers=2, radial=Radial(mlp=(8,))),
 }
 
@@ -82,10 +82,10 @@ def test_networks_within_other_terms_are_compressed(kind):
     pair = potential_of("mace"), potential_of("nequip")
     graph = lambda term: pad([salt()], 4.0, extent=extent_of([salt()], term.longest_wave))
     wrapped = lambda term: fresh(term, graph(term), *RANDOM).astype("float64")
-    bare = TERMS["mace"].clone()
+    bare = TERMS["nequip"].clone()
     whole = {
         "electrostatics": lambda: wrapped(Electrostatics(base=Guarded(base=bare), charges=Predicted())),
-        "guarded": lambda: guard(pair[0], Wall()),
+        "guarded": lambda: guard(pair[1], Wall()),
         "sum": lambda: add(pair),
         "frozen": lambda: add((guard(pair[0], Wall()), pair[1]), frozen=(0,)),
     }[kind]()
@@ -109,7 +109,7 @@ def test_deviations_are_of_what_was_measured():
     with pytest.raises(ValueError, match="closer than 0.1"):
         deviations(whole, fast, [molecule, fused])
 
-    term = MACE(**SMALL, l_max=1, correlation=1, radial=Radial(mlp=(8,)), heads=("one", "other"))
+    term = NequIP(**SMALL, l_max=1, layers=1, radial=Radial(mlp=(8,)), heads=("one", "other"))
     energies = tuple((z, -1.0 * z) for z in ELEMENTS)
     metadata = Metadata(atomic_energies=energies, heads=(Head("one", energies), Head("other", energies)))
     graph = pad([salt().replace(head=0)], 4.0)
