@@ -51,24 +51,6 @@ def pytest_runtest_teardown(item, nextitem):
         gc.collect()
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A folder where compiled programs are kept as long as the tests run."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(cache):
-    """A program that several tests compile, each in a function of its own or in a run of its own, is compiled by the first."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(cache), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 PRECISION = jax.config.jax_enable_x64
 
 

@@ -3,6 +3,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from fixtures import no_plots
+from fixtures import cache, compile_once, no_plots
 
-__all__ = ["no_plots"]
+__all__ = ["cache", "compile_once", "no_plots"]

@@ -34,12 +34,12 @@ from equipot.training.errors import evaluate_set, predict
 from equipot.training.merge import merge
 from equipot.training.step import with_params
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 flat = functools.partial(flatten_dict, sep="/")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(tmp_path_factory, compile_once):
     """A potential that has been trained a little."""
     return tiny.run(tmp_path_factory.mktemp("base") / "run", {"epochs": 2})
 

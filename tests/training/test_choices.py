@@ -20,7 +20,7 @@ from equipot.training.loss import MSE, Huber, Penalty, Switch
 from equipot.training.optimizer import AdamW, Optimizer
 from equipot.training.schedule import Cosine, Flat, Schedule
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 
 @dataclass(frozen=True)

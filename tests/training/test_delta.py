@@ -30,7 +30,7 @@ from equipot.structure import Structure
 from equipot.training import TrainConfig, checkpoint, train
 from equipot.training.errors import predict
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 SETTINGS = {"epochs": 2, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, "devices": 1}
 OWN = f"{__name__}:Own"

@@ -22,7 +22,7 @@ def newest(out):
     return checkpoint.newest(out / "checkpoints").arrays
 
 
-def test_a_wall_is_fitted_to_the_data_and_survives_a_resumption(tmp_path):
+def test_a_wall_is_fitted_to_the_data_and_survives_a_resumption(tmp_path, compile_once):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     model = Guarded(tiny.Tiny(3.5), WIDE)
     best = eqp.load(tiny.run(whole, {"epochs": 2}, model=model))
@@ -37,7 +37,7 @@ def test_a_wall_is_fitted_to_the_data_and_survives_a_resumption(tmp_path):
         np.testing.assert_array_equal(newest(broken)[name], value, name)
 
 
-def test_the_base_of_a_fine_tuning_gets_a_wall_below_the_data(tmp_path):
+def test_the_base_of_a_fine_tuning_gets_a_wall_below_the_data(tmp_path, compile_once):
     base = tiny.run(tmp_path / "base", {"epochs": 1})
     close = [s.replace(positions=0.3 * s.positions) for s in tiny.structures(6, 5, (4, 4), periodic=False)]
     data = {"train": write(tmp_path / "close.xyz", close), "valid": 0, "min_distance": 0.1}

@@ -22,7 +22,7 @@ from equipot.nn.radial import Radial
 from equipot.training import TrainConfig, checkpoint, train
 from equipot.training.errors import evaluate_set
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 TERM = MACE(3.5, elements=(1, 8), channels=8, l_max=1, hidden_l=0, correlation=2, layers=1, radial=Radial(mlp=(8,)))
 HIGH = {z: tiny.ENERGIES[z] + SHIFTS[z] for z in SHIFTS}
@@ -53,7 +53,7 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def both(files, tmp_path_factory):
+def both(files, tmp_path_factory, compile_once):
     """A run on both levels, from random parameters."""
     settings = {"epochs": 40, "batch_size": 6, "ema": 0.9, "loss": {"energy": {"weight": 4}}}
     whole = {"data": {"heads": files}, "model": config.dump(TERM.clone(elements=())), "training": settings}

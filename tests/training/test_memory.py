@@ -10,7 +10,7 @@ from equipot import memory
 from equipot.training.from_scratch import EXAMPLE_PAIRS, EXAMPLES, example_frames
 from equipot.training.step import CompiledStep
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 
 def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypatch):

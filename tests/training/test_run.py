@@ -33,6 +33,7 @@ from equipot.training.optimizer import AdamW, Muon
 from equipot.training.schedule import Cosine, Plateau
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 def rows(out):
@@ -54,7 +55,7 @@ def assert_same_run(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, compile_once):
     """A run from beginning to end."""
     out = tmp_path_factory.mktemp("whole") / "run"
     stream = io.StringIO()
