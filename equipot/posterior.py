@@ -203,6 +203,11 @@ class Posterior:
                     "for it, or too few; give some (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which "
                     "needs none"
                 )
+            if row.calibrated_by and structures and not np.asarray(self.calibrations[row.calibrated_by].scale).any():
+                raise ValueError(
+                    f"{row.name}: the calibration found no relation of the deviations to the errors, and its members would "
+                    f"have no spread; ask for {row.calibrated_by} alone, or calibrate by Proportional"
+                )
             # On the host alone: a compiled function has no structures.
             for structure in structures if row.per == "atom" and row.deviation_of else ():
                 scale = np.broadcast_to(np.asarray(self.calibrations[row.name].scale), 119)

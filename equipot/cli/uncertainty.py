@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,13 @@ def execute(args: argparse.Namespace) -> None:
     runner = runner_of(potential.metadata.subtracted, args.method)
     read = partial(frames_of, settings=settings, cutoff=potential.cutoff)
     labelled = {name: read(getattr(args, name), f"--{name}") for name in ("calibrate", "test") if getattr(args, name)}
+    check_early(settings, potential, labelled, chosen, args)
     if settings.sampler is not None:
         potential = sampled(potential, settings, args, output, runner)
     if args.data is not None or args.prototypes:
         learns = bool(settings.method_for(potential).learned_array)
         structures = read(args.data, "--data", labelled=learns) if args.data else prototypes(potential.elements)
+        warn_of_overlap(structures, labelled)
         what = f"{len(structures)} frames of {Path(args.data).name}" if args.data else f"{len(structures)} prototype structures"
         method = settings.method_for(potential)
         potential = fit(potential, structures, None, method, batch_size=args.batch_size, runner=args.method, rests_on=what)
@@ -62,7 +65,7 @@ def execute(args: argparse.Namespace) -> None:
         potential = calibrated(potential, labelled["calibrate"], settings.calibrator, args.batch_size, runner)
     eqp.save(potential, output)
     if settings.sampler is not None:
-        shutil.rmtree(sampling_folder(output), ignore_errors=True)
+        remove_state(sampling_folder(output))
     print(f"{args.model}: the estimate rests on {potential.posterior.rests_on if potential.posterior else 'nothing'}")
     for line in described(potential):
         print(line)
@@ -92,6 +95,54 @@ def sampled(potential: Any, settings: Any, args: argparse.Namespace, output: Pat
 def sampling_folder(output: Path) -> Path:
     """Return the folder of the state of a sampler, which is removed when the potential has been written."""
     return output.with_name(f"{output.stem}-sampling")
+
+
+def remove_state(folder: Path) -> None:
+    """Remove what a sampler kept, and the folder unless there is more in it."""
+    from equipot.data.subtract import NAME as RESULTS
+    from equipot.training.chain import NAME
+
+    for name in (NAME, RESULTS):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def check_early(settings: Any, potential: Any, labelled: dict[str, list[Any]], chosen: bool, args: argparse.Namespace) -> None:
+    """Check what would otherwise be found after long work.
+
+    Raises:
+        ValueError: a method that does not apply, or too few frames.
+    """
+    from equipot.uncertainty.calibration import FEWEST
+
+    method = type(settings.method).__name__
+    if settings.sampler is not None and chosen and not settings.method.of_committees:
+        raise ValueError(
+            f"sampler: makes a committee, and {method} is for a single network; leave the method out, or choose Spread"
+        )
+    if settings.sampler is None and (chosen or args.data or args.prototypes):
+        settings.method_for(potential).check(potential.term)
+    if chosen and "test" in labelled and "calibrate" not in labelled:
+        raise ValueError(
+            "another method has no calibration yet: --test needs labelled frames that calibrate it (--calibrate FILE)"
+        )
+    if "calibrate" in labelled and len(labelled["calibrate"]) < FEWEST:
+        raise ValueError(
+            f"--calibrate: {len(labelled['calibrate'])} frames are too few; give at least {FEWEST}, 100 for intervals of 90% "
+            "that hold to 3 points"
+        )
+
+
+def warn_of_overlap(structures: list[Any], labelled: dict[str, list[Any]]) -> None:
+    """Say on stderr where frames that calibrate or test were seen before."""
+    from equipot.uncertainty.labelled import said_of_overlap
+
+    before, what = list(structures), "the estimate rests on"
+    for name in ("calibrate", "test"):
+        if said := said_of_overlap(f"--{name}", labelled.get(name, []), before, what):
+            print(f"equipot: warning: {said}", file=sys.stderr)
+        before, what = [*before, *labelled.get(name, [])], "the estimate rests on or is calibrated on"
 
 
 def frames_of(source: str, name: str, settings: Any, cutoff: float, labelled: bool = True) -> list[Any]:

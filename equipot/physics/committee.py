@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.neighbors.shells import narrowed
+from equipot.posterior import variables_digest
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure, symbols
@@ -168,9 +169,17 @@ def committee(potentials: Sequence[Potential]) -> Potential:
     E0 is the mean of theirs; how those of a member differ from it counts in its energies.
 
     Raises:
-        ValueError: fewer than two, different levels of theory, elements, charges or subtracted methods, or several heads.
+        ValueError: fewer than two, the same potential twice, different levels of theory, elements, charges or subtracted
+            methods, or several heads.
     """
     first, *others = potentials
+    digests = [(repr(p.term), variables_digest(p.variables)) for p in potentials]
+    for k, digest in enumerate(digests):
+        if digest in digests[:k]:
+            raise ValueError(
+                f"members {digests.index(digest)} and {k} of the committee are the same potential, whose spread says nothing; "
+                "name each once"
+            )
     for k, other in enumerate(others, 1):
         for what in ("level_of_theory", "elements", "subtracted"):
             a, b = (getattr(p.metadata, what) for p in (first, other))

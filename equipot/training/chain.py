@@ -92,6 +92,7 @@ class Chain(Sampler):
             target, made = parameter_posterior(potential.correction, labels, self.batch_size, self.prior, self.seed)
             identity = {
                 "sampler": config.dump(self), "potential": variables_digest(potential.variables), "data": sha256_of(labels),
+                "dtype": str(potential.dtype), "atomic_energies": [list(pair) for pair in potential.metadata.atomic_energies],
             }  # fmt: skip
             vectors = self.draw(target, console, folder / NAME, identity)
         return [made(vector).replace(metadata=potential.metadata) for vector in vectors]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from equipot.potential import Potential
 from equipot.uncertainty.calibration import Calibrator, Linear, Power, Proportional, calibrated, compare, half_width
 from equipot.uncertainty.derived import Cumulant, Direct, propagate, reweighted
 from equipot.uncertainty.diagnostics import assess
-from equipot.uncertainty.labelled import labelled_structures
+from equipot.uncertainty.labelled import frames_of, said_of_overlap
 from equipot.uncertainty.last_layer import FeatureNorm, LastLayer
 from equipot.uncertainty.learning import lesson
 from equipot.uncertainty.mean_variance import MeanVariance
@@ -67,7 +68,7 @@ def fit(
     Raises:
         ValueError: no structures, a model without features, several heads, or too few labelled frames.
     """
-    found = labelled_structures(structures)
+    found = frames_of(structures)
     method = method or default_method(potential)
     method.check(potential.term)
     needed = runner_of(potential.metadata.subtracted, runner)
@@ -77,7 +78,10 @@ def fit(
     potential = with_statistics(potential, statistics, method, rests_on or f"{len(found)} structures")
     if calibrate is None:
         return potential
-    return calibrated(potential, calibrate, calibrator or Linear(), batch_size, needed)
+    labelled = frames_of(calibrate)
+    if said := said_of_overlap("calibrate", labelled, found, "the estimate rests on"):
+        warnings.warn(said, stacklevel=2)
+    return calibrated(potential, labelled, calibrator, batch_size, needed)
 
 
 def diagnose(
@@ -101,7 +105,7 @@ def diagnose(
         )
     known = potential.posterior.calibrations
     needed = runner_of(potential.metadata.subtracted, runner)
-    samples = compare(potential, labelled_structures(frames), rows, batch_size, needed)
+    samples = compare(potential, frames_of(frames), rows, batch_size, needed)
     return {name: assess(sample, known[name]) for name, sample in samples.items()}
 
 

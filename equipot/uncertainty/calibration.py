@@ -20,7 +20,7 @@ from equipot.posterior import LEVELS, Calibration, check_estimates
 from equipot.potential import Potential
 from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure
-from equipot.uncertainty.labelled import labelled_structures
+from equipot.uncertainty.labelled import frames_of
 
 FEWEST = 5
 """Number of labelled frames below which a deviation is not calibrated."""
@@ -190,13 +190,14 @@ def calibrated(
 ) -> Potential:
     """Calibrate the deviations of a potential on labelled frames, which neither training nor statistics should have seen.
 
-    A deviation stays without calibration where fewer frames than ``FEWEST`` have labels. The calibrator is ``Linear()`` where
+    A deviation stays without calibration where fewer frames than ``FEWEST`` have labels. Isolated atoms, and frames that are
+    there more than once, do not count again. The calibrator is ``Linear()`` where
     left out.
 
     Raises:
         ValueError: there is nothing to calibrate, or there are too few labels for any deviation.
     """
-    posterior, frames, calibrator = potential.posterior, labelled_structures(frames), calibrator or Linear()
+    posterior, frames, calibrator = potential.posterior, frames_of(frames), calibrator or Linear()
     if posterior is None:
         raise ValueError("the potential has no estimate of its uncertainty to calibrate; make one by equipot.uncertainty.fit")
     rows = [row for row in posterior.method.provides if row.deviation_of]
@@ -293,7 +294,12 @@ def half_width(potential: Potential, name: str, level: float, numbers: Int[np.nd
     if np.isnan(factor).any():
         frames = known[name].frames
         fewest = frames[0] if factors.ndim == 0 else min(frames[z] for z in np.unique(np.asarray(numbers)).tolist())
-        need = math.ceil(level / (1 - level))
+        if fewest < FEWEST:
+            raise ValueError(
+                f"{name}: an element is not calibrated, of which there were {fewest} labelled frames; give at least {FEWEST} "
+                "frames that have it to calibrate"
+            )
+        need = next(n for n in range(1, 10**6) if math.ceil((n + 1) * level) <= n)
         raise ValueError(
             f"{name}: {fewest} labelled frames are too few for an interval of {level:.0%}, which takes {need}; give more "
             "frames to calibrate, or ask for a lower level"

@@ -1,12 +1,34 @@
-"""Labels from the results that ``ase.io.read`` and calculators leave on ``ase.Atoms``."""
+"""Frames for estimates of uncertainty: with labels of ``ase.Atoms``, each once, and not the same to fit, calibrate and test."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from equipot.data.stats import is_isolated_atom
+from equipot.data.subtract import key_of
 from equipot.evaluation import as_structures
 from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
+
+
+def frames_of(systems: Any) -> list[Structure]:
+    """Convert systems to structures with labels (see ``labelled_structures``), each once, without isolated atoms: these have no
+    forces, and energies without an error."""
+    found = [s for s in labelled_structures(systems) if not is_isolated_atom(s)]
+    return list({key_of(s): s for s in reversed(found)}.values())[::-1]
+
+
+def said_of_overlap(name: str, frames: Sequence[Structure], known: Sequence[Structure], what: str) -> str | None:
+    """Say how many frames are among others, on which errors are smaller than elsewhere; None if there are none."""
+    seen = {key_of(s) for s in known}
+    shared = sum(key_of(s) in seen for s in frames)
+    if not shared:
+        return None
+    return (
+        f"{name}: {shared} of {len(frames)} frames are among those that {what}, where errors are smaller than on others; what "
+        "is said of errors holds for such frames alone: give frames that were held out"
+    )
 
 
 def labelled_structures(systems: Any) -> list[Structure]:

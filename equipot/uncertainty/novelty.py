@@ -21,6 +21,10 @@ FEWEST = 20
 """Number of environments of an element below which nothing is said about its novelty but that all of them are new."""
 
 
+RESOLUTION = 3e-5
+"""Difference of descriptors, as a share of their size, below which environments are alike: rounding is well below."""
+
+
 @dataclass(frozen=True)
 class Novelty(ABC):
     """Base of the distances. A subclass in any package can be used in a config as ``kind: package.module:Class``."""
@@ -56,8 +60,12 @@ class Novelty(ABC):
         for k, kept in enumerate(held["kept"]):
             kept = kept[np.isfinite(kept).all(axis=1)]
             if len(kept) >= FEWEST:
+                kept = kept.astype(np.float64)
+                near = kept + np.sqrt(resolution(statistics)[k])
                 with jax.enable_x64(True):
-                    limits[k] = np.quantile(self.distances_of_kept(tables, k, kept.astype(np.float64)), FARTHEST)
+                    farthest = np.quantile(self.distances_of_kept(tables, k, kept), FARTHEST)
+                    alike = self.distance(on_device(tables), jnp.full(len(kept), k), jnp.asarray(near))
+                    limits[k] = max(farthest, np.median(alike))
         place = np.full(119, -1)
         place[held["elements"]] = np.arange(len(held["elements"]))
         return {**tables, "limit": limits, "place": place}
@@ -95,6 +103,13 @@ def _covariance(statistics: Statistics) -> np.ndarray:
     return held["second"] / held["count"][:, None, None] - mean[:, :, None] * mean[:, None, :]
 
 
+def resolution(statistics: Statistics) -> Float[np.ndarray, " elements"]:
+    """Compute the mean square difference in a component below which the environments of each element are alike."""
+    held = statistics.arrays
+    square = np.trace(held["second"], axis1=1, axis2=2) / held["count"] / held["second"].shape[-1]
+    return RESOLUTION**2 * np.maximum(square, 1e-12)
+
+
 @dataclass(frozen=True)
 class Euclidean(Novelty):
     """Distance from the mean of the element."""
@@ -124,9 +139,9 @@ class Mahalanobis(Novelty):
         covariance = _covariance(statistics)
         size = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / covariance.shape[-1]
         one = np.eye(covariance.shape[-1])
-        # An element whose environments are all alike has no spread: every other one is far.
-        least = np.maximum(size, 1e-12)
-        inverse = np.linalg.inv((1 - self.shrinkage) * covariance + self.shrinkage * least * one)
+        # Where environments are all alike there is no spread but that of rounding.
+        least = self.shrinkage * size + resolution(statistics)[:, None, None]
+        inverse = np.linalg.inv((1 - self.shrinkage) * covariance + least * one)
         return {"mean": _mean(statistics), "whiten": np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2)}
 
     def distance(self, tables: Mapping[str, Array], element: Array, x: Array) -> Array:
@@ -147,7 +162,8 @@ class Nearest(Novelty):
 
     def tables(self, statistics: Statistics) -> dict[str, np.ndarray]:
         variance = np.diagonal(_covariance(statistics), axis1=1, axis2=2)
-        scale = 1 / np.sqrt(np.maximum(variance, 1e-6 * variance.mean(axis=1, keepdims=True) + 1e-12))
+        least = 1e-6 * variance.mean(axis=1, keepdims=True) + resolution(statistics)[:, None]
+        scale = 1 / np.sqrt(np.maximum(variance, least))
         kept = statistics.arrays["kept"].astype(np.float64)
         # Far from everything, in place of none.
         return {"kept": np.where(np.isfinite(kept), kept, 1e6), "scale": scale}

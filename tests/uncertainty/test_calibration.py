@@ -162,6 +162,20 @@ def test_what_is_far_from_what_is_known_is_new(novelty):
         assert seen([[0.0, 0.0, 0.5]]) > 3
 
 
+@pytest.mark.parametrize("novelty", [Euclidean(), Mahalanobis(), Mixture(), Nearest()], ids=lambda x: type(x).__name__)
+def test_environments_that_are_all_alike_are_not_new_by_rounding(novelty):
+    rng = np.random.default_rng(0)
+    crystal = rng.normal(size=8)
+    of = lambda count, size: crystal * (1 + size * rng.normal(size=(count, 8)))
+    x = of(64, 1e-7)
+    sums = {"count": np.array([64]), "first": x.sum(axis=0)[None], "second": (x.T @ x)[None]}
+    statistics = Statistics({"elements": np.array([6]), "kept": x[None], "order": rng.random((1, 64)), **sums})
+    arrays = {name: jax.numpy.asarray(value) for name, value in novelty.arrays(statistics).items()}
+    seen = lambda points: np.asarray(novelty.novelty(arrays, jax.numpy.full(len(points), 6), jax.numpy.asarray(points)))
+    assert seen(of(200, 1e-6)).max() < 0.5
+    assert seen(of(200, 1e-3)).min() > 3
+
+
 def test_a_mixture_finds_what_lies_between_the_kinds_that_are_known():
     """Two clusters: halfway is new, and no distance from the mean of all says so."""
     rng = np.random.default_rng(0)

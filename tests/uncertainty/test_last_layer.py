@@ -196,7 +196,7 @@ def test_what_cannot_be_estimated_is_refused():
         "no structures": lambda: uncertainty.fit(bare, []),
         "are too few": lambda: uncertainty.fit(bare, FRAMES, calibrate=labelled(bare, FRAMES[:2])),
         "no labels": lambda: uncertainty.fit(bare, FRAMES, calibrate=FRAMES),
-        "does not know": lambda: uncertainty.fit(bare, [Structure([29], [[0, 0, 0.0]])]),
+        "does not know": lambda: uncertainty.fit(bare, [Structure([29, 29], [[0, 0, 0.0], [0, 0, 2.2]])]),
         "level 0.77 is not among": lambda: half_width(potential, "energy_std", 0.77),
         "too few for an interval of 99%": lambda: half_width(potential, "energy_std", 0.99),
         "has no features": lambda: uncertainty.fit(no_network(), FRAMES),

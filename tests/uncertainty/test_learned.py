@@ -14,6 +14,7 @@ from equipot.data.batch import pad
 from equipot.posterior import Statistics
 from equipot.potential import atomic
 from equipot.quantities import ENERGY, FORCES
+from equipot.structure import Structure
 from equipot.uncertainty.calibration import compare, half_width
 from equipot.uncertainty.diagnostics import assess, rank_correlation
 from equipot.uncertainty.learning import Environments, Equations, Lesson, lesson
@@ -223,6 +224,14 @@ def test_diagnose_takes_frames_as_evaluate_does_and_needs_a_calibration():
         uncertainty.diagnose(model, moved)
     with pytest.raises(ValueError, match="no labels of energy, forces or stress .of ase.Atoms, the results"):
         uncertainty.calibrated(bare, [frame.without_labels().to_ase() for frame in train])
+    # Isolated atoms and frames that are there twice change nothing.
+    alone = Structure(np.array([6]), np.zeros((1, 3)), labels={ENERGY: 0.0, FORCES: np.zeros((1, 3))})
+    again = uncertainty.calibrated(bare, [*train, alone, *train[:9]])
+    for name, known in model.posterior.calibrations.items():
+        np.testing.assert_allclose(again.posterior.calibrations[name].scale, known.scale)
+        assert again.posterior.calibrations[name].frames == known.frames
+    with pytest.warns(UserWarning, match="calibrate: 7 of 14 frames are among those that the estimate rests on"):
+        uncertainty.fit(potential, train, calibrate=[*train[:7], *test])
     for refused in (potential, bare):
         with pytest.raises(ValueError, match="no calibrated deviations"):
             uncertainty.diagnose(refused, test)
