@@ -86,8 +86,9 @@ training:
     kind: Muon
     learning_rate: 0.01
 """)
-small = ["training.epochs=4", "model.channels=4", "model.l_max=1", "model.layers=1"] if FAST else []
-best = fit(config.load(RUNS / "config.yaml", TrainConfig, small), RUNS / "train", progress=False)
+small = "training.epochs=4 model.channels=4 model.l_max=1 model.layers=1 model.correlation=1 model.radial.mlp=[8]"
+settings = config.load(RUNS / "config.yaml", TrainConfig, small.split() if FAST else [])
+best = fit(settings, RUNS / "train", progress=False)
 bare = equipot.load(best)
 
 # %% [markdown]
@@ -108,7 +109,7 @@ frame = test[0]
 out = equipot.evaluate(potential, frame, want=want)
 half = uncertainty.half_width(potential, "forces_std", 0.9, frame.numbers)
 half_energy = float(uncertainty.half_width(potential, "energy_std", 0.9))
-print(f"energy  {out.energy[0]:.3f} ± {half_energy * out.others['energy_std'][0]:.3f} eV (90%), reference {frame.energy:.3f} eV")
+print(f"energy {out.energy[0]:.3f} ± {half_energy * out.others['energy_std'][0]:.3f} eV (90%), reference {frame.energy:.3f} eV")
 print("     force along x ± half of the interval of 90%, reference (eV/Å); novelty")
 for k, symbol in enumerate(frame.to_ase().symbols):
     interval = half[k] * out.others["forces_std"][k]
@@ -177,7 +178,7 @@ show("norm of features", results_norm)
 # the width of a distribution, from which each error is one draw.
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
 for name, colour in (("test", BLUE), ("1000 K", ORANGE)):
     atomic = samples[name]["forces_std"].whole
     axes[0].loglog(1e3 * atomic.raw, 1e3 * atomic.error, ".", color=colour, markersize=2, alpha=0.3, rasterized=True)
@@ -189,6 +190,7 @@ for name, colour in (("test", BLUE), ("1000 K", ORANGE)):
             sample = made[name][row.name]
             axis.plot(*reliability(sample.error / sample.raw), style, color=colour, label=name if style == "-" else None)
 axes[0].axline((100, 100), (200, 200), color=GREY, linewidth=0.8)
+axes[0].xaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=plt.NullFormatter())
 axes[0].set(xlabel="deviation of the force (meV/Å)", ylabel="error of the force (meV/Å)", title="errors and deviations")
 axes[0].set_ylim(bottom=1)
 axes[0].legend(title="rms of a tenth")
@@ -196,7 +198,7 @@ for axis, name in zip(axes[1:], ("forces", "energies")):
     axis.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     axis.set(xlabel="level of a normal interval", ylabel="share of errors within", title=f"reliability, {name}")
 axes[2].plot([], [], ":", color="black", label="norm of the features")
-axes[2].legend(loc="lower right")
+axes[2].legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
@@ -212,9 +214,10 @@ plt.show()
 
 # %%
 some, rest = [f for k, f in enumerate(hot) if k % 5 < 2], [f for k, f in enumerate(hot) if k % 5 >= 2]
-anew = uncertainty.calibrated(potential, some, uncertainty.Linear(), **batch)
-for name, sample in compare(anew, rest, rows, **batch).items():
-    print(f"{name:10}  {assess(sample, anew.posterior.calibrations[name])['coverage_90']:.0%} in intervals of 90%")
+if not FAST:
+    anew = uncertainty.calibrated(potential, some, uncertainty.Linear(), **batch)
+    for name, sample in compare(anew, rest, rows, **batch).items():
+        print(f"{name:10}  {assess(sample, anew.posterior.calibrations[name])['coverage_90']:.0%} in intervals of 90%")
 
 # %% [markdown]
 # ## 4. A bond is stretched
@@ -245,26 +248,24 @@ energy, deviation = (np.ravel([x.energy for x in found]), np.ravel([x.others["en
 largest = {name: np.array([np.max(x.others[name]) for x in found]) for name in ("forces_std", "novelty")}
 bonds = [np.linalg.norm(frame.positions[2] - frame.positions[1]) for frame in train]
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 axes[0].fill_between(
     lengths, energy - half_energy * deviation - xtb[2], energy + half_energy * deviation - xtb[2], color=BLUE, alpha=0.3, lw=0
 )
 axes[0].plot(lengths, energy - xtb[2], color=BLUE, label="potential, 90%")
 axes[0].plot(lengths, xtb - xtb[2], "o", color="black", markersize=3, label="GFN2-xTB")
 axes[0].set(ylabel="energy (eV)")
-axes[0].legend()
 axes[1].semilogy(lengths, np.abs(energy - xtb), "o", color="black", markersize=3, label="error")
 axes[1].semilogy(lengths, deviation, color=BLUE, label="deviation")
 axes[1].set(ylabel="of the energy (eV)")
-axes[1].legend()
 axes[2].semilogy(lengths, largest["novelty"], color=ORANGE, label="novelty")
 axes[2].semilogy(lengths, largest["forces_std"], color=BLUE, label="deviation of a force (eV/Å)")
 axes[2].axhline(1, color=ORANGE, linewidth=0.8, linestyle=":")
 axes[2].set(ylabel="largest of all atoms")
-axes[2].legend()
 for axis in axes:
     axis.axvspan(min(bonds), max(bonds), color=GREY, alpha=0.15, lw=0)
     axis.set(xlabel="C-O distance (Å)")
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1))
 plt.show()
 
 outside = (lengths < min(bonds)) | (lengths > max(bonds))
@@ -300,15 +301,17 @@ draw_deviations(Structure.from_ase(stretched[k]), title=f"C-O at {lengths[k]:.1f
 #
 # A simulation may walk out of what the potential knows without any sign in its energies. A `Gate` looks at the
 # deviations on the way. Limits are best taken from frames that are known to be sound. Here: `record` is what one
-# atom in a hundred of the calibration frames exceeds, `halt` three times as much. The molecule starts at
-# 300 K, and a thermostat heats it far beyond the data:
+# atom in a hundred of the calibration frames exceeds, and no less than the largest deviation in the relaxed molecule, from
+# which the run starts; `halt` is three times as much. The molecule starts at 300 K, and a thermostat heats it far beyond
+# the data:
 
 # %%
 from equipot import md
 from equipot.md import log
 
 sound = compare(potential, calibration, rows, **batch)["forces_std"].raw
-record = round(float(np.quantile(sound, 0.99)), 3)
+start = equipot.evaluate(potential, RELAXED, want=want).others["forces_std"]
+record = round(float(max(np.quantile(sound, 0.99), start.max())), 3)
 gate = md.Gate(record=record, halt=3 * record, every=10)
 write(RUNS / "start.xyz", RELAXED)
 settings = md.MDConfig(
@@ -336,11 +339,13 @@ seen = np.isfinite(lines["max_forces_std_eV_A"])
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
 axes[0].plot(lines["time_ps"], lines["temperature_K"], color=BLUE, linewidth=0.8)
 axes[0].set(xlabel="time (ps)", ylabel="temperature (K)")
-axes[1].semilogy(lines["time_ps"][seen], lines["max_forces_std_eV_A"][seen], ".-", color=BLUE, markersize=3, linewidth=0.8)
+if seen.any():
+    axes[1].plot(lines["time_ps"][seen], lines["max_forces_std_eV_A"][seen], ".-", color=BLUE, markersize=3, linewidth=0.8)
 axes[1].axhline(gate.record, color=GREY, linestyle=":", label="record")
 axes[1].axhline(gate.halt, color=ORANGE, linestyle=":", label="halt")
-axes[1].set(xlabel="time (ps)", ylabel="largest deviation (eV/Å)")
-axes[1].legend(loc="lower right")
+axes[1].set(xlabel="time (ps)", ylabel="largest deviation (eV/Å)", yscale="log")
+axes[1].yaxis.set(major_locator=plt.LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=plt.NullFormatter())
+axes[1].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -354,7 +359,8 @@ drawn = lambda atoms: draw_deviations(
 drawn(unsure[-1]) if unsure else None
 
 # %% [markdown]
-# `gate: {novelty: 3}` looks at every step instead, costs next to nothing and needs no calibration.
+# `gate: {novelty: 3}` looks at every step instead. It needs no calibration and no further evaluation of the network:
+# novelty follows from features that every evaluation of the forces computes.
 #
 # ## 6. The error bar of a result
 #
@@ -396,36 +402,34 @@ print("energy differences of the members (meV):", np.round(result.members[:, 0],
 # it in one go).
 
 # %%
-shallow = uncertainty.fit(bare, train, calibrate=calibration, method=uncertainty.ShallowEnsemble(), **batch)
-_, results_shallow = judged(shallow)
-
-members = [bare]
-for seed in (1,) if FAST else (1, 2):
-    settings = config.load(RUNS / "config.yaml", TrainConfig, [*small, f"seed={seed}"])
-    members.append(equipot.load(fit(settings, RUNS / f"train-{seed}", progress=False)))
-committee = uncertainty.fit(uncertainty.committee(members), train, calibrate=calibration, **batch)
-_, results_committee = judged(committee)
+every = {"norm of features": results_norm, "last layer": results}
+if not FAST:
+    shallow = uncertainty.fit(bare, train, calibrate=calibration, method=uncertainty.ShallowEnsemble(), **batch)
+    members = [bare]
+    for seed in (1, 2):
+        settings = config.load(RUNS / "config.yaml", TrainConfig, [f"seed={seed}"])
+        members.append(equipot.load(fit(settings, RUNS / f"train-{seed}", progress=False)))
+    committee = uncertainty.fit(uncertainty.committee(members), train, calibrate=calibration, **batch)
+    for label, model in (("shallow ensemble", shallow), ("committee", committee)):
+        _, every[label] = judged(model)
 
 print(HEAD)
-show("norm of features", results_norm)
-show("last layer", results)
-show("shallow ensemble", results_shallow)
-show("committee", results_committee)
+for label, results in every.items():
+    show(label, results)
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
-every = {"norm": results_norm, "last layer": results, "shallow": results_shallow, "committee": results_committee}
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 place = np.arange(len(every))
 for shift, name, colour in ((-0.2, "test", BLUE), (0.2, "1000 K", ORANGE)):
-    picked = lambda key, name=name: [found[name]["forces_std"][key] for found in every.values()]
+    picked = lambda key, name=name: [results[name]["forces_std"][key] for results in every.values()]
     axes[0].bar(place + shift, picked("spearman"), 0.38, color=colour, label=name)
-    axes[1].bar(place + shift, picked("coverage_90"), 0.38, color=colour, label=name)
+    axes[1].bar(place + shift, picked("coverage_90"), 0.38, color=colour)
 axes[0].set(ylabel="rank correlation of forces")
 axes[1].set(ylabel="force errors in 90%", ylim=(0, 1.05))
 axes[1].axhline(0.9, color=GREY, linewidth=0.8)
 for axis in axes:
-    axis.set_xticks(place, list(every))
-axes[1].legend(loc="lower right")
+    axis.set_xticks(place, [label.replace(" ", "\n", 1) for label in every])
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]

@@ -88,8 +88,8 @@ def test_polar_molecules_run(tmp_path):
 @pytest.mark.slow
 def test_uncertainty_runs(tmp_path):
     printed = run(TEXTS[2], tmp_path)
-    held = re.findall(r"^(last layer|committee) +test .* (\d+)% +\S+$", printed, flags=re.MULTILINE)
-    assert len(held) == 3 and all(abs(int(share) - 90) <= 8 for _, share in held)
+    held = re.findall(r"^(last layer|norm of features) +test .* (\d+)% +\S+$", printed, flags=re.MULTILINE)
+    assert len(held) == 4 and all(abs(int(share) - 90) <= 8 for _, share in held)
     new, outside = re.search(r"novelty above 1: (\d+) of (\d+) outside", printed).groups()
     assert new == outside
     deviations = [float(x) for x in re.findall(r"^(?:anti - gauche|C-O) .* ± (\S+) ", printed, flags=re.MULTILINE)]
