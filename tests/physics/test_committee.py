@@ -103,6 +103,7 @@ def test_what_is_no_committee_is_refused():
             committee([one, other]), MORE, method=uncertainty.LastLayer()
         ),
         "Guarded around a committee has no spread": lambda: uncertainty.fit(guard(committee([one, other]), Wall()), MORE),
+        "members 0 and 1 of the committee are the same potential": lambda: committee([one, one]),
         "a committee of 1": lambda: Committee(terms=(one.term,)),
     }
     for message, call in cases.items():
