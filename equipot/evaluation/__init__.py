@@ -134,8 +134,13 @@ def evaluate_ensemble(
                 "subtracted method; evaluate it by itself"
             )
     structures = as_structures(systems)
-    runner = runner_of(potentials[0].metadata.subtracted, method)
-    found = _each(potentials, structures, _wanted(structures, want), batch_size, runner, ensemble=True)
+    runner, wanted = runner_of(potentials[0].metadata.subtracted, method), _wanted(structures, want)
+    if estimates := [row.name for row in among(wanted, (*RESULTS, *potentials[0].provides)) if row.of_posterior]:
+        raise ValueError(
+            f"{', '.join(estimates)}: potentials that are evaluated at once have no estimates of uncertainty of their own; "
+            "evaluate each by itself, or join them by equipot.uncertainty.committee"
+        )
+    found = _each(potentials, structures, wanted, batch_size, runner, ensemble=True)
     return _joined(found, 1, potentials[0])
 
 

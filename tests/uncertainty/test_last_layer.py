@@ -203,6 +203,9 @@ def test_what_cannot_be_estimated_is_refused():
         "samples 1 must": lambda: LastLayer(samples=1),
         "regulariser 0": lambda: LastLayer(regulariser=0.0),
         "no samples of its last layer": lambda: members(bare),
+        "energy_std, novelty: potentials that are evaluated at once": lambda: equipot.evaluate_ensemble(
+            [potential, potential], FRAMES[0], want=("energy", "energy_std", "novelty")
+        ),
     }
     for message, call in cases.items():
         with pytest.raises(ValueError, match=message):
