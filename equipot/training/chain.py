@@ -131,7 +131,7 @@ class Chain(Sampler):
                         record = {"identity": identity, "epochs": epoch + 1}
                         SAMPLING.write(path, record, artifact.named_leaves(jax.device_get(state)))
                         written = time.monotonic()
-                    if interrupts.requested and not last:
+                    if interrupts.requested:
                         after = f"{name}: stopped after epoch {epoch + 1} of {self.epochs}"
                         message = after if path is None else f"{after}; the same command goes on from there"
                         console.say(message)

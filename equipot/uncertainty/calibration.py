@@ -191,8 +191,7 @@ def calibrated(
     """Calibrate the deviations of a potential on labelled frames, which neither training nor statistics should have seen.
 
     A deviation stays without calibration where fewer frames than ``FEWEST`` have labels. Isolated atoms, and frames that are
-    there more than once, do not count again. The calibrator is ``Linear()`` where
-    left out.
+    there more than once, do not count again. The calibrator is ``Linear()`` where left out.
 
     Raises:
         ValueError: there is nothing to calibrate, or there are too few labels for any deviation.
