@@ -28,7 +28,7 @@ from equipot.neighbors import Slots, may_miss_pairs
 from equipot.neighbors.shells import crowding
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
-from equipot.quantities import ENERGY, FORCES, STRESS
+from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import Structure
 
 WANT = ("energies", "forces", "virials")
@@ -91,7 +91,7 @@ class EquipotCalculator(Calculator):
         self.potential = potential if dtype is None else potential.astype(dtype)
         self.runner = runner_of(potential.metadata.subtracted, method)
         own = [name for name in type(self).implemented_properties if self.runner is None or name in self._of_method]
-        self.implemented_properties = [*own, *(row.name for row in (*potential.provides, *potential.deviations))]
+        self.implemented_properties = [*own, *(row.name for row in self._further)]
         self.skin = skin
         self.slack = slack
         self.builds = 0
@@ -100,6 +100,17 @@ class EquipotCalculator(Calculator):
         self._reference: Structure | None = None
         self._graph: Graph | None = None
         self._shifts = np.zeros((0, 3), np.int32)
+
+    @property
+    def _further(self) -> tuple[Quantity, ...]:
+        """Properties beside those of every potential: its own, deviations, and how the energies of members differ."""
+        posterior, members = self.potential.posterior, []
+        if posterior is not None:
+            known = posterior.calibrations
+            members = [row for row in posterior.method.provides if row.calibrated_by in known]
+            # Where deviations say nothing of the errors, members would have no spread.
+            members = [row for row in members if np.asarray(known[row.calibrated_by].scale).any()]
+        return (*self.potential.provides, *self.potential.deviations, *members)
 
     @property
     def _of_method(self) -> tuple[str, ...]:
@@ -129,8 +140,7 @@ class EquipotCalculator(Calculator):
         periodic = bool(structure.pbc.any()) and structure.volume > 0
         if not periodic and {"stress", "stresses"} & set(properties):
             raise PropertyNotImplementedError(f"{structure.name} has no periodic cell with a volume, and so no stress")
-        further = (*self.potential.provides, *self.potential.deviations)
-        slow = tuple(row.name for row in further if (row.of_dipole or row.of_posterior) and row.name in properties)
+        slow = tuple(row.name for row in self._further if (row.of_dipole or row.of_posterior) and row.name in properties)
         self.results = self._results(structure, _observe(self._interaction, self._neighbors(structure), slow))
 
     def structure_of(self, atoms: Atoms) -> Structure:
@@ -172,7 +182,7 @@ class EquipotCalculator(Calculator):
         if structure.pbc.any() and structure.volume > 0:
             stresses = full_3x3_to_voigt_6_stress(out.virials) / structure.volume
             results |= {"stress": stresses.sum(axis=0), "stresses": stresses}
-        for row in (row for row in (*self.potential.provides, *self.potential.deviations) if out[row] is not None):
+        for row in (row for row in self._further if out[row] is not None):
             value = np.asarray(out[row])
             # A crystal of charges has no dipole moment, unless the term knows how they came to be.
             if np.isfinite(value).all():
@@ -187,8 +197,7 @@ class EquipotCalculator(Calculator):
             added["forces"] = own[FORCES]
         if STRESS in own:
             added["stress"] = full_3x3_to_voigt_6_stress(own[STRESS])
-        rows = (*self.potential.provides, *self.potential.deviations)
-        others = {row.name: results[row.name] for row in rows if row.name in results}
+        others = {row.name: results[row.name] for row in self._further if row.name in results}
         return {**others, **{name: results[name] + value for name, value in added.items()}}
 
     def _neighbors(self, structure: Structure) -> Graph:

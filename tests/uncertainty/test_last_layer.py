@@ -220,7 +220,8 @@ def test_the_ase_calculator_has_the_deviations():
     potential = fitted()
     atoms = FRAMES[0].to_ase()
     atoms.calc = potential.calculator()
-    (out,) = equipot.evaluate_each(potential, FRAMES[0], want=("energy_std", "forces_std", "novelty"))
+    names = ("forces_std", "energy_std", "novelty", "ensemble")
+    (out,) = equipot.evaluate_each(potential, FRAMES[0], want=names)
     assert "forces_std" not in atoms.calc.results
-    for name in ("forces_std", "energy_std", "novelty"):
+    for name in names:
         np.testing.assert_allclose(atoms.calc.get_property(name, atoms), out.others[name], rtol=1e-6)
