@@ -203,7 +203,7 @@ class Posterior:
                     "for it, or too few; give some (`equipot uncertainty MODEL --calibrate FILE`), or ask for novelty, which "
                     "needs none"
                 )
-            if row.calibrated_by and structures and not np.asarray(self.calibrations[row.calibrated_by].scale).any():
+            if row.calibrated_by and structures and not self.has_spread(row):
                 raise ValueError(
                     f"{row.name}: the calibration found no relation of the deviations to the errors, and its members would "
                     f"have no spread; ask for {row.calibrated_by} alone, or calibrate by Proportional"
@@ -216,6 +216,11 @@ class Posterior:
                         f"{structure.name}: {row.name} is not calibrated for {symbols(unknown)}, of which too few labelled "
                         "frames have any, or no structure of the fit; calibrate on frames that have, or ask for novelty"
                     )
+
+    def has_spread(self, row: Quantity) -> bool:
+        """Whether a quantity of the members, such as ``ensemble``, is calibrated by a factor above zero: else all are alike."""
+        known = self.calibrations.get(row.calibrated_by)
+        return known is not None and bool(np.asarray(known.scale).any())
 
     def estimate(self, found: Sensitivity, rows: Sequence[Quantity]) -> dict[str, Float[Array, "..."]]:
         """Estimate calibrated deviations and novelty of a batch, by the names of quantities."""

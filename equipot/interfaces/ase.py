@@ -104,12 +104,8 @@ class EquipotCalculator(Calculator):
     @property
     def _further(self) -> tuple[Quantity, ...]:
         """Properties beside those of every potential: its own, deviations, and how the energies of members differ."""
-        posterior, members = self.potential.posterior, []
-        if posterior is not None:
-            known = posterior.calibrations
-            members = [row for row in posterior.method.provides if row.calibrated_by in known]
-            # Where deviations say nothing of the errors, members would have no spread.
-            members = [row for row in members if np.asarray(known[row.calibrated_by].scale).any()]
+        posterior = self.potential.posterior
+        members = [row for row in posterior.method.provides if posterior.has_spread(row)] if posterior else []
         return (*self.potential.provides, *self.potential.deviations, *members)
 
     @property

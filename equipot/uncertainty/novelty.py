@@ -19,8 +19,6 @@ FARTHEST = 0.99
 """Quantile of the distances of fitted environments that counts as 1."""
 FEWEST = 20
 """Number of environments of an element below which nothing is said about its novelty but that all of them are new."""
-
-
 RESOLUTION = 3e-5
 """Difference of descriptors, as a share of their size, below which environments are alike: rounding is well below."""
 

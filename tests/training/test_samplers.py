@@ -130,7 +130,22 @@ def test_the_command_makes_a_committee_of_samples(folder, kind, capsys):
     path = out / f"{kind}.eqp"
     data = str(out / "frames.xyz")
     command = ["uncertainty", str(out / "model.eqp"), "--data", data, "--calibrate", data, "--set", sampler, "-o", str(path)]
+    own = out / f"{kind}-sampling" / "notes.txt"
+    own.parent.mkdir()
+    own.write_text("not the sampler's")
     assert cli.main(command) == 0
+    assert [x.name for x in own.parent.iterdir()] == ["notes.txt"]
+    captured = capsys.readouterr()
+    assert "warning: --calibrate: 12 of 12 frames are among those that the estimate rests on" in captured.err
+    # Before any epoch.
+    assert cli.main([*command, "--set", "method={kind: POPS}"]) == 2
+    said = capsys.readouterr()
+    assert "POPS is for a single network" in said.err and "epoch" not in said.out
+    few = str(out / "few.xyz")
+    ase.io.write(few, [frame.to_ase() for frame in frames[:3]])
+    assert cli.main([few if k and command[k - 1] == "--calibrate" else word for k, word in enumerate(command)]) == 2
+    said = capsys.readouterr()
+    assert "--calibrate: 3 frames are too few; give at least 5" in said.err and "epoch" not in said.out
     model = equipot.load(path)
     found = equipot.evaluate(model, frames, want=("energy", "forces_std"))
     assert model.term.copies == 3 and np.all(found.others["forces_std"] > 0)
