@@ -15,6 +15,7 @@ from benchmarks import (
     accuracy,
     charge_states,
     delta,
+    experiments,
     finetune,
     gpu,
     long_range,
@@ -38,6 +39,7 @@ ITEMS = {
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
+    "experiments": experiments.run,
 }  # fmt: skip
 
 
@@ -123,6 +125,9 @@ def parser() -> argparse.ArgumentParser:
     differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
     delta.add_arguments(differences)
     add_out(differences)
+    tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
+    experiments.add_arguments(tried)
+    add_out(tried)
     meshes = items.add_parser("coulomb", help="charges on a mesh beside LAMMPS and torch-pme, and their share in a step")
     coulomb.add_arguments(meshes)
     add_out(meshes)
@@ -169,6 +174,7 @@ def without_paths(argv: Sequence[str]) -> list[str]:
         "--home": "DIR",
         "--long-range": "DIR",
         "--accuracy": "DIR",
+        "--file": "FILE",
     }
     return [places.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 

@@ -152,7 +152,7 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
     def call() -> Any:
         nonlocal state
         # The state that goes in is given up, so that each step takes the one before.
-        state, report = step(state, batch, 1.0)
+        state, report = step(state, batch, 0, 1.0)
         return report
 
     return call

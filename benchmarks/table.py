@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -334,9 +335,34 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def experiments(results: Sequence[dict[str, Any]]) -> str:
+    """Errors of judges (and of training frames at the end) of each experiment on each set, in the mean over folds."""
+    header = (
+        "experiment",
+        "set",
+        "folds",
+        "energy MAE, meV/atom",
+        "in training",
+        "force MAE, meV/Å",
+        "in training",
+        "CPU minutes",
+    )
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in results:
+        groups.setdefault((r["experiment"], r["set"]), []).append(r)
+    mean = lambda found, *path: sum(functools.reduce(lambda x, key: x[key], path, r) for r in found) / len(found)
+    rows = []
+    for (name, key), found in groups.items():
+        energy, forces = "energy_mae_per_atom", "forces_mae"
+        judged = [1e3 * mean(found, "errors", "test", error) for error in (energy, forces)]
+        trained = [1e3 * mean(found, "last", f"train_{error}") for error in (energy, forces)]
+        rows.append((name, key, len(found), judged[0], trained[0], judged[1], trained[1], mean(found, "cpu_minutes")))
+    return markdown(header, rows)
+
+
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
-    "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty,
+    "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
 }  # fmt: skip

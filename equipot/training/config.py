@@ -39,8 +39,9 @@ class Checkpoints:
 class TrainingConfig:
     """Settings of the fit of a potential."""
 
-    epochs: int = 200
-    """Number of passes over the training set."""
+    epochs: int | None = None
+    """Number of passes over the training set; None for as many as fit into ``max_minutes``, or without it for as many as make
+    ``equipot.training.run.STEPS`` steps."""
     batch_size: int = 5
     """Number of frames in a training step, over all devices."""
     valid_batch_size: int = 20
@@ -59,7 +60,9 @@ class TrainingConfig:
     patience: int | None = None
     """Number of validations without improvement after which the run stops; None for no limit."""
     max_minutes: float | None = None
-    """Time (min) after which the run stops; a resumed run has this time again. None for no limit."""
+    """Time (min) of the whole run but the final evaluation, resumed parts included, in which the schedules come to their end:
+    the learning rate follows the clock, so that two such runs are not equal. With ``epochs``, the run may end earlier. None for
+    no limit."""
     checkpoint: Checkpoints = Checkpoints()
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""

@@ -25,18 +25,18 @@ def errors_text(row: Mapping[str, Any], quantities: Sequence[Quantity], prefix: 
     return "  ".join(found)
 
 
-def show_epoch(console: Console, row: Mapping[str, Any], epochs: int, left: float, quantities: Sequence[Quantity]) -> None:
+def show_epoch(console: Console, row: Mapping[str, Any], share: float, left: float, quantities: Sequence[Quantity]) -> None:
     """Print the figures of an epoch.
 
     Args:
         console: Console to print on.
         row: Figures by name, as in a line of metrics.jsonl.
-        epochs: Number of epochs of the run.
+        share: Share of the schedule that is done.
         left: Estimated time until the end of the run (s).
         quantities: Quantities whose errors are printed.
     """
-    figures = f"epoch {row['epoch']:4d}/{epochs}  loss {row['loss']:.4g}"
+    figures = f"epoch {row['epoch']:4d} ({share:4.0%})  loss {row['loss']:.4g}"
     if "valid_loss" in row:
         figures += f"  valid {row['valid_loss']:.4g}  MAE {errors_text(row, quantities, 'valid_')}"
     rest = f"lr {row['learning_rate']:.2g}  {duration(left)} left"
-    console.progress(figures, after=rest, always=row["epoch"] == epochs)
+    console.progress(figures, after=rest, always=share == 1)

@@ -27,7 +27,7 @@ class Descent:
     optimizer: Optimizer
     schedule: Schedule
     steps: int
-    """Number of steps of the whole run."""
+    """Length of the schedule: the number of steps of the whole run, unless a time limit decides that."""
     clip: float | None = None
     """Largest norm of the gradient; None for no limit."""
     decay: float = 0.0
@@ -43,9 +43,9 @@ class Descent:
                 "own steps in full; leave rates out, or choose another optimizer"
             )
 
-    def rate(self, step: Any) -> Any:
-        """Compute the scheduled learning rate of the step that follows ``step`` others."""
-        return self.optimizer.learning_rate * self.schedule(step, self.steps)
+    def rate(self, position: Any) -> Any:
+        """Compute the scheduled learning rate at a place in the schedule, from 0 to ``steps``."""
+        return self.optimizer.learning_rate * self.schedule(position, self.steps)
 
     def init(self, params: Any) -> Any:
         """Make the state of the optimiser before the first step."""

@@ -25,16 +25,12 @@ from equipot.training.console import show_epoch
 from equipot.training.descent import Descent
 from equipot.training.loggers import Writer
 from equipot.training.loss import Loss
-from equipot.training.progress import Cursor, Watch
+from equipot.training.progress import ESTIMATE_AFTER, Cursor, Watch
 from equipot.training.schedule import Schedule
 from equipot.training.step import CompiledStep, State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
 """Largest number of slots (about 0.5 GB) of validation batches that stay on the device."""
-
-
-ESTIMATE_AFTER = 10
-"""Number of timed steps after which the length of the run is estimated."""
 
 
 class NotFiniteError(RuntimeError):
@@ -81,7 +77,7 @@ class TrainingRun:
 
 
 def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, str]:
-    """Train until the last epoch, or until patience, the time limit or the user ends the run.
+    """Train until the end of the schedule, or until patience or the user ends the run.
 
     Returns:
         State, cursor, and the reason of the end: a key of ``run.ENDINGS`` or ``interrupted``.
@@ -92,7 +88,7 @@ def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, 
     """
     validation = None if run.valid is None else batches_in_order(run.valid, run.mesh)
     with run.watch.interrupts:
-        while cursor.epoch < run.config.epochs:
+        while cursor.position < run.descent.steps:
             if run.config.patience is not None and cursor.stale >= run.config.patience:
                 return state, save(run, state, cursor), "no improvement"
             state, cursor, stop = train_epoch(run, state, cursor)
@@ -109,7 +105,7 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
     """Train on the remaining batches of an epoch.
 
     Returns:
-        State, cursor, and the reason why the run must stop before the end of the epoch; None at the end of the epoch.
+        State, cursor, and the reason why the run must stop at once; None at the end of the epoch or of the schedule.
     """
     train = run.train
     batches = train.epoch(run.seed, cursor.epoch)[cursor.batch :]
@@ -118,8 +114,11 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
     pending, fresh, clock = None, True, time.monotonic()
     try:
         for item, batch in feed:
+            position = cursor.position + (0 if pending is None else cursor.advance)
+            if position >= run.descent.steps:
+                break
             # The report of a step is read after the next step was started, so that the device never waits.
-            state, report = run.train_step(state, batch, cursor.factor)
+            state, report = run.train_step(state, batch, int(position), cursor.factor)
             if pending is not None:
                 cursor = add_report(run, state, cursor, *pending)
             pending = (item, report)
@@ -138,16 +137,29 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
                     estimate(run, cursor)
             clock = now
             run.console.advance()
+            cursor = paced(run, cursor)
         return state, cursor if pending is None else add_report(run, state, cursor, *pending), None
     finally:
         feed.close()
 
 
+def paced(run: TrainingRun, cursor: Cursor) -> Cursor:
+    """Set the part of the schedule that each further step covers, by the time that is left.
+
+    ``cursor`` is at a step that was started and is not yet counted. A schedule with a number of epochs is never stretched.
+    """
+    config, left = run.config, run.descent.steps - cursor.position
+    advance = run.watch.advance(left, config.validate_every * len(run.train.epoch(run.seed, cursor.epoch)))
+    if advance is None or left <= 0:
+        return cursor
+    return cursor._replace(advance=advance if config.epochs is None else max(1.0, advance))
+
+
 def estimate(run: TrainingRun, cursor: Cursor) -> None:
     """Print an estimate of the length of the run from the times of its first steps."""
     step = run.watch.seconds_left(1, 0)
-    left = run.descent.steps - cursor.epoch * len(run.train.epoch(run.seed, 0))
-    run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left} steps, besides validation")
+    left = (run.descent.steps - cursor.position) / paced(run, cursor).advance
+    run.console.say(f"{1000 * step:.3g} ms a step: about {duration(step * left)} for {left:.0f} steps, besides validation")
 
 
 def add_report(run: TrainingRun, state: State, cursor: Cursor, shards: Shards, report: dict[str, Any]) -> Cursor:
@@ -160,11 +172,11 @@ def add_report(run: TrainingRun, state: State, cursor: Cursor, shards: Shards, r
     if not values["finite"]:
         good = state._replace(ok=jnp.array(True))
         save(run, good, cursor)
-        step = lambda batch: run.train_step(jax.tree.map(jnp.copy, good), batch, 0.0)[1]["finite"]
+        step = lambda batch: run.train_step(jax.tree.map(jnp.copy, good), batch, 0, 0.0)[1]["finite"]
         where = f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}"
         raise NotFiniteError(not_finite_text(run.train, run.mesh, shards, step, where))
     sums = {name: cursor.sums.get(name, 0.0) + value for name, value in values.items()}
-    return cursor._replace(batch=cursor.batch + 1, sums=sums)
+    return cursor._replace(batch=cursor.batch + 1, position=cursor.position + cursor.advance, sums=sums)
 
 
 def not_finite_text(loader: Loader, mesh: Mesh, shards: Shards, finite: Callable, where: str) -> str:
@@ -226,13 +238,13 @@ def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float
 def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Callable | None) -> Cursor:
     """Validate if this epoch asks for a validation, save the best potential, and write the figures of the epoch."""
     config, steps = run.config, cursor.batch
-    epoch = cursor.epoch + 1
-    rate = float(run.descent.rate(int(state.step) - 1)) * cursor.factor
+    epoch, share = cursor.epoch + 1, min(1.0, cursor.position / run.descent.steps)
+    rate = float(run.descent.rate(int(cursor.position - cursor.advance))) * cursor.factor
     row: dict[str, Any] = {"epoch": epoch, "step": int(state.step), "loss": cursor.sums["loss"] / steps}
     row |= {f"train_{name}": value for name, value in mean_errors(run.wants, cursor.sums).items()}
     row |= {"learning_rate": rate, "gradient_norm": cursor.sums["gradient_norm"] / steps}
     improved = False
-    if epoch % config.validate_every == 0 or epoch == config.epochs:
+    if epoch % config.validate_every == 0 or share == 1:
         if validation is None:
             improved = True
         else:
@@ -245,8 +257,9 @@ def close_epoch(run: TrainingRun, state: State, cursor: Cursor, validation: Call
             save_best(run, state)
     row["elapsed"] = round(cursor.elapsed + time.monotonic() - run.watch.began, 3)
     cursor = append_metrics(run, cursor._replace(epoch=epoch, batch=0, sums={}), row)
-    left = run.watch.seconds_left(run.descent.steps - int(state.step), (config.epochs - epoch) // config.validate_every)
-    show_epoch(run.console, row, config.epochs, left, run.valid_wants)
+    steps_left = int((run.descent.steps - cursor.position) / cursor.advance)
+    left = run.watch.seconds_left(steps_left, steps_left // (steps * config.validate_every))
+    show_epoch(run.console, row, share, left, run.valid_wants)
     run.write(epoch, {name: value for name, value in row.items() if name != "epoch"})
     return cursor
 

@@ -1,4 +1,4 @@
-"""Progress of a run: its place in the order of the data, its clock, and the times to save and to stop."""
+"""Progress of a run: its place in the order of the data and in the schedule, its clock, and the times to save and to stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import time
 from typing import Any, NamedTuple
 
 from equipot.interrupts import Interrupts
+
+ESTIMATE_AFTER = 10
+"""Number of timed steps after which the length of the run is estimated."""
+WINDOW = 50
+"""Number of the last timed steps that count in estimates."""
 
 
 class Cursor(NamedTuple):
@@ -30,6 +35,10 @@ class Cursor(NamedTuple):
     """Length of metrics.jsonl in bytes."""
     elapsed: float = 0.0
     """Time of training so far (s)."""
+    position: float = 0.0
+    """Place in the schedule, from 0 to ``Descent.steps``."""
+    advance: float = 1.0
+    """Part of the schedule that a step covers: 1 unless a time limit decides."""
 
 
 class Watch:
@@ -37,9 +46,12 @@ class Watch:
 
     Args:
         save_seconds: Least time between two checkpoints (s).
-        max_minutes: Time after which the run stops (min); None for no limit.
+        max_minutes: Length of the run (min); None for no limit.
         began: Start of the run on the monotonic clock (s).
     """
+
+    deadline: float | None
+    """End of the run on the monotonic clock (s); None for no limit."""
 
     def __init__(self, save_seconds: float, max_minutes: float | None, began: float):
         self.began, self.save_seconds = began, save_seconds
@@ -55,13 +67,43 @@ class Watch:
         return time.monotonic() - self.saved >= self.save_seconds
 
     def stop(self) -> str | None:
-        """Return the reason why the run should stop now; None if the run should continue."""
+        """Return the reason why the run should stop now; None if the run should continue.
+
+        The time limit is a reason only as long as steps are not yet timed: later, ``advance`` ends the schedule in time.
+        """
         if self.interrupts.requested:
             return "interrupted"
-        return "time limit" if self.deadline is not None and time.monotonic() > self.deadline else None
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return "time limit" if late and not self.is_timed else None
+
+    def resume(self, elapsed: float) -> None:
+        """Count the time (s) that a resumed run has already taken."""
+        if self.deadline is not None:
+            self.deadline -= elapsed
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether enough steps were timed to estimate the length of the run."""
+        return len(self.steps) >= ESTIMATE_AFTER
+
+    def advance(self, left: float, steps: int) -> float | None:
+        """Compute the part of the schedule that a step must cover for the schedule to end at the time limit.
+
+        Args:
+            left: Rest of the schedule.
+            steps: Number of steps between two validations.
+
+        Returns:
+            At most ``left``; None without a time limit, or before enough steps were timed.
+        """
+        if self.deadline is None or not self.is_timed:
+            return None
+        recent = self.steps[-WINDOW:]
+        step = sum(recent) / len(recent) + self.seconds_left(0, 1) / steps
+        return left / max(1.0, (self.deadline - time.monotonic()) / step)
 
     def seconds_left(self, steps: int, validations: int) -> float:
         """Estimate the time (s) of the remaining steps and validations."""
-        typical = lambda times: statistics.median(times[-50:]) if times else 0.0
+        typical = lambda times: statistics.median(times[-WINDOW:]) if times else 0.0
         # The first validation is mostly compilation.
         return steps * typical(self.steps) + validations * typical(self.validations[1:] or self.validations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,9 +44,15 @@ FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size", "u
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
-    "time limit": "stopped by training.max_minutes before its last epoch; --resume goes on",
+    "time limit": "stopped by training.max_minutes before its first steps were timed; --resume with more goes on",
 }
 """Message for each reason of the end of a run."""
+STEPS = 20_000
+"""Number of steps, about, of a run without ``epochs`` and ``max_minutes``."""
+FINE = 2**20
+"""Length of the schedule of a run of an unknown number of steps; a step covers much more than 1."""
+FIRST_STEPS = 20_000
+"""Number of steps that such a run is taken for before its steps are timed."""
 
 
 def train(
@@ -91,7 +98,7 @@ def train(
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     announce(run, beginning)
     check_steps(run, state)
-    console.open(run.descent.steps, int(state.step))
+    console.open(run.descent.steps if run.config.epochs else None, int(state.step))
     try:
         state, cursor, ending = fit(run, state, cursor)
     finally:
@@ -129,7 +136,10 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     devices = device_count(settings, len(frames))
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
-    steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
+    batches = len(train_loader.epoch(config.seed, 0))
+    if settings.epochs is None and settings.max_minutes is None:
+        settings = dataclasses.replace(settings, epochs=max(1, round(STEPS / batches)))
+    steps = FINE if settings.epochs is None else settings.epochs * batches
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
     loss = Loss(settings.loss)
     wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
@@ -176,7 +186,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     if found is None:
         if resume:
             run.console.say("no checkpoint to resume from: starting at the beginning")
-        return replicate(run.mesh, state), Cursor()
+        return replicate(run.mesh, state), Cursor(advance=1.0 if run.config.epochs else FINE / FIRST_STEPS)
     old, new = found.record["run"], run.identity
     if found.earlier:
         old, new = identity_of_earlier(old), {**new, "data": without_base(new["data"])}
@@ -190,9 +200,14 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
         run.console.say(f"passed over: {message}")
     if old["devices"] != run.mesh.size:
         run.console.say(f"begun on {old['devices']} devices, resumed on {run.mesh.size}: results agree to rounding only")
-    cursor = Cursor(**found.record["cursor"])
+    state = checkpoint.restore(state, found)
+    # Checkpoints of earlier versions have no place in the schedule besides the number of steps.
+    cursor = Cursor(**{"position": float(state.step), **found.record["cursor"]})
+    run.watch.resume(cursor.elapsed)
+    if run.config.max_minutes is None:
+        cursor = cursor._replace(advance=1.0)
     run.console.say(f"resumed from {found.path.name}: epoch {cursor.epoch + 1}, batch {cursor.batch + 1}")
-    return replicate(run.mesh, checkpoint.restore(state, found)), cursor
+    return replicate(run.mesh, state), cursor
 
 
 def identity_of_earlier(identity: dict[str, Any]) -> dict[str, Any]:
@@ -235,10 +250,10 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
             f"training.batch_size {run.config.batch_size} is no multiple of the {run.mesh.size} devices, so that some wait for "
             "others; a multiple is faster"
         )
-    say(
-        f"{run.descent.steps} steps in {run.config.epochs} epochs; batches of {len(train.shapes)} shape(s), "
-        f"{padding(run.train, run.seed):.0%} padding"
-    )
+    length = f"{run.descent.steps} steps in {run.config.epochs} epochs"
+    if run.config.epochs is None:
+        length = f"as many steps as fit into {run.config.max_minutes:g} min"
+    say(f"{length}; batches of {len(train.shapes)} shape(s), {padding(run.train, run.seed):.0%} padding")
 
 
 def count_numbers(tree: Any) -> int:
@@ -276,7 +291,7 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
     write_json(tables, run.out / "errors.json")
     facts = {
         "end": ENDINGS[ending],
-        "epochs": f"{cursor.epoch} of {run.config.epochs}",
+        "epochs": f"{cursor.epoch} of {run.config.epochs}" if run.config.epochs else str(cursor.epoch),
         "time": duration(cursor.elapsed + time.monotonic() - run.watch.began),
         "training frames": str(beginning.count),
         "batch shapes (atoms, slots, graphs)": ", ".join(str(tuple(s)) for s in run.train.shapes),

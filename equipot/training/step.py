@@ -90,7 +90,7 @@ class CompiledStep:
     Args:
         function: Jitted function of (state, variables, batch, *factors).
         variables: Variables of the potential, on all devices.
-        factors: Examples of the arguments after the batch: in training, the factor on the learning rate.
+        factors: Examples of the arguments after the batch: in training, place in the schedule and factor on the learning rate.
     """
 
     def __init__(self, function: Any, variables: Any, factors: tuple[Any, ...] = ()):
@@ -116,7 +116,10 @@ class CompiledStep:
 def make_train_step(
     potential: Potential, loss: Loss, wants: tuple[Quantity, ...], descent: Descent, mesh: Mesh
 ) -> CompiledStep:
-    """Make ``step(state, batch, factor) -> state, report``; ``factor`` multiplies the learning rate.
+    """Make ``step(state, batch, position, factor) -> state, report``.
+
+    ``position`` is the place in the schedules of the learning rate and of the weights, from 0 to ``descent.steps``; ``factor``
+    multiplies the learning rate.
 
     A step with a loss or gradient that is not finite changes nothing but ``state.ok``, which makes all later steps change
     nothing; ``report["finite"]`` is then False. The state passed in is donated.
@@ -124,10 +127,10 @@ def make_train_step(
 
     names = tuple(row.name for row in wants)
 
-    def train_step(state: State, variables: Any, batch: Batch, factor: Any) -> tuple[State, dict[str, Any]]:
+    def train_step(state: State, variables: Any, batch: Batch, position: Any, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
         numbers = sum_devices(counts(batch, wants))
-        weights = loss.weights(wants, state.step / descent.steps)
+        weights = loss.weights(wants, position / descent.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), params)
@@ -141,15 +144,16 @@ def make_train_step(
         value, sums, seen, gradient = sum_devices((value, sums, seen, gradient))
         norm = optax.tree.norm(gradient)
         finite = state.ok & jnp.isfinite(value) & jnp.isfinite(norm)
-        new = advance(state, gradient, factor, descent, (value, loss_of_batch(share)))
+        new = advance(state, gradient, descent.rate(position) * factor, descent, (value, loss_of_batch(share)))
         state = jax.tree.map(partial(jnp.where, finite), new, state)._replace(ok=finite)
         penalties = {f"{name}_sum": x for name, x in sums.items()} | {f"{name}_count": x for name, x in numbers.items()}
         return state, {"loss": value, "gradient_norm": norm, "finite": finite, **penalties, **seen}
 
-    mapped = jax.shard_map(train_step, mesh=mesh, in_specs=(P(), P(), P(AXIS), P()), out_specs=(P(), P()), check_vma=False)
+    mapped = jax.shard_map(train_step, mesh=mesh, in_specs=(P(), P(), P(AXIS), P(), P()), out_specs=(P(), P()), check_vma=False)
     variables = replicate(mesh, potential.variables)
     compiled = jax.jit(mapped, donate_argnums=0)
-    return CompiledStep(compiled, variables, (replicate(mesh, jnp.ones((), potential.dtype)),))
+    factors = replicate(mesh, (jnp.zeros((), jnp.int32), jnp.ones((), potential.dtype)))
+    return CompiledStep(compiled, variables, factors)
 
 
 def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], Any]:
@@ -168,10 +172,9 @@ def loss_of_batch(share: Callable[[Any], tuple[Any, Any]]) -> Callable[[Any], An
     return whole
 
 
-def advance(state: State, gradient: Any, factor: Any, descent: Descent, loss: tuple[Any, Callable[[Any], Any]]) -> State:
-    """Take one step along a gradient; ``loss`` is the loss and the loss as a function of the parameters."""
+def advance(state: State, gradient: Any, rate: Any, descent: Descent, loss: tuple[Any, Callable[[Any], Any]]) -> State:
+    """Take one step along a gradient at a learning rate; ``loss`` is the loss, and the loss as a function of the parameters."""
     value, value_fn = loss
-    rate = descent.rate(state.step) * factor
     params, moments = descent.move(gradient, state.moments, state.params, rate, value=value, grad=gradient, value_fn=value_fn)
     return State(params, moments, descent.average(state.ema, params, moments, state.step), state.step + 1, state.ok)
 
