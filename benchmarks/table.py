@@ -336,7 +336,7 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 
 
 def experiments(results: Sequence[dict[str, Any]]) -> str:
-    """Errors of judges (and of training frames at the end) of each experiment on each set, in the mean over folds."""
+    """Mean absolute errors of judges and, at the end, of training frames, of each experiment on each set, over folds."""
     header = (
         "experiment",
         "set",
