@@ -24,6 +24,7 @@ from equipot.models.heads import in_heads, join
 from equipot.physics.guard import is_guarded, lowered
 from equipot.potential import Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
+from equipot.training.choices import TUNING_STEPS, choose
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.errors import predicted_quantities
@@ -44,10 +45,11 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
     data = relabelled(data, baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
+    config, choices = choose(config, mixture.dataset, TUNING_STEPS)
     frames = prepare_sets(mixture.dataset, potential.term)
     digests = hash_sets(frames)
     potential = with_metadata(potential, config, origin, baseline, digests["train"])
-    notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes)
+    notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes, *choices)
     base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared)
     return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base, notes)
 

@@ -138,4 +138,4 @@ def device_count(settings: TrainingConfig, frames: int) -> int:
     there = jax.local_device_count()
     if settings.devices is not None and settings.devices > there:
         raise ValueError(f"training.devices {settings.devices}: JAX has only {there} here; leave it out to use all")
-    return min(settings.devices or there, settings.batch_size, frames)
+    return min(settings.devices or there, settings.batch_size or frames, frames)

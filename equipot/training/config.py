@@ -40,10 +40,10 @@ class TrainingConfig:
     """Settings of the fit of a potential."""
 
     epochs: int | None = None
-    """Number of passes over the training set; None for as many as fit into ``max_minutes``, or without it for as many as make
-    ``equipot.training.run.STEPS`` steps."""
-    batch_size: int = 5
-    """Number of frames in a training step, over all devices."""
+    """Number of passes over the training set; None for as many as fit into ``max_minutes``, or without it for some 20,000
+    steps."""
+    batch_size: int | None = None
+    """Number of frames in a training step, over all devices; None for some 128 atoms, at most 5 frames."""
     valid_batch_size: int = 20
     """Number of frames in a validation batch, over all devices."""
     loss: Mapping[str, Penalty] = field(default_factory=Loss)
@@ -182,8 +182,8 @@ class TrainConfig:
     """Settings of a training run."""
 
     data: DataConfig
-    model: Term | FineTune
-    """A term to train from random parameters, or a potential to fine-tune."""
+    model: Term | FineTune | None = None
+    """A term to train from random parameters, or a potential to fine-tune; None for a MACE of a size that suits the data."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     """Seed of the random parameters, of the split into sets and of the order of the data."""
@@ -208,21 +208,28 @@ class TrainConfig:
             raise ValueError("ensemble is for one level of theory: leave it out, or data.heads")
         if self.ensemble is not None and self.ensemble.models and isinstance(self.model, FineTune):
             raise ValueError("ensemble.models: all members of a fine-tuning start from model.from; leave models out")
+        if self.ensemble is not None and self.ensemble.models and self.model is None:
+            raise ValueError("ensemble.models: further models stand beside the first, model: give one")
         self._check_uncertainty()
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
-        if any(term.copies for term in walk(self.model)):
+        for name in ("replay", "forget"):
+            if getattr(self.data, name):
+                raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
+        if self.model is not None:
+            self._check_model(self.model, wall)
+
+    def _check_model(self, model: Term, wall: Wall | None) -> None:
+        """Check a term to train from random parameters, and put the wall around it."""
+        if any(term.copies for term in walk(model)):
             raise ValueError(
                 "model: the members of a committee are trained apart, and training their mean would leave them no spread; "
                 "give the model of one, and ensemble: {members: 4}"
             )
-        if wall and not is_guarded(self.model):
-            object.__setattr__(self, "model", with_wall(self.model, wall))
-        for name in ("replay", "forget"):
-            if getattr(self.data, name):
-                raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
-        _check_heads(self.model, tuple(self.data.heads))
-        if self.model.has_dispersion:
+        if wall and not is_guarded(model):
+            object.__setattr__(self, "model", with_wall(model, wall))
+        _check_heads(model, tuple(self.data.heads))
+        if model.has_dispersion:
             for data in self.data.by_head.values():
                 refuse_second_dispersion(data.level_of_theory)
             refuse_second_dispersion("", None if self.data.subtract is None else named(self.data.subtract))

@@ -23,12 +23,14 @@ from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.data.subtract import Subtraction, subtraction_of
 from equipot.metadata import Head, Metadata, Method
 from equipot.models import fresh
+from equipot.models.mace import MACE
 from equipot.physics.guard import Guarded, fitted, is_guarded
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.training.apart import Residual, residuals, stands_apart, within, without
 from equipot.training.beginning import Beginning, Trained, device_count, energy_table, hash_sets, prepare_sets, require_frames
+from equipot.training.choices import STEPS, choose, default_model
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.imported import (
     Import,
@@ -64,7 +66,8 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     Raises:
         ValueError: data and config do not fit, a model without parameters, or a method or a potential that cannot be used.
     """
-    config = with_heads(config)
+    model_is_open = config.model is None
+    config = with_heads(dataclasses.replace(config, model=MACE()) if model_is_open else config)
     given = term_of(config)
     subtraction = subtraction_of(config.data, out)
     term, imports = resolve(given, config.dtype)
@@ -77,6 +80,11 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         predicted = predictions(imports, Chain((sets.train, sets.valid)), out, resume, devices)
     others = Others(imports, predicted, subtraction.method if subtraction else None)
     dataset = with_levels(config, levels, others)
+    config, notes = choose(config, dataset, STEPS)
+    if model_is_open:
+        model, note = default_model(dataset.train)
+        config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)
+        given = term_of(config)
     # Some terms end at a distance that depends on the elements.
     config = with_cutoff(with_elements(config, dataset), dataset)
     require_frames(config, dataset)
@@ -89,7 +97,7 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         )
     beginning = Beginning(
         config, dataset, potential, Trained(potential.params), frames, hashes,
-        notes=notes_of(others), imported={part.name: part.sha256 for part in imports},
+        notes=(*notes_of(others), *notes), imported={part.name: part.sha256 for part in imports},
     )  # fmt: skip
     if stands_apart(potential.term, imports):
         rest = without(potential, imports)
@@ -116,6 +124,7 @@ def term_of(config: TrainConfig) -> Term:
         raise ValueError(
             f"model.from names {config.model.from_} to fine-tune: call equipot.finetune.fine_tune with this config"
         )
+    assert config.model is not None, "from_scratch gives one to a config without"
     return config.model
 
 

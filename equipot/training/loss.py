@@ -170,6 +170,8 @@ class Loss(Mapping[str, Penalty]):
     """
 
     def __init__(self, penalties: Mapping[str, Penalty] | None = None) -> None:
+        self.named = penalties.named if isinstance(penalties, Loss) else frozenset(penalties or ())
+        """Names of the quantities whose penalties were given."""
         self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED}
         self._penalties |= penalties or {}
         if not any(penalty.weight for penalty in self._penalties.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +46,6 @@ ENDINGS = {
     "time limit": "stopped by training.max_minutes before its first steps were timed; --resume with more goes on",
 }
 """Message for each reason of the end of a run."""
-STEPS = 20_000
-"""Number of steps, about, of a run without ``epochs`` and ``max_minutes``."""
 FINE = 2**20
 """Length of the schedule of a run of an unknown number of steps; a step covers much more than 1."""
 FIRST_STEPS = 20_000
@@ -133,12 +130,11 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     """Plan the batches of a run, make its steps, and open its logger."""
     config, potential, sets = beginning.config, beginning.potential, beginning.frames
     settings, frames, energies = config.training, sets["train"], beginning.dataset.atomic_energies
+    assert settings.batch_size is not None, "chosen by training.choices"
     devices = device_count(settings, len(frames))
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     batches = len(train_loader.epoch(config.seed, 0))
-    if settings.epochs is None and settings.max_minutes is None:
-        settings = dataclasses.replace(settings, epochs=max(1, round(STEPS / batches)))
     steps = FINE if settings.epochs is None else settings.epochs * batches
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
     loss = Loss(settings.loss)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from equipot.training import checkpoint, progress
+from equipot.training import checkpoint, from_scratch, progress
 from equipot.training.progress import ESTIMATE_AFTER, Watch
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -106,8 +106,6 @@ def test_epochs_that_do_not_fit_are_shortened(tmp_path, monkeypatch):
 
 
 def test_number_of_epochs_without_any_limit_follows_from_the_frames(tmp_path, monkeypatch):
-    from equipot.training import run
-
-    monkeypatch.setattr(run, "STEPS", 12)
+    monkeypatch.setattr(from_scratch, "STEPS", 12)
     tiny.run(tmp_path / "run", {"epochs": None})
     assert rows(tmp_path / "run")[-1]["step"] == 12

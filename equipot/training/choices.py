@@ -1,0 +1,85 @@
+"""Settings that a config leaves to the data: the size of the model, of a batch and of the run, and labels that are not sound.
+
+Each choice is described in a line for the user. A resumed run makes the same choices: they depend on config and data alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from equipot.data.read import Dataset
+from equipot.models.mace import MACE
+from equipot.quantities import STRESS
+from equipot.structure import Structure
+from equipot.training.config import TrainConfig, TrainingConfig
+from equipot.training.loss import Loss
+
+BATCH_ATOMS = 128
+"""Number of atoms that a batch holds, about: fewer leave cores idle, more make fewer steps in the same time."""
+MOST_FRAMES = 5
+"""Largest number of frames in a batch that is chosen: small sets need many steps."""
+STEPS = 20_000
+TUNING_STEPS = 2_000
+"""Number of steps, about, of a run without ``epochs`` and ``max_minutes``: from random parameters, and in fine-tuning."""
+WIDTHS = ((2_000, 32), (np.inf, 64))
+"""Number of channels of a MACE for up to so many atoms in the training set."""
+EXAMPLES = 200
+"""Number of frames from which sizes are estimated."""
+UNSOUND = ("stress_pressure", "stress_sign", "stress_order", "stress_unit", "stress_zero", "stress_size")
+"""Checks of data by which stresses are not the derivatives of the energies."""
+
+
+class Choice(NamedTuple):
+    """A config without open settings, and a line for the user on each of these."""
+
+    config: TrainConfig
+    notes: tuple[str, ...]
+
+
+def choose(config: TrainConfig, dataset: Dataset, steps: int) -> Choice:
+    """Fill in the settings of ``training`` that the config leaves open; ``steps`` is the length of a run without one."""
+    notes: list[str] = []
+    training = without_unsound(config.training, dataset, notes)
+    training = sized(training, dataset.train, steps, notes)
+    return Choice(dataclasses.replace(config, training=training), tuple(notes))
+
+
+def default_model(structures: Sequence[Structure]) -> tuple[MACE, str]:
+    """Choose a MACE for a training set, and say why; cutoff and elements are left to the data as in any model."""
+    atoms = round(mean_atoms(structures) * len(structures))
+    channels = next(width for most, width in WIDTHS if atoms <= most)
+    return MACE(channels=channels), f"model: MACE of {channels} channels, for {atoms} atoms in training"
+
+
+def without_unsound(training: TrainingConfig, dataset: Dataset, notes: list[str]) -> TrainingConfig:
+    """Leave the stress out of the loss where the checks of the data have found it wrong and the config does not name it."""
+    kinds = sorted({problem.kind for problem in dataset.report.problems} & set(UNSOUND)) if dataset.report else []
+    loss = Loss(training.loss)
+    if not kinds or STRESS.name in loss.named:
+        return training
+    notes.append(f"the stress is left out of the loss ({', '.join(kinds)}, see above); training.loss.stress decides otherwise")
+    penalties = {name: loss[name] for name in loss.named}
+    without = dataclasses.replace(loss[STRESS.name], weight=0.0)
+    return dataclasses.replace(training, loss=Loss({**penalties, STRESS.name: without}))
+
+
+def sized(training: TrainingConfig, structures: Sequence[Structure], steps: int, notes: list[str]) -> TrainingConfig:
+    """Choose the number of frames in a batch and, without a time limit, the number of epochs."""
+    size, epochs = training.batch_size, training.epochs
+    if size is None:
+        size = int(np.clip(round(BATCH_ATOMS / max(1.0, mean_atoms(structures))), 1, min(MOST_FRAMES, max(1, len(structures)))))
+        notes.append(f"training.batch_size {size}: about {BATCH_ATOMS} atoms, at most {MOST_FRAMES} frames")
+    if epochs is None and training.max_minutes is None:
+        epochs = max(1, round(steps / -(-len(structures) // size)))
+        notes.append(f"training.epochs {epochs}: about {steps} steps; training.max_minutes gives the run another length")
+    return dataclasses.replace(training, batch_size=size, epochs=epochs)
+
+
+def mean_atoms(structures: Sequence[Structure]) -> float:
+    """Estimate the mean number of atoms of the frames from ``EXAMPLES`` of them; 0 for no frames."""
+    some = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
+    return float(np.mean([len(structures[int(k)]) for k in some])) if len(some) else 0.0

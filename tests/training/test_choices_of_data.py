@@ -1,0 +1,81 @@
+"""Settings that are left to the data."""
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.io import write
+
+from equipot import config as configs
+from equipot.data.checks.report import WARNING, Problem, Report
+from equipot.data.config import DataConfig
+from equipot.data.read import Dataset
+from equipot.training import TrainConfig, choices, from_scratch, train
+from equipot.training.config import TrainingConfig
+from equipot.training.loss import Huber
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
+def dataset(sizes, *kinds):
+    problems = tuple(Problem(WARNING, kind, "a.xyz", "what", "remedy") for kind in kinds)
+    return Dataset([[0] * n for n in sizes], [], [], {14: 0.0}, "fit", Report(problems, ()))
+
+
+def chosen(training, data, **settings):
+    config = TrainConfig(DataConfig(train="a.xyz"), training=TrainingConfig(**training), **settings)
+    return choices.choose(config, data, choices.STEPS)
+
+
+@pytest.mark.parametrize("size, frames", [(9, 5), (40, 3), (64, 2), (192, 1), (2000, 1)])
+def test_batch_holds_as_many_frames_as_make_some_atoms(size, frames):
+    found, notes = chosen({"epochs": 1}, dataset([size] * 50))
+    assert found.training.batch_size == frames and f"batch_size {frames}" in notes[0]
+
+
+def test_epochs_make_a_number_of_steps_unless_time_does():
+    found, notes = chosen({"batch_size": 2}, dataset([64] * 100))
+    assert found.training.epochs * 50 == choices.STEPS and "max_minutes" in notes[-1]
+    timed, notes = chosen({"batch_size": 2, "max_minutes": 3.0}, dataset([64] * 100))
+    assert timed.training.epochs is None and not notes
+
+
+@pytest.mark.parametrize("kind", choices.UNSOUND)
+def test_stress_that_is_no_derivative_is_left_out(kind):
+    found, notes = chosen({"epochs": 1, "batch_size": 1}, dataset([2], kind))
+    assert found.training.loss["stress"].weight == 0 and kind in notes[0]
+    # Written down and read again, it is the same choice.
+    again = configs.build(TrainConfig, yaml.safe_load(configs.to_yaml(found)))
+    assert again.training.loss["stress"].weight == 0 and again.training.loss["energy"] == found.training.loss["energy"]
+
+
+def test_stress_that_the_config_names_or_that_is_sound_stays():
+    named = {"epochs": 1, "batch_size": 1, "loss": {"stress": Huber(weight=0.5)}}
+    assert chosen(named, dataset([2], "stress_pressure"))[0].training.loss["stress"].weight == 0.5
+    assert chosen({"epochs": 1, "batch_size": 1}, dataset([2], "contradiction"))[0].training.loss["stress"].weight == 1
+
+
+def test_small_sets_get_a_narrow_network():
+    few, note = choices.default_model([[0] * 9] * 50)
+    many, _ = choices.default_model([[0] * 64] * 200)
+    assert few.channels < many.channels and str(few.channels) in note and few.cutoff is None
+
+
+def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(from_scratch, "STEPS", 4)
+    monkeypatch.setattr(choices, "WIDTHS", ((np.inf, 2),))
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(10):
+        atoms = Atoms("H2O", [[0.8, 0.6, 0], [-0.8, 0.6, 0], [0, 0, 0]] + rng.normal(0, 0.05, (3, 3)))
+        atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -10 + rng.normal(0, 0.1), rng.normal(0, 0.1, (3, 3))
+        frames.append(atoms)
+    write(tmp_path / "train.xyz", frames)
+    config = configs.build(TrainConfig, {"data": {"train": str(tmp_path / "train.xyz")}})
+    assert config.model is None
+    train(config, tmp_path / "run", progress=None)
+    written = configs.load(tmp_path / "run" / "config.yaml", TrainConfig)
+    assert written.model.channels == 2 and written.training.batch_size == 5 and written.training.epochs == 2
+    # What was chosen is chosen again.
+    train(config, tmp_path / "run", resume=True, progress=None)
+    train(written, tmp_path / "run", resume=True, progress=None)
