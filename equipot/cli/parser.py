@@ -17,6 +17,7 @@ EPILOG = """\
 examples:
   equipot quickstart                               train, evaluate and run MD on bundled data
   equipot data train.xyz                           look for problems before training
+  equipot train train.xyz --set training.max_minutes=60
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine
   equipot train mace-molecules --set data.train=train.xyz --out runs/mine --resume
   equipot models                                   published potentials that can be used by name
@@ -50,9 +51,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"equipot {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    train = command(commands, "train", "fit a potential to reference data, as a config says")
-    add_config(train, "training config: a YAML file, or the name of a recipe")
-    add_out(train, "folder of the run (default: runs/NAME-OF-CONFIG)")
+    train = command(commands, "train", "fit a potential to reference data, as a config says or as suits the data")
+    add_config(train, "training config: a YAML file, or the name of a recipe; or a file of reference data, or bundled:NAME")
+    add_out(train, "folder of the run (default: runs/NAME)")
     add_resume(train)
 
     add_evaluate(commands)

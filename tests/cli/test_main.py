@@ -232,3 +232,26 @@ def test_help_names_every_recipe(capsys):
 def test_runs_as_a_module(module):
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"equipot {__version__}\n"), done.stderr
+
+
+def test_training_takes_a_config_or_a_data_file(tmp_path, monkeypatch):
+    from equipot.cli.train import holds_data
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("data.xyz", "data.db", "config.yaml", "config.yml", "quickstart"):
+        Path(name).touch()
+    assert [holds_data(Path(name)) for name in ("data.xyz", "data.db", "data.xyz@0:10", "bundled:ethanol/train")] == [True] * 4
+    assert not any(holds_data(Path(name)) for name in ("config.yaml", "config.yml", "quickstart", "mace-metal", "missing.xyz"))
+
+
+def test_data_file_alone_is_enough_to_train(tmp_path, monkeypatch):
+    from equipot.cli import main, train
+
+    found = []
+    monkeypatch.setattr(train, "run_training", lambda settings, out, resume: found.append((settings, out)))
+    monkeypatch.chdir(tmp_path)
+    Path("mine.xyz").touch()
+    assert main(["train", "mine.xyz", "--set", "training.max_minutes=20"]) == 0
+    ((settings, out),) = found
+    assert settings.data.train == "mine.xyz" and settings.model is None and settings.training.max_minutes == 20
+    assert out == Path("runs/mine")
