@@ -30,6 +30,8 @@ class Baseline(NamedTuple):
     """Errors of the base on each set."""
     labels: dict[str, np.ndarray]
     """Labels of the replayed frames predicted by the base, if the config asks for them; see ``data.packed``."""
+    scale: float = 1.0
+    """Factor on the interaction energy of the base."""
 
 
 def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline]) -> Baseline:
@@ -47,13 +49,13 @@ def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline])
                 head: AtomicEnergies({int(z): energy for z, energy in energies.items()}, origin, tuple(warnings))
                 for head, (energies, origin, warnings) in record["energies"].items()
             }
-            return Baseline(found, tuple(record["notes"]), record["before"], labels)
+            return Baseline(found, tuple(record["notes"]), record["before"], labels, record.get("scale", 1.0))
     baseline = measure()
     energies = {
         head: ({str(z): float(e) for z, e in found.energies.items()}, found.origin, found.warnings)
         for head, found in baseline.energies.items()
     }
-    record = {"key": key, "energies": energies, "notes": baseline.notes, "before": baseline.before}
+    record = {"key": key, "energies": energies, "notes": baseline.notes, "before": baseline.before, "scale": baseline.scale}
     out.mkdir(parents=True, exist_ok=True)
     TRAINING.write(path, record, baseline.labels)
     return baseline

@@ -15,6 +15,7 @@ from equipot.finetune.atomic_energies import Refitted, refit_energies
 from equipot.finetune.baseline import Baseline
 from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself
 from equipot.finetune.origin import Origin
+from equipot.finetune.scale import LIMITS, force_scale
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.training.beginning import device_count
@@ -27,7 +28,7 @@ def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
     model, levels = config.model, config.data.by_head.values()
     asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
     width = None if model.electrons is None else model.electrons.width
-    return json.dumps([origin.sha256, *asked, model.head, width, labels_itself(config), hashes(data)])
+    return json.dumps([origin.sha256, *asked, model.scale, model.head, width, labels_itself(config), hashes(data)])
 
 
 def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:
@@ -61,7 +62,7 @@ def measure(config: TrainConfig, origin: Origin, potential: Potential, data: Tun
     everything = {label(kind, name): getattr(part, field) for name, part in data.sets.items() for kind, field in KINDS.items()}
     everything |= {**data.watched, **({"replayed": data.replay} if labels_itself(config) else {})}
     said = predictions(config, origin, potential, everything, head_of, sum(len(part.train) for part in data.sets.values()))
-    explained = {name: np.array([s.energy for s in said[label("training", name)]]) for name in data.sets}
+    explained, factor, notes = explained_by(config, origin, data, said)
     levels = {name: level_energies(config, origin, data, name, explained[name]) for name in data.sets}
     energies = {name: found.energies for name, found in levels.items()}
     moved = {name: list(Rezeroed(said[name], changes_of(energies, origin, head_of[name]))) for name in said}
@@ -72,8 +73,27 @@ def measure(config: TrainConfig, origin: Origin, potential: Potential, data: Tun
         labels = pack([*said["replayed"], *held])
         before |= {"replay": error_table(held, held)} if held else {}
     before.pop("replayed", None)
-    notes = [f"{name}: {note}" if name else note for name, found in levels.items() for note in found.notes]
-    return Baseline(energies, tuple(notes), before, labels)
+    notes += [f"{name}: {note}" if name else note for name, found in levels.items() for note in found.notes]
+    return Baseline(energies, tuple(notes), before, labels, factor)
+
+
+def explained_by(
+    config: TrainConfig, origin: Origin, data: TuningData, said: dict[str, list[Structure]]
+) -> tuple[dict[str, np.ndarray], float, list[str]]:
+    """Return the total energies (eV) of the training frames of each head predicted by the base, with the factor on its
+    interaction energies, that factor, and lines for the user."""
+    of_training = {name: said[label("training", name)] for name in data.sets}
+    totals = {name: np.array([s.energy for s in found]) for name, found in of_training.items()}
+    if config.model.scale == "keep":
+        return totals, 1.0, []
+    ((name, part),) = data.sets.items()
+    factor = force_scale(part.train, of_training[name])
+    e0 = origin.isolated_atom_energies(name)
+    free = np.array([sum(e0.get(int(z), 0.0) for z in s.numbers) for s in of_training[name]])
+    note = f"interaction energies of the base times {factor:.4g}, which fits its forces best"
+    if factor == 1:
+        note = f"no factor from {LIMITS[0]:g} to {LIMITS[1]:g} fits the forces of the base better: its scale is kept"
+    return {name: free + factor * (totals[name] - free)}, factor, [note]
 
 
 def predictions(

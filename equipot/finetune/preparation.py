@@ -18,6 +18,7 @@ from equipot.finetune.data import Mixture, TuningData, mix, read_data, relabelle
 from equipot.finetune.elements import choose_parents, extend, species_axes
 from equipot.finetune.measurement import check_energies, key_of, measure
 from equipot.finetune.origin import Origin, load_origin
+from equipot.finetune.scale import check_scale, scaled
 from equipot.finetune.trainable import trainable
 from equipot.metadata import Head
 from equipot.models.heads import in_heads, join
@@ -42,13 +43,15 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     potential = extended(config, origin, data)
     trained = chosen(config, potential)
     check_energies(config, origin, data)
+    if config.model.scale == "refit":
+        check_scale(potential, config.model.from_)
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
     data = relabelled(data, baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
     config, choices = choose(config, mixture.dataset, TUNING_STEPS)
     frames = prepare_sets(mixture.dataset, potential.term)
     digests = hash_sets(frames)
-    potential = with_metadata(potential, config, origin, baseline, digests["train"])
+    potential = with_metadata(scaled(potential, baseline.scale), config, origin, baseline, digests["train"])
     notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes, *choices)
     base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared)
     return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base, notes)

@@ -124,6 +124,9 @@ class FineTune:
     atomic_energies: Literal["keep", "refit"] = "keep"
     """Keep the isolated-atom energies E0 of the base, or choose new ones for data of another level of theory, according to
     data.atomic_energies; a fit is to the energies of the data less the interaction energies of the base."""
+    scale: Literal["keep", "refit"] = "keep"
+    """Keep the interaction energies of the base, or multiply them, before the first step, by the factor that fits its forces to
+    those of the training frames: universal potentials are too soft, by much the same factor everywhere."""
     head: str | None = None
     """With data.heads: the head of the base that initialises new heads, and to which replay and forget belong. If the base has
     no heads, its level of theory becomes a head of this name. With None, only the heads of the data are kept."""

@@ -505,3 +505,57 @@ def test_electrons_that_cannot_be_added(base, network, states, tmp_path):
         tune(tmp_path / "again", seeing, states, {"electrons": {}})
     with pytest.raises(ValueError, match="model.electrons: Tiny is no network that electrons could be added to"):
         tune(tmp_path / "tiny", base, states, {"electrons": {}})
+
+
+# The scale of the base
+
+
+STILL = {"epochs": 1, "optimizer": {"kind": "AdamW", "learning_rate": 1e-12, "weight_decay": 0.0}}
+
+
+def scale(path):
+    return np.asarray(eqp.load(path).variables["constants"]["scale"])
+
+
+def scaled_labels(potential, frames, factor):
+    """Frames with interaction energies of the potential times a factor, and other E0."""
+    energies = dict(eqp.load(potential).metadata.atomic_energies)
+    out = []
+    for s in labelled(potential, frames):
+        free = sum(energies[z] for z in s.numbers)
+        new = {"forces": factor * s.forces, "energy": free + factor * (s.energy - free)}
+        out.append(s.replace(**new, **({"stress": factor * s.stress} if s.stress is not None else {})))
+    return shifted(out)
+
+
+def test_base_that_is_too_soft_is_put_right_before_the_first_step(base, tmp_path):
+    frames = scaled_labels(base, tiny.structures(12, 5, (4, 4)), 1.3)
+    data = {"train": write(tmp_path / "train.xyz", frames), "valid": 0}
+    stream = io.StringIO()
+    model = {"scale": "refit", "atomic_energies": "refit"}
+    best = tune(tmp_path / "run", base, data, model, STILL, progress=stream)
+    assert "interaction energies of the base times 1.3, " in stream.getvalue()
+    after = evaluate_set(eqp.load(best), frames)[0]
+    assert after["forces_rmse"] < 1e-5 and after["energy_rmse_per_atom"] < 1e-5
+    before = evaluate_set(eqp.load(base), frames)[0]
+    assert before["forces_rmse"] > 1e-4
+    # A resumed run remembers the factor.
+    again = tune(tmp_path / "run", base, data, model, STILL, resume=True)
+    assert scale(again) == pytest.approx(1.3 * scale(base))
+
+
+def test_scale_is_kept_where_no_factor_explains_the_forces(base, tmp_path):
+    frames = scaled_labels(base, tiny.structures(8, 5, (4, 4)), -1.0)
+    data = {"train": write(tmp_path / "train.xyz", frames), "valid": 0, "checks": {"force_sign": "skip", "stress_sign": "skip"}}
+    stream = io.StringIO()
+    best = tune(tmp_path / "run", base, data, {"scale": "refit", "atomic_energies": "refit"}, STILL, progress=stream)
+    assert "its scale is kept" in stream.getvalue()
+    np.testing.assert_array_equal(scale(best), scale(base))
+
+
+def test_scale_of_a_base_with_parts_is_refused(base, files, tmp_path):
+    from equipot.physics.guard import Wall, guard
+
+    eqp.save(guard(eqp.load(base), Wall()), tmp_path / "guarded.eqp")
+    with pytest.raises(ValueError, match=r"model\.scale: refit multiplies the whole interaction energy"):
+        tune(tmp_path / "run", tmp_path / "guarded.eqp", {**files}, {"scale": "refit"})
