@@ -43,6 +43,11 @@ class Set(NamedTuple):
 SETS: dict[str, Set] = {
     **{name: Set("mlearn", f"mlearn/{name}_train.extxyz") for name in ("Cu", "Si", "Li")},
     **{name: Set("rmd17-50", f"rmd17/{name}_train_01.extxyz", 50) for name in ("ethanol", "aspirin", "toluene", "uracil")},
+    **{
+        f"{name}-tenth{kind}": Set(config, f"mlearn/{name}_train.extxyz", settings=("data.limit=18", "data.valid=3"))
+        for name in ("Cu", "Si", "Li")
+        for kind, config in (("", "mlearn"), ("-tuned", "finetune"))
+    },
     "acac": Set("acac", "acac/train_300K.extxyz", settings=("data.atomic_energies={data}/acac/isolated_atoms.extxyz",)),
 }
 
