@@ -13,6 +13,7 @@ import numpy as np
 
 from equipot.data.read import Dataset
 from equipot.models.mace import MACE
+from equipot.nn.radial import Radial
 from equipot.quantities import STRESS
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig, TrainingConfig
@@ -25,8 +26,8 @@ MOST_FRAMES = 5
 STEPS = 20_000
 TUNING_STEPS = 2_000
 """Number of steps, about, of a run without ``epochs`` and ``max_minutes``: from random parameters, and in fine-tuning."""
-WIDTHS = ((2_000, 32), (np.inf, 64))
-"""Number of channels of a MACE for up to so many atoms in the training set."""
+WIDTHS = {"one element": 16, "several elements": 32}
+"""Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others."""
 EXAMPLES = 200
 """Number of frames from which sizes are estimated."""
 UNSOUND = ("stress_pressure", "stress_sign", "stress_order", "stress_unit", "stress_zero", "stress_size")
@@ -48,11 +49,15 @@ def choose(config: TrainConfig, dataset: Dataset, steps: int) -> Choice:
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
 
-def default_model(structures: Sequence[Structure]) -> tuple[MACE, str]:
-    """Choose a MACE for a training set, and say why; cutoff and elements are left to the data as in any model."""
-    atoms = round(mean_atoms(structures) * len(structures))
-    channels = next(width for most, width in WIDTHS if atoms <= most)
-    return MACE(channels=channels), f"model: MACE of {channels} channels, for {atoms} atoms in training"
+def default_model(dataset: Dataset) -> tuple[MACE, str]:
+    """Choose a MACE for a training set, and say why; cutoff and elements are left to the data as in any model.
+
+    What counts most for sets of a few hundred frames is angular resolution, of the harmonics (l_max 3) and of the features that
+    are passed between layers (hidden_l 2), and a cutoff that sees some 36 neighbours: see benchmarks/README.md.
+    """
+    kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
+    model = MACE(channels=WIDTHS[kind], hidden_l=2, radial=Radial(mlp=(32, 32)))
+    return model, f"model: MACE of {model.channels} channels, hidden_l {model.hidden_l}, for {kind}; model decides otherwise"
 
 
 def without_unsound(training: TrainingConfig, dataset: Dataset, notes: list[str]) -> TrainingConfig:

@@ -82,7 +82,7 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     dataset = with_levels(config, levels, others)
     config, notes = choose(config, dataset, STEPS)
     if model_is_open:
-        model, note = default_model(dataset.train)
+        model, note = default_model(dataset)
         config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)
         given = term_of(config)
     # Some terms end at a distance that depends on the elements.

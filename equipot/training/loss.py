@@ -14,8 +14,9 @@ tensors, so that the loss does not change when a frame is rotated. w_k is the we
 and omega the weight of the frame. < >_k is the mean over the frames (for a quantity of atoms, over the atoms) of the whole
 batch that have the label; the mean does not depend on how a batch is spread over devices.
 
-A quantity that a config does not name has the penalty ``Huber()``, whether every model predicts the quantity (energy, forces,
-stress) or the model provides it (``Term.provides``), such as a dipole moment. Set its weight to 0 to leave it out.
+A quantity that a config does not name has the penalty ``Huber()``, the energy ``Huber(schedule=Switch())``, whether every
+model predicts the quantity (energy, forces, stress) or the model provides it (``Term.provides``), such as a dipole moment.
+Set its weight to 0 to leave it out.
 """
 
 from __future__ import annotations
@@ -162,8 +163,9 @@ class Huber(Penalty):
 class Loss(Mapping[str, Penalty]):
     """Penalties by the name of their quantity.
 
-    A quantity that is not named has the penalty ``Huber()``. A penalty with weight 0, or without labels in the data, is left
-    out.
+    A quantity that is not named has the penalty ``Huber()``, and the energy ``Huber(schedule=Switch())``: the forces teach the
+    shape, and once the steps are small, the energies are brought to the accuracy that they allow. A penalty with weight 0, or
+    without labels in the data, is left out.
 
     Raises:
         ValueError: every weight is 0.
@@ -172,7 +174,7 @@ class Loss(Mapping[str, Penalty]):
     def __init__(self, penalties: Mapping[str, Penalty] | None = None) -> None:
         self.named = penalties.named if isinstance(penalties, Loss) else frozenset(penalties or ())
         """Names of the quantities whose penalties were given."""
-        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED}
+        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED} | {ENERGY.name: Huber(schedule=Switch())}
         self._penalties |= penalties or {}
         if not any(penalty.weight for penalty in self._penalties.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")

@@ -1,5 +1,7 @@
 """Settings that are left to the data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import yaml
@@ -55,15 +57,15 @@ def test_stress_that_the_config_names_or_that_is_sound_stays():
     assert chosen({"epochs": 1, "batch_size": 1}, dataset([2], "contradiction"))[0].training.loss["stress"].weight == 1
 
 
-def test_small_sets_get_a_narrow_network():
-    few, note = choices.default_model([[0] * 9] * 50)
-    many, _ = choices.default_model([[0] * 64] * 200)
-    assert few.channels < many.channels and str(few.channels) in note and few.cutoff is None
+def test_one_element_gets_a_narrower_network():
+    one, note = choices.default_model(dataset([64] * 200))
+    several, _ = choices.default_model(dataclasses.replace(dataset([64] * 200), atomic_energies={1: 0.0, 8: 0.0}))
+    assert one.channels < several.channels and f"{one.channels} channels" in note and one.cutoff is None
 
 
 def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(from_scratch, "STEPS", 4)
-    monkeypatch.setattr(choices, "WIDTHS", ((np.inf, 2),))
+    monkeypatch.setitem(choices.WIDTHS, "several elements", 2)
     rng = np.random.default_rng(0)
     frames = []
     for _ in range(10):
