@@ -35,8 +35,8 @@ class Console:
         self.bar: Any = None
         self.last_line = 0.0
 
-    def open(self, steps: int | None, done: int) -> None:
-        """Show a bar of ``steps`` steps (None if unknown), of which ``done`` are done, if the stream is a terminal."""
+    def open(self, steps: int, done: int) -> None:
+        """Show a bar of ``steps`` steps, of which ``done`` are done, if the stream is a terminal."""
         if self.stream is not None and self.stream.isatty():
             from tqdm import tqdm
 

@@ -23,9 +23,12 @@ BATCH_ATOMS = 128
 """Number of atoms that a batch holds, about: fewer leave cores idle, more make fewer steps in the same time."""
 MOST_FRAMES = 5
 """Largest number of frames in a batch that is chosen: small sets need many steps."""
-STEPS = 20_000
-TUNING_STEPS = 2_000
-"""Number of steps, about, of a run without ``epochs`` and ``max_minutes``: from random parameters, and in fine-tuning."""
+STEPS = 400.0
+TUNING_STEPS = 100.0
+"""Number of steps of a run, from random parameters and in fine-tuning, over the cube root of the number of labels (energies and
+components of forces): longer runs on few frames describe these better, and no others."""
+PATIENT = 3
+"""Factor on that number where ``max_minutes`` limits the run."""
 WIDTHS = {"one element": 16, "several elements": 32}
 """Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others."""
 EXAMPLES = 200
@@ -41,8 +44,8 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def choose(config: TrainConfig, dataset: Dataset, steps: int) -> Choice:
-    """Fill in the settings of ``training`` that the config leaves open; ``steps`` is the length of a run without one."""
+def choose(config: TrainConfig, dataset: Dataset, steps: float) -> Choice:
+    """Fill in the settings of ``training`` that the config leaves open; ``steps`` is ``STEPS`` or ``TUNING_STEPS``."""
     notes: list[str] = []
     training = without_unsound(config.training, dataset, notes)
     training = sized(training, dataset.train, steps, notes)
@@ -72,15 +75,17 @@ def without_unsound(training: TrainingConfig, dataset: Dataset, notes: list[str]
     return dataclasses.replace(training, loss=Loss({**penalties, STRESS.name: without}))
 
 
-def sized(training: TrainingConfig, structures: Sequence[Structure], steps: int, notes: list[str]) -> TrainingConfig:
-    """Choose the number of frames in a batch and, without a time limit, the number of epochs."""
+def sized(training: TrainingConfig, structures: Sequence[Structure], steps: float, notes: list[str]) -> TrainingConfig:
+    """Choose the number of frames in a batch and the number of epochs."""
     size, epochs = training.batch_size, training.epochs
     if size is None:
         size = int(np.clip(round(BATCH_ATOMS / max(1.0, mean_atoms(structures))), 1, min(MOST_FRAMES, max(1, len(structures)))))
         notes.append(f"training.batch_size {size}: about {BATCH_ATOMS} atoms, at most {MOST_FRAMES} frames")
-    if epochs is None and training.max_minutes is None:
-        epochs = max(1, round(steps / -(-len(structures) // size)))
-        notes.append(f"training.epochs {epochs}: about {steps} steps; training.max_minutes gives the run another length")
+    if epochs is None:
+        labels = len(structures) * (1 + 3 * mean_atoms(structures))
+        wanted = steps * np.cbrt(labels) * (1 if training.max_minutes is None else PATIENT)
+        epochs = max(1, round(wanted / -(-len(structures) // size)))
+        notes.append(f"training.epochs {epochs}: about {wanted:.0f} steps, for {labels:.0f} labels")
     return dataclasses.replace(training, batch_size=size, epochs=epochs)
 
 

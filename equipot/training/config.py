@@ -40,8 +40,7 @@ class TrainingConfig:
     """Settings of the fit of a potential."""
 
     epochs: int | None = None
-    """Number of passes over the training set; None for as many as fit into ``max_minutes``, or without it for some 20,000
-    steps."""
+    """Largest number of passes over the training set; None for a number that grows with the number of labels."""
     batch_size: int | None = None
     """Number of frames in a training step, over all devices; None for some 128 atoms, at most 5 frames."""
     valid_batch_size: int = 20
@@ -52,7 +51,7 @@ class TrainingConfig:
     schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0
     """Largest norm of the gradient; a gradient with a larger norm is scaled to this norm. None for no limit."""
-    ema: float | None = 0.999
+    ema: float | None = 0.995
     """Decay of the exponential moving average of the parameters, which is validated and saved; None to validate and save the
     parameters themselves. Optimisers with their own average ignore this setting."""
     validate_every: int = 1
@@ -61,8 +60,8 @@ class TrainingConfig:
     """Number of validations without improvement after which the run stops; None for no limit."""
     max_minutes: float | None = None
     """Time (min) of the whole run but the final evaluation, resumed parts included, in which the schedules come to their end:
-    the learning rate follows the clock, so that two such runs are not equal. With ``epochs``, the run may end earlier. None for
-    no limit."""
+    the learning rate follows the clock, so that two such runs are not equal. A run of fewer minutes ends with its ``epochs``.
+    None for no limit."""
     checkpoint: Checkpoints = Checkpoints()
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""

@@ -146,13 +146,11 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
 def paced(run: TrainingRun, cursor: Cursor) -> Cursor:
     """Set the part of the schedule that each further step covers, by the time that is left.
 
-    ``cursor`` is at a step that was started and is not yet counted. A schedule with a number of epochs is never stretched.
+    ``cursor`` is at a step that was started and is not yet counted. A schedule is never stretched.
     """
-    config, left = run.config, run.descent.steps - cursor.position
-    advance = run.watch.advance(left, config.validate_every * len(run.train.epoch(run.seed, cursor.epoch)))
-    if advance is None or left <= 0:
-        return cursor
-    return cursor._replace(advance=advance if config.epochs is None else max(1.0, advance))
+    left = run.descent.steps - cursor.position
+    advance = run.watch.advance(left, run.config.validate_every * len(run.train.epoch(run.seed, cursor.epoch)))
+    return cursor if advance is None or left <= 0 else cursor._replace(advance=max(1.0, advance))
 
 
 def estimate(run: TrainingRun, cursor: Cursor) -> None:

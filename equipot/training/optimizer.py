@@ -91,7 +91,7 @@ class Muon(Optimizer):
     Arrays whose last two axes are not a matrix (biases, weights of single paths) are updated by Adam with the learning rate.
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     """Root mean square of the change of a weight in a step, at the top of the schedule."""
     momentum: float = 0.95
     """Decay of the momentum of matrices."""

@@ -46,10 +46,6 @@ ENDINGS = {
     "time limit": "stopped by training.max_minutes before its first steps were timed; --resume with more goes on",
 }
 """Message for each reason of the end of a run."""
-FINE = 2**20
-"""Length of the schedule of a run of an unknown number of steps; a step covers much more than 1."""
-FIRST_STEPS = 20_000
-"""Number of steps that such a run is taken for before its steps are timed."""
 
 
 def train(
@@ -95,7 +91,7 @@ def train(
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     announce(run, beginning)
     check_steps(run, state)
-    console.open(run.descent.steps if run.config.epochs else None, int(state.step))
+    console.open(run.descent.steps, int(state.step))
     try:
         state, cursor, ending = fit(run, state, cursor)
     finally:
@@ -130,12 +126,12 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     """Plan the batches of a run, make its steps, and open its logger."""
     config, potential, sets = beginning.config, beginning.potential, beginning.frames
     settings, frames, energies = config.training, sets["train"], beginning.dataset.atomic_energies
-    assert settings.batch_size is not None, "chosen by training.choices"
+    assert settings.batch_size is not None and settings.epochs is not None, "chosen by training.choices"
     devices = device_count(settings, len(frames))
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     batches = len(train_loader.epoch(config.seed, 0))
-    steps = FINE if settings.epochs is None else settings.epochs * batches
+    steps = settings.epochs * batches
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
     loss = Loss(settings.loss)
     wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
@@ -182,7 +178,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     if found is None:
         if resume:
             run.console.say("no checkpoint to resume from: starting at the beginning")
-        return replicate(run.mesh, state), Cursor(advance=1.0 if run.config.epochs else FINE / FIRST_STEPS)
+        return replicate(run.mesh, state), Cursor()
     old, new = found.record["run"], run.identity
     if found.earlier:
         old, new = identity_of_earlier(old), {**new, "data": without_base(new["data"])}
@@ -247,8 +243,8 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
             "others; a multiple is faster"
         )
     length = f"{run.descent.steps} steps in {run.config.epochs} epochs"
-    if run.config.epochs is None:
-        length = f"as many steps as fit into {run.config.max_minutes:g} min"
+    if run.config.max_minutes is not None:
+        length += f", or as many as fit into {run.config.max_minutes:g} min"
     say(f"{length}; batches of {len(train.shapes)} shape(s), {padding(run.train, run.seed):.0%} padding")
 
 
@@ -287,7 +283,7 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
     write_json(tables, run.out / "errors.json")
     facts = {
         "end": ENDINGS[ending],
-        "epochs": f"{cursor.epoch} of {run.config.epochs}" if run.config.epochs else str(cursor.epoch),
+        "epochs": f"{cursor.epoch} of {run.config.epochs}",
         "time": duration(cursor.elapsed + time.monotonic() - run.watch.began),
         "training frames": str(beginning.count),
         "batch shapes (atoms, slots, graphs)": ", ".join(str(tuple(s)) for s in run.train.shapes),

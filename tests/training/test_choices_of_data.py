@@ -35,11 +35,14 @@ def test_batch_holds_as_many_frames_as_make_some_atoms(size, frames):
     assert found.training.batch_size == frames and f"batch_size {frames}" in notes[0]
 
 
-def test_epochs_make_a_number_of_steps_unless_time_does():
-    found, notes = chosen({"batch_size": 2}, dataset([64] * 100))
-    assert found.training.epochs * 50 == choices.STEPS and "max_minutes" in notes[-1]
-    timed, notes = chosen({"batch_size": 2, "max_minutes": 3.0}, dataset([64] * 100))
-    assert timed.training.epochs is None and not notes
+def test_steps_grow_with_the_labels():
+    few, note = chosen({"batch_size": 2}, dataset([33] * 100))
+    many, _ = chosen({"batch_size": 2}, dataset([33] * 800))
+    # 100 labels a frame; twice the steps for eight times the labels.
+    assert few.training.epochs * 50 == pytest.approx(choices.STEPS * 1e4 ** (1 / 3), rel=0.01) and "10000 labels" in note[0]
+    assert many.training.epochs * 400 == pytest.approx(2 * few.training.epochs * 50, rel=0.05)
+    timed, _ = chosen({"batch_size": 2, "max_minutes": 3.0}, dataset([33] * 100))
+    assert timed.training.epochs == pytest.approx(choices.PATIENT * few.training.epochs, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", choices.UNSOUND)
@@ -64,7 +67,7 @@ def test_one_element_gets_a_narrower_network():
 
 
 def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(from_scratch, "STEPS", 4)
+    monkeypatch.setattr(from_scratch, "STEPS", 4 / 90 ** (1 / 3))
     monkeypatch.setitem(choices.WIDTHS, "several elements", 2)
     rng = np.random.default_rng(0)
     frames = []
