@@ -22,11 +22,14 @@ from equipot.structure import Structure
 
 
 class Shape(NamedTuple):
-    """Static size of a padded batch; ``slots`` counts neighbour slots per atom."""
+    """Static size of a padded batch."""
 
     atoms: int
     slots: int
+    """Neighbour slots of each atom."""
     graphs: int
+    pairs: int | None = None
+    """Capacity for directed pairs, see ``Graph.pair_capacity``; None for as many as there are slots."""
 
 
 def find_slots(structure: Structure, cutoff: float, nearest: bool = False) -> Slots:
@@ -117,9 +120,10 @@ def pad(
     found = [find_slots(s, cutoff, bool(shells)) for s in structures] if found is None else found
     need = smallest_shape(found)
     shape = need if shape is None else shape
-    if any(n > limit for n, limit in zip(need, shape, strict=True)):
-        raise ValueError(f"a batch of {need} does not fit {shape}; choose larger buckets")
-    atoms, width, graphs = shape
+    atoms, width, graphs, capacity = shape
+    pairs = sum(int(s.mask.sum()) for s in found) if capacity is not None else 0
+    if any(n > limit for n, limit in zip(need[:3], shape[:3], strict=True)) or pairs > (capacity or 0):
+        raise ValueError(f"a batch of {need._replace(pairs=pairs)} does not fit {shape}; choose larger buckets")
     numbers = np.zeros(atoms, np.int32)
     positions, positions_residual = np.zeros((2, atoms, 3), dtype)
     cell, cell_residual = np.zeros((2, graphs, 3, 3), dtype)
@@ -151,7 +155,7 @@ def pad(
         node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
         charge=charge, spin=spin, head=head,
         positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
-        pbc=pbc, field=field, extent=extent, shells=shells,
+        pbc=pbc, field=field, extent=extent, shells=shells, pair_capacity=capacity,
     )  # fmt: skip
 
 
@@ -210,12 +214,11 @@ def pad_targets(
     Raises:
         ValueError: an element without E0.
     """
-    atoms, _, graphs = shape
-    rows = {"atom": atoms, "graph": graphs}
+    rows = {"atom": shape.atoms, "graph": shape.graphs}
     labels = {q.name: np.zeros((rows[q.per], *q.shape), dtype) for q in quantities}
-    weights = {q.name: np.zeros(graphs, dtype) for q in quantities}
-    present = {q.name: np.zeros(graphs, bool) for q in quantities}
-    size, frame = np.ones(graphs, np.int32), np.full(graphs, -1, np.int32)
+    weights = {q.name: np.zeros(shape.graphs, dtype) for q in quantities}
+    present = {q.name: np.zeros(shape.graphs, bool) for q in quantities}
+    size, frame = np.ones(shape.graphs, np.int32), np.full(shape.graphs, -1, np.int32)
     first = 0
     for k, s in enumerate(structures):
         own: dict[str, slice | int] = {"atom": slice(first, first + len(s)), "graph": k}

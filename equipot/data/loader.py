@@ -1,23 +1,19 @@
-"""Batches of a training run: frames of each batch, their padded shape, their device, and building ahead in a thread.
-
-All random choices depend on (seed, epoch) only.
-"""
+"""Batches of a training run: neighbours of its frames, padded batches on the host, and building ahead in a thread."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
-from equipot.data.plan import plan_ladder
+from equipot.data.draw import SAMPLE, Draw, Replayed, Shards, choose_shapes, composed_shapes, deal, fits, need, sorted_batches
 from equipot.extent import Extent
 from equipot.graph import Shell
 from equipot.neighbors import Slots
@@ -26,11 +22,8 @@ from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
 
 T = TypeVar("T")
-Shards = tuple[tuple[int, ...], ...]
-"""Indices of the frames of one batch, for each device."""
-
-SAMPLE = 2000
-"""Number of batches from which shapes are chosen."""
+ATTEMPTS = 20
+"""Number of ways in which the batches of an epoch are composed until all fit their shapes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +37,7 @@ class Frames:
     found: tuple[Slots | None, ...]
     """Neighbour slots of each structure; None if they are searched for again on use."""
     sizes: np.ndarray
-    """(frames, 2) atoms and slots of each frame."""
+    """(frames, 3) atoms, slots and pairs of each frame."""
     quantities: tuple[Quantity, ...]
     """Quantities of which any frame has a label."""
     headed: bool
@@ -60,15 +53,6 @@ class Frames:
     def slots(self, index: int, structure: Structure) -> Slots:
         """Return the neighbour slots of a frame, stored or searched for."""
         return self.found[index] or find_slots(structure, self.cutoff, bool(self.shells))
-
-
-class Replayed(NamedTuple):
-    """Replayed frames: the last frames of a set, of which each epoch draws some."""
-
-    pool: int
-    """Number of replayed frames in the set."""
-    drawn: int
-    """Number of replayed frames in an epoch, at most ``pool``."""
 
 
 def prepare(
@@ -95,13 +79,13 @@ def prepare(
         structure = structures[k]
         s = find_slots(structure, cutoff, bool(inner_cutoffs))
         crowds.append(crowding(s, structure.positions, structure.cell, inner_cutoffs))
-        sizes.append(s.mask.shape)
+        sizes.append((*s.mask.shape, int(s.mask.sum())))
         used += sum(array.nbytes for array in s) / 2**30
         found.append(s if used < memory else None)
         quantities |= structure.labels.keys()
         headed |= structure.head is not None
     shells = tuple(Shell(c, max(counts)) for c, counts in zip(inner_cutoffs, zip(*crowds, strict=True), strict=True))
-    sized = np.array(sizes, int).reshape(-1, 2)
+    sized = np.array(sizes, int).reshape(-1, 3)
     return Frames(structures, cutoff, tuple(found), sized, ordered(quantities), headed, extent, shells)
 
 
@@ -124,44 +108,6 @@ def _update(digest: Any, s: Structure) -> None:
         digest.update(row.name.encode() + np.asarray([*np.ravel(s.labels[row]), s.label_weights.get(row, 1.0)]).tobytes())
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, replay: Replayed | None = None) -> list[np.ndarray]:
-    """Shuffle the frames of an epoch by (seed, epoch) and split them into batches whose sizes differ by at most one.
-
-    Args:
-        count: number of frames in the set, replayed frames included.
-
-    Returns:
-        Indices of the frames of each batch.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    if replay is None:
-        order = rng.permutation(count)
-    else:
-        first = count - replay.pool
-        order = rng.permutation(np.concatenate([np.arange(first), first + rng.permutation(replay.pool)[: replay.drawn]]))
-    return np.array_split(order, math.ceil(len(order) / batch_size))
-
-
-def sorted_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Split frames, sorted by size, into batches for evaluation; ``sizes`` are (frames, 2) atoms and slots."""
-    order = np.lexsort((sizes[:, 0], sizes[:, 1]))
-    return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
-
-
-def deal(frames: np.ndarray, sizes: np.ndarray, devices: int) -> Shards:
-    """Distribute the frames of a batch over devices in snake order by size, so that each gets about as many atoms."""
-    order = frames[np.argsort(-sizes[frames, 0], kind="stable")]
-    turn = np.arange(len(order)) % (2 * devices)
-    device = np.where(turn < devices, turn, 2 * devices - 1 - turn)
-    return tuple(tuple(int(i) for i in order[device == d]) for d in range(devices))
-
-
-def need(shards: Shards, sizes: np.ndarray) -> tuple[int, int]:
-    """Return the atoms and slots that hold the shard of every device."""
-    atoms = max(int(sizes[list(s), 0].sum()) for s in shards)
-    return max(atoms, 1), max((int(sizes[list(s), 1].max()) for s in shards if s), default=1)
-
-
 @dataclass(frozen=True, eq=False)
 class Loader:
     """Builder of the batches of a set in a planned ladder of shapes."""
@@ -171,16 +117,32 @@ class Loader:
     """E0, eV by Z."""
     shapes: tuple[Shape, ...]
     """Shapes of a batch on one device, cheapest first."""
-    batch_size: int
-    """Frames per batch over all devices."""
-    devices: int
     dtype: Any
-    replay: Replayed | None = None
-    """Frames of which each epoch draws some."""
+    draw: Draw
+    """Rule of the batches of training epochs."""
+
+    @property
+    def batch_size(self) -> int:
+        """Frames per batch over all devices, in the mean over an epoch."""
+        return self.draw.batch_size
+
+    @property
+    def devices(self) -> int:
+        """Number of devices that share a batch."""
+        return self.draw.devices
 
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
-        """Draw the batches of a training epoch, see ``epoch_batches``."""
-        return epoch_batches(len(self.frames), self.batch_size, seed, epoch, self.replay)
+        """Draw the batches of a training epoch, each of which fits a shape of the loader.
+
+        Where the batches of ``draw`` do not fit, others are composed; at the last, those of an epoch for which the shapes were
+        planned, in another order.
+        """
+        for attempt in range(ATTEMPTS):
+            batches = self.draw(seed, epoch, attempt)
+            if all(fits(need(self.shards(batch), self.frames.sizes), self.shapes[-1]) for batch in batches):
+                return batches
+        batches = self.draw(seed, 0)
+        return [batches[k] for k in np.random.default_rng([seed, epoch]).permutation(len(batches))]
 
     def shards(self, frames: np.ndarray) -> Shards:
         """Distribute the frames of a batch over the devices."""
@@ -188,8 +150,8 @@ class Loader:
 
     def shape(self, shards: Shards) -> Shape:
         """Return the cheapest shape that holds the batch."""
-        atoms, slots = need(shards, self.frames.sizes)
-        return next(s for s in self.shapes if s.atoms >= atoms and s.slots >= slots)
+        small = need(shards, self.frames.sizes)
+        return next(s for s in self.shapes if fits(small, s))
 
     def build(self, shards: Shards, shape: Shape | None = None) -> Batch:
         """Build the padded batch on the host; every array has a leading axis of devices."""
@@ -205,31 +167,13 @@ class Loader:
         targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities)
         return Batch(graph, targets)
 
-    def padding(self, batches: Sequence[np.ndarray]) -> float:
-        """Compute the share of padding in the slots of some batches, from 0 to 1."""
-        sizes = self.frames.sizes
-        used = sum(int((sizes[b, 0] * sizes[b, 1]).sum()) for b in batches)
+    def padding(self, batches: Sequence[np.ndarray]) -> tuple[float, float]:
+        """Compute the shares of padding in the atoms and in the pairs of some batches, from 0 to 1."""
         shapes = [self.shape(self.shards(b)) for b in batches]
-        return 1 - used / max(1, sum(self.devices * s.atoms * s.slots for s in shapes))
-
-
-def plan(
-    frames: Frames,
-    atomic_energies: Mapping[int, float],
-    batch_size: int,
-    devices: int,
-    dtype: Any,
-    batches: Iterable[np.ndarray],
-    limit: int = 4,
-) -> Loader:
-    """Plan a loader of at most ``limit`` shapes that suit the first ``SAMPLE`` of ``batches`` and hold any other batch."""
-    sizes = frames.sizes
-    graphs = math.ceil(batch_size / devices)
-    sample = [b for b, _ in zip(batches, range(SAMPLE), strict=False)]
-    needs = np.array([need(deal(b, sizes, devices), sizes) for b in sample])
-    cover = (max(1, int(np.sort(sizes[:, 0])[-graphs:].sum())), max(1, int(sizes[:, 1].max())))
-    shapes = tuple(Shape(atoms, slots, graphs) for atoms, slots in plan_ladder(needs, cover, limit))
-    return Loader(frames, atomic_energies, shapes, batch_size, devices, dtype)
+        atoms = sum(self.devices * s.atoms for s in shapes)
+        pairs = sum(self.devices * (s.atoms * s.slots if s.pairs is None else s.pairs) for s in shapes)
+        used = sum((self.frames.sizes[b].sum(axis=0) for b in batches), np.zeros(3, int))
+        return 1 - float(used[0]) / max(1, atoms), 1 - float(used[2]) / max(1, pairs)
 
 
 def plan_training(
@@ -241,14 +185,18 @@ def plan_training(
     seed: int,
     replay: Replayed | None = None,
 ) -> Loader:
-    """Plan a loader for shuffled epochs."""
-    ahead = (b for epoch in range(SAMPLE) for b in epoch_batches(len(frames), batch_size, seed, epoch, replay))
-    return replace(plan(frames, atomic_energies, batch_size, devices, dtype, ahead), replay=replay)
+    """Plan a loader for shuffled epochs, whose shapes suit the first ``SAMPLE`` batches and hold those of any epoch."""
+    draw = Draw(frames.sizes, batch_size, devices, replay)
+    ahead = (batch for epoch in range(SAMPLE) for batch in draw(seed, epoch))
+    sample = [batch for batch, _ in zip(ahead, range(SAMPLE), strict=False)]
+    shapes = composed_shapes(sample, draw) if draw.composed else choose_shapes(sample, draw)
+    return Loader(frames, atomic_energies, shapes, dtype, draw)
 
 
 def plan_evaluation(frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any) -> Loader:
     """Plan a loader for one pass in ``sorted_batches``."""
-    return plan(frames, atomic_energies, batch_size, devices, dtype, sorted_batches(frames.sizes, batch_size))
+    draw, batches = Draw(frames.sizes, batch_size, devices), sorted_batches(frames.sizes, batch_size)
+    return Loader(frames, atomic_energies, choose_shapes(batches[:SAMPLE], draw), dtype, draw)
 
 
 def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Generator[tuple[T, Any]]:

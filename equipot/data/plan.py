@@ -11,7 +11,7 @@ counts work.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,14 +35,23 @@ def cost(atoms: Any, slots: Any) -> Any:
     return atoms * (slots + NODE_COST)
 
 
-def plan_ladder(needs: np.ndarray, cover: tuple[int, int], limit: int) -> list[tuple[int, int]]:
+def packed_cost(atoms: Any, pairs: Any) -> Any:
+    """Compute the work of a shape with a capacity for pairs, in slots."""
+    return pairs + NODE_COST * atoms
+
+
+def plan_ladder(
+    needs: np.ndarray, cover: tuple[int, int], limit: int, cost: Callable[[Any, Any], Any] = cost
+) -> list[tuple[int, int]]:
     """Choose at most ``limit`` rungs (atoms, slots), cheapest first, that hold batches with little padding.
 
     Greedy: starts with ``cover`` and adds the rung that saves most work, while the saving exceeds the share ``WORTH``.
 
     Args:
-        needs: (batches, 2) atoms and slots of each batch.
-        cover: atoms and slots that hold any batch.
+        needs: (batches, 2) atoms and slots of each batch, or atoms and pairs.
+        cover: atoms and slots that hold any batch, or atoms and pairs.
+        limit: Largest number of rungs.
+        cost: Function of atoms and slots, or of atoms and pairs: the work of a batch.
     """
     chosen = [cover]
     worst = lambda pair: np.where((needs <= np.array(pair)).all(1), cost(*pair), np.inf)

@@ -92,7 +92,7 @@ def evaluate_in_batches(
         limit = Limit(frames=-(-batch_size // len(chosen)))
     left = np.arange(len(structures))
     while len(left):
-        batches = [b._replace(frames=tuple(left[list(b.frames)].tolist())) for b in plan_batches(frames.sizes[left], limit)]
+        batches = [b._replace(frames=tuple(left[list(b.frames)].tolist())) for b in plan_batches(frames.sizes[left, :2], limit)]
         done: set[int] = set()
         failed = yield from _pass(job, frames, _stacks(batches, len(chosen)), chosen, room, done)
         if failed is None:
@@ -199,7 +199,7 @@ def _pass(
 def _out_of_memory(frames: Frames, stack: Stack, error: Exception) -> Failed:
     largest = max(stack, key=lambda b: len(b.frames))
     if len(largest.frames) == 1:
-        atoms, slots = frames.sizes[largest.frames[0]]
+        atoms, slots = frames.sizes[largest.frames[0], :2]
         raise TooLargeError(
             f"{frames.structures[largest.frames[0]].name}: {atoms} atoms with up to {slots} neighbours do not fit into the "
             "memory of this device; use float32, a smaller model, or a device with more"
@@ -209,7 +209,7 @@ def _out_of_memory(frames: Frames, stack: Stack, error: Exception) -> Failed:
 
 
 def _warn_large(frames: Frames, batch: Planned, needed: float, room: float) -> None:
-    atoms, slots = frames.sizes[batch.frames[0]]
+    atoms, slots = frames.sizes[batch.frames[0], :2]
     warnings.warn(
         f"{frames.structures[batch.frames[0]].name}: {atoms} atoms with up to {slots} neighbours need about "
         f"{needed / 2**30:.1f} GiB, but {room / SHARE / 2**30:.1f} GiB are free",

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from equipot.data.config import Labelled, Source
+from equipot.data.draw import Replayed
 from equipot.data.heads import frames_by_head, joined, label, with_head
-from equipot.data.loader import Replayed, sha256_of
+from equipot.data.loader import sha256_of
 from equipot.data.method import CALCULATORS, start
 from equipot.data.packed import unpack
 from equipot.data.read import Dataset, Sets, load_sets, load_source, with_energies

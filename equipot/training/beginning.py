@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from equipot.data.loader import Frames, Replayed, prepare, sha256_of
+from equipot.data.draw import Replayed
+from equipot.data.loader import Frames, prepare, sha256_of
 from equipot.data.read import Dataset, Sets
 from equipot.extent import extent_of
 from equipot.potential import Potential

@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from equipot import eqp
 from equipot.console import Console, duration
-from equipot.data.loader import Loader, Shards, prefetch, sorted_batches
+from equipot.data.draw import Shards, sorted_batches
+from equipot.data.loader import Loader, prefetch
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.training import checkpoint

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from equipot import memory
-from equipot.data.loader import Loader, Shards, sorted_batches
+from equipot.data.draw import Shards, sorted_batches
+from equipot.data.loader import Loader
 from equipot.data.plan import cost
 from equipot.training.loop import TrainingRun
 from equipot.training.step import CompiledStep, State, place

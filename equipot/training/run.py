@@ -245,7 +245,7 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
     length = f"{run.descent.steps} steps in {run.config.epochs} epochs"
     if run.config.max_minutes is not None:
         length += f", or as many as fit into {run.config.max_minutes:g} min"
-    say(f"{length}; batches of {len(train.shapes)} shape(s), {padding(run.train, run.seed):.0%} padding")
+    say(f"{length}; batches of {len(train.shapes)} shape(s), {padding(run.train, run.seed)}")
 
 
 def count_numbers(tree: Any) -> int:
@@ -262,9 +262,10 @@ def trained_text(potential: Potential, trained: Trained) -> str:
     return f"trained: {count}{through}{splines if compressed else ''}"
 
 
-def padding(loader: Loader, seed: int) -> float:
-    """Return the share of padding in the batches of the first epoch."""
-    return loader.padding(loader.epoch(seed, 0))
+def padding(loader: Loader, seed: int) -> str:
+    """Describe the share of padding in the batches of the first epoch."""
+    atoms, pairs = loader.padding(loader.epoch(seed, 0))
+    return f"{atoms:.1%} padding of atoms, {pairs:.1%} of pairs"
 
 
 def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
@@ -286,9 +287,9 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
         "epochs": f"{cursor.epoch} of {run.config.epochs}",
         "time": duration(cursor.elapsed + time.monotonic() - run.watch.began),
         "training frames": str(beginning.count),
-        "batch shapes (atoms, slots, graphs)": ", ".join(str(tuple(s)) for s in run.train.shapes),
+        "batch shapes (atoms, slots, graphs, pairs)": ", ".join(str(tuple(s)) for s in run.train.shapes),
         "compilations of the training step": str(len(run.watch.shapes)),
-        "padding": f"{padding(run.train, run.seed):.1%}",
+        "padding": padding(run.train, run.seed),
         "devices": f"{run.mesh.size} x {run.mesh.devices.flat[0].device_kind}",
     }
     if base is not None:
@@ -298,7 +299,7 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
     text = write_report(run.out, facts, results, dataset.atomic_energies, None if base is None else base.before)
     run.console.say(
         f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']}; compilations of the training step: "
-        f"{len(run.watch.shapes)}, {facts['padding']} padding)"
+        f"{len(run.watch.shapes)}, {facts['padding']})"
     )
     rows = predicted_quantities(potential)
     for name in () if base is None else tables:

@@ -84,6 +84,12 @@ def error_sums(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) 
     return out
 
 
+def shape_of(batch: Batch) -> tuple[Any, ...]:
+    """Return the static sizes of a batch, for each of which a step is compiled."""
+    graph = batch.graph
+    return (*graph.neighbors.shape, *graph.graph_mask.shape, graph.pair_capacity)
+
+
 class CompiledStep:
     """A step with fixed variables of the potential: a function of a state or parameters, a batch, and further factors.
 
@@ -95,11 +101,11 @@ class CompiledStep:
 
     def __init__(self, function: Any, variables: Any, factors: tuple[Any, ...] = ()):
         self.function, self.variables, self.factors = function, variables, factors
-        self.ahead: dict[tuple[int, ...], Callable] = {}
+        self.ahead: dict[Any, Callable] = {}
 
     def __call__(self, state: Any, batch: Batch, *factors: Any) -> Any:
         given = [jnp.asarray(x, like.dtype) for x, like in zip(factors, self.factors, strict=True)]
-        function = self.ahead.get(batch.graph.neighbors.shape, self.function)
+        function = self.ahead.get(shape_of(batch), self.function)
         return function(state, self.variables, batch, *given)
 
     def compile(self, state: Any, batch: Batch) -> int:
@@ -109,7 +115,7 @@ class CompiledStep:
             Memory (bytes) that the step needs on each device besides its arguments; 0 if XLA does not tell.
         """
         compiled = self.function.lower(state, self.variables, batch, *self.factors).compile()
-        self.ahead[batch.graph.neighbors.shape] = compiled
+        self.ahead[shape_of(batch)] = compiled
         return memory.needed(compiled)
 
 

@@ -1,22 +1,14 @@
 """Batches: every frame once, the same for the same seed, in few shapes that hold them all."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
 
-from equipot.data.batch import centred
-from equipot.data.loader import (
-    Replayed,
-    deal,
-    epoch_batches,
-    need,
-    plan_evaluation,
-    plan_training,
-    prefetch,
-    prepare,
-    sha256_of,
-    sorted_batches,
-)
+from equipot.data.batch import Shape, centred
+from equipot.data.draw import Draw, Replayed, deal, epoch_batches, fits, need, sorted_batches
+from equipot.data.loader import Frames, plan_evaluation, plan_training, prefetch, prepare, sha256_of
 from equipot.data.plan import cost, plan_ladder
 
 
@@ -61,12 +53,80 @@ def test_shapes_hold_every_batch(frames, devices):
     loader = plan_training(frames, tiny.ENERGIES, 5, devices, np.float32, seed=0)
     assert 1 <= len(loader.shapes) <= 4
     for epoch in range(30):
-        for batch in epoch_batches(23, 5, 0, epoch):
+        for batch in loader.epoch(0, epoch):
             shards = loader.shards(batch)
-            atoms, slots = need(shards, frames.sizes)
-            shape = loader.shape(shards)
-            assert shape.atoms >= atoms and shape.slots >= slots and shape.graphs >= max(map(len, shards))
-    assert 0 <= loader.padding(epoch_batches(23, 5, 0, 0)) < 1
+            assert fits(need(shards, frames.sizes), loader.shape(shards))
+    assert all(0 <= share < 1 for share in loader.padding(loader.epoch(0, 0)))
+
+
+def clusters(count, seed=0):
+    """Sizes of clusters of 8 to 87 atoms, whose pairs grow faster than their atoms, and a loader's frames with these sizes."""
+    rng = np.random.default_rng(seed)
+    atoms = rng.choice([8, 10, 12, 15, 20, 24, 30, 36, 45, 60, 87], count)
+    slots = np.minimum(atoms - 1, 9 + atoms // 3)
+    return np.stack([atoms, slots, (atoms * slots * rng.uniform(0.5, 0.9, count)).astype(int)], axis=1)
+
+
+def sized(sizes):
+    return Frames((), 5.0, (None,) * len(sizes), sizes, (), headed=False)
+
+
+@pytest.mark.parametrize("replay", [None, Replayed(pool=60, drawn=17)])
+@pytest.mark.parametrize("count, size, devices", [(180, 4, 1), (180, 16, 2), (1501, 5, 1), (97, 8, 1)])
+def test_composed_batches_have_every_frame_once_and_hardly_padding(count, size, devices, replay):
+    loader = plan_training(sized(clusters(count)), {}, size, devices, np.float32, 0, replay)
+    number = count if replay is None else count - replay.pool + replay.drawn
+    for epoch in range(3 if count > 1000 else 40):
+        batches = loader.epoch(0, epoch)
+        drawn = np.concatenate(batches)
+        assert len(batches) == -(-number // size) and len(set(drawn.tolist())) == len(drawn) == number
+        assert set(range(count - (replay.pool if replay else 0))) <= set(drawn.tolist())
+        assert max(loader.padding(batches)) < (0.12 if replay is None else 0.2)
+    assert len(loader.shapes) <= 2
+
+
+def test_composition_follows_from_seed_and_epoch_and_differs_between_epochs():
+    draw = Draw(clusters(60), 4, 1)
+    together = lambda batches: {frozenset(batch.tolist()) for batch in batches if len(batch) > 1}
+    assert [b.tolist() for b in draw(1, 2)] == [b.tolist() for b in draw(1, 2)]
+    assert len(together(draw(1, 2)) & together(draw(1, 3))) < 3 and len(together(draw(1, 2)) & together(draw(2, 2))) < 3
+    # A frame meets others in every epoch: nearly all in the end.
+    met = {int(j) for epoch in range(120) for batch in draw(0, epoch) if 7 in batch for j in batch}
+    assert len(met) > 45
+
+
+@pytest.mark.parametrize("sizes", [[9, 9, 9, 9, 9], [5, 6, 7]], ids=["equal frames", "as many batches as frames"])
+def test_batches_are_not_composed_where_nothing_can_be_gained(sizes):
+    table = np.array([(n, n - 1, n * (n - 1) // 2) for n in sizes])
+    size = 2 if len(sizes) > 3 else 1
+    loader = plan_training(sized(table), {}, size, 1, np.float32, 3)
+    for epoch in range(4):
+        for got, expected in zip(loader.epoch(3, epoch), epoch_batches(len(sizes), size, 3, epoch), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_an_epoch_whose_batches_do_not_fit_is_composed_in_another_way():
+    loader = plan_training(sized(clusters(40)), {}, 4, 1, np.float32, 0)
+    (shape,) = loader.shapes
+    least = min(max(need(loader.shards(b), loader.frames.sizes).pairs for b in loader.draw(0, 7, k)) for k in range(20))
+    assert least < shape.pairs
+    # Room for the first epoch and hardly any other.
+    needs = np.array([need(loader.shards(b), loader.frames.sizes) for b in loader.draw(0, 0)]).max(axis=0)
+    tight = dataclasses.replace(loader, shapes=(Shape(*map(int, needs)),))
+    for epoch in range(40):
+        batches = tight.epoch(0, epoch)
+        assert sorted(np.concatenate(batches)) == list(range(40))
+        assert all(fits(need(tight.shards(b), tight.frames.sizes), tight.shapes[0]) for b in batches)
+
+
+def test_no_pair_is_dropped_from_a_batch(frames):
+    loader = plan_training(frames, tiny.ENERGIES, 5, 1, np.float32, seed=0)
+    shards = loader.shards(loader.epoch(0, 0)[0])
+    graph = loader.build(shards).graph
+    assert graph.slot_mask.sum() == frames.sizes[list(shards[0]), 2].sum()
+    shape = loader.shape(shards)._replace(pairs=int(graph.slot_mask.sum()) - 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        loader.build(shards, shape)
 
 
 def test_a_ladder_of_two_where_batches_come_in_two_sizes():

@@ -54,5 +54,5 @@ def test_a_shape_is_compiled_once_and_the_user_is_told(tmp_path, caplog, capsys)
     compiled = [r for r in caplog.records if "Finished XLA compilation of jit(train_step)" in r.getMessage()]
     count, said = len(compiled), capsys.readouterr().out
     assert count >= 2
-    assert f"compilations of the training step: {count}, " in said and "% padding)" in said
+    assert f"compilations of the training step: {count}, " in said and " of pairs)" in said
     assert f"compilations of the training step: {count}\n" in (tmp_path / "run" / "report.md").read_text()

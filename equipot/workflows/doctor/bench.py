@@ -55,7 +55,7 @@ class Bench(NamedTuple):
 
     def _batch(self, structures: Sequence[Structure], radius: float) -> list[Prediction]:
         found = [find_slots(structure, radius) for structure in structures]
-        shape = Shape(*map(max, self.shape, smallest_shape(found)))
+        shape = Shape(*map(max, self.shape[:3], smallest_shape(found)[:3]))
         graph = pad(structures, radius, shape, self.potential.dtype, found, extent=self.potential.extent(structures))
         out = jax.tree.map(np.asarray, _evaluate(self.potential, graph, want=("forces", "stress")))
         forces = np.split(out.forces.astype(np.float64), np.cumsum([len(s) for s in structures]))
