@@ -13,9 +13,11 @@ from jaxtyping import Float, Int
 
 BLUR = 0.3
 """Standard deviation of the logarithm of the random factor on sizes that blurs the order from large to small."""
-BLOCK = 64
-"""Largest number of batches between which frames are exchanged; the time of composition grows with its square."""
-ENOUGH = 1.01
+BLOCK = 128
+"""Largest number of bins (batches, times devices) between which frames are exchanged, for the time of composition."""
+CROWD = 16
+"""Mean number of frames of a bin beyond which none are exchanged: many frames fill bins evenly."""
+ENOUGH = 1.02
 """Largest load over the mean load at which exchanges end."""
 
 
@@ -38,7 +40,7 @@ def compose(
     order = np.argsort(-blurred)
     # Every block has frames of all sizes: each row of as many frames as there are batches is dealt at random.
     places = np.concatenate([rng.permutation(count) for _ in range(-(-len(order) // count))])[: len(order)]
-    blocks = np.array_split(np.arange(count), -(-count // BLOCK))
+    blocks = np.array_split(np.arange(count), -(-count // max(1, BLOCK // devices)))
     batches: list[np.ndarray] = []
     for block in blocks:
         members = order[(places >= block[0]) & (places <= block[-1])]
@@ -64,7 +66,8 @@ def fill(loads: Float[np.ndarray, "frames kinds"], count: int) -> Int[np.ndarray
     for k, load in enumerate(loads):
         bins[k] = np.argmin((total + load).max(axis=1))
         total[bins[k]] += load
-    _exchange(loads, bins, total)
+    if len(loads) <= CROWD * count:
+        _exchange(loads, bins, total)
     return bins
 
 

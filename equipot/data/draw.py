@@ -21,6 +21,8 @@ SAMPLE = 2000
 """Number of batches from which shapes are chosen."""
 SHAPES = 4
 """Largest number of shapes of a set."""
+ROOM = 1.005
+"""Size of a shape over that of the largest of the composed batches that are examples for it, so that later ones fit, too."""
 WORTH_PACKING = 0.9
 """Largest share of the slots that may hold pairs where a shape has a capacity for pairs."""
 
@@ -130,9 +132,10 @@ def largest_need(sizes: np.ndarray, graphs: int) -> Shape:
 def composed_shapes(batches: Sequence[np.ndarray], draw: Draw) -> tuple[Shape, ...]:
     """Choose at most ``SHAPES`` shapes, cheapest first, that hold composed batches; their pairs decide, not their slots."""
     needs = needs_of(batches, draw)
-    most = [int(n) for n in needs.max(axis=0, initial=1)]
+    most = [math.ceil(n * ROOM) for n in needs.max(axis=0, initial=1)]
+    slots = int(needs[:, 1].max(initial=1))
     rungs = plan_ladder(needs[:, [0, 3]], (most[0], most[3]), SHAPES, packed_cost)
-    return tuple(packed(Shape(atoms, most[1], most[2], pairs)) for atoms, pairs in rungs)
+    return tuple(packed(Shape(atoms, slots, most[2], pairs)) for atoms, pairs in rungs)
 
 
 def choose_shapes(batches: Sequence[np.ndarray], draw: Draw) -> tuple[Shape, ...]:

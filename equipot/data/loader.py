@@ -6,7 +6,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +22,8 @@ from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
 
 T = TypeVar("T")
+COMPOSED = 10_000
+"""Number of frames beyond which no further epoch is composed to choose shapes."""
 ATTEMPTS = 20
 """Number of ways in which the batches of an epoch are composed until all fit their shapes."""
 
@@ -120,6 +122,8 @@ class Loader:
     dtype: Any
     draw: Draw
     """Rule of the batches of training epochs."""
+    drawn: dict[tuple[int, int], list[np.ndarray]] = field(default_factory=dict)
+    """Batches of the last epoch asked for, by (seed, epoch): they are asked for more than once, and take time."""
 
     @property
     def batch_size(self) -> int:
@@ -137,6 +141,13 @@ class Loader:
         Where the batches of ``draw`` do not fit, others are composed; at the last, those of an epoch for which the shapes were
         planned, in another order.
         """
+        if (seed, epoch) not in self.drawn:
+            batches = self._fitting(seed, epoch)
+            self.drawn.clear()
+            self.drawn[seed, epoch] = batches
+        return self.drawn[seed, epoch]
+
+    def _fitting(self, seed: int, epoch: int) -> list[np.ndarray]:
         for attempt in range(ATTEMPTS):
             batches = self.draw(seed, epoch, attempt)
             if all(fits(need(self.shards(batch), self.frames.sizes), self.shapes[-1]) for batch in batches):
@@ -185,11 +196,15 @@ def plan_training(
     seed: int,
     replay: Replayed | None = None,
 ) -> Loader:
-    """Plan a loader for shuffled epochs, whose shapes suit the first ``SAMPLE`` batches and hold those of any epoch."""
+    """Plan a loader for shuffled epochs, whose shapes suit the first ``SAMPLE`` batches or more and hold those of any epoch."""
     draw = Draw(frames.sizes, batch_size, devices, replay)
-    ahead = (batch for epoch in range(SAMPLE) for batch in draw(seed, epoch))
-    sample = [batch for batch, _ in zip(ahead, range(SAMPLE), strict=False)]
-    shapes = composed_shapes(sample, draw) if draw.composed else choose_shapes(sample, draw)
+    sample = list[np.ndarray]()
+    for epoch in range(SAMPLE):
+        sample += draw(seed, epoch)
+        if len(sample) >= SAMPLE or (draw.composed and (epoch + 1) * len(frames) > COMPOSED):
+            break
+    # Composed epochs count as a whole: the batches of the first one must fit.
+    shapes = composed_shapes(sample, draw) if draw.composed else choose_shapes(sample[:SAMPLE], draw)
     return Loader(frames, atomic_energies, shapes, dtype, draw)
 
 

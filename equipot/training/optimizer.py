@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from equipot.training.orthogonal import has_matrices, orthogonalized
+
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
@@ -116,16 +118,22 @@ class Muon(Optimizer):
             adam_b1=self.beta1,
             adam_b2=self.beta2,
             muon_weight_dimension_numbers=matrices,
+            # Normalised only: XLA takes seconds to compile the library's iterations, those of each array apart.
+            ns_steps=0,
             consistent_rms=1.0,
         )
-        # The library's updates point downhill; ``descend`` takes the opposite direction and adds the decay.
-        return descend(optax.chain(rule, optax.scale(-1.0)), self.weight_decay, rate)
+
+        def direction(updates: Any, _: Any) -> Any:
+            # The library's updates point downhill; ``descend`` takes the opposite direction and adds the decay.
+            return orthogonalized(jax.tree.map(jnp.negative, updates))
+
+        return descend(optax.chain(rule, optax.stateless(direction)), self.weight_decay, rate)
 
 
 def matrices(params: Any) -> Any:
     """Return the axes of the matrices in each array, its last two; None for an array without matrices."""
     axes = lambda x: optax.contrib.MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
-    return jax.tree.map(lambda x: axes(x) if x.ndim >= 2 and min(x.shape[-2:]) > 1 else None, params)
+    return jax.tree.map(lambda x: axes(x) if has_matrices(x) else None, params)
 
 
 def descend(rule: optax.GradientTransformation, weight_decay: float, rate: Any) -> optax.GradientTransformation:
