@@ -51,10 +51,15 @@ class Console:
         else:
             print(text, file=self.stream, flush=True)
 
-    def advance(self, steps: int = 1) -> None:
-        """Move the bar by ``steps``."""
-        if self.bar is not None:
-            self.bar.update(steps)
+    def advance(self, steps: int = 1, timed: bool = True) -> None:
+        """Move the bar by ``steps``; unless they are ``timed``, as they waited for a compilation, its clock starts anew."""
+        if self.bar is None:
+            return
+        self.bar.update(steps)
+        if not timed:
+            done = self.bar.n
+            self.bar.reset()
+            self.bar.n = self.bar.initial = self.bar.last_print_n = done
 
     def progress(self, figures: str, before: str = "", after: str = "", always: bool = False) -> None:
         """Show figures beside the bar; without a bar, write the line ``before  figures  after``.

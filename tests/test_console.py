@@ -48,3 +48,18 @@ def test_a_terminal_has_a_bar_with_the_figures():
     console.advance(3)
     console.close()
     assert "4/4" in told.getvalue() and "figure 7" in told.getvalue() and "before" not in told.getvalue()
+
+
+def test_the_rate_of_a_bar_leaves_out_steps_that_waited_for_a_compilation():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    console = Console(Terminal())
+    console.open(100, 10)
+    began = console.bar.start_t
+    console.advance(timed=False)
+    assert console.bar.start_t > began and console.bar.n == console.bar.initial == 11 and console.bar.total == 100
+    console.advance(4)
+    assert console.bar.n == 15 and console.bar.initial == 11
+    console.close()

@@ -69,7 +69,7 @@ def fresh(
     """
     given = {"scale": scale, "shift": shift, "avg_num_neighbors": avg_num_neighbors, "electron_shift": electron_shift}
     graph = graph.replace(positions=jnp.asarray(graph.positions), positions_residual=graph.positions_residual)
-    geometry = geometry_of(term, graph)
+    geometry = jax.jit(geometry_of, static_argnums=0)(term, graph)
 
     def start(key: Array, graph: Graph, geometry: Geometry) -> Any:
         variables = initial(term, key, graph, geometry)

@@ -137,7 +137,7 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
                 if len(run.watch.steps) == ESTIMATE_AFTER:
                     estimate(run, cursor)
             clock = now
-            run.console.advance()
+            run.console.advance(timed=not fresh)
             cursor = paced(run, cursor)
         return state, cursor if pending is None else add_report(run, state, cursor, *pending), None
     finally:

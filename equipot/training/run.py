@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,7 +32,7 @@ from equipot.training.errors import evaluate_sets, predicted_quantities, write_j
 from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.loss import Loss
-from equipot.training.memory import check_steps
+from equipot.training.memory import compile_steps
 from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
@@ -90,11 +91,13 @@ def train(
     state, cursor = begin(run, beginning.trained, resume)
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     announce(run, beginning)
-    check_steps(run, state)
-    console.open(run.descent.steps, int(state.step))
+    pool = ThreadPoolExecutor(1)
     try:
+        compile_steps(run, state, pool)
+        console.open(run.descent.steps, int(state.step))
         state, cursor, ending = fit(run, state, cursor)
     finally:
+        pool.shutdown(wait=False, cancel_futures=True)
         console.close()
     if ending == "interrupted":
         console.say(f"interrupted at epoch {cursor.epoch + 1}; the state is saved, --resume goes on from there")

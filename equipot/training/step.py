@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,8 +58,10 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 def first_state(params: Any, descent: Descent) -> State:
     """Make the state before the first step, with copies of all arrays, since a step overwrites the arrays of its state."""
-    copy = lambda tree: jax.tree.map(jnp.array, tree)
-    return State(copy(params), copy(descent.init(params)), copy(params), jnp.zeros((), jnp.int32), jnp.array(True))
+    copies = partial(jax.tree.map, lambda x: jax.device_put(np.array(x)))
+    # One program, not one for each array.
+    moments = jax.jit(descent.init)(params)
+    return State(copies(params), moments, copies(params), copies(np.zeros((), np.int32)), copies(np.array(True)))
 
 
 def with_params(potential: Potential, trained: Any) -> Potential:
@@ -101,22 +104,34 @@ class CompiledStep:
 
     def __init__(self, function: Any, variables: Any, factors: tuple[Any, ...] = ()):
         self.function, self.variables, self.factors = function, variables, factors
-        self.ahead: dict[Any, Callable] = {}
+        self.ahead: dict[Any, Future] = {}
 
     def __call__(self, state: Any, batch: Batch, *factors: Any) -> Any:
+        """Take the step; wait for its program where that is being compiled, and raise the error of that."""
         given = [jnp.asarray(x, like.dtype) for x, like in zip(factors, self.factors, strict=True)]
-        function = self.ahead.get(shape_of(batch), self.function)
+        ahead = self.ahead.get(shape_of(batch))
+        function = self.function if ahead is None else ahead.result()
         return function(state, self.variables, batch, *given)
 
-    def compile(self, state: Any, batch: Batch) -> int:
-        """Compile the step for the shape of a batch.
+    def compile(self, state: Any, batch: Batch, pool: Executor, check: Callable[[int], None]) -> Future:
+        """Start to compile the step for the shape of a batch, by a thread of ``pool``.
 
-        Returns:
-            Memory (bytes) that the step needs on each device besides its arguments; 0 if XLA does not tell.
+        Args:
+            state: State or parameters.
+            batch: Batch.
+            pool: Threads.
+            check: Function of the memory (bytes) that the step needs on each device besides its arguments, 0 if XLA does not
+                tell; its error is raised where the step is taken.
         """
-        compiled = self.function.lower(state, self.variables, batch, *self.factors).compile()
-        self.ahead[shape_of(batch)] = compiled
-        return memory.needed(compiled)
+        # Lowered here, by the settings of JAX of this thread.
+        lowered = self.function.lower(state, self.variables, batch, *self.factors)
+
+        def compiled() -> Callable:
+            program = lowered.compile()
+            check(memory.needed(program))
+            return program
+
+        return self.ahead.setdefault(shape_of(batch), pool.submit(compiled))
 
 
 def make_train_step(

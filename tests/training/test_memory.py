@@ -8,15 +8,19 @@ import tiny
 
 from equipot import memory
 from equipot.training.from_scratch import EXAMPLE_PAIRS, EXAMPLES, example_frames
-from equipot.training.step import CompiledStep
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 
+def noted(monkeypatch):
+    """The memory that each step compiled from now on needs."""
+    sizes, original = [], memory.needed
+    monkeypatch.setattr(memory, "needed", lambda compiled: (sizes.append(original(compiled)), sizes[-1])[1])
+    return sizes
+
+
 def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypatch):
-    needed, original = [], CompiledStep.compile
-    noted = lambda self, *arguments: (needed.append(original(self, *arguments)), needed[-1])[1]
-    monkeypatch.setattr(CompiledStep, "compile", noted)
+    needed = noted(monkeypatch)
     settings = {"epochs": 1, "batch_size": 12, "valid_batch_size": 1, "devices": 1}
     tiny.run(tmp_path / "all", settings)
     training, validation = needed
@@ -37,10 +41,7 @@ def test_validation_is_looked_at_too(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda device: 6_000)
     with pytest.raises(ValueError, match=r"not even a training\.batch_size of 1"):
         tiny.run(tmp_path / "run", settings)
-    sizes = {}
-    original = CompiledStep.compile
-    noted = lambda self, *arguments: sizes.setdefault(len(sizes), original(self, *arguments))
-    monkeypatch.setattr(CompiledStep, "compile", noted)
+    sizes = noted(monkeypatch)
     monkeypatch.setattr(memory, "available", lambda device: None)
     tiny.run(tmp_path / "unknown", settings)
     if sizes[1] > sizes[0]:

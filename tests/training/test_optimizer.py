@@ -9,7 +9,7 @@ import pytest
 
 from equipot.training.descent import Descent
 from equipot.training.loop import add_validation
-from equipot.training.optimizer import AdamW, AMSGrad, Muon, moving_average
+from equipot.training.optimizer import AdamW, AMSGrad, Muon, matrices, moving_average
 from equipot.training.progress import Cursor
 from equipot.training.schedule import Cosine, Exponential, Flat, Plateau
 
@@ -100,3 +100,24 @@ def test_the_average_forgets_its_start():
         ema = moving_average(ema, jnp.array(1.0), 0.99, step)
     assert abs(float(ema) - 1) < 1e-3
     np.testing.assert_allclose(moving_average(jnp.array(0.0), jnp.array(1.0), 0.9, 10_000), 0.1, rtol=1e-5)
+
+
+def test_stacked_matrices_are_orthogonalised_as_each_alone_by_optax():
+    rng = np.random.default_rng(1)
+    shapes = [(6, 6), (4, 7), (7, 4), (3, 6, 6), (2, 3, 5, 4), (5,), (6, 1), (4, 7)]
+    draw = lambda: {str(k): jnp.asarray(rng.normal(size=shape), jnp.float32) for k, shape in enumerate(shapes)}
+    params, gradient = draw(), draw()
+    gradient["1"] = jnp.zeros_like(gradient["1"])
+    rule = Muon(weight_decay=0.0)
+    expected = optax.contrib.muon(
+        1.0, beta=rule.momentum, eps=rule.epsilon, adam_b1=rule.beta1, adam_b2=rule.beta2,
+        muon_weight_dimension_numbers=matrices, consistent_rms=1.0,
+    )  # fmt: skip
+    ours, theirs = rule.transformation(1.0), expected
+    state, other = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        step, state = ours.update(gradient, state, params)
+        reference, other = theirs.update(gradient, other, params)
+        for name in params:
+            np.testing.assert_allclose(step[name], reference[name], atol=2e-5, err_msg=name)
+        gradient = draw()

@@ -56,3 +56,13 @@ def test_a_shape_is_compiled_once_and_the_user_is_told(tmp_path, caplog, capsys)
     assert count >= 2
     assert f"compilations of the training step: {count}, " in said and " of pairs)" in said
     assert f"compilations of the training step: {count}\n" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_unequal_frames_train_in_one_shape_and_validation_is_compiled_meanwhile(tmp_path, caplog):
+    frames = tiny.structures(40, 0, (2, 8))
+    jax.clear_caches()
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        tiny.run(tmp_path / "run", {"epochs": 4, "batch_size": 4}, train=frames)
+    compiled = lambda name: [r for r in caplog.records if f"Finished XLA compilation of jit({name})" in r.getMessage()]
+    assert len(compiled("train_step")) == 1
+    assert [record.threadName != threading.main_thread().name for record in compiled("valid_step")] == [True]
