@@ -13,9 +13,16 @@ pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
 
 
 def noted(monkeypatch):
-    """The memory that each step compiled from now on needs."""
-    sizes, original = [], memory.needed
-    monkeypatch.setattr(memory, "needed", lambda compiled: (sizes.append(original(compiled)), sizes[-1])[1])
+    """Largest memory that a step of training and of validation compiled from now on needs, by the name of its batch size."""
+    from equipot.training import memory as module
+
+    sizes, original = {}, module.check_memory
+
+    def check(key, *arguments):
+        sizes[key] = max(sizes.get(key, 0), arguments[-1])
+        return original(key, *arguments)
+
+    monkeypatch.setattr(module, "check_memory", check)
     return sizes
 
 
@@ -23,11 +30,11 @@ def test_a_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path, monkeypa
     needed = noted(monkeypatch)
     settings = {"epochs": 1, "batch_size": 12, "valid_batch_size": 1, "devices": 1}
     tiny.run(tmp_path / "all", settings)
-    training, validation = needed
+    training, validation = needed["batch_size"], needed["valid_batch_size"]
     assert training > validation > 0
     room = max(int(0.6 * training), validation)
     monkeypatch.setattr(memory, "available", lambda device: room)
-    complaint = r"training\.batch_size 12: a step of 48 atoms .* are free; training\.batch_size: \d+ would fit"
+    complaint = r"training\.batch_size 12: a step of \d+ atoms .* are free; training\.batch_size: \d+ would fit"
     with pytest.raises(ValueError, match=complaint) as told:
         tiny.run(tmp_path / "small", settings)
     assert not (tmp_path / "small" / "metrics.jsonl").exists()
@@ -44,8 +51,8 @@ def test_validation_is_looked_at_too(tmp_path, monkeypatch):
     sizes = noted(monkeypatch)
     monkeypatch.setattr(memory, "available", lambda device: None)
     tiny.run(tmp_path / "unknown", settings)
-    if sizes[1] > sizes[0]:
-        monkeypatch.setattr(memory, "available", lambda device: sizes[0])
+    if sizes["valid_batch_size"] > sizes["batch_size"]:
+        monkeypatch.setattr(memory, "available", lambda device: sizes["batch_size"])
         with pytest.raises(ValueError, match=r"training\.valid_batch_size 4"):
             tiny.run(tmp_path / "valid", settings)
 

@@ -14,6 +14,19 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture
+def compilations(caplog):
+    """Function of the name of a function: records of its compilations, in all threads."""
+    jax.clear_caches()
+    before = jax.config.jax_log_compiles
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING):
+            yield lambda name: [r for r in caplog.records if f"Finished XLA compilation of jit({name})" in r.getMessage()]
+    finally:
+        jax.config.update("jax_log_compiles", before)
+
+
+@pytest.fixture
 def steps(monkeypatch):
     """What every training step was called with."""
     calls, original = [], CompiledStep.__call__
@@ -46,23 +59,16 @@ def test_batches_are_built_ahead_and_wait_on_the_device(steps, tmp_path, monkeyp
         assert all(isinstance(leaf, jax.Array) and leaf.committed for leaf in jax.tree.leaves(batch))
 
 
-def test_a_shape_is_compiled_once_and_the_user_is_told(tmp_path, caplog, capsys):
+def test_a_shape_is_compiled_once_and_the_user_is_told(tmp_path, compilations, capsys):
     frames = [*tiny.structures(8, 0, (2, 2)), *tiny.structures(8, 1, (5, 5))]
-    jax.clear_caches()
-    with caplog.at_level(logging.WARNING), jax.log_compiles():
-        tiny.run(tmp_path / "run", {"epochs": 3, "batch_size": 1}, train=frames, progress=True)
-    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(train_step)" in r.getMessage()]
-    count, said = len(compiled), capsys.readouterr().out
+    tiny.run(tmp_path / "run", {"epochs": 3, "batch_size": 1}, train=frames, progress=True)
+    count, said = len(compilations("train_step")), capsys.readouterr().out
     assert count >= 2
     assert f"compilations of the training step: {count}, " in said and " of pairs)" in said
     assert f"compilations of the training step: {count}\n" in (tmp_path / "run" / "report.md").read_text()
 
 
-def test_unequal_frames_train_in_one_shape_and_validation_is_compiled_meanwhile(tmp_path, caplog):
-    frames = tiny.structures(40, 0, (2, 8))
-    jax.clear_caches()
-    with caplog.at_level(logging.WARNING), jax.log_compiles():
-        tiny.run(tmp_path / "run", {"epochs": 4, "batch_size": 4}, train=frames)
-    compiled = lambda name: [r for r in caplog.records if f"Finished XLA compilation of jit({name})" in r.getMessage()]
-    assert len(compiled("train_step")) == 1
-    assert [record.threadName != threading.main_thread().name for record in compiled("valid_step")] == [True]
+def test_unequal_frames_train_in_one_shape_and_validation_is_compiled_meanwhile(tmp_path, compilations):
+    tiny.run(tmp_path / "run", {"epochs": 4, "devices": 1}, train=tiny.structures(40, 0, (2, 8)))
+    assert len(compilations("train_step")) == 1
+    assert threading.main_thread().name not in {record.threadName for record in compilations("valid_step")}
