@@ -21,6 +21,8 @@ SAMPLE = 2000
 """Number of batches from which shapes are chosen."""
 SHAPES = 4
 """Largest number of shapes of a set."""
+USUAL = 0.7
+"""Share of the epochs whose composed batches are within the largest shape at the first attempt, in each of its sizes."""
 ROOM = 1.005
 """Size of a shape over that of the largest of the composed batches that are examples for it, so that later ones fit, too."""
 WORTH_PACKING = 0.9
@@ -129,12 +131,19 @@ def largest_need(sizes: np.ndarray, graphs: int) -> Shape:
     return Shape(most(sizes[:, 0]), max(1, int(sizes[:, 1].max(initial=1))), graphs, most(sizes[:, 2]))
 
 
-def composed_shapes(batches: Sequence[np.ndarray], draw: Draw) -> tuple[Shape, ...]:
-    """Choose at most ``SHAPES`` shapes, cheapest first, that hold composed batches; their pairs decide, not their slots."""
-    needs = needs_of(batches, draw)
-    most = [math.ceil(n * ROOM) for n in needs.max(axis=0, initial=1)]
-    slots = int(needs[:, 1].max(initial=1))
-    rungs = plan_ladder(needs[:, [0, 3]], (most[0], most[3]), SHAPES, packed_cost)
+def composed_shapes(epochs: Sequence[Sequence[np.ndarray]], draw: Draw) -> tuple[Shape, ...]:
+    """Choose at most ``SHAPES`` shapes, cheapest first, that hold the composed batches of at least one of the epochs.
+
+    Their pairs decide, not their slots. The last shape is for most of the epochs: the others are composed in another way.
+    """
+    needs = [needs_of(batches, draw) for batches in epochs]
+    largest = np.array([held.max(axis=0) for held in needs])
+    # Each of three sizes is exceeded by less than a third of the epochs, so that one epoch has all batches within them.
+    cover = np.quantile(largest, USUAL, axis=0, method="higher")
+    most = [math.ceil(n * ROOM) for n in cover]
+    every = np.concatenate(needs)
+    slots, every = int(every[:, 1].max()), every[(every[:, [0, 2, 3]] <= cover[[0, 2, 3]]).all(axis=1)]
+    rungs = plan_ladder(every[:, [0, 3]], (most[0], most[3]), SHAPES, packed_cost)
     return tuple(packed(Shape(atoms, slots, most[2], pairs)) for atoms, pairs in rungs)
 
 

@@ -150,10 +150,14 @@ class Loader:
     def _fitting(self, seed: int, epoch: int) -> list[np.ndarray]:
         for attempt in range(ATTEMPTS):
             batches = self.draw(seed, epoch, attempt)
-            if all(fits(need(self.shards(batch), self.frames.sizes), self.shapes[-1]) for batch in batches):
+            if self._holds(batches):
                 return batches
-        batches = self.draw(seed, 0)
+        batches = next(batches for other in range(SAMPLE) if self._holds(batches := self.draw(seed, other)))
         return [batches[k] for k in np.random.default_rng([seed, epoch]).permutation(len(batches))]
+
+    def _holds(self, batches: Sequence[np.ndarray]) -> bool:
+        """Return whether the largest shape holds each of the batches."""
+        return all(fits(need(self.shards(batch), self.frames.sizes), self.shapes[-1]) for batch in batches)
 
     def shards(self, frames: np.ndarray) -> Shards:
         """Distribute the frames of a batch over the devices."""
@@ -198,13 +202,13 @@ def plan_training(
 ) -> Loader:
     """Plan a loader for shuffled epochs, whose shapes suit the first ``SAMPLE`` batches or more and hold those of any epoch."""
     draw = Draw(frames.sizes, batch_size, devices, replay)
-    sample = list[np.ndarray]()
-    for epoch in range(SAMPLE):
-        sample += draw(seed, epoch)
-        if len(sample) >= SAMPLE or (draw.composed and (epoch + 1) * len(frames) > COMPOSED):
-            break
-    # Composed epochs count as a whole: the batches of the first one must fit.
-    shapes = composed_shapes(sample, draw) if draw.composed else choose_shapes(sample[:SAMPLE], draw)
+    epochs, count = list[list[np.ndarray]](), 0
+    while count < SAMPLE and not (draw.composed and len(epochs) * len(frames) > COMPOSED):
+        epochs.append(draw(seed, len(epochs)))
+        count += len(epochs[-1])
+    sample = [batch for batches in epochs for batch in batches][:SAMPLE]
+    # Composed epochs count as a whole: all batches of an epoch must fit.
+    shapes = composed_shapes(epochs, draw) if draw.composed else choose_shapes(sample, draw)
     return Loader(frames, atomic_energies, shapes, dtype, draw)
 
 

@@ -155,6 +155,26 @@ def test_ctrl_c_leaves_a_state_to_resume_from(whole, tmp_path, monkeypatch):
     assert_same_run(out, whole[0])
 
 
+def test_composed_batches_resume_exactly_within_an_epoch(tmp_path, monkeypatch):
+    from equipot.training import loop
+
+    frames, settings = tiny.structures(30, 5, (2, 8)), {"epochs": 3, "checkpoint": {"seconds": 1e9}}
+    tiny.run(tmp_path / "whole", settings, train=frames)
+    out, add_report = tmp_path / "run", loop.add_report
+
+    def interrupted(run, state, cursor, *rest):
+        if (cursor.epoch, cursor.batch) == (1, 3) and not (out / "pressed").exists():
+            (out / "pressed").touch()
+            os.kill(os.getpid(), signal.SIGINT)
+        return add_report(run, state, cursor, *rest)
+
+    monkeypatch.setattr(loop, "add_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run(out, settings, train=frames)
+    tiny.run(out, settings, resume=True, train=frames)
+    assert_same_run(out, tmp_path / "whole")
+
+
 def test_resume_refuses_another_config_or_other_data(whole, tmp_path):
     out = whole[0]
     with pytest.raises(ValueError, match="training.clip: 10.0 -> 3.0"):
