@@ -132,12 +132,13 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
             fresh, stale = shape not in run.watch.shapes, fresh
             run.watch.shapes.add(shape)
             now = time.monotonic()
-            if not fresh and not stale:
+            compiles = run.train_step.compiles or (run.valid_step is not None and run.valid_step.compiles)
+            if not fresh and not stale and not compiles:
                 run.watch.steps.append(now - clock)
                 if len(run.watch.steps) == ESTIMATE_AFTER:
                     estimate(run, cursor)
             clock = now
-            run.console.advance(timed=not fresh)
+            run.console.advance(timed=not fresh and not compiles)
             cursor = paced(run, cursor)
         return state, cursor if pending is None else add_report(run, state, cursor, *pending), None
     finally:

@@ -113,6 +113,11 @@ class CompiledStep:
         function = self.function if ahead is None else ahead.result()
         return function(state, self.variables, batch, *given)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether a thread is compiling the step for some shape, which takes time from the steps of others."""
+        return not all(ahead.done() for ahead in self.ahead.values())
+
     def compile(self, state: Any, batch: Batch, pool: Executor, check: Callable[[int], None]) -> Future:
         """Start to compile the step for the shape of a batch, by a thread of ``pool``.
 
