@@ -64,7 +64,7 @@ def mae(energy: dict[str, float], forces: dict[str, float], per_atom: bool) -> t
 
 def solid(element: str, energy: dict[str, float], forces: dict[str, float]) -> Task:
     files = (f"mlearn/{element}_train.extxyz", f"mlearn/{element}_test.extxyz")
-    return Task("mlearn", *files, mae(energy, forces, per_atom=True), ZUO)
+    return Task("mlearn", *files, mae(energy, forces, per_atom=True), ZUO, ("training.devices=1",))
 
 
 def molecule(name: str, frames: int, energy: dict[str, float], forces: dict[str, float]) -> Task:
@@ -100,6 +100,12 @@ TASKS: dict[str, Task] = {
     ),
     "rmd17-aspirin-50": molecule(
         "aspirin", 50, {"ACE": 26.2, "NequIP": 19.5, "MACE": 17.0}, {"ACE": 63.8, "NequIP": 52.0, "MACE": 43.9}
+    ),
+    "rmd17-toluene-50": molecule(
+        "toluene", 50, {"ACE": 5.3, "NequIP": 3.3, "MACE": 3.1}, {"ACE": 27.1, "NequIP": 15.1, "MACE": 12.1}
+    ),
+    "rmd17-uracil-50": molecule(
+        "uracil", 50, {"ACE": 6.5, "NequIP": 7.3, "MACE": 4.4}, {"ACE": 36.2, "NequIP": 40.1, "MACE": 25.9}
     ),
     "rmd17-ethanol-1000": molecule(
         "ethanol", 1000, {"ACE": 1.2, "NequIP": 0.4, "MACE": 0.4}, {"ACE": 7.3, "NequIP": 2.8, "MACE": 2.1}

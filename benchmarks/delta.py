@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from benchmarks.accuracy import CONFIGS, facts_of, run_training
+from benchmarks.record import ROOT
 
 XTB = "data.subtract={calculator: tblite, method: GFN2-xTB, accuracy: 0.1}"
 SILICON = (
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Train on the labels and on the difference, or continue where it stopped; yield the test errors of each."""
     for name in args.only:
         config, settings = SETS[name]
-        for learned, more in (("labels", ()), ("difference", difference(name, config, args.model))):
+        for learned, more in (("labels", ()), ("difference", difference(name, args.model))):
             filled = [setting.replace("{data}", str(args.data.resolve())) for setting in (*settings, *more)]
             out = args.runs.resolve() / f"{name}-{learned}"
             run_training(CONFIGS / config, out, [*filled, *args.overrides])
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def difference(name: str, config: str, model: str) -> tuple[str, ...]:
+def difference(name: str, model: str) -> tuple[str, ...]:
     """Return the settings by which a network learns the difference."""
     if name != "silicon":
         return (XTB,)
-    network = yaml.safe_load((CONFIGS / config).read_text())["model"]
+    network = yaml.safe_load((ROOT / "configs" / "mace-crystals.yaml").read_text())["model"]
     return (f"model={json.dumps([{'kind': 'potential', 'from': model}, network])}",)

@@ -370,5 +370,5 @@ print(f"slope of the total energy {1e6 * slope / 9:.2f} meV/atom/ns")
 #
 # - Your own data: `equipot data FILE` shows what is in it and what is wrong with it; then `equipot train mace-molecules
 #   --set data.train=FILE`.
-# - Periodic solids: `configs/mace-metal.yaml` trains on energies, forces and stress.
+# - Periodic solids: `configs/mace-crystals.yaml` trains on energies, forces and stress.
 # - A term of your own: CONTRIBUTING.md. All conventions: the top of `equipot/graph.py`.

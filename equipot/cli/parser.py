@@ -31,7 +31,7 @@ examples:
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
-A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-metal,
+A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-crystals,
 polar-molecules, delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover,
 md-npt-isotropic, md-npt-flexible.
 

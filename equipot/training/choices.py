@@ -13,7 +13,7 @@ import numpy as np
 
 from equipot.data.read import Dataset
 from equipot.models.mace import MACE
-from equipot.nn.radial import Radial
+from equipot.nn.radial import Bessel, PolynomialEnvelope, Radial
 from equipot.quantities import STRESS
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig, TrainingConfig
@@ -55,11 +55,13 @@ def choose(config: TrainConfig, dataset: Dataset, steps: float) -> Choice:
 def default_model(dataset: Dataset) -> tuple[MACE, str]:
     """Choose a MACE for a training set, and say why; cutoff and elements are left to the data as in any model.
 
-    What counts most for sets of a few hundred frames is angular resolution, of the harmonics (l_max 3) and of the features that
-    are passed between layers (hidden_l 2), and a cutoff that sees some 36 neighbours: see benchmarks/README.md.
+    What counts most for sets of few frames is an envelope that falls from the first Å on (p = 2), so that near neighbours count
+    more than far ones; then angular resolution, of the harmonics (l_max 3) and of the features that are passed between layers
+    (hidden_l 2), and smooth radial functions: see benchmarks/README.md.
     """
     kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
-    model = MACE(channels=WIDTHS[kind], hidden_l=2, radial=Radial(mlp=(32, 32)))
+    radial = Radial(Bessel(6), PolynomialEnvelope(2), mlp=(32,))
+    model = MACE(channels=WIDTHS[kind], hidden_l=2, radial=radial)
     return model, f"model: MACE of {model.channels} channels, hidden_l {model.hidden_l}, for {kind}; model decides otherwise"
 
 

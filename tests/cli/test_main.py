@@ -241,7 +241,8 @@ def test_training_takes_a_config_or_a_data_file(tmp_path, monkeypatch):
     for name in ("data.xyz", "data.db", "config.yaml", "config.yml", "quickstart"):
         Path(name).touch()
     assert [holds_data(Path(name)) for name in ("data.xyz", "data.db", "data.xyz@0:10", "bundled:ethanol/train")] == [True] * 4
-    assert not any(holds_data(Path(name)) for name in ("config.yaml", "config.yml", "quickstart", "mace-metal", "missing.xyz"))
+    others = "config.yaml", "config.yml", "quickstart", "mace-crystals", "missing.xyz"
+    assert not any(holds_data(Path(name)) for name in others)
 
 
 def test_data_file_alone_is_enough_to_train(tmp_path, monkeypatch):

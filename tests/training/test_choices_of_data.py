@@ -1,6 +1,7 @@
 """Settings that are left to the data."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from ase import Atoms
 from ase.io import write
 
 from equipot import config as configs
+from equipot.cli.recipes import find_config
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import DataConfig
 from equipot.data.read import Dataset
@@ -84,3 +86,15 @@ def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
     # What was chosen is chosen again.
     train(config, tmp_path / "run", resume=True, progress=None)
     train(written, tmp_path / "run", resume=True, progress=None)
+
+
+@pytest.mark.parametrize("recipe, size, elements", [("mace-crystals", 64, (14,)), ("mace-molecules", 9, (1, 6, 8))])
+def test_recipes_say_what_is_chosen(recipe, size, elements):
+    written = configs.load(find_config(Path(recipe)), TrainConfig)
+    data = dataclasses.replace(dataset([size] * 200), atomic_energies=dict.fromkeys(elements, 0.0))
+    model, _ = choices.default_model(data)
+    assert written.model.clone(cutoff=None) == model
+    chosen_ones, _ = chosen({}, data)
+    for name in ("batch_size", "optimizer", "ema", "clip"):
+        assert getattr(written.training, name) == getattr(chosen_ones.training, name), name
+    assert dict(written.training.loss) == dict(chosen_ones.training.loss)
