@@ -74,8 +74,8 @@ def test_a_run_learns_and_leaves_its_folder(whole):
     out, said = whole
     found = rows(out)
     assert [row["epoch"] for row in found] == list(range(1, 7)) and found[-1]["step"] == 18
-    # Losses of training are those of other weights in the last quarter.
-    assert found[-1]["valid_loss"] < found[0]["valid_loss"]
+    # The loss has other weights in the last quarter.
+    assert found[-1]["train_forces_mae"] < found[0]["train_forces_mae"]
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "best.eqp", "report.md", "learning.png"} <= set(os.listdir(out))
     potential = eqp.load(out / "best.eqp")
     assert potential.elements == (1, 8) and dict(potential.metadata.atomic_energies) == tiny.ENERGIES

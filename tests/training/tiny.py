@@ -16,6 +16,7 @@ from equipot.structure import Structure
 from equipot.term import Atomic, Term
 
 ENERGIES = {1: -13.6, 8: -432.1}
+MUON = {"kind": "Muon", "learning_rate": 0.01}
 
 
 class Tiny(Term):
@@ -100,7 +101,7 @@ def run(out, changes=None, resume=False, train=None, progress=None, model=None):
     from equipot.training import train as fit
     from equipot.training.config import TrainingConfig
 
-    settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(changes or {})}
+    settings = {"epochs": 6, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, "optimizer": MUON, **(changes or {})}
     whole = TrainConfig(DataConfig(train="none"), model or Tiny(3.5), config.build(TrainingConfig, settings))
     original = module.load_levels, module.with_levels
     module.load_levels, module.with_levels = lambda *_: {}, lambda *_: dataset(train)
