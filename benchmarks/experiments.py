@@ -41,12 +41,15 @@ class Set(NamedTuple):
 
 
 SETS: dict[str, Set] = {
-    **{name: Set("mlearn", f"mlearn/{name}_train.extxyz") for name in ("Cu", "Si", "Li")},
-    **{name: Set("rmd17-50", f"rmd17/{name}_train_01.extxyz", 50) for name in ("ethanol", "aspirin", "toluene", "uracil")},
+    **{name: Set("experiments-solids", f"mlearn/{name}_train.extxyz") for name in ("Cu", "Si", "Li")},
+    **{
+        name: Set("experiments-molecules", f"rmd17/{name}_train_01.extxyz", 50)
+        for name in ("ethanol", "aspirin", "toluene", "uracil")
+    },
     **{
         f"{name}-tenth{kind}": Set(config, f"mlearn/{name}_train.extxyz", settings=("data.limit=18", "data.valid=3"))
         for name in ("Cu", "Si", "Li")
-        for kind, config in (("", "mlearn"), ("-tuned", "finetune"))
+        for kind, config in (("", "experiments-solids"), ("-tuned", "finetune"))
     },
     "acac": Set("acac", "acac/train_300K.extxyz", settings=("data.atomic_energies={data}/acac/isolated_atoms.extxyz",)),
 }
@@ -54,9 +57,10 @@ SETS: dict[str, Set] = {
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder with mlearn/, rmd17/, acac/")
-    sub.add_argument("--sets", nargs="+", choices=list(SETS), default=["Cu", "Si", "Li"], metavar="SET", help=", ".join(SETS))
-    sub.add_argument("--folds", nargs="+", type=int, default=[0, 1, 2], metavar="K", help="folds that judge, and seeds")
-    sub.add_argument("--file", type=Path, required=True, metavar="FILE", help="experiments: JSON, {name: [KEY=VALUE, ...]}")
+    sub.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET", help=", ".join(SETS))
+    sub.add_argument("--folds", nargs="+", type=int, default=[0], metavar="K", help="folds that judge, and seeds (default: 0)")
+    what = "experiments: JSON, {name: {sets: [SET, ...], settings: [KEY=VALUE, ...]}} (default: all that were made)"
+    sub.add_argument("--file", type=Path, default=CONFIGS / "experiments.json", metavar="FILE", help=what)
     sub.add_argument("--only", nargs="+", default=None, metavar="NAME", help="of the experiments in the file")
     sub.add_argument("--runs", type=Path, default=Path("runs/experiments"), metavar="DIR", help="folder of runs and lines")
 
@@ -66,8 +70,8 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     experiments = json.loads(args.file.read_text())
     for fold in args.folds:
         for name in args.only or list(experiments):
-            for key in args.sets:
-                yield experiment(name, experiments[name], key, fold, args)
+            for key in (key for key in experiments[name]["sets"] if key in args.sets):
+                yield experiment(name, experiments[name]["settings"], key, fold, args)
 
 
 def experiment(name: str, settings: list[str], key: str, fold: int, args: argparse.Namespace) -> dict[str, Any]:

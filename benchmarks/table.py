@@ -339,6 +339,7 @@ def experiments(results: Sequence[dict[str, Any]]) -> str:
     """Mean absolute errors of judges and, at the end, of training frames, of each experiment on each set, over folds."""
     header = (
         "experiment",
+        "settings",
         "set",
         "folds",
         "energy MAE, meV/atom",
@@ -356,7 +357,8 @@ def experiments(results: Sequence[dict[str, Any]]) -> str:
         energy, forces = "energy_mae_per_atom", "forces_mae"
         judged = [1e3 * mean(found, "errors", "test", error) for error in (energy, forces)]
         trained = [1e3 * mean(found, "last", f"train_{error}") for error in (energy, forces)]
-        rows.append((name, key, len(found), judged[0], trained[0], judged[1], trained[1], mean(found, "cpu_minutes")))
+        changes = ", ".join(text.removeprefix("training.").removeprefix("model.") for text in found[0]["settings"])
+        rows.append((name, changes, key, len(found), judged[0], trained[0], judged[1], trained[1], mean(found, "cpu_minutes")))
     return markdown(header, rows)
 
 
