@@ -88,6 +88,7 @@ class Term(nn.Module):
         "ATM": "equipot.physics.dispersion:ATM",
         "Committee": "equipot.physics.committee:Committee",
         "D3": "equipot.physics.dispersion:D3",
+        "FromData": "equipot.models.from_data:FromData",
         "MACE": "equipot.models.mace:MACE",
         "NequIP": "equipot.models.nequip:NequIP",
         "Sum": "equipot.physics.sum:Sum",

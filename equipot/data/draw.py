@@ -122,7 +122,7 @@ def need(shards: Shards, sizes: np.ndarray) -> Shape:
 
 def fits(small: Shape, shape: Shape) -> bool:
     """Return whether a batch that needs the shape ``small`` fits into another shape."""
-    return all(limit is None or n <= limit for n, limit in zip(small, shape, strict=True))
+    return all(limit is None or (n is not None and n <= limit) for n, limit in zip(small, shape, strict=True))
 
 
 def largest_need(sizes: np.ndarray, graphs: int) -> Shape:

@@ -33,7 +33,7 @@ PATIENT = 3
 """Factor on that number where ``max_minutes`` limits the run."""
 WIDTHS = {"one element": 16, "several elements": 32}
 """Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others."""
-NORMALIZATIONS = {"one element": UnitVariance(), "several elements": MeanNeighbors(exponent=0.75)}
+NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {"one element": UnitVariance(), "several elements": MeanNeighbors(exponent=0.75)}
 """Normalisation of its messages: the smaller one learns crystals too slowly, and generalises better from few molecules."""
 EXAMPLES = 200
 """Number of frames from which sizes are estimated."""
@@ -98,5 +98,7 @@ def sized(training: TrainingConfig, structures: Sequence[Structure], steps: floa
 
 def mean_atoms(structures: Sequence[Structure]) -> float:
     """Estimate the mean number of atoms of the frames from ``EXAMPLES`` of them; 0 for no frames."""
-    some = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else []
-    return float(np.mean([len(structures[int(k)]) for k in some])) if len(some) else 0.0
+    if not len(structures):
+        return 0.0
+    some = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int))
+    return float(np.mean([len(structures[int(k)]) for k in some]))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from equipot.data.config import DataConfig
 from equipot.data.method import named
+from equipot.models.from_data import FromData
 from equipot.nn.electrons import Electrons
 from equipot.physics.guard import Wall, is_guarded, with_wall
 from equipot.physics.sum import refuse_second_dispersion
@@ -184,8 +185,8 @@ class TrainConfig:
     """Settings of a training run."""
 
     data: DataConfig
-    model: Term | FineTune | None = None
-    """A term to train from random parameters, or a potential to fine-tune; None for a MACE of a size that suits the data."""
+    model: Term | FineTune = field(default_factory=FromData)
+    """A term to train from random parameters, or a potential to fine-tune; left out, a MACE that suits the data."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     """Seed of the random parameters, of the split into sets and of the order of the data."""
@@ -210,15 +211,13 @@ class TrainConfig:
             raise ValueError("ensemble is for one level of theory: leave it out, or data.heads")
         if self.ensemble is not None and self.ensemble.models and isinstance(self.model, FineTune):
             raise ValueError("ensemble.models: all members of a fine-tuning start from model.from; leave models out")
-        if self.ensemble is not None and self.ensemble.models and self.model is None:
-            raise ValueError("ensemble.models: further models stand beside the first, model: give one")
         self._check_uncertainty()
         if isinstance(self.model, FineTune):
             return self.model.check(self.data)
         for name in ("replay", "forget"):
             if getattr(self.data, name):
                 raise ValueError(f"data.{name} is for fine-tuning: give model.from, or leave {name} out")
-        if self.model is not None:
+        if not isinstance(self.model, FromData):
             self._check_model(self.model, wall)
 
     def _check_model(self, model: Term, wall: Wall | None) -> None:

@@ -23,6 +23,7 @@ from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.data.subtract import Subtraction, subtraction_of
 from equipot.metadata import Head, Metadata, Method
 from equipot.models import fresh
+from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.physics.guard import Guarded, fitted, is_guarded
 from equipot.potential import Potential
@@ -66,7 +67,7 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     Raises:
         ValueError: data and config do not fit, a model without parameters, or a method or a potential that cannot be used.
     """
-    model_is_open = config.model is None
+    model_is_open = isinstance(config.model, FromData)
     config = with_heads(dataclasses.replace(config, model=MACE()) if model_is_open else config)
     given = term_of(config)
     subtraction = subtraction_of(config.data, out)
@@ -124,7 +125,6 @@ def term_of(config: TrainConfig) -> Term:
         raise ValueError(
             f"model.from names {config.model.from_} to fine-tune: call equipot.finetune.fine_tune with this config"
         )
-    assert config.model is not None, "from_scratch gives one to a config without"
     return config.model
 
 

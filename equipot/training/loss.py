@@ -172,9 +172,10 @@ class Loss(Mapping[str, Penalty]):
     """
 
     def __init__(self, penalties: Mapping[str, Penalty] | None = None) -> None:
-        self.named = penalties.named if isinstance(penalties, Loss) else frozenset(penalties or ())
+        self.named: frozenset[str] = penalties.named if isinstance(penalties, Loss) else frozenset(penalties or ())
         """Names of the quantities whose penalties were given."""
-        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED} | {ENERGY.name: Huber(schedule=Switch())}
+        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED}
+        self._penalties[ENERGY.name] = Huber(schedule=Switch())
         self._penalties |= penalties or {}
         if not any(penalty.weight for penalty in self._penalties.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")

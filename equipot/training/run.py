@@ -240,6 +240,7 @@ def announce(run: TrainingRun, beginning: Beginning) -> None:
         say(line)
     if beginning.base is not None:
         say(trained_text(potential, beginning.trained))
+    assert run.config.batch_size is not None, "chosen by training.choices"
     if run.config.batch_size % run.mesh.size:
         say(
             f"training.batch_size {run.config.batch_size} is no multiple of the {run.mesh.size} devices, so that some wait for "

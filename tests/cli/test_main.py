@@ -254,5 +254,6 @@ def test_data_file_alone_is_enough_to_train(tmp_path, monkeypatch):
     Path("mine.xyz").touch()
     assert main(["train", "mine.xyz", "--set", "training.max_minutes=20"]) == 0
     ((settings, out),) = found
-    assert settings.data.train == "mine.xyz" and settings.model is None and settings.training.max_minutes == 20
+    assert settings.data.train == "mine.xyz" and settings.training.max_minutes == 20
+    assert type(settings.model).__name__ == "FromData"
     assert out == Path("runs/mine")

@@ -14,6 +14,7 @@ from equipot.cli.recipes import find_config
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import DataConfig
 from equipot.data.read import Dataset
+from equipot.models.from_data import FromData
 from equipot.training import TrainConfig, choices, from_scratch, train
 from equipot.training.config import TrainingConfig
 from equipot.training.loss import Huber
@@ -79,7 +80,7 @@ def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
         frames.append(atoms)
     write(tmp_path / "train.xyz", frames)
     config = configs.build(TrainConfig, {"data": {"train": str(tmp_path / "train.xyz")}})
-    assert config.model is None
+    assert isinstance(config.model, FromData)
     train(config, tmp_path / "run", progress=None)
     written = configs.load(tmp_path / "run" / "config.yaml", TrainConfig)
     assert written.model.channels == 2 and written.training.batch_size == 5 and written.training.epochs == 2
