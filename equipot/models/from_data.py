@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Array, Float
 
 from equipot.graph import Graph
@@ -9,7 +11,22 @@ from equipot.term import Atomic, Term
 
 
 class FromData(Term):
-    """The model of a config that names none: training puts a network that suits the data in its place (``training.choices``)."""
+    """The model of a config that names none: training puts a MACE that suits the data in its place.
+
+    What is given here is kept; None is chosen. See ``equipot.models.mace.MACE`` for the meaning.
+    """
+
+    channels: int | None = None
+    hidden_l: int | None = None
+    l_max: int | None = None
+    correlation: int | None = None
+    layers: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Hyper-parameters that are not left to the data, by name."""
+        names = ("cutoff", "channels", "hidden_l", "l_max", "correlation", "layers")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         """Raise ValueError: there is no network yet."""

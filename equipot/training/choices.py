@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from equipot.data.read import Dataset
+from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.nn.interaction import Residual
 from equipot.nn.normalize import MeanNeighbors, UnitVariance
@@ -33,7 +34,10 @@ PATIENT = 3
 """Factor on that number where ``max_minutes`` limits the run."""
 WIDTHS = {"one element": 16, "several elements": 32}
 """Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others."""
-NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {"one element": UnitVariance(), "several elements": MeanNeighbors(exponent=0.75)}
+NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {
+    "one element": UnitVariance(),
+    "several elements": MeanNeighbors(exponent=0.75),
+}
 """Normalisation of its messages: the smaller one learns crystals too slowly, and generalises better from few molecules."""
 EXAMPLES = 200
 """Number of frames from which sizes are estimated."""
@@ -56,8 +60,8 @@ def choose(config: TrainConfig, dataset: Dataset, steps: float) -> Choice:
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
 
-def default_model(dataset: Dataset) -> tuple[MACE, str]:
-    """Choose a MACE for a training set, and say why; cutoff and elements are left to the data as in any model.
+def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
+    """Choose what a model leaves open, and say why; cutoff and elements are left to the data as in any model.
 
     What counts most for sets of few frames is an envelope that falls from the first Å on (p = 2), so that near neighbours count
     more than far ones; then angular resolution, of the harmonics (l_max 3) and of the features that are passed between layers
@@ -66,8 +70,9 @@ def default_model(dataset: Dataset) -> tuple[MACE, str]:
     kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
     radial = Radial(Bessel(6), PolynomialEnvelope(2), mlp=(32,))
     interaction = Residual(NORMALIZATIONS[kind])
-    model = MACE(channels=WIDTHS[kind], hidden_l=2, radial=radial, first=interaction, others=interaction)
-    return model, f"model: MACE of {model.channels} channels, hidden_l {model.hidden_l}, for {kind}; model decides otherwise"
+    chosen = {"channels": WIDTHS[kind], "hidden_l": 2, **model.given}
+    note = f"model: MACE of {chosen['channels']} channels, hidden_l {chosen['hidden_l']}, for {kind}"
+    return MACE(radial=radial, first=interaction, others=interaction, **chosen), note
 
 
 def without_unsound(training: TrainingConfig, dataset: Dataset, notes: list[str]) -> TrainingConfig:

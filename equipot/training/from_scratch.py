@@ -67,8 +67,8 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     Raises:
         ValueError: data and config do not fit, a model without parameters, or a method or a potential that cannot be used.
     """
-    model_is_open = isinstance(config.model, FromData)
-    config = with_heads(dataclasses.replace(config, model=MACE()) if model_is_open else config)
+    open_model = config.model if isinstance(config.model, FromData) else None
+    config = with_heads(config if open_model is None else dataclasses.replace(config, model=MACE(**open_model.given)))
     given = term_of(config)
     subtraction = subtraction_of(config.data, out)
     term, imports = resolve(given, config.dtype)
@@ -82,8 +82,8 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     others = Others(imports, predicted, subtraction.method if subtraction else None)
     dataset = with_levels(config, levels, others)
     config, notes = choose(config, dataset, STEPS)
-    if model_is_open:
-        model, note = default_model(dataset)
+    if open_model is not None:
+        model, note = default_model(dataset, open_model)
         config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)
         given = term_of(config)
     # Some terms end at a distance that depends on the elements.

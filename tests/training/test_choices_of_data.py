@@ -64,8 +64,8 @@ def test_stress_that_the_config_names_or_that_is_sound_stays():
 
 
 def test_one_element_gets_a_narrower_network():
-    one, note = choices.default_model(dataset([64] * 200))
-    several, _ = choices.default_model(dataclasses.replace(dataset([64] * 200), atomic_energies={1: 0.0, 8: 0.0}))
+    one, note = choices.default_model(dataset([64] * 200), FromData())
+    several, _ = choices.default_model(dataclasses.replace(dataset([64] * 200), atomic_energies={1: 0.0, 8: 0.0}), FromData())
     assert one.channels < several.channels and f"{one.channels} channels" in note and one.cutoff is None
 
 
@@ -89,11 +89,17 @@ def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
     train(written, tmp_path / "run", resume=True, progress=None)
 
 
+def test_what_the_config_gives_is_kept():
+    given = configs.build(TrainConfig, {"data": {"train": "a.xyz"}}, overrides=["model.channels=7", "model.cutoff=4.5"]).model
+    model, note = choices.default_model(dataset([64] * 200), given)
+    assert (model.channels, model.cutoff, model.hidden_l) == (7, 4.5, 2) and "7 channels" in note
+
+
 @pytest.mark.parametrize("recipe, size, elements", [("mace-crystals", 64, (14,)), ("mace-molecules", 9, (1, 6, 8))])
 def test_recipes_say_what_is_chosen(recipe, size, elements):
     written = configs.load(find_config(Path(recipe)), TrainConfig)
     data = dataclasses.replace(dataset([size] * 200), atomic_energies=dict.fromkeys(elements, 0.0))
-    model, _ = choices.default_model(data)
+    model, _ = choices.default_model(data, FromData())
     assert written.model.clone(cutoff=None) == model
     chosen_ones, _ = chosen({}, data)
     for name in ("batch_size", "optimizer", "ema", "clip"):
