@@ -174,7 +174,8 @@ class Loss(Mapping[str, Penalty]):
     def __init__(self, penalties: Mapping[str, Penalty] | None = None) -> None:
         self.named: frozenset[str] = penalties.named if isinstance(penalties, Loss) else frozenset(penalties or ())
         """Names of the quantities whose penalties were given."""
-        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED}
+        # What a config leaves out for other quantities is taken from the first, which must not be the energy.
+        self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED if row is not ENERGY}
         self._penalties[ENERGY.name] = Huber(schedule=Switch())
         self._penalties |= penalties or {}
         if not any(penalty.weight for penalty in self._penalties.values()):

@@ -16,7 +16,7 @@ from equipot.config import ConfigError
 from equipot.training import checkpoint
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.descent import Descent
-from equipot.training.loss import MSE, Huber, Penalty, Switch
+from equipot.training.loss import MSE, Huber, Loss, Penalty, Switch
 from equipot.training.optimizer import AdamW, Optimizer
 from equipot.training.schedule import Cosine, Flat, Schedule
 
@@ -125,8 +125,9 @@ def run(out, cls, resume=False, **changes):
 @pytest.mark.parametrize("cls", CHOICES)
 def test_it_trains_and_resumes_bit_for_bit(cls, tmp_path):
     best = run(tmp_path / "whole", cls)
+    # The weight of the energy grows in the last quarter.
     losses = losses_of(tmp_path / "whole")
-    assert losses[-1] < losses[0]
+    assert losses[2] < losses[0]
     run(tmp_path / "broken", cls, max_minutes=1e-9)
     run(tmp_path / "broken", cls, resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "broken")
@@ -150,7 +151,7 @@ def test_a_penalty_of_ones_own_trains_and_resumes_bit_for_bit(quantities, tmp_pa
     fit("broken", kind, resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "broken")
     written = config.load(tmp_path / "whole" / "config.yaml", TrainConfig).training.loss
-    assert written == {name: PseudoHuber() if name in quantities else Huber() for name in ("energy", "forces", "stress")}
+    assert written == {name: PseudoHuber() if name in quantities else Loss()[name] for name in ("energy", "forces", "stress")}
 
 
 def minimum(optimizer, params, loss, steps, decay=0.0):

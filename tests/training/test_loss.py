@@ -20,7 +20,7 @@ def _precision(double_precision):
 
 def batch_of(structures, extra=(0, 0, 0)):
     found = [find_slots(s, 3.5) for s in structures]
-    shape = Shape(*(n + m for n, m in zip(smallest_shape(found), extra, strict=True)))
+    shape = Shape(*(n + m for n, m in zip(smallest_shape(found)[:3], extra, strict=True)))
     targets = pad_targets(structures, shape, tiny.ENERGIES, range(len(structures)), np.float64)
     return Batch(pad(structures, 3.5, shape, np.float64, found), targets)
 
