@@ -42,20 +42,28 @@ def test_a_file_that_is_written_again_is_of_the_present_format(tmp_path):
     assert b'\\"format\\": 3' in (tmp_path / "again.eqp").read_bytes()
 
 
+def with_defaults_of_then(settings):
+    """Settings of a run with the defaults that an earlier version had, which its folder holds in config.yaml."""
+    energy, muon = {"kind": "Huber", "schedule": "Constant"}, {"kind": "Muon", "learning_rate": 0.01}
+    return {**settings, "training": {"loss": {"energy": energy}, "optimizer": muon, "ema": 0.999, **settings["training"]}}
+
+
 @pytest.mark.parametrize("name, head", [("run", ""), ("run-heads", "low")])
 def test_a_run_goes_on(name, head, tmp_path, double_precision, monkeypatch):
     """To the potential that the earlier version would have made of it."""
     known = EXPECTED["runs"][name]
     shutil.copytree(FOLDER / name, tmp_path / "run")
     monkeypatch.chdir(FOLDER)
-    best = train(config.build(TrainConfig, known["settings"]), tmp_path / "run", resume=True, progress=None)
+    best = train(
+        config.build(TrainConfig, with_defaults_of_then(known["settings"])), tmp_path / "run", resume=True, progress=None
+    )
     found = checkpoint.newest(tmp_path / "run" / "checkpoints")
     assert found.record["cursor"]["epoch"] == 3 and not found.earlier
     assert_predicts(f"{best}@{head}" if head else best, known["predictions"], 1e-8)
 
 
 def test_a_run_of_other_settings_does_not_go_on(tmp_path, double_precision, monkeypatch):
-    settings = EXPECTED["runs"]["run"]["settings"]
+    settings = with_defaults_of_then(EXPECTED["runs"]["run"]["settings"])
     changed = {**settings, "model": {**settings["model"], "channels": 3}}
     shutil.copytree(FOLDER / "run", tmp_path / "run")
     monkeypatch.chdir(FOLDER)
