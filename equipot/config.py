@@ -217,17 +217,18 @@ def convert_section(item: Item, options: tuple[type, ...], path: str, default: A
 
 
 def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> type:
-    """Return the class that ``kind`` names, else the only one, the default's, or the one whose required keys are given."""
+    """Return the class that ``kind`` names, else the one whose required keys are given, the default's, or the only one."""
     named = {option.__name__: option for option in options}
     is_open: list[Any] = [option for option in options if open_base(option) is option]
     builtin = {name: target for option in is_open for name, target in option.builtin_kinds.items()}
     if KIND not in item.value:
-        if type(default) in options or (is_open and isinstance(default, is_open[0])):
+        asking = {option: required(option) for option in options if required(option)}
+        asked = [option for option, keys in asking.items() if keys <= item.value.keys()]
+        has_default = type(default) in options or (is_open and isinstance(default, is_open[0]))
+        if has_default and not (len(asked) == 1 and type(default) not in asked):
             return type(default)
         if len(options) == 1 and not is_open:
             return options[0]
-        asking = {option: required(option) for option in options if required(option)}
-        asked = [option for option, keys in asking.items() if keys <= item.value.keys()]
         if len(asked) == 1:
             return asked[0]
         others = "".join(f"; or `{key}`" for keys in asking.values() for key in sorted(keys))
