@@ -223,7 +223,7 @@ def choose(item: Item, options: tuple[type, ...], path: str, default: Any) -> ty
     builtin = {name: target for option in is_open for name, target in option.builtin_kinds.items()}
     if KIND not in item.value:
         asking = {option: required(option) for option in options if required(option)}
-        asked = [option for option, keys in asking.items() if keys <= item.value.keys()]
+        asked = [option for option, keys in asking.items() if keys <= item.value.keys() and option not in is_open]
         has_default = type(default) in options or (is_open and isinstance(default, is_open[0]))
         if has_default and not (len(asked) == 1 and type(default) not in asked):
             return type(default)
