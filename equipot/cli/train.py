@@ -18,12 +18,12 @@ def execute(args: argparse.Namespace) -> None:
     from equipot import config
     from equipot.training import TrainConfig
 
-    if holds_data(args.config):
-        settings = config.build(TrainConfig, {"data": {"train": str(args.config)}}, overrides=args.overrides)
-        name = Path(str(args.config).partition("@")[0].rpartition(":")[2]).stem
-    else:
+    if not holds_data(args.config):
         path = find_config(args.config)
-        settings, name = config.load(path, TrainConfig, args.overrides), path.stem
+        train_config(path, args.overrides, run_folder(args.out, path.stem, args.resume), args.resume)
+        return
+    settings = config.build(TrainConfig, {"data": {"train": str(args.config)}}, overrides=args.overrides)
+    name = Path(str(args.config).partition("@")[0].rpartition(":")[2]).stem
     run_training(settings, run_folder(args.out, name, args.resume), args.resume)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from equipot.models.network import Network
@@ -62,7 +61,6 @@ def scaled(potential: Potential, factor: float) -> Potential:
     """Multiply the interaction energy of a network by a factor."""
     if factor == 1:
         return potential
-    last = lambda path: path[-1].key if hasattr(path[-1], "key") else ""
-    change = lambda path, x: x * np.asarray(factor, x.dtype) if last(path) in SCALED else x
-    constants = jax.tree_util.tree_map_with_path(change, potential.variables["constants"])
-    return potential.replace(variables={**potential.variables, "constants": constants})
+    constants = potential.variables["constants"]
+    larger = {name: factor * constants[name] for name in SCALED}
+    return potential.replace(variables={**potential.variables, "constants": {**constants, **larger}})

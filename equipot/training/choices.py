@@ -55,7 +55,9 @@ class Choice(NamedTuple):
 def choose(config: TrainConfig, dataset: Dataset, steps: float) -> Choice:
     """Fill in the settings of ``training`` that the config leaves open; ``steps`` is ``STEPS`` or ``TUNING_STEPS``."""
     notes: list[str] = []
-    training = without_unsound(config.training, dataset, notes)
+    # A check that data.checks turns into a warning is one whose finding the user holds for wrong.
+    trusted = {kind for level in config.data.by_head.values() for kind in level.checks}
+    training = without_unsound(config.training, dataset, trusted, notes)
     training = sized(training, dataset.train, steps, notes)
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
@@ -75,9 +77,11 @@ def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     return MACE(radial=radial, first=interaction, others=interaction, **chosen), note
 
 
-def without_unsound(training: TrainingConfig, dataset: Dataset, notes: list[str]) -> TrainingConfig:
-    """Leave the stress out of the loss where the checks of the data have found it wrong and the config does not name it."""
-    kinds = sorted({problem.kind for problem in dataset.report.problems} & set(UNSOUND)) if dataset.report else []
+def without_unsound(training: TrainingConfig, dataset: Dataset, trusted: set[str], notes: list[str]) -> TrainingConfig:
+    """Leave the stress out of the loss where checks of the data, but those ``trusted``, have found it wrong and the config does
+    not name it."""
+    found = {problem.kind for problem in dataset.report.problems} if dataset.report else set()
+    kinds = sorted((found & set(UNSOUND)) - trusted)
     loss = Loss(training.loss)
     if not kinds or STRESS.name in loss.named:
         return training

@@ -133,8 +133,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     devices = device_count(settings, len(frames))
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
-    batches = len(train_loader.epoch(config.seed, 0))
-    steps = settings.epochs * batches
+    steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
     loss = Loss(settings.loss)
     wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)

@@ -57,6 +57,11 @@ def test_stress_that_is_no_derivative_is_left_out(kind):
     assert again.training.loss["stress"].weight == 0 and again.training.loss["energy"] == found.training.loss["energy"]
 
 
+def test_stress_stays_where_the_check_is_told_to_go_past_it():
+    config = TrainConfig(DataConfig(train="a.xyz", checks={"stress_size": "warn"}), training=TrainingConfig(epochs=1))
+    assert choices.choose(config, dataset([2], "stress_size"), choices.STEPS).config.training.loss["stress"].weight == 1
+
+
 def test_stress_that_the_config_names_or_that_is_sound_stays():
     named = {"epochs": 1, "batch_size": 1, "loss": {"stress": Huber(weight=0.5)}}
     assert chosen(named, dataset([2], "stress_pressure"))[0].training.loss["stress"].weight == 0.5
