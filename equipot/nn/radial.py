@@ -119,6 +119,28 @@ class PolynomialEnvelope:
 
 
 @dataclasses.dataclass(frozen=True)
+class PowerEnvelope:
+    """u(x) = ((1 - x) / (1 - one_at))^n, x = r/c: falls from the nearest neighbours on, so that these count most.
+
+    The value and the first n - 1 derivatives vanish at the cutoff c.
+    """
+
+    n: int = 6
+    one_at: float = 0.2
+    """Distance where the envelope is 1, as a share of the cutoff."""
+
+    def __post_init__(self) -> None:
+        if self.n < 3:
+            raise ValueError(f"envelope exponent n = {self.n} is too small for smooth force constants; use n >= 3")
+        if not 0 <= self.one_at < 1:
+            raise ValueError(f"envelope.one_at {self.one_at:g} must be from 0 to below 1: it is a share of the cutoff")
+
+    def __call__(self, r: Float[Array, "*edges"], cutoff: float) -> Float[Array, "*edges"]:
+        x = jnp.minimum(r / cutoff, 1)
+        return ((1 - x) / (1 - self.one_at)) ** self.n
+
+
+@dataclasses.dataclass(frozen=True)
 class XPLOR:
     """Switching function of X-PLOR: 1 up to ``on``, then (c^2 - r^2)^2 (c^2 + 2 r^2 - 3 on^2) / (c^2 - on^2)^3.
 
@@ -245,7 +267,7 @@ class Radial:
     """Map from distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
 
     basis: Bessel | Gaussian | Chebyshev = Bessel()
-    envelope: PolynomialEnvelope | XPLOR = PolynomialEnvelope()
+    envelope: PolynomialEnvelope | PowerEnvelope | XPLOR = PolynomialEnvelope()
     transform: Agnesi | Soft | None = None
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""

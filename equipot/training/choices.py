@@ -16,11 +16,11 @@ from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.nn.interaction import Residual
 from equipot.nn.normalize import MeanNeighbors, UnitVariance
-from equipot.nn.radial import Bessel, PolynomialEnvelope, Radial
-from equipot.quantities import STRESS
+from equipot.nn.radial import Bessel, PowerEnvelope, Radial
+from equipot.quantities import ENERGY, STRESS
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig, TrainingConfig
-from equipot.training.loss import Loss
+from equipot.training.loss import Huber, Loss
 
 BATCH_ATOMS = 128
 """Number of atoms that a batch holds, about: fewer leave cores idle, more make fewer steps in the same time."""
@@ -52,25 +52,26 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def choose(config: TrainConfig, dataset: Dataset, steps: float) -> Choice:
-    """Fill in the settings of ``training`` that the config leaves open; ``steps`` is ``STEPS`` or ``TUNING_STEPS``."""
+def choose(config: TrainConfig, dataset: Dataset, tuning: bool) -> Choice:
+    """Fill in the settings of ``training`` that the config leaves open; ``tuning`` is for one that starts from a potential."""
     notes: list[str] = []
     # A check that data.checks turns into a warning is one whose finding the user holds for wrong.
     trusted = {kind for level in config.data.by_head.values() for kind in level.checks}
     training = without_unsound(config.training, dataset, trusted, notes)
-    training = sized(training, dataset.train, steps, notes)
+    training = sized(training, dataset.train, TUNING_STEPS if tuning else STEPS, notes)
+    training = paced(training, tuning, notes)
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
 
 def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     """Choose what a model leaves open, and say why; cutoff and elements are left to the data as in any model.
 
-    What counts most for sets of few frames is an envelope that falls from the first Å on (p = 2), so that near neighbours count
-    more than far ones; then angular resolution, of the harmonics (l_max 3) and of the features that are passed between layers
+    What counts most for sets of few frames is an envelope that falls from the nearest neighbours on, so that these count more
+    than far ones; then angular resolution, of the harmonics (l_max 3) and of the features that are passed between layers
     (hidden_l 2), and smooth radial functions: see benchmarks/README.md.
     """
     kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
-    radial = Radial(Bessel(6), PolynomialEnvelope(2), mlp=(32,))
+    radial = Radial(Bessel(6), PowerEnvelope(), mlp=(32,))
     interaction = Residual(NORMALIZATIONS[kind])
     chosen = {"channels": WIDTHS[kind], "hidden_l": 2, **model.given}
     note = f"model: MACE of {chosen['channels']} channels, hidden_l {chosen['hidden_l']}, for {kind}"
@@ -89,6 +90,26 @@ def without_unsound(training: TrainingConfig, dataset: Dataset, trusted: set[str
     penalties = {name: loss[name] for name in loss.named}
     without = dataclasses.replace(loss[STRESS.name], weight=0.0)
     return dataclasses.replace(training, loss=Loss({**penalties, STRESS.name: without}))
+
+
+def paced(training: TrainingConfig, tuning: bool, notes: list[str]) -> TrainingConfig:
+    """Choose the learning rate, and in fine-tuning the weight of the energy.
+
+    Raises:
+        ValueError: an optimiser of the user that says no learning rate.
+    """
+    optimizer = training.optimizer
+    if optimizer.learning_rate is None:
+        rate = optimizer.tuning_rate if tuning else optimizer.usual_rate
+        if rate is None:
+            raise ValueError(f"training.optimizer.learning_rate is missing: {type(optimizer).__name__} has no usual one")
+        training = dataclasses.replace(training, optimizer=dataclasses.replace(optimizer, learning_rate=rate))
+        if tuning:
+            notes.append(f"training.optimizer.learning_rate {rate:g}: low, so that the base forgets little")
+    loss = Loss(training.loss)
+    if tuning and ENERGY.name not in loss.named:
+        training = dataclasses.replace(training, loss=Loss({**{name: loss[name] for name in loss.named}, ENERGY.name: Huber()}))
+    return training
 
 
 def sized(training: TrainingConfig, structures: Sequence[Structure], steps: float, notes: list[str]) -> TrainingConfig:

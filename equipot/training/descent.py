@@ -25,6 +25,7 @@ class Descent:
     """
 
     optimizer: Optimizer
+    """With a learning rate: ``choices.choose`` fills in what a config leaves open."""
     schedule: Schedule
     steps: int
     """Length of the schedule: the number of steps of the whole run, unless a time limit decides that."""
@@ -43,13 +44,19 @@ class Descent:
                 "own steps in full; leave rates out, or choose another optimizer"
             )
 
+    @property
+    def top(self) -> float:
+        """Highest learning rate."""
+        assert self.optimizer.learning_rate is not None, "the learning rate is still open"
+        return self.optimizer.learning_rate
+
     def rate(self, position: Any) -> Any:
         """Compute the scheduled learning rate at a place in the schedule, from 0 to ``steps``."""
-        return self.optimizer.learning_rate * self.schedule(position, self.steps)
+        return self.top * self.schedule(position, self.steps)
 
     def init(self, params: Any) -> Any:
         """Make the state of the optimiser before the first step."""
-        return self._chain(self.optimizer.learning_rate).init(params)
+        return self._chain(self.top).init(params)
 
     def move(self, gradient: Any, state: Any, params: Any, rate: Any, **loss: Any) -> tuple[Any, Any]:
         """Update the parameters by one step.

@@ -23,8 +23,12 @@ class Optimizer(ABC):
         "Muon": "equipot.training.optimizer:Muon",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
-    learning_rate: float
-    """Highest learning rate of the schedule."""
+    usual_rate: ClassVar[float | None] = None
+    """Learning rate for training from random parameters; None where the optimiser says none."""
+    tuning_rate: ClassVar[float | None] = None
+    """Learning rate for fine-tuning: what a base has learned is forgotten at the rate above."""
+    learning_rate: float | None
+    """Highest learning rate of the schedule; None for ``usual_rate`` or ``tuning_rate``."""
 
     @abstractmethod
     def transformation(self, rate: Any) -> optax.GradientTransformation:
@@ -59,8 +63,10 @@ def moving_average(average: Any, params: Any, decay: float, step: Any) -> Any:
 class AdamW(Optimizer):
     """Adam with decoupled weight decay, Loshchilov & Hutter, arXiv:1711.05101."""
 
-    learning_rate: float = 5e-3
-    """Highest learning rate of the schedule."""
+    usual_rate: ClassVar[float] = 5e-3
+    tuning_rate: ClassVar[float] = 3e-4
+    learning_rate: float | None = None
+    """Highest learning rate of the schedule; None for 0.005, in fine-tuning 0.0003."""
     beta1: float = 0.9
     """Decay of the average of the gradient."""
     beta2: float = 0.999
@@ -93,8 +99,11 @@ class Muon(Optimizer):
     Arrays whose last two axes are not a matrix (biases, weights of single paths) are updated by Adam with the learning rate.
     """
 
-    learning_rate: float = 5e-3
-    """Root mean square of the change of a weight in a step, at the top of the schedule."""
+    usual_rate: ClassVar[float] = 5e-3
+    tuning_rate: ClassVar[float] = 1e-4
+    learning_rate: float | None = None
+    """Root mean square of the change of a weight in a step, at the top of the schedule; None for 0.005, in fine-tuning
+    0.0001."""
     momentum: float = 0.95
     """Decay of the momentum of matrices."""
     beta1: float = 0.9
@@ -166,13 +175,13 @@ def check_adam(optimizer: AdamW | Muon) -> None:
     check_share("beta2", optimizer.beta2)
 
 
-def check_learning_rate(rate: float) -> None:
+def check_learning_rate(rate: float | None) -> None:
     """Check a highest learning rate.
 
     Raises:
         ValueError: the learning rate is not positive and finite.
     """
-    if not 0 < rate < float("inf"):
+    if rate is not None and not 0 < rate < float("inf"):
         raise ValueError(f"learning_rate {rate} must be positive")
 
 

@@ -13,7 +13,18 @@ from equipot.nn.electrons import Electrons
 from equipot.nn.features import Shared
 from equipot.nn.interaction import Attention, NonLinear, Plain, Residual
 from equipot.nn.normalize import Density, MeanNeighbors, PairDensity, RMSNorm, SenderNeighbors
-from equipot.nn.radial import XPLOR, Agnesi, Bessel, Chebyshev, Gaussian, OnWeights, PolynomialEnvelope, Radial, Soft
+from equipot.nn.radial import (
+    XPLOR,
+    Agnesi,
+    Bessel,
+    Chebyshev,
+    Gaussian,
+    OnWeights,
+    PolynomialEnvelope,
+    PowerEnvelope,
+    Radial,
+    Soft,
+)
 from equipot.physics.charges import Equilibrated, Flows, PerSpecies, Predicted
 from equipot.physics.coulomb import Gaussians, Points
 from equipot.physics.damping import Zero
@@ -35,7 +46,7 @@ TERMS = {
     "mace": MACE(cutoff=CUTOFF, channels=4, radial=Radial(mlp=(8,))),
     "mace-plain-l2": MACE(
         cutoff=CUTOFF, channels=3, hidden_l=2, l_max=2, correlation=2, layers=3, first=Plain(), others=Plain(Density()),
-        radial=Radial(Gaussian(8), transform=Soft(), mlp=(8,)),
+        radial=Radial(Gaussian(8), PowerEnvelope(3), Soft(), (8,)),
     ),
     "mace-agnesi-correlation-4": MACE(
         cutoff=CUTOFF, channels=3, l_max=1, correlation=4, first=Plain(MeanNeighbors(1.5)), others=Residual(Density()),

@@ -15,9 +15,10 @@ from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import DataConfig
 from equipot.data.read import Dataset
 from equipot.models.from_data import FromData
-from equipot.training import TrainConfig, choices, from_scratch, train
+from equipot.training import TrainConfig, choices, train
 from equipot.training.config import TrainingConfig
-from equipot.training.loss import Huber
+from equipot.training.loss import Constant, Huber, Switch
+from equipot.training.optimizer import AdamW
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -29,7 +30,7 @@ def dataset(sizes, *kinds):
 
 def chosen(training, data, **settings):
     config = TrainConfig(DataConfig(train="a.xyz"), training=TrainingConfig(**training), **settings)
-    return choices.choose(config, data, choices.STEPS)
+    return choices.choose(config, data, tuning=False)
 
 
 @pytest.mark.parametrize("size, frames", [(9, 5), (40, 3), (64, 2), (192, 1), (2000, 1)])
@@ -59,13 +60,33 @@ def test_stress_that_is_no_derivative_is_left_out(kind):
 
 def test_stress_stays_where_the_check_is_told_to_go_past_it():
     config = TrainConfig(DataConfig(train="a.xyz", checks={"stress_size": "warn"}), training=TrainingConfig(epochs=1))
-    assert choices.choose(config, dataset([2], "stress_size"), choices.STEPS).config.training.loss["stress"].weight == 1
+    assert choices.choose(config, dataset([2], "stress_size"), tuning=False).config.training.loss["stress"].weight == 1
 
 
 def test_stress_that_the_config_names_or_that_is_sound_stays():
     named = {"epochs": 1, "batch_size": 1, "loss": {"stress": Huber(weight=0.5)}}
     assert chosen(named, dataset([2], "stress_pressure"))[0].training.loss["stress"].weight == 0.5
     assert chosen({"epochs": 1, "batch_size": 1}, dataset([2], "contradiction"))[0].training.loss["stress"].weight == 1
+
+
+def test_a_base_is_changed_slowly():
+    config = TrainConfig(DataConfig(train="a.xyz"), training=TrainingConfig(epochs=1, batch_size=1))
+    first, _ = choices.choose(config, dataset([2]), tuning=False)
+    later, notes = choices.choose(config, dataset([2]), tuning=True)
+    assert later.training.optimizer.learning_rate < first.training.optimizer.learning_rate / 10 and "forgets" in notes[0]
+    # In a few frames the energies are few: their weight does not grow.
+    assert (first.training.loss["energy"].schedule, later.training.loss["energy"].schedule) == (Switch(), Constant())
+    given = TrainingConfig(epochs=1, batch_size=1, optimizer=AdamW(learning_rate=0.5), loss={"energy": Huber(weight=3.0)})
+    kept = choices.choose(dataclasses.replace(config, training=given), dataset([2]), tuning=True).config.training
+    assert kept.optimizer.learning_rate == 0.5 and kept.loss["energy"] == Huber(weight=3.0)
+
+
+def test_an_optimizer_without_a_usual_rate_needs_one():
+    class Own(AdamW):
+        usual_rate = None
+
+    with pytest.raises(ValueError, match="training.optimizer.learning_rate is missing: Own"):
+        chosen({"epochs": 1, "batch_size": 1, "optimizer": Own()}, dataset([2]))
 
 
 def test_one_element_gets_a_narrower_network():
@@ -75,7 +96,7 @@ def test_one_element_gets_a_narrower_network():
 
 
 def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(from_scratch, "STEPS", 4 / 90 ** (1 / 3))
+    monkeypatch.setattr(choices, "STEPS", 4 / 90 ** (1 / 3))
     monkeypatch.setitem(choices.WIDTHS, "several elements", 2)
     rng = np.random.default_rng(0)
     frames = []
