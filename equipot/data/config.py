@@ -82,9 +82,14 @@ class Replay(Source):
     """Labels to train on: those of the files, or predictions of the base potential."""
     valid: float | int = 0.1
     """Share (below 1) or number of the frames to hold out, on which the report shows forgetting."""
+    most: int | None = None
+    """Largest number of frames to replay: those whose atoms are farthest from each other's and from those of the new frames, by
+    the descriptors of the base; None for all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"most = {self.most} leaves nothing to replay; give 1 or more, or leave it out for all frames")
         if not 0 < self.share < 1:
             raise ValueError(f"share = {self.share:g} must lie between 0 and 1: it is a share of the frames of an epoch")
         if not 0 < self.weight < np.inf:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from equipot.data.stats import AtomicEnergies
 from equipot.training.checkpoint import TRAINING
@@ -32,6 +33,8 @@ class Baseline(NamedTuple):
     """Labels of the replayed frames predicted by the base, if the config asks for them; see ``data.packed``."""
     scale: float = 1.0
     """Factor on the interaction energy of the base."""
+    replayed: Int[np.ndarray, " replayed"] | None = None
+    """Indices of the frames to replay, where these are chosen; None for all."""
 
 
 def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline]) -> Baseline:
@@ -49,13 +52,16 @@ def recalled(out: Path, key: str, resume: bool, measure: Callable[[], Baseline])
                 head: AtomicEnergies({int(z): energy for z, energy in energies.items()}, origin, tuple(warnings))
                 for head, (energies, origin, warnings) in record["energies"].items()
             }
-            return Baseline(found, tuple(record["notes"]), record["before"], labels, record.get("scale", 1.0))
+            scale, replayed = record.get("scale", 1.0), record.get("replayed")
+            chosen = None if replayed is None else np.asarray(replayed)
+            return Baseline(found, tuple(record["notes"]), record["before"], labels, scale, chosen)
     baseline = measure()
     energies = {
         head: ({str(z): float(e) for z, e in found.energies.items()}, found.origin, found.warnings)
         for head, found in baseline.energies.items()
     }
     record = {"key": key, "energies": energies, "notes": baseline.notes, "before": baseline.before, "scale": baseline.scale}
+    record["replayed"] = None if baseline.replayed is None else baseline.replayed.tolist()
     out.mkdir(parents=True, exist_ok=True)
     TRAINING.write(path, record, baseline.labels)
     return baseline

@@ -143,6 +143,11 @@ def labels_itself(config: TrainConfig) -> bool:
     return config.data.replay is not None and config.data.replay.labels == "base"
 
 
+def with_replay(data: TuningData, chosen: np.ndarray | None) -> TuningData:
+    """Keep the frames to replay at the indices ``chosen``; None keeps all."""
+    return data if chosen is None else data._replace(replay=Subset(data.replay, chosen))
+
+
 def relabelled(data: TuningData, labels: Mapping[str, np.ndarray], rows: Sequence[Quantity]) -> TuningData:
     """Give the replayed and held-out frames the labels of ``baseline.pack``; without labels, return ``data``."""
     if not labels:

@@ -10,10 +10,11 @@ import numpy as np
 from equipot.data.config import KINDS
 from equipot.data.heads import label
 from equipot.data.packed import pack
-from equipot.data.split import Headed, Rezeroed
+from equipot.data.split import Chain, Headed, Rezeroed, Subset
 from equipot.finetune.atomic_energies import Refitted, refit_energies
 from equipot.finetune.baseline import Baseline
-from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself
+from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself, with_replay
+from equipot.finetune.farthest import EXAMPLES, environments, farthest
 from equipot.finetune.origin import Origin
 from equipot.finetune.scale import LIMITS, force_scale
 from equipot.potential import Potential
@@ -27,8 +28,9 @@ def key_of(config: TrainConfig, origin: Origin, data: TuningData) -> str:
     """Write everything that a baseline depends on as JSON text."""
     model, levels = config.model, config.data.by_head.values()
     asked = [model.atomic_energies, model.elements, [level.atomic_energies for level in levels], list(origin.heads)]
+    most = [config.data.replay.most] if config.data.replay and config.data.replay.most else []
     width = None if model.electrons is None else model.electrons.width
-    return json.dumps([origin.sha256, *asked, model.scale, model.head, width, labels_itself(config), hashes(data)])
+    return json.dumps([origin.sha256, *asked, model.scale, model.head, width, labels_itself(config), hashes(data), *most])
 
 
 def level_energies(config: TrainConfig, origin: Origin, data: TuningData, head: str, explained: np.ndarray) -> Refitted:
@@ -57,6 +59,8 @@ def measure(config: TrainConfig, origin: Origin, potential: Potential, data: Tun
     Args:
         potential: the base, extended by new elements and heads.
     """
+    replayed = chosen_replay(config, origin, potential, data)
+    data = with_replay(data, replayed)
     head_of = {label(kind, name): name for name in data.sets for kind in KINDS}
     head_of |= dict.fromkeys([*data.watched, "replayed"], config.model.head or "")
     everything = {label(kind, name): getattr(part, field) for name, part in data.sets.items() for kind, field in KINDS.items()}
@@ -74,7 +78,23 @@ def measure(config: TrainConfig, origin: Origin, potential: Potential, data: Tun
         before |= {"replay": error_table(held, held)} if held else {}
     before.pop("replayed", None)
     notes += [f"{name}: {note}" if name else note for name, found in levels.items() for note in found.notes]
-    return Baseline(energies, tuple(notes), before, labels, factor)
+    return Baseline(energies, tuple(notes), before, labels, factor, replayed)
+
+
+def chosen_replay(config: TrainConfig, origin: Origin, potential: Potential, data: TuningData) -> np.ndarray | None:
+    """Choose the indices of the frames to replay; None for all.
+
+    Raises:
+        ValueError: frames are to be chosen, and the potential has no descriptors.
+    """
+    settings, training = config.data.replay, Chain(tuple(part.train for part in data.sets.values()))
+    if settings is None or settings.most is None or len(data.replay) <= settings.most:
+        return None
+    place = list(origin.heads).index(config.model.head) if potential.heads else None
+    some = Subset(training, np.unique(np.linspace(0, len(training) - 1, EXAMPLES).astype(int)))
+    sets = [frames if place is None else Headed(frames, place) for frames in (data.replay, some)]
+    pool, known = (environments(potential, frames, config.training.valid_batch_size) for frames in sets)
+    return farthest(pool, known, settings.most)
 
 
 def explained_by(

@@ -14,7 +14,7 @@ from equipot.data.closest import closest_distances
 from equipot.data.compositions import compositions
 from equipot.finetune.atomic_energies import short
 from equipot.finetune.baseline import Baseline, recalled
-from equipot.finetune.data import Mixture, TuningData, mix, read_data, relabelled
+from equipot.finetune.data import Mixture, TuningData, mix, read_data, relabelled, with_replay
 from equipot.finetune.elements import choose_parents, extend, species_axes
 from equipot.finetune.measurement import check_energies, key_of, measure
 from equipot.finetune.origin import Origin, load_origin
@@ -46,7 +46,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     if config.model.scale == "refit":
         check_scale(potential, config.model.from_)
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
-    data = relabelled(data, baseline.labels, predicted_quantities(potential))
+    data = relabelled(with_replay(data, baseline.replayed), baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
     config, choices = choose(config, mixture.dataset, tuning=True)
     frames = prepare_sets(mixture.dataset, potential.term)

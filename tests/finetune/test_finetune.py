@@ -83,7 +83,7 @@ def test_named_parts_are_trained_and_the_rest_is_frozen(base, files, tmp_path, o
 
 def test_a_rate_of_zero_freezes_and_a_small_one_slows(base, files, tmp_path):
     rates = {"*": 1e-3, "Dense_1": 1.0, "Dense_0/kernel": 0.0}
-    adam = {"kind": "AdamW", "weight_decay": 0.0}
+    adam = {"kind": "AdamW", "learning_rate": 5e-3, "weight_decay": 0.0}
     training = {"optimizer": adam, "ema": None, "epochs": 1, "batch_size": 12, "schedule": "Flat"}
     best = tune(tmp_path / "run", base, {**files, "valid": 0}, {"rates": rates}, training)
     before, after = params(base), params(best)

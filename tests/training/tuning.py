@@ -18,7 +18,14 @@ def write(path, frames):
 
 def tune(out, base, data, model=None, training=None, resume=False, progress=None, **rest):
     """A fine-tuning of the base, by the keys of a config."""
-    settings = {"epochs": 2, "batch_size": 4, "ema": 0.9, "checkpoint": {"seconds": 0}, **(training or {})}
+    settings = {
+        "optimizer": {"kind": "Muon", "learning_rate": 5e-3},
+        "epochs": 2,
+        "batch_size": 4,
+        "ema": 0.9,
+        "checkpoint": {"seconds": 0},
+        **(training or {}),
+    }
     whole = {"data": data, "model": {"from": str(base), **(model or {})}, "training": settings, **rest}
     return fine_tune(config.build(TrainConfig, whole), out, resume, progress)
 
