@@ -90,7 +90,7 @@ def chosen_replay(config: TrainConfig, origin: Origin, potential: Potential, dat
     settings, training = config.data.replay, Chain(tuple(part.train for part in data.sets.values()))
     if settings is None or settings.most is None or len(data.replay) <= settings.most:
         return None
-    place = list(origin.heads).index(config.model.head) if potential.heads else None
+    place = list(origin.heads).index(config.model.head or "") if potential.heads else None
     some = Subset(training, np.unique(np.linspace(0, len(training) - 1, EXAMPLES).astype(int)))
     sets = [frames if place is None else Headed(frames, place) for frames in (data.replay, some)]
     pool, known = (environments(potential, frames, config.training.valid_batch_size) for frames in sets)
