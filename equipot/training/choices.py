@@ -32,8 +32,9 @@ TUNING_STEPS = 100.0
 components of forces): longer runs on few frames describe these better, and no others."""
 PATIENT = 3
 """Factor on that number where ``max_minutes`` limits the run."""
-WIDTHS = {"one element": 16, "several elements": 32}
-"""Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others."""
+WIDTHS = {"one element": 16, "several elements": 64}
+"""Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others; on
+molecules, one that is wider still."""
 NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {
     "one element": UnitVariance(),
     "several elements": MeanNeighbors(exponent=0.75),
