@@ -49,8 +49,9 @@ SETS: dict[str, Set] = {
     **{
         f"{name}-tenth{kind}": Set(config, f"mlearn/{name}_train.extxyz", settings=("data.limit=18", "data.valid=3"))
         for name in ("Cu", "Si", "Li")
-        for kind, config in (("", "experiments-solids"), ("-tuned", "finetune"))
+        for kind, config in (("", "mlearn"), ("-tuned", "finetune"))
     },
+    **{name + "-data": Set("mlearn", f"mlearn/{name}_train.extxyz") for name in ("Cu", "Si", "Li")},
     "acac": Set("acac", "acac/train_300K.extxyz", settings=("data.atomic_energies={data}/acac/isolated_atoms.extxyz",)),
 }
 
