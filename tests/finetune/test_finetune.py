@@ -409,6 +409,7 @@ def test_config_errors(tmp_path, text, complaint):
     [
         ({"replay": {"files": "a", "share": 1.0}}, "share = 1 must lie between 0 and 1"),
         ({"replay": {"files": "a", "weight": 0}}, "weight = 0 must be positive"),
+        ({"replay": {"files": "a", "most": 0}}, "most = 0 leaves nothing to replay"),
         ({"replay": {"share": 0.5}}, "data.replay.files: Replay needs this field"),
         ({"forget": {"test": "a.xyz"}}, "forget: 'test' is taken"),
         ({"forget": {"a/b": "a.xyz"}}, "forget: 'a/b' is no name for a file"),
