@@ -1,5 +1,6 @@
 """Learning rates, clipping, decay and the moving average."""
 
+import dataclasses
 import functools
 
 import jax
@@ -16,7 +17,7 @@ from equipot.training.schedule import Cosine, Exponential, Flat, Plateau
 
 
 def descent(optimizer, clip=None, factors=None):
-    return Descent(optimizer, Flat(0.0), 100, clip, 0.0, factors)
+    return Descent(dataclasses.replace(optimizer, learning_rate=1.0), Flat(0.0), 100, clip, 0.0, factors)
 
 
 def step_of(rule, gradient, params):
