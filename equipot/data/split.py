@@ -12,6 +12,11 @@ from equipot.quantities import Quantity
 from equipot.structure import Structure
 
 
+def evenly(total: int, most: int) -> np.ndarray:
+    """Return at most ``most`` indices of ``total`` items, spread evenly from the first to the last; none of none."""
+    return np.unique(np.linspace(0, total - 1, most).astype(int)) if total else np.zeros(0, int)
+
+
 @dataclass(frozen=True, eq=False)
 class Subset(Sequence):
     """Frames of a sequence at given indices, read on access."""

@@ -23,6 +23,7 @@ from equipot.data.compositions import (
     neutral_where_enough,
     symbol,
 )
+from equipot.data.split import evenly
 from equipot.neighbors import Slots, neighbor_list
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
@@ -102,7 +103,7 @@ def typical_cutoff(structures: Sequence[Structure], neighbors: float = NEIGHBORS
     With this cutoff an atom costs the same in every substance and sees as many shells in a loose crystal as in a dense one. The
     estimate uses ``EXAMPLES`` frames, spread evenly over the set, without frames of weight zero.
     """
-    picked = np.unique(np.linspace(0, len(structures) - 1, EXAMPLES).astype(int)) if len(structures) else np.zeros(0, int)
+    picked = evenly(len(structures), EXAMPLES)
     distances, atoms = [np.zeros(0)], 0
     for s in (s for k in picked if (s := structures[int(k)]).geometry_weight):
         edges = neighbor_list(s.positions, s.cell, s.pbc, longest)

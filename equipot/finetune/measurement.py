@@ -10,7 +10,7 @@ import numpy as np
 from equipot.data.config import KINDS
 from equipot.data.heads import label
 from equipot.data.packed import pack
-from equipot.data.split import Chain, Headed, Rezeroed, Subset
+from equipot.data.split import Chain, Headed, Rezeroed, Subset, evenly
 from equipot.finetune.atomic_energies import Refitted, refit_energies
 from equipot.finetune.baseline import Baseline
 from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself, with_replay
@@ -91,7 +91,7 @@ def chosen_replay(config: TrainConfig, origin: Origin, potential: Potential, dat
     if settings is None or settings.most is None or len(data.replay) <= settings.most:
         return None
     place = list(origin.heads).index(config.model.head or "") if potential.heads else None
-    some = Subset(training, np.unique(np.linspace(0, len(training) - 1, EXAMPLES).astype(int)))
+    some = Subset(training, evenly(len(training), EXAMPLES))
     sets = [frames if place is None else Headed(frames, place) for frames in (data.replay, some)]
     pool, known = (environments(potential, frames, config.training.valid_batch_size) for frames in sets)
     return farthest(pool, known, settings.most)

@@ -18,7 +18,7 @@ from equipot.data.config import Labelled
 from equipot.data.heads import joined
 from equipot.data.loader import Frames
 from equipot.data.read import Dataset, Sets, find_energies, load_sets, with_energies
-from equipot.data.split import Chain
+from equipot.data.split import Chain, evenly
 from equipot.data.stats import LONGEST, statistics, typical_cutoff
 from equipot.data.subtract import Subtraction, subtraction_of
 from equipot.metadata import Head, Metadata, Method
@@ -237,7 +237,7 @@ def example_frames(sizes: np.ndarray) -> list[int]:
         sizes: (frames, 2) atoms and slots of each frame.
     """
     for count in range(EXAMPLES, 0, -1):
-        some = np.unique(np.linspace(0, len(sizes) - 1, count).astype(int))
+        some = evenly(len(sizes), count)
         if sizes[some, 0].sum() * sizes[some, 1].max() <= EXAMPLE_PAIRS:
             break
     return some.tolist()

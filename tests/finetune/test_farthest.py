@@ -11,6 +11,7 @@ from tuning import labelled, tune, write
 
 from equipot import eqp
 from equipot.data.batch import pad
+from equipot.finetune import measurement
 from equipot.finetune.farthest import Environments, environments, farthest
 from equipot.metadata import Metadata
 from equipot.models import fresh, initial
@@ -64,7 +65,7 @@ def base(tmp_path_factory):
     return path
 
 
-def test_chosen_frames_are_replayed_and_chosen_once(base, tmp_path):
+def test_chosen_frames_are_replayed_and_chosen_once(base, tmp_path, monkeypatch):
     new, old = tiny.structures(4, 1, (4, 4)), [s.without_labels() for s in tiny.structures(20, 2, (4, 4))]
     data = {
         "train": write(tmp_path / "new.xyz", labelled(base, new)), "valid": 0,
@@ -77,5 +78,7 @@ def test_chosen_frames_are_replayed_and_chosen_once(base, tmp_path):
     assert json.loads((tmp_path / "run" / "base-errors.json").read_text())["replay"]["frames"] == 4
     first = checkpoint.TRAINING.read(tmp_path / "run" / "base.safetensors")[1]["replayed"]
     assert len(set(first)) == 3
+    # Another device may choose others, by the last digits: a resumed run keeps what was chosen.
+    monkeypatch.setattr(measurement, "farthest", lambda *_: np.array([0]))
     tune(tmp_path / "run", base, data, training={"epochs": 1}, resume=True)
     assert checkpoint.TRAINING.read(tmp_path / "run" / "base.safetensors")[1]["replayed"] == first

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from equipot.data.split import evenly
 from equipot.neighbors import allocate, complete_cell, grow, neighbor_list, plan
 from equipot.structure import Structure
 from equipot.workflows.doctor.findings import Finding, Measure
@@ -27,7 +28,7 @@ def neighbour_lists(structures: Sequence[Structure], cutoff: float) -> Finding:
     wrong = {"host": 0, "device": 0}
     searched = 0
     for structure in structures:
-        centres = np.unique(np.linspace(0, len(structure) - 1, MOST_CENTRES).astype(int))
+        centres = evenly(len(structure), MOST_CENTRES)
         sure, doubtful = brute_force(structure, cutoff, centres)
         searched += len(sure)
         for name, search in (("host", host), ("device", device)):
