@@ -176,7 +176,9 @@ def without_paths(argv: Sequence[str]) -> list[str]:
         "--accuracy": "DIR",
         "--file": "FILE",
     }
-    return [places.get(before, word) for before, word in zip(["", *argv], argv, strict=False)]
+    # A model is a name, or a file of which the name says enough.
+    kept = lambda before, word: Path(word).name if before == "--model" else places.get(before, word)
+    return [kept(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
 
 if __name__ == "__main__":

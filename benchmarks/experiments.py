@@ -60,7 +60,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder with mlearn/, rmd17/, acac/")
     sub.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET", help=", ".join(SETS))
     sub.add_argument("--folds", nargs="+", type=int, default=[0], metavar="K", help="folds that judge, and seeds (default: 0)")
-    what = "experiments: JSON, {name: {sets: [SET, ...], settings: [KEY=VALUE, ...]}} (default: all that were made)"
+    what = "experiments: JSON, {name: {sets: [SET, ...], settings: [KEY=VALUE, ...]}} (default: those made)"
     sub.add_argument("--file", type=Path, default=CONFIGS / "experiments.json", metavar="FILE", help=what)
     sub.add_argument("--only", nargs="+", default=None, metavar="NAME", help="of the experiments in the file")
     sub.add_argument("--runs", type=Path, default=Path("runs/experiments"), metavar="DIR", help="folder of runs and lines")

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {
             "element": element, "run": name, "config": f"benchmarks/configs/{config}", "settings": settings,
             "overrides": args.overrides,
-            **facts_of(out), "base": args.model if tuned else None,
+            **facts_of(out), "base": Path(args.model).name if tuned else None,
             "errors_of_base": json.loads((out / "base-errors.json").read_text()) if tuned else None,
             "errors": json.loads((out / "errors.json").read_text()),
         }  # fmt: skip

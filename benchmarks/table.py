@@ -324,14 +324,26 @@ def peers(results: Sequence[dict[str, Any]]) -> str:
 
 
 def finetune(results: Sequence[dict[str, Any]]) -> str:
-    header = ("run", "set", "energy MAE, meV/atom", "of the base", "force MAE, meV/Å", "of the base", "frames", "minutes")
+    header = (
+        "element",
+        "run",
+        "set",
+        "energy MAE, meV/atom",
+        "of the base",
+        "force MAE, meV/Å",
+        "of the base",
+        "frames",
+        "minutes",
+    )
     rows = []
     for r in results:
         for name, errors in r["errors"].items():
             if name.partition(".")[0] not in ("training", "validation"):
                 base = (r["errors_of_base"] or {}).get(name, {})
                 values = [1e3 * e[k] if k in e else None for k in ("energy_mae_per_atom", "forces_mae") for e in (errors, base)]
-                rows.append((r["run"], name.partition(".")[0], *values, errors["frames"], round(r["minutes"])))
+                rows.append(
+                    (r.get("element", "Si"), r["run"], name.partition(".")[0], *values, errors["frames"], round(r["minutes"]))
+                )
     return markdown(header, rows)
 
 
