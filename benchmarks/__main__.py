@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     charge_states,
+    cost,
     delta,
     experiments,
     finetune,
@@ -39,7 +40,7 @@ ITEMS = {
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
-    "experiments": experiments.run,
+    "experiments": experiments.run, "cost": cost.run,
 }  # fmt: skip
 
 
@@ -128,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)
+    bought = items.add_parser("cost", help="errors that minutes of one core buy: equipot, mace-torch and nequip, with a figure")
+    cost.add_arguments(bought)
+    add_out(bought)
     meshes = items.add_parser("coulomb", help="charges on a mesh beside LAMMPS and torch-pme, and their share in a step")
     coulomb.add_arguments(meshes)
     add_out(meshes)

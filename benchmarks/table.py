@@ -374,9 +374,21 @@ def experiments(results: Sequence[dict[str, Any]]) -> str:
     return markdown(header, rows)
 
 
+def cost(results: Sequence[dict[str, Any]]) -> str:
+    """Errors of test frames after a budget of minutes on one core, by program."""
+    shown = {
+        "energy_mae_per_atom": "energy MAE, meV/atom", "energy_rmse": "energy RMSE, meV",
+        "forces_mae": "force MAE, meV/Å", "forces_rmse": "force RMSE, meV/Å",
+    }  # fmt: skip
+    errors = lambda r: (1e3 * r["errors"][name] for name in shown)
+    rows = [(r["set"], r["program"], r["minutes"], r["epochs"], *errors(r)) for r in results]
+    return markdown(("set", "program", "minutes", "epochs", *shown.values()), rows)
+
+
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
+    "cost": cost,
 }  # fmt: skip

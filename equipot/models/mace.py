@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -72,6 +74,19 @@ class MACE(Network):
         """Return the value of a field for each layer."""
         value = self.channels if getattr(self, name) is None else getattr(self, name)
         return (value,) * self.layers if isinstance(value, int) else value
+
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any:
+        """See ``Network.with_last_layer``: the last linear layer of the readout of each layer."""
+        out, begin = dict(params), 0
+        for layer in range(self.layers):
+            read = dict(out[f"readout{layer}"])
+            name = f"w{len(self.readout)}" if layer == self.layers - 1 else "w0"
+            if change is not None:
+                w = np.asarray(read[name])
+                read[name] = w + change[begin : begin + len(w), None].astype(w.dtype)
+                begin += len(w)
+            out[f"readout{layer}"] = read
+        return out
 
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import e3nn_jax as e3nn
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -103,6 +105,20 @@ class NequIP(Network):
             if layer == 0:
                 x, shares = self.feel_electrons(x, edges, graph)
         return self.answer(ScaledReadout, x, edges, graph, scalars(x), shares, width=self.readout)
+
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any:
+        """See ``Network.with_last_layer``. Of two linear layers the first changes, along the second."""
+        if change is None:
+            return params
+        read = {name: dict(layer) for name, layer in params["readout"].items()}
+        last = np.asarray(read["out"]["w0"])
+        if self.readout is None:
+            read["out"]["w0"] = last + change[:, None].astype(last.dtype)
+        else:
+            along = last[:, 0] * (math.sqrt(len(last)) / np.sum(last**2))
+            w = np.asarray(read["hidden"]["w0e"])
+            read["hidden"]["w0e"] = w + (change[:, None] * along).astype(w.dtype)
+        return {**params, "readout": read}
 
     def features(self, irreps_in: Iterable[e3nn.Irrep], last: bool) -> str:
         """Return the irreps after a layer: all that a convolution of ``irreps_in`` can produce, only scalars after the last."""

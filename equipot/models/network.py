@@ -7,6 +7,7 @@ from typing import Any
 import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -55,6 +56,18 @@ class Network(Term):
 
     def with_heads(self, names: tuple[str, ...]) -> Network:
         return self.clone(heads=tuple(names))
+
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any | None:
+        """Add to the weights by which the features of the answer make the energy.
+
+        Args:
+            params: Parameters of this network, with one head.
+            change: Change of the weight of each feature, see ``Atomic.features``; None for no change.
+
+        Returns:
+            The parameters, or None for a network that does not say which these are.
+        """
+        return None
 
     @property
     def averaging_cutoff(self) -> float | None:

@@ -294,13 +294,17 @@ def append_metrics(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cur
 
 
 def save_best(run: TrainingRun, state: State) -> None:
-    """Write the potential with the averaged parameters as best.eqp.
+    """Write the potential with the averaged parameters as best.eqp."""
+    save_potential(run, with_params(run.potential, jax.device_get(state.ema)))
+
+
+def save_potential(run: TrainingRun, trained: Potential) -> None:
+    """Write a potential as best.eqp.
 
     Raises:
         OSError: the file could not be written.
     """
     try:
-        trained = with_params(run.potential, jax.device_get(state.ema))
         eqp.save(trained if run.whole is None else run.whole(trained), run.best_path)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {run.best_path} ({error.strerror}); make room, then use --resume") from error

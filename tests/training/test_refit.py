@@ -1,0 +1,150 @@
+"""The last linear layer, solved for in closed form."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from ase.io import write
+from uncertain import CRYSTAL, FRAMES, MORE, labelled, made
+
+import equipot
+from equipot import config
+from equipot.quantities import ENERGY, FORCES
+from equipot.training import TrainConfig, refit, train
+from equipot.training.refit import Rows, can_refit
+
+NETWORKS = ["mace", "mace-biased", "nequip", "nequip-direct"]
+
+
+@pytest.fixture
+def _exact(double_precision):
+    """Exactly means exactly."""
+
+
+def changed(potential, change):
+    params = potential.term.with_last_layer(potential.params, change)
+    return potential.replace(variables={**potential.variables, "params": params})
+
+
+def size_of(potential):
+    return equipot.evaluate(potential, FRAMES[0], want="features").others["features"].shape[1]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("_exact")
+def test_a_change_of_the_weights_changes_energies_by_the_features(name):
+    potential = made(name)
+    change = np.random.default_rng(0).normal(size=size_of(potential))
+    before = equipot.evaluate(potential, FRAMES, want=("energies", "features"))
+    after = equipot.evaluate(changed(potential, change), FRAMES, want="energies")
+    assert np.std(after.energies - before.energies) > 1e-3
+    np.testing.assert_allclose(after.energies - before.energies, before.others["features"] @ change, atol=1e-11)
+    # The rest of the network is the same: also the features, by which the derivatives of energies change.
+    same = equipot.evaluate(changed(potential, 0 * change), FRAMES, want="energies")
+    np.testing.assert_array_equal(same.energies, before.energies)
+
+
+def largest_error(potential, frames, quantity):
+    found = equipot.evaluate_each(potential, frames, want=quantity.name)
+    return max(np.abs(getattr(x, quantity.name) - s.labels[quantity]).max() for x, s in zip(found, frames, strict=True))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("quantities", [(ENERGY, FORCES), (ENERGY,), (FORCES,)])
+@pytest.mark.usefixtures("_exact")
+def test_a_layer_that_made_the_labels_is_found(name, quantities, monkeypatch):
+    monkeypatch.setattr(refit, "RIDGE", 1e-12)
+    potential = made(name)
+    teacher = changed(potential, np.random.default_rng(1).normal(size=size_of(potential)))
+    frames = labelled(teacher, [*FRAMES, *MORE, CRYSTAL])
+    found = refit.refit(potential, frames, quantities)
+    for quantity in quantities:
+        before, after = (largest_error(p, frames, quantity) for p in (potential, found))
+        assert before > 1e-3 and after < 1e-4 * before
+
+
+def test_the_solution_is_the_least_of_a_huber_loss_and_ignores_frames_without_weight(monkeypatch):
+    """Against another algorithm: scipy's trust region on Huber's loss with the same spreads."""
+    from scipy.optimize import least_squares
+
+    rng = np.random.default_rng(0)
+    truth, parts = rng.normal(size=4), []
+    for count, spread in ((60, 0.1), (300, 0.5)):
+        rows = rng.normal(size=(count, 4))
+        error = rows @ truth + spread * rng.normal(size=count)
+        error[::15] += 30 * spread
+        weight = np.ones(count)
+        weight[1::7], error[1::7] = 0, 1e3
+        parts.append(Rows(rows, error, weight))
+    np.testing.assert_allclose(refit.solve(parts), truth, atol=0.06)
+    monkeypatch.setattr(refit, "RIDGE", 0.0)
+    exact = refit.solve(parts)
+    scales = [1.4826 * np.median(np.abs(p.error - p.rows @ exact)[p.weight > 0]) for p in parts]
+
+    def residuals(w):
+        left = [(p.error - p.rows @ w) / s for p, s in zip(parts, scales, strict=True)]
+        norm = [np.sqrt(p.weight / p.weight.sum()) for p in parts]
+        root = lambda x: np.where(np.abs(x) < refit.TAIL, x, np.sqrt(np.maximum(2 * refit.TAIL * np.abs(x) - refit.TAIL**2, 0)))
+        return np.concatenate([n * root(x) for n, x in zip(norm, left, strict=True)])
+
+    expected = least_squares(residuals, exact + 0.01, xtol=1e-14, ftol=1e-14, gtol=1e-14).x
+    np.testing.assert_allclose(exact, expected, atol=1e-4)
+
+
+def test_energies_without_labels_of_forces_and_nothing_at_all():
+    potential = made("mace").astype("float32")
+    frames = labelled(changed(potential, np.ones(size_of(potential))), FRAMES)
+    energies = [f.replace(labels={ENERGY: f.labels[ENERGY]}) for f in frames]
+    found = refit.refit(potential, energies)
+    mean = lambda p: np.mean(
+        [abs(x.energy - f.labels[ENERGY]) for x, f in zip(equipot.evaluate_each(p, frames), frames, strict=True)]
+    )
+    assert mean(found) < 0.5 * mean(potential)
+    bare = [f.replace(labels={}) for f in frames]
+    assert refit.refit(potential, bare) is potential
+
+
+def test_terms_of_other_kinds_are_left_alone():
+    assert [name for name in ("mace", "nequip", "sum", "charged", "guarded") if can_refit(made(name))] == ["mace", "nequip"]
+
+
+def settings(path, **training):
+    network = {"kind": "MACE", "cutoff": 3.5, "channels": 3, "l_max": 1, "hidden_l": 0, "correlation": 1, "layers": 1,
+               "radial": {"mlp": [4]}}  # fmt: skip
+    return config.build(TrainConfig, {
+        "data": {"train": str(path), "valid": 6, "atomic_energies": {"H": tiny.ENERGIES[1], "O": tiny.ENERGIES[8]}},
+        "model": network, "training": {"epochs": 2, "batch_size": 5, **training},
+    })  # fmt: skip
+
+
+def errors(potential, frames):
+    found = equipot.evaluate_each(potential, frames)
+    return np.mean([abs(x.energy - f.labels[ENERGY]) / len(f) for x, f in zip(found, frames, strict=True)])
+
+
+def test_a_run_ends_with_a_refitted_layer_and_does_not_do_it_twice(tmp_path, capsys):
+    frames = tiny.structures(30, 0, (4, 4))
+    write(tmp_path / "frames.xyz", [frame.to_ase() for frame in frames])
+    plain = equipot.load(train(settings(tmp_path / "frames.xyz", refit=False), tmp_path / "plain", progress=None))
+    best = train(settings(tmp_path / "frames.xyz"), tmp_path / "run", progress=True)
+    assert "last layer refitted: validation loss" in capsys.readouterr().out
+    refitted, content = equipot.load(best), best.read_bytes()
+    assert errors(refitted, frames) < 0.9 * errors(plain, frames)
+    differ = jax.tree.map(lambda a, b: not np.array_equal(a, b), plain.params, refitted.params)
+    assert {jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(differ) if x} == {
+        "['readout0']['w1']"
+    }
+    train(settings(tmp_path / "frames.xyz"), tmp_path / "run", resume=True, progress=None)
+    assert best.read_bytes() == content
+
+
+def test_a_layer_that_harms_is_not_kept(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "frames.xyz", [frame.to_ase() for frame in tiny.structures(30, 0, (4, 4))])
+    plain = train(settings(tmp_path / "frames.xyz", refit=False), tmp_path / "plain", progress=None)
+    monkeypatch.setattr(refit, "solve", lambda parts: np.full(parts[0].rows.shape[1], 100.0))
+    best = train(settings(tmp_path / "frames.xyz"), tmp_path / "run", progress=True)
+    assert "not kept" in capsys.readouterr().out
+    same = jax.tree.map(np.array_equal, equipot.load(best).params, equipot.load(plain).params)
+    assert all(jax.tree.leaves(same))
