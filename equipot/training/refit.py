@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from equipot.data.split import evenly
+from equipot.data.stats import is_isolated_atom
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.models.network import Network
@@ -83,9 +84,9 @@ def refit(
 
 
 def with_label(structures: Sequence[Structure], quantity: Quantity) -> list[Structure]:
-    """Select up to ``MOST_ENERGIES`` structures with a label that counts, spread evenly."""
-    some = (structures[int(k)] for k in evenly(len(structures), min(len(structures), MOST_ENERGIES)))
-    return [s for s in some if s.weight_of(quantity)]
+    """Select structures with a label that counts among ``MOST_ENERGIES`` that are spread evenly, but no isolated atoms."""
+    some = (structures[int(k)] for k in evenly(len(structures), MOST_ENERGIES))
+    return [s for s in some if s.weight_of(quantity) and not is_isolated_atom(s)]
 
 
 def energy_rows(potential: Potential, structures: Sequence[Structure], batch_size: int | None) -> Rows | None:
@@ -108,7 +109,7 @@ def force_rows(potential: Potential, structures: Sequence[Structure], batch_size
     if not structures:
         return None
     each = 3 * np.mean([len(s) for s in structures])
-    chosen = evenly(len(structures), min(len(structures), max(1, round(MOST_FORCES / each))))
+    chosen = evenly(len(structures), max(1, round(MOST_FORCES / each)))
     some = [structures[int(k)] for k in chosen]
     parts: list[Rows | None] = [None] * len(some)
     for k, out in evaluate_in_batches(Job(potential, (FEATURE_FORCES.name, FORCES.name)), some, batch_size):

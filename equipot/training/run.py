@@ -131,14 +131,14 @@ def refit_best(run: TrainingRun, structures: Sequence[Structure]) -> None:
     counted = [row for row in (ENERGY, FORCES) if row in run.wants and loss.penalty(row).weight]
     if not counted or run.whole is not None or not can_refit(trained):
         return
-    frames = [frame for k in range(len(structures)) if not is_isolated_atom(frame := structures[k])]
-    refitted = refit(trained, frames, counted, run.config.valid_batch_size)
-    said = "last layer refitted"
+    run.console.say(f"refitting the last layer to {' and '.join(row.name for row in counted)} of the training frames")
+    refitted = refit(trained, structures, counted, run.config.valid_batch_size)
+    said = "refitted"
     if run.valid is not None:
         validation = batches_in_order(run.valid, run.mesh)
         loss_of = lambda potential: validate(run, replicate(run.mesh, potential.params), validation)[0]
         before, after = loss_of(trained), loss_of(refitted)
-        said = f"last layer refitted: validation loss {before:.4g} -> {after:.4g}"
+        said = f"refitted: validation loss {before:.4g} -> {after:.4g}"
         if not after < REFIT_MARGIN * before:
             said, refitted = f"{said}: not kept", trained
     save_potential(run, refitted)
