@@ -60,9 +60,9 @@ class TrainingConfig:
     patience: int | None = None
     """Number of validations without improvement after which the run stops; None for no limit."""
     max_minutes: float | None = None
-    """Time (min) of the whole run but the final evaluation, resumed parts included, in which the schedules come to their end:
-    the learning rate follows the clock, so that two such runs are not equal. A run of fewer minutes ends with its ``epochs``.
-    None for no limit."""
+    """Time (min) of the whole run but ``refit`` and the final evaluation, resumed parts included, in which the schedules come
+    to their end: the learning rate follows the clock, so that two such runs are not equal. A run of fewer minutes ends with its
+    ``epochs``. None for no limit."""
     checkpoint: Checkpoints = Checkpoints()
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""

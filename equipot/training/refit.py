@@ -70,12 +70,9 @@ def refit(
     Returns:
         The same potential with other weights; unchanged where there are no labels.
     """
-    parts = []
-    if ENERGY in quantities:
-        parts.append(energy_rows(potential, with_label(structures, ENERGY), batch_size))
-    if FORCES in quantities:
-        parts.append(force_rows(potential, with_label(structures, FORCES), batch_size))
-    parts = [part for part in parts if part is not None]
+    makers = {ENERGY: energy_rows, FORCES: force_rows}
+    found = (makers[row](potential, with_label(structures, row), batch_size) for row in quantities)
+    parts = [part for part in found if part is not None]
     if not parts:
         return potential
     assert isinstance(potential.term, Network), "checked by can_refit"
