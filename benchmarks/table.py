@@ -381,8 +381,8 @@ def cost(results: Sequence[dict[str, Any]]) -> str:
         "forces_mae": "force MAE, meV/Å", "forces_rmse": "force RMSE, meV/Å",
     }  # fmt: skip
     errors = lambda r: (1e3 * r["errors"][name] for name in shown)
-    rows = [(r["set"], r["program"], r["minutes"], r["epochs"], *errors(r)) for r in results]
-    return markdown(("set", "program", "minutes", "epochs", *shown.values()), rows)
+    rows = [(r["set"], r["program"], r["minutes"], r["spent"], r["epochs"], *errors(r)) for r in results]
+    return markdown(("set", "program", "minutes asked for", "spent", "epochs", *shown.values()), rows)
 
 
 TABLES = {

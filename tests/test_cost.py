@@ -86,7 +86,8 @@ def test_lines_become_a_table_and_a_figure(tmp_path):
     errors = {"energy_mae_per_atom": 0.001, "energy_rmse": 0.05, "forces_mae": 0.04, "forces_rmse": 0.07}
     curve = [[1.0, 0.01, 0.1], [2.0, 0.005, 0.08]]
     results = [
-        {"set": key, "program": program, "minutes": minutes, "epochs": 10, "errors": errors, "validation": curve}
+        {"set": key, "program": program, "minutes": minutes, "spent": 1.1 * minutes, "epochs": 10, "errors": errors,
+         "validation": curve}
         for key in cost.SETS for program in ("equipot", "nequip") for minutes in (1.0, 2.0)
     ]  # fmt: skip
     table = TABLES["cost"](results)

@@ -61,7 +61,7 @@ def mace(files: Files, minutes: float, folder: Path, program: Path, core: list[s
     told = [e for e in map(json.loads, lines.read_text().splitlines()) if e["mode"] == "eval" and e["epoch"] is not None]
     spent = times_of(folder / "run")
     curve = [[seconds / 60, e["mae_e_per_atom"], e["mae_f"]] for seconds, e in zip(spent, told, strict=False)]
-    return {"epochs": epochs, "errors": errors_of(folder / "said.xyz"), "validation": curve}
+    return {"epochs": epochs, "errors": errors_of(folder / "said.xyz"), "validation": curve, "spent": spent[-1] / 60}
 
 
 def epochs_of_mace(
@@ -145,7 +145,7 @@ def nequip(files: Files, minutes: float, folder: Path, program: Path, core: list
     seen = [[float(row[name]) for name in watched] for row in rows if row[watched[0]]]
     # Epochs take the same time: the file says no times.
     curve = [[minutes * (k + 1) / len(seen), *values] for k, values in enumerate(seen)]
-    return {"epochs": len(seen), "errors": errors, "validation": curve}
+    return {"epochs": len(seen), "errors": errors, "validation": curve, "spent": minutes}
 
 
 NAMES = {

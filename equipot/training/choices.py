@@ -76,8 +76,9 @@ def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     """Choose what a model leaves open, and say why; cutoff and elements are left to the data as in any model.
 
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
-    more than far ones; crystals do not gain by it. Then angular resolution, of the harmonics (l_max 3) and of the features
-    that are passed between layers (hidden_l 2), and smooth radial functions: see benchmarks/README.md.
+    more than far ones; crystals of one element do not gain by it, those of several were not tried. Then angular resolution, of
+    the harmonics (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
+    benchmarks/README.md.
     """
     kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
     radial = Radial(Bessel(6), ENVELOPES[kind], mlp=(32,))

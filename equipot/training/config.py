@@ -67,8 +67,9 @@ class TrainingConfig:
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""
     refit: bool = True
-    """Whether the weights of the last linear layer are solved for at the end, by least squares of energies and forces,
-    unless that raises the validation loss by a quarter; not in fine-tuning, and only of a MACE or NequIP with one head."""
+    """Whether the weights of the last linear layer are solved for at the end, by least squares of energies and forces.
+    Only of a MACE or NequIP with one head that stands alone (no walls, charges or other terms), with validation frames and
+    at least twice as many energies as features, and not in fine-tuning; see ``equipot.training.refit``."""
     uncertainty: UncertaintyConfig | None = None
     """Estimate of the uncertainty of the result, from the training frames, calibrated on the validation frames; None for none.
     Those chose the best epoch as well: calibrate on other frames, by ``equipot uncertainty``, where there are any."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,8 +21,7 @@ from equipot.data.stats import is_isolated_atom
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.potential import Potential
-from equipot.quantities import ENERGY, FORCES, LABELLED, Quantity
-from equipot.structure import Structure
+from equipot.quantities import LABELLED, Quantity
 from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
@@ -32,21 +30,18 @@ from equipot.training.console import errors_text
 from equipot.training.descent import Descent
 from equipot.training.errors import evaluate_sets, predicted_quantities, write_json
 from equipot.training.from_scratch import from_scratch
-from equipot.training.loop import TrainingRun, batches_in_order, fit, save_best, save_potential, validate
+from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.loss import Loss
 from equipot.training.memory import compile_steps
 from equipot.training.progress import Cursor, Watch
-from equipot.training.refit import can_refit, refit
+from equipot.training.refit import refit_best
 from equipot.training.report import write_report
-from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate, with_params
+from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
 from equipot.uncertainty import fit as fit_uncertainty
 from equipot.uncertainty.config import UncertaintyConfig
 
 FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size", "refit", "uncertainty")
 """Keys of ``training`` that may change between a run and its resumption."""
-REFIT_MARGIN = 1.25
-"""Factor on the validation loss above which a refitted layer is not kept. Some frames decide little: among 16 of lithium the
-loss rose by 8 %, while on 48 others the error of energies fell by 8 % and that of forces rose by less than 1 %."""
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
@@ -110,40 +105,12 @@ def train(
         watch.interrupts.reraise()
     if not run.best_path.exists():
         save_best(run, state)
-    if config.training.refit and beginning.base is None:
+    if config.training.refit and beginning.base is None and ending != "time limit":
         refit_best(run, beginning.dataset.train)
     if config.training.uncertainty is not None:
         estimate_uncertainty(run, beginning, config.training.uncertainty)
     report(run, cursor, beginning, ending)
     return run.best_path
-
-
-def refit_best(run: TrainingRun, structures: Sequence[Structure]) -> None:
-    """Give best.eqp the last linear layer that fits the training frames best, unless the validation loss says that it harms.
-
-    What is done is written to refit.json, so that a finished run that is resumed does not do it twice.
-    """
-    best, record = eqp.load(run.best_path).correction, run.out / "refit.json"
-    if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(best):
-        return
-    trained = with_params(run.potential, best.params)
-    loss = Loss(run.config.loss)
-    counted = [row for row in (ENERGY, FORCES) if row in run.wants and loss.penalty(row).weight]
-    if not counted or run.whole is not None or not can_refit(trained):
-        return
-    run.console.say(f"refitting the last layer to {' and '.join(row.name for row in counted)} of the training frames")
-    refitted = refit(trained, structures, counted, run.config.valid_batch_size)
-    said = "refitted"
-    if run.valid is not None:
-        validation = batches_in_order(run.valid, run.mesh)
-        loss_of = lambda potential: validate(run, replicate(run.mesh, potential.params), validation)[0]
-        before, after = loss_of(trained), loss_of(refitted)
-        said = f"refitted: validation loss {before:.4g} -> {after:.4g}"
-        if not after < REFIT_MARGIN * before:
-            said, refitted = f"{said}: not kept", trained
-    save_potential(run, refitted)
-    write_json({"message": said, "result (SHA-256)": eqp.sha256_of(eqp.load(run.best_path).correction)}, record)
-    run.console.say(said)
 
 
 def estimate_uncertainty(run: TrainingRun, beginning: Beginning, settings: UncertaintyConfig) -> None:

@@ -110,7 +110,8 @@ class CompiledStep:
         """Take the step; wait for its program where that is being compiled, and raise the error of that."""
         given = [jnp.asarray(x, like.dtype) for x, like in zip(factors, self.factors, strict=True)]
         ahead = self.ahead.get(shape_of(batch))
-        function = self.function if ahead is None else ahead.result()
+        # Compilation ahead ends with the steps of training: what was not begun then is compiled here.
+        function = self.function if ahead is None or ahead.cancelled() else ahead.result()
         return function(state, self.variables, batch, *given)
 
     @property
