@@ -129,6 +129,7 @@ def own(files: Files, minutes: float, folder: Path, core: Sequence[str]) -> dict
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot test errors of each run against minutes to a PNG file, and of the peers validation errors on the way."""
     from matplotlib import rc_context
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
     sets = list(dict.fromkeys(r["set"] for r in results))
     kinds = (("energy_mae_per_atom", 1, "energy MAE (meV/atom)"), ("forces_mae", 2, "force MAE (meV/Å)"))
@@ -142,6 +143,10 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
                         [r for r in results if (r["set"], r["program"]) == (key, program)], error, column, colour, axis
                     )
                 axis.set(xscale="log", yscale="log", xlabel="minutes of one core", ylabel=label, title=key)
+                for side in (axis.xaxis, axis.yaxis):
+                    side.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    side.set_major_formatter(FormatStrFormatter("%g"))
+                    side.set_minor_locator(NullLocator())
                 axis.legend()
         save_figure(figure, path)
 
@@ -153,6 +158,7 @@ def draw_program(found: Sequence[dict[str, Any]], error: str, column: int, colou
     program = found[0]["program"]
     if program != "equipot":
         for r in found:
-            axis.plot([v[0] for v in r["validation"]], [1e3 * v[column] for v in r["validation"]], color=colour, linewidth=0.8)
+            on_the_way = [v[0] for v in r["validation"]], [1e3 * v[column] for v in r["validation"]]
+            axis.plot(*on_the_way, color=colour, linewidth=0.8, label=f"{program}, validation")
     points = sorted((r["spent"], 1e3 * r["errors"][error]) for r in found)
     axis.plot(*zip(*points, strict=True), "o" if program != "equipot" else "o-", color=colour, label=f"{program}, test")
