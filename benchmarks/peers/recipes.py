@@ -51,7 +51,7 @@ def mace(files: Files, minutes: float, folder: Path, program: Path, core: list[s
     begun, each = times[0], times[1] - times[0]
     epochs = math.floor(1 + (60 * minutes - begun) / each)
     if epochs < 1:
-        raise ValueError(f"{minutes:g} minutes are less than one epoch of mace-torch, {(begun + each) / 60:.1f} minutes")
+        raise ValueError(f"{minutes:g} minutes are less than one epoch of mace-torch, {begun / 60:.1f} minutes")
     epochs_of_mace(labelled, epochs, folder / "run", program, core, files)
     staged = folder / "run" / "model_stagetwo.model"
     model = staged if staged.exists() else folder / "run" / "model.model"
@@ -71,13 +71,13 @@ def epochs_of_mace(
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {
         "name": "model", "train_file": labelled["train"], "valid_file": labelled["valid"], "model": "MACE",
-        "E0s": "average" if files.atomic_energies is None else "isolated", "hidden_irreps": "128x0e + 128x1o",
+        "hidden_irreps": "128x0e + 128x1o",
         "r_max": 5.0, "batch_size": 10, "valid_batch_size": 10, "max_num_epochs": epochs,
         "start_swa": max(1, round(0.8 * epochs)), "ema_decay": 0.99, "default_dtype": "float32", "device": "cpu",
         "error_table": "PerAtomMAE", "work_dir": folder, "seed": 1,
     }  # fmt: skip
-    if settings["E0s"] == "isolated":
-        del settings["E0s"]  # Isolated atoms are among the training frames.
+    if files.atomic_energies is None:
+        settings["E0s"] = "average"  # Else isolated atoms are among the training frames.
     words = [f"--{name}={value}" for name, value in settings.items()] + ["--swa", "--ema", "--amsgrad"]
     with (folder / "output.log").open("w") as log:
         subprocess.run([*core, program.with_name("mace_run_train"), *words], stdout=log, stderr=log, check=True, cwd=folder)

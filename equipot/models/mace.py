@@ -75,16 +75,15 @@ class MACE(Network):
         value = self.channels if getattr(self, name) is None else getattr(self, name)
         return (value,) * self.layers if isinstance(value, int) else value
 
-    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any:
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"]) -> Any:
         """See ``Network.with_last_layer``: the last linear layer of the readout of each layer."""
         out, begin = dict(params), 0
         for layer in range(self.layers):
             read = dict(out[f"readout{layer}"])
             name = f"w{len(self.readout)}" if layer == self.layers - 1 else "w0"
-            if change is not None:
-                w = np.asarray(read[name])
-                read[name] = w + change[begin : begin + len(w), None].astype(w.dtype)
-                begin += len(w)
+            w = np.asarray(read[name])
+            read[name] = w + change[begin : begin + len(w), None].astype(w.dtype)
+            begin += len(w)
             out[f"readout{layer}"] = read
         return out
 

@@ -106,10 +106,8 @@ class NequIP(Network):
                 x, shares = self.feel_electrons(x, edges, graph)
         return self.answer(ScaledReadout, x, edges, graph, scalars(x), shares, width=self.readout)
 
-    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any:
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"]) -> Any:
         """See ``Network.with_last_layer``. Of two linear layers the first changes, along the second."""
-        if change is None:
-            return params
         read = {name: dict(layer) for name, layer in params["readout"].items()}
         last = np.asarray(read["out"]["w0"])
         if self.readout is None:

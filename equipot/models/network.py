@@ -57,17 +57,17 @@ class Network(Term):
     def with_heads(self, names: tuple[str, ...]) -> Network:
         return self.clone(heads=tuple(names))
 
-    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"] | None) -> Any | None:
+    def with_last_layer(self, params: Any, change: Float[np.ndarray, " features"]) -> Any:
         """Add to the weights by which the features of the answer make the energy.
 
         Args:
             params: Parameters of this network, with one head.
-            change: Change of the weight of each feature, see ``Atomic.features``; None for no change.
+            change: Change of the weight of each feature, see ``Atomic.features``.
 
-        Returns:
-            The parameters, or None for a network that does not say which these are.
+        Raises:
+            ValueError: a network that does not say which parameters these are.
         """
-        return None
+        raise ValueError(f"{type(self).__name__} does not say which of its parameters are the last layer's")
 
     @property
     def averaging_cutoff(self) -> float | None:

@@ -42,7 +42,7 @@ ENVELOPES: dict[str, PowerEnvelope | PolynomialEnvelope] = {
     "several elements": PowerEnvelope(),
 }
 """Envelope of its radial functions. Beside a power of 3, the polynomial has the better energies of copper on each of three
-folds, by a third, and the worse ones of silicon on two, by a quarter; powers of 6 are worse for copper and lithium."""
+folds, by a quarter, and the worse ones of silicon on two, by a quarter; powers of 6 are worse for copper and lithium."""
 NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {
     "one element": UnitVariance(),
     "several elements": MeanNeighbors(exponent=0.75),

@@ -105,12 +105,17 @@ def train(
         watch.interrupts.reraise()
     if not run.best_path.exists():
         save_best(run, state)
-    if config.training.refit and beginning.base is None and ending != "time limit":
-        refit_best(run, beginning.dataset.train)
-    if config.training.uncertainty is not None:
-        estimate_uncertainty(run, beginning, config.training.uncertainty)
-    report(run, cursor, beginning, ending)
+    finish(run, cursor, beginning, ending)
     return run.best_path
+
+
+def finish(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+    """Refit and judge the best potential of a run whose steps are done, as its config says."""
+    if run.config.refit and beginning.base is None and ending != "time limit":
+        refit_best(run, beginning.dataset.train)
+    if run.config.uncertainty is not None:
+        estimate_uncertainty(run, beginning, run.config.uncertainty)
+    report(run, cursor, beginning, ending)
 
 
 def estimate_uncertainty(run: TrainingRun, beginning: Beginning, settings: UncertaintyConfig) -> None:

@@ -14,6 +14,7 @@ from uncertain import CRYSTAL, FRAMES, MORE, labelled, made
 
 import equipot
 from equipot import config
+from equipot.models.network import Network
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 from equipot.training import TrainConfig, refit, train
@@ -144,6 +145,11 @@ def test_frames_without_a_label_or_weight_and_isolated_atoms_do_not_count():
     some = [alone, *frames, frames[0].replace(weight=0.0), frames[0].replace(labels={FORCES: frames[0].labels[FORCES]})]
     assert [id(s) for s in refit.with_label(some, ENERGY)] == [id(s) for s in frames]
     assert len(refit.with_label(some, FORCES)) == len(frames) + 1
+
+
+def test_a_network_that_does_not_know_its_last_layer_says_so():
+    with pytest.raises(ValueError, match="Network does not say which of its parameters are the last layer's"):
+        Network(cutoff=3.0).with_last_layer({}, np.zeros(1))
 
 
 def test_terms_of_other_kinds_are_left_alone():

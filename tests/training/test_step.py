@@ -2,13 +2,14 @@
 
 import logging
 import threading
+from concurrent.futures import Future
 
 import jax
 import pytest
 import tiny
 
 from equipot.data.loader import Loader
-from equipot.training.step import CompiledStep
+from equipot.training.step import CompiledStep, shape_of
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -46,6 +47,17 @@ def test_the_state_is_donated(steps, tmp_path):
     assert len(steps) == 3
     for state, _ in steps:
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.moments, state.ema)))
+
+
+def test_a_step_whose_compilation_ahead_was_cancelled_compiles_where_it_is_taken(steps, tmp_path):
+    """So that a finished run can still validate after its pool of threads was shut down."""
+    tiny.run(tmp_path / "run", {"epochs": 1})
+    _, batch = steps[0]
+    ahead = Future()
+    ahead.cancel()
+    step = CompiledStep(lambda state, variables, batch: state + variables, 2)
+    step.ahead[shape_of(batch)] = ahead
+    assert step(1, batch) == 3
 
 
 def test_batches_are_built_ahead_and_wait_on_the_device(steps, tmp_path, monkeypatch):
