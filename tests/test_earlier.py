@@ -45,7 +45,8 @@ def test_a_file_that_is_written_again_is_of_the_present_format(tmp_path):
 def with_defaults_of_then(settings):
     """Settings of a run with the defaults that an earlier version had, which its folder holds in config.yaml."""
     energy, muon = {"kind": "Huber", "schedule": "Constant"}, {"kind": "Muon", "learning_rate": 0.01}
-    return {**settings, "training": {"loss": {"energy": energy}, "optimizer": muon, "ema": 0.999, **settings["training"]}}
+    then = {"loss": {"energy": energy}, "optimizer": muon, "ema": 0.999, "refit": False}
+    return {**settings, "training": then | settings["training"]}
 
 
 @pytest.mark.parametrize("name, head", [("run", ""), ("run-heads", "low")])
