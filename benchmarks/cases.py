@@ -34,6 +34,7 @@ from equipot.structure import Structure
 from equipot.term import Term
 from equipot.training.config import TrainingConfig
 from equipot.training.descent import Descent
+from equipot.training.stacks import Stacks
 from equipot.training.step import first_state, make_train_step, mesh_of, place, replicate
 
 SMALL = MACE(cutoff=5.0, channels=32, hidden_l=1, l_max=3, correlation=2)
@@ -146,8 +147,9 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
     batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
     optimizer = dataclasses.replace(settings.optimizer, learning_rate=1e-3)
     descent = Descent(optimizer, settings.schedule, 1000, settings.clip, settings.ema or 0.0)
-    step = make_train_step(potential, settings.loss, settings.loss.wants(found.quantities, potential.provides), descent, mesh)
-    state = replicate(mesh, first_state(potential.variables["params"], descent))
+    wants, stacks = settings.loss.wants(found.quantities, potential.provides), Stacks(potential.params)
+    step = make_train_step(potential, settings.loss, wants, descent, mesh, stacks)
+    state = replicate(mesh, first_state(stacks.stack(potential.params), descent))
 
     def call() -> Any:
         nonlocal state

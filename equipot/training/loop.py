@@ -28,6 +28,7 @@ from equipot.training.loggers import Writer
 from equipot.training.loss import Loss
 from equipot.training.progress import ESTIMATE_AFTER, Cursor, Watch
 from equipot.training.schedule import Schedule
+from equipot.training.stacks import Stacks
 from equipot.training.step import CompiledStep, State, mean_errors, mean_loss, place, with_params
 
 KEPT_SLOTS = 2**24
@@ -49,6 +50,7 @@ class TrainingRun:
     potential: Potential
     descent: Descent
     mesh: Mesh
+    stacks: Stacks
     train: Loader
     valid: Loader | None
     train_step: CompiledStep
@@ -218,7 +220,7 @@ def validate(run: TrainingRun, params: Any, validation: Callable) -> tuple[float
 
     Args:
         run: Training run.
-        params: Trained parameters.
+        params: Trained parameters, by ``run.stacks``.
         validation: Function that iterates over the validation batches.
 
     Raises:
@@ -295,7 +297,7 @@ def append_metrics(run: TrainingRun, cursor: Cursor, row: dict[str, Any]) -> Cur
 
 def save_best(run: TrainingRun, state: State) -> None:
     """Write the potential with the averaged parameters as best.eqp."""
-    save_potential(run, with_params(run.potential, jax.device_get(state.ema)))
+    save_potential(run, with_params(run.potential, run.stacks.unstack_state(jax.device_get(state.ema))))
 
 
 def save_potential(run: TrainingRun, trained: Potential) -> None:
@@ -317,6 +319,7 @@ def save(run: TrainingRun, state: State, cursor: Cursor) -> Cursor:
         with open(run.metrics_path, "rb") as file:
             os.fsync(file.fileno())
     record = {"cursor": cursor._replace(elapsed=cursor.elapsed + now - run.watch.began)._asdict(), "run": run.identity}
-    checkpoint.write(run.out / "checkpoints", int(state.step), state, record, run.config.checkpoint.keep)
+    whole = run.stacks.unstack_state(jax.device_get(state))
+    checkpoint.write(run.out / "checkpoints", int(state.step), whole, record, run.config.checkpoint.keep)
     run.watch.saved = time.monotonic()
     return cursor

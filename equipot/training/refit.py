@@ -94,7 +94,8 @@ def compare(run: TrainingRun, trained: Potential, refitted: Potential) -> tuple[
     """Choose between two potentials by their validation errors; say why."""
     assert run.valid is not None
     validation = batches_in_order(run.valid, run.mesh)
-    errors = [validate(run, replicate(run.mesh, potential.params), validation) for potential in (trained, refitted)]
+    params = [replicate(run.mesh, run.stacks.stack(potential.params)) for potential in (trained, refitted)]
+    errors = [validate(run, each, validation) for each in params]
     (loss, before), (refitted_loss, after) = errors
     worse = [f"{name} {value:.3g} -> {after[name]:.3g}" for name, value in before.items() if not after[name] <= MARGIN * value]
     if worse:

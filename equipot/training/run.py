@@ -36,6 +36,7 @@ from equipot.training.memory import compile_steps
 from equipot.training.progress import Cursor, Watch
 from equipot.training.refit import refit_best
 from equipot.training.report import write_report
+from equipot.training.stacks import Stacks
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
 from equipot.uncertainty import fit as fit_uncertainty
 from equipot.uncertainty.config import UncertaintyConfig
@@ -142,7 +143,10 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     mesh, dtype = mesh_of(devices), np.dtype(config.dtype)
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
-    descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, beginning.trained.rates)
+    trained = beginning.trained
+    stacks = Stacks(trained.params, apart=not settings.optimizer.stacks)
+    rates = None if trained.rates is None else stacks.stack(jax.tree.map(np.full_like, trained.params, trained.rates))
+    descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, rates)
     loss = Loss(settings.loss)
     wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
     valid_loader, valid_step = None, None
@@ -151,11 +155,11 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
         loss.wants(sets["valid"].quantities, potential.provides)
         valid_loader = plan_evaluation(sets["valid"], energies, settings.valid_batch_size, devices, dtype)
         valid_wants = tuple(row for row in sets["valid"].quantities if row in predicted)
-        valid_step = make_valid_step(potential, loss, valid_wants, mesh)
+        valid_step = make_valid_step(potential, loss, valid_wants, mesh, stacks)
     return TrainingRun(
         config=settings, out=out, seed=config.seed, potential=potential, descent=descent, mesh=mesh, train=train_loader,
-        valid=valid_loader, train_step=make_train_step(potential, loss, wants, descent, mesh), valid_step=valid_step,
-        wants=wants, valid_wants=valid_wants,
+        valid=valid_loader, train_step=make_train_step(potential, loss, wants, descent, mesh, stacks), valid_step=valid_step,
+        stacks=stacks, wants=wants, valid_wants=valid_wants,
         identity=identity(beginning, devices), console=console, watch=watch,
         write=settings.logger.open(out, configs.dump(config)) if settings.logger else lambda epoch, row: None,
         whole=beginning.whole,
@@ -183,7 +187,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     Raises:
         ValueError: the checkpoint belongs to another config or other data; the message lists the differences.
     """
-    state = first_state(trained.params, run.descent)
+    state = first_state(run.stacks.stack(trained.params), run.descent)
     found = checkpoint.newest(run.out / "checkpoints") if resume else None
     if found is None:
         if resume:
@@ -202,7 +206,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
         run.console.say(f"passed over: {message}")
     if old["devices"] != run.mesh.size:
         run.console.say(f"begun on {old['devices']} devices, resumed on {run.mesh.size}: results agree to rounding only")
-    state = checkpoint.restore(state, found)
+    state = run.stacks.stack_state(state, checkpoint.restore(run.stacks.unstack_state(jax.device_get(state)), found))
     # Checkpoints of earlier versions have no place in the schedule besides the number of steps.
     cursor = Cursor(**{"position": float(state.step), **found.record["cursor"]})
     run.watch.resume(cursor.elapsed)

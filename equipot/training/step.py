@@ -22,6 +22,7 @@ from equipot.quantities import Quantity
 from equipot.training.descent import Descent
 from equipot.training.loss import Loss, counts, penalty_sums, residuals, total
 from equipot.training.merge import merge
+from equipot.training.stacks import Stacks
 
 AXIS = "devices"
 
@@ -30,7 +31,7 @@ class State(NamedTuple):
     """State of the training, changed by each step."""
 
     params: Any
-    """Trained parameters, see ``merge.merge``."""
+    """Trained parameters, see ``merge.merge``, by ``stacks.Stacks``."""
     moments: Any
     """State of the optimiser."""
     ema: Any
@@ -71,6 +72,8 @@ def with_params(potential: Potential, trained: Any) -> Potential:
 
 def sum_devices(tree: Any) -> Any:
     """Sum a tree of real numbers over devices, in one message instead of one for each leaf."""
+    if jax.lax.axis_size(AXIS) == 1:
+        return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.psum(flat, AXIS))
 
@@ -141,7 +144,7 @@ class CompiledStep:
 
 
 def make_train_step(
-    potential: Potential, loss: Loss, wants: tuple[Quantity, ...], descent: Descent, mesh: Mesh
+    potential: Potential, loss: Loss, wants: tuple[Quantity, ...], descent: Descent, mesh: Mesh, stacks: Stacks
 ) -> CompiledStep:
     """Make ``step(state, batch, position, factor) -> state, report``.
 
@@ -160,7 +163,7 @@ def make_train_step(
         weights = loss.weights(wants, position / descent.steps)
 
         def share(params: Any) -> tuple[Any, Any]:
-            model = with_params(potential.replace(variables=variables), params)
+            model = with_params(potential.replace(variables=variables), stacks.unstack(params))
             errors = residuals(evaluate(model, batch.graph, names), batch, wants)
             sums = penalty_sums(loss, wants, errors, batch)
             return total(weights, sums, numbers), (sums, error_sums(errors, batch, wants))
@@ -206,14 +209,14 @@ def advance(state: State, gradient: Any, rate: Any, descent: Descent, loss: tupl
     return State(params, moments, descent.average(state.ema, params, moments, state.step), state.step + 1, state.ok)
 
 
-def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...], mesh: Mesh) -> CompiledStep:
+def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...], mesh: Mesh, stacks: Stacks) -> CompiledStep:
     """Make ``step(params, batch) -> report``, the sums for ``mean_loss`` and ``mean_errors``."""
 
     names = tuple(row.name for row in wants)
 
     def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
-        model = with_params(potential.replace(variables=variables), params)
+        model = with_params(potential.replace(variables=variables), stacks.unstack(params))
         errors = residuals(evaluate(model, batch.graph, names), batch, wants)
         penalties = {f"{name}_sum": x for name, x in penalty_sums(loss, wants, errors, batch).items()}
         penalties |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
