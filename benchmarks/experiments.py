@@ -52,12 +52,16 @@ SETS: dict[str, Set] = {
         for kind, config in (("", "mlearn"), ("-tuned", "finetune"))
     },
     **{name + "-data": Set("mlearn", f"mlearn/{name}_train.extxyz") for name in ("Cu", "Si", "Li")},
+    "water": Set("experiments-data", "water_pbe0ts_deepmd/train.extxyz"),
+    "solvent": Set("experiments-data", "solvent_gfn2xtb/train.extxyz"),
+    "ethanol-1000": Set("experiments-data", "ethanol_botnet/train.extxyz"),
+    "dipeptides": Set("experiments-data", "dipeptides_spice/train.extxyz"),
     "acac": Set("acac", "acac/train_300K.extxyz", settings=("data.atomic_energies={data}/acac/isolated_atoms.extxyz",)),
 }
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder with mlearn/, rmd17/, acac/")
+    sub.add_argument("--data", type=Path, required=True, metavar="PATH", help="folder with mlearn/, rmd17/, acac/ and others")
     sub.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), metavar="SET", help=", ".join(SETS))
     sub.add_argument("--folds", nargs="+", type=int, default=[0], metavar="K", help="folds that judge, and seeds (default: 0)")
     what = "experiments: JSON, {name: {sets: [SET, ...], settings: [KEY=VALUE, ...]}} (default: those made)"
