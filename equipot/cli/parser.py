@@ -32,7 +32,7 @@ examples:
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-crystals,
-polar-molecules, delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover,
+mace-liquids, polar-molecules, delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover,
 md-npt-isotropic, md-npt-flexible.
 
 exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something to mend in the input; 130 interrupted,

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from equipot.data.read import Dataset
 from equipot.data.split import evenly
+from equipot.data.stats import LONGEST, NEIGHBORS, typical_cutoff
 from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.nn.interaction import Residual
@@ -34,20 +36,34 @@ components of forces). From 50 frames of uracil and toluene, errors with 360 are
 those of uracil are hardly smaller."""
 PATIENT = 1.5
 """Factor on that number where ``max_minutes`` limits the run."""
-WIDTHS = {"one element": 16, "several elements": 64}
-"""Number of channels of a MACE: on crystals of one element a wider one describes its training frames better, and no others;
-from 50 frames of molecules, 64 learn the others better than 32."""
-ENVELOPES: dict[str, PowerEnvelope | PolynomialEnvelope] = {
-    "one element": PolynomialEnvelope(2),
-    "several elements": PowerEnvelope(),
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is chosen of a MACE for one kind of data."""
+
+    what: str
+    """Kind of data, for the user."""
+    neighbors: float
+    """Mean number of neighbours within the cutoff, unless that is longer than ``stats.LONGEST``."""
+    channels: int
+    hidden_l: int
+    envelope: PowerEnvelope | PolynomialEnvelope
+    """Of the radial functions."""
+    normalization: UnitVariance | MeanNeighbors
+    """Of the messages: the smaller one, ``MeanNeighbors``, learns crystals too slowly, and is better for few molecules."""
+
+
+RECIPES = {
+    # A wider network describes its training frames better, and no others. Beside a power of 3, the polynomial has the better
+    # energies of copper on each of three folds, by a quarter, and the worse ones of silicon on two, by a quarter; powers of 6
+    # are worse for copper and lithium.
+    "crystal": Recipe("one element", NEIGHBORS, 16, 2, PolynomialEnvelope(2), UnitVariance()),
+    # From 50 frames, 64 channels learn the others better than 32.
+    "molecule": Recipe("several elements", NEIGHBORS, 64, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
+    # Each frame has many pairs, so that steps are dear.
+    "liquid": Recipe("several elements, densely packed", 52, 32, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
 }
-"""Envelope of its radial functions. Beside a power of 3, the polynomial has the better energies of copper on each of three
-folds, by a quarter, and the worse ones of silicon on two, by a quarter; powers of 6 are worse for copper and lithium."""
-NORMALIZATIONS: dict[str, UnitVariance | MeanNeighbors] = {
-    "one element": UnitVariance(),
-    "several elements": MeanNeighbors(exponent=0.75),
-}
-"""Normalisation of its messages: the smaller one learns crystals too slowly, and generalises better from few molecules."""
 EXAMPLES = 200
 """Number of frames from which sizes are estimated."""
 UNSOUND = ("stress_pressure", "stress_sign", "stress_order", "stress_unit", "stress_zero", "stress_size")
@@ -73,19 +89,28 @@ def choose(config: TrainConfig, dataset: Dataset, tuning: bool) -> Choice:
 
 
 def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
-    """Choose what a model leaves open, and say why; cutoff and elements are left to the data as in any model.
+    """Choose what a model leaves open, and say why; elements are left to the data as in any model.
 
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
     more than far ones; crystals of one element do not gain by it, those of several were not tried. Then angular resolution, of
     the harmonics (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
-    benchmarks/README.md.
+    benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of crystals of several elements, too.
     """
-    kind = "one element" if len(dataset.atomic_energies) == 1 else "several elements"
-    radial = Radial(Bessel(6), ENVELOPES[kind], mlp=(32,))
-    interaction = Residual(NORMALIZATIONS[kind])
-    chosen = {"channels": WIDTHS[kind], "hidden_l": 2, **model.given}
-    note = f"model: MACE of {chosen['channels']} channels, hidden_l {chosen['hidden_l']}, for {kind}"
+    recipe = RECIPES[kind_of(dataset)]
+    radial = Radial(Bessel(6), recipe.envelope, mlp=(32,))
+    interaction = Residual(recipe.normalization)
+    chosen = {"channels": recipe.channels, "hidden_l": recipe.hidden_l, **model.given}
+    chosen.setdefault("cutoff", typical_cutoff(dataset.train, recipe.neighbors))
+    size = f"{chosen['channels']} channels, hidden_l {chosen['hidden_l']}, cutoff {chosen['cutoff']} Å"
+    note = f"model: MACE of {size}, for {recipe.what}"
     return MACE(radial=radial, first=interaction, others=interaction, **chosen), note
+
+
+def kind_of(dataset: Dataset) -> str:
+    """Return the recipe for a set; a liquid has more than ``NEIGHBORS`` neighbours within the longest cutoff."""
+    if len(dataset.atomic_energies) == 1:
+        return "crystal"
+    return "molecule" if typical_cutoff(dataset.train) == LONGEST else "liquid"
 
 
 def without_unsound(training: TrainingConfig, dataset: Dataset, trusted: set[str], notes: list[str]) -> TrainingConfig:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
+from ase.build import bulk, molecule
 from ase.io import write
 
 from equipot import config as configs
@@ -14,7 +15,9 @@ from equipot.cli.recipes import find_config
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import DataConfig
 from equipot.data.read import Dataset
+from equipot.data.stats import LONGEST, typical_cutoff
 from equipot.models.from_data import FromData
+from equipot.structure import Structure
 from equipot.training import TrainConfig, choices, train
 from equipot.training.config import TrainingConfig
 from equipot.training.loss import Constant, Huber, Switch
@@ -89,15 +92,30 @@ def test_an_optimizer_without_a_usual_rate_needs_one():
         chosen({"epochs": 1, "batch_size": 1, "optimizer": Own()}, dataset([2]))
 
 
-def test_one_element_gets_a_narrower_network():
-    one, note = choices.default_model(dataset([64] * 200), FromData())
-    several, _ = choices.default_model(dataclasses.replace(dataset([64] * 200), atomic_energies={1: 0.0, 8: 0.0}), FromData())
-    assert one.channels < several.channels and f"{one.channels} channels" in note and one.cutoff is None
+def of(*structures):
+    """A set of real structures."""
+    elements = {int(z): 0.0 for s in structures for z in s.numbers}
+    return Dataset(list(structures), [], [], elements, "fit", Report((), ()))
+
+
+CRYSTAL = of(Structure.from_ase(bulk("Cu", cubic=True)))
+MOLECULE = of(*(Structure.from_ase(molecule(name)) for name in ("H2O", "CH3CH2OH")))
+LIQUID = of(Structure.from_ase(bulk("NaCl", "rocksalt", a=4.2, cubic=True)))
+
+
+def test_the_network_is_that_for_the_kind_of_data():
+    assert [choices.kind_of(data) for data in (CRYSTAL, MOLECULE, LIQUID)] == ["crystal", "molecule", "liquid"]
+    crystal, molecules, liquid = (choices.default_model(data, FromData()) for data in (CRYSTAL, MOLECULE, LIQUID))
+    assert crystal[0].channels < liquid[0].channels < molecules[0].channels and molecules[0].cutoff == LONGEST
+    for (model, note), data in ((crystal, CRYSTAL), (liquid, LIQUID)):
+        recipe = choices.RECIPES[choices.kind_of(data)]
+        assert model.cutoff == typical_cutoff(data.train, recipe.neighbors) < LONGEST
+        assert f"{model.channels} channels" in note and f"cutoff {model.cutoff} Å, for {recipe.what}" in note
 
 
 def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(choices, "STEPS", 4 / 90 ** (1 / 3))
-    monkeypatch.setitem(choices.WIDTHS, "several elements", 2)
+    monkeypatch.setitem(choices.RECIPES, "molecule", dataclasses.replace(choices.RECIPES["molecule"], channels=2))
     rng = np.random.default_rng(0)
     frames = []
     for _ in range(10):
@@ -117,17 +135,18 @@ def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
 
 def test_what_the_config_gives_is_kept():
     given = configs.build(TrainConfig, {"data": {"train": "a.xyz"}}, overrides=["model.channels=7", "model.cutoff=4.5"]).model
-    model, note = choices.default_model(dataset([64] * 200), given)
+    model, note = choices.default_model(MOLECULE, given)
     assert (model.channels, model.cutoff, model.hidden_l) == (7, 4.5, 2) and "7 channels" in note
 
 
-@pytest.mark.parametrize("recipe, size, elements", [("mace-crystals", 64, (14,)), ("mace-molecules", 9, (1, 6, 8))])
-def test_recipes_say_what_is_chosen(recipe, size, elements):
+@pytest.mark.parametrize(
+    "recipe, size, data", [("mace-crystals", 64, CRYSTAL), ("mace-molecules", 9, MOLECULE), ("mace-liquids", 192, LIQUID)]
+)
+def test_recipes_say_what_is_chosen(recipe, size, data):
     written = configs.load(find_config(Path(recipe)), TrainConfig)
-    data = dataclasses.replace(dataset([size] * 200), atomic_energies=dict.fromkeys(elements, 0.0))
     model, _ = choices.default_model(data, FromData())
-    assert written.model.clone(cutoff=None) == model
-    chosen_ones, _ = chosen({}, data)
+    assert written.model.clone(cutoff=None) == model.clone(cutoff=None)
+    chosen_ones, _ = chosen({}, dataset([size] * 200))
     for name in ("batch_size", "optimizer", "ema", "clip"):
         assert getattr(written.training, name) == getattr(chosen_ones.training, name), name
     assert dict(written.training.loss) == dict(chosen_ones.training.loss)
