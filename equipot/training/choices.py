@@ -45,13 +45,14 @@ class Recipe:
     what: str
     """Kind of data, for the user."""
     neighbors: float
-    """Mean number of neighbours within the cutoff, unless that is longer than ``stats.LONGEST``."""
+    """Mean number of neighbours within the cutoff, which is at most ``stats.LONGEST``."""
     channels: int
     hidden_l: int
     envelope: PowerEnvelope | PolynomialEnvelope
     """Of the radial functions."""
     normalization: UnitVariance | MeanNeighbors
-    """Of the messages: the smaller one, ``MeanNeighbors``, learns crystals too slowly, and is better for few molecules."""
+    """Of the messages: the smaller one, ``MeanNeighbors``, learns crystals of one element too slowly, and is better for few
+    molecules."""
 
 
 RECIPES = {
@@ -61,9 +62,11 @@ RECIPES = {
     "crystal": Recipe("one element", NEIGHBORS, 16, 2, PolynomialEnvelope(2), UnitVariance()),
     # From 50 frames, 64 channels learn the others better than 32.
     "molecule": Recipe("several elements", NEIGHBORS, 64, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
-    # Each frame has many pairs, so that steps are dear.
-    "liquid": Recipe("several elements, densely packed", 52, 32, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
+    # Steps are dear, as each frame has many pairs, and its many labels leave little to over-fit.
+    "liquid": Recipe("several elements, many of them close together", 52, 32, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
 }
+LIQUID_ATOMS = 100
+"""Mean number of atoms of a frame from which densely packed systems of several elements are liquids."""
 EXAMPLES = 200
 """Number of frames from which sizes are estimated."""
 UNSOUND = ("stress_pressure", "stress_sign", "stress_order", "stress_unit", "stress_zero", "stress_size")
@@ -94,23 +97,26 @@ def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
     more than far ones; crystals of one element do not gain by it, those of several were not tried. Then angular resolution, of
     the harmonics (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
-    benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of crystals of several elements, too.
+    benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of large cells of crystals of several elements, too.
     """
     recipe = RECIPES[kind_of(dataset)]
     radial = Radial(Bessel(6), recipe.envelope, mlp=(32,))
     interaction = Residual(recipe.normalization)
     chosen = {"channels": recipe.channels, "hidden_l": recipe.hidden_l, **model.given}
-    chosen.setdefault("cutoff", typical_cutoff(dataset.train, recipe.neighbors))
+    if "cutoff" not in chosen:
+        chosen["cutoff"] = typical_cutoff(dataset.train, recipe.neighbors)
     size = f"{chosen['channels']} channels, hidden_l {chosen['hidden_l']}, cutoff {chosen['cutoff']} Å"
     note = f"model: MACE of {size}, for {recipe.what}"
     return MACE(radial=radial, first=interaction, others=interaction, **chosen), note
 
 
 def kind_of(dataset: Dataset) -> str:
-    """Return the recipe for a set; a liquid has more than ``NEIGHBORS`` neighbours within the longest cutoff."""
+    """Return the key of the recipe for a set: one element, or frames that are large, with more than ``NEIGHBORS`` neighbours
+    within the longest cutoff, or others."""
     if len(dataset.atomic_energies) == 1:
         return "crystal"
-    return "molecule" if typical_cutoff(dataset.train) == LONGEST else "liquid"
+    dense = mean_atoms(dataset.train) >= LIQUID_ATOMS and typical_cutoff(dataset.train) < LONGEST
+    return "liquid" if dense else "molecule"
 
 
 def without_unsound(training: TrainingConfig, dataset: Dataset, trusted: set[str], notes: list[str]) -> TrainingConfig:

@@ -51,6 +51,7 @@ class TrainingRun:
     descent: Descent
     mesh: Mesh
     stacks: Stacks
+    """How the parameters stand in the state."""
     train: Loader
     valid: Loader | None
     train_step: CompiledStep

@@ -27,15 +27,16 @@ class Optimizer(ABC):
     """Learning rate for training from random parameters; None where the optimiser says none."""
     tuning_rate: ClassVar[float | None] = None
     """Learning rate for fine-tuning: what a base has learned is forgotten at the rate above."""
-    stacks: ClassVar[bool] = False
-    """Whether the transformation may get parameters of one shape in one array, see ``stacks.Stacks``: the same rule for all
-    arrays of one shape, whatever their names. A subclass says so itself."""
+    stackable: ClassVar[bool] = False
+    """Whether the rule acts on each element, or each matrix in the last two axes, alone: nothing else of an array may count,
+    neither its name nor its length nor its other axes. Trees are then results of ``stacks.Stacks.stack``, which XLA compiles
+    faster. A subclass says so itself."""
     learning_rate: float | None
     """Highest learning rate of the schedule; None for ``usual_rate`` or ``tuning_rate``."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls.stacks = vars(cls).get("stacks", False)
+        cls.stackable = vars(cls).get("stackable", False)
 
     @abstractmethod
     def transformation(self, rate: Any) -> optax.GradientTransformation:
@@ -72,7 +73,7 @@ class AdamW(Optimizer):
 
     usual_rate: ClassVar[float] = 5e-3
     tuning_rate: ClassVar[float] = 3e-4
-    stacks: ClassVar[bool] = True
+    stackable: ClassVar[bool] = True
     learning_rate: float | None = None
     """Highest learning rate of the schedule; None for 0.005, in fine-tuning 0.0003."""
     beta1: float = 0.9
@@ -95,7 +96,7 @@ class AdamW(Optimizer):
 class AMSGrad(AdamW):
     """AdamW with a second moment that never decreases, Reddi et al., arXiv:1904.09237."""
 
-    stacks: ClassVar[bool] = True
+    stackable: ClassVar[bool] = True
 
     def transformation(self, rate: Any) -> optax.GradientTransformation:
         return descend(optax.scale_by_amsgrad(self.beta1, self.beta2, self.epsilon), self.weight_decay, rate)
@@ -111,7 +112,7 @@ class Muon(Optimizer):
 
     usual_rate: ClassVar[float] = 5e-3
     tuning_rate: ClassVar[float] = 1e-4
-    stacks: ClassVar[bool] = True
+    stackable: ClassVar[bool] = True
     learning_rate: float | None = None
     """Root mean square of the change of a weight in a step, at the top of the schedule; None for 0.005, in fine-tuning
     0.0001."""

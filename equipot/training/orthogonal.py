@@ -18,8 +18,10 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients a, b, c of the iteration, Jordan et al., kellerjordan.github.io/posts/muon, 2024."""
 ITERATIONS = 5
 """Number of iterations."""
+WASTE = 2
+"""Largest number of elements of a matrix with its zeros over that without."""
 SMALL = 1024
-"""Number of elements up to which matrices are filled up, however small they are."""
+"""Number of elements up to which a matrix may have zeros, however small it is."""
 
 
 def has_matrices(x: Any) -> bool:
@@ -37,7 +39,7 @@ def orthogonalized(tree: Any) -> Any:
     # Rows are fewer than columns, so that the product with the transpose is the smaller one.
     tall = [has_matrices(leaf) and leaf.shape[-2] > leaf.shape[-1] for leaf in leaves]
     wide = {k: leaf.mT if tall[k] else leaf for k, leaf in enumerate(leaves) if has_matrices(leaf)}
-    for (rows, columns), members in stacks({k: x.shape[-2:] for k, x in wide.items()}).items():
+    for (rows, columns), members in padded_stacks({k: x.shape[-2:] for k, x in wide.items()}).items():
         parts = []
         for k in members:
             part = wide[k].reshape(-1, *wide[k].shape[-2:]) / float(wide[k].shape[-1]) ** 0.5
@@ -51,7 +53,7 @@ def orthogonalized(tree: Any) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
-def stacks(shapes: Mapping[int, tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
+def padded_stacks(shapes: Mapping[int, tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
     """Choose which matrices are one stack: with rows and columns of zeros, which stay zero, all have the shape of the largest.
 
     Args:
@@ -62,9 +64,9 @@ def stacks(shapes: Mapping[int, tuple[int, int]]) -> dict[tuple[int, int], list[
     """
     found: dict[tuple[int, int], list[int]] = {}
     for key, shape in sorted(shapes.items(), key=lambda item: -item[1][0] * item[1][1]):
-        most = max(2 * shape[0] * shape[1], SMALL)
+        most = max(WASTE * shape[0] * shape[1], SMALL)
         fitting = [s for s in found if s[0] >= shape[0] and s[1] >= shape[1] and s[0] * s[1] <= most]
-        found.setdefault(fitting[0] if fitting else shape, []).append(key)
+        found.setdefault(fitting[-1] if fitting else shape, []).append(key)
     return found
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -94,7 +95,7 @@ def compare(run: TrainingRun, trained: Potential, refitted: Potential) -> tuple[
     """Choose between two potentials by their validation errors; say why."""
     assert run.valid is not None
     validation = batches_in_order(run.valid, run.mesh)
-    params = [replicate(run.mesh, run.stacks.stack(potential.params)) for potential in (trained, refitted)]
+    params = [replicate(run.mesh, run.stacks.stack(jax.device_get(potential.params))) for potential in (trained, refitted)]
     errors = [validate(run, each, validation) for each in params]
     (loss, before), (refitted_loss, after) = errors
     worse = [f"{name} {value:.3g} -> {after[name]:.3g}" for name, value in before.items() if not after[name] <= MARGIN * value]

@@ -144,9 +144,9 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     train_loader = plan_training(frames, energies, settings.batch_size, devices, dtype, config.seed, beginning.replay)
     steps = settings.epochs * len(train_loader.epoch(config.seed, 0))
     trained = beginning.trained
-    stacks = Stacks(trained.params, apart=not settings.optimizer.stacks)
-    rates = None if trained.rates is None else stacks.stack(jax.tree.map(np.full_like, trained.params, trained.rates))
-    descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, rates)
+    stacks = Stacks(trained.params, apart=not settings.optimizer.stackable)
+    factors = None if trained.rates is None else stacks.factors(trained.rates)
+    descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, factors)
     loss = Loss(settings.loss)
     wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
     valid_loader, valid_step = None, None
@@ -187,7 +187,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     Raises:
         ValueError: the checkpoint belongs to another config or other data; the message lists the differences.
     """
-    state = first_state(run.stacks.stack(trained.params), run.descent)
+    state = first_state(run.stacks.stack(jax.device_get(trained.params)), run.descent)
     found = checkpoint.newest(run.out / "checkpoints") if resume else None
     if found is None:
         if resume:

@@ -1,4 +1,4 @@
-"""Parameters of one shape in one array, which an optimiser then changes at once.
+"""Parameters in few arrays, those of one kind in one, which an optimiser then changes at once.
 
 XLA compiles several kernels for each array that the optimiser changes; a network has some sixty, of some fifteen shapes.
 """
@@ -19,7 +19,7 @@ from equipot.training.orthogonal import has_matrices
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Stacked:
-    """Arrays of a tree, those of one shape in one array: the result of ``Stacks.stack``."""
+    """Arrays of a tree in groups, see ``Stacks``: the result of ``Stacks.stack``."""
 
     arrays: dict[str, Any]
     """Array of each group, or what stands in its place where an optimiser leaves the group out."""
@@ -39,7 +39,7 @@ class Stacks:
 
     def __init__(self, params: Any, apart: bool = False) -> None:
         leaves, self.structure = jax.tree.flatten(params)
-        self.shapes = [leaf.shape for leaf in leaves]
+        self.shapes, self.part_shapes = [leaf.shape for leaf in leaves], [part_shape(leaf) for leaf in leaves]
         self.apart = apart
         self.groups: dict[str, list[int]] = {}
         for k, leaf in enumerate(leaves):
@@ -68,9 +68,24 @@ class Stacks:
             arrays[name] = xp.concatenate([xp.reshape(part, (-1, *part_shape(part))) for part in parts])
         return Stacked(arrays)
 
+    def factors(self, numbers: Any) -> Any:
+        """Return one number for each array, a tree like ``params``, as arrays that broadcast to those of ``stack``."""
+        if self.apart:
+            return numbers
+        leaves, arrays = jax.tree.leaves(numbers), {}
+        for name, members in self.groups.items():
+            parts = [self._parts(k) for k in members]
+            ones = (1,) * len(self.part_shapes[members[0]])
+            arrays[name] = np.repeat(np.array([leaves[k] for k in members]), parts).reshape(-1, *ones)
+        return Stacked(arrays)
+
     def unstack(self, stacked: Any) -> Any:
         """Return the tree of a result of ``stack``. Derivatives are those of reverse mode alone."""
         return stacked if self.apart else self._unstack(stacked)
+
+    def _parts(self, k: int) -> int:
+        """Return the number of parts of array k in its group."""
+        return int(np.prod(self.shapes[k])) // int(np.prod(self.part_shapes[k]))
 
     def _divided(self, stacked: Stacked) -> Any:
         leaves: list[Any] = [None] * len(self.shapes)
@@ -79,7 +94,7 @@ class Stacks:
             for k in members:
                 leaves[k] = group
                 if not left_out(group):
-                    end = begin + int(np.prod(self.shapes[k])) // int(np.prod(group.shape[1:]))
+                    end = begin + self._parts(k)
                     leaves[k], begin = group[begin:end].reshape(self.shapes[k]), end
         return jax.tree.unflatten(self.structure, leaves)
 

@@ -100,11 +100,15 @@ def of(*structures):
 
 CRYSTAL = of(Structure.from_ase(bulk("Cu", cubic=True)))
 MOLECULE = of(*(Structure.from_ase(molecule(name)) for name in ("H2O", "CH3CH2OH")))
-LIQUID = of(Structure.from_ase(bulk("NaCl", "rocksalt", a=4.2, cubic=True)))
+SALT = bulk("NaCl", "rocksalt", a=4.2, cubic=True)
+LIQUID = of(Structure.from_ase(SALT * (3, 3, 2)))
 
 
 def test_the_network_is_that_for_the_kind_of_data():
     assert [choices.kind_of(data) for data in (CRYSTAL, MOLECULE, LIQUID)] == ["crystal", "molecule", "liquid"]
+    # Neither is a small cell, whose steps are cheap, nor a large gas.
+    assert choices.kind_of(of(Structure.from_ase(SALT))) == "molecule"
+    assert choices.kind_of(of(Structure.from_ase(bulk("NaCl", "rocksalt", a=12.0, cubic=True) * (3, 3, 2)))) == "molecule"
     crystal, molecules, liquid = (choices.default_model(data, FromData()) for data in (CRYSTAL, MOLECULE, LIQUID))
     assert crystal[0].channels < liquid[0].channels < molecules[0].channels and molecules[0].cutoff == LONGEST
     for (model, note), data in ((crystal, CRYSTAL), (liquid, LIQUID)):

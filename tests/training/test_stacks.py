@@ -54,9 +54,9 @@ def test_steps_by_stacks_are_those_of_the_tree(optimizer):
     """With decay, clipping, factors on the rate and the average; and the states are those of the tree."""
     params = draw(0)
     stacks = Stacks(params)
-    factors = jax.tree.map(lambda x: np.full(x.shape, 0.5 + 0.1 * x.ndim, np.float32), params)
+    factors = jax.tree.map(lambda x: 0.5 + 0.1 * x.ndim, params)
     make = lambda factors: Descent(replace(optimizer, weight_decay=0.1), Flat(0.0), 100, 3.0, 0.9, factors)
-    rules = make(factors), make(stacks.stack(factors))
+    rules = make(factors), make(stacks.factors(factors))
     trees = [params, stacks.stack(params)]
     states, averages = [rule.init(x) for rule, x in zip(rules, trees, strict=True)], list(trees)
     for k in range(3):
@@ -84,7 +84,7 @@ class Named(AdamW):
 
 
 def test_an_optimiser_of_ones_own_gets_the_tree(tmp_path):
-    assert Muon.stacks and AMSGrad.stacks and not Named.stacks
+    assert Muon.stackable and AMSGrad.stackable and not Named.stackable
     tiny.run(tmp_path / "own", {"epochs": 1, "optimizer": {"kind": f"{__name__}:Named"}})
     tiny.run(tmp_path / "same", {"epochs": 1, "optimizer": {"kind": "AdamW"}})
     own, same = (checkpoint.newest(tmp_path / name / "checkpoints").arrays for name in ("own", "same"))
