@@ -97,7 +97,7 @@ def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
     more than far ones; crystals of one element do not gain by it, those of several were not tried. Then angular resolution, of
     the harmonics (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
-    benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of large cells of crystals of several elements, too.
+    benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of crystals of several elements in large cells.
     """
     recipe = RECIPES[kind_of(dataset)]
     radial = Radial(Bessel(6), recipe.envelope, mlp=(32,))

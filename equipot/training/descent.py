@@ -34,7 +34,7 @@ class Descent:
     decay: float = 0.0
     """Decay of the exponential moving average of the parameters; 0 for no average."""
     factors: Any = None
-    """Factors on the learning rate, a tree like the parameters of numbers or of arrays that broadcast; None where all are one."""
+    """Factors on the learning rate, a tree like the parameters; None where all are one."""
 
     def __post_init__(self) -> None:
         own_average = type(self.optimizer).average is not Optimizer.average
