@@ -62,8 +62,11 @@ RECIPES = {
     "crystal": Recipe("one element", NEIGHBORS, 16, 2, PolynomialEnvelope(2), UnitVariance()),
     # From 50 frames, 64 channels learn the others better than 32.
     "molecule": Recipe("several elements", NEIGHBORS, 64, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
-    # Steps are dear, as each frame has many pairs, and its many labels leave little to over-fit.
-    "liquid": Recipe("several elements, many of them close together", 52, 32, 2, PowerEnvelope(), MeanNeighbors(exponent=0.75)),
+    # Steps are dear, as each frame has many pairs, and its many labels leave little to over-fit. With the envelope of
+    # molecules, which hardly sees the neighbours of other molecules, errors of the forces of water are half as large again.
+    "liquid": Recipe(
+        "several elements, many of them close together", 52, 32, 1, PolynomialEnvelope(2), MeanNeighbors(exponent=0.75)
+    ),
 }
 LIQUID_ATOMS = 100
 """Mean number of atoms of a frame from which densely packed systems of several elements are liquids."""
@@ -95,8 +98,8 @@ def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
     """Choose what a model leaves open, and say why; elements are left to the data as in any model.
 
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
-    more than far ones; crystals of one element do not gain by it, those of several were not tried. Then angular resolution, of
-    the harmonics (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
+    more than far ones; crystals of one element do not gain by it, and liquids lose. Then angular resolution, of the harmonics
+    (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
     benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of crystals of several elements in large cells.
     """
     recipe = RECIPES[kind_of(dataset)]
