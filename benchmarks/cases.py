@@ -147,10 +147,8 @@ def train_step(potential: Potential, structures: list[Structure], atomic_energie
     batch = place(mesh, loader.build(loader.shards(np.arange(len(structures)))))
     optimizer = dataclasses.replace(settings.optimizer, learning_rate=1e-3)
     descent = Descent(optimizer, settings.schedule, 1000, settings.clip, settings.ema or 0.0)
-    wants, stacks = (
-        settings.loss.wants(found.quantities, potential.provides),
-        Stacks(potential.params, apart=not optimizer.stackable),
-    )
+    wants = settings.loss.wants(found.quantities, potential.provides)
+    stacks = Stacks(potential.params, apart=not optimizer.stackable)
     step = make_train_step(potential, settings.loss, wants, descent, mesh, stacks)
     state = replicate(mesh, first_state(stacks.stack(potential.params), descent))
 
