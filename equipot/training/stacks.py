@@ -40,7 +40,7 @@ class Stacks:
     def __init__(self, params: Any, apart: bool = False) -> None:
         leaves, self.structure = jax.tree.flatten(params)
         self.shapes, self.part_shapes = [leaf.shape for leaf in leaves], [part_shape(leaf) for leaf in leaves]
-        self.apart = apart
+        self.dtypes, self.apart = [leaf.dtype for leaf in leaves], apart
         self.groups: dict[str, list[int]] = {}
         for k, leaf in enumerate(leaves):
             self.groups.setdefault(f"{group_of(leaf)} {leaf.dtype}", []).append(k)
@@ -76,7 +76,7 @@ class Stacks:
         for name, members in self.groups.items():
             parts = [self._parts(k) for k in members]
             ones = (1,) * len(self.part_shapes[members[0]])
-            arrays[name] = np.repeat(np.array([leaves[k] for k in members]), parts).reshape(-1, *ones)
+            arrays[name] = np.repeat(np.array([leaves[k] for k in members], self.dtypes[members[0]]), parts).reshape(-1, *ones)
         return Stacked(arrays)
 
     def unstack(self, stacked: Any) -> Any:
