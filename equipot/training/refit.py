@@ -3,15 +3,12 @@ find the best ones at once, which steps of a noisy gradient only approach. What 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from equipot import eqp
 from equipot.data.split import evenly
 from equipot.data.stats import is_isolated_atom
 from equipot.evaluation.batched import Job, evaluate_in_batches
@@ -20,10 +17,6 @@ from equipot.models.network import Network
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FEATURE_FORCES, FEATURES, FORCES, Quantity
 from equipot.structure import Structure
-from equipot.training.errors import write_json
-from equipot.training.loop import TrainingRun, batches_in_order, save_potential, validate
-from equipot.training.loss import Loss
-from equipot.training.step import replicate, with_params
 
 MOST_READ = 20_000
 """Largest number of frames of which the labels are looked at."""
@@ -58,50 +51,6 @@ class Rows(NamedTuple):
     """Label less prediction, in the same unit."""
     weight: Float[np.ndarray, " n"]
     """Weight of the label in the loss, greater than 0."""
-
-
-def refit_best(run: TrainingRun, structures: Sequence[Structure]) -> None:
-    """Give best.eqp of a run the last linear layer that fits the training frames best, unless validation errors say it harms.
-
-    Where it fails, the trained layer is kept, and the reason is said. What is done is written to refit.json, so that a
-    finished run that is resumed does not do it twice.
-
-    Args:
-        run: Finished run; the labels of ``structures`` are those it has learned.
-        structures: Training frames.
-    """
-    record = run.out / "refit.json"
-    best = eqp.load(run.best_path).correction
-    if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(best):
-        return
-    trained = with_params(run.potential, best.params)
-    weights = Loss(run.config.loss).weights(run.wants, 1.0)
-    counted = [row for row in (ENERGY, FORCES) if float(weights.get(row.name, 0.0)) > 0]
-    if not counted or run.valid is None or run.whole is not None or not can_refit(trained):
-        return
-    try:
-        refitted = refit(trained, structures, counted, run.config.valid_batch_size, run.mesh.size)
-        result, said = compare(run, trained, refitted)
-    except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        result, said = trained, f"left as trained: {error}"
-    # A run that is killed between the two finds another result than its record names, and does it again.
-    write_json({"last layer": said, "result (SHA-256)": eqp.sha256_of(result)}, record)
-    if result is not trained:
-        save_potential(run, result)
-    run.console.say(f"last layer: {said}")
-
-
-def compare(run: TrainingRun, trained: Potential, refitted: Potential) -> tuple[Potential, str]:
-    """Choose between two potentials by their validation errors; say why."""
-    assert run.valid is not None
-    validation = batches_in_order(run.valid, run.mesh)
-    params = [replicate(run.mesh, run.stacks.stack(jax.device_get(potential.params))) for potential in (trained, refitted)]
-    errors = [validate(run, each, validation) for each in params]
-    (loss, before), (refitted_loss, after) = errors
-    worse = [f"{name} {value:.3g} -> {after[name]:.3g}" for name, value in before.items() if not after[name] <= MARGIN * value]
-    if worse:
-        return trained, f"left as trained: validation says {', '.join(worse)}"
-    return refitted, f"refitted, validation loss {loss:.4g} -> {refitted_loss:.4g}"
 
 
 def can_refit(potential: Potential) -> bool:
@@ -169,11 +118,18 @@ def energy_rows(potential: Potential, structures: list[Structure], batch_size: i
     rows, error = [np.zeros(0)] * len(structures), np.zeros(len(structures))
     for k, out in evaluate_in_batches(Job(potential, (FEATURES.name, ENERGY.name)), structures, batch_size, devices):
         structure = structures[k]
-        free = isolated_atom_energy(structure.numbers, energies).sum()
         rows[k] = np.asarray(out.others[FEATURES.name], np.float64).sum(axis=0) / len(structure)
-        # The total energy would leave few digits of the difference in single precision.
-        error[k] = (float(structure.labels[ENERGY]) - free - float(np.asarray(out.interaction))) / len(structure)
+        error[k] = energy_error(structure, float(np.asarray(out.interaction)), energies)
     return Rows(np.stack(rows), error, np.array([s.weight_of(ENERGY) for s in structures]))
+
+
+def energy_error(structure: Structure, interaction: float, energies: Mapping[int, float]) -> float:
+    """Compute label less prediction (eV per atom) from the energy without E0 (``interaction``, eV), and E0 (eV by Z).
+
+    The total energy would leave few digits of the difference in single precision.
+    """
+    free = isolated_atom_energy(structure.numbers, energies).sum()
+    return (float(structure.labels[ENERGY]) - free - interaction) / len(structure)
 
 
 def force_rows(potential: Potential, structures: list[Structure], batch_size: int | None, devices: int | None) -> Rows:

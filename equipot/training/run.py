@@ -25,6 +25,7 @@ from equipot.quantities import LABELLED, Quantity
 from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
+from equipot.training.closing import refit_best
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.console import errors_text
 from equipot.training.descent import Descent
@@ -34,7 +35,6 @@ from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.loss import Loss
 from equipot.training.memory import compile_steps
 from equipot.training.progress import Cursor, Watch
-from equipot.training.refit import refit_best
 from equipot.training.report import write_report
 from equipot.training.stacks import Stacks
 from equipot.training.step import State, first_state, make_train_step, make_valid_step, mesh_of, replicate
@@ -112,8 +112,8 @@ def train(
 
 def finish(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     """Refit and judge the best potential of a run whose steps are done, as its config says."""
-    if run.config.refit and beginning.base is None and ending != "time limit":
-        refit_best(run, beginning.dataset.train)
+    if run.config.refit and ending != "time limit":
+        refit_best(run, beginning.dataset.train, beginning.dataset.valid, tuned=beginning.base is not None)
     if run.config.uncertainty is not None:
         estimate_uncertainty(run, beginning, run.config.uncertainty)
     report(run, cursor, beginning, ending)
