@@ -1,42 +1,75 @@
-"""Solve in closed form at the end of a run: for the last layer, after fine-tuning for the constants of the elements."""
+"""End of a run: choose between the best potential and the last one, and solve in closed form for the last layer or, after
+fine-tuning, for the constants of the elements."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import jax
 
 from equipot import eqp
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES
-from equipot.structure import Structure
-from equipot.training.errors import write_json
-from equipot.training.loop import TrainingRun, batches_in_order, save_potential, validate
+from equipot.training.beginning import Beginning
+from equipot.training.errors import predict, write_json
+from equipot.training.loop import TrainingRun, batches_in_order, save_best, save_potential, validate
 from equipot.training.loss import Loss
+from equipot.training.progress import Cursor
 from equipot.training.refit import MARGIN, can_refit, refit
+from equipot.training.selection import frame_losses, is_better
 from equipot.training.shifts import has_shifts, refit_shifts
-from equipot.training.step import replicate, with_params
+from equipot.training.step import State, replicate, with_params
 
 
-def refit_best(run: TrainingRun, structures: Sequence[Structure], held_out: Sequence[Structure], tuned: bool) -> None:
+def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+    """Decide which potential of a run becomes best.eqp, and refit it, as the config says.
+
+    Where a refit was done, refit.json says so, and a finished run that is resumed does not do it twice.
+
+    Args:
+        run: Run whose steps are done.
+        state: State after the last step.
+        cursor: Cursor after the last step.
+        beginning: What the run began from; the labels of its frames are those that it has learned.
+        ending: Reason of the end, a key of ``run.ENDINGS``.
+    """
+    record = run.out / "refit.json"
+    if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(saved(run)):
+        return
+    if ending == "finished" and run.valid is not None and cursor.stale:
+        take_last(run, state, beginning)
+    if run.config.refit and ending != "time limit":
+        refit_best(run, beginning)
+
+
+def saved(run: TrainingRun) -> Potential:
+    """Read best.eqp, for comparison with labels from which a method was subtracted."""
+    return eqp.load(run.best_path).correction
+
+
+def take_last(run: TrainingRun, state: State, beginning: Beginning) -> None:
+    """Give best.eqp the potential of the last step, unless the validation frames say that the one it has is better."""
+    trained = with_params(run.potential, run.stacks.unstack_state(jax.device_get(state.ema)))
+    last = (trained if run.whole is None else run.whole(trained)).correction
+    frames, loss = beginning.dataset.valid, Loss(run.config.loss)
+    found = [predict(each, frames, run.config.valid_batch_size, run.mesh.size) for each in (saved(run), last)]
+    losses = [frame_losses(loss, run.valid_wants, frames, each) for each in found]
+    if is_better(*losses):
+        return
+    save_best(run, state)
+    before, after = (float(each.sum()) for each in losses)
+    told = f"{len(frames)} validation frames do not tell it ({after:.4g}) from the one with the lowest loss ({before:.4g})"
+    run.console.say(f"the potential of the last step is kept: {told}")
+
+
+def refit_best(run: TrainingRun, beginning: Beginning) -> None:
     """Give best.eqp of a run the last linear layer that fits the training frames best, after fine-tuning only the constants of
     the elements, unless validation errors say that it harms.
 
-    Where it fails, what was trained is kept, and the reason is said. What is done is written to refit.json, so that a
-    finished run that is resumed does not do it twice.
-
-    Args:
-        run: Finished run; the labels of ``structures`` are those it has learned.
-        structures: Training frames.
-        held_out: Validation frames.
-        tuned: Whether the run started from another potential.
+    Where it fails, what was trained is kept, and the reason is said. What is done is written to refit.json.
     """
-    record = run.out / "refit.json"
-    best = eqp.load(run.best_path).correction
-    if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(best):
-        return
-    trained = with_params(run.potential, best.params)
+    tuned, frames = beginning.base is not None, beginning.dataset.train
+    trained = with_params(run.potential, saved(run).params)
     weights = Loss(run.config.loss).weights(run.wants, 1.0)
     counted = [row for row in (ENERGY, FORCES) if float(weights.get(row.name, 0.0)) > 0]
     ready = has_shifts(trained) and ENERGY in counted if tuned else can_refit(trained) and counted
@@ -45,14 +78,14 @@ def refit_best(run: TrainingRun, structures: Sequence[Structure], held_out: Sequ
     at_once = (run.config.valid_batch_size, run.mesh.size)
     try:
         if tuned:
-            result, said = refit_shifts(trained, structures, held_out, *at_once)
+            result, said = refit_shifts(trained, frames, beginning.dataset.valid, *at_once)
         else:
-            result, said = compare(run, trained, refit(trained, structures, counted, *at_once))
+            result, said = compare(run, trained, refit(trained, frames, counted, *at_once))
     except (ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         result, said = trained, f"left as trained: {error}"
     what = "constants of the elements" if tuned else "last layer"
     # A run that is killed between the two finds another result than its record names, and does it again.
-    write_json({what: said, "result (SHA-256)": eqp.sha256_of(result)}, record)
+    write_json({what: said, "result (SHA-256)": eqp.sha256_of(result)}, run.out / "refit.json")
     if result is not trained:
         save_potential(run, result)
     run.console.say(f"{what}: {said}")

@@ -25,7 +25,7 @@ from equipot.quantities import LABELLED, Quantity
 from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
-from equipot.training.closing import refit_best
+from equipot.training.closing import conclude
 from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.console import errors_text
 from equipot.training.descent import Descent
@@ -59,6 +59,8 @@ def train(
     prepare: Callable[[TrainConfig, Path, bool], Beginning] = from_scratch,
 ) -> Path:
     """Fit a potential and write best.eqp, metrics.jsonl, config.yaml, checkpoints and a report into a folder.
+
+    best.eqp is the potential of the last step, unless validation tells a better one from it, see ``equipot.training.selection``.
 
     Args:
         config: Settings of the run.
@@ -106,14 +108,13 @@ def train(
         watch.interrupts.reraise()
     if not run.best_path.exists():
         save_best(run, state)
-    finish(run, cursor, beginning, ending)
+    finish(run, state, cursor, beginning, ending)
     return run.best_path
 
 
-def finish(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
-    """Refit and judge the best potential of a run whose steps are done, as its config says."""
-    if run.config.refit and ending != "time limit":
-        refit_best(run, beginning.dataset.train, beginning.dataset.valid, tuned=beginning.base is not None)
+def finish(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+    """Choose, refit and judge the best potential of a run whose steps are done, as its config says."""
+    conclude(run, state, cursor, beginning, ending)
     if run.config.uncertainty is not None:
         estimate_uncertainty(run, beginning, run.config.uncertainty)
     report(run, cursor, beginning, ending)
