@@ -60,7 +60,7 @@ def train(
 ) -> Path:
     """Fit a potential and write best.eqp, metrics.jsonl, config.yaml, checkpoints and a report into a folder.
 
-    best.eqp is the potential of the last step, unless validation tells a better one from it, see ``equipot.training.selection``.
+    best.eqp is the potential of the last step, unless validation tells a better one from it: ``equipot.training.selection``.
 
     Args:
         config: Settings of the run.

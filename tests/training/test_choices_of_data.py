@@ -20,7 +20,7 @@ from equipot.models.from_data import FromData
 from equipot.structure import Structure
 from equipot.training import TrainConfig, choices, train
 from equipot.training.config import TrainingConfig
-from equipot.training.loss import Constant, Huber, Switch
+from equipot.training.loss import Huber, Switch
 from equipot.training.optimizer import AdamW
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -77,8 +77,11 @@ def test_a_base_is_changed_slowly():
     first, _ = choices.choose(config, dataset([2]), tuning=False)
     later, notes = choices.choose(config, dataset([2]), tuning=True)
     assert later.training.optimizer.learning_rate < first.training.optimizer.learning_rate / 10 and "forgets" in notes[0]
-    # In a few frames the energies are few: their weight does not grow.
-    assert (first.training.loss["energy"].schedule, later.training.loss["energy"].schedule) == (Switch(), Constant())
+    assert (first.training.loss["energy"], later.training.loss["energy"]) == (
+        Huber(schedule=Switch()),
+        Huber(weight=0.1, schedule=Switch()),
+    )
+    assert "training.loss.energy.weight 0.1, 1 in the last quarter: forces teach more" in notes
     given = TrainingConfig(epochs=1, batch_size=1, optimizer=AdamW(learning_rate=0.5), loss={"energy": Huber(weight=3.0)})
     kept = choices.choose(dataclasses.replace(config, training=given), dataset([2]), tuning=True).config.training
     assert kept.optimizer.learning_rate == 0.5 and kept.loss["energy"] == Huber(weight=3.0)
