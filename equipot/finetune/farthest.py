@@ -46,21 +46,24 @@ def farthest(pool: Sequence[Environments], known: Sequence[Environments], count:
     among equals the one with the atom that is farthest from all atoms of its element in these and in the ``known`` frames
     (farthest point sampling).
 
-    The distance is the Euclidean one of descriptors whose components are divided by their standard deviations in the pool.
+    The distance is the Euclidean one of descriptors whose components are divided by their standard deviations among the atoms
+    of the element in the pool, so that elements that vary less than others are not left out.
 
     Returns:
         Indices of the frames, in ascending order.
     """
-    scale = np.concatenate([frame.latent for frame in pool]).std(axis=0)
-    scale[scale == 0] = 1
     numbers, first = np.concatenate([frame.numbers for frame in pool]), np.cumsum([0, *(len(frame.numbers) for frame in pool)])
-    latent = np.concatenate([frame.latent for frame in pool]) / scale
+    latent = np.concatenate([frame.latent for frame in pool])
+    scales = {z: spread(latent[numbers == z]) for z in np.unique(numbers)}
+    latent /= np.stack([scales[z] for z in numbers])
     square = np.full(len(numbers), np.inf)
 
     def cover(frame: Environments) -> None:
         """Take the atoms of a frame into account in the distances of the pool."""
         for z in np.unique(frame.numbers):
-            mine, other = numbers == z, frame.latent[frame.numbers == z] / scale
+            if z not in scales:
+                continue
+            mine, other = numbers == z, frame.latent[frame.numbers == z] / scales[z]
             x = latent[mine]
             between = np.sum(x**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * x @ other.T
             square[mine] = np.minimum(square[mine], np.maximum(np.min(between, axis=1, initial=np.inf), 0))
@@ -78,3 +81,10 @@ def farthest(pool: Sequence[Environments], known: Sequence[Environments], count:
         left.remove(best)
         cover(pool[best])
     return np.setdiff1d(np.arange(len(pool)), left)
+
+
+def spread(latent: Float[np.ndarray, "atoms n"]) -> Float[np.ndarray, " n"]:
+    """Compute the standard deviation of each component; 1 where it is constant."""
+    out = latent.std(axis=0)
+    out[out == 0] = 1
+    return out

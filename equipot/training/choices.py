@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
+from equipot.data.draw import Replayed
 from equipot.data.read import Dataset
-from equipot.data.split import evenly
+from equipot.data.split import Subset, evenly
 from equipot.data.stats import LONGEST, NEIGHBORS, typical_cutoff
 from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.nn.interaction import Residual
 from equipot.nn.normalize import MeanNeighbors, UnitVariance
 from equipot.nn.radial import Bessel, PolynomialEnvelope, PowerEnvelope, Radial
-from equipot.quantities import ENERGY, STRESS
+from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.loss import Huber, Loss, Switch
@@ -34,8 +37,8 @@ TUNING_STEPS = 100.0
 components of forces). From 50 frames of uracil and toluene, errors with 360 are a seventh larger than with 1,070; with 2,140
 those of uracil are hardly smaller."""
 TUNING_ENERGY, LATE = 0.1, 10.0
-"""Weight of the energy in fine-tuning, and the factor on it in the last quarter. With a weight of 1 all along, a potential tuned
-to 18 frames of copper had forces 13 % further off on other frames (one fold), and those of lithium, which was replayed, 20 %."""
+"""Weight of the energy in fine-tuning, and the factor on it in the last quarter. Tuned to 18 frames of copper with a weight of
+1 all along, forces of other frames (of one fold) were 13 % further off, and those of lithium, which was replayed, 20 %."""
 PATIENT = 1.5
 """Factor on that number where ``max_minutes`` limits the run."""
 
@@ -85,13 +88,23 @@ class Choice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def choose(config: TrainConfig, dataset: Dataset, tuning: bool) -> Choice:
-    """Fill in the settings of ``training`` that the config leaves open; ``tuning`` is for one that starts from a potential."""
+def choose(
+    config: TrainConfig, dataset: Dataset, tuning: bool, replay: Replayed | None = None, begun: int | None = None
+) -> Choice:
+    """Fill in the settings of ``training`` that the config leaves open.
+
+    Args:
+        config: Config of the run.
+        dataset: Sets of the run; the replayed frames are the last of the training frames.
+        tuning: Whether the run starts from a potential.
+        replay: How many frames are replayed, and how many of them in an epoch.
+        begun: Number of epochs that a run that is resumed began with, see ``epochs_begun``.
+    """
     notes: list[str] = []
     # A check that data.checks turns into a warning is one whose finding the user holds for wrong.
     trusted = {kind for level in config.data.by_head.values() for kind in level.checks}
     training = without_unsound(config.training, dataset, trusted, notes)
-    training = sized(training, dataset.train, TUNING_STEPS if tuning else STEPS, notes)
+    training = sized(training, of_an_epoch(dataset.train, replay), TUNING_STEPS if tuning else STEPS, begun, notes)
     training = paced(training, tuning, notes)
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
@@ -162,18 +175,47 @@ def paced(training: TrainingConfig, tuning: bool, notes: list[str]) -> TrainingC
     return training
 
 
-def sized(training: TrainingConfig, structures: Sequence[Structure], steps: float, notes: list[str]) -> TrainingConfig:
+def epochs_begun(out: Path, resume: bool) -> int | None:
+    """Read the number of epochs that a run in the folder ``out`` began with; None for a run that begins.
+
+    The number that is chosen depends on the time limit, which may change between a run and its resumption.
+    """
+    path = out / "config.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["epochs"] if resume and path.exists() else None
+
+
+def of_an_epoch(structures: Sequence[Structure], replay: Replayed | None) -> Sequence[Structure]:
+    """Select as many frames as an epoch has: of those that are replayed, which are the last, some spread over all."""
+    if replay is None:
+        return structures
+    first = len(structures) - replay.pool
+    return Subset(structures, np.concatenate([np.arange(first), first + evenly(replay.pool, replay.drawn)]))
+
+
+def sized(
+    training: TrainingConfig, structures: Sequence[Structure], steps: float, begun: int | None, notes: list[str]
+) -> TrainingConfig:
     """Choose the number of frames in a batch and the number of epochs."""
     size, epochs = training.batch_size, training.epochs
     if size is None:
         size = int(np.clip(round(BATCH_ATOMS / max(1.0, mean_atoms(structures))), 1, min(MOST_FRAMES, max(1, len(structures)))))
-        notes.append(f"training.batch_size {size}: about {BATCH_ATOMS} atoms, at most {MOST_FRAMES} frames")
-    if epochs is None:
-        labels = len(structures) * (1 + 3 * mean_atoms(structures))
+        notes.append(f"training.batch_size {size}: at most {MOST_FRAMES} frames, and {BATCH_ATOMS} atoms or one frame")
+    if epochs is None and begun is not None:
+        epochs = begun
+        notes.append(f"training.epochs {epochs}, as the run began")
+    elif epochs is None:
+        labels = mean_labels(structures) * len(structures)
         wanted = steps * np.cbrt(labels) * (1 if training.max_minutes is None else PATIENT)
         epochs = max(1, round(wanted / -(-len(structures) // size)))
-        notes.append(f"training.epochs {epochs}: about {wanted:.0f} steps, for {labels:.0f} labels")
+        notes.append(f"training.epochs {epochs}: about {wanted:.0f} steps, for {labels:.0f} energies and components of forces")
     return dataclasses.replace(training, batch_size=size, epochs=epochs)
+
+
+def mean_labels(structures: Sequence[Structure]) -> float:
+    """Estimate the mean number of energies and components of forces of the frames from ``EXAMPLES`` of them."""
+    some = [structures[int(k)] for k in evenly(len(structures), EXAMPLES)]
+    count = lambda s: (ENERGY in s.labels) + 3 * len(s) * (FORCES in s.labels)
+    return max(1.0, float(np.mean([count(s) for s in some]))) if some else 1.0
 
 
 def mean_atoms(structures: Sequence[Structure]) -> float:

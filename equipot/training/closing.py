@@ -4,18 +4,22 @@ fine-tuning, for the constants of the elements."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from equipot import eqp
+from equipot.data.split import Chain, Scaled, Subset
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES
+from equipot.structure import Structure
 from equipot.training.beginning import Beginning
 from equipot.training.errors import predict, write_json
 from equipot.training.loop import TrainingRun, batches_in_order, save_best, save_potential, validate
 from equipot.training.loss import Loss
 from equipot.training.progress import Cursor
-from equipot.training.refit import MARGIN, can_refit, refit
+from equipot.training.refit import LEAST_ERROR, LOSS_MARGIN, MARGIN, can_refit, refit
 from equipot.training.selection import frame_losses, is_better
 from equipot.training.shifts import has_shifts, refit_shifts
 from equipot.training.step import State, replicate, with_params
@@ -36,10 +40,16 @@ def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginnin
     record = run.out / "refit.json"
     if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(saved(run)):
         return
-    if ending == "finished" and run.valid is not None and cursor.stale:
+    if ending == "finished" and run.valid is not None and cursor.stale and slows(run, cursor):
         take_last(run, state, beginning)
     if run.config.refit and ending != "time limit":
         refit_best(run, beginning)
+
+
+def slows(run: TrainingRun, cursor: Cursor) -> bool:
+    """Whether the learning rate fell towards the end of the run, so that its last potential is the least noisy."""
+    steps = run.descent.steps
+    return cursor.factor * float(run.descent.rate(steps - 1)) < 0.5 * float(run.descent.rate(steps // 2))
 
 
 def saved(run: TrainingRun) -> Potential:
@@ -58,7 +68,7 @@ def take_last(run: TrainingRun, state: State, beginning: Beginning) -> None:
         return
     save_best(run, state)
     before, after = (float(each.sum()) for each in losses)
-    told = f"{len(frames)} validation frames do not tell it ({after:.4g}) from the one with the lowest loss ({before:.4g})"
+    told = f"{len(frames)} validation frame(s) do not tell it (loss {after:.4g}) from the best one ({before:.4g})"
     run.console.say(f"the potential of the last step is kept: {told}")
 
 
@@ -68,7 +78,7 @@ def refit_best(run: TrainingRun, beginning: Beginning) -> None:
 
     Where it fails, what was trained is kept, and the reason is said. What is done is written to refit.json.
     """
-    tuned, frames = beginning.base is not None, beginning.dataset.train
+    tuned, frames = beginning.base is not None, weighted_as_drawn(beginning)
     trained = with_params(run.potential, saved(run).params)
     weights = Loss(run.config.loss).weights(run.wants, 1.0)
     counted = [row for row in (ENERGY, FORCES) if float(weights.get(row.name, 0.0)) > 0]
@@ -85,20 +95,42 @@ def refit_best(run: TrainingRun, beginning: Beginning) -> None:
         result, said = trained, f"left as trained: {error}"
     what = "constants of the elements" if tuned else "last layer"
     # A run that is killed between the two finds another result than its record names, and does it again.
-    write_json({what: said, "result (SHA-256)": eqp.sha256_of(result)}, run.out / "refit.json")
+    write_json({what: said, "result (SHA-256)": eqp.sha256_of(result.correction)}, run.out / "refit.json")
     if result is not trained:
         save_potential(run, result)
     run.console.say(f"{what}: {said}")
 
 
+def weighted_as_drawn(beginning: Beginning) -> Sequence[Structure]:
+    """Return the training frames, those that are replayed with weights by their share in an epoch."""
+    frames, replay = beginning.dataset.train, beginning.replay
+    if replay is None:
+        return frames
+    new, replayed = Subset(frames, np.arange(beginning.count)), Subset(frames, np.arange(beginning.count, len(frames)))
+    return Chain((new, Scaled(replayed, replay.drawn / replay.pool)))
+
+
 def compare(run: TrainingRun, trained: Potential, refitted: Potential) -> tuple[Potential, str]:
-    """Choose between two potentials by their validation errors; say why."""
+    """Choose between two potentials by their validation errors of the quantities in the loss; say why."""
     assert run.valid is not None
     validation = batches_in_order(run.valid, run.mesh)
     params = [replicate(run.mesh, run.stacks.stack(jax.device_get(potential.params))) for potential in (trained, refitted)]
     errors = [validate(run, each, validation) for each in params]
     (loss, before), (refitted_loss, after) = errors
-    worse = [f"{name} {value:.3g} -> {after[name]:.3g}" for name, value in before.items() if not after[name] <= MARGIN * value]
+    weights = Loss(run.config.loss).weights(run.valid_wants, 1.0)
+    least = {
+        row.error_name.format(kind): LEAST_ERROR * row.scale
+        for row in run.valid_wants
+        if float(weights[row.name]) > 0
+        for kind in ("mae", "rmse")
+    }
+    worse = [
+        f"{name} {before[name]:.3g} -> {after[name]:.3g}"
+        for name in least
+        if name in before and not after[name] <= max(MARGIN * before[name], least[name])
+    ]
+    if not refitted_loss <= LOSS_MARGIN * loss:
+        worse.append(f"loss {loss:.4g} -> {refitted_loss:.4g}")
     if worse:
         return trained, f"left as trained: validation says {', '.join(worse)}"
     return refitted, f"refitted, validation loss {loss:.4g} -> {refitted_loss:.4g}"

@@ -23,7 +23,7 @@ from equipot.training.config import TrainConfig
 from equipot.training.errors import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
 from equipot.training.report import write_report
-from equipot.training.run import FREE, train
+from equipot.training.run import ENDINGS, FREE, train
 from equipot.uncertainty import fit as fit_uncertainty
 from equipot.uncertainty.calibration import FEWEST
 from equipot.uncertainty.config import UncertaintyConfig
@@ -65,7 +65,7 @@ def train_ensemble(
     for k in range(ensemble.members):
         folder = out / f"member-{k}"
         console.say(f"member {k + 1} of {ensemble.members}: {folder}")
-        if resume and (folder / "report.md").exists():
+        if resume and is_complete(folder):
             paths.append(folder / "best.eqp")
             console.say("complete")
             continue
@@ -75,6 +75,12 @@ def train_ensemble(
     best = join([eqp.load(path) for path in paths], config, beginning, out, console)
     report(best, config, beginning, out, console, {"time": duration(time.monotonic() - began)})
     return best
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a member has ended, and not by a time limit that left it untrained."""
+    report = folder / "report.md"
+    return report.exists() and ENDINGS["time limit"] not in report.read_text(encoding="utf-8")
 
 
 def check_same(config: TrainConfig, path: Path) -> None:

@@ -126,14 +126,14 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
             if pending is not None:
                 cursor = add_report(run, state, cursor, *pending)
             pending = (item, report)
+            shape = train.shape(item)
+            fresh, stale = shape not in run.watch.shapes, fresh
+            run.watch.shapes.add(shape)
             if run.watch.save_due() or run.watch.stop():
                 cursor, pending = add_report(run, state, cursor, *pending), None
                 if stop := run.watch.stop():
                     return state, cursor, stop
                 cursor = save(run, state, cursor)
-            shape = train.shape(item)
-            fresh, stale = shape not in run.watch.shapes, fresh
-            run.watch.shapes.add(shape)
             now = time.monotonic()
             compiles = run.train_step.compiles or (run.valid_step is not None and run.valid_step.compiles)
             if not fresh and not stale and not compiles:
@@ -319,7 +319,8 @@ def save(run: TrainingRun, state: State, cursor: Cursor) -> Cursor:
     if run.metrics_path.exists():
         with open(run.metrics_path, "rb") as file:
             os.fsync(file.fileno())
-    record = {"cursor": cursor._replace(elapsed=cursor.elapsed + now - run.watch.began)._asdict(), "run": run.identity}
+    timed = cursor._replace(elapsed=cursor.elapsed + now - run.watch.began, step_seconds=run.watch.step_seconds)
+    record = {"cursor": timed._asdict(), "run": run.identity}
     whole = run.stacks.unstack_state(jax.device_get(state))
     checkpoint.write(run.out / "checkpoints", int(state.step), whole, record, run.config.checkpoint.keep)
     run.watch.saved = time.monotonic()

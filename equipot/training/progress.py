@@ -39,6 +39,8 @@ class Cursor(NamedTuple):
     """Place in the schedule, from 0 to ``Descent.steps``."""
     advance: float = 1.0
     """Part of the schedule that a step covers: 1 unless a time limit decides."""
+    step_seconds: float = 0.0
+    """Typical time of a step (s); 0 before enough steps were timed."""
 
 
 class Watch:
@@ -76,10 +78,16 @@ class Watch:
         late = self.deadline is not None and time.monotonic() > self.deadline
         return "time limit" if late and not self.is_timed else None
 
-    def resume(self, elapsed: float) -> None:
-        """Count the time (s) that a resumed run has already taken."""
+    def resume(self, elapsed: float, step_seconds: float) -> None:
+        """Count the time (s) that a resumed run has already taken, and expect steps as long as its last ones (s)."""
         if self.deadline is not None:
             self.deadline -= elapsed
+            self.steps = [step_seconds] * ESTIMATE_AFTER if step_seconds else []
+
+    @property
+    def step_seconds(self) -> float:
+        """Typical time of a step (s); 0 before enough steps were timed."""
+        return statistics.median(self.steps[-WINDOW:]) if self.is_timed else 0.0
 
     @property
     def is_timed(self) -> bool:

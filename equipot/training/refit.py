@@ -26,20 +26,25 @@ MOST_FORCES = 20_000
 """Number of components of forces that are used, about: far more than there are features."""
 LEAST_FRAMES = 8
 """Least number of frames whose forces are used, however large they are."""
-LEAST_ENERGIES = 2
-"""Number of energies for each feature below which nothing is refitted: fewer would be described, and no others."""
+LEAST_LABELS = 2
+"""Number of energies, and of components of forces, for each feature below which nothing is refitted: fewer would be described,
+and no others."""
 RIDGE = 1e-3
 """Penalty on the change of a weight over the mean of its squared effects. With 0.01 the forces of crystals change less and the
 energies gain less, with 1e-4 both more."""
 TAIL = 1.5
 """Number of deviations beyond which an error counts by its size, as in a Huber loss, and not by its square."""
+LEAST_ERROR = 1e-3
+"""Error that no fit improves, over the quantity's scale in the loss: 0.03 meV per atom, 0.1 meV/Å. Forces that are zero by
+symmetry would otherwise count as much as energies that matter."""
 LEAST_SPREAD = 0.05
 """Least deviation over the root mean square of the errors: half of them may be zero by symmetry."""
 ROUNDS = 12
 """Number of solutions, each with the weights of the errors of the one before."""
-MARGIN = 1.25
-"""Factor on a validation error above which the refitted layer is not kept. Some frames decide little: among 16 of lithium the
-loss rose by 8 %, while on 49 others the error of energies fell by 8 % and that of forces rose by less than 1 %."""
+MARGIN, LOSS_MARGIN = 1.25, 1.1
+"""Factors on a validation error and on the validation loss above which the refitted layer is not kept. Few frames
+decide little: among 16 of lithium the loss rose by 8 %, while on 49 others the error of energies fell by 8 % and that of forces
+rose by less than 1 %."""
 
 
 class Rows(NamedTuple):
@@ -51,6 +56,8 @@ class Rows(NamedTuple):
     """Label less prediction, in the same unit."""
     weight: Float[np.ndarray, " n"]
     """Weight of the label in the loss, greater than 0."""
+    least: float = 0.0
+    """Error below which all errors are alike: noise of the labels or of rounding."""
 
 
 def can_refit(potential: Potential) -> bool:
@@ -83,16 +90,16 @@ def refit(
         The same potential with other weights.
 
     Raises:
-        ValueError: no labels with errors, fewer than ``LEAST_ENERGIES`` energies for each feature, no finite solution, or a
-            network that does not say which parameters the last layer has.
+        ValueError: no labels with errors, fewer than ``LEAST_LABELS`` energies or components of forces for each feature, no
+            finite solution, or a network that does not say which parameters the last layer has.
     """
     parts = []
     if ENERGY in quantities and (frames := with_label(structures, ENERGY)):
         parts.append(energy_rows(potential, frames, batch_size, devices))
-        if len(frames) < LEAST_ENERGIES * parts[0].rows.shape[1]:
-            raise ValueError(f"{len(frames)} energies are too few for {parts[0].rows.shape[1]} features")
+        check_enough(parts[-1], "energies")
     if FORCES in quantities and (frames := with_label(structures, FORCES)):
         parts.append(force_rows(potential, frames, batch_size, devices))
+        check_enough(parts[-1], "components of forces")
     parts = [part for part in parts if part.error.any() and part.rows.any()]
     if not parts:
         raise ValueError("no labels of energy or forces that the last layer could describe better")
@@ -103,6 +110,17 @@ def refit(
     return potential.replace(
         variables={**potential.variables, "params": potential.term.with_last_layer(potential.params, change)}
     )
+
+
+def check_enough(rows: Rows, what: str) -> None:
+    """Check that there are ``LEAST_LABELS`` labels for each feature.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    count, features = rows.rows.shape
+    if count < LEAST_LABELS * features:
+        raise ValueError(f"{count} {what} are too few for {features} features")
 
 
 def with_label(structures: Sequence[Structure], quantity: Quantity) -> list[Structure]:
@@ -120,7 +138,7 @@ def energy_rows(potential: Potential, structures: list[Structure], batch_size: i
         structure = structures[k]
         rows[k] = np.asarray(out.others[FEATURES.name], np.float64).sum(axis=0) / len(structure)
         error[k] = energy_error(structure, float(np.asarray(out.interaction)), energies)
-    return Rows(np.stack(rows), error, np.array([s.weight_of(ENERGY) for s in structures]))
+    return Rows(np.stack(rows), error, np.array([s.weight_of(ENERGY) for s in structures]), LEAST_ERROR * ENERGY.scale)
 
 
 def energy_error(structure: Structure, interaction: float, energies: Mapping[int, float]) -> float:
@@ -142,7 +160,9 @@ def force_rows(potential: Potential, structures: list[Structure], batch_size: in
         slopes = np.asarray(out.others[FEATURE_FORCES.name], np.float64)
         error = (some[k].labels[FORCES] - np.asarray(out.forces, np.float64)).ravel()
         parts[k] = Rows(slopes.reshape(-1, slopes.shape[-1]), error, np.full(len(error), some[k].weight_of(FORCES)))
-    return Rows(*(np.concatenate(x) for x in zip(*(part for part in parts if part is not None), strict=True)))
+    found = [part for part in parts if part is not None]
+    slopes, errors, weights = (np.concatenate(x) for x in list(zip(*found, strict=True))[:3])
+    return Rows(slopes, errors, weights, LEAST_ERROR * FORCES.scale)
 
 
 def solve(parts: Sequence[Rows]) -> Float[np.ndarray, " features"]:
@@ -152,7 +172,7 @@ def solve(parts: Sequence[Rows]) -> Float[np.ndarray, " features"]:
         LinAlgError: the equations have no unique solution.
     """
     change = np.zeros(parts[0].rows.shape[1])
-    spreads = [spread_of(part.error) for part in parts]
+    spreads = [max(spread_of(part.error), part.least) for part in parts]
     for _ in range(ROUNDS):
         matrix, vector = np.zeros((len(change), len(change))), np.zeros(len(change))
         for part, spread in zip(parts, spreads, strict=True):

@@ -43,6 +43,8 @@ from equipot.uncertainty.config import UncertaintyConfig
 
 FREE = ("max_minutes", "checkpoint", "logger", "devices", "valid_batch_size", "refit", "uncertainty")
 """Keys of ``training`` that may change between a run and its resumption."""
+DRAWN = "replayed frames in an epoch"
+"""Key of the identity of a run."""
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
@@ -175,6 +177,8 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     data: dict[str, Any] = {f"{name} set (SHA-256)": sha256 for name, sha256 in beginning.hashes.items()}
     data["isolated-atom energies"] = {str(z): float(e) for z, e in sorted(beginning.dataset.atomic_energies.items())}
     data |= {f"{name} (SHA-256)": sha256 for name, sha256 in beginning.imported.items()}
+    if beginning.replay is not None:
+        data[DRAWN] = beginning.replay.drawn
     paths = settings.pop("data")
     if base is not None:
         data["base (SHA-256)"] = base.sha256
@@ -197,6 +201,9 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     old, new = found.record["run"], run.identity
     if found.earlier:
         old, new = identity_of_earlier(old), {**new, "data": without_base(new["data"])}
+    if DRAWN in new["data"]:
+        # Checkpoints of earlier versions do not have it.
+        old["data"].setdefault(DRAWN, new["data"][DRAWN])
     changed = checkpoint.differences(old["config"], new["config"])
     if different := checkpoint.differences(old["data"], new["data"]):
         changed += [*checkpoint.differences(old["paths"], new["paths"], "data"), *different]
@@ -210,7 +217,7 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     state = run.stacks.stack_state(state, checkpoint.restore(run.stacks.unstack_state(jax.device_get(state)), found))
     # Checkpoints of earlier versions have no place in the schedule besides the number of steps.
     cursor = Cursor(**{"position": float(state.step), **found.record["cursor"]})
-    run.watch.resume(cursor.elapsed)
+    run.watch.resume(cursor.elapsed, cursor.step_seconds)
     if run.config.max_minutes is None:
         cursor = cursor._replace(advance=1.0)
     run.console.say(f"resumed from {found.path.name}: epoch {cursor.epoch + 1}, batch {cursor.batch + 1}")

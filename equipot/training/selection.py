@@ -21,6 +21,9 @@ from equipot.training.loss import Loss
 
 CONFIDENCE = 0.99
 """Level of the test; the earlier potential is the best of many, which is no coincidence either."""
+USUAL, WORTH = 0.5, 3
+"""Usual deviation of the logarithm of the ratio of two losses among frames, and the number of frames that this knowledge is
+worth: by it one frame alone tells apart only what differs by a factor of ten."""
 
 
 def frame_losses(
@@ -54,9 +57,14 @@ def frame_losses(
 
 
 def is_better(earlier: Float[np.ndarray, " frames"], last: Float[np.ndarray, " frames"]) -> bool:
-    """Whether losses of frames are lower by more than chance, by Student's test of the differences of pairs, one-sided."""
-    difference = last - earlier
-    if len(difference) < 2:
+    """Whether losses of frames are lower by more than chance, by Student's one-sided test of the logarithms of their ratios.
+
+    The variance is the mean of that of the frames and of ``USUAL`` squared, which counts as ``WORTH`` frames. Frames without a
+    loss do not count.
+    """
+    counted = (earlier > 0) & (last > 0)
+    ratio, n = np.log(last[counted] / earlier[counted]), int(counted.sum())
+    if n == 0:
         return False
-    error = float(np.std(difference, ddof=1)) / len(difference) ** 0.5
-    return float(np.mean(difference)) > float(t.ppf(CONFIDENCE, len(difference) - 1)) * error
+    variance = (WORTH * USUAL**2 + float(np.sum((ratio - ratio.mean()) ** 2))) / (WORTH + n - 1)
+    return float(np.mean(ratio)) > float(t.ppf(CONFIDENCE, WORTH + n - 1)) * (variance / n) ** 0.5

@@ -14,7 +14,7 @@ from equipot.models.network import Network
 from equipot.potential import Potential
 from equipot.quantities import ENERGY
 from equipot.structure import Structure, symbols
-from equipot.training.refit import LEAST_ENERGIES, MARGIN, Rows, energy_error, solve, with_label
+from equipot.training.refit import LEAST_ERROR, LEAST_LABELS, MARGIN, Rows, energy_error, solve, with_label
 
 PASSES = 3
 """Number of solutions, each of which counts as outliers what is far off beside the errors that the one before leaves."""
@@ -44,11 +44,11 @@ def refit_shifts(
         The potential with other constants, or the same one, and what was done.
 
     Raises:
-        ValueError: fewer than ``LEAST_ENERGIES`` energies for each constant.
+        ValueError: fewer than ``LEAST_LABELS`` energies for each constant.
     """
     rows = composition_rows(potential, structures, batch_size, devices)
     seen = np.any(rows.rows, axis=0)
-    if len(rows.error) < LEAST_ENERGIES * seen.sum() or not rows.error.any():
+    if len(rows.error) < LEAST_LABELS * seen.sum() or not rows.error.any():
         raise ValueError(f"{len(rows.error)} energies are too few for the constants of {seen.sum()} elements")
     change = np.zeros(rows.rows.shape[1])
     for _ in range(PASSES):
@@ -110,7 +110,8 @@ def composition_rows(
     rows = np.zeros((len(frames), max(1, len(potential.heads)), len(elements)))
     for k, frame in enumerate(frames):
         rows[k, frame.head or 0] = np.mean(frame.numbers[:, None] == elements, axis=0)
-    return Rows(rows.reshape(len(frames), -1), error, np.array([s.weight_of(ENERGY) for s in frames]))
+    weight = np.array([s.weight_of(ENERGY) for s in frames])
+    return Rows(rows.reshape(len(frames), -1), error, weight, LEAST_ERROR * ENERGY.scale)
 
 
 def mean_error(rows: Rows, change: np.ndarray) -> float:

@@ -47,6 +47,12 @@ def test_elements_that_no_frame_has_come_first():
     assert farthest(pool, [on_a_line(0.0)], 3).tolist() == [0, 1, 3]
 
 
+def test_elements_that_vary_little_are_not_left_out():
+    pool = [on_a_line(k * step, numbers=[z]) for z, step in ((3, 0.01), (14, 5.0)) for k in range(10)]
+    chosen = farthest(pool, [on_a_line(7.0)], 8)
+    assert np.sum(chosen < 10) == np.sum(chosen >= 10) == 4
+
+
 def test_a_base_without_descriptors_cannot_choose():
     structures = tiny.structures(2, 1, (3, 3))
     term = LennardJones(cutoff=3.0)

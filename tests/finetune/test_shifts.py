@@ -1,5 +1,6 @@
 """The constants of the elements, solved for after fine-tuning."""
 
+import dataclasses
 import io
 import json
 import re
@@ -13,6 +14,8 @@ from tuning import labelled, shifted, tune, write
 import equipot
 from equipot import eqp
 from equipot.data.batch import pad
+from equipot.data.draw import Replayed
+from equipot.data.split import Chain
 from equipot.metadata import Metadata
 from equipot.models import fresh
 from equipot.models.heads import join
@@ -20,6 +23,8 @@ from equipot.models.mace import MACE
 from equipot.nn.radial import Radial
 from equipot.physics.guard import Wall, guard
 from equipot.quantities import ENERGY
+from equipot.training.beginning import Beginning
+from equipot.training.closing import weighted_as_drawn
 from equipot.training.shifts import has_shifts, refit_shifts, told
 
 pytestmark = pytest.mark.usefixtures("compile_once", "no_plots")
@@ -113,3 +118,14 @@ def test_a_tuned_run_ends_with_them_and_does_not_do_it_twice(base, tmp_path):
     content = best.read_bytes()
     tune(out, base, data, training={**training, "refit": True}, resume=True)
     assert best.read_bytes() == content
+    with pytest.raises(ValueError, match="replayed frames in an epoch: 7 -> 4"):
+        tune(
+            out, base, {**data, "replay": {**data["replay"], "share": 1 / 3}}, training={**training, "refit": True}, resume=True
+        )
+
+
+def test_replayed_energies_count_as_often_as_they_are_drawn():
+    new, pool = tiny.structures(4, 1), tiny.structures(20, 2)
+    dataset = dataclasses.replace(tiny.dataset(), train=Chain((new, pool)))
+    frames = weighted_as_drawn(Beginning(None, dataset, None, None, {}, {}, Replayed(20, 4)))
+    assert [s.weight for s in frames] == [1.0] * 4 + [0.2] * 20

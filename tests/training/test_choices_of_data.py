@@ -14,9 +14,11 @@ from equipot import config as configs
 from equipot.cli.recipes import find_config
 from equipot.data.checks.report import WARNING, Problem, Report
 from equipot.data.config import DataConfig
+from equipot.data.draw import Replayed
 from equipot.data.read import Dataset
 from equipot.data.stats import LONGEST, typical_cutoff
 from equipot.models.from_data import FromData
+from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 from equipot.training import TrainConfig, choices, train
 from equipot.training.config import TrainingConfig
@@ -26,9 +28,11 @@ from equipot.training.optimizer import AdamW
 pytestmark = pytest.mark.usefixtures("no_plots")
 
 
-def dataset(sizes, *kinds):
+def dataset(sizes, *kinds, rows=(ENERGY, FORCES)):
     problems = tuple(Problem(WARNING, kind, "a.xyz", "what", "remedy") for kind in kinds)
-    return Dataset([[0] * n for n in sizes], [], [], {14: 0.0}, "fit", Report(problems, ()))
+    labels = lambda n: {row: np.zeros((n, 3)) if row.per == "atom" else 0.0 for row in rows}
+    frames = [Structure(np.full(n, 14), np.zeros((n, 3)), labels=labels(n)) for n in sizes]
+    return Dataset(frames, [], [], {14: 0.0}, "fit", Report(problems, ()))
 
 
 def chosen(training, data, **settings):
@@ -46,10 +50,22 @@ def test_steps_grow_with_the_labels():
     few, note = chosen({"batch_size": 2}, dataset([33] * 100))
     many, _ = chosen({"batch_size": 2}, dataset([33] * 800))
     # 100 labels a frame; twice the steps for eight times the labels.
-    assert few.training.epochs * 50 == pytest.approx(choices.STEPS * 1e4 ** (1 / 3), rel=0.01) and "10000 labels" in note[0]
+    assert few.training.epochs * 50 == pytest.approx(choices.STEPS * 1e4 ** (1 / 3), rel=0.01) and "10000 energies" in note[0]
     assert many.training.epochs * 400 == pytest.approx(2 * few.training.epochs * 50, rel=0.05)
     timed, _ = chosen({"batch_size": 2, "max_minutes": 3.0}, dataset([33] * 100))
     assert timed.training.epochs == pytest.approx(choices.PATIENT * few.training.epochs, rel=0.01)
+
+
+def test_labels_that_are_not_there_do_not_count():
+    found, notes = chosen({"batch_size": 2}, dataset([33] * 100, rows=(ENERGY,)))
+    assert found.training.epochs * 50 == pytest.approx(choices.STEPS * 100 ** (1 / 3), rel=0.01) and "100 energies" in notes[0]
+
+
+def test_replayed_frames_count_as_often_as_an_epoch_draws_them():
+    config = TrainConfig(DataConfig(train="a.xyz"), training=TrainingConfig(batch_size=2))
+    few = choices.choose(config, dataset([33] * 20), tuning=True).config.training.epochs
+    many = choices.choose(config, dataset([33] * 1010), tuning=True, replay=Replayed(1000, 10)).config.training.epochs
+    assert many == few
 
 
 @pytest.mark.parametrize("kind", choices.UNSOUND)

@@ -18,7 +18,7 @@ from equipot.finetune import fine_tune
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.training import TrainConfig, train, train_ensemble
-from equipot.training.ensemble import member_config
+from equipot.training.ensemble import is_complete, member_config
 
 OTHER = NequIP(cutoff=3.5, channels=3, l_max=1, layers=1, radial=Radial(mlp=(4,)))
 
@@ -79,6 +79,15 @@ def test_an_ensemble_goes_on_where_it_stopped(run, tmp_path):
     np.testing.assert_array_equal(one.others["forces_std"], two.others["forces_std"])
     with pytest.raises(ValueError, match="holds an ensemble already"):
         train_ensemble(given, tmp_path / "run", progress=None)
+
+
+def test_members_that_a_time_limit_left_untrained_go_on(run, tmp_path):
+    folder, given, _ = run
+    limited = lambda minutes: dataclasses.replace(given, training=dataclasses.replace(given.training, max_minutes=minutes))
+    train_ensemble(limited(1e-9), tmp_path / "run", progress=None)
+    assert not is_complete(tmp_path / "run" / "member-0")
+    train_ensemble(limited(None), tmp_path / "run", resume=True, progress=None)
+    assert all(is_complete(tmp_path / "run" / f"member-{k}") for k in range(3))
 
 
 def test_the_command_joins_potentials(run, capsys):

@@ -17,7 +17,7 @@ from equipot import config
 from equipot.models.network import Network
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
-from equipot.training import TrainConfig, refit, train
+from equipot.training import TrainConfig, closing, refit, train
 from equipot.training.refit import Rows, can_refit
 
 NETWORKS = ["mace", "mace-biased", "nequip", "nequip-direct"]
@@ -31,7 +31,7 @@ def _exact(double_precision):
 @pytest.fixture(autouse=True)
 def _few(monkeypatch):
     """Few frames do for networks without noise."""
-    monkeypatch.setattr(refit, "LEAST_ENERGIES", 0)
+    monkeypatch.setattr(refit, "LEAST_LABELS", 0)
 
 
 def changed(potential, change):
@@ -120,13 +120,22 @@ def test_what_cannot_be_solved_is_said(monkeypatch):
         refit.refit(potential, [f.replace(labels={}) for f in frames])
     with pytest.raises(ValueError, match="no labels of energy or forces"):
         refit.refit(potential, [f.replace(weight=0.0) for f in frames])
-    monkeypatch.setattr(refit, "LEAST_ENERGIES", 2)
+    monkeypatch.setattr(refit, "LEAST_LABELS", 2)
     with pytest.raises(ValueError, match=f"7 energies are too few for {size_of(potential)} features"):
         refit.refit(potential, frames)
     monkeypatch.setattr(refit, "solve", lambda parts: np.full(size_of(potential), np.nan))
-    monkeypatch.setattr(refit, "LEAST_ENERGIES", 0)
+    monkeypatch.setattr(refit, "LEAST_LABELS", 0)
     with pytest.raises(ValueError, match="no finite solution"):
         refit.refit(potential, frames)
+
+
+def test_forces_that_are_zero_by_symmetry_count_for_nothing_beside_energies():
+    random = np.random.default_rng(0)
+    rows, noise = random.normal(size=(90, 3)), Rows(random.normal(size=(300, 3)), 1e-7 * random.normal(size=300), np.ones(300))
+    energies = Rows(rows, rows @ [0.3, -0.2, 0.1] + 0.01 * random.normal(size=90), np.ones(90))
+    alone = refit.solve([energies])
+    np.testing.assert_allclose(refit.solve([energies, noise._replace(rows=1e-7 * noise.rows, least=1e-4)]), alone, rtol=0.02)
+    assert not np.allclose(refit.solve([energies, noise._replace(rows=1e-7 * noise.rows)]), alone, rtol=0.02)
 
 
 def test_errors_of_which_most_are_zero_by_symmetry_have_a_spread():
@@ -207,3 +216,31 @@ def test_a_layer_that_harms_is_not_kept(tmp_path, capsys, monkeypatch):
     assert "left as trained" in (tmp_path / "run" / "refit.json").read_text()
     same = jax.tree.map(np.array_equal, equipot.load(best).params, equipot.load(plain).params)
     assert all(jax.tree.leaves(same))
+
+
+def test_quantities_without_weight_have_no_say(tmp_path, capsys):
+    write(tmp_path / "frames.xyz", [frame.to_ase() for frame in tiny.structures(30, 0, (4, 4))])
+    train(settings(tmp_path / "frames.xyz", loss={"energy": {"weight": 0}}), tmp_path / "run", progress=True)
+    text = (tmp_path / "run" / "refit.json").read_text()
+    assert "refitted" in text and "energy" not in text
+
+
+def test_a_higher_loss_is_refused_though_no_error_is_much_higher(tmp_path, monkeypatch):
+    write(tmp_path / "frames.xyz", [frame.to_ase() for frame in tiny.structures(30, 0, (4, 4))])
+    found = iter([(1.0, {"energy_mae_per_atom": 0.1}), (1.2, {"energy_mae_per_atom": 0.11})])
+    monkeypatch.setattr(closing, "validate", lambda *_: next(found))
+    train(settings(tmp_path / "frames.xyz"), tmp_path / "run", progress=None)
+    assert "left as trained: validation says loss 1 -> 1.2" in (tmp_path / "run" / "refit.json").read_text()
+
+
+def test_a_correction_is_refitted_once(tmp_path):
+    """The file on disk says what was subtracted, and the potential that is refitted does not."""
+    given = settings(tmp_path / "frames.xyz")
+    write(tmp_path / "frames.xyz", [frame.to_ase() for frame in tiny.structures(30, 0, (4, 4))])
+    subtract = {"calculator": "lj", "sigma": 1.0, "epsilon": 0.001, "rc": 3.0}
+    given = dataclasses.replace(given, data=dataclasses.replace(given.data, subtract=subtract))
+    best = train(given, tmp_path / "run", progress=None)
+    content = best.read_bytes()
+    assert "refitted" in (tmp_path / "run" / "refit.json").read_text()
+    train(given, tmp_path / "run", resume=True, progress=None)
+    assert best.read_bytes() == content

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+import yaml
 
 from equipot.training import checkpoint
 from equipot.training.progress import ESTIMATE_AFTER, Watch
@@ -64,9 +65,14 @@ def test_resumed_run_has_what_is_left_of_its_time(monkeypatch):
     clock = Clock(0.0)
     monkeypatch.setattr(time, "monotonic", clock)
     watch = Watch(60.0, 1.0, clock.now)
-    watch.resume(45.0)
+    watch.resume(45.0, 0.0)
     watch.steps += [0.1] * ESTIMATE_AFTER
-    assert watch.advance(300.0, 10) == pytest.approx(2.0)
+    assert watch.advance(300.0, 10) == pytest.approx(2.0) and watch.step_seconds == 0.1
+    # Steps were timed before: a run with little time left comes to its end at once, and is not cut.
+    watch = Watch(60.0, 1.0, clock.now)
+    watch.resume(59.5, 0.1)
+    clock.now += 1
+    assert watch.stop() is None and watch.advance(300.0, 10) == 300.0
 
 
 def test_run_of_a_given_time_takes_as_many_epochs_as_fit(tmp_path, monkeypatch):
@@ -94,3 +100,12 @@ def test_epochs_that_fit_are_not_stretched(tmp_path, monkeypatch):
     tiny.run(tmp_path / "limited", {"epochs": 4, "max_minutes": 60})
     bare = lambda row: {key: value for key, value in row.items() if key != "elapsed"}
     assert list(map(bare, rows(tmp_path / "limited"))) == list(map(bare, rows(tmp_path / "free")))
+
+
+def test_a_limit_may_be_added_and_taken_away_where_the_number_of_epochs_is_left_open(tmp_path):
+    def found(**changes):
+        tiny.run(tmp_path / "run", {"epochs": None, "batch_size": None, **changes}, resume="max_minutes" in changes)
+        return yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["epochs"]
+
+    first = found()
+    assert found(max_minutes=5.0) == found(max_minutes=None) == first > 10
