@@ -15,6 +15,8 @@ from equipot.structure import Structure
 
 EXAMPLES = 200
 """Number of new frames, drawn evenly, that replayed frames keep away from."""
+LEAST_SPREAD = 0.01
+"""Least deviation of a component among the atoms of an element, over that among all atoms: less is rounding."""
 
 
 class Environments(NamedTuple):
@@ -54,7 +56,8 @@ def farthest(pool: Sequence[Environments], known: Sequence[Environments], count:
     """
     numbers, first = np.concatenate([frame.numbers for frame in pool]), np.cumsum([0, *(len(frame.numbers) for frame in pool)])
     latent = np.concatenate([frame.latent for frame in pool])
-    scales = {z: spread(latent[numbers == z]) for z in np.unique(numbers)}
+    least = LEAST_SPREAD * latent.std(axis=0)
+    scales = {z: spread(latent[numbers == z], least) for z in np.unique(numbers)}
     latent /= np.stack([scales[z] for z in numbers])
     square = np.full(len(numbers), np.inf)
 
@@ -83,8 +86,8 @@ def farthest(pool: Sequence[Environments], known: Sequence[Environments], count:
     return np.setdiff1d(np.arange(len(pool)), left)
 
 
-def spread(latent: Float[np.ndarray, "atoms n"]) -> Float[np.ndarray, " n"]:
-    """Compute the standard deviation of each component; 1 where it is constant."""
-    out = latent.std(axis=0)
+def spread(latent: Float[np.ndarray, "atoms n"], least: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Compute the standard deviation of each component, at least ``least``; 1 where both are zero."""
+    out = np.maximum(latent.std(axis=0), least)
     out[out == 0] = 1
     return out

@@ -25,7 +25,7 @@ from equipot.models.heads import in_heads, join
 from equipot.physics.guard import is_guarded, lowered
 from equipot.potential import Potential
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
-from equipot.training.choices import choose, epochs_begun
+from equipot.training.choices import begun_with, choose
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.console import errors_text
 from equipot.training.errors import predicted_quantities
@@ -48,7 +48,7 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
     data = relabelled(with_replay(data, baseline.replayed), baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
-    config, choices = choose(config, mixture.dataset, True, mixture.replay, epochs_begun(out, resume))
+    config, choices = choose(config, mixture.dataset, tuning=True, replay=mixture.replay, begun=begun_with(out, resume))
     frames = prepare_sets(mixture.dataset, potential.term)
     digests = hash_sets(frames)
     potential = with_metadata(scaled(potential, baseline.scale), config, origin, baseline, digests["train"])

@@ -1,18 +1,19 @@
 """Settings that a config leaves to the data: the size of the model, of a batch and of the run, and labels that are not sound.
 
-Each choice is described in a line for the user. A resumed run makes the same choices: they depend on config and data alone.
+Each choice is described in a line for the user. A resumed run keeps the choices with which it began.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from equipot import config as configs
 from equipot.data.draw import Replayed
 from equipot.data.read import Dataset
 from equipot.data.split import Subset, evenly
@@ -24,6 +25,7 @@ from equipot.nn.normalize import MeanNeighbors, UnitVariance
 from equipot.nn.radial import Bessel, PolynomialEnvelope, PowerEnvelope, Radial
 from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
+from equipot.training import checkpoint
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.loss import Huber, Loss, Switch
 
@@ -89,7 +91,11 @@ class Choice(NamedTuple):
 
 
 def choose(
-    config: TrainConfig, dataset: Dataset, tuning: bool, replay: Replayed | None = None, begun: int | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    tuning: bool,
+    replay: Replayed | None = None,
+    begun: Mapping[str, Any] = MappingProxyType({}),
 ) -> Choice:
     """Fill in the settings of ``training`` that the config leaves open.
 
@@ -98,14 +104,15 @@ def choose(
         dataset: Sets of the run; the replayed frames are the last of the training frames.
         tuning: Whether the run starts from a potential.
         replay: How many frames are replayed, and how many of them in an epoch.
-        begun: Number of epochs that a run that is resumed began with, see ``epochs_begun``.
+        begun: Settings that a run that is resumed began with, which are taken where the config leaves them open: see
+            ``begun_with``.
     """
     notes: list[str] = []
     # A check that data.checks turns into a warning is one whose finding the user holds for wrong.
     trusted = {kind for level in config.data.by_head.values() for kind in level.checks}
     training = without_unsound(config.training, dataset, trusted, notes)
     training = sized(training, of_an_epoch(dataset.train, replay), TUNING_STEPS if tuning else STEPS, begun, notes)
-    training = paced(training, tuning, notes)
+    training = paced(training, tuning, begun, notes)
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
 
@@ -151,7 +158,7 @@ def without_unsound(training: TrainingConfig, dataset: Dataset, trusted: set[str
     return dataclasses.replace(training, loss=Loss({**penalties, STRESS.name: without}))
 
 
-def paced(training: TrainingConfig, tuning: bool, notes: list[str]) -> TrainingConfig:
+def paced(training: TrainingConfig, tuning: bool, begun: Mapping[str, Any], notes: list[str]) -> TrainingConfig:
     """Choose the learning rate, and in fine-tuning the weight of the energy.
 
     Raises:
@@ -167,21 +174,25 @@ def paced(training: TrainingConfig, tuning: bool, notes: list[str]) -> TrainingC
             notes.append(f"training.optimizer.learning_rate {rate:g}: low, so that the base forgets little")
     loss = Loss(training.loss)
     if tuning and ENERGY.name not in loss.named:
-        named = {name: loss[name] for name in loss.named}
+        named, before = {name: loss[name] for name in loss.named}, begun.get("loss", {}).get(ENERGY.name)
         energy = Huber(weight=TUNING_ENERGY, schedule=Switch(factor=LATE))
+        energy = energy if before is None else configs.build(TrainingConfig, {"loss": {ENERGY.name: before}}).loss[ENERGY.name]
         training = dataclasses.replace(training, loss=Loss({**named, ENERGY.name: energy}))
         late = TUNING_ENERGY * LATE
         notes.append(f"training.loss.energy.weight {TUNING_ENERGY:g}, {late:g} in the last quarter: forces teach more")
     return training
 
 
-def epochs_begun(out: Path, resume: bool) -> int | None:
-    """Read the number of epochs that a run in the folder ``out`` began with; None for a run that begins.
+def begun_with(out: Path, resume: bool) -> Mapping[str, Any]:
+    """Read the settings of ``training`` that a run in the folder ``out`` began with; empty for a run that begins.
 
-    The number that is chosen depends on the time limit, which may change between a run and its resumption.
+    What is chosen may depend on the time limit, which may change when a run is resumed, and on the version of equipot.
+
+    Raises:
+        ValueError: all checkpoints are damaged, or the newest was written by a newer version of equipot.
     """
-    path = out / "config.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["epochs"] if resume and path.exists() else None
+    found = checkpoint.newest(out / "checkpoints") if resume else None
+    return {} if found is None else found.record["run"]["config"]["training"]
 
 
 def of_an_epoch(structures: Sequence[Structure], replay: Replayed | None) -> Sequence[Structure]:
@@ -193,17 +204,14 @@ def of_an_epoch(structures: Sequence[Structure], replay: Replayed | None) -> Seq
 
 
 def sized(
-    training: TrainingConfig, structures: Sequence[Structure], steps: float, begun: int | None, notes: list[str]
+    training: TrainingConfig, structures: Sequence[Structure], steps: float, begun: Mapping[str, Any], notes: list[str]
 ) -> TrainingConfig:
     """Choose the number of frames in a batch and the number of epochs."""
-    size, epochs = training.batch_size, training.epochs
+    size, epochs = training.batch_size or begun.get("batch_size"), training.epochs or begun.get("epochs")
     if size is None:
         size = int(np.clip(round(BATCH_ATOMS / max(1.0, mean_atoms(structures))), 1, min(MOST_FRAMES, max(1, len(structures)))))
-        notes.append(f"training.batch_size {size}: at most {MOST_FRAMES} frames, and {BATCH_ATOMS} atoms or one frame")
-    if epochs is None and begun is not None:
-        epochs = begun
-        notes.append(f"training.epochs {epochs}, as the run began")
-    elif epochs is None:
+        notes.append(f"training.batch_size {size}: about {BATCH_ATOMS} atoms, and at most {MOST_FRAMES} frames")
+    if epochs is None:
         labels = mean_labels(structures) * len(structures)
         wanted = steps * np.cbrt(labels) * (1 if training.max_minutes is None else PATIENT)
         epochs = max(1, round(wanted / -(-len(structures) // size)))

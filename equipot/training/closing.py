@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from equipot import eqp
-from equipot.data.split import Chain, Scaled, Subset
+from equipot.data.split import Chain, Scaled, Subset, evenly
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
@@ -24,8 +24,13 @@ from equipot.training.selection import frame_losses, is_better
 from equipot.training.shifts import has_shifts, refit_shifts
 from equipot.training.step import State, replicate, with_params
 
+MOST_REPLAYED = 1000
+"""Largest number of replayed frames to which constants are fitted."""
+LAST, BEST = "of the last step", "with the lowest validation loss"
+"""Which potential best.eqp is."""
 
-def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+
+def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginning, ending: str) -> str:
     """Decide which potential of a run becomes best.eqp, and refit it, as the config says.
 
     Where a refit was done, refit.json says so, and a finished run that is resumed does not do it twice.
@@ -36,14 +41,20 @@ def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginnin
         cursor: Cursor after the last step.
         beginning: What the run began from; the labels of its frames are those that it has learned.
         ending: Reason of the end, a key of ``run.ENDINGS``.
+
+    Returns:
+        Which potential best.eqp is, for the report.
     """
-    record = run.out / "refit.json"
-    if record.exists() and json.loads(record.read_text())["result (SHA-256)"] == eqp.sha256_of(saved(run)):
-        return
-    if ending == "finished" and run.valid is not None and cursor.stale and slows(run, cursor):
-        take_last(run, state, beginning)
+    path, best = run.out / "refit.json", eqp.load(run.best_path)
+    record = json.loads(path.read_text()) if path.exists() else {"result (SHA-256)": None}
+    if record["result (SHA-256)"] in (eqp.sha256_of(best), eqp.sha256_of(best.correction)):
+        return str(record.get("potential", BEST))
+    kept = LAST if run.valid is None or not cursor.stale else BEST
+    if ending == "finished" and kept == BEST and slows(run, cursor):
+        kept = take_last(run, state, beginning)
     if run.config.refit and ending != "time limit":
-        refit_best(run, beginning)
+        refit_best(run, beginning, kept)
+    return kept
 
 
 def slows(run: TrainingRun, cursor: Cursor) -> bool:
@@ -57,26 +68,30 @@ def saved(run: TrainingRun) -> Potential:
     return eqp.load(run.best_path).correction
 
 
-def take_last(run: TrainingRun, state: State, beginning: Beginning) -> None:
-    """Give best.eqp the potential of the last step, unless the validation frames say that the one it has is better."""
+def take_last(run: TrainingRun, state: State, beginning: Beginning) -> str:
+    """Give best.eqp the potential of the last step, unless validation says that the one it has is better; tell which."""
     trained = with_params(run.potential, run.stacks.unstack_state(jax.device_get(state.ema)))
     last = (trained if run.whole is None else run.whole(trained)).correction
+    if eqp.sha256_of(last) == eqp.sha256_of(saved(run)):
+        return LAST
     frames, loss = beginning.dataset.valid, Loss(run.config.loss)
     found = [predict(each, frames, run.config.valid_batch_size, run.mesh.size) for each in (saved(run), last)]
     losses = [frame_losses(loss, run.valid_wants, frames, each) for each in found]
     if is_better(*losses):
-        return
+        return BEST
     save_best(run, state)
     before, after = (float(each.sum()) for each in losses)
     told = f"{len(frames)} validation frame(s) do not tell it (loss {after:.4g}) from the best one ({before:.4g})"
     run.console.say(f"the potential of the last step is kept: {told}")
+    return LAST
 
 
-def refit_best(run: TrainingRun, beginning: Beginning) -> None:
+def refit_best(run: TrainingRun, beginning: Beginning, kept: str) -> None:
     """Give best.eqp of a run the last linear layer that fits the training frames best, after fine-tuning only the constants of
     the elements, unless validation errors say that it harms.
 
-    Where it fails, what was trained is kept, and the reason is said. What is done is written to refit.json.
+    Where it fails, what was trained is kept, and the reason is said. What is done is written to refit.json, with what the
+    potential is (``kept``).
     """
     tuned, frames = beginning.base is not None, weighted_as_drawn(beginning)
     trained = with_params(run.potential, saved(run).params)
@@ -95,19 +110,20 @@ def refit_best(run: TrainingRun, beginning: Beginning) -> None:
         result, said = trained, f"left as trained: {error}"
     what = "constants of the elements" if tuned else "last layer"
     # A run that is killed between the two finds another result than its record names, and does it again.
-    write_json({what: said, "result (SHA-256)": eqp.sha256_of(result.correction)}, run.out / "refit.json")
+    write_json({"potential": kept, what: said, "result (SHA-256)": eqp.sha256_of(result.correction)}, run.out / "refit.json")
     if result is not trained:
         save_potential(run, result)
     run.console.say(f"{what}: {said}")
 
 
 def weighted_as_drawn(beginning: Beginning) -> Sequence[Structure]:
-    """Return the training frames, those that are replayed with weights by their share in an epoch."""
+    """Return the training frames; of those that are replayed at most ``MOST_REPLAYED``, weighted by their share in an epoch."""
     frames, replay = beginning.dataset.train, beginning.replay
     if replay is None:
         return frames
-    new, replayed = Subset(frames, np.arange(beginning.count)), Subset(frames, np.arange(beginning.count, len(frames)))
-    return Chain((new, Scaled(replayed, replay.drawn / replay.pool)))
+    some = evenly(replay.pool, MOST_REPLAYED)
+    new, replayed = Subset(frames, np.arange(beginning.count)), Subset(frames, beginning.count + some)
+    return Chain((new, Scaled(replayed, replay.drawn / len(some))))
 
 
 def compare(run: TrainingRun, trained: Potential, refitted: Potential) -> tuple[Potential, str]:

@@ -70,6 +70,8 @@ def train_ensemble(
             console.say("complete")
             continue
         paths.append(train(member_config(config, k), folder, resume and folder.exists(), progress, prepare))
+        if not is_complete(folder):
+            raise ValueError(f"member {k + 1} was {ENDINGS['time limit']}: {folder}")
     whole = dataclasses.replace(ensemble, bootstrap=False)
     beginning = prepare(member_config(dataclasses.replace(config, ensemble=whole), 0), out / "member-0", True)
     best = join([eqp.load(path) for path in paths], config, beginning, out, console)

@@ -31,7 +31,7 @@ from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.training.apart import Residual, residuals, stands_apart, within, without
 from equipot.training.beginning import Beginning, Trained, device_count, energy_table, hash_sets, prepare_sets, require_frames
-from equipot.training.choices import choose, default_model, epochs_begun
+from equipot.training.choices import begun_with, choose, default_model
 from equipot.training.config import FineTune, TrainConfig
 from equipot.training.imported import (
     Import,
@@ -81,7 +81,7 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         predicted = predictions(imports, Chain((sets.train, sets.valid)), out, resume, devices)
     others = Others(imports, predicted, subtraction.method if subtraction else None)
     dataset = with_levels(config, levels, others)
-    config, notes = choose(config, dataset, tuning=False, begun=epochs_begun(out, resume))
+    config, notes = choose(config, dataset, tuning=False, begun=begun_with(out, resume))
     if open_model is not None:
         model, note = default_model(dataset, open_model)
         config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)

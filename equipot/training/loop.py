@@ -138,7 +138,7 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
             compiles = run.train_step.compiles or (run.valid_step is not None and run.valid_step.compiles)
             if not fresh and not stale and not compiles:
                 run.watch.steps.append(now - clock)
-                if len(run.watch.steps) == ESTIMATE_AFTER:
+                if len(run.watch.steps) - run.watch.seeded == ESTIMATE_AFTER:
                     estimate(run, cursor)
             clock = now
             run.console.advance(timed=not fresh and not compiles)
@@ -319,7 +319,8 @@ def save(run: TrainingRun, state: State, cursor: Cursor) -> Cursor:
     if run.metrics_path.exists():
         with open(run.metrics_path, "rb") as file:
             os.fsync(file.fileno())
-    timed = cursor._replace(elapsed=cursor.elapsed + now - run.watch.began, step_seconds=run.watch.step_seconds)
+    step = run.watch.step_seconds or cursor.step_seconds
+    timed = cursor._replace(elapsed=cursor.elapsed + now - run.watch.began, step_seconds=step)
     record = {"cursor": timed._asdict(), "run": run.identity}
     whole = run.stacks.unstack_state(jax.device_get(state))
     checkpoint.write(run.out / "checkpoints", int(state.step), whole, record, run.config.checkpoint.keep)

@@ -14,7 +14,8 @@ tensors, so that the loss does not change when a frame is rotated. w_k is the we
 and omega the weight of the frame. < >_k is the mean over the frames (for a quantity of atoms, over the atoms) of the whole
 batch that have the label; the mean does not depend on how a batch is spread over devices.
 
-A quantity that a config does not name has the penalty ``Huber()``, the energy ``Huber(schedule=Switch())``, whether every
+A quantity that a config does not name has the penalty ``Huber()``, the energy ``Huber(schedule=Switch())`` (in fine-tuning with
+a tenth of the weight, see ``training.choices``), whether every
 model predicts the quantity (energy, forces, stress) or the model provides it (``Term.provides``), such as a dipole moment.
 Set its weight to 0 to leave it out.
 """

@@ -54,6 +54,8 @@ class Watch:
 
     deadline: float | None
     """End of the run on the monotonic clock (s); None for no limit."""
+    seeded: int
+    """Number of the first ``steps`` that were timed before the run was resumed."""
 
     def __init__(self, save_seconds: float, max_minutes: float | None, began: float):
         self.began, self.save_seconds = began, save_seconds
@@ -61,6 +63,7 @@ class Watch:
         self.saved = time.monotonic()
         self.steps: list[float] = []
         self.validations: list[float] = []
+        self.seeded = 0
         self.shapes: set[Any] = set()
         self.interrupts = Interrupts()
 
@@ -71,18 +74,20 @@ class Watch:
     def stop(self) -> str | None:
         """Return the reason why the run should stop now; None if the run should continue.
 
-        The time limit is a reason only as long as steps are not yet timed: later, ``advance`` ends the schedule in time.
+        The time limit is a reason only as long as steps are not yet timed, or where a resumed run comes too late for any:
+        later, ``advance`` ends the schedule in time.
         """
         if self.interrupts.requested:
             return "interrupted"
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return "time limit" if late and not self.is_timed else None
+        return "time limit" if late and (not self.is_timed or len(self.steps) == self.seeded) else None
 
     def resume(self, elapsed: float, step_seconds: float) -> None:
         """Count the time (s) that a resumed run has already taken, and expect steps as long as its last ones (s)."""
         if self.deadline is not None:
             self.deadline -= elapsed
             self.steps = [step_seconds] * ESTIMATE_AFTER if step_seconds else []
+            self.seeded = len(self.steps)
 
     @property
     def step_seconds(self) -> float:

@@ -27,16 +27,16 @@ MOST_FORCES = 20_000
 LEAST_FRAMES = 8
 """Least number of frames whose forces are used, however large they are."""
 LEAST_LABELS = 2
-"""Number of energies, and of components of forces, for each feature below which nothing is refitted: fewer would be described,
-and no others."""
+"""Number of energies, or where there are none of components of forces, for each feature below which nothing is refitted:
+fewer would be described, and no others."""
 RIDGE = 1e-3
 """Penalty on the change of a weight over the mean of its squared effects. With 0.01 the forces of crystals change less and the
 energies gain less, with 1e-4 both more."""
 TAIL = 1.5
 """Number of deviations beyond which an error counts by its size, as in a Huber loss, and not by its square."""
 LEAST_ERROR = 1e-3
-"""Error that no fit improves, over the quantity's scale in the loss: 0.03 meV per atom, 0.1 meV/Å. Forces that are zero by
-symmetry would otherwise count as much as energies that matter."""
+"""Error that no fit improves, over the quantity's usual scale (``equipot.quantities``): 0.03 meV per atom, 0.1 meV/Å. Forces
+that are zero by symmetry would otherwise count as much as energies that matter."""
 LEAST_SPREAD = 0.05
 """Least deviation over the root mean square of the errors: half of them may be zero by symmetry."""
 ROUNDS = 12
@@ -98,8 +98,10 @@ def refit(
         parts.append(energy_rows(potential, frames, batch_size, devices))
         check_enough(parts[-1], "energies")
     if FORCES in quantities and (frames := with_label(structures, FORCES)):
-        parts.append(force_rows(potential, frames, batch_size, devices))
-        check_enough(parts[-1], "components of forces")
+        slopes = force_rows(potential, frames, batch_size, devices)
+        if not parts:
+            check_enough(slopes, "components of forces")
+        parts.append(slopes)
     parts = [part for part in parts if part.error.any() and part.rows.any()]
     if not parts:
         raise ValueError("no labels of energy or forces that the last layer could describe better")

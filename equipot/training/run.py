@@ -48,7 +48,7 @@ DRAWN = "replayed frames in an epoch"
 ENDINGS = {
     "finished": "finished",
     "no improvement": "stopped: no improvement for training.patience validations",
-    "time limit": "stopped by training.max_minutes before its first steps were timed; --resume with more goes on",
+    "time limit": "stopped by training.max_minutes before steps were timed; --resume with more goes on",
 }
 """Message for each reason of the end of a run."""
 
@@ -116,10 +116,10 @@ def train(
 
 def finish(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginning, ending: str) -> None:
     """Choose, refit and judge the best potential of a run whose steps are done, as its config says."""
-    conclude(run, state, cursor, beginning, ending)
+    kept = conclude(run, state, cursor, beginning, ending)
     if run.config.uncertainty is not None:
         estimate_uncertainty(run, beginning, run.config.uncertainty)
-    report(run, cursor, beginning, ending)
+    report(run, cursor, beginning, ending, kept)
 
 
 def estimate_uncertainty(run: TrainingRun, beginning: Beginning, settings: UncertaintyConfig) -> None:
@@ -291,7 +291,7 @@ def padding(loader: Loader, seed: int) -> str:
     return f"{atoms:.1%} padding of atoms, {pairs:.1%} of pairs"
 
 
-def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) -> None:
+def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str, kept: str) -> None:
     """Evaluate the best potential, and write errors.json and report.md; after fine-tuning, with the errors of the base."""
     # The labels are those of the data less the method that is subtracted.
     potential, dataset, base = eqp.load(run.best_path).correction, beginning.dataset, beginning.base
@@ -307,6 +307,7 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str) 
     write_json(tables, run.out / "errors.json")
     facts = {
         "end": ENDINGS[ending],
+        "potential": kept,
         "epochs": f"{cursor.epoch} of {run.config.epochs}",
         "time": duration(cursor.elapsed + time.monotonic() - run.watch.began),
         "training frames": str(beginning.count),

@@ -31,7 +31,8 @@ def refit_shifts(
 ) -> tuple[Potential, str]:
     """Solve for the change of the constant of each element, and of each head, by robust least squares of energies per atom.
 
-    Elements of which no frame has an energy keep their constants, and so do all where the validation frames say that it harms.
+    Elements with fewer than ``LEAST_LABELS`` frames with an energy keep their constants, and so do all where the validation
+    frames say that it harms.
 
     Args:
         potential: Tuned network, see ``has_shifts``.
@@ -47,16 +48,20 @@ def refit_shifts(
         ValueError: fewer than ``LEAST_LABELS`` energies for each constant.
     """
     rows = composition_rows(potential, structures, batch_size, devices)
-    seen = np.any(rows.rows, axis=0)
-    if len(rows.error) < LEAST_LABELS * seen.sum() or not rows.error.any():
-        raise ValueError(f"{len(rows.error)} energies are too few for the constants of {seen.sum()} elements")
+    seen = np.count_nonzero(rows.rows, axis=0) >= LEAST_LABELS
+    if not seen.any() or len(rows.error) < LEAST_LABELS * seen.sum():
+        raise ValueError(f"{len(rows.error)} energies are too few for the constants of {max(1, seen.sum())} elements")
+    if not rows.error.any():
+        return potential, "left as trained: energies have no errors"
     change = np.zeros(rows.rows.shape[1])
     for _ in range(PASSES):
         left = rows.error - rows.rows @ change
         change[seen] += solve([rows._replace(rows=rows.rows[:, seen], error=left)])
+    if not np.isfinite(change).all():
+        raise ValueError("no finite solution")
     check = composition_rows(potential, held_out, batch_size, devices)
     before, after = (mean_error(check, each) for each in (np.zeros_like(change), change))
-    if not after <= MARGIN * before:
+    if not after <= max(MARGIN * before, check.least):
         return potential, f"left as trained: validation says energy {before:.3g} -> {after:.3g} eV/atom"
     trained, refitted = mean_error(rows, np.zeros_like(change)), mean_error(rows, change)
     errors = f"mean absolute error of {len(rows.error)} energies {trained:.3g} -> {refitted:.3g} eV/atom"
@@ -105,13 +110,14 @@ def composition_rows(
     frames = with_label(structures, ENERGY)
     energies = dict(potential.metadata.atomic_energies)
     error, elements = np.zeros(len(frames)), np.array(potential.term.elements)
-    for k, out in evaluate_in_batches(Job(potential, (ENERGY.name,)), frames, batch_size, devices):
+    for k, out in evaluate_in_batches(Job(potential, (ENERGY.name,)), frames, batch_size, devices) if frames else ():
         error[k] = energy_error(frames[k], float(np.asarray(out.interaction)), energies)
-    rows = np.zeros((len(frames), max(1, len(potential.heads)), len(elements)))
+    heads = max(1, len(potential.heads))
+    rows = np.zeros((len(frames), heads, len(elements)))
     for k, frame in enumerate(frames):
         rows[k, frame.head or 0] = np.mean(frame.numbers[:, None] == elements, axis=0)
     weight = np.array([s.weight_of(ENERGY) for s in frames])
-    return Rows(rows.reshape(len(frames), -1), error, weight, LEAST_ERROR * ENERGY.scale)
+    return Rows(rows.reshape(len(frames), heads * len(elements)), error, weight, LEAST_ERROR * ENERGY.scale)
 
 
 def mean_error(rows: Rows, change: np.ndarray) -> float:

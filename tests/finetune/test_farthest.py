@@ -48,9 +48,17 @@ def test_elements_that_no_frame_has_come_first():
 
 
 def test_elements_that_vary_little_are_not_left_out():
-    pool = [on_a_line(k * step, numbers=[z]) for z, step in ((3, 0.01), (14, 5.0)) for k in range(10)]
-    chosen = farthest(pool, [on_a_line(7.0)], 8)
-    assert np.sum(chosen < 10) == np.sum(chosen >= 10) == 4
+    pool = [on_a_line(k * step, numbers=[z]) for z, step in ((3, 0.5), (14, 5.0)) for k in range(10)]
+    chosen = farthest(pool, [on_a_line(7.0)], 6)
+    assert np.sum(chosen < 10) == np.sum(chosen >= 10) == 3
+
+
+def test_what_an_element_does_not_vary_in_is_not_blown_up():
+    random = np.random.default_rng(0)
+    latent = lambda k, z: np.concatenate([[10.0 * (z == 8), k], 1e-8 * random.normal(size=20) + (z == 8)])[None]
+    pool = [Environments(np.array([z]), latent(k, z)) for z in (1, 8) for k in range(20)]
+    chosen = farthest(pool, [], 6)
+    assert {0, 19, 20, 39} <= set(chosen.tolist())
 
 
 def test_a_base_without_descriptors_cannot_choose():

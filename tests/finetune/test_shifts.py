@@ -64,6 +64,10 @@ def test_an_element_that_no_frame_has_keeps_its_constant(base):
     found, _ = refit_shifts(network(), off, off)
     change = np.asarray(found.variables["constants"]["shift"]) - np.asarray(network().variables["constants"]["shift"])
     assert change[0] == 0 and abs(change[1] - 0.1) < 1e-3
+    # One frame of an element decides nothing.
+    one = [s.replace(numbers=np.full_like(s.numbers, 8), energy=9.0) for s in hydrogen[:1]]
+    again, _ = refit_shifts(network(), [*off, *one], off)
+    assert np.asarray(again.variables["constants"]["shift"])[0] == np.asarray(network().variables["constants"]["shift"])[0]
 
 
 def test_heads_have_constants_of_their_own(base):
@@ -84,6 +88,10 @@ def test_what_is_not_done_is_said(base):
     potential, said = refit_shifts(network(), shifted(frames), frames)
     assert "left as trained: validation says energy" in said
     np.testing.assert_array_equal(potential.variables["constants"]["shift"], network().variables["constants"]["shift"])
+    bare = [s.replace(energy=None) for s in frames]
+    with pytest.raises(ValueError, match="0 energies are too few for the constants of 1 elements"):
+        refit_shifts(network(), bare, frames)
+    assert "mean absolute error of 12 energies" in refit_shifts(network(), shifted(frames), bare)[1]
 
 
 def test_many_constants_are_told_in_one_number():

@@ -84,7 +84,8 @@ def test_an_ensemble_goes_on_where_it_stopped(run, tmp_path):
 def test_members_that_a_time_limit_left_untrained_go_on(run, tmp_path):
     folder, given, _ = run
     limited = lambda minutes: dataclasses.replace(given, training=dataclasses.replace(given.training, max_minutes=minutes))
-    train_ensemble(limited(1e-9), tmp_path / "run", progress=None)
+    with pytest.raises(ValueError, match="member 1 was stopped by training.max_minutes"):
+        train_ensemble(limited(1e-9), tmp_path / "run", progress=None)
     assert not is_complete(tmp_path / "run" / "member-0")
     train_ensemble(limited(None), tmp_path / "run", resume=True, progress=None)
     assert all(is_complete(tmp_path / "run" / f"member-{k}") for k in range(3))

@@ -68,11 +68,12 @@ def test_resumed_run_has_what_is_left_of_its_time(monkeypatch):
     watch.resume(45.0, 0.0)
     watch.steps += [0.1] * ESTIMATE_AFTER
     assert watch.advance(300.0, 10) == pytest.approx(2.0) and watch.step_seconds == 0.1
-    # Steps were timed before: a run with little time left comes to its end at once, and is not cut.
+    # Steps were timed before, so that the first one knows its pace; and a run that comes too late does not jump to its end.
     watch = Watch(60.0, 1.0, clock.now)
-    watch.resume(59.5, 0.1)
-    clock.now += 1
-    assert watch.stop() is None and watch.advance(300.0, 10) == 300.0
+    watch.resume(59.0, 0.1)
+    assert watch.stop() is None and watch.advance(300.0, 10) == pytest.approx(30.0)
+    clock.now += 2
+    assert watch.stop() == "time limit"
 
 
 def test_run_of_a_given_time_takes_as_many_epochs_as_fit(tmp_path, monkeypatch):
