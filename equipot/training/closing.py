@@ -15,6 +15,7 @@ from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
 from equipot.training.beginning import Beginning
+from equipot.training.config import FineTune
 from equipot.training.errors import predict, write_json
 from equipot.training.loop import TrainingRun, batches_in_order, save_best, save_potential, validate
 from equipot.training.loss import Loss
@@ -97,7 +98,9 @@ def refit_best(run: TrainingRun, beginning: Beginning, kept: str) -> None:
     trained = with_params(run.potential, saved(run).params)
     weights = Loss(run.config.loss).weights(run.wants, 1.0)
     counted = [row for row in (ENERGY, FORCES) if float(weights.get(row.name, 0.0)) > 0]
-    ready = has_shifts(trained) and ENERGY in counted if tuned else can_refit(trained) and counted
+    # What a config keeps frozen keeps its energies, too.
+    whole = isinstance(beginning.config.model, FineTune) and beginning.config.model.train == "all"
+    ready = whole and has_shifts(trained) and ENERGY in counted if tuned else can_refit(trained) and counted
     if not ready or run.valid is None or run.whole is not None:
         return
     at_once = (run.config.valid_batch_size, run.mesh.size)
