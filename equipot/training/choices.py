@@ -27,7 +27,7 @@ from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 from equipot.training import checkpoint
 from equipot.training.config import TrainConfig, TrainingConfig
-from equipot.training.loss import Huber, Loss, Switch
+from equipot.training.loss import Huber, Loss, Penalty, Switch
 
 BATCH_ATOMS = 128
 """Number of atoms that a batch holds, about: fewer leave cores idle, more make fewer steps in the same time."""
@@ -175,11 +175,13 @@ def paced(training: TrainingConfig, tuning: bool, begun: Mapping[str, Any], note
     loss = Loss(training.loss)
     if tuning and ENERGY.name not in loss.named:
         named, before = {name: loss[name] for name in loss.named}, begun.get("loss", {}).get(ENERGY.name)
-        energy = Huber(weight=TUNING_ENERGY, schedule=Switch(factor=LATE))
-        energy = energy if before is None else configs.build(TrainingConfig, {"loss": {ENERGY.name: before}}).loss[ENERGY.name]
+        if before is None:
+            energy: Penalty = Huber(weight=TUNING_ENERGY, schedule=Switch(factor=LATE))
+            late = TUNING_ENERGY * LATE
+            notes.append(f"training.loss.energy.weight {TUNING_ENERGY:g}, {late:g} in the last quarter: forces teach more")
+        else:
+            energy = configs.build(TrainingConfig, {"loss": {ENERGY.name: before}}).loss[ENERGY.name]
         training = dataclasses.replace(training, loss=Loss({**named, ENERGY.name: energy}))
-        late = TUNING_ENERGY * LATE
-        notes.append(f"training.loss.energy.weight {TUNING_ENERGY:g}, {late:g} in the last quarter: forces teach more")
     return training
 
 

@@ -69,9 +69,9 @@ class TrainingConfig:
     refit: bool = True
     """Whether the weights of the last linear layer are solved for at the end, by least squares of energies and forces.
     Only of a MACE or NequIP with one head that stands alone (no walls, charges or other terms), with validation frames and
-    at least twice as many energies as features; see ``equipot.training.refit``. After fine-tuning the constants of the
-    elements are, of a network that stands alone, with one head or several, all of whose parameters are trained, with
-    validation frames; see ``equipot.training.shifts``."""
+    at least twice as many energies (where none count, components of forces) as features; see ``equipot.training.refit``.
+    After fine-tuning the constants of the elements are, of a network that stands alone, with one head or several, all of
+    whose parameters are trained, with validation frames; see ``equipot.training.shifts``."""
     uncertainty: UncertaintyConfig | None = None
     """Estimate of the uncertainty of the result, from the training frames, calibrated on the validation frames; None for none.
     Those chose the best epoch as well: calibrate on other frames, by ``equipot uncertainty``, where there are any."""

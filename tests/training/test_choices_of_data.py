@@ -98,6 +98,15 @@ def test_a_base_is_changed_slowly():
         Huber(weight=0.1, schedule=Switch()),
     )
     assert "training.loss.energy.weight 0.1, 1 in the last quarter: forces teach more" in notes
+    # A run that an earlier version began goes on with what it chose, and nothing is said of what it did not choose.
+    begun = {
+        "batch_size": 7,
+        "epochs": 9,
+        "loss": {"energy": {"kind": "Huber", "weight": 1.0, "schedule": {"kind": "Constant"}}},
+    }
+    on, notes = choices.choose(TrainConfig(DataConfig(train="a.xyz")), dataset([2]), tuning=True, begun=begun)
+    assert (on.training.batch_size, on.training.epochs, on.training.loss["energy"]) == (7, 9, Huber())
+    assert not any("energy" in note for note in notes)
     given = TrainingConfig(epochs=1, batch_size=1, optimizer=AdamW(learning_rate=0.5), loss={"energy": Huber(weight=3.0)})
     kept = choices.choose(dataclasses.replace(config, training=given), dataset([2]), tuning=True).config.training
     assert kept.optimizer.learning_rate == 0.5 and kept.loss["energy"] == Huber(weight=3.0)

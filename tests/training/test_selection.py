@@ -88,7 +88,7 @@ def test_the_last_potential_is_kept_unless_the_frames_say_otherwise(tmp_path, mo
     assert best.read_bytes() == content
 
 
-def test_a_tuned_run_keeps_its_last_potential_and_refits_that(tmp_path, monkeypatch):
+def test_a_tuned_run_keeps_its_last_potential(tmp_path, monkeypatch):
     """As with three validation frames, of which one alone speaks for the first epoch."""
     base = tiny.run(tmp_path / "base", {"epochs": 2})
     frames = labelled(base, tiny.structures(12, 4, (4, 4)))
