@@ -51,7 +51,8 @@ def train_ensemble(
         Path of best.eqp.
 
     Raises:
-        ValueError, NotFiniteError, OSError, KeyboardInterrupt: As ``train``.
+        ValueError, NotFiniteError, OSError, KeyboardInterrupt: As ``train``; ValueError also where a time limit leaves a member
+            untrained.
     """
     began, out, ensemble = time.monotonic(), Path(out), config.ensemble
     assert ensemble is not None, "of a config with an ensemble"
