@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     add_guard(commands)
     add_uncertainty(commands)
 
+    add_workflows(commands)
+
     models = command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
     models.add_argument("name", metavar="NAME", nargs="?", help="one of them (default: all)")
     estimate = "give it, once and for all, an estimate of how new a structure is to it, by crystals and molecules made here"
@@ -166,6 +168,26 @@ def add_uncertainty(commands: argparse._SubParsersAction) -> None:
     own = "class of the ASE calculator that a potential was trained to correct, if it is none that equipot knows by name"
     sub.add_argument("--method", metavar="package.module:Class", help=own)
     add_set(sub, "a setting of the estimate, such as method.samples=16 or method.novelty.kind=Nearest")
+
+
+WORKFLOWS: dict[str, tuple[str, str]] = {}
+"""What each command of ``equipot.workflows`` does, and the structures that it takes."""
+
+
+def add_workflows(commands: argparse._SubParsersAction) -> None:
+    """Add the commands that compute something of a structure, all with the same arguments."""
+    for name, (what, structures) in WORKFLOWS.items():
+        sub = command(commands, name, what)
+        sub.set_defaults(module="workflow", workflow=name)
+        add_model(sub)
+        sub.add_argument("structure", metavar="STRUCTURE", help=f"a file that ASE reads, or file@INDEX: {structures}")
+        settings = f"a YAML file with settings, or the name of a recipe ({name}-...)"
+        sub.add_argument("--config", metavar="CONFIG", type=Path, help=settings)
+        add_set(sub, "a setting, such as those of the config (repeatable; the value is YAML)")
+        add_out(sub, f"folder of the results: {name}.json, {name}.html and figures (default: runs/{name}-STRUCTURE)")
+        add_resume(sub)
+        precision = "precision (default: float64, since derivatives of forces and small differences are wanted)"
+        sub.add_argument("--dtype", choices=("float32", "float64"), default="float64", help=precision)
 
 
 def command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:

@@ -180,6 +180,23 @@ def read_one(source: str, default: int = 0, types: Sequence[str] = ()) -> Struct
     return _read(source, UNLABELLED, Units(), types)[0].without_labels()
 
 
+def read_structures(source: str, types: Sequence[str] = ()) -> list[Structure]:
+    """Read frames without labels: geometry, masses, momenta, charge and spin.
+
+    Args:
+        source: FILE, FILE@INDEX or bundled:NAME@INDEX, of any format that ``read`` takes; all frames without an index.
+        types: elements of numbered atom types.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be read or has no frames, or no such frame.
+    """
+    found = [structure.without_labels() for structure in _read(source, UNLABELLED, Units(), types)]
+    if not found:
+        raise ValueError(f"{source} has no frames")
+    return found
+
+
 def load_data(config: Labelled, seed: int, cutoff: float = CUTOFF, needs: Sequence[str] = ()) -> Dataset:
     """Read, split and check the sets of a run (see ``load_sets``) and find E0.
 

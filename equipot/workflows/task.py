@@ -1,0 +1,50 @@
+"""What a command of a workflow is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from equipot.console import Console
+from equipot.potential import Potential
+from equipot.structure import Structure
+
+
+class Task(NamedTuple):
+    """Work of one command: a potential applied to structures, with a folder for results."""
+
+    model: str
+    """Name or path of the potential as the user wrote it, for headings and results."""
+    potential: Potential
+    """In the precision of the run."""
+    structures: Sequence[Structure]
+    """At least one, with the constraints of ASE named in ``Structure.constraints``."""
+    out: Path
+    """Folder of the results."""
+    resume: bool
+    """Whether results that are in the folder are gone on with."""
+    console: Console
+    """Lines and bar of progress."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Answer of a command."""
+
+    summary: str
+    """Lines for the terminal."""
+    failures: tuple[str, ...] = ()
+    """What did not come to its end or is not sound, one sentence each; any makes the exit code 1."""
+
+
+class Command(Protocol):
+    """A module ``equipot.workflows.NAME.command``; see ``equipot.cli.workflow``."""
+
+    CONFIG: type
+    """Class of the settings: a frozen dataclass, whose fields are the keys of ``--set`` and of a config."""
+
+    def run(self, task: Task, settings: Any) -> Outcome:
+        """Do the work, with all results in ``task.out``: NAME.json, figures and NAME.html."""
+        ...
