@@ -1,4 +1,4 @@
-"""``equipot relax | phonons | ... MODEL STRUCTURE``: one command for each package of ``equipot.workflows`` with a ``command``."""
+"""``equipot relax | phonons | ... MODEL STRUCTURE``: a command for each package of ``equipot.workflows`` that has one."""
 
 from __future__ import annotations
 
