@@ -170,7 +170,9 @@ def add_uncertainty(commands: argparse._SubParsersAction) -> None:
     add_set(sub, "a setting of the estimate, such as method.samples=16 or method.novelty.kind=Nearest")
 
 
-WORKFLOWS: dict[str, tuple[str, str]] = {}
+WORKFLOWS: dict[str, tuple[str, str]] = {
+    "relax": ("structures to their minima: positions, and cells under a pressure or stress", "all its frames"),
+}
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
 
 
