@@ -172,6 +172,10 @@ def add_uncertainty(commands: argparse._SubParsersAction) -> None:
 
 WORKFLOWS: dict[str, tuple[str, str]] = {
     "relax": ("structures to their minima: positions, and cells under a pressure or stress", "all its frames"),
+    "bulk": (
+        "crystals: equation of state, elastic tensor, strength, order of polymorphs",
+        "one crystal, or polymorphs to rank",
+    ),
 }
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
 
