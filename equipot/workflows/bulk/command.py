@@ -115,8 +115,9 @@ def structure_facts(relaxed: Relaxed) -> dict[str, Any]:
 def curve_facts(curve: VolumeCurve) -> tuple[dict[str, Any], list[str]]:
     """List what an equation of state says, and its failures."""
     facts = {
-        "equation": curve.equation, "volume_A3": curve.volume, "energy_eV": curve.energy, "bulk_modulus_GPa": curve.bulk_modulus,
-        "bulk_modulus_derivative": curve.derivative, "residual_meV": 1e3 * curve.residual, "volumes_A3": curve.volumes.tolist(),
+        "equation": curve.equation, "volume_A3": curve.volume, "energy_eV": curve.energy,
+        "bulk_modulus_GPa": curve.bulk_modulus, "bulk_modulus_derivative": curve.derivative,
+        "residual_meV": 1e3 * curve.residual, "volumes_A3": curve.volumes.tolist(),
         "energies_eV": curve.energies.tolist(), "pressures_GPa": curve.pressures.tolist(),
     }  # fmt: skip
     return facts, [f"equation of state: {what}" for what in curve.failures]
@@ -135,7 +136,7 @@ def tensor_facts(tensor: ElasticTensor) -> tuple[dict[str, Any], list[str]]:
         facts |= tensor.moduli
     else:
         failures.append(
-            f"elastic tensor: its lowest eigenvalue is {tensor.eigenvalues[0]:.3g} GPa, so that the crystal is not stable (Born)"
+            f"elastic tensor: its lowest eigenvalue is {tensor.eigenvalues[0]:.3g} GPa: the crystal is not stable (Born)"
         )
     if tensor.soft_modes:
         failures.append(
