@@ -9,6 +9,6 @@ from equipot.workflows.neb.saddle import Saddle, SaddleConfig, find_saddle
 from equipot.workflows.neb.surface import AtomsSurface, FunctionSurface, Surface
 
 __all__ = [
-    "AtomsSurface", "Band", "BandConfig", "FunctionSurface", "NEBConfig", "Rate", "Reaction", "Saddle", "SaddleConfig", "Surface",
-    "Way", "descend", "find_saddle", "frequencies", "reaction", "relax_band", "vineyard",
+    "AtomsSurface", "Band", "BandConfig", "FunctionSurface", "NEBConfig", "Rate", "Reaction", "Saddle", "SaddleConfig",
+    "Surface", "Way", "descend", "find_saddle", "frequencies", "reaction", "relax_band", "vineyard",
 ]  # fmt: skip

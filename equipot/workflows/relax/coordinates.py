@@ -125,7 +125,7 @@ class Landscape(NamedTuple):
             kept = self.project(Coordinates(-out.forces, jnp.zeros_like(bounds.cell)))
             return Point(at, out.interaction, kept, self.largest(kept.positions), jnp.zeros_like(v), found)
         # A strain e after F moves vectors by F e, so that dF = F e and dE/dF = F^-T (dE/de).
-        virial = v[:, None, None] * (stress + bounds.pressure[:, None, None] * jnp.eye(3, dtype=v.dtype))
+        virial = v[:, None, None] * (stress + bounds.pressure[:, None, None] * jnp.eye(3, dtype=v.dtype)[None])
         inverse = jnp.linalg.inv(deformed)
         (slope,) = pull(jnp.einsum("gji,gjk->gik", inverse, virial, precision="highest"))
         slope = slope - bounds.work / self.lengths[:, None, None]
