@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -74,10 +75,10 @@ def operations(structure: Structure, symprec: float) -> tuple[np.ndarray, np.nda
     cell = structure.cell
     scaled = np.linalg.solve(cell.T, structure.positions.T).T
     none = np.eye(3)[None], np.arange(len(structure))[None], ""
-    try:
+    with warnings.catch_warnings():
+        # Versions differ in how they say that they found nothing.
+        warnings.simplefilter("ignore", DeprecationWarning)
         found = spglib.get_symmetry_dataset((cell, scaled, structure.numbers), symprec=symprec)
-    except spglib.SpglibError:
-        found = None
     if found is None:
         return none
     rotations, images = [], []

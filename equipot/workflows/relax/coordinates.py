@@ -164,7 +164,7 @@ class Landscape(NamedTuple):
             return total + turned, None
 
         operations = jnp.moveaxis(self.bounds.rotations, 1, 0), self.bounds.images
-        count = jnp.sum(jnp.any(self.bounds.rotations != 0, axis=(2, 3)), axis=1)
+        count = jnp.sum(jnp.any(self.bounds.rotations != 0, axis=(2, 3)), axis=1).astype(vectors.dtype)
         total, _ = jax.lax.scan(add, jnp.zeros_like(vectors), operations)
         return total / to_atoms(jnp.maximum(count, 1), self.graph)[:, None]
 
@@ -188,7 +188,7 @@ class Landscape(NamedTuple):
 
     def choose(self, which: Bool[Array, " graphs"], a: T, b: T) -> T:
         """Take a tree of ``Coordinates`` and arrays of graphs where ``which``, else another."""
-        atoms = to_atoms(which, self.graph)
+        atoms = which[self.graph.node_graph]
         pick = lambda mask: lambda x, y: jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, y)
         return map_rows(pick(atoms), pick(which), a, b)
 

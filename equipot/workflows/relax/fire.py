@@ -66,9 +66,11 @@ class FIRE(Optimizer):
         dt, alpha, downhill = memory.dt, memory.alpha, memory.downhill
         momentum = plus(memory.momentum, landscape.scaled(jnp.where(walk.fresh, 0, -dt / 2), point.gradient))
         force = landscape.scaled(-jnp.ones_like(dt), point.gradient)
-        norm, speed = (jnp.sqrt(landscape.dot(x, x)) for x in (force, momentum))
+        # jax-md adds as much to the square of the force, in its units, which are those here.
+        norm = jnp.sqrt(landscape.dot(force, force) + 1e-6)
+        speed = jnp.sqrt(landscape.dot(momentum, momentum))
         power = jnp.where(sound, landscape.dot(force, momentum), -1)
-        along = landscape.scaled(alpha * speed / jnp.maximum(norm, 1e-12), force)
+        along = landscape.scaled(alpha * speed / norm, force)
         momentum = plus(landscape.scaled(1 - alpha, momentum), along)
         momentum = landscape.choose(power >= 0, momentum, landscape.scaled(jnp.zeros_like(dt), force))
         downhill = jnp.where(power >= 0, downhill + 1, 0)

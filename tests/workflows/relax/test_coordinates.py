@@ -49,7 +49,7 @@ def test_gradients_and_products_are_derivatives_of_the_energy(settings):
     at = along(at, scene.project(directions(at, 1)), 0.02)
     direction = scene.project(directions(at))
     point = jax.jit(scene.point)
-    size = 1e-4
+    size = 2e-5
     ahead, behind = point(along(at, direction, size)), point(along(at, direction, -size))
     slope = scene.dot(point(at).gradient, direction)
     np.testing.assert_allclose(slope, (ahead.energy - behind.energy) / (2 * size), rtol=1e-6, atol=1e-7)
