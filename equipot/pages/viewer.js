@@ -12,6 +12,12 @@
     parent.append(element);
     return element.id;
   };
+  // The place of a crystal on the axis of view, at which a sphere fills the picture: the camera stands at 150 and sees, without
+  // perspective, a width of 2 d tan(20 degrees) at a distance of d.
+  const setDistance = (data, id) => {
+    const { camera } = data.settings.structure[0], { clientWidth, clientHeight } = document.getElementById(id);
+    if (camera) camera.zoom = 150 - (camera.radius / Math.tan(Math.PI / 9)) * Math.max(1, clientWidth / clientHeight);
+  };
   const show = async (script) => {
     const root = document.createElement("div");
     root.className = "viewer";
@@ -27,10 +33,12 @@
       root.append(left, column);
       const places = { meta: part(left, "viewer-meta"), map: part(left, "viewer-part") };
       Object.assign(places, { structure: part(column, "viewer-part"), info: part(column, "viewer-info") });
+      setDistance(data, places.structure);
       await Chemiscope.DefaultVisualizer.load(places, data, warnings);
     } else {
       root.append(column);
       const places = { meta: part(column, "viewer-meta"), structure: part(column, "viewer-part"), info: part(column, "viewer-info") };
+      setDistance(data, places.structure);
       await Chemiscope.StructureVisualizer.load(places, data, warnings);
     }
   };

@@ -20,6 +20,8 @@ MOST_POSITIONS = 200_000
 """Largest number of atoms in all frames of a viewer."""
 LONGEST_ARROW = 1.5
 """Length (Å) at which the longest vector is drawn."""
+VIEW = (0.55, -2.2, 0.7)
+"""Direction from a crystal to the viewer."""
 TIME = "time"
 """Beginning of the name of a property that is the horizontal axis of the plot of properties."""
 
@@ -79,8 +81,8 @@ class Viewer(Block):
 
     frames: Sequence[Frame]
     properties: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """(frames,) values by name, with the unit in the name; plotted against the first whose name begins with ``TIME``, if there is
-    one, or against the number of the frame."""
+    """(frames,) values by name, with the unit in the name. They are plotted against the first whose name begins with ``TIME``;
+    without one, against the number of the frame."""
 
     def __post_init__(self) -> None:
         if not len(self.frames):
@@ -205,10 +207,11 @@ def structure(frame: Frame) -> dict[str, Any]:
 
 
 def oblique_view(positions: np.ndarray, cell: np.ndarray) -> dict[str, Any]:
-    """Place the camera so that a crystal is seen from the side and from above, and that atoms and cell fill the picture.
+    """Place the camera so that a crystal is seen from the side and a little from above.
 
-    chemiscope hands the place on to 3Dmol.js: ``center`` is the negative of the point in the middle, and ``zoom`` the place of that
-    point on an axis on which the camera, with a vertical field of view of 20 degrees, is at 150 Å.
+    chemiscope hands the place on to 3Dmol.js, for which ``center`` is the negative of the point in the middle of the picture;
+    ``up`` and ``eye`` less ``center`` are columns of the rotation from the axes of the crystal to those of the picture. From
+    ``radius`` (Å), that of a sphere around atoms and cell, the script finds the distance.
 
     Args:
         positions: (n, 3) Å.
@@ -217,14 +220,15 @@ def oblique_view(positions: np.ndarray, cell: np.ndarray) -> dict[str, Any]:
     Returns:
         The setting.
     """
-    corners = np.array(list(np.ndindex(2, 2, 2))) @ cell
-    points = np.concatenate([positions, corners])
+    points = np.concatenate([positions, np.array(list(np.ndindex(2, 2, 2))) @ cell])
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    radius = float(np.linalg.norm(points - middle, axis=1).max()) + 1.0
-    vector = lambda x, y, z: {"x": float(x), "y": float(y), "z": float(z)}
-    center = -middle
-    zoom = 150 - radius / np.tan(np.radians(10))
-    return {"center": vector(*center), "eye": vector(*(center + [0.55, -2.2, 0.7])), "up": vector(0, 0, 1), "zoom": float(zoom)}
+    towards = np.array(VIEW) / np.linalg.norm(VIEW)
+    right = np.cross([0, 0, 1], towards)
+    right /= np.linalg.norm(right)
+    rotation = np.array([right, np.cross(towards, right), towards])
+    vector = lambda values: dict(zip("xyz", map(float, values), strict=True))
+    radius = float(np.linalg.norm(points - middle, axis=1).max()) + 0.5
+    return {"center": vector(-middle), "eye": vector(rotation[:, 2] - middle), "up": vector(rotation[:, 1]), "radius": radius}
 
 
 def safe(text: str) -> str:

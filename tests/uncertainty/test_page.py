@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from equipot.uncertainty.page import NOTES, write_page
 
 from equipot.figures import new_figure, save_figure
-from equipot.uncertainty.page import NOTES, write_page
 
 NASTY = '<script>alert("1 & 2")</script>\'é'
 
