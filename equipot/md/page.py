@@ -48,21 +48,19 @@ def run_blocks(out: Path, table: Mapping[str, np.ndarray], summary: Summary) -> 
     return blocks
 
 
-def result_rows(table: Mapping[str, np.ndarray], summary: Summary) -> list[tuple[str, str, str]]:
+def result_rows(table: Mapping[str, np.ndarray], summary: Summary) -> list[tuple[str, str]]:
     """List the results with their units; means are those of the second half of the run."""
     half = second_half(table)
-    length = float(np.ptp(table["time_ps"]))
-    rows = [("", "value", "unit"), ("steps", f"{summary.steps}", ""), ("length", f"{length:.6g}", "ps")]
-    rows.append(("mean temperature, second half", f"{summary.temperature_K:.2f}", "K"))
+    rows = [("", ""), ("steps", f"{summary.steps}"), ("length", f"{np.ptp(table['time_ps']):.6g} ps")]
+    rows.append(("mean temperature, second half", f"{summary.temperature_K:.2f} K"))
     if np.isfinite(half["pressure_GPa"]).all():
-        rows.append(("mean pressure, second half", f"{half['pressure_GPa'].mean():.4g}", "GPa"))
-        rows.append(("mean volume, second half", f"{half['volume_A3'].mean():.6g}", "Å³"))
+        rows.append(("mean pressure, second half", f"{half['pressure_GPa'].mean():.4g} GPa"))
+        rows.append(("mean volume, second half", f"{half['volume_A3'].mean():.6g} Å³"))
     time = float(np.ptp(half["time_ps"]))
-    rows.append(("conserved energy", describe_drift(summary.drift_meV_per_atom_per_ns, summary.drift_error, time), ""))
+    rows.append(("conserved energy", describe_drift(summary.drift_meV_per_atom_per_ns, summary.drift_error, time)))
     if np.isfinite(summary.ns_per_day):
-        rows.append(("speed", f"{summary.ns_per_day:.3g}", "ns/day"))
-    rows.append(("sizes of the neighbour list", f"{summary.builds}", ""))
-    return rows
+        rows.append(("speed", f"{summary.ns_per_day:.3g} ns/day"))
+    return [*rows, ("sizes of the neighbour list", f"{summary.builds}")]
 
 
 def log_plots(table: Mapping[str, np.ndarray]) -> list[Block]:

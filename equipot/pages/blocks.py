@@ -45,7 +45,9 @@ class Listing(Block):
 
 @dataclass(frozen=True)
 class Table(Block):
-    """Rows of cells; the first row has the names of the columns. Numbers stand to the right.
+    """Rows of cells; the first row has the names of the columns, or empty text throughout where they need none.
+
+    The numbers of a column stand to the right, unless most of its cells are text.
 
     Raises:
         ValueError: a row of another length than the first.
@@ -63,17 +65,24 @@ class Table(Block):
         if not self.rows:
             return "<p>No entries.</p>"
         names, *lines = self.rows
-        # The name of a column stands above its numbers.
-        above = [any(is_number(line[k]) for line in lines) for k in range(len(names))]
-        head = "".join(cell("th", name, number) for name, number in zip(names, above, strict=True))
-        body = "\n".join(f"<tr>{''.join(cell('td', text, is_number(text)) for text in line)}</tr>" for line in lines)
-        return f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+        right = [mostly_numbers([line[k] for line in lines]) for k in range(len(names))]
+        head = "".join(cell("th", name, number) for name, number in zip(names, right, strict=True))
+        written = lambda line: "".join(cell("td", text, right[k] and is_number(text)) for k, text in enumerate(line))
+        body = "\n".join(f"<tr>{written(line)}</tr>" for line in lines)
+        head = f"<thead><tr>{head}</tr></thead>\n" if any(names) else ""
+        return f'<div class="table"><table>\n{head}<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
 def cell(tag: str, text: str, number: bool) -> str:
     """Write a cell of a table."""
     kind = ' class="number"' if number else ""
     return f"<{tag}{kind}>{escape(text)}</{tag}>"
+
+
+def mostly_numbers(column: Sequence[str]) -> bool:
+    """Whether at least half of the cells that are not empty are numbers."""
+    filled = [text for text in column if text.strip()]
+    return bool(filled) and 2 * sum(map(is_number, filled)) >= len(filled)
 
 
 def is_number(text: str) -> bool:

@@ -172,7 +172,8 @@
       const horizontal = marks.length && !x_label ? [] : ticks(this.x, this.width / 90);
       for (const [v, text] of horizontal) {
         line(this.px(v), top, this.px(v), bottom, "chart-grid");
-        svg(picture, "text", { x: this.px(v), y: bottom + 16, "text-anchor": "middle" }, text);
+        const isWide = this.px(v) + 3.5 * text.length > this.width;
+        svg(picture, "text", { x: isWide ? this.width : this.px(v), y: bottom + 16, "text-anchor": isWide ? "end" : "middle" }, text);
       }
       for (const [v, text] of vertical) {
         line(left, this.py(v), right, this.py(v), "chart-grid");

@@ -54,8 +54,8 @@ def run_blocks(
 def learning_plot(panel: LearningPanel) -> Plot:
     """Plot values of training and validation against the epoch, on a logarithmic axis."""
     named = {"training": panel.training, "validation": panel.validation}
-    curves = [Curve(name, *points.T, points=len(points) < 3) for name, points in named.items() if points.size]
-    return Plot(panel.label, curves, "epoch", panel.label, log_y=True)
+    curves = [Curve(name, points[:, 0], points[:, 1], points=len(points) < 3) for name, points in named.items() if points.size]
+    return Plot(panel.label[0].upper() + panel.label[1:], curves, "epoch", panel.label, log_y=True)
 
 
 def evaluation_blocks(

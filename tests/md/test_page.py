@@ -76,7 +76,9 @@ def test_the_page_of_a_run(tmp_path):
     page = read(write_page(tmp_path / "md.html", "run", run_blocks(tmp_path, table, SUMMARY)))
     assert page.text["h2"] == ["Results", "Energies", "Temperature", "Pressure", "Trajectory", "Config"]
     cells = page.text["td"]
-    assert cells[cells.index("mean temperature, second half") + 1] == "301.50" and "19.98" in cells and "3.25" in cells
+    assert (
+        cells[cells.index("mean temperature, second half") + 1] == "301.50 K" and "19.98 ps" in cells and "3.25 ns/day" in cells
+    )
     energies, temperature, _ = page.plots
     shown = {curve["name"]: np.array(curve["y"]) for curve in energies["curves"]}
     # Differences of a meV beside a total of 50,000 eV are kept.

@@ -86,6 +86,14 @@ def test_a_page_holds_everything_itself_and_text_stays_text(tmp_path, figure):
     assert page.viewers[0]["properties"]["frame"]["values"] == [0, 1]
 
 
+def test_numbers_stand_to_the_right_except_among_text(tmp_path):
+    table = Table("t", [("", "", ""), ("steps", "12", "1.5"), ("end", "finished", ""), ("devices", "1 x cpu", "7%")])
+    page = read(write_page(tmp_path / "a.html", "t", [table]))
+    right = [attributes.get("class") == "number" for tag, attributes in page.tags if tag == "td"]
+    assert right == [False, False, True, False, False, False, False, False, True]
+    assert not [tag for tag, _ in page.tags if tag in ("thead", "th")]
+
+
 def test_numbers_in_a_plot_come_back_as_they_were_and_what_is_none_is_a_gap(tmp_path):
     y = np.array([1.0, np.nan, -1 / 3, np.inf, 12345.678901])
     error = np.array([0.1, 0.1, np.nan, 0.1, 0.1])

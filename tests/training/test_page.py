@@ -43,8 +43,8 @@ def test_the_page_of_a_run(pairs, tmp_path):
         "Run",
         "Errors of best.eqp",
         "Base and result, validation",
-        "loss",
-        "forces MAE (meV/Å)",
+        "Loss",
+        "Forces MAE (meV/Å)",
         "Parity, validation",
         "Config",
     ]

@@ -9,8 +9,10 @@ from equipot.workflows.doctor.evidence import Curve as Pair
 from equipot.workflows.doctor.evidence import Evidence
 from equipot.workflows.doctor.findings import PAIRS, Report
 
-HIGHEST = 30.0
-"""Energy (eV) above which curves of pairs are cut off; walls would hide the wells."""
+LEAST_HIGHEST = 0.5
+"""Least energy (eV) up to which curves of pairs are drawn."""
+WELLS = 3.0
+"""Height up to which curves of pairs are drawn, in depths of the deepest well; walls would hide the wells."""
 
 
 def report_blocks(report: Report) -> list[Block]:
@@ -36,9 +38,11 @@ def plots(shown: Evidence) -> list[Block]:
     """Plot pairs, passages through the cutoff, finite differences and dynamics, as far as they were examined."""
     found: list[Block] = []
     if shown.dimers:
-        curves = [piece for pair in shown.dimers for piece in pieces(pair)]
+        deepest = max((pair.depth for pair in shown.dimers if np.isfinite(pair.depth)), default=0.0)
+        highest = max(WELLS * deepest, LEAST_HIGHEST)
+        curves = [piece for pair in shown.dimers for piece in pieces(pair, highest)]
         holes = [(c.hole, f"hole {c.pair}") for c in shown.dimers if c.hole]
-        found.append(Plot(f"Two atoms alone, up to {HIGHEST:g} eV", curves, "distance (Å)", "energy (eV)", holes[:3]))
+        found.append(Plot(f"Two atoms alone, up to {highest:.2g} eV", curves, "distance (Å)", "energy (eV)", holes[:3]))
     if shown.passages:
         curves = [Curve(p.label, p.offset, 1e3 * p.force) for p in shown.passages]
         labels = ("distance less the cutoff (Å)", "force on it (meV/Å)")
@@ -55,9 +59,9 @@ def plots(shown: Evidence) -> list[Block]:
     return found
 
 
-def pieces(pair: Pair) -> list[Curve]:
-    """Cut the energy of two atoms into the pieces below ``HIGHEST``; energies that are not finite are kept, as gaps."""
-    ends = np.flatnonzero(np.diff(pair.energy > HIGHEST)) + 1
+def pieces(pair: Pair, highest: float) -> list[Curve]:
+    """Cut the energy of two atoms into the pieces below ``highest`` (eV); energies that are not finite are kept, as gaps."""
+    ends = np.flatnonzero(np.diff(pair.energy > highest)) + 1
     parts = np.split(np.arange(len(pair.energy)), ends)
-    below = [part for part in parts if len(part) and not pair.energy[part[0]] > HIGHEST]
+    below = [part for part in parts if len(part) and not pair.energy[part[0]] > highest]
     return [Curve(pair.pair, pair.distance[part], pair.energy[part], group=pair.pair) for part in below]
