@@ -105,9 +105,9 @@ class Viewer(Block):
     @property
     def unshown(self) -> str:
         """Why no structure is shown, as a sentence; empty where structures are shown."""
-        smallest = len(self.frames[self.kept[-1]].numbers)
-        if smallest > MOST_POSITIONS:
-            return f"{smallest} atoms are too many to be shown; the limit is {MOST_POSITIONS}."
+        atoms = len(self.frames[self.kept[-1]].numbers)
+        if atoms > MOST_POSITIONS:
+            return f"{atoms} atoms are too many to be shown; the limit is {MOST_POSITIONS}."
         return chemiscope.missing()
 
     @property
