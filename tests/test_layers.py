@@ -28,6 +28,7 @@ LAYERS = [
         "electrons",
         "memory",
         "figures",
+        "pages",
         "isolated_atoms",
         "quantities",
         "artifact",

@@ -180,19 +180,24 @@ def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
     return lines
 
 
-def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
-    """Format the tables of several sets as one Markdown table with MAE and RMSE of each set in columns."""
+def table_rows(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> list[list[str]]:
+    """List the cells of one table with MAE and RMSE of several sets in columns; the first row has the names of the columns."""
     sets = list(tables)
     prefixes = tuple(f"{row.name}_mae_" for row in quantities if row.per == "atom")
     keys = [key for t in tables.values() for key in t if key.startswith(prefixes)]
     elements = sorted({key.rpartition("_")[2] for key in keys})
     elements = elements if len(elements) > 1 else []
-    header = ["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]
-    lines = []
+    lines = [["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]]
     for label, key, factor, unit in (line for row in quantities for line in error_rows(row, elements)):
         cells = [tables[name].get(key.format(kind)) for name in sets for kind in ("mae", "rmse")]
         if any(cell is not None for cell in cells):
             lines.append([label, *("" if cell is None else f"{cell * factor:.4g}" for cell in cells), unit])
+    return lines
+
+
+def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
+    """Format ``table_rows`` as Markdown."""
+    header, *lines = table_rows(tables, quantities)
     widths = [max(len(line[k]) for line in [header, *lines]) for k in range(len(header))]
     is_text = lambda k: k in (0, len(header) - 1)
     place_cell = lambda k, cell: cell.ljust(widths[k]) if is_text(k) else cell.rjust(widths[k])
