@@ -49,8 +49,8 @@ def standardised(structure: Structure, symprec: float) -> Standard:
     found = spglib.get_symmetry_dataset(cell, symprec=symprec)
     if found is None:
         raise ValueError(
-            f"{structure.name}: spglib finds no symmetry within symprec {symprec:g} Å; choose a smaller symprec, and see whether "
-            "two atoms are at one place"
+            f"{structure.name}: spglib finds no symmetry within symprec {symprec:g} Å; choose a smaller symprec, and see "
+            "whether two atoms are at one place"
         )
     path = seekpath.get_path(cell, symprec=symprec)
     numbers = np.asarray(path["primitive_types"])

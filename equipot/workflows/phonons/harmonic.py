@@ -66,8 +66,9 @@ def harmonic(potential: Potential, primitive: Structure, matrix: Int[np.ndarray,
 def not_decayed(checks: Checks) -> str:
     """Say that a supercell is too small."""
     return (
-        f"force constants at {checks.boundary_distance:.1f} Å, the boundary of the supercell, are still {checks.boundary:.1%} of "
-        "the largest between neighbours: the supercell is small; increase supercell_length until frequencies no longer change"
+        f"force constants at {checks.boundary_distance:.1f} Å, near the boundary of the supercell, are "
+        f"{checks.boundary:.1%} of the largest between neighbours: the supercell is small; increase "
+        "supercell_length until frequencies do not change"
     )
 
 

@@ -21,7 +21,7 @@ class NormalModes:
     frequencies: Float[np.ndarray, " modes"]
     """THz; imaginary frequencies are negative."""
     displacements: Float[np.ndarray, "modes atoms 3"]
-    """Displacement of the atoms by one unit of the mass-weighted normal coordinate: eigenvector over sqrt(mass), 1/sqrt(amu)."""
+    """Displacements of the atoms by one unit of the mass-weighted normal coordinate: eigenvector / sqrt(mass), 1/sqrt(amu)."""
     reduced_masses: Float[np.ndarray, " modes"]
     """amu: one over the squared norm of the displacements."""
     removed: int
