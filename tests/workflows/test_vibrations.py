@@ -32,7 +32,7 @@ from equipot.physics.morse import Morse
 from equipot.structure import Structure
 from equipot.workflows.task import Task
 from equipot.workflows.vibrations import Displacements, QuasiRRHO, VibrationsConfig, command, vibrations
-from equipot.workflows.vibrations.infrared import spectrum
+from equipot.workflows.vibrations.infrared import broadened
 from equipot.workflows.vibrations.modes import normal_modes
 from equipot.workflows.vibrations.symmetry import symmetry_number
 from equipot.workflows.vibrations.thermochemistry import Conditions, Harmonic, ideal_gas, oscillator_entropy
@@ -132,7 +132,7 @@ def test_infrared_intensities_are_those_of_ase(polar, tmp_path):
     np.testing.assert_allclose(found.infrared, wanted, rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(found.modes.wavenumbers, theirs.get_frequencies().real[-3:], atol=0.05)
     assert found.infrared.max() > 10
-    points, absorption = spectrum(found.modes, found.infrared, 5.0)
+    points, absorption = broadened(found.modes, found.infrared, 5.0)
     # The tails of the lines beyond the ends are lost.
     assert np.trapezoid(absorption, points) == pytest.approx(found.infrared.sum(), rel=0.03)
 

@@ -16,7 +16,7 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.workflows.phonons.cell import Standard, standardised, supercell_matrix
 from equipot.workflows.phonons.config import PhononsConfig
-from equipot.workflows.phonons.harmonic import Harmonic, harmonic
+from equipot.workflows.phonons.harmonic import HarmonicCrystal, harmonic
 from equipot.workflows.phonons.imaginary import Followed, ImaginaryMode, follow, imaginary_modes, noise, period
 from equipot.workflows.phonons.quasiharmonic import QuasiHarmonic, quasi_harmonic
 from equipot.workflows.phonons.spectrum import (
@@ -43,7 +43,7 @@ class Phonons:
 
     standard: Standard
     """Primitive cell, space group and path."""
-    crystal: Harmonic
+    crystal: HarmonicCrystal
     """Force constants, with ``phonopy.Phonopy`` as ``crystal.phonon``."""
     matrix: Int[np.ndarray, "3 3"]
     """Vectors of the supercell as counts of primitive vectors, in columns."""
@@ -199,7 +199,11 @@ def _unstable(imaginary: tuple[ImaginaryMode, ...], thermal: Thermal) -> list[st
 
 
 def _followed(
-    potential: Potential, crystal: Harmonic, standard: Standard, imaginary: tuple[ImaginaryMode, ...], settings: PhononsConfig
+    potential: Potential,
+    crystal: HarmonicCrystal,
+    standard: Standard,
+    imaginary: tuple[ImaginaryMode, ...],
+    settings: PhononsConfig,
 ) -> tuple[Followed | None, list[str]]:
     """Follow the most unstable mode that repeats soon enough, where that is asked for; and say what went wrong."""
     if not (settings.follow and imaginary):

@@ -58,7 +58,7 @@ def standardised(structure: Structure, symprec: float) -> Standard:
     share = len(numbers) / len(structure)
     primitive = Structure(
         numbers, np.asarray(path["primitive_positions"]) @ lattice, lattice, True, charge=structure.charge * share,
-        spin=structure.spin * share, masses=None if structure.masses is None else masses_of(structure)[numbers],
+        spin=structure.spin * share, masses=None if structure.masses is None else element_masses(structure)[numbers],
         head=structure.head, source=structure.name,
     )  # fmt: skip
     counts = np.linalg.inv(np.asarray(path["primitive_transformation_matrix"], float))
@@ -85,7 +85,7 @@ def check_crystal(structure: Structure) -> None:
         )
 
 
-def masses_of(structure: Structure) -> Float[np.ndarray, " elements"]:
+def element_masses(structure: Structure) -> Float[np.ndarray, " elements"]:
     """Return the mass of each element (amu), by atomic number: those of the structure's atoms, else the standard ones.
 
     Raises:
@@ -158,7 +158,7 @@ def phonopy_atoms(structure: Structure) -> Any:
     scaled = structure.positions @ np.linalg.inv(structure.cell)
     names = [chemical_symbols[z] for z in structure.numbers]
     return PhonopyAtoms(
-        symbols=names, scaled_positions=scaled, cell=structure.cell, masses=masses_of(structure)[structure.numbers]
+        symbols=names, scaled_positions=scaled, cell=structure.cell, masses=element_masses(structure)[structure.numbers]
     )
 
 

@@ -60,7 +60,7 @@ class PhononsConfig:
     """Copies of the primitive cell along each of its vectors; None to choose by ``supercell_length``."""
     force_constants: Exact | Displacements = Exact()
     """How force constants are computed: by exact derivatives, or by finite displacements through phonopy."""
-    non_analytic: Literal["auto", "off"] = "auto"
+    non_analytic: Literal["auto", "none"] = "auto"
     """Whether polar crystals get the splitting of LO and TO modes, where Born charges and a dielectric constant exist."""
     born: str | None = None
     """File BORN of phonopy with Born effective charges and the dielectric tensor of the primitive cell; None to take those that

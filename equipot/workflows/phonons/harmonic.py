@@ -18,7 +18,7 @@ DECAYED = 1e-3
 """Share of the largest force constant that is left at the boundary of a supercell that is large enough."""
 
 
-class Harmonic(NamedTuple):
+class HarmonicCrystal(NamedTuple):
     """A crystal with its force constants."""
 
     primitive: Structure
@@ -33,7 +33,9 @@ class Harmonic(NamedTuple):
     """What users should know, one sentence each."""
 
 
-def harmonic(potential: Potential, primitive: Structure, matrix: Int[np.ndarray, "3 3"], settings: PhononsConfig) -> Harmonic:
+def harmonic(
+    potential: Potential, primitive: Structure, matrix: Int[np.ndarray, "3 3"], settings: PhononsConfig
+) -> HarmonicCrystal:
     """Compute the force constants of a crystal in a supercell.
 
     Args:
@@ -60,7 +62,7 @@ def harmonic(potential: Potential, primitive: Structure, matrix: Int[np.ndarray,
         notes = (*notes, f"LO-TO splitting from {polar.origin}")
     if checks.boundary > DECAYED:
         notes = (*notes, not_decayed(checks))
-    return Harmonic(primitive, phonon, checks, polar, notes)
+    return HarmonicCrystal(primitive, phonon, checks, polar, notes)
 
 
 def not_decayed(checks: Checks) -> str:

@@ -16,7 +16,7 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.workflows.phonons.cell import Standard, as_structure
 from equipot.workflows.phonons.config import PhononsConfig
-from equipot.workflows.phonons.harmonic import Harmonic, frequencies
+from equipot.workflows.phonons.harmonic import HarmonicCrystal, frequencies
 from equipot.workflows.phonons.spectrum import Segment, named
 
 LONGEST_PERIOD = 12
@@ -68,7 +68,7 @@ class Followed:
 
 
 def imaginary_modes(
-    crystal: Harmonic, standard: Standard, bands: tuple[Segment, ...], settings: PhononsConfig
+    crystal: HarmonicCrystal, standard: Standard, bands: tuple[Segment, ...], settings: PhononsConfig
 ) -> tuple[ImaginaryMode, ...]:
     """Find the imaginary modes at special points, at wave vectors that the supercell holds, and the lowest of path and mesh.
 
@@ -119,7 +119,7 @@ def movement(vector: Complex[np.ndarray, "atoms 3"], primitive: Structure) -> st
     return f"atom {atom} ({chemical_symbols[primitive.numbers[atom]]}) along [{shown}], parts {shares}"
 
 
-def noise(crystal: Harmonic, settings: PhononsConfig) -> str:
+def noise(crystal: HarmonicCrystal, settings: PhononsConfig) -> str:
     """Say that frequencies of the mesh are negative but within the tolerance; empty where none are."""
     found = np.asarray(crystal.phonon.mesh.frequencies)
     lowest = float(found.min())
@@ -140,7 +140,7 @@ def period(mode: ImaginaryMode) -> tuple[int, int, int] | None:
     return parts[0].denominator, parts[1].denominator, parts[2].denominator
 
 
-def displaced(crystal: Harmonic, mode: ImaginaryMode, amplitude: float) -> Structure:
+def displaced(crystal: HarmonicCrystal, mode: ImaginaryMode, amplitude: float) -> Structure:
     """Move the atoms of a supercell in which a mode repeats along that mode: the farthest by ``amplitude`` (Å).
 
     Raises:
@@ -157,7 +157,7 @@ def displaced(crystal: Harmonic, mode: ImaginaryMode, amplitude: float) -> Struc
 
 
 def follow(
-    potential: Potential, crystal: Harmonic, standard: Standard, mode: ImaginaryMode, settings: PhononsConfig
+    potential: Potential, crystal: HarmonicCrystal, standard: Standard, mode: ImaginaryMode, settings: PhononsConfig
 ) -> Followed:
     """Follow an imaginary mode: displace atoms along it, relax positions and cell without keeping any symmetry.
 

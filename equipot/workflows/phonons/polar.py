@@ -40,7 +40,7 @@ def polar_response(
     Returns:
         The response, None where there is none to be had, and notes that say so.
     """
-    if settings.non_analytic == "off":
+    if settings.non_analytic == "none":
         return None, ("the splitting of LO and TO modes is switched off",) if _may_be_polar(primitive) else ()
     if settings.born is not None:
         return _from_file(settings.born, atoms), ()

@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from equipot.workflows.phonons.cell import Standard
 from equipot.workflows.phonons.config import PhononsConfig
-from equipot.workflows.phonons.harmonic import frequencies
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,13 @@ def thermal_properties(phonon: Any, settings: PhononsConfig) -> Thermal:
 
 
 def gamma_modes(phonon: Any) -> GammaModes:
-    """Compute the modes at Gamma."""
-    found, vectors = frequencies(phonon, np.zeros(3), vectors=True)
-    moves = vectors[0].real / np.sqrt(np.asarray(phonon.primitive.masses))[None, :, None]
+    """Compute the modes at Gamma, where the dynamical matrix is real, and so are its eigenvectors."""
+    found = phonon.run_qpoints(np.zeros((1, 3)), with_dynamical_matrices=True)
+    values, columns = np.linalg.eigh(np.asarray(found.dynamical_matrices)[0].real)
+    frequencies = np.sign(values) * np.sqrt(np.abs(values)) * phonon.unit_conversion_factor
+    moves = columns.T.reshape(len(values), -1, 3) / np.sqrt(np.asarray(phonon.primitive.masses))[None, :, None]
     moves = moves / np.linalg.norm(moves, axis=2).max(axis=1)[:, None, None]
-    return GammaModes(found[0], moves, irreps_at_gamma(phonon, len(found[0])))
+    return GammaModes(frequencies, moves, irreps_at_gamma(phonon, len(values)))
 
 
 def irreps_at_gamma(phonon: Any, bands: int) -> tuple[str, ...]:

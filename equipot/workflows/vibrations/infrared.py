@@ -40,7 +40,7 @@ def from_dipole_derivatives(charges: Float[np.ndarray, "atoms 3 3"], modes: Norm
     return np.sum(by_mode**2, axis=1) / units.km_per_mol
 
 
-def spectrum(
+def broadened(
     modes: NormalModes, strengths: Float[np.ndarray, " modes"], width: float
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Broaden real modes by Lorentzian lines.

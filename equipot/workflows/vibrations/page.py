@@ -9,7 +9,7 @@ import numpy as np
 
 from equipot import units
 from equipot.workflows.vibrations.calculation import Vibrations
-from equipot.workflows.vibrations.infrared import spectrum
+from equipot.workflows.vibrations.infrared import broadened
 
 
 def write(found: Vibrations, model: str, width: float, path: Path) -> Path:
@@ -24,7 +24,7 @@ def write(found: Vibrations, model: str, width: float, path: Path) -> Path:
     blocks += [Text("Notes", found.notes)] if found.notes else []
     blocks += [_modes(found), _thermochemistry(found)]
     if found.infrared is not None and len(found.infrared):
-        curve = Curve("absorption", *spectrum(found.modes, found.infrared, width))
+        curve = Curve("absorption", *broadened(found.modes, found.infrared, width))
         blocks.append(Plot("Infrared spectrum", [curve], "wavenumber (1/cm)", "km/mol per 1/cm"))
     if len(found.modes.frequencies):
         blocks.append(_viewer(found))

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
 from equipot.workflows.vibrations.calculation import Vibrations
-from equipot.workflows.vibrations.infrared import spectrum
+from equipot.workflows.vibrations.infrared import broadened
 
 
 def draw(found: Vibrations, width: float, path: Path) -> None:
@@ -28,7 +28,7 @@ def draw(found: Vibrations, width: float, path: Path) -> None:
         sticks.grid(visible=False)
         sticks.set_ylim(bottom=0)
         if found.infrared is not None:
-            axis.plot(*spectrum(found.modes, strengths, width), color=BLUE)
+            axis.plot(*broadened(found.modes, strengths, width), color=BLUE)
             axis.set_ylabel("absorption (km/mol per 1/cm)")
             axis.set_ylim(bottom=0)
         axis.set_xlabel("wavenumber (1/cm)")
