@@ -24,7 +24,7 @@ from equipot.workflows.phonons import Displacements, PhononsConfig, QHAConfig, p
 phonopy = pytest.importorskip("phonopy")
 from equipot.workflows.phonons import cell, command, imaginary, pictures, polar, results  # noqa: E402
 from equipot.workflows.phonons.quasiharmonic import quasi_harmonic  # noqa: E402
-from equipot.workflows.phonons.spectrum import marks_of  # noqa: E402
+from equipot.workflows.phonons.spectrum import density_of_states, marks_of  # noqa: E402
 from equipot.workflows.task import Task  # noqa: E402
 
 COPPER = Morse()
@@ -113,18 +113,20 @@ def test_silicon_agrees_with_the_literature_and_with_phonopy_and_ase(diamond, do
 
 def test_thermal_properties_are_sums_over_the_modes_of_the_mesh(diamond):
     nu = np.asarray(diamond.crystal.phonon.mesh.frequencies)
-    points = np.asarray(diamond.crystal.phonon.mesh.qpoints)
+    points, weights = np.asarray(diamond.crystal.phonon.mesh.qpoints), np.asarray(diamond.crystal.phonon.mesh.weights)
     gamma = np.abs(points).max(axis=1) == 0
-    assert gamma.sum() == 1
-    energies = np.concatenate([nu[~gamma].ravel(), nu[gamma][0, 3:]]) * units.planck * units.THz
+    assert gamma.sum() == 1 and len(nu) < weights.sum()
+    count = np.repeat(weights[:, None], 6, axis=1)
+    count[gamma, :3] = 0
+    energies, count = (nu * units.planck * units.THz)[count > 0], count[count > 0] / weights.sum()
     at = int(np.flatnonzero(diamond.thermal.temperature == 300)[0])
     kT = units.kB * 300
-    free = np.sum(energies / 2 + kT * np.log(-np.expm1(-energies / kT))) / len(nu)
-    heat = np.sum((energies / (2 * kT * np.sinh(energies / 2 / kT))) ** 2) * units.kB / len(nu)
+    free = np.sum(count * (energies / 2 + kT * np.log(-np.expm1(-energies / kT))))
+    heat = np.sum(count * (energies / (2 * kT * np.sinh(energies / 2 / kT))) ** 2) * units.kB
     # phonopy has the constants of another year.
     assert diamond.thermal.free_energy[at] == pytest.approx(free / units.kJ_per_mol, rel=1e-5)
     assert diamond.thermal.heat_capacity[at] == pytest.approx(1e3 * heat / units.kJ_per_mol, rel=1e-5)
-    assert diamond.thermal.zero_point_energy == pytest.approx(energies.sum() / 2 / len(nu) / units.kJ_per_mol, rel=1e-5)
+    assert diamond.thermal.zero_point_energy == pytest.approx(count @ energies / 2 / units.kJ_per_mol, rel=1e-5)
     assert diamond.dos.total.sum() * np.diff(diamond.dos.frequency)[0] == pytest.approx(6, rel=0.01)
 
 
@@ -382,3 +384,15 @@ def test_what_has_no_phonons_is_refused(atoms, message):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_parts_of_elements_are_those_of_phonopys_whole_mesh(salt):
+    phonon = salt.crystal.phonon.copy()
+    phonon.force_constants, phonon.nac_params = salt.crystal.phonon.force_constants, salt.crystal.phonon.nac_params
+    phonon.run_mesh(12.0, with_eigenvectors=True)
+    ours = density_of_states(phonon)
+    phonon.run_mesh(12.0, with_eigenvectors=True, is_mesh_symmetry=False)
+    theirs = phonon.run_projected_dos(freq_min=ours.frequency[0], freq_max=ours.frequency[-1], freq_pitch=ours.frequency[1])
+    for k, name in enumerate(("Na", "Cl")):
+        np.testing.assert_allclose(ours.by_element[name], theirs.projected_dos[k][:401], atol=1e-6 * ours.total.max())
+    assert np.abs(ours.by_element["Na"] - ours.by_element["Cl"]).max() > 0.1 * ours.total.max()

@@ -102,22 +102,33 @@ def marks_of(bands: tuple[Segment, ...]) -> list[tuple[float, str]]:
 
 
 def run_mesh(phonon: Any, settings: PhononsConfig) -> Any:
-    """Compute frequencies and eigenvectors on a mesh centred at Gamma; half-shifted meshes lose symmetry in phonopy 4."""
-    return phonon.run_mesh(settings.mesh_length, is_mesh_symmetry=False, with_eigenvectors=True)
+    """Compute frequencies and eigenvectors on the wave vectors of a mesh centred at Gamma that differ by symmetry.
+
+    phonopy centres a mesh given by a length at Gamma; half-shifted meshes lose symmetry since its version 4.
+    """
+    return phonon.run_mesh(settings.mesh_length, with_eigenvectors=True)
 
 
 def density_of_states(phonon: Any) -> DensityOfStates:
-    """Compute densities of states of a crystal whose mesh has been run."""
-    found = phonon.run_projected_dos(freq_pitch=_pitch(phonon))
-    parts, symbols = np.array(found.projected_dos), list(phonon.primitive.symbols)
-    by_element = {name: parts[[k for k, s in enumerate(symbols) if s == name]].sum(axis=0) for name in dict.fromkeys(symbols)}
-    return DensityOfStates(np.array(found.frequency_points), parts.sum(axis=0), by_element)
+    """Compute densities of states of a crystal whose mesh has been run.
 
+    The part of an element, the squared eigenvector of all its atoms, is the same at equivalent wave vectors; that of one atom
+    is not, for which phonopy's projected density takes the whole mesh and a hundred times as long.
+    """
+    from phonopy.phonon.spectrum import TetrahedronDOSAccumulator
 
-def _pitch(phonon: Any) -> float:
-    """Choose the step between frequencies (THz): 400 over the whole range."""
-    found = phonon.mesh.frequencies
-    return float(max(found.max() - min(found.min(), 0.0), 1e-3) / 400)
+    mesh, symbols = phonon.mesh, np.array(phonon.primitive.symbols)
+    squares = np.abs(np.asarray(mesh.eigenvectors).reshape(len(mesh.qpoints), len(symbols), 3, -1)) ** 2
+    names = list(dict.fromkeys(symbols.tolist()))
+    parts = np.stack([squares[:, symbols == name].sum(axis=(1, 2)) for name in names], axis=-1)
+    found = np.asarray(mesh.frequencies)
+    grid = np.linspace(min(found.min(), 0.0), 1.02 * max(found.max(), 1e-3), 401)
+    result = TetrahedronDOSAccumulator(
+        found, mesh.bz_grid, mode_property=parts[None], ir_grid_points=mesh.ir_grid_points, ir_grid_weights=mesh.weights,
+        ir_grid_map=mesh.grid_mapping_table, sampling_points=grid,
+    ).result  # fmt: skip
+    density = np.asarray(result.density)[0]
+    return DensityOfStates(grid, density.sum(axis=1), {name: density[:, k] for k, name in enumerate(names)})
 
 
 def temperatures_of(settings: PhononsConfig) -> Float[np.ndarray, " temperatures"]:
@@ -128,10 +139,10 @@ def temperatures_of(settings: PhononsConfig) -> Float[np.ndarray, " temperatures
 def thermal_properties(phonon: Any, settings: PhononsConfig) -> Thermal:
     """Compute thermal properties of a crystal whose mesh has been run."""
     found = phonon.run_thermal_properties(temperatures=temperatures_of(settings), exclude_gamma_acoustic=True)
-    below = np.asarray(phonon.mesh.frequencies) < -settings.imaginary_tolerance_THz
+    below = (np.asarray(phonon.mesh.frequencies) < -settings.imaginary_tolerance_THz).mean(axis=1)
     return Thermal(
         np.array(found.temperatures), np.array(found.free_energy), np.array(found.entropy), np.array(found.heat_capacity),
-        float(found.zero_point_energy), float(below.mean()),
+        float(found.zero_point_energy), float(np.average(below, weights=phonon.mesh.weights)),
     )  # fmt: skip
 
 
