@@ -38,7 +38,7 @@ class Exact:
 
     def rows(self, potential: Potential, supercell: Structure, phonon: Any) -> Float[np.ndarray, "primitive atoms 3 3"]:
         """Compute the force constants (eV/Å^2) between the atoms of phonopy's primitive cell and all of its supercell."""
-        return exact_rows(potential, supercell, phonon.primitive.p2s_map, self.batch_size)
+        return exact_rows(potential, supercell, phonon.primitive.p2s_map.tolist(), self.batch_size)
 
     def hessian(self, potential: Potential, structure: Structure) -> Float[np.ndarray, "atoms 3 atoms 3"]:
         """Compute the whole Hessian of a structure, eV/Å^2."""
@@ -92,7 +92,7 @@ def exact_rows(
     potential.check([structure])
     graph = pad([structure], potential.cutoff, dtype=potential.dtype, extent=potential.extent([structure]))
     bare = potential.replace(metadata=Metadata(), variables=potential.variables)
-    chosen = np.repeat(np.asarray(atoms), 3), np.tile(np.arange(3), len(atoms))
+    chosen = np.repeat(np.asarray(atoms, int), 3), np.tile(np.arange(3), len(atoms))
     size = _batch(graph) if batch_size is None else batch_size
     columns = np.asarray(_columns(bare, graph, *chosen, batch_size=min(size, len(chosen[0]))))
     if not np.isfinite(columns).all():

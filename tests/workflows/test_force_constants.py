@@ -72,7 +72,7 @@ def test_checks_measure_the_sum_rule_and_what_is_left_at_the_boundary(double_pre
     supercell = supercell_of(phonon).to_ase()
     for row, atom in enumerate(phonon.primitive.p2s_map):
         np.testing.assert_allclose(distances[row], supercell.get_distances(atom, range(54), mic=True), atol=1e-9)
-    rows = Exact().rows(morse((29, 79), **FORM), supercell_of(phonon), phonon)
+    rows = np.array(Exact().rows(morse((29, 79), **FORM), supercell_of(phonon), phonon))
     radius = shortest_vector(phonon.supercell.cell) / 2
     found = check(rows, distances, radius)
     assert found.sum_rule < 1e-12 and found.boundary > 1e-3 and found.boundary_distance == pytest.approx(0.9 * 4.5)

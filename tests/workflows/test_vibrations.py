@@ -19,6 +19,7 @@ from ase.thermochemistry import IdealGasThermo, MSRRHOThermo
 from ase.vibrations import Infrared
 from ase.vibrations import Vibrations as ASEVibrations
 from closed_forms import morse, silicon
+from scipy.optimize import brentq
 
 from equipot import units
 from equipot.console import Console
@@ -94,14 +95,21 @@ def test_modes_of_a_crystal_are_those_of_its_phonons_at_gamma():
 
 
 def test_a_saddle_is_told():
-    """Three atoms on a line, held together by nothing that keeps them there."""
-    line = Atoms("Cu3", positions=[[0, 0, 0], [0, 0, 2.4], [0, 0, 4.8]])
+    """Three atoms on a line, which the outer ones press together: it bends with (2 pi nu)^2 = 3 V'(d) / (d m) < 0."""
+    slope = lambda r: 2 * 0.4 * 1.6 * (np.exp(-1.6 * (r - 2.4)) - np.exp(-2 * 1.6 * (r - 2.4)))
+    d = brentq(lambda r: slope(r) + slope(2 * r), 2.2, 2.4)
+    line = Atoms("Cu3", positions=[[0, 0, 0], [0, 0, d], [0, 0, 2 * d]])
     potential = morse((29,), **FORM | {"cutoff": 6.5})
     found = vibrations(potential, line, AS_IT_IS)
-    assert found.modes.removed == 5 and (found.modes.wavenumbers[:2] < -1).all()
-    assert any("imaginary modes, the structure is not at a minimum" in failure for failure in found.failures)
-    assert any("the largest force is" in failure for failure in found.failures)
+    bend = np.sqrt(-3 * slope(d) / d / atomic_masses[29]) / (2 * np.pi) / units.THz
+    assert found.modes.removed == 5 and found.modes.frequencies[:2] == pytest.approx([-bend] * 2, rel=1e-6)
+    (failure,) = found.failures
+    assert "imaginary modes, the structure is not at a minimum" in failure
     assert f"{abs(found.modes.wavenumbers[0]):.2f}i" in found.summary()
+    assert found.thermochemistry.zero_point_energy == pytest.approx(found.modes.energies[2:].sum() / 2)
+    moved = line.copy()
+    moved.positions[2] += [0, 0, 0.1]
+    assert any("the largest force is" in failure for failure in vibrations(potential, moved, AS_IT_IS).failures)
 
 
 CHARGE = 0.5

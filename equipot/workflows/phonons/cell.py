@@ -130,16 +130,12 @@ def supercell_matrix(standard: Standard, length: float) -> Int[np.ndarray, "3 3"
     conventional = standard.conventional.T @ lattice
     along = np.maximum(1, np.ceil(length / np.linalg.norm(conventional, axis=1) - 1e-6).astype(int))
     choices = []
-    while True:
+    while along.max() <= MOST and not choices:
         found = standard.conventional @ np.diag(along)
-        short = shortest_vector(found.T @ lattice)
-        if short >= length - 1e-6:
+        if shortest_vector(found.T @ lattice) >= length - 1e-6:
             choices.append(found)
-            break
         # Vectors that are not at right angles make shorter ones; equal vectors stay equal.
         along = along + 1
-        if along.max() > MOST:
-            break
     times = int(np.ceil(length / shortest_vector(lattice) - 1e-6))
     if times <= MOST:
         choices.append(times * np.eye(3, dtype=int))

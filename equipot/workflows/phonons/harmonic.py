@@ -80,15 +80,3 @@ def pair_distances(phonon: Any) -> Float[np.ndarray, "primitive atoms"]:
     # Of each pair, the first of the equally near images; vectors are in primitive vectors.
     nearest = vectors[count[:, :, 1]]
     return np.linalg.norm(nearest @ phonon.primitive.cell, axis=-1).T
-
-
-def frequencies(phonon: Any, points: Float[np.ndarray, "points 3"], vectors: bool = False) -> tuple[Any, Any]:
-    """Compute frequencies (THz), (points, bands), imaginary ones as negative numbers, and eigenvectors.
-
-    Eigenvectors, (points, bands, atoms, 3), are those of the dynamical matrix, of norm one; None unless ``vectors``.
-    """
-    found = phonon.run_qpoints(np.atleast_2d(points), with_eigenvectors=vectors)
-    if not vectors:
-        return np.array(found.frequencies), None
-    columns = np.array(found.eigenvectors)
-    return np.array(found.frequencies), columns.transpose(0, 2, 1).reshape(*columns.shape[:2], -1, 3)

@@ -16,7 +16,7 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.workflows.phonons.cell import Standard, as_structure
 from equipot.workflows.phonons.config import PhononsConfig
-from equipot.workflows.phonons.harmonic import HarmonicCrystal, frequencies
+from equipot.workflows.phonons.harmonic import HarmonicCrystal
 from equipot.workflows.phonons.spectrum import Segment, named
 
 LONGEST_PERIOD = 12
@@ -81,16 +81,25 @@ def imaginary_modes(
     found: list[ImaginaryMode] = []
     seen: list[Float[np.ndarray, " bands"]] = []
     for name, point in _points(crystal.phonon, standard, bands):
-        values, vectors = frequencies(crystal.phonon, point, vectors=True)
-        if values[0, 0] >= limit or any(np.abs(values[0] - old).max() < CLOSE for old in seen):
+        values, vectors = modes_at(crystal.phonon, point)
+        if values[0] >= limit or any(np.abs(values - old).max() < CLOSE for old in seen):
             continue
-        seen.append(values[0])
+        seen.append(values)
         where = tuple(float(x) for x in point)
         assert len(where) == 3, "a wave vector"
-        for band in np.flatnonzero(values[0] < limit):
-            text = movement(vectors[0, band], crystal.primitive)
-            found.append(ImaginaryMode(where, name, int(band), float(values[0, band]), text))
+        for band in np.flatnonzero(values < limit):
+            text = movement(vectors[band], crystal.primitive)
+            found.append(ImaginaryMode(where, name, int(band), float(values[band]), text))
     return tuple(sorted(found, key=lambda mode: mode.frequency))
+
+
+def modes_at(
+    phonon: Any, point: Float[np.ndarray, " 3"]
+) -> tuple[Float[np.ndarray, " bands"], Complex[np.ndarray, "bands atoms 3"]]:
+    """Compute frequencies (THz), imaginary ones as negative numbers, and eigenvectors at a wave vector."""
+    found = phonon.run_qpoints(point[None], with_eigenvectors=True)
+    values = np.array(found.frequencies)[0]
+    return values, np.array(found.eigenvectors)[0].T.reshape(len(values), -1, 3)
 
 
 def _points(phonon: Any, standard: Standard, bands: tuple[Segment, ...]) -> Iterator[tuple[str, Float[np.ndarray, " 3"]]]:

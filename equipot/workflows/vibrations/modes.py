@@ -79,10 +79,9 @@ def normal_modes(
     values, vectors = np.linalg.eigh(inner @ weighted @ inner.T)
     moves = (vectors.T @ inner) / root
     residual = frequencies_of(np.linalg.eigvalsh(free @ weighted @ free.T))
-    return NormalModes(
-        frequencies_of(values), moves.reshape(len(values), -1, 3), 1 / np.sum(moves**2, axis=1) if len(moves) else np.zeros(0),
-        len(free), float(np.abs(residual).max(initial=0.0)),
-    )  # fmt: skip
+    heavy = 1 / np.sum(moves**2, axis=1) if len(moves) else np.zeros(0)
+    lost = float(np.abs(residual).max(initial=0.0))
+    return NormalModes(frequencies_of(values), moves.reshape(-1, len(structure), 3), heavy, len(free), lost)
 
 
 def frequencies_of(values: Float[np.ndarray, " modes"]) -> Float[np.ndarray, " modes"]:
