@@ -27,6 +27,26 @@ def symbols(numbers: Iterable[int]) -> str:
     return ", ".join(chemical_symbols[z] if z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
+def fixed_components(atoms: Any) -> np.ndarray | None:
+    """Return which components of the positions FixAtoms and FixCartesian of an ``ase.Atoms`` fix, (n, 3); None for none."""
+    fixed = np.zeros((len(atoms), 3), bool)
+    for constraint in atoms.constraints:
+        if type(constraint).__name__ == "FixAtoms":
+            fixed[constraint.index] = True
+        elif type(constraint).__name__ == "FixCartesian":
+            fixed[constraint.index] |= np.asarray(constraint.mask, bool)
+    return fixed if fixed.any() else None
+
+
+def constraints_of(fixed: np.ndarray) -> list[Any]:
+    """Make the constraints of ASE that fix components of positions, (n, 3): FixAtoms, and FixCartesian where some are free."""
+    from ase.constraints import FixAtoms, FixCartesian
+
+    whole, some = fixed.all(axis=1), fixed.any(axis=1) & ~fixed.all(axis=1)
+    found: list[Any] = [FixAtoms(np.flatnonzero(whole))] if whole.any() else []
+    return [*found, *(FixCartesian([int(k)], mask=fixed[k].tolist()) for k in np.flatnonzero(some))]
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Atoms and cell of one system, with optional reference labels.
@@ -59,7 +79,9 @@ class Structure:
     momenta: np.ndarray | None = None
     """(n, 3) sqrt(eV amu)."""
     constraints: tuple[str, ...] = ()
-    """Class names of ASE's constraints on the atoms, such as FixAtoms. equipot does not apply them."""
+    """Class names of ASE's constraints on the atoms, such as FixAtoms. Only relaxations apply them, see ``fixed``."""
+    fixed: np.ndarray | None = None
+    """(n, 3) components of the positions that FixAtoms and FixCartesian fix; None for none."""
     weight: float = 1.0
     """Factor on all penalties of the training loss of this structure."""
     label_weights: Mapping[Quantity, float] = dataclasses.field(default_factory=dict)
@@ -80,7 +102,9 @@ class Structure:
         put("pbc", np.broadcast_to(np.asarray(self.pbc, bool), (3,)).copy())
         n = len(self.numbers)
         put("field", np.array(self.field, np.float64))
-        shapes = {"positions": (n, 3), "cell": (3, 3), "field": (3,), "masses": (n,), "momenta": (n, 3)}
+        shapes = {"positions": (n, 3), "cell": (3, 3), "field": (3,), "masses": (n,), "momenta": (n, 3), "fixed": (n, 3)}
+        if self.fixed is not None:
+            put("fixed", np.array(self.fixed, bool))
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 put(name, np.array(getattr(self, name), np.float64))
@@ -184,6 +208,7 @@ class Structure:
             masses=atoms.arrays.get("masses"),
             momenta=atoms.arrays.get("momenta"),
             constraints=kinds_of_constraints(atoms),
+            fixed=fixed_components(atoms),
             info={key: value for key, value in atoms.info.items() if key.lower() not in (*KEYS, *electric_field.KEYS)},
             source=source,
         )
@@ -204,6 +229,8 @@ class Structure:
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))
+        if self.fixed is not None:
+            atoms.set_constraint(constraints_of(self.fixed))
         results = {}
         for row, value in self.labels.items():
             if row.name in all_properties:

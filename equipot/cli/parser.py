@@ -173,6 +173,11 @@ def add_uncertainty(commands: argparse._SubParsersAction) -> None:
 
 
 WORKFLOWS: dict[str, tuple[str, str]] = {
+    "relax": ("structures to their minima: positions, and cells under a pressure or stress", "all its frames"),
+    "bulk": (
+        "crystals: equation of state, elastic tensor, strength, order of polymorphs",
+        "one crystal, or polymorphs to rank",
+    ),
     "phonons": ("bands, density of states and thermal properties of a crystal", "one crystal"),
     "vibrations": ("normal modes, infrared intensities and free energy of a molecule", "one molecule, surface or wire"),
 }

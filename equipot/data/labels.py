@@ -19,7 +19,7 @@ from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units, setting
 from equipot.electrons import KEYS as ELECTRONS
 from equipot.electrons import charge_and_spin
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
-from equipot.structure import Structure, kinds_of_constraints
+from equipot.structure import Structure, fixed_components, kinds_of_constraints
 
 
 class Frame(NamedTuple):
@@ -205,6 +205,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
         masses=motion("masses"),
         momenta=motion("momenta"),
         constraints=kinds_of_constraints(f.atoms),
+        fixed=fixed_components(f.atoms),
         info={key: value for key, value in f.entries.items() if not is_label(key) and key.lower() not in conditions},
         source=f.source,
     )

@@ -117,6 +117,11 @@ def _room(devices: Sequence[jax.Device]) -> float:
     return SHARE * available / (len(devices) if devices[0].platform == "cpu" else 1)
 
 
+def useful_slots() -> int:
+    """Return the slots (atoms times neighbours) of a batch on one device beyond which larger ones are not faster."""
+    return _useful(_devices(1))
+
+
 def _useful(devices: Sequence[jax.Device]) -> int:
     """Return the slots per device beyond which larger batches are not faster."""
     if devices[0].platform != "cpu":

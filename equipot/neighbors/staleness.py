@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from equipot.arrays import AnyArray
+from equipot.graph import Graph, sum_graphs, to_atoms
+from equipot.graph import complete_cell as complete_graph_cell
 from equipot.neighbors.cells import complete_cell, inverse, product
 
 
@@ -56,6 +58,39 @@ def may_miss_pairs(
     displacement = (positions - old_positions) - product(old_positions, deformation)
     farthest = xp.sqrt(xp.max(xp.sum((displacement - xp.mean(displacement, axis=0, keepdims=True)) ** 2, axis=1)))
     return ~(sigma * radius - 2 * farthest >= cutoff)
+
+
+def graphs_may_miss_pairs(
+    before: tuple[Float[Array, "atoms 3"], Float[Array, "graphs 3 3"]],
+    now: tuple[Float[Array, "atoms 3"], Float[Array, "graphs 3 3"]],
+    graph: Graph,
+    radius: float,
+    cutoff: float,
+) -> Bool[Array, " graphs"]:
+    """Return for each system of a batch what ``may_miss_pairs`` says of it.
+
+    Args:
+        before: Positions and cells (Å) when the lists were built.
+        now: Present positions and cells (Å).
+        graph: Batch that the atoms belong to.
+        radius: Radius (Å) out to which the lists held all pairs.
+        cutoff: Cutoff radius (Å).
+    """
+    (old_positions, old_cell), (positions, cell) = before, now
+    repeats = jnp.any(old_cell != 0, axis=-1) if graph.pbc is None else jnp.asarray(graph.pbc)
+    change = jnp.where(repeats[..., None], cell - old_cell, 0)
+    closed = complete_graph_cell(jnp.where(repeats[..., None], old_cell, 0))
+    deformation = jnp.matmul(jnp.linalg.inv(closed), change, precision="highest")
+    turned = jnp.swapaxes(deformation, 1, 2)
+    symmetric = deformation + turned + jnp.matmul(turned, deformation, precision="highest")
+    sigma = jnp.sqrt(jnp.maximum(0, 1 + jax.vmap(lambda m: _smallest_eigenvalue(m, jnp))(symmetric)))
+    followed = jnp.einsum("ni,nij->nj", old_positions, to_atoms(deformation, graph), precision="highest")
+    displacement = positions - old_positions - followed
+    count = jnp.maximum(sum_graphs(jnp.ones_like(positions[:, 0]), graph), 1)
+    mean = sum_graphs(displacement, graph) / count[:, None]
+    off = jnp.where(graph.node_mask, jnp.linalg.norm(displacement - to_atoms(mean, graph), axis=-1), 0)
+    farthest = jax.ops.segment_max(off, graph.node_graph, graph.num_graphs, indices_are_sorted=True)
+    return jnp.asarray(graph.graph_mask) & ~(sigma * radius - 2 * jnp.maximum(farthest, 0) >= cutoff)
 
 
 def _smallest_eigenvalue(m: Float[AnyArray, "3 3"], xp: Any) -> Any:

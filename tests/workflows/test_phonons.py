@@ -64,7 +64,14 @@ def at_rest(monkeypatch):
 
 
 def _relax_config():
-    fields = [("cell", str), ("fmax", float), ("pressure_GPa", float, 0.0), ("symmetry", bool, True), ("max_steps", int, 1)]
+    fields = [
+        ("cell", str),
+        ("fmax", float),
+        ("smax_GPa", float, 0.01),
+        ("pressure_GPa", float, 0.0),
+        ("symmetry", bool, True),
+        ("max_steps", int, 1),
+    ]
     return dataclasses.make_dataclass("RelaxConfig", fields, frozen=True)
 
 

@@ -15,7 +15,7 @@ from equipot.evaluation import as_structures, evaluate
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.workflows.phonons.cell import Standard, standardised, supercell_matrix
-from equipot.workflows.phonons.config import PhononsConfig
+from equipot.workflows.phonons.config import STRESS, PhononsConfig
 from equipot.workflows.phonons.harmonic import HarmonicCrystal, harmonic
 from equipot.workflows.phonons.imaginary import Followed, ImaginaryMode, follow, imaginary_modes, noise, period
 from equipot.workflows.phonons.quasiharmonic import QuasiHarmonic, quasi_harmonic
@@ -175,6 +175,7 @@ def at_rest(
     how = RelaxConfig(
         cell=settings.relax,
         fmax=settings.fmax,
+        smax_GPa=STRESS,
         pressure_GPa=settings.pressure_GPa if settings.relax != "fixed" else 0.0,
         symmetry=True,
         max_steps=settings.max_steps,

@@ -8,6 +8,9 @@ from typing import Literal
 
 from equipot.workflows.force_constants import Displacements, Exact
 
+STRESS = 1e-3
+"""Stress less the pressure (GPa) at which the relaxation of a cell ends."""
+
 
 @dataclass(frozen=True)
 class QHAConfig:
@@ -47,7 +50,7 @@ class PhononsConfig:
     relax: Literal["full", "isotropic", "fixed", "none"] = "full"
     """Relaxation before: positions and the whole cell, positions and the volume, positions alone, or none at all."""
     fmax: float = 1e-5
-    """Largest force (eV/Å) at which the relaxation ends."""
+    """Largest force (eV/Å) at which the relaxation ends; that of the stress is 0.001 GPa."""
     pressure_GPa: float = 0.0
     """Pressure of the relaxation, GPa."""
     max_steps: int = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from equipot.console import Console
 from equipot.evaluation import evaluate
 from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.workflows.phonons.config import PhononsConfig, QHAConfig
+from equipot.workflows.phonons.config import STRESS, PhononsConfig, QHAConfig
 from equipot.workflows.phonons.harmonic import harmonic
 from equipot.workflows.phonons.spectrum import temperatures_of
 
@@ -71,8 +71,7 @@ def quasi_harmonic(
 ) -> QuasiHarmonic:
     """Compute thermal properties at constant pressure from phonons at several volumes.
 
-    Energies are those of cells relaxed at a fixed volume: of cubic cells positions only; of others the whole cell, under the
-    pressure that its own stress at that volume tells, where energy and volume belong to a minimum at fixed volume, too.
+    Energies are those of cells relaxed at a fixed volume: positions, and of cells that are not cubic also the shape.
 
     Args:
         potential: Potential in double precision.
@@ -108,17 +107,19 @@ def _scaled(primitive: Structure, share: float) -> Structure:
 def _at_volume(
     potential: Potential, structure: Structure, cell: tuple[Int[np.ndarray, "3 3"], int], settings: PhononsConfig
 ) -> _Point:
-    """Relax a cell at its volume, or close to it, and compute its force constants."""
+    """Relax a cell at its volume, and compute its force constants."""
     from equipot.workflows.relax import RelaxConfig, relax
 
     matrix, number = cell
     failures: tuple[str, ...] = ()
-    how = RelaxConfig(cell="fixed", fmax=settings.fmax, symmetry=True, max_steps=settings.max_steps)
+    how = RelaxConfig(
+        cell="fixed" if number >= CUBIC else "shape",
+        fmax=settings.fmax,
+        smax_GPa=STRESS,
+        symmetry=True,
+        max_steps=settings.max_steps,
+    )
     (found,) = relax(potential, [structure], how)
-    if number < CUBIC and found.converged:
-        stress = np.asarray(evaluate(potential, [found.structure], ("stress",)).stress)[0]
-        pressure = -float(np.trace(stress)) / 3 / units.GPa
-        (found,) = relax(potential, [found.structure], replace(how, cell="full", pressure_GPa=pressure))
     if not found.converged:
         failures = (f"volume {found.structure.volume:.3f} Å^3 is not relaxed: {found.reason}",)
     crystal = harmonic(potential, found.structure, matrix, settings)

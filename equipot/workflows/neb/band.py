@@ -1,0 +1,220 @@
+"""The nudged elastic band: a path of least energy between two minima, all of whose images move at once.
+
+Tangents are those of Henkelman and Jónsson, J. Chem. Phys. 113, 9978 (2000), the climbing image that of Henkelman, Uberuaga
+and Jónsson, J. Chem. Phys. 113, 9901 (2000), and the band moves by L-BFGS over all images (Sheppard, Terrell and Henkelman,
+J. Chem. Phys. 128, 134106 (2008)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from equipot.workflows.neb.surface import Surface
+
+
+@dataclass(frozen=True)
+class BandConfig:
+    """How a band is relaxed."""
+
+    fmax: float = 0.02
+    """Largest force on an atom of any image perpendicular to the path at the end, eV/Å."""
+    spring: float = 1.0
+    """Stiffness of the springs between images, eV/Å^2."""
+    climb: bool = True
+    """Whether the highest image climbs to the saddle point, once the band is nearly relaxed."""
+    climb_below: float = 0.5
+    """Force (eV/Å) below which it begins to climb."""
+    max_steps: int = 500
+    """Largest number of evaluations of the band."""
+    max_step: float = 0.1
+    """Longest way of an atom in a step, Å."""
+    memory: int = 20
+    """Steps that L-BFGS remembers."""
+
+    def __post_init__(self) -> None:
+        positive = {"fmax": self.fmax, "spring": self.spring, "climb_below": self.climb_below, "max_step": self.max_step}
+        for name, value in positive.items():
+            if not 0 < value < np.inf:
+                raise ValueError(f"{name} {value} must be positive")
+        if self.max_steps < 1 or self.memory < 1:
+            raise ValueError(f"max_steps {self.max_steps} and memory {self.memory} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Images of a path."""
+
+    points: np.ndarray
+    """(images, n) coordinates, both ends included."""
+    energies: np.ndarray
+    """(images,)"""
+    gradients: np.ndarray
+    """(images, n)"""
+    converged: bool
+    force: float
+    """Largest perpendicular force on an atom."""
+    evaluations: int
+    """Evaluations of the inner images."""
+    climbing: int | None
+    """Image that climbs; None where none did."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(images,) length of the path up to each image."""
+        return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(self.points, axis=0), axis=1))])
+
+    @property
+    def highest(self) -> int:
+        """Image of the highest energy."""
+        return int(np.argmax(self.energies))
+
+
+def relax_band(
+    surface: Surface, points: np.ndarray, settings: BandConfig | None = None, say: Callable[[int, float], None] | None = None
+) -> Band:
+    """Relax a path between its two ends, which stay.
+
+    Args:
+        surface: Energy.
+        points: (images, n) first path, at least three images.
+        settings: How.
+        say: Called with the number of evaluations and the largest force.
+
+    Raises:
+        ValueError: fewer than three images, or two neighbouring images at one place.
+    """
+    settings = settings or BandConfig()
+    points = np.array(points, np.float64)
+    if len(points) < 3:
+        raise ValueError(f"a path of {len(points)} images has none between its ends; give at least 3")
+    if np.linalg.norm(np.diff(points, axis=0), axis=1).min() < 1e-10:
+        raise ValueError("two neighbouring images of the path are the same; begin with a path whose images differ")
+    energies, gradients = surface.evaluate(points)
+    history = History(settings.memory)
+    climbing, force, count, converged = None, np.inf, 1, False
+    while True:
+        forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
+        force = largest(across)
+        if say is not None:
+            say(count, force)
+        if not np.isfinite(force):
+            break
+        if settings.climb and climbing is None and force < settings.climb_below:
+            top = int(np.argmax(energies[1:-1])) + 1
+            if energies[top] > max(energies[0], energies[-1]):
+                climbing = top
+                history.clear()
+                forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
+                force = largest(across)
+        if climbing is not None:
+            # The image that is highest by now climbs: another may have passed it.
+            top = int(np.argmax(energies[1:-1])) + 1
+            climbing = top if energies[top] > energies[climbing] + 1e-6 else climbing
+        converged = force < settings.fmax
+        if converged or count >= settings.max_steps:
+            break
+        step = limited(history.step(points[1:-1].ravel(), forces.ravel()).reshape(forces.shape), settings.max_step)
+        points[1:-1] += step
+        inner, slopes = surface.evaluate(points[1:-1])
+        energies[1:-1], gradients[1:-1], count = inner, slopes, count + 1
+    return Band(points, energies, gradients, converged, float(force), count, climbing)
+
+
+def band_forces(
+    points: np.ndarray, energies: np.ndarray, gradients: np.ndarray, spring: float, climbing: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the forces on the inner images (images - 2, n), and what of them must vanish at the end.
+
+    What must vanish is the true force across the path, and for the climbing image all of its force.
+    """
+    tangents = path_tangents(points, energies)
+    inner = gradients[1:-1]
+    along = np.sum(inner * tangents, axis=1, keepdims=True)
+    across = along * tangents - inner
+    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    springs = spring * (lengths[1:] - lengths[:-1])[:, None] * tangents
+    forces = across + springs
+    if climbing is not None:
+        k = climbing - 1
+        across[k] = forces[k] = 2 * along[k] * tangents[k] - inner[k]
+    return forces, across
+
+
+def path_tangents(points: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Compute unit tangents of the inner images (images - 2, n): towards the higher neighbour, or between both at a turn."""
+    ahead, behind = points[2:] - points[1:-1], points[1:-1] - points[:-2]
+    up, down = energies[2:] - energies[1:-1], energies[:-2] - energies[1:-1]
+    large, small = np.maximum(np.abs(up), np.abs(down)), np.minimum(np.abs(up), np.abs(down))
+    to_next = energies[2:] > energies[:-2]
+    mixed = np.where(to_next[:, None], ahead * large[:, None] + behind * small[:, None],
+                     ahead * small[:, None] + behind * large[:, None])  # fmt: skip
+    rising, falling = (up > 0) & (down < 0), (up < 0) & (down > 0)
+    tangents = np.where(rising[:, None], ahead, np.where(falling[:, None], behind, mixed))
+    norms = np.linalg.norm(tangents, axis=1, keepdims=True)
+    plain = points[2:] - points[:-2]
+    # On a flat path all energies are alike, and weights by differences of energies are zero.
+    tangents = np.where(
+        norms > 1e-12, tangents / np.maximum(norms, 1e-300), plain / np.linalg.norm(plain, axis=1, keepdims=True)
+    )
+    return tangents
+
+
+def largest(forces: np.ndarray) -> float:
+    """Return the largest force on an atom, of components in threes; for other coordinates the largest force of an image."""
+    n = forces.shape[-1]
+    atoms = forces.reshape(-1, 3) if n % 3 == 0 else forces.reshape(-1, n)
+    return float(np.linalg.norm(atoms, axis=-1).max(initial=0))
+
+
+def limited(step: np.ndarray, most: float) -> np.ndarray:
+    """Shorten a step of all images so that no atom goes farther than ``most``."""
+    longest = largest(step)
+    return step if longest <= most else step * (most / longest)
+
+
+class History:
+    """Inverse Hessian of L-BFGS for forces that need not be a gradient.
+
+    Args:
+        memory: Number of steps that are remembered.
+        curvature: Curvature that the first step reckons with.
+    """
+
+    def __init__(self, memory: int, curvature: float = 25.0) -> None:
+        self.memory, self.curvature = memory, curvature
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all steps."""
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def step(self, point: np.ndarray, force: np.ndarray) -> np.ndarray:
+        """Return the next step (n,) from a point (n,) with a force (n,), whose changes are remembered."""
+        if self._last is not None:
+            moved, changed = point - self._last[0], self._last[1] - force
+            if moved @ changed > 1e-8 * np.linalg.norm(moved) * np.linalg.norm(changed):
+                self._pairs = [*self._pairs, (moved, changed)][-self.memory :]
+            else:
+                self._pairs = []
+        self._last = point.copy(), force.copy()
+        q, factors = force.copy(), []
+        for s, y in reversed(self._pairs):
+            a = (s @ q) / (s @ y)
+            q -= a * y
+            factors.append(a)
+        if self._pairs:
+            s, y = self._pairs[-1]
+            q *= (s @ y) / (y @ y)
+        else:
+            q /= self.curvature
+        for (s, y), a in zip(self._pairs, reversed(factors), strict=True):
+            q += (a - (y @ q) / (s @ y)) * s
+        # A step against the force comes from a history that no longer fits.
+        if q @ force <= 0:
+            self._pairs = []
+            return force / self.curvature
+        return q

@@ -1,0 +1,91 @@
+"""The intrinsic reaction coordinate: the steepest way down from a saddle point, in coordinates weighted by masses.
+
+K. Fukui, Acc. Chem. Res. 14, 363 (1981): dq/ds = -g / |g| with q = sqrt(m) x and g the gradient by q. The way is integrated by
+Runge-Kutta steps of adapted length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from equipot.workflows.neb.surface import Surface
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way down on one side of a saddle point."""
+
+    points: np.ndarray
+    """(steps, n) coordinates, the saddle point first."""
+    energies: np.ndarray
+    """(steps,)"""
+    lengths: np.ndarray
+    """(steps,) length of the way in weighted coordinates, sqrt(amu) Å."""
+    reached: bool
+    """Whether the gradient vanishes at its end; otherwise the way is as long as was allowed."""
+
+
+def descend(
+    surface: Surface,
+    saddle: np.ndarray,
+    mode: np.ndarray,
+    masses: np.ndarray,
+    longest: float = 20.0,
+    fmax: float = 0.02,
+    first: float = 0.02,
+) -> tuple[Way, Way]:
+    """Follow the intrinsic reaction coordinate to both sides of a saddle point.
+
+    Args:
+        surface: Energy.
+        saddle: (n,) saddle point.
+        mode: (n,) eigenvector of the negative curvature, in plain coordinates.
+        masses: (n,) mass of each coordinate, amu.
+        longest: Length at which a way is given up, sqrt(amu) Å.
+        fmax: Gradient (eV/Å) below which an end is a minimum.
+        first: Length of the first step along the mode, sqrt(amu) Å.
+
+    Returns:
+        The way against the mode, and the way along it.
+    """
+    root = np.sqrt(masses)
+    along = mode * root
+    along /= np.linalg.norm(along)
+    return _side(surface, saddle, -along * first, root, longest, fmax), _side(
+        surface, saddle, along * first, root, longest, fmax
+    )
+
+
+def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarray, longest: float, fmax: float) -> Way:
+    from scipy.integrate import RK45
+
+    def slope(_: float, q: np.ndarray) -> np.ndarray:
+        _, (gradient,) = surface.evaluate((q / root)[None])
+        weighted = gradient / root
+        norm = np.linalg.norm(weighted)
+        return -weighted / max(norm, 1e-12)
+
+    start = saddle * root + push
+    points, lengths = [saddle, start / root], [0.0, float(np.linalg.norm(push))]
+    energies = surface.evaluate(np.array(points))[0].tolist()
+    solver = RK45(slope, 0.0, start, longest, max_step=0.2, rtol=1e-3, atol=1e-3, first_step=0.02)
+    reached = False
+    while solver.status == "running":
+        solver.step()
+        point = solver.y / root
+        (energy,), (gradient,) = surface.evaluate(point[None])
+        reached = bool(
+            np.linalg.norm(gradient.reshape(-1, 3) if len(gradient) % 3 == 0 else gradient[None], axis=1).max() < fmax
+        )
+        # Past the minimum the way would go to and fro.
+        if energy > energies[-1]:
+            reached = True
+            break
+        points.append(point)
+        energies.append(float(energy))
+        lengths.append(lengths[1] + float(solver.t))
+        if reached:
+            break
+    return Way(np.array(points), np.array(energies), np.array(lengths), reached)

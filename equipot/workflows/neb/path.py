@@ -1,0 +1,220 @@
+"""A reaction between two structures: the path, the saddle point, barrier, rate and the way down to both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from equipot.isolated_atoms import isolated_atom_energy
+from equipot.md.state import masses
+from equipot.potential import Potential
+from equipot.structure import Structure
+from equipot.workflows.neb.band import Band, relax_band
+from equipot.workflows.neb.config import NEBConfig
+from equipot.workflows.neb.descent import Way, descend
+from equipot.workflows.neb.rate import Rate, frequencies, vineyard
+from equipot.workflows.neb.saddle import Saddle, find_saddle
+from equipot.workflows.neb.surface import AtomsSurface
+from equipot.workflows.relax import relax
+
+HOLE = 1.0
+"""Energy (eV) below both ends from which on an image lies in a hole, or in another minimum than those that were given."""
+CLOSE = 0.6
+"""Share of the sum of two covalent radii below which atoms are closer than in any bond."""
+SHALLOW = 0.02
+"""Depth (eV) from which on a minimum between the ends is told."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What was found between two structures. Energies are in eV, those of the path relative to its first image."""
+
+    images: tuple[Structure, ...]
+    """Structures of the relaxed path, with total energies and forces as labels."""
+    band: Band
+    saddle: Saddle | None
+    saddle_structure: Structure | None
+    rate: Rate | None
+    back: Rate | None
+    """Rate from the last image to the first."""
+    ways: tuple[Way, Way] | None
+    failures: tuple[str, ...]
+
+    @property
+    def top(self) -> float:
+        """Energy of the saddle point, or of the highest image without one, above the first image."""
+        if self.saddle is not None and self.saddle.converged:
+            return self.saddle.energy - float(self.band.energies[0])
+        return float(self.band.energies.max() - self.band.energies[0])
+
+    @property
+    def barrier(self) -> float:
+        """From the first image, eV."""
+        return self.top
+
+    @property
+    def barrier_back(self) -> float:
+        """From the last image, eV."""
+        return self.top - float(self.band.energies[-1] - self.band.energies[0])
+
+
+def reaction(
+    potential: Potential,
+    structures: Sequence[Structure],
+    settings: NEBConfig | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Reaction:
+    """Find the path of least energy between two structures of the same atoms in the same order.
+
+    Args:
+        potential: Potential, best in double precision.
+        structures: The two ends, or a whole first path.
+        settings: How.
+        say: Called with lines of progress.
+
+    Raises:
+        ValueError: fewer than two structures, or ends with other atoms or cells.
+    """
+    settings, say = settings or NEBConfig(), say or (lambda text: None)
+    structures = followed(structures)
+    failures: list[str] = []
+    if settings.ends is not None:
+        say("relaxing the ends")
+        first, last = relax(potential, [structures[0], structures[-1]], settings.ends)
+        failures += [f"{name} end: {x.reason}" for name, x in (("first", first), ("last", last)) if not x.converged]
+        structures = followed([first.structure, *structures[1:-1], last.structure])
+    points = first_path(structures, settings.images)
+    surface = AtomsSurface(potential, structures[0])
+    band = relax_band(surface, points, settings.band, lambda count, force: say(f"path {count:4d}  {force:.4f} eV/Å"))
+    failures += unsound(band, surface)
+    saddle = back = ahead = ways = None
+    if settings.saddle is not None and 0 < band.highest < len(points) - 1:
+        say("saddle point")
+        k = band.highest
+        saddle = find_saddle(surface, band.points[k], settings.saddle, band.points[k + 1] - band.points[k - 1])
+        failures += [] if saddle.converged else [f"saddle point: {saddle.reason}"]
+    elif settings.saddle is not None:
+        failures.append("the highest image is an end: there is no barrier between, or too few images to see it")
+    if saddle is not None and saddle.converged:
+        mass = np.repeat(masses(structures[0]), 3)
+        if settings.rate:
+            say("frequencies")
+            ahead, back, more = rates(surface, band, saddle, mass)
+            failures += more
+        if settings.reaction_coordinate:
+            say("intrinsic reaction coordinate")
+            ways = descend(surface, saddle.point, saddle.mode, mass)
+            failures += [
+                f"reaction coordinate: side {k} ends before a minimum" for k, way in enumerate(ways) if not way.reached
+            ]
+    e0 = float(isolated_atom_energy(structures[0].numbers, potential.metadata.isolated_atom_energies(structures[0].head)).sum())
+    images = tuple(
+        surface.at(x).replace(labels={"energy": float(e) + e0, "forces": -g.reshape(-1, 3)}, source=f"image {k}")
+        for k, (x, e, g) in enumerate(zip(band.points, band.energies, band.gradients, strict=True))
+    )
+    top = None if saddle is None else surface.at(saddle.point).replace(labels={"energy": saddle.energy + e0}, source="saddle")
+    return Reaction(images, band, saddle, top, ahead, back, ways, tuple(failures))
+
+
+def rates(surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray) -> tuple[Rate | None, Rate | None, list[str]]:
+    """Compute the rates to and fro, and why one is missing."""
+    zeros = zero_modes(surface)
+    top = frequencies(surface, saddle.point, mass, surface.free)
+    found: list[Rate | None] = []
+    failures = []
+    for name, k in (("first", 0), ("last", -1)):
+        below = frequencies(surface, band.points[k], mass, surface.free)
+        try:
+            found.append(vineyard(below, top, saddle.energy - float(band.energies[k]), zeros))
+        except ValueError as error:
+            found.append(None)
+            failures.append(f"rate from the {name} end: {error}")
+    return found[0], found[1], failures
+
+
+def zero_modes(surface: AtomsSurface) -> int:
+    """Count the translations, and the rotations of a molecule, that cost no energy."""
+    structure = surface.structure
+    if not surface.free.all():
+        return 0
+    if structure.pbc.any():
+        return 3
+    offsets = structure.positions - structure.positions.mean(axis=0)
+    return 3 + min(3, 2 * int(np.linalg.matrix_rank(offsets, tol=1e-3)) - (np.linalg.matrix_rank(offsets, tol=1e-3) > 1))
+
+
+def followed(structures: Sequence[Structure]) -> list[Structure]:
+    """Check that structures can be images of one path, and take the image of each atom that is nearest to the one before.
+
+    Raises:
+        ValueError: fewer than two structures, or other atoms, cells or fixed atoms.
+    """
+    from ase.geometry import find_mic
+
+    if len(structures) < 2:
+        raise ValueError("a path has two ends; give a file with two structures, or with a whole path")
+    first, out = structures[0], [structures[0]]
+    fixed = lambda s: np.zeros((len(s), 3), bool) if s.fixed is None else s.fixed
+    for s in structures[1:]:
+        if len(s) != len(first) or (s.numbers != first.numbers).any():
+            raise ValueError(f"{s.name} has other atoms than {first.name}, or in another order: a path needs the same")
+        if not np.allclose(s.cell, first.cell, atol=1e-6) or (s.pbc != first.pbc).any():
+            raise ValueError(f"{s.name} has another cell than {first.name}; the images of a path share one")
+        if (fixed(s) != fixed(first)).any():
+            raise ValueError(f"{s.name} has other fixed atoms than {first.name}")
+        moved, _ = find_mic(s.positions - out[-1].positions, first.cell, first.pbc) if first.pbc.any() else (
+            s.positions - out[-1].positions, None
+        )  # fmt: skip
+        out.append(s.replace(positions=out[-1].positions + moved))
+    return out
+
+
+def first_path(structures: Sequence[Structure], images: int) -> np.ndarray:
+    """Return the first path (images, 3 n): the given one, or between two ends by the image dependent pair potential."""
+    if len(structures) > 2:
+        return np.array([s.positions.reshape(-1) for s in structures])
+    from ase.mep import NEB
+
+    first, last = (dataclasses.replace(s, labels={}).to_ase() for s in structures)
+    for atoms in (first, last):
+        atoms.set_constraint()
+    band = [first, *(first.copy() for _ in range(images - 2)), last]
+    NEB(band).interpolate("idpp")
+    points = np.array([atoms.positions.reshape(-1) for atoms in band])
+    fixed = structures[0].fixed
+    if fixed is not None:
+        points[:, fixed.reshape(-1)] = points[0, fixed.reshape(-1)]
+    return points
+
+
+def unsound(band: Band, surface: AtomsSurface) -> list[str]:
+    """List what a path's images show that a path should not have."""
+    from ase.data import covalent_radii
+
+    from equipot.neighbors import neighbor_list
+
+    out = []
+    if not band.converged:
+        out.append(f"path: {band.evaluations} evaluations were not enough: the largest force is {band.force:.3g} eV/Å")
+    energies = band.energies - band.energies[0]
+    inner = energies[1:-1]
+    if inner.min() < min(0.0, energies[-1]) - HOLE:
+        out.append(
+            f"path: image {int(np.argmin(inner)) + 1} lies {-inner.min():.2f} eV below the first: a hole, or a lower minimum"
+        )
+    radii = covalent_radii[surface.structure.numbers]
+    for k, point in enumerate(band.points):
+        s = surface.at(point)
+        pairs = neighbor_list(s.positions, s.cell, s.pbc, 2 * CLOSE * float(radii.max()))
+        vectors = s.positions[pairs.neighbors] + pairs.shifts @ s.cell - s.positions[pairs.centers]
+        share = np.linalg.norm(vectors, axis=1) / (radii[pairs.centers] + radii[pairs.neighbors])
+        if len(share) and share.min() < CLOSE:
+            out.append(f"path: in image {k} atoms are at {share.min():.2f} of the sum of their covalent radii")
+            break
+    minima = [k for k in range(1, len(energies) - 1) if energies[k] < min(energies[k - 1], energies[k + 1]) - SHALLOW]
+    if minima:
+        out.append(f"path: image {minima[0]} is a minimum between the ends; take it as an end of its own")
+    return out

@@ -1,0 +1,149 @@
+"""Energy surfaces on which paths and saddle points are sought: a potential's for given atoms, or any function's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from equipot.data.batch import Shape, find_slots, pad
+from equipot.extent import Extent, still_holds
+from equipot.graph import Graph, Shell
+from equipot.metadata import Metadata
+from equipot.neighbors import may_miss_pairs
+from equipot.neighbors.shells import crowding
+from equipot.potential import Potential, evaluate, hessian_vector_product
+from equipot.structure import Structure
+from equipot.workflows.relax.batch import ROUNDING
+
+
+class Surface(Protocol):
+    """An energy as a function of n coordinates. Energies and gradients may have any units, as long as they fit each other."""
+
+    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute energies (points,) and gradients (points, n) at points (points, n)."""
+        ...
+
+    def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply the Hessian at a point (n,) with a direction (n,)."""
+        ...
+
+
+class FunctionSurface:
+    """The surface of a function of JAX, such as a two-dimensional landscape or a cost that was interpolated.
+
+    Args:
+        function: Energy of coordinates (n,), differentiable.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._each = jax.jit(jax.vmap(jax.value_and_grad(function)))
+        self._product = jax.jit(lambda x, v: jax.jvp(jax.grad(function), (x,), (v,))[1])
+
+    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute energies (points,) and gradients (points, n) at points (points, n)."""
+        energies, gradients = self._each(jnp.asarray(points))
+        return np.asarray(energies, np.float64), np.asarray(gradients, np.float64)
+
+    def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply the Hessian at a point (n,) with a direction (n,)."""
+        return np.asarray(self._product(jnp.asarray(point), jnp.asarray(direction)), np.float64)
+
+
+class AtomsSurface:
+    """The energy (eV, without E0) of given atoms in a given cell, as a function of their positions (Å), flattened to (3 n,).
+
+    All points of a call are evaluated in one batch, whose neighbour lists are kept as long as they are complete. Gradients of
+    components that the structure fixes are zero.
+
+    Args:
+        potential: Potential, best in double precision.
+        structure: Atoms and cell.
+        skin: Reach of the lists beyond the cutoff, Å.
+
+    Raises:
+        ValueError: an element that the potential does not know.
+    """
+
+    def __init__(self, potential: Potential, structure: Structure, skin: float = 0.5) -> None:
+        potential.check([structure])
+        self.potential = potential.replace(metadata=Metadata(), posterior=None)
+        self.structure = structure.without_labels()
+        self.skin = skin
+        self.free = np.ones(3 * len(structure), bool) if structure.fixed is None else ~structure.fixed.reshape(-1)
+        self._held: dict[int, tuple[list[Structure], Graph]] = {}
+
+    def at(self, point: np.ndarray) -> Structure:
+        """Return the structure at a point (3 n,)."""
+        return self.structure.replace(positions=np.reshape(point, (-1, 3)))
+
+    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute energies (points,), eV, and gradients (points, 3 n), eV/Å, at points (points, 3 n), Å."""
+        graph = self._graph([self.at(x) for x in points])
+        energies, forces = _forces(self.potential, graph)
+        gradients = -np.asarray(forces, np.float64).reshape(len(points), -1)
+        return np.asarray(energies, np.float64), np.where(self.free, gradients, 0)
+
+    def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply the Hessian (eV/Å^2) at a point (3 n,), Å, with a direction (3 n,)."""
+        graph = self._graph([self.at(point)])
+        along = jnp.asarray(np.where(self.free, direction, 0).reshape(-1, 3), self.potential.dtype)
+        found = np.asarray(_product(self.potential, graph, along), np.float64).reshape(-1)
+        return np.where(self.free, found, 0)
+
+    def _graph(self, images: list[Structure]) -> Graph:
+        """Return the graph of several structures, with the lists of the last ones of that number where they still hold."""
+        known = self._held.get(len(images))
+        if known is None or not all(self._holds(old, new) for old, new in zip(known[0], images, strict=True)):
+            self._held[len(images)] = images, self._padded(images, known[1] if known else None)
+        listed, graph = self._held[len(images)]
+        dtype = self.potential.dtype
+        # As the lists were: positions about their mean, which only ions in a field must keep.
+        middle = [old.positions.mean(axis=0) - _centre(old) for old in listed]
+        placed = np.concatenate([new.positions - m for new, m in zip(images, middle, strict=True)]).astype(dtype)
+        return graph.replace(positions=jnp.asarray(placed), positions_residual=None)
+
+    def _holds(self, old: Structure, new: Structure) -> bool:
+        p = self.potential
+        missed = may_miss_pairs(
+            (old.positions, old.cell), (new.positions, new.cell), new.pbc.tolist(), p.cutoff + self.skin, p.cutoff + ROUNDING
+        )
+        return not missed
+
+    def _padded(self, images: list[Structure], old: Graph | None) -> Graph:
+        p = self.potential
+        found = [find_slots(s, p.cutoff + self.skin, bool(p.term.inner_cutoffs)) for s in images]
+        width = max(x.mask.shape[1] for x in found)
+        slots = old.num_slots if old is not None and width <= old.num_slots else 4 * -(-int(1.2 * width) // 4)
+        extent: Extent | None = old.extent if old is not None else None
+        if extent is None or not all(still_holds(extent, s, p.term.longest_wave) for s in images):
+            extent = p.extent(images)
+        cutoffs = p.term.inner_cutoffs
+        reach = [c + self.skin for c in cutoffs]
+        counts = [crowding(x, s.positions, s.cell, reach) for x, s in zip(found, images, strict=True)] if cutoffs else []
+        most = np.max(counts, axis=0) if counts else ()
+        shells = tuple(Shell(c, 4 * -(-int(1.2 * n) // 4)) for c, n in zip(cutoffs, most, strict=True))
+        if old is not None and len(old.shells) == len(shells):
+            shells = tuple(a if a.slots >= b.slots / 1.2 else b for a, b in zip(old.shells, shells, strict=True))
+        shape = Shape(sum(map(len, images)), slots, len(images))
+        graph = pad(images, p.cutoff, shape, p.dtype, found, extent=extent, shells=shells)
+        return jax.device_put(graph)
+
+
+def _centre(structure: Structure) -> np.ndarray:
+    from equipot.data.batch import centred
+
+    return centred(structure).mean(axis=0)
+
+
+@jax.jit
+def _forces(potential: Potential, graph: Graph) -> tuple[Any, Any]:
+    out = evaluate(potential, graph, ("forces",))
+    return out.interaction, out.forces
+
+
+_product = jax.jit(partial(hessian_vector_product))
