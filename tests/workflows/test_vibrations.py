@@ -13,6 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.morse import MorsePotential
+from ase.constraints import FixAtoms
 from ase.data import atomic_masses
 from ase.optimize import BFGS
 from ase.thermochemistry import IdealGasThermo, MSRRHOThermo
@@ -300,3 +301,15 @@ def test_the_command_writes_results_and_a_figure(polar, tmp_path, monkeypatch):
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_fixed_atoms_do_not_vibrate():
+    """nu = sqrt(2 D a^2 / m) / (2 pi) of the free atom alone, and two motions that cost nothing."""
+    pair = PAIR.copy()
+    pair.set_constraint(FixAtoms([1]))
+    found = vibrations(morse((29, 79), **FORM), pair, AS_IT_IS)
+    wanted = np.sqrt(2 * 0.4 * 1.6**2 / atomic_masses[29]) / (2 * np.pi) / units.THz
+    assert found.modes.removed == 3 and found.modes.frequencies == pytest.approx([0, 0, wanted], abs=1e-6)
+    assert np.abs(found.modes.displacements[:, 1]).max() == 0
+    assert found.thermochemistry.pressure is None
+    assert any("2 modes within 1 1/cm of zero count as no vibration" in note for note in found.notes)

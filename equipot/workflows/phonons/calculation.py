@@ -168,6 +168,8 @@ def at_rest(
     """
     standard = standardised(given, settings.symprec)
     notes = [f"space group {standard.space_group}; everything is given for the standard primitive cell, which may be turned"]
+    if given.constraints:
+        notes.append(f"constraints ({', '.join(given.constraints)}) are not applied: they have no symmetry")
     if settings.relax == "none":
         return standard, notes, []
     from equipot.workflows.relax import RelaxConfig, relax

@@ -22,6 +22,9 @@ from equipot.workflows.vibrations.thermochemistry import Conditions, Thermochemi
 AT_REST = 1e-3
 """Force (eV/Å) beyond which a structure is not at a minimum, and its modes mix with rotations."""
 
+APPLIED = ("FixAtoms", "FixCartesian")
+"""Constraints of ASE that are applied: what they fix does not vibrate."""
+
 
 @dataclass(frozen=True)
 class Vibrations:
@@ -37,7 +40,7 @@ class Vibrations:
     infrared: Float[np.ndarray, " modes"] | None
     """Integrated absorption coefficients, km/mol; None where the potential has no dipole moment."""
     thermochemistry: Thermochemistry
-    """Of the real modes: imaginary ones are left out."""
+    """Thermodynamic functions of the real modes: imaginary ones are left out."""
     notes: tuple[str, ...]
     """What users should know, one sentence each."""
     failures: tuple[str, ...]
@@ -70,7 +73,7 @@ def vibrations(
 
     Of a molecule, translations and rotations are projected out, and thermochemistry is that of an ideal gas. Of a structure
     that repeats, modes are those without a phase between cells, translations are projected out, and thermochemistry is that of
-    these modes alone.
+    these modes alone; so are those of a structure with fixed atoms, which do not vibrate.
 
     Args:
         potential: Potential.
@@ -107,8 +110,8 @@ def _vibrations(potential: Potential, given: Structure, settings: VibrationsConf
     notes = [why] if why else []
     if near.any():
         notes.append(f"{near.sum()} modes within {tolerance:g} 1/cm of zero count as no vibration")
-    if given.constraints:
-        notes.append(f"constraints ({', '.join(given.constraints)}) are not applied: all atoms vibrate")
+    if other := [name for name in given.constraints if name not in APPLIED]:
+        notes.append(f"constraints ({', '.join(other)}) are not applied: {' and '.join(APPLIED)} are")
     energy = float(np.asarray(out.energy)[0])
     thermo = _thermochemistry(energy, modes.energies[~(below | near)], structure, settings)
     return Vibrations(structure, energy, fmax, modes, infrared, thermo, tuple(notes), tuple(failures))

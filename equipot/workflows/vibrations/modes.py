@@ -25,10 +25,9 @@ class NormalModes:
     reduced_masses: Float[np.ndarray, " modes"]
     """amu: one over the squared norm of the displacements."""
     removed: int
-    """Number of translations and rotations projected out."""
+    """Number of translations, rotations and fixed components projected out."""
     residual: float
-    """Largest frequency (THz) of the projected-out motions before the projection, in size: zero at a minimum of an exact
-    potential."""
+    """Largest frequency (THz), in size, of the translations and rotations before they were projected out: zero at a minimum."""
 
     @property
     def wavenumbers(self) -> Float[np.ndarray, " modes"]:
@@ -78,7 +77,8 @@ def normal_modes(
     inner = basis[len(free) :]
     values, vectors = np.linalg.eigh(inner @ weighted @ inner.T)
     moves = (vectors.T @ inner) / root
-    residual = frequencies_of(np.linalg.eigvalsh(free @ weighted @ free.T))
+    costless = np.zeros((0, n)) if structure.fixed is not None else free
+    residual = frequencies_of(np.linalg.eigvalsh(costless @ weighted @ costless.T))
     heavy = 1 / np.sum(moves**2, axis=1) if len(moves) else np.zeros(0)
     lost = float(np.abs(residual).max(initial=0.0))
     return NormalModes(frequencies_of(values), moves.reshape(-1, len(structure), 3), heavy, len(free), lost)
@@ -90,11 +90,13 @@ def frequencies_of(values: Float[np.ndarray, " modes"]) -> Float[np.ndarray, " m
 
 
 def free_motions(structure: Structure) -> Float[np.ndarray, "free dims"]:
-    """Return an orthonormal basis of the motions that cost no energy, mass-weighted: (motions, 3 atoms).
+    """Return an orthonormal basis of the motions that are no vibrations, mass-weighted: (motions, 3 atoms).
 
-    Translations, and for an isolated structure rotations, of which a linear molecule has two and an atom none. A system that
+    Fixed components of the positions where there are any; else translations, and for an isolated structure rotations, of which a linear molecule has two and an atom none. A system that
     repeats, or one in an electric field, has no free rotations.
     """
+    if structure.fixed is not None:
+        return np.eye(3 * len(structure))[structure.fixed.reshape(-1)]
     masses = masses_of(structure)
     root = np.sqrt(masses)[:, None]
     axes = np.eye(3)
@@ -107,8 +109,8 @@ def free_motions(structure: Structure) -> Float[np.ndarray, "free dims"]:
 
 
 def turns_freely(structure: Structure) -> bool:
-    """Whether rotations cost no energy: of an isolated structure without an electric field."""
-    return not (structure.pbc.any() or structure.field.any())
+    """Whether rotations cost no energy: of an isolated structure without an electric field and without fixed atoms."""
+    return not (structure.pbc.any() or structure.field.any() or structure.fixed is not None)
 
 
 def rotation_motions(structure: Structure) -> tuple[Float[np.ndarray, " rotations"], Float[np.ndarray, "rotations dims"]]:
