@@ -92,8 +92,8 @@ def frequencies_of(values: Float[np.ndarray, " modes"]) -> Float[np.ndarray, " m
 def free_motions(structure: Structure) -> Float[np.ndarray, "free dims"]:
     """Return an orthonormal basis of the motions that are no vibrations, mass-weighted: (motions, 3 atoms).
 
-    Fixed components of the positions where there are any; else translations, and for an isolated structure rotations, of which a linear molecule has two and an atom none. A system that
-    repeats, or one in an electric field, has no free rotations.
+    Fixed components of the positions where there are any; else translations, and for an isolated structure rotations, of which
+    a linear molecule has two and an atom none. A system that repeats, or one in an electric field, has no free rotations.
     """
     if structure.fixed is not None:
         return np.eye(3 * len(structure))[structure.fixed.reshape(-1)]
