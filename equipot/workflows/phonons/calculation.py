@@ -33,6 +33,8 @@ from equipot.workflows.phonons.spectrum import (
 
 AT_REST = 1e-4
 """Force (eV/Å) beyond which a structure is not at a minimum, and its phonons are those of something else."""
+SHOWN = 12
+"""Modes at Gamma that the terminal shows; the results list all of them."""
 NAMED = 3
 """Imaginary modes that a sentence names; the results list all of them."""
 
@@ -77,7 +79,8 @@ class Phonons:
         """Return lines for the terminal."""
         room = int(np.abs(self.thermal.temperature - 300).argmin())
         thermal, at = self.thermal, f"{self.thermal.temperature[room]:g} K"
-        shown = ", ".join(f"{x:.3f}" for x in self.gamma.frequencies)
+        shown = ", ".join(f"{x:.3f}" for x in self.gamma.frequencies[:SHOWN])
+        shown += ", ..." if len(self.gamma.frequencies) > SHOWN else ""
         lines = [
             f"{self.standard.space_group}, {len(self.standard.primitive)} atoms in the primitive cell, "
             f"{self.atoms_of_supercell} in the supercell",
