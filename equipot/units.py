@@ -53,6 +53,19 @@ debye = 1e-11 / _E / _LIGHT
 """e Å; about 0.2082."""
 fs = 1e-5 * math.sqrt(_E / _AMU)
 """Å sqrt(amu/eV); about 0.0982."""
+THz = 1e-3 / fs
+"""sqrt(eV/amu)/Å, a frequency (not an angular one): 1e12 periods in a second."""
+planck = _PLANCK / _E * 1e15 * fs
+"""eV Å sqrt(amu/eV): the energy h nu of a frequency nu in the package's unit."""
+per_cm = 100 * _PLANCK * _LIGHT / _E
+"""eV, the energy of a wavenumber of 1/cm; about 0.124 meV. 1 THz is 33.36/cm."""
+pascal = 1e-9 * GPa
+"""eV/Å^3."""
+coulomb_constant = hartree * bohr
+"""eV Å/e^2; about 14.4."""
+km_per_mol = 12 * _EPS0 * _LIGHT**2 * _AMU * 1e3 / (_AVOGADRO * _E**2)
+"""e^2/amu, the squared derivative of a dipole moment by a normal coordinate that absorbs 1 km/mol, by the factor
+N_A / (12 eps_0 c^2); about 1/974.9."""
 
 ENERGY = {
     "eV": eV,

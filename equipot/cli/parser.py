@@ -29,6 +29,8 @@ examples:
   equipot uncertainty best.eqp --data train.xyz --calibrate valid.xyz --test test.xyz
   equipot train finetune --set model.from=sevennet-0 --set data.train=train.xyz
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
+  equipot phonons sevennet-0 crystal.cif           bands, densities of states, thermal properties
+  equipot vibrations best.eqp molecule.xyz         normal modes, infrared spectrum, free energy
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-crystals,
@@ -176,6 +178,8 @@ WORKFLOWS: dict[str, tuple[str, str]] = {
         "crystals: equation of state, elastic tensor, strength, order of polymorphs",
         "one crystal, or polymorphs to rank",
     ),
+    "phonons": ("bands, density of states and thermal properties of a crystal", "one crystal"),
+    "vibrations": ("normal modes, infrared intensities and free energy of a molecule", "one molecule, surface or wire"),
 }
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
 

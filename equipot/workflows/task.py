@@ -29,6 +29,19 @@ class Task(NamedTuple):
     """Lines and bar of progress."""
 
 
+def only(task: Task) -> Structure:
+    """Return the structure of a task that takes one.
+
+    Raises:
+        ValueError: several frames.
+    """
+    if len(task.structures) != 1:
+        raise ValueError(
+            f"the file has {len(task.structures)} frames, but this takes one: choose it with FILE@INDEX, FILE@-1 for the last"
+        )
+    return task.structures[0]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Answer of a command."""

@@ -33,7 +33,9 @@ from equipot.physics.electrostatics import Electrostatics
 from equipot.physics.guard import Guarded, Wall
 from equipot.physics.lennard_jones import LennardJones
 from equipot.physics.mesh import ParticleMesh
+from equipot.physics.morse import Morse
 from equipot.physics.polarizable import Polarizable
+from equipot.physics.stillinger_weber import StillingerWeber
 from equipot.physics.sum import Sum
 from equipot.physics.zbl import ZBL
 from equipot.testing.subject import Subject
@@ -86,6 +88,8 @@ TERMS = {
     "schnet-heads-zbl": SchNet(cutoff=CUTOFF, heads=("low", "high"), repulsion=ZBL()),
     "zbl": ZBL(cutoff=CUTOFF),
     "lennard-jones": LennardJones(cutoff=CUTOFF, sigma=1.2),
+    "morse": Morse(cutoff=CUTOFF, distance=1.4, onset=0.6),
+    "stillinger-weber": StillingerWeber(cutoff=CUTOFF, epsilon=0.3, sigma=1.6, attractive_power=0.5, cosine=-0.2),
     "polar": Polar(cutoff=CUTOFF, sigma=1.2),
     "collective": Collective(cutoff=CUTOFF),
     "d3": D3(cutoff=CUTOFF, functional="pbe", switch=1.5),

@@ -19,7 +19,7 @@ SKIPPED = {
     "features": [name for name in SUBJECTS if name not in FEATURED],
     "without jit": VARIANTS,
     "Hessian": VARIANTS,
-    "training gradient": [*VARIANTS, "mace", "nequip", "zbl", "lennard-jones", "polar"],
+    "training gradient": [*VARIANTS, "mace", "nequip", "zbl", "lennard-jones", "morse", "stillinger-weber", "polar"],
     "single precision": ["mace-nonlinear", "nequip", "nequip-l3-natural", "nequip-no-self", "nequip-senders"],
 }
 """Laws that compile a program of their own for each term, which takes long, and the terms that are left out there: variants of
