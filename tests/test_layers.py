@@ -29,6 +29,7 @@ LAYERS = [
         "memory",
         "figures",
         "isolated_atoms",
+        "hessian_labels",
         "quantities",
         "artifact",
         "earlier",

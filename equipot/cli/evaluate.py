@@ -34,6 +34,7 @@ def evaluate_file(
     from equipot.data.read import Reading, gather
     from equipot.data.stats import is_isolated_atom
     from equipot.files import check_writable
+    from equipot.quantities import HESSIAN
     from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
     from equipot.training.report import parity
     from equipot.uncertainty.summary import summary
@@ -58,7 +59,7 @@ def evaluate_file(
     for problem in dropped:
         print(f"warning: {problem}")
     print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else ""))
-    print("\n".join([table_text({Path(data).name: table}, predicted_quantities(potential)), *lines]))
+    print("\n".join([table_text({Path(data).name: table}, (*predicted_quantities(potential), HESSIAN)), *lines]))
     if json is not None:
         write_json(table, json)
     if out is not None:
