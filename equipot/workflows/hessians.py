@@ -65,8 +65,10 @@ class HessianConfig:
             raise ValueError(f"step {self.step} Å must be positive and at most 0.1: the error grows with its square")
 
     def directions(self, structure: Structure, index: int) -> np.ndarray | None:
-        """Draw the directions (K, atoms, 3), of unit length, of frame ``index``; None for a whole matrix, as where they would be
-        as many as it has columns."""
+        """Draw the directions (K, atoms, 3), of unit length, of frame ``index``.
+
+        None stands for a whole matrix, also where there would be as many directions as it has columns.
+        """
         n, rng = len(structure), np.random.default_rng([self.seed, index])
         if (self.columns or self.projections or 3 * n) >= 3 * n:
             return None
@@ -95,8 +97,10 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class Differences(Source):
-    """Central differences of the forces of a calculator, H d = (F(r - h d) - F(r + h d)) / 2h, where h moves the atom that moves
-    most by ``step``."""
+    """Central differences of the forces of a calculator: H d = (F(r - h d) - F(r + h d)) / 2h.
+
+    h is chosen so that the atom that moves most moves by ``step``.
+    """
 
     runner: Runner
     step: float
@@ -141,8 +145,10 @@ class Exact(Source):
 
 
 def source_of(name: str, settings: HessianConfig) -> Source:
-    """Return the source of Hessians that a name stands for: GFN2-xTB and its like, a calculator of ``data.subtract`` (tblite, emt,
-    ..., package.module:Class), a file of a potential, or the name of a published one.
+    """Return the source of Hessians that a name stands for.
+
+    Names are those of GFN2-xTB and its like, calculators as ``data.subtract`` has them (tblite, emt, package.module:Class), files
+    of potentials, and names of published ones.
 
     Raises:
         ValueError: an unknown calculator or option, a missing package, or a potential that cannot be read or needs a method.
@@ -203,20 +209,17 @@ def label_hessians(
         found = read_frame(path, bare)
         kept += found is not None
         try:
-            found = compute(bare, source, settings.directions(bare, k), path) if found is None else found
+            found = found or compute(bare, source, settings.directions(bare, k), path)
         except ValueError as error:
             failures.append(f"left out: {error}")
             console.say(failures[-1])
             continue
-        skew = float(found.info[SKEW])
-        largest = max(largest, skew)
-        if skew > ASYMMETRY[0]:
-            failures.append(
-                f"{bare.name}: differences of forces are not symmetric by {skew:.1%}; converge them, or change the step"
-            )
-        done.append(found.replace(info={key: value for key, value in found.info.items() if key != SKEW}))
-        fresh = k + 1 - kept
-        left = (time.monotonic() - began) / max(fresh, 1) * (len(frames) - k - 1)
+        largest = max(largest, found.asymmetry)
+        if found.asymmetry > ASYMMETRY[0]:
+            what = f"{bare.name}: differences of forces are not symmetric by {found.asymmetry:.1%}"
+            failures.append(f"{what}; converge them, or change the step")
+        done.append(found.structure)
+        left = (time.monotonic() - began) / max(k + 1 - kept, 1) * (len(frames) - k - 1)
         console.progress(f"{k + 1} of {len(frames)} frames, about {duration(left)} left", before="Hessians:")
     if not done:
         raise ValueError(f"no Hessian could be computed: {failures[0] if failures else 'there are no frames'}")
@@ -225,11 +228,15 @@ def label_hessians(
     return Outcome(len(done), kept, tuple(failures), largest)
 
 
-SKEW = "hessian asymmetry"
-"""Key of the asymmetry of a frame's Hessian, among its entries while it is kept."""
+class Labelled(NamedTuple):
+    """A structure with labels."""
+
+    structure: Structure
+    asymmetry: float
+    """Ratio of the antisymmetric part of the Hessian to the whole, before it was made symmetric."""
 
 
-def compute(structure: Structure, source: Source, directions: np.ndarray | None, path: Path) -> Structure:
+def compute(structure: Structure, source: Source, directions: np.ndarray | None, path: Path) -> Labelled:
     """Label a structure and keep the labels in a file.
 
     Raises:
@@ -238,13 +245,12 @@ def compute(structure: Structure, source: Source, directions: np.ndarray | None,
     n, labels = len(structure), dict(source.labels(structure))
     if directions is None:
         rows = source.products(structure, np.eye(3 * n).reshape(-1, n, 3)).reshape(n, 3, n, 3)
-        skew = asymmetry(rows)
         labels[HESSIAN] = (rows + rows.transpose(2, 3, 0, 1)) / 2
     else:
-        labels[HESSIAN] = hessian_labels.of_products(directions, source.products(structure, directions))
-        skew = asymmetry(labels[HESSIAN])
-    FRAME.write(path, {SKEW: skew}, {row.name: np.asarray(value) for row, value in labels.items()})
-    return structure.replace(labels=labels, info={**structure.info, SKEW: skew})
+        rows = labels[HESSIAN] = hessian_labels.of_products(directions, source.products(structure, directions))
+    found = Labelled(structure.replace(labels=labels), asymmetry(rows))
+    FRAME.write(path, {"asymmetry": found.asymmetry}, {row.name: np.asarray(value) for row, value in labels.items()})
+    return found
 
 
 def frame_key(structure: Structure, source: Source, settings: HessianConfig, index: int) -> str:
@@ -256,13 +262,13 @@ def frame_key(structure: Structure, source: Source, settings: HessianConfig, ind
     return digest.hexdigest()
 
 
-def read_frame(path: Path, structure: Structure) -> Structure | None:
+def read_frame(path: Path, structure: Structure) -> Labelled | None:
     """Read the labels that were kept of a structure; None where there are none, or a file that is damaged."""
     try:
         _, record, arrays = FRAME.read(path)
     except (FileNotFoundError, DamagedError):
         return None
-    return structure.replace(labels=arrays, info={**structure.info, SKEW: record[SKEW]})
+    return Labelled(structure.replace(labels=arrays), record["asymmetry"])
 
 
 def write_frames(out: Path, structures: Sequence[Structure]) -> None:
