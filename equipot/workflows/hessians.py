@@ -1,7 +1,7 @@
 """Make labels of Hessians: by central differences of the forces of any ASE calculator, or exactly from a potential.
 
 Each frame that is done is kept in a folder beside the output, so that a run that was killed goes on with the next one; the
-output is written at the end. A frame that fails is told and left out.
+output is written at the end. A frame that fails is told and left out; the folder then stays, for another try.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Exact(Source):
 def source_of(name: str, settings: HessianConfig) -> Source:
     """Return the source of Hessians that a name stands for.
 
-    Names are those of GFN2-xTB and its like, calculators as ``data.subtract`` has them (tblite, emt, package.module:Class), files
-    of potentials, and names of published ones.
+    Names are those of GFN2-xTB and its like, calculators as ``data.subtract`` has them (tblite, emt, package.module:Class),
+    files of potentials, and names of published ones.
 
     Raises:
         ValueError: an unknown calculator or option, a missing package, or a potential that cannot be read or needs a method.
@@ -224,7 +224,8 @@ def label_hessians(
     if not done:
         raise ValueError(f"no Hessian could be computed: {failures[0] if failures else 'there are no frames'}")
     write_frames(out, done)
-    shutil.rmtree(folder)
+    if len(done) == len(frames):
+        shutil.rmtree(folder)
     return Outcome(len(done), kept, tuple(failures), largest)
 
 
