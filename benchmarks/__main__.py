@@ -19,6 +19,7 @@ from benchmarks import (
     experiments,
     finetune,
     gpu,
+    hessians,
     long_range,
     materials,
     own_process,
@@ -40,7 +41,7 @@ ITEMS = {
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
-    "experiments": experiments.run, "cost": cost.run,
+    "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
 }  # fmt: skip
 
 
@@ -126,6 +127,9 @@ def parser() -> argparse.ArgumentParser:
     differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
     delta.add_arguments(differences)
     add_out(differences)
+    second = items.add_parser("hessians", help="training on Hessians beside energies and forces alone: unseen molecules")
+    hessians.add_arguments(second)
+    add_out(second)
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)

@@ -325,16 +325,8 @@ def peers(results: Sequence[dict[str, Any]]) -> str:
 
 def finetune(results: Sequence[dict[str, Any]]) -> str:
     header = (
-        "element",
-        "run",
-        "set",
-        "energy MAE, meV/atom",
-        "of the base",
-        "force MAE, meV/Å",
-        "of the base",
-        "frames",
-        "minutes",
-    )
+        "element", "run", "set", "energy MAE, meV/atom", "of the base", "force MAE, meV/Å", "of the base", "frames", "minutes",
+    )  # fmt: skip
     rows = []
     for r in results:
         for name, errors in r["errors"].items():
@@ -350,16 +342,9 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 def experiments(results: Sequence[dict[str, Any]]) -> str:
     """Mean absolute errors of judges and, at the end, of training frames, of each experiment on each set, over folds."""
     header = (
-        "experiment",
-        "settings",
-        "set",
-        "folds",
-        "energy MAE, meV/atom",
-        "in training",
-        "force MAE, meV/Å",
-        "in training",
+        "experiment", "settings", "set", "folds", "energy MAE, meV/atom", "in training", "force MAE, meV/Å", "in training",
         "CPU minutes",
-    )
+    )  # fmt: skip
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in results:
         groups.setdefault((r["experiment"], r["set"]), []).append(r)
@@ -385,10 +370,26 @@ def cost(results: Sequence[dict[str, Any]]) -> str:
     return markdown(("set", "program", "minutes asked for", "spent", "epochs", *shown.values()), rows)
 
 
+def hessians(results: Sequence[dict[str, Any]]) -> str:
+    """Mean absolute errors of molecules that were not trained on, at their minima and displaced."""
+    shown = {
+        "energy_mae_per_atom": ("energy MAE, meV/atom", 1e3), "forces_mae": ("force MAE, meV/Å", 1e3),
+        "hessian_mae": ("Hessian MAE, eV/Å^2", 1.0), "frequency_mae_per_cm": ("frequency MAE, cm^-1", 1.0),
+    }  # fmt: skip
+    rows = [
+        (r["learned"], r["seed"], r["minutes"], r["steps"], name, errors["frames"],
+         *(errors[key] * factor for key, (_, factor) in shown.items()))
+        for r in results
+        for name, errors in r["errors"].items()
+    ]  # fmt: skip
+    header = ("learned", "seed", "minutes", "steps", "unseen molecules", "frames", *(label for label, _ in shown.values()))
+    return markdown(header, rows)
+
+
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
-    "cost": cost,
+    "cost": cost, "hessians": hessians,
 }  # fmt: skip
