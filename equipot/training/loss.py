@@ -230,7 +230,7 @@ def has_label(quantity: Quantity, batch: Batch) -> Bool[AnyArray, " rows"]:
     return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.of_atoms else present
 
 
-def predict(model: Potential, batch: Batch, wants: Sequence[Quantity]) -> Observables:
+def evaluate_batch(model: Potential, batch: Batch, wants: Sequence[Quantity]) -> Observables:
     """Evaluate a potential for the quantities of a loss; of a Hessian its products with the directions of the batch.
 
     Every quantity that a training learns from is computed here.

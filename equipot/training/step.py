@@ -21,7 +21,7 @@ from equipot.data.batch import Batch
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.training.descent import Descent
-from equipot.training.loss import Loss, counts, penalty_sums, predict, residuals, total
+from equipot.training.loss import Loss, counts, evaluate_batch, penalty_sums, residuals, total
 from equipot.training.merge import merge
 from equipot.training.stacks import Stacks
 
@@ -163,7 +163,7 @@ def make_train_step(
 
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), stacks.unstack(params))
-            errors = residuals(predict(model, batch, wants), batch, wants)
+            errors = residuals(evaluate_batch(model, batch, wants), batch, wants)
             sums = penalty_sums(loss, wants, errors, batch)
             return total(weights, sums, numbers), (sums, error_sums(errors, batch, wants))
 
@@ -214,7 +214,7 @@ def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...
     def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
         model = with_params(potential.replace(variables=variables), stacks.unstack(params))
-        errors = residuals(predict(model, batch, wants), batch, wants)
+        errors = residuals(evaluate_batch(model, batch, wants), batch, wants)
         penalties = {f"{name}_sum": x for name, x in penalty_sums(loss, wants, errors, batch).items()}
         penalties |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
         return sum_devices({**penalties, **error_sums(errors, batch, wants)})

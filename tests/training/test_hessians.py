@@ -30,7 +30,7 @@ from equipot.structure import Structure
 from equipot.training import checkpoint
 from equipot.training.errors import error_rows, evaluate_set, table_text
 from equipot.training.hessian_errors import frequencies, rigid_motions
-from equipot.training.loss import MSE, Loss, counts, penalty_sums, predict, residuals, total
+from equipot.training.loss import MSE, Loss, counts, evaluate_batch, penalty_sums, residuals, total
 from equipot.training.report import parity_data
 from equipot.training.step import error_sums, mean_errors
 
@@ -95,7 +95,7 @@ def test_products_and_their_gradient_are_differences(name):
     def everything(vector):
         def value(vector):
             model = potential.replace(variables={**potential.variables, "params": unravel(vector)})
-            found = predict(model, batch, (ENERGY, HESSIAN))
+            found = evaluate_batch(model, batch, (ENERGY, HESSIAN))
             error = residuals(found, batch, (ENERGY, HESSIAN))
             sums = penalty_sums(loss, (HESSIAN,), error, batch)
             return total(loss.weights((HESSIAN,), 0.0), sums, counts(batch, (HESSIAN,))), found
@@ -127,7 +127,7 @@ def gradient(parts, potential, extra, frames):
 
     def value(params):
         model = potential.replace(variables={**potential.variables, "params": params})
-        found = [penalty_sums(loss, WANTS, residuals(predict(model, b, WANTS), b, WANTS), b) for b in batches]
+        found = [penalty_sums(loss, WANTS, residuals(evaluate_batch(model, b, WANTS), b, WANTS), b) for b in batches]
         return total(loss.weights(WANTS, 0.0), {name: sum(p[name] for p in found) for name in names}, numbers)
 
     return jax.jit(jax.value_and_grad(value))(potential.params)
@@ -178,7 +178,7 @@ def test_directions_depend_on_key_and_frame_alone():
 def test_missing_labels_count_for_nothing_and_errors_are_named():
     frames = labelled(6)
     potential, batch = tiny.potential(frames).astype("float64"), batch_of(frames, (3, 0, 1))
-    errors = residuals(jax.jit(lambda m: predict(m, batch, WANTS))(potential), batch, WANTS)
+    errors = residuals(jax.jit(lambda m: evaluate_batch(m, batch, WANTS))(potential), batch, WANTS)
     assert float(counts(batch, WANTS)["hessian"]) == 4 * 4
     hidden = ~np.asarray(batch.targets.present["hessian"])[np.asarray(batch.graph.node_graph)]
     assert hidden.sum() == 2 * 4 + 3 and not np.asarray(errors["hessian"])[hidden].any()
@@ -268,7 +268,7 @@ def test_a_batch_spread_over_devices_has_the_same_means(frames):
     for loader in loaders:
         built = loader.build(loader.shards(np.arange(6)), key=(0, 3))
         shares = [jax.tree.map(lambda x, k=k: x[k], built) for k in range(loader.devices)]
-        sums = [penalty_sums(loss, WANTS, residuals(predict(potential, b, WANTS), b, WANTS), b) for b in shares]
+        sums = [penalty_sums(loss, WANTS, residuals(evaluate_batch(potential, b, WANTS), b, WANTS), b) for b in shares]
         numbers = [counts(b, WANTS) for b in shares]
         found.append([sum(float(part["hessian"]) for part in parts) for parts in (sums, numbers)])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
