@@ -32,7 +32,7 @@ LINES = {
 """Label and unit of each error in printed tables."""
 
 
-def rigid_motions(structure: Structure) -> Float[np.ndarray, "k 3n"]:
+def rigid_motions(structure: Structure) -> Float[np.ndarray, "k coordinates"]:
     """Return an orthonormal basis of the mass-weighted rigid motions of a structure: three translations and, where nothing
     repeats, the rotations, two of a linear molecule."""
     root = np.sqrt(masses_of(structure))
