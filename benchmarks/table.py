@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.hessian_tables import hessian_steps, hessians
+from benchmarks.markdown import markdown
+
 README = Path(__file__).parent / "README.md"
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """Where the table of an item belongs, by the name of its result files without the date."""
@@ -47,18 +50,6 @@ def section(record: dict[str, Any]) -> str:
         f"jax {versions['jax']}, Python {versions['python']}.\n\n"
     )
     return head + TABLES[record["item"]](results)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Numbers to four digits, aligned to the right."""
-    show = lambda x: "" if x is None else x if isinstance(x, str) else str(x) if isinstance(x, int) else f"{x:.4g}"
-    cells = [list(map(show, row)) for row in rows]
-    widths = [max(len(row[k]) for row in [header, *cells]) for k in range(len(header))]
-    left = [all(isinstance(row[k], str) for row in rows) for k in range(len(header))]
-    aligned = lambda row: (c.ljust(w) if a else c.rjust(w) for c, w, a in zip(row, widths, left, strict=True))
-    line = lambda row: f"| {' | '.join(aligned(row))} |"
-    rule = "|".join("-" * (w + 1) + ("-" if a else ":") for w, a in zip(widths, left, strict=True))
-    return "\n".join([line(list(header)), f"|{rule}|", *map(line, cells)])
 
 
 def scaling(results: Sequence[dict[str, Any]]) -> str:
@@ -370,26 +361,10 @@ def cost(results: Sequence[dict[str, Any]]) -> str:
     return markdown(("set", "program", "minutes asked for", "spent", "epochs", *shown.values()), rows)
 
 
-def hessians(results: Sequence[dict[str, Any]]) -> str:
-    """Mean absolute errors of molecules that were not trained on, at their minima and displaced."""
-    shown = {
-        "energy_mae_per_atom": ("energy MAE, meV/atom", 1e3), "forces_mae": ("force MAE, meV/Å", 1e3),
-        "hessian_mae": ("Hessian MAE, eV/Å^2", 1.0), "frequency_mae_per_cm": ("frequency MAE, cm^-1", 1.0),
-    }  # fmt: skip
-    rows = [
-        (r["learned"], r["seed"], r["minutes"], r["steps"], name, errors["frames"],
-         *(errors[key] * factor for key, (_, factor) in shown.items()))
-        for r in results
-        for name, errors in r["errors"].items()
-    ]  # fmt: skip
-    header = ("learned", "seed", "minutes", "steps", "unseen molecules", "frames", *(label for label, _ in shown.values()))
-    return markdown(header, rows)
-
-
 TABLES = {
     "scaling": scaling, "speed": speed, "md": dynamics, "accuracy": accuracy, "materials": materials, "peers": peers,
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
-    "cost": cost, "hessians": hessians,
+    "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps,
 }  # fmt: skip

@@ -51,23 +51,24 @@ def read_npz(path: Path, keys: Keys, units: Units, index: str) -> list[Structure
     numbers, positions = (_named(held, names, what, path) for names, what in ((NUMBERS, "numbers"), (POSITIONS, "positions")))
     positions = positions[None] if positions.ndim == 2 else positions
     count, atoms = positions.shape[:2]
-    each = lambda value, shape: np.broadcast_to(value, (count, *shape)) if np.shape(value) in (shape, (count, *shape)) else None
-    numbers = each(numbers, (atoms,))
-    if positions.shape[2:] != (3,) or numbers is None or not np.all(numbers > 0):
+    fits = lambda value, *shape: np.shape(value) in (shape, (count, *shape))
+    if positions.shape[2:] != (3,) or not fits(numbers, atoms) or not np.all(numbers > 0):
         raise ValueError(
             f"{path}: positions {positions.shape} (frames, atoms, 3) do not fit atomic numbers, (atoms,) or (frames, atoms) "
             "without zeros; write frames of different sizes as extended XYZ"
         )
-    cells = [each(held.pop(name), (3, 3)) for name in list(held) if name.lower() in CELLS]
-    pbc = each(held.pop("pbc", np.full(3, bool(cells))), (3,))
-    if any(cell is None for cell in [*cells[:1], pbc]):
+    given = [held.pop(name) for name in list(held) if name.lower() in CELLS]
+    cell, pbc = given[0] if given else np.zeros((3, 3)), held.pop("pbc", np.full(3, bool(given)))
+    if not fits(cell, 3, 3) or not fits(pbc, 3):
         raise ValueError(f"{path}: a cell is (3, 3) or (frames, 3, 3), pbc (3,) or (frames, 3)")
+    numbers, cell = np.broadcast_to(numbers, (count, atoms)), np.broadcast_to(cell, (count, 3, 3))
+    pbc = np.broadcast_to(pbc, (count, 3))
     stated = [("length", str(held.pop(LENGTH_UNIT)))] if LENGTH_UNIT in held else []
     frames = []
     for k in range(count)[frame_slice(index, str(path))]:
         info = {name: value[k] if np.shape(value)[:1] == (count,) else value for name, value in held.items()}
         own = {name: value for name, value in info.items() if value is not held[name] or isinstance(value, str)}
-        image = Atoms(numbers[k], positions[k], cell=cells[0][k] if cells else None, pbc=pbc[k], info=own)
+        image = Atoms(numbers[k], positions[k], cell=cell[k], pbc=pbc[k], info=own)
         frames.append(frame(image, f"{path}, frame {k}", keys, stated))
     if not frames:
         raise ValueError(no_frames(str(path), index, count))

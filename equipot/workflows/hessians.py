@@ -70,11 +70,12 @@ class HessianConfig:
         None stands for a whole matrix, also where there would be as many directions as it has columns.
         """
         n, rng = len(structure), np.random.default_rng([self.seed, index])
-        if (self.columns or self.projections or 3 * n) >= 3 * n:
+        count = self.columns or self.projections
+        if count is None or count >= 3 * n:
             return None
         if self.columns is not None:
-            return hessian_labels.unit_directions(np.sort(rng.permutation(3 * n)[: self.columns]), n)
-        found = rng.normal(size=(self.projections, n, 3))
+            return hessian_labels.unit_directions(np.sort(rng.permutation(3 * n)[:count]), n)
+        found = rng.normal(size=(count, n, 3))
         return found / np.linalg.norm(found, axis=(1, 2), keepdims=True)
 
 
