@@ -55,13 +55,14 @@ def checked(value: Any, atoms: int, source: str) -> np.ndarray:
     array = np.array(value, np.float64)
     if array.shape == (3 * atoms, 3 * atoms):
         array = array.reshape(atoms, 3, atoms, 3)
-    products = array.ndim == 4 and array.shape == (len(array), 2, atoms, 3) and len(array)
-    if array.shape != (atoms, 3, atoms, 3) and not products:
+    if array.shape == (atoms, 3, atoms, 3):
+        return array
+    if array.shape[1:] != (2, atoms, 3) or not len(array):
         raise ValueError(
             f"{source}: hessian has shape {array.shape}, but {atoms} atoms need {(atoms, 3, atoms, 3)}, or (K, 2, {atoms}, 3) "
             "for K directions and the products with them"
         )
-    if products and not is_whole(array) and not array[:, 0].any(axis=(1, 2)).all():
+    if not array[:, 0].any(axis=(1, 2)).all():
         raise ValueError(f"{source}: a direction of the Hessian's products is zero; leave that product out")
     return array
 

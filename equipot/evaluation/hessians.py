@@ -19,6 +19,7 @@ from equipot.data.batch import Shape, find_slots, pad, smallest_shape
 from equipot.data.plan import rung
 from equipot.evaluation import not_finite
 from equipot.graph import Graph
+from equipot.metadata import Metadata
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate, hessian_vector_product
 from equipot.quantities import FORCES, HESSIAN
@@ -70,7 +71,7 @@ def products(potential: Potential, structure: Structure, directions: Float[np.nd
     padded = np.zeros((-(-len(directions) // together) * together, shape.atoms, 3), potential.dtype)
     padded[: len(directions), : len(structure)] = directions
     # Metadata are static under jit: without them, potentials that differ in their origin share what is compiled.
-    model = potential.replace(metadata=type(potential.metadata)(), posterior=None)
+    model = potential.replace(metadata=Metadata(), posterior=None)
     parts = [_products(model, graph, part) for part in np.split(padded, len(padded) // together)]
     out = np.concatenate([np.asarray(part, np.float64) for part in parts])[: len(directions), : len(structure)]
     if not np.isfinite(out).all():

@@ -152,8 +152,8 @@ def source_of(name: str, settings: HessianConfig) -> Source:
     files of potentials, and names of published ones.
 
     Raises:
-        ValueError: an unknown calculator or option, a missing package, or a potential that cannot be read or needs a method.
-        FileNotFoundError: none of these.
+        ValueError: none of these, an option that the calculator does not have, a missing package, or a potential that cannot be
+            read or is a correction to a method.
     """
     if name.lower() in XTB:
         given = {"calculator": "tblite", "method": XTB[name.lower()]}
@@ -162,7 +162,11 @@ def source_of(name: str, settings: HessianConfig) -> Source:
     else:
         if settings.options:
             raise ValueError(f"{name} is a potential, which has no options {', '.join(settings.options)}; leave them out")
-        potential = published.load(name, "float64")
+        try:
+            potential = published.load(name, "float64")
+        except FileNotFoundError as error:
+            known = ", ".join((*XTB, *CALCULATORS))
+            raise ValueError(f"{name} is no calculator ({known}, package.module:Class), and no potential: {error}") from None
         potential.check([])
         return Exact(potential)
     given |= settings.options
