@@ -30,6 +30,7 @@ LAYERS = [
         "figures",
         "pages",
         "isolated_atoms",
+        "hessian_labels",
         "quantities",
         "artifact",
         "earlier",

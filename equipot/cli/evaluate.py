@@ -35,6 +35,7 @@ def evaluate_file(
     from equipot.data.stats import is_isolated_atom
     from equipot.files import check_writable
     from equipot.pages import try_to_write_page
+    from equipot.quantities import HESSIAN
     from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
     from equipot.training.page import evaluation_blocks
     from equipot.training.report import parity
@@ -60,7 +61,7 @@ def evaluate_file(
     for problem in dropped:
         print(f"warning: {problem}")
     said = f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else "")
-    quantities = predicted_quantities(potential)
+    quantities = (*predicted_quantities(potential), HESSIAN)
     print(said)
     print("\n".join([table_text({Path(data).name: table}, quantities), *lines]))
     if json is not None:

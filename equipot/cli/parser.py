@@ -82,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("data", metavar="DATA", nargs="+", help="files that training reads, or bundled:NAME")
     add_set(data, "a key of the data section, such as keys.energy=REF_energy")
 
+    add_hessian(commands)
+
     quickstart = command(commands, "quickstart", "train, evaluate and run MD on bundled data: a tour of some minutes")
     add_set(quickstart, "a key of configs/quickstart.yaml")
     add_out(quickstart, "folder of the runs (default: runs/quickstart)")
@@ -115,6 +117,22 @@ def add_doctor(commands: argparse._SubParsersAction) -> None:
     doctor.add_argument("--elements", metavar="Si,O", help="whose pairs are examined (default: all if few, or the structure's)")
     precision = "precision that it is meant to run in (default: that of the file)"
     doctor.add_argument("--dtype", choices=("float32", "float64"), help=precision)
+
+
+def add_hessian(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``hessian``: not one below ``data``, whose arguments are files of any name."""
+    hessian = command(commands, "hessian", "label frames with Hessians: differences of forces, or exact ones of a potential")
+    hessian.add_argument("data", metavar="DATA", help="frames: a file that ASE reads, or bundled:NAME; labels are replaced")
+    source = "gfn2-xtb, a method as data.subtract names it (emt, package.module:Class), or a potential: NAME.eqp or a name"
+    hessian.add_argument("--calculator", metavar="NAME", required=True, help=source)
+    file = "file to write, .xyz or .h5; the frames that are done are kept beside it until all are"
+    hessian.add_argument("--out", metavar="FILE", type=Path, required=True, help=file)
+    part = hessian.add_mutually_exclusive_group()
+    part.add_argument("--columns", metavar="K", type=int, help="K random columns of each Hessian (default: all)")
+    part.add_argument("--projections", metavar="K", type=int, help="products with K random directions instead")
+    step = "largest displacement of an atom in differences of forces, in Å (default: 0.005)"
+    hessian.add_argument("--step", metavar="X", type=float, help=step)
+    add_set(hessian, "a further setting: seed=1, or an option of the calculator, such as options.accuracy=0.01")
 
 
 def add_convert(commands: argparse._SubParsersAction) -> None:

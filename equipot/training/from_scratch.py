@@ -27,6 +27,7 @@ from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.physics.guard import Guarded, fitted, is_guarded
 from equipot.potential import Potential
+from equipot.quantities import HESSIAN
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.training.apart import Residual, residuals, stands_apart, within, without
@@ -110,7 +111,8 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         config, dataset, potential, Trained(potential.params), frames, hashes,
         notes=(*notes_of(others), *notes), imported={part.name: part.sha256 for part in imports},
     )  # fmt: skip
-    if stands_apart(potential.term, imports):
+    # Labels of a Hessian are not less those of the frozen potentials: with any, the whole sum is evaluated in every step.
+    if stands_apart(potential.term, imports) and not any(HESSIAN in part.quantities for part in frames.values()):
         rest = without(potential, imports)
         frames, whole = prepare_sets(residuals(dataset, predicted), rest.term), partial(within, potential, imports)
         beginning = dataclasses.replace(beginning, potential=rest, frames=frames, whole=whole)

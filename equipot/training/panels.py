@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from equipot.hessian_labels import is_whole
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.quantities import LABELLED, Quantity, ordered
 from equipot.structure import Structure
@@ -68,14 +69,20 @@ def parity_data(
         per = "/atom" * row.extensive
 
         def drawn(s: Structure, row: Quantity = row, factor: float = factor) -> np.ndarray:
-            value = np.ravel(s.labels[row]) * factor
+            value = np.ravel(row.compared(s.labels[row])) * factor
             if row.from_isolated_atoms and atomic_energies is not None:
                 value = value - isolated_atom_energy(s.numbers, atomic_energies).sum() * factor
             return value / len(s) if row.extensive else value
 
-        both = [pair for pair in pairs if all(row in s.labels for s in pair)]
+        both = alike([pair for pair in pairs if all(row in s.labels for s in pair)], row)
         reference, predicted = (np.concatenate([drawn(pair[side]) for pair in both]) for side in (0, 1))
         title = row.name + (" per atom" if row.extensive else "") + (", by component" if row.shape else "")
         title += less if row.from_isolated_atoms else ""
         out.append(ParityPanel(title, reference, predicted, unit + per, error_unit + per, error_factor / factor))
     return out
+
+
+def alike(pairs: Sequence[tuple[Structure, Structure]], row: Quantity) -> Sequence[tuple[Structure, Structure]]:
+    """Select pairs whose labels can be drawn in one plot: of Hessians whole matrices, or products where there is no matrix."""
+    whole = [pair for pair in pairs if row.per == "pair" and is_whole(pair[0].labels[row])]
+    return whole or pairs

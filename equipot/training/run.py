@@ -21,7 +21,7 @@ from equipot.data.stats import is_isolated_atom
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.potential import Potential
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import TRAINED, Quantity
 from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
@@ -152,7 +152,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     factors = None if trained.rates is None else stacks.factors(trained.rates)
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, factors)
     loss = Loss(settings.loss)
-    wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
+    wants, predicted = loss.wants(frames.quantities, potential.provides), (*TRAINED, *potential.provides)
     valid_loader, valid_step = None, None
     valid_wants: tuple[Quantity, ...] = ()
     if len(sets["valid"]):
