@@ -176,6 +176,7 @@ WORKFLOWS: dict[str, tuple[str, str]] = {
         "crystals: equation of state, elastic tensor, strength, order of polymorphs",
         "one crystal, or polymorphs to rank",
     ),
+    "constitutive": ("the hyperelastic law of a crystal: a network of invariants of C, for finite elements", "one crystal"),
 }
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
 

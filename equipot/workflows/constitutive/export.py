@@ -13,6 +13,13 @@ from equipot import __version__
 from equipot.files import write_atomically
 from equipot.workflows.constitutive import plain
 
+HEADING = '''"""Hyperelastic law of {source}.
+
+Written by equipot {version}; it needs numpy alone. F = dx/dX is the deformation gradient, (3, 3) or with any leading
+axes; columns belong to the reference. The functions to call are at the end of the file.
+"""
+'''
+
 FUNCTIONS = """
 
 def energy(F):
@@ -57,11 +64,7 @@ def write_module(path: str | Path, law: Mapping[str, Any], source: str) -> None:
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise ValueError(f"{path.name} cannot be imported by Python; choose a name such as law.py")
     said = " ".join(source.split()).replace("\\", "/").replace('"', "'")
-    heading = (
-        f'"""Hyperelastic law of {said}.\n\nWritten by equipot {__version__}; it needs numpy alone. F = dx/dX is the '
-        "deformation gradient, (3, 3)\nor with any leading axes; columns belong to the reference. The functions are at the end of the file."
-        '\n"""\n\n'
-    )
+    heading = f"{HEADING.format(source=said, version=__version__)}\n"
     body = inspect.getsource(plain).split('"""', 2)[2].lstrip("\n")
     text = f"{heading}{body}\n\nLAW = {written(law)}\n{FUNCTIONS}"
     write_atomically(path, text.encode())

@@ -64,9 +64,9 @@ class StructuralTensors(nn.Module):
     """Invariants from structural tensors: sums over the directions that the crystal's rotations make of given ones.
 
     The invariants are powers p of tr C / 3 and tr cof C / 3, and of each direction a the means of |F a|^2p and |cof F a|^2p
-    over its images. For a cubic crystal and a = [100], p = 2 these are the fourth-order invariants of Schröder, Neff and Ebbing,
-    J. Mech. Phys. Solids 56, 3486 (2008). The network is called once, but a few directions need not tell all deformations that
-    the crystal tells apart. Without directions the law is isotropic.
+    over its images. For a cubic crystal and a = [100], p = 2 these are the fourth-order invariants of Schröder, Neff and
+    Ebbing, J. Mech. Phys. Solids 56, 3486 (2008). The network is called once, but a few directions need not tell all
+    deformations that the crystal tells apart. Without directions the law is isotropic.
 
     Raises:
         ValueError: a direction of length zero, or a power that is not a positive integer.
