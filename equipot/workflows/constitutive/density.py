@@ -54,8 +54,9 @@ class Density(nn.Module):
 
     symmetry: GroupAverage | StructuralTensors = GroupAverage()
     """How the crystal's symmetry is kept: an average over its rotations, or invariants of structural tensors."""
-    network: Convex | Unconstrained = Convex()
-    """Network: ``Convex`` for a polyconvex energy, ``Unconstrained`` for one that can also soften and become unstable."""
+    network: Convex | Unconstrained = Unconstrained()
+    """Network: ``Convex`` for a polyconvex energy, ``Unconstrained`` for one that can also soften and become unstable, as
+    crystals do at large strains: close to a crystal, a polyconvex law is a compromise."""
     growth: float = 0.01
     """First coefficient, in units of the modulus, of the growth of the energy as J goes to 0; the coefficient is trained but
     stays positive. 0 leaves the growth out."""
@@ -71,7 +72,9 @@ class Density(nn.Module):
         """Compute all invariants, each 1 in the reference: powers of those of C, then powers of those of cof C."""
         found = []
         for matrix in (gradient, cofactor):
-            products = jnp.einsum("ji,jk,gtik->gt", matrix, matrix, orbits.tensors)
+            # One product of matrices: the pairs of indices are joined.
+            square = jnp.reshape(matrix.T @ matrix, (1, 9))
+            products = jnp.reshape(square @ jnp.reshape(orbits.tensors, (-1, 9)).T, orbits.tensors.shape[:2])
             found += [products**power @ orbits.pooling for power in self.symmetry.powers]
         return jnp.concatenate(found, axis=1)
 
