@@ -133,7 +133,9 @@ def minimised(
     total = training.adam_steps + training.lbfgs_steps
     for transformation, steps in stages(training):
         advance = chunk(transformation, lambda p: objective(p, known), training.report_every)
-        state, end = transformation.init(best[1]), done + steps
+        # Arrays with types of their own, as steps return them: otherwise the second call compiles again.
+        state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.asarray(leaf).dtype), transformation.init(best[1]))
+        end = done + steps
         params = best[1]
         while done < end:
             params, state = advance(params, state)
