@@ -57,7 +57,7 @@ class Law:
     origin: Origin
     """Where the law comes from, and the range of its training data."""
 
-    def energy(self, gradient: Float[Array, "3 3"]) -> Float[Array, ""]:
+    def energy(self, gradient: Float[Array | np.ndarray, "3 3"]) -> Float[Array, ""]:
         """Compute W, GPa per volume of the reference.
 
         Raises:
@@ -71,16 +71,16 @@ class Law:
             )
         return normalised(self.density, self.params, self.constants, self.terms, (f, cofactor(f), det(f)))
 
-    def stress(self, gradient: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    def stress(self, gradient: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "3 3"]:
         """Compute the first Piola-Kirchhoff stress P = dW/dF, GPa."""
         return jax.grad(self.energy)(jnp.asarray(gradient))
 
-    def cauchy(self, gradient: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
+    def cauchy(self, gradient: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "3 3"]:
         """Compute the Cauchy stress P F^T / J, GPa, positive under tension."""
         f = jnp.asarray(gradient)
         return self.stress(f) @ f.T / det(f)
 
-    def tangent(self, gradient: Float[Array, "3 3"]) -> Float[Array, "3 3 3 3"]:
+    def tangent(self, gradient: Float[Array | np.ndarray, "3 3"]) -> Float[Array, "3 3 3 3"]:
         """Compute the tangent A_iJkL = dP_iJ / dF_kL, GPa."""
         return jax.jacfwd(jax.grad(self.energy))(jnp.asarray(gradient))
 

@@ -106,10 +106,10 @@ def test_a_free_network_is_not_polyconvex():
 @pytest.mark.parametrize("form", ["convex average", "convex structural"])
 def test_the_energy_grows_without_limit_as_the_volume_vanishes(form):
     law = untrained(form, "fcc")
-    sizes = 10.0 ** -np.arange(1.0, 5.0)
+    sizes = 10.0 ** -np.arange(2.0, 6.0)
     energies = Evaluated(law).energies(np.cbrt(sizes)[:, None, None] * np.eye(3))
     # 1 / J^2 with the coefficient of the law.
-    np.testing.assert_allclose(energies[1:] / energies[:-1], 100, rtol=0.5)
+    np.testing.assert_allclose(energies[1:] / energies[:-1], 100, rtol=0.2)
     assert np.isinf(law.energy(np.diag([1.0, 1.0, -1.0])))
 
 
@@ -152,7 +152,7 @@ def trained(argon):
     jax.config.update("jax_enable_x64", True)
     crystal, find = argon
     data = find(random_gradients(BOUNDS, 80, 0))
-    form = Density(StructuralTensors(), Unconstrained((8,)))
+    form = Density(GroupAverage(4), Unconstrained((8, 8)))
     said = []
     training = Training(adam_steps=0, lbfgs_steps=300)
     found = fit(data, point_rotations(crystal), form, training, bounds=BOUNDS, say=lambda *line: said.append(line))
@@ -192,7 +192,7 @@ def test_a_polyconvex_law_learns_a_polyconvex_material():
     hooke = NeoHooke(30.0, 40.0)
     data = Deformations(f, hooke.stresses(f), hooke.energies(f))
     form = Density(StructuralTensors((), (1,)), Convex((6,)))
-    law = fit(data, np.eye(3)[None], form, Training(adam_steps=0, lbfgs_steps=200)).law
+    law = fit(data, np.eye(3)[None], form, Training(adam_steps=0, lbfgs_steps=100)).law
     test = random_gradients(BOUNDS, 30, 5)
     assert (
         error_of(hooke.energies(test), Evaluated(law).stresses(test), Deformations(test, hooke.stresses(test))).relative < 0.02
