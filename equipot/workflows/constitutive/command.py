@@ -132,25 +132,36 @@ def computed(task: Task, crystal: Structure, settings: ConstitutiveConfig, failu
     strains = {}
     for name in PATHS:
         strains[name], asked[name] = path(name, sampling.bounds, sampling.reach, sampling.points)
-    found, kept = {}, {}
-    relaxation = TIGHT if settings.relax is None else dataclasses.replace(settings.relax, cell="fixed", stress_GPa=None)
+    whole, kept = labelled(task, crystal, settings, np.concatenate(list(asked.values())))
+    found, at, first = {}, {}, 0
     for name, gradients in asked.items():
-        stem = task.out / f"deformations-{name.replace(' ', '-').replace('/', '-')}.npz"
-        if task.resume and stem.exists():
-            found[name] = read_deformations(stem)
-            far = np.abs(gradients[:, None] - found[name].gradients[None]).max(axis=(2, 3))
-            kept[name] = np.flatnonzero((far == 0).any(axis=1))
-        else:
-            task.console.say(f"{len(gradients)} deformations: {name}")
-            made = label(task.potential, crystal, gradients, sampling.atoms, relaxation)
-            made.data.write(stem)
-            found[name], kept[name] = made.data, made.index
-        if lost := len(gradients) - len(kept[name]):
+        mine = (kept >= first) & (kept < first + len(gradients))
+        found[name], at[name] = whole.chosen(mine), kept[mine] - first
+        first += len(gradients)
+        if lost := len(gradients) - len(at[name]):
             failures.append(f"{lost} of {len(gradients)} deformations ({name}) did not relax and are left out")
-    if len(kept["small"]) < len(asked["small"]):
+        if not len(at[name]):
+            raise ValueError(f"no deformation ({name}) relaxed; raise relax.max_steps, or take sampling.atoms=affine")
+    if len(at["small"]) < len(asked["small"]):
         raise ValueError("small strains of the crystal did not relax: it has no elastic tensor; raise relax.max_steps")
-    paths = {name: (strains[name][kept[name]], found[name]) for name in PATHS}
+    paths = {name: (strains[name][at[name]], found[name]) for name in PATHS}
     return Sets(found["training"], found["small"], {name: found[name] for name in TESTS}, paths)
+
+
+def labelled(
+    task: Task, crystal: Structure, settings: ConstitutiveConfig, gradients: np.ndarray
+) -> tuple[Deformations, np.ndarray]:
+    """Compute energies and stresses at deformations (n, 3, 3), and which of them are known, by index."""
+    file = task.out / "deformations.npz"
+    if task.resume and file.exists():
+        found = read_deformations(file)
+        off = np.abs(gradients[:, None] - found.gradients[None]).max(axis=(2, 3))
+        return found.chosen(np.argmin(off, axis=1)[off.min(axis=1) == 0]), np.flatnonzero(off.min(axis=1) == 0)
+    task.console.say(f"{len(gradients)} deformations")
+    relaxation = TIGHT if settings.relax is None else dataclasses.replace(settings.relax, cell="fixed", stress_GPa=None)
+    made = label(task.potential, crystal, gradients, settings.sampling.atoms, relaxation)
+    made.data.write(file)
+    return made.data, made.places
 
 
 def examined(fitted: Fitted, laws: dict[str, Hyperelastic], sets: Sets, settings: ConstitutiveConfig) -> Examined:

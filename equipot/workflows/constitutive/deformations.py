@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +77,7 @@ def read_deformations(path: str | Path) -> Deformations:
     path = Path(path)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            named = {name: np.asarray(file[name], np.float64) for name in file.files}
+            named: dict[str, np.ndarray] = {name: np.asarray(file[name], np.float64) for name in file.files}
     elif path.suffix == ".csv":
         named = _columns(path)
     else:
@@ -104,7 +103,7 @@ def read_deformations(path: str | Path) -> Deformations:
     )
 
 
-def _columns(path: Path) -> Mapping[str, np.ndarray]:
+def _columns(path: Path) -> dict[str, np.ndarray]:
     """Read the columns of a CSV file, and join those of one tensor."""
     lines = path.read_text(encoding="utf-8").splitlines()
     names = [name.strip() for name in lines[0].split(",")] if lines else []

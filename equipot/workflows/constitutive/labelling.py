@@ -24,7 +24,7 @@ class Labelled(NamedTuple):
     """Deformations whose energies and stresses are known, and those that failed."""
 
     data: Deformations
-    index: np.ndarray
+    places: np.ndarray
     """Place of each among the deformations that were asked for."""
     failures: tuple[str, ...] = ()
     """Deformations whose atoms did not relax; they are left out."""
