@@ -198,6 +198,7 @@ WORKFLOWS: dict[str, tuple[str, str]] = {
     ),
     "phonons": ("bands, density of states and thermal properties of a crystal", "one crystal"),
     "vibrations": ("normal modes, infrared intensities and free energy of a molecule", "one molecule, surface or wire"),
+    "constitutive": ("the hyperelastic law of a crystal: a network of invariants of C, for finite elements", "one crystal"),
 }
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
 
