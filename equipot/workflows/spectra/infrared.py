@@ -121,13 +121,14 @@ def infrared_of_dipoles(
     found = correlator.result()
     # 1 / (6 eps_0 c kT) = (4 pi / 6) (1 / 4 pi eps_0) / (c kT): Å^2 of the spectrum in e^2 Å^2 / fs.
     area = 4 * np.pi / 6 * COULOMB_CONSTANT / (LIGHT * kB * temperature_K)
-    scale = area / volume * 1e8 if volume else area * 1e-20 * AVOGADRO * 100 / 1000
-    x = np.pi * found.frequencies_THz * 1e-3 * interval_fs
-    scale = scale / np.sinc(x / np.pi) ** 2
+    unit_scale = area / volume * 1e8 if volume else area * 1e-20 * AVOGADRO * 100 / 1000
+    scale = unit_scale / np.sinc(found.frequencies_THz * 1e-3 * interval_fs) ** 2
     failures = []
     jumps = np.abs(rate).max() / np.sqrt(np.mean(rate**2)) if np.any(rate) else np.inf
     if jumps > JUMP:
-        failures.append("infrared: the dipole moment jumps between two frames, as where charged atoms are wrapped into the cell")
+        failures.append(
+            "infrared: the dipole moment jumps between two frames, as where charged atoms are wrapped into the cell"
+        )
     if found.segments < FEWEST_SEGMENTS:
         failures.append(f"infrared: {found.segments} independent segments are too few for errors; run longer")
     absorption = scale * found.spectra[0]

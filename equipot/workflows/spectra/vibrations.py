@@ -102,8 +102,9 @@ def _failures(
     total = density.sum(axis=0)
     if total[-1] > AT_THE_END * total.max():
         failures.append(
-            f"density of states: {100 * total[-1] / total.max():.0f} % of its maximum is left at {found.frequencies_THz[-1]:.3g} "
-            f"THz: frames every {trajectory.interval_fs:g} fs are too far apart, and faster vibrations appear at wrong frequencies"
+            f"density of states: {100 * total[-1] / total.max():.0f} % of its maximum is left at the highest frequency, "
+            f"{found.frequencies_THz[-1]:.3g} THz: frames every {trajectory.interval_fs:g} fs are too far apart, and faster "
+            "vibrations appear at wrong frequencies"
         )
     for k, symbol in enumerate(own):
         sigma = found.functions_error[k, 0] / kT

@@ -53,9 +53,11 @@ def zero_frequency(
     known mean and variance, psi'(l). Its Fourier coefficients C_n are few; they are kept up to P, ``MORE`` times the P* that
     minimises N / psi'(l) sum_{n >= P*} C_n^2 + 2 P*, and S(0) = exp(C_0 + 2 sum_{n < P} C_n) with the relative error
     sqrt(psi'(l) (4 P - 2) / N), over N frequencies of either sign (Ercole, Marcolongo and Baroni, Sci. Rep. 7, 15835
-    (2017), where P is P*). With M - 1 ``others``, such as the mass fluxes of a mixture, the spectrum is 1 / (S^-1)_11 of the matrix S of all
-    cross spectra, what is left of the flux at fixed others, and l becomes l - M + 1 (Bertossa, Grasselli, Ercole and Baroni,
-    Phys. Rev. Lett. 122, 255901 (2019)).
+    (2017), where P is P*).
+
+    With M - 1 ``others``, such as the mass fluxes of a mixture, the spectrum is 1 / (S^-1)_11 of the matrix S of all cross
+    spectra, what is left of the flux at fixed others, and l becomes l - M + 1 (Bertossa, Grasselli, Ercole and Baroni, Phys.
+    Rev. Lett. 122, 255901 (2019)).
 
     Args:
         flux: Equivalent, independent components; their mean is zero by symmetry and is not subtracted.

@@ -50,7 +50,7 @@ class Correlator:
 
     Args:
         interval_fs: Time between frames, fs.
-        resolution_THz: Width of the window of the spectra at half maximum; the longest lag K follows, and segments are 4 K long.
+        resolution_THz: Full width at half maximum of the spectral window; the longest lag K follows, segments are 4 K long.
         groups: Indices of the signals of each group.
 
     Raises:
@@ -100,9 +100,9 @@ class Correlator:
         """
         if not self.pool.blocks and not self.pool.inside:
             raise ValueError(
-                f"the trajectory is too short: {self.filled} frames, {self.filled * self.interval_fs / 1e3:.3g} ps, but this "
-                f"resolution needs {self.length}, {self.length * self.interval_fs / 1e3:.3g} ps; run longer, or choose a coarser "
-                "resolution_THz"
+                f"the trajectory is too short: {self.filled} frames, {self.filled * self.interval_fs / 1e3:.3g} ps; "
+                f"this resolution needs {self.length}, {self.length * self.interval_fs / 1e3:.3g} ps, at the least; run longer "
+                "or choose a coarser resolution_THz"
             )
         mean, error, segments = self.pool.result()
         spread = np.stack([self._spectrum(block) for block in self.pool.values]) if segments else self._spectrum(mean)[None]

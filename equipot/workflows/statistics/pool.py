@@ -11,8 +11,8 @@ from jaxtyping import Float
 class Pooled(NamedTuple):
     """Mean of arrays, in their unit."""
 
-    mean: Float[np.ndarray, "*shape"]
-    error: Float[np.ndarray, "*shape"]
+    mean: Float[np.ndarray, "..."]
+    error: Float[np.ndarray, "..."]
     """Standard error from the scatter of the blocks, which are taken as independent; NaN for fewer than two."""
     blocks: int
 
@@ -30,7 +30,7 @@ class Pool:
         self.per_block, self.blocks, self.inside = 1, 0, 0
         self.rest = np.zeros(shape)
 
-    def add(self, array: Float[np.ndarray, "*shape"]) -> None:
+    def add(self, array: Float[np.ndarray, "..."]) -> None:
         """Add an array."""
         self.rest += array
         self.inside += 1
@@ -47,7 +47,7 @@ class Pool:
         self.rest = np.zeros_like(self.rest)
 
     @property
-    def values(self) -> Float[np.ndarray, "blocks *shape"]:
+    def values(self) -> Float[np.ndarray, "parts ..."]:
         """Mean of each complete block."""
         return self.sums[: self.blocks] / self.per_block
 

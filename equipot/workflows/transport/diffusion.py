@@ -45,11 +45,11 @@ class Displacements:
 
     def curve(self, element: int) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
         """Return times (fs) and mean squared displacements (Å^2) of an element, each time once."""
-        known = {}
+        known: dict[int, float] = {}
         for spacing, rows in zip(self.spacings, self.squared, strict=True):
             for k, value in enumerate(rows[element], start=1):
                 if np.isfinite(value):
-                    known.setdefault(k * spacing, value)
+                    known.setdefault(k * spacing, float(value))
         steps = sorted(known)
         return np.array(steps) * self.interval_fs, np.array([known[k] for k in steps])
 
@@ -141,6 +141,7 @@ class _Ladder:
         self.sums: list[np.ndarray] = []
         self.seen: list[int] = []
         self.frames = 0
+        self.first = np.zeros((0, 3))
 
     def add(self, positions: Float[np.ndarray, "atoms 3"]) -> None:
         """Compare positions with earlier ones, at all spacings that are due."""

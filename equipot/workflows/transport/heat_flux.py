@@ -40,7 +40,7 @@ class Flux(NamedTuple):
         return self.potential + self.convective
 
 
-class HeatFlux:
+class UnfoldedFlux:
     """Heat flux of a potential, frame by frame.
 
     The energies U_i of the atoms of the cell are functions of the positions of all images within the receptive radius of the
@@ -94,7 +94,7 @@ class HeatFlux:
             roomy = lambda now, before: before if now <= before else int(np.ceil(SPARE * now))
             self.shape = Shape(roomy(need.atoms, old.atoms), roomy(need.slots, old.slots), 1)
         graph = pad([unfolded], self.potential.cutoff, self.shape, np.dtype(self.potential.dtype), [slots])
-        moving = np.zeros((self.shape.atoms, 3), graph.positions.dtype)
+        moving = np.zeros((self.shape.atoms, 3), graph.dtype)
         moving[: len(origin)] = velocities[origin]
         inside = np.arange(self.shape.atoms) < n
         energies, potential, virial = jax.device_get(_flux(self.potential, graph, moving, inside))
