@@ -137,7 +137,8 @@ class _Ladder:
 
     def __init__(self, groups: list[np.ndarray]) -> None:
         self.groups = groups
-        self.rings: list[list[np.ndarray]] = []
+        self.rings: list[np.ndarray] = []
+        """Last ``LAGS`` positions of each spacing, in places that are used in turn."""
         self.sums: list[np.ndarray] = []
         self.seen: list[int] = []
         self.frames = 0
@@ -145,24 +146,30 @@ class _Ladder:
 
     def add(self, positions: Float[np.ndarray, "atoms 3"]) -> None:
         """Compare positions with earlier ones, at all spacings that are due."""
-        level = 0
-        while self.frames % 2**level == 0 and level <= len(self.rings) and (level == 0 or self.frames):
-            if level == len(self.rings):
-                # The first position belongs to every spacing.
-                self.rings.append([self.first] if self.frames else [])
-                self.sums.append(np.zeros((len(self.groups), LAGS)))
-                self.seen.append(1 if self.frames else 0)
-            ring = self.rings[level]
-            for k, earlier in enumerate(reversed(ring)):
-                squared = np.sum((positions - earlier) ** 2, axis=1)
-                self.sums[level][:, k] += [squared[group].mean() for group in self.groups]
-            ring.append(positions)
-            del ring[:-LAGS]
-            self.seen[level] += 1
-            level += 1
         if not self.frames:
             self.first = positions
+        level = 0
+        while self.frames % 2**level == 0 and level <= len(self.rings):
+            if level == len(self.rings):
+                self._new_spacing(positions.shape)
+            ring, seen = self.rings[level], self.seen[level]
+            order = (seen - 1 - np.arange(min(seen, LAGS))) % LAGS
+            moved = positions - ring
+            squared = np.einsum("kni,kni->kn", moved, moved)[order]
+            self.sums[level][:, : len(order)] += [squared[:, group].mean(axis=1) for group in self.groups]
+            ring[seen % LAGS] = positions
+            self.seen[level] += 1
+            if not self.frames:
+                break
+            level += 1
         self.frames += 1
+
+    def _new_spacing(self, shape: tuple[int, ...]) -> None:
+        """Begin a spacing; the first position of all belongs to every one."""
+        self.rings.append(np.zeros((LAGS, *shape)))
+        self.sums.append(np.zeros((len(self.groups), LAGS)))
+        self.rings[-1][0] = self.first
+        self.seen.append(1 if self.frames else 0)
 
     @property
     def spacings(self) -> tuple[int, ...]:
@@ -238,7 +245,7 @@ def fit_walk(squared: Float[np.ndarray, " lags"], points: int, walks: int) -> tu
         inverse = np.linalg.inv(walk_covariance(float(offset), float(slope), points, len(lags)) / walks)
         spread = np.linalg.inv(design.T @ inverse @ design)
         offset, slope = spread @ (design.T @ inverse @ squared)
-        if abs(slope - before) <= 1e-8 * abs(slope):
+        if abs(slope - before) <= 1e-6 * abs(slope):
             break
     rest = squared - design @ np.array([offset, slope])
     return float(slope), float(np.sqrt(spread[1, 1])), float(rest @ inverse @ rest)
@@ -251,7 +258,8 @@ def walk_covariance(offset: float, slope: float, points: int, lags: int) -> Floa
     cov(d_i(s)^2, d_j(t)^2) = 2 <d_i(s) d_j(t)>^2, with
     2 <d_i(s) d_j(t)> = G(|s + i - t|) + G(|s - t - j|) - G(|s + i - t - j|) - G(|s - t|), G(0) = 0.
     """
-    apart = np.arange(-points, points + 1)
+    # Displacements that share no time are not correlated.
+    apart = np.arange(-lags, lags + 1)
     walked = lambda n: np.where(n == 0, 0.0, offset + slope * np.abs(n))
     found = np.empty((lags, lags))
     for i in range(1, lags + 1):

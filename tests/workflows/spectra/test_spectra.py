@@ -42,22 +42,26 @@ def test_a_harmonic_oscillator_has_one_line_of_the_width_asked_for():
 
 
 def test_free_langevin_particles_have_their_lorentzian_within_the_errors():
-    tau, dt = 40.0, 4.0
-    v, _ = langevin(np.random.default_rng(0), 6000, 30, dt / tau, tau)
+    tau, dt, resolution = 40.0, 4.0, 2.0
+    v, _ = langevin(np.random.default_rng(0), 12_000, 30, dt / tau, tau)
     weights = atomic_masses[[1, 8]]
     velocities = v / np.sqrt(np.where(np.arange(30) < 20, *weights))[:, None] * 0.01
-    found = density_of_states(trajectory(velocities, "H20O10", dt), 1.0)
-    assert found.failures == ("density of states: " + found.failures[0].split(": ", 1)[1],) if found.failures else True
-    x = found.frequencies_THz
-    # The spectrum of the sampled process: kT (1 - a^2) / (1 - 2 a cos + a^2) per interval.
-    a = np.exp(-dt / tau)
-    lorentz = (1 - a**2) / (1 - 2 * a * np.cos(2 * np.pi * x * 1e-3 * dt) + a**2) * 2e-3 * dt
-    for k, n in enumerate((60, 30)):
-        assert found.degrees_of_freedom["HO"[k]] == pytest.approx(n, rel=0.05)
-        z = (found.density[k] - n * lorentz) / found.error[k]
-        # The window smears the peak a little.
-        assert np.mean(np.abs(z[5:]) < 2) > 0.85 and np.abs(z).max() < 6
-    assert found.expected == {"H": 60, "O": 30}
+    found = density_of_states(trajectory(velocities, "H20O10", dt), resolution)
+    assert not found.failures and found.expected == {"H": 60, "O": 30} and found.correlations.segments >= 16
+    x, lags = found.frequencies_THz, np.arange(1, len(found.frequencies_THz))
+    # C(t) = kT exp(-t / tau) of each degree of freedom, times Parzen's window with its full width of 4 / (pi T).
+    u = lags * dt * 1e-3 * resolution * np.pi / 4
+    window = np.clip(np.where(u < 0.5, 1 - 6 * u**2 + 6 * u**3, 2 * (1 - u) ** 3), 0, 1)
+    decay = np.exp(-lags * dt / tau) * window
+    waves = np.cos(2 * np.pi * x[:, None] * 1e-3 * dt * lags)
+    expected = 2e-3 * dt * (1 + 2 * waves @ decay)
+    for k, (name, n) in enumerate((("H", 60), ("O", 30))):
+        assert found.degrees_of_freedom[name] == pytest.approx(n, rel=0.02)
+        z = (found.density[k] - n * expected) / found.error[k]
+        assert np.mean(np.abs(z) < 2) > 0.8 and np.abs(z).max() < 6
+    # Without the window it is a Lorentzian with the half width 1 / (2 pi tau) = 3.98 THz.
+    total = found.density.sum(axis=0)
+    assert np.interp(3.98, x, total) / total[0] == pytest.approx(0.5, abs=0.08)
 
 
 def test_elements_of_two_temperatures_frames_too_far_apart_and_short_runs_are_told():

@@ -65,7 +65,7 @@ def test_the_covariance_of_overlapping_displacements_is_that_of_walks():
 
 def test_errors_of_diffusion_coefficients_cover_the_truth():
     rng, z, quality = np.random.default_rng(2), [], []
-    for _ in range(60):
+    for _ in range(40):
         x = np.cumsum(rng.normal(0, 0.2, size=(400, 8, 3)), axis=0)
         # The centre of mass is put at rest, which takes one in eight walks.
         (found,) = self_diffusion(displacements(moving(x)))
