@@ -39,7 +39,7 @@ class Correlations(NamedTuple):
         Twice the integral of S over these is C(0), times 1e3 fs THz.
         """
         ends = (values[..., 0] + values[..., -1]) / 2
-        return (values.sum(axis=-1) - ends) * self.step_THz
+        return np.asarray((values.sum(axis=-1) - ends) * self.step_THz)
 
 
 class Correlator:

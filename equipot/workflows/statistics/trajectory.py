@@ -123,6 +123,8 @@ def open_trajectory(source: str, interval_fs: float | None = None) -> Trajectory
     if ":" not in index:
         raise ValueError(f"{source}: @{index} is one frame, which tells nothing about time; give FILE or FILE@A:B")
     part = frame_slice(index, source)
+    if part.step is not None and part.step < 0:
+        raise ValueError(f"{source}: frames backwards in time; leave out the minus before the step")
     found = _of_h5md(path, part) if path.suffix in (".h5", ".h5md") else _of_ase(path, part)
     log = path.parent / "log.csv"
     first = [frame for _, frame in zip(range(2), found.frames(), strict=False)]
@@ -138,7 +140,9 @@ def open_trajectory(source: str, interval_fs: float | None = None) -> Trajectory
     assert interval is not None
     if not interval > 0:
         raise ValueError(f"{source}: frames are {interval:g} fs apart; times must grow")
-    return replace(found, interval_fs=float(interval), name=source, log=log if log.exists() else None)
+    # The lines of the log are those of all frames.
+    whole = index == ":" and log.exists()
+    return replace(found, interval_fs=float(interval), name=source, log=log if whole else None)
 
 
 def from_frames(frames: Callable[[], Iterator[Any]], interval_fs: float, name: str = "trajectory") -> Trajectory:

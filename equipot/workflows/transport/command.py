@@ -162,6 +162,7 @@ def facts(found: Found) -> dict[str, Any]:
                 f"direct_integral_error_{unit}": number(result.direct_error), "time_fs": result.times_fs.tolist(),
                 f"running_integral_{unit}": result.running.tolist(),
                 f"running_integral_error_{unit}": result.running_error.tolist(),
+                f"components_{unit}": [list(x) for x in result.components],
             }  # fmt: skip
     if found.not_viscous:
         told["viscosity"] = {"value_mPa_s": None, "reason": found.not_viscous}

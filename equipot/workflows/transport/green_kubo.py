@@ -45,6 +45,8 @@ class GreenKubo:
     direct_error: float
     """Scatter of ``BLOCKS`` parts over its root; without what the integral lacks."""
     failures: tuple[str, ...]
+    components: tuple[tuple[float, float], ...] = ()
+    """Value and standard error by each component of the flux alone, in ``unit``; none where other fluxes were removed."""
 
 
 def conductivity(
@@ -122,6 +124,10 @@ def green_kubo(
     scale, unit, name = coefficient
     found = zero_frequency(flux, interval_fs, others, cutoff_THz)
     value, error = scale * found.value / 2, scale * found.error / 2
+    alone = (
+        [] if others else [zero_frequency(flux[:, k : k + 1], interval_fs, (), found.cutoff_THz) for k in range(flux.shape[1])]
+    )
+    components = tuple((scale * x.value / 2, scale * x.error / 2) for x in alone)
     lags = len(flux) // (4 * BLOCKS)
     parts = np.stack([_correlation(part, lags) for part in np.array_split(flux, BLOCKS)])
     mean, spread = parts.mean(axis=0), parts.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
@@ -129,6 +135,11 @@ def green_kubo(
     running, running_error = integrals.mean(axis=0), integrals.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
     decayed = np.flatnonzero(np.abs(mean) < NOISE * spread)
     failures = [f"{name}: {found.reason}"] if found.reason else []
+    if _differ(components):
+        shown = ", ".join(f"{a:.3g} +- {b:.2g}" for a, b in components)
+        failures.append(
+            f"{name}: its components differ, {shown} {unit}: the system is not isotropic, and the mean means little"
+        )
     direct = direct_error = np.nan
     if len(decayed):
         direct, direct_error = float(running[decayed[0]]), float(running_error[decayed[0]])
@@ -142,8 +153,14 @@ def green_kubo(
         failures.append(f"{name}: the flux is still correlated after {longest:.3g} ps, the longest time of a part; run longer")
     return GreenKubo(
         value, error, unit, found, np.arange(lags + 1) * interval_fs, mean / mean[0], running, running_error, direct,
-        direct_error, tuple(failures),
+        direct_error, tuple(failures), components,
     )  # fmt: skip
+
+
+def _differ(components: tuple[tuple[float, float], ...]) -> bool:
+    """Whether values with errors differ beyond chance."""
+    pairs = [(a, b) for k, a in enumerate(components) for b in components[:k]]
+    return any(abs(a[0] - b[0]) > APART * np.hypot(a[1], b[1]) for a, b in pairs)
 
 
 def _correlation(flux: Float[np.ndarray, "samples components"], lags: int) -> Float[np.ndarray, " lags"]:

@@ -86,6 +86,7 @@ class UnfoldedFlux:
                 f"{structure.name} is charged, has unpaired electrons or is in a field: energies of its atoms depend on the "
                 "whole system, and there is no heat flux of an unfolded one"
             )
+        self.potential.check([structure])
         n, unfolded, origin = len(structure), *unfold(structure, self.radius)
         slots = find_slots(unfolded, self.potential.cutoff)
         need = smallest_shape([slots])

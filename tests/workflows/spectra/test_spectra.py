@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from ase.data import atomic_masses
 from autoregressive import langevin
 
@@ -15,7 +16,7 @@ def trajectory(velocities, symbols, interval_fs):
     """Frames at one place with given velocities (Å/fs)."""
     atoms = Atoms(symbols)
     still, cell = np.zeros((len(atoms), 3)), np.zeros((3, 3))
-    frames = lambda: (Snapshot(still, v, cell) for v in velocities)
+    frames = lambda: (Snapshot(still, v, cell) for v in velocities)  # at one point: there is no rotation
     return Trajectory(atoms.numbers, atoms.get_masses(), (False, False, False), frames, interval_fs)
 
 
@@ -62,6 +63,25 @@ def test_free_langevin_particles_have_their_lorentzian_within_the_errors():
     # Without the window it is a Lorentzian with the half width 1 / (2 pi tau) = 3.98 THz.
     total = found.density.sum(axis=0)
     assert np.interp(3.98, x, total) / total[0] == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_molecule_that_neither_moves_nor_turns_lacks_six_degrees_of_freedom():
+    rng, atoms = np.random.default_rng(5), molecule("H2O")
+    m, r = atoms.get_masses(), atoms.positions
+    # Motions of the whole in mass-weighted coordinates, by numbers that are not the program's.
+    arm = r - atoms.get_center_of_mass()
+    rigid = [np.tile(e, (3, 1)) for e in np.eye(3)] + [np.cross(e, arm) for e in np.eye(3)]
+    q, _ = np.linalg.qr(np.stack([(np.sqrt(m)[:, None] * x).reshape(-1) for x in rigid], axis=1))
+    drawn = rng.normal(size=(4000, 9))
+    drawn -= drawn @ q @ q.T
+    velocities = drawn.reshape(-1, 3, 3) / np.sqrt(m)[:, None]
+    frames = lambda: (Snapshot(r, v, np.zeros((3, 3))) for v in velocities)
+    given = Trajectory(atoms.numbers, m, (False,) * 3, frames, 1.0)
+    found = density_of_states(given, 20.0)
+    share = 3 - np.sum(q**2, axis=1).reshape(3, 3).sum(axis=1)
+    assert found.expected == pytest.approx({"H": share[atoms.numbers == 1].sum(), "O": share[atoms.numbers == 8].sum()})
+    assert sum(found.expected.values()) == pytest.approx(3)
+    assert found.temperature_K == pytest.approx(1 / fs**2 / kB, rel=0.05)
 
 
 def test_elements_of_two_temperatures_frames_too_far_apart_and_short_runs_are_told():
