@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,15 @@ AT_A_TIME = 20
 """Lines between two writes."""
 
 
+@dataclass(frozen=True)
 class Fluxes:
-    """Columns of the file: time_fs, temperature_K, energy_eV, volume_A3, potential_x_eVA_fs, ..., convective_x_eVA_fs, ...,
-    pressure_xx_eV_A3, ..., momentum_1_x_uA_fs, ..."""
+    """Fluxes along a trajectory."""
 
-    def __init__(self, table: dict[str, Float[np.ndarray, " samples"]], interval_fs: float) -> None:
-        self.table, self.interval_fs = table, interval_fs
+    table: Mapping[str, Float[np.ndarray, " samples"]]
+    """Columns of the file: time_fs, temperature_K, energy_eV (without E0), volume_A3, potential_x_eVA_fs, ...,
+    convective_x_eVA_fs, ..., pressure_xx_eV_A3, ..., momentum_1_x_uA_fs, ..."""
+    interval_fs: float
+    """Time between samples, fs."""
 
     @property
     def heat(self) -> Float[np.ndarray, "samples 3"]:
@@ -105,9 +108,9 @@ def _kept(path: Path) -> tuple[list[str], int]:
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    text = io.StringIO("".join(lines)).read()
+    """Append lines to a file, wait until they are on the disk, and empty the list."""
     with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+        file.write("".join(lines))
         file.flush()
         os.fsync(file.fileno())
     lines.clear()
