@@ -13,6 +13,10 @@ import numpy as np
 from equipot.workflows.neb.surface import Surface
 
 
+NEAR = 0.3
+"""Share of the largest gradient on the way below which a small gradient is that of a minimum."""
+
+
 @dataclass(frozen=True)
 class Way:
     """A way down on one side of a saddle point."""
@@ -71,7 +75,7 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
     points, lengths = [saddle, start / root], [0.0, float(np.linalg.norm(push))]
     energies = surface.evaluate(np.array(points))[0].tolist()
     solver = RK45(slope, 0.0, start, longest, max_step=0.2, rtol=1e-3, atol=1e-3, first_step=0.02)
-    reached = False
+    reached, peak = False, 0.0
     while solver.status == "running":
         solver.step()
         point = solver.y / root

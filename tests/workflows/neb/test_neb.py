@@ -51,7 +51,7 @@ def test_the_surface_of_mueller_and_brown():
     assert band.converged and band.climbing == band.highest
     assert band.energies.max() == pytest.approx(SADDLE_ENERGY, abs=0.05)
     np.testing.assert_allclose(band.points[band.highest], SADDLE, atol=0.01)
-    saddle = find_saddle(surface, band.points[band.highest - 1], SaddleConfig(fmax=1e-6, radius=0.1))
+    saddle = find_saddle(surface, band.points[band.highest] + 0.04, SaddleConfig(fmax=1e-6, radius=0.1))
     assert saddle.converged and saddle.curvature < 0, saddle.reason
     np.testing.assert_allclose(saddle.point, SADDLE, atol=1e-5)
     assert saddle.energy == pytest.approx(SADDLE_ENERGY, abs=1e-5) and saddle.gradients < 30
