@@ -62,7 +62,7 @@ def test_a_step_whose_compilation_ahead_was_cancelled_compiles_where_it_is_taken
 
 def test_batches_are_built_ahead_and_wait_on_the_device(steps, tmp_path, monkeypatch):
     threads, original = [], Loader.build
-    noted = lambda self, *arguments: (threads.append(threading.current_thread()), original(self, *arguments))[1]
+    noted = lambda self, *given, **named: (threads.append(threading.current_thread()), original(self, *given, **named))[1]
     monkeypatch.setattr(Loader, "build", noted)
     tiny.run(tmp_path / "run", {"epochs": 1})
     # Besides one batch for each of the two steps, whose need of memory is asked first.
