@@ -163,6 +163,6 @@ def as_structure(atoms: Any, like: Structure) -> Structure:
     times = len(atoms) / len(like)
     masses = None if like.masses is None else np.asarray(atoms.masses)
     return Structure(
-        atoms.numbers, atoms.positions, atoms.cell, np.ones(3, bool), charge=like.charge * times, spin=like.spin * times, masses=masses,
-        head=like.head, source=f"a supercell of {like.name}",
+        atoms.numbers, atoms.positions, atoms.cell, np.ones(3, bool), charge=like.charge * times, spin=like.spin * times,
+        masses=masses, head=like.head, source=f"a supercell of {like.name}",
     )  # fmt: skip
