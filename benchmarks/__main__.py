@@ -19,6 +19,7 @@ from benchmarks import (
     experiments,
     finetune,
     gpu,
+    hessians,
     long_range,
     materials,
     own_process,
@@ -40,7 +41,8 @@ ITEMS = {
     "peers": peers.measure, "sevennet": sevennet.measure, "accuracy": accuracy.run, "finetune": finetune.run,
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
-    "experiments": experiments.run, "cost": cost.run,
+    "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
+    "hessian-steps": sweeps.hessian_steps,
 }  # fmt: skip
 
 
@@ -90,7 +92,10 @@ def parser() -> argparse.ArgumentParser:
     dynamics.add_argument("--steps", type=int, default=20, help="steps of a chunk")
     bounds = items.add_parser("roofline", help="energy + forces beside what the arithmetic and memory of these cores allow")
     bounds.add_argument("--only", nargs="+", choices=WORKS, default=WORKS, metavar="ITEM", help=", ".join(WORKS))
-    for sub in (scaling, speed, dynamics, bounds):
+    second = items.add_parser("hessian-steps", help="a training step with products of Hessians beside one without")
+    second.add_argument("--model", nargs="+", default=["MACE", "NequIP"], choices=["MACE", "NequIP"])
+    second.add_argument("--system", default="ethanol", choices=list(FRAMES))
+    for sub in (scaling, speed, dynamics, bounds, second):
         sub.add_argument("--seconds", type=float, default=20.0, help="how long each measurement is repeated")
         sub.add_argument("--cores", type=int, help="use only so many cores (Linux); for comparisons on a shared machine: 1")
         add_out(sub)
@@ -126,6 +131,9 @@ def parser() -> argparse.ArgumentParser:
     differences = items.add_parser("delta", help="the difference to a cheaper method learned, beside the labels themselves")
     delta.add_arguments(differences)
     add_out(differences)
+    curvatures = items.add_parser("hessians", help="training on Hessians beside energies and forces alone: unseen molecules")
+    hessians.add_arguments(curvatures)
+    add_out(curvatures)
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)

@@ -140,6 +140,26 @@ def training(model: str, system: str, frames: int, seconds: float) -> dict[str, 
     return about(potential, graph) | facts | timing(call, seconds) | memory()
 
 
+def hessian_training(model: str, system: str, frames: int, seconds: float) -> dict[str, Any]:
+    """A training step with a product of each frame's Hessian beside energies and forces, and one without, in turn.
+
+    Labels of Hessians are random: no time depends on them.
+    """
+    term, rng = MODELS[model], np.random.default_rng(0)
+    structures, energies = bundled_frames(system, frames, term.cutoff)
+    potential, graph = untrained(term, structures)
+    matrices = [rng.normal(size=(len(s), 3, len(s), 3)) for s in structures]
+    labelled = [s.replace(hessian=h + h.transpose(2, 3, 0, 1)) for s, h in zip(structures, matrices, strict=True)]
+    calls, compile_s = dict[str, tuple[Callable[[], Any], int]](), dict[str, float]()
+    for what, chosen in (("without", structures), ("with", labelled)):
+        calls[what] = (train_step(potential, chosen, energies), 1)
+        began = time.perf_counter()
+        jax.block_until_ready(calls[what][0]())
+        compile_s[what] = time.perf_counter() - began
+    times = {what: found | {"compile_s": compile_s[what]} for what, found in in_turn(calls, seconds).items()}
+    return about(potential, graph) | {"frames": frames} | times | memory()
+
+
 def train_step(potential: Potential, structures: list[Structure], atomic_energies: dict[int, float]) -> Callable[[], Any]:
     """The step of ``equipot train`` with its defaults, on all of these structures at once; a call makes one and reports."""
     settings, found, mesh = TrainingConfig(), prepare(structures, potential.cutoff, potential.term.inner_cutoffs), mesh_of(1)
@@ -225,4 +245,7 @@ def of_step(chunk: dict[str, float], steps: int) -> dict[str, float]:
     return {name: value / steps if name.endswith(("ms", "ms_min")) else value for name, value in chunk.items()}
 
 
-CASES = {"scaling": scaling, "saved": saved, "inference": inference, "training": training, "dynamics": dynamics}
+CASES = {
+    "scaling": scaling, "saved": saved, "inference": inference, "training": training, "dynamics": dynamics,
+    "hessian_training": hessian_training,
+}  # fmt: skip

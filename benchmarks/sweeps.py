@@ -62,6 +62,13 @@ def speed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield cold | {"cached_compile_s": warm["compile_s"], "cached_peak_rss_MB": warm["peak_rss_MB"]}
 
 
+def hessian_steps(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A training step with products of Hessians beside one without, for each model."""
+    for model in args.model:
+        arguments = {"model": model, "system": args.system, "frames": FRAMES[args.system], "seconds": args.seconds}
+        yield in_own_process("hessian_training", arguments, args.cores)
+
+
 def dynamics(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for atoms in args.atoms:
         yield in_own_process("dynamics", {"atoms": atoms, "steps": args.steps, "seconds": args.seconds}, args.cores)

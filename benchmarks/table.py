@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.hessian_tables import hessian_steps, hessians
+from benchmarks.markdown import markdown
+
 README = Path(__file__).parent / "README.md"
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 """Where the table of an item belongs, by the name of its result files without the date."""
@@ -47,18 +50,6 @@ def section(record: dict[str, Any]) -> str:
         f"jax {versions['jax']}, Python {versions['python']}.\n\n"
     )
     return head + TABLES[record["item"]](results)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Numbers to four digits, aligned to the right."""
-    show = lambda x: "" if x is None else x if isinstance(x, str) else str(x) if isinstance(x, int) else f"{x:.4g}"
-    cells = [list(map(show, row)) for row in rows]
-    widths = [max(len(row[k]) for row in [header, *cells]) for k in range(len(header))]
-    left = [all(isinstance(row[k], str) for row in rows) for k in range(len(header))]
-    aligned = lambda row: (c.ljust(w) if a else c.rjust(w) for c, w, a in zip(row, widths, left, strict=True))
-    line = lambda row: f"| {' | '.join(aligned(row))} |"
-    rule = "|".join("-" * (w + 1) + ("-" if a else ":") for w, a in zip(widths, left, strict=True))
-    return "\n".join([line(list(header)), f"|{rule}|", *map(line, cells)])
 
 
 def scaling(results: Sequence[dict[str, Any]]) -> str:
@@ -325,16 +316,8 @@ def peers(results: Sequence[dict[str, Any]]) -> str:
 
 def finetune(results: Sequence[dict[str, Any]]) -> str:
     header = (
-        "element",
-        "run",
-        "set",
-        "energy MAE, meV/atom",
-        "of the base",
-        "force MAE, meV/Å",
-        "of the base",
-        "frames",
-        "minutes",
-    )
+        "element", "run", "set", "energy MAE, meV/atom", "of the base", "force MAE, meV/Å", "of the base", "frames", "minutes",
+    )  # fmt: skip
     rows = []
     for r in results:
         for name, errors in r["errors"].items():
@@ -350,16 +333,9 @@ def finetune(results: Sequence[dict[str, Any]]) -> str:
 def experiments(results: Sequence[dict[str, Any]]) -> str:
     """Mean absolute errors of judges and, at the end, of training frames, of each experiment on each set, over folds."""
     header = (
-        "experiment",
-        "settings",
-        "set",
-        "folds",
-        "energy MAE, meV/atom",
-        "in training",
-        "force MAE, meV/Å",
-        "in training",
+        "experiment", "settings", "set", "folds", "energy MAE, meV/atom", "in training", "force MAE, meV/Å", "in training",
         "CPU minutes",
-    )
+    )  # fmt: skip
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in results:
         groups.setdefault((r["experiment"], r["set"]), []).append(r)
@@ -390,5 +366,5 @@ TABLES = {
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
-    "cost": cost,
+    "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps,
 }  # fmt: skip

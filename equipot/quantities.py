@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from equipot import hessian_labels
 from equipot.units import GPa
 
 
 @dataclass(frozen=True, repr=False)
 class Quantity:
-    """A quantity of a system (one value for each graph) or of its atoms (one for each atom).
+    """A quantity of a system (one value for each graph), of its atoms (one for each atom) or of their pairs (one for each).
 
     Raises:
         ValueError: a name that cannot be a key, or a scale that is not positive.
@@ -27,7 +28,9 @@ class Quantity:
 
     name: str
     """Key in configs, files and results."""
-    per: Literal["graph", "atom"]
+    per: Literal["graph", "atom", "pair"]
+    """What has a value of its own. A quantity of pairs is a Hessian, see ``hessian_labels``; training sees its products with
+    directions, which have a vector for each atom."""
     shape: tuple[int, ...] = ()
     """Shape of one value: () for a scalar, (3,) for a vector, (3, 3) for a tensor."""
     unit: str = ""
@@ -86,8 +89,20 @@ class Quantity:
         return math.prod(self.shape)
 
     @property
+    def of_atoms(self) -> bool:
+        """Whether the targets of a batch have a row for each atom: a value, or of a Hessian its product with a direction."""
+        return self.per != "graph"
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of a row of the targets of a batch."""
+        return self.shape[:1] if self.per == "pair" else self.shape
+
+    @property
     def error_name(self) -> str:
-        """Template of the error's name, for ``format``: ``energy_{}_per_atom``, ``forces_{}``."""
+        """Template of the error's name in training: ``energy_{}_per_atom``, ``forces_{}``, ``hessian_product_{}``."""
+        if self.per == "pair":
+            return f"{self.name}_product_{{}}"
         return f"{self.name}_{{}}_per_atom" if self.extensive else f"{self.name}_{{}}"
 
     @property
@@ -101,7 +116,9 @@ class Quantity:
         return self.axis if self.axis[0] else (self.unit, 1.0)
 
     def shape_of(self, atoms: int) -> tuple[int, ...]:
-        """Return the shape of a label of a structure with a number of atoms."""
+        """Return the shape of a label of a structure with a number of atoms; a Hessian may have another, as products."""
+        if self.per == "pair":
+            return (atoms, self.shape[0], atoms, self.shape[1])
         return (atoms, *self.shape) if self.per == "atom" else self.shape
 
     def checked(self, value: Any, atoms: int, source: str) -> Any:
@@ -110,6 +127,8 @@ class Quantity:
         Raises:
             ValueError: a wrong shape; the message names the quantity and ``source``.
         """
+        if self.per == "pair":
+            return hessian_labels.checked(value, atoms, source)
         array = np.array(value, np.float64)
         wanted = self.shape_of(atoms)
         if array.shape != wanted:
@@ -117,6 +136,14 @@ class Quantity:
         if self.traceless:
             array -= np.trace(array, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) / 3
         return float(array) if wanted == () else array
+
+    def scaled(self, value: Any, factor: float) -> Any:
+        """Convert a label to another unit, of which the present unit is ``factor``."""
+        return hessian_labels.scaled(value, factor) if self.per == "pair" else value * factor
+
+    def compared(self, value: Any) -> np.ndarray:
+        """Return the numbers of a label of which errors are taken, see ``hessian_labels.compared`` for a Hessian."""
+        return hessian_labels.compared(value) if self.per == "pair" else np.asarray(value)
 
 
 ENERGY = Quantity(
@@ -162,6 +189,12 @@ POLARIZABILITY = Quantity(
 )  # fmt: skip
 """Polarizability of a system: alpha_ab = d(dipole moment along a) / d(electric field along b). 1 e^2 Å^2/eV is a polarizability
 volume of 14.4 Å^3."""
+HESSIAN = Quantity(
+    "hessian", "pair", (3, 3), unit="eV/Å^2", dimension=(1, -2, 0), scale=2.0, agreement=1e-5, energy_derivative=True,
+    symbol="H",
+)  # fmt: skip
+"""Hessian d^2E/dr dr: the whole matrix, or its products with directions, see ``hessian_labels``. In training its ``scale`` is
+that of a product with a direction of the length sqrt(3 atoms): of the root mean square length of a row of the error."""
 ELECTROSTATIC_ENERGY = Quantity(
     "electrostatic_energy", "graph", unit="eV", dimension=(1, 0, 0), extensive=True, energy_part=True, display=("meV", 1e3)
 )
@@ -205,23 +238,30 @@ NOVELTY = Quantity("novelty", "atom", of_posterior=True)
 
 LABELLED = (ENERGY, FORCES, STRESS)
 """Quantities that are read from files, checked and trained on for every term."""
+TRAINED = (*LABELLED, HESSIAN)
+"""Quantities that every term can be trained on: ``LABELLED``, and the Hessian where there are labels of it."""
 TABLE = (
     *LABELLED, ENERGIES, VIRIALS, CHARGES, DIPOLE, QUADRUPOLE, ATOMIC_DIPOLES, BORN_CHARGES, POLARIZABILITY,
-    ELECTROSTATIC_ENERGY, DISPERSION_ENERGY, LATENT,
+    ELECTROSTATIC_ENERGY, DISPERSION_ENERGY, LATENT, HESSIAN,
 )  # fmt: skip
 """All rows of the package."""
 BY_NAME: Mapping[str, Quantity] = {quantity.name: quantity for quantity in TABLE}
-RESULTS = (*TABLE, FEATURES, FEATURE_SLOPES, FEATURE_FORCES, ENERGY_STD, FORCES_STD, STRESS_STD, ENSEMBLE, NOVELTY)
-"""All rows that a potential can be asked for, besides those of its own term."""
+RESULTS = (
+    *(row for row in TABLE if row is not HESSIAN), FEATURES, FEATURE_SLOPES, FEATURE_FORCES, ENERGY_STD, FORCES_STD, STRESS_STD,
+    ENSEMBLE, NOVELTY,
+)  # fmt: skip
+"""All rows that ``evaluate`` can be asked for, besides those of the potential's own term; for the Hessian see
+``evaluation.hessian_of`` and ``evaluation.products``."""
 RESERVED = (
     "virial", "weight", "field", "charge", "total_charge", "spin", "multiplicity", "spin_multiplicity", "mult", "length",
     "masses", "momenta", "interaction", "interactions", "features", "feature_slopes", "feature_forces", "energy_std",
-    "forces_std", "stress_std", "ensemble", "novelty",
+    "forces_std", "stress_std", "ensemble", "novelty", "hessian_products", "hessian_directions", "hessian_columns",
 )  # fmt: skip
 """Names beside those of ``TABLE`` that files, configs or results use for something else."""
 
 Labels = Mapping[Quantity, Any]
-"""Values of a structure by quantity: a float for a scalar per graph, else an array [*shape] or [atoms, *shape]."""
+"""Values of a structure by quantity: a float for a scalar per graph, else an array [*shape] or [atoms, *shape]; of a Hessian
+[atoms, 3, atoms, 3] or, as products, [K, 2, atoms, 3]."""
 
 
 def among(names: Iterable[str], rows: Sequence[Quantity] = TABLE) -> tuple[Quantity, ...]:

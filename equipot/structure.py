@@ -12,6 +12,7 @@ import numpy as np
 
 from equipot import electric_field
 from equipot.electrons import KEYS, charge_and_spin, impossible
+from equipot.hessian_labels import parts
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
 
 
@@ -216,7 +217,8 @@ class Structure:
     def to_ase(self) -> Any:
         """Convert to an ``ase.Atoms`` with the labels in a ``SinglePointCalculator`` (stress in ASE's Voigt order).
 
-        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities. Total charge,
+        Labels without a name in ASE are stored in ``info`` or ``arrays``, under the names of their quantities, a Hessian as
+        numbers in a row or as products (see ``hessian_labels``). Total charge,
         spin and electric field are stored in ``info``, where ``from_ase`` reads them, unless they are zero.
         """
         from ase import Atoms
@@ -235,6 +237,11 @@ class Structure:
         for row, value in self.labels.items():
             if row.name in all_properties:
                 results[row.name] = full_3x3_to_voigt_6_stress(value) if row is STRESS else value
+            elif row.per == "pair":
+                entries, columns = parts(value, row.name)
+                atoms.info |= entries
+                for name, column in columns.items():
+                    atoms.set_array(name, column)
             elif row.per == "atom":
                 atoms.set_array(row.name, value)
             else:

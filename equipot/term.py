@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from flax import linen as nn
@@ -140,6 +140,12 @@ class Term(nn.Module):
         return 0.0 if "space" in self.needs else None
 
     @property
+    def receptive_radius(self) -> float | None:
+        """Distance (Å) within which other atoms change the energy of an atom: the cutoff times the number of layers that pass
+        messages. None where that is not bounded, as for a term with ``space``, or where a term does not say it."""
+        return None
+
+    @property
     def copies(self) -> int:
         """Number of members that each take a geometry of their own where there is an axis of that length before all others
         of ``vectors`` and ``space``; 0 for a term that takes a single geometry."""
@@ -252,6 +258,12 @@ def walk(term: Term) -> Iterator[Term]:
     yield term
     for member in term.members.values():
         yield from walk(member)
+
+
+def largest_radius(terms: Iterable[Term]) -> float | None:
+    """Return the largest receptive radius of some terms (Å); None if that of any is not bounded or not known."""
+    found = [term.receptive_radius for term in terms]
+    return None if None in found else max((radius for radius in found if radius is not None), default=None)
 
 
 def cutoff_of(term: Term) -> float:

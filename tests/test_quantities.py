@@ -100,7 +100,7 @@ def test_read(frames):
             np.testing.assert_allclose(value, labels[row.name], atol=1e-7)
     named = read(frames[0].source.split(",")[0], Keys(others={"moment": "none"}), quantities=(SPREAD, MOMENT))
     with pytest.raises(
-        ValueError, match=r"\(data.keys.others.momnt in training\): no such quantity is read; choose from moment, moment_weight"
+        ValueError, match=r"\(data.keys.others.momnt in training\): no such quantity is read; choose from hessian, .*moment,"
     ):
         read(frames[0].source.split(",")[0], Keys(others={"momnt": "dipole"}), quantities=(SPREAD, MOMENT))
     assert MOMENT not in named[0].labels and SPREAD in named[0].labels

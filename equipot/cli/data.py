@@ -41,7 +41,7 @@ def ranges(structures: Sequence[Structure], isolated: int) -> str:
     lines = []
     for row in ordered(row for s in structures for row in s.labels):
         labelled = [s for s in structures if row in s.labels]
-        values = np.concatenate([np.ravel(s.labels[row]) / (len(s) if row.extensive else 1) for s in labelled])
+        values = np.concatenate([np.ravel(row.compared(s.labels[row])) / (len(s) if row.extensive else 1) for s in labelled])
         unit = row.unit + "/atom" * row.extensive
         lines.append(f"{row.name}: {values.min():.6g} to {values.max():.6g} {unit}, standard deviation {values.std():.4g}")
     lines.append(f"isolated atoms, for E0: {isolated or 'none'}")

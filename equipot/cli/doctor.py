@@ -14,8 +14,10 @@ def execute(args: argparse.Namespace) -> int:
     from equipot import published
     from equipot.data.read import read_one
     from equipot.files import check_writable, write_atomically
+    from equipot.pages import try_to_write_page
     from equipot.workflows.doctor import examine
-    from equipot.workflows.doctor.page import draw_report
+    from equipot.workflows.doctor.page import report_blocks
+    from equipot.workflows.doctor.picture import draw_report
 
     out = args.out or Path("runs") / ("doctor-" + Path(args.model).name.replace(".eqp", ""))
     for path in filter(None, (out / "doctor.json", args.json)):
@@ -32,6 +34,7 @@ def execute(args: argparse.Namespace) -> int:
         write_atomically(path, report.to_json().encode())
     write_atomically(out / "doctor.md", report.markdown().encode())
     draw_report(report, out / "doctor.png")
+    try_to_write_page(out / "doctor.html", f"{report.model}: {report.verdict}", lambda: report_blocks(report), print)
     print(f"\n{report.table()}\n\n{report.summary} ({report.seconds:.0f} s); everything is in {out}")
     return int(report.verdict == "broken")
 

@@ -10,7 +10,7 @@ from equipot.cli.runtime import cores, prepare
 
 
 def execute(args: argparse.Namespace) -> None:
-    """Print the error table and a summary of deviations; with --json write both, with --out predictions and plots."""
+    """Print the error table and a summary of deviations; with --json write both, with --out predictions, plots and a page."""
     places = {"json": args.json, "out": args.out}
     evaluate_file(
         args.model, args.data, args.overrides, **places, dtype=args.dtype, batch_size=args.batch_size, method=args.method
@@ -34,7 +34,10 @@ def evaluate_file(
     from equipot.data.read import Reading, gather
     from equipot.data.stats import is_isolated_atom
     from equipot.files import check_writable
+    from equipot.pages import try_to_write_page
+    from equipot.quantities import HESSIAN
     from equipot.training.errors import evaluate_set, predicted_quantities, table_text, write_json, write_predictions
+    from equipot.training.page import evaluation_blocks
     from equipot.training.report import parity
     from equipot.uncertainty.summary import summary
 
@@ -57,12 +60,17 @@ def evaluate_file(
     left_out = len(frames) - len(structures)
     for problem in dropped:
         print(f"warning: {problem}")
-    print(f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else ""))
-    print("\n".join([table_text({Path(data).name: table}, predicted_quantities(potential)), *lines]))
+    said = f"{model} on {data}: {len(structures)} frames" + (f", {left_out} isolated atoms left out" if left_out else "")
+    quantities = (*predicted_quantities(potential), HESSIAN)
+    print(said)
+    print("\n".join([table_text({Path(data).name: table}, quantities), *lines]))
     if json is not None:
         write_json(table, json)
     if out is not None:
         write_predictions(structures, predictions, out / "predictions.xyz")
         parity(structures, predictions, out / "parity.png")
+        remarks = [said, *map(str, dropped), *lines]
+        blocks = lambda: evaluation_blocks(structures, predictions, {Path(data).name: table}, quantities, remarks)
+        try_to_write_page(out / "evaluate.html", f"Errors of {Path(model).name}", blocks, print)
         print(f"predictions and plots: {out}")
     return table

@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add_uncertainty(commands)
 
     add_workflows(commands)
+    add_analyses(commands)
 
     models = command(commands, "models", "the published potentials that can be used by name, such as sevennet-0")
     models.add_argument("name", metavar="NAME", nargs="?", help="one of them (default: all)")
@@ -81,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
     data = command(commands, "data", "look at reference data: what is in it, and what is wrong with it")
     data.add_argument("data", metavar="DATA", nargs="+", help="files that training reads, or bundled:NAME")
     add_set(data, "a key of the data section, such as keys.energy=REF_energy")
+
+    add_hessian(commands)
 
     quickstart = command(commands, "quickstart", "train, evaluate and run MD on bundled data: a tour of some minutes")
     add_set(quickstart, "a key of configs/quickstart.yaml")
@@ -115,6 +118,22 @@ def add_doctor(commands: argparse._SubParsersAction) -> None:
     doctor.add_argument("--elements", metavar="Si,O", help="whose pairs are examined (default: all if few, or the structure's)")
     precision = "precision that it is meant to run in (default: that of the file)"
     doctor.add_argument("--dtype", choices=("float32", "float64"), help=precision)
+
+
+def add_hessian(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``hessian``: not one below ``data``, whose arguments are files of any name."""
+    hessian = command(commands, "hessian", "label frames with Hessians: differences of forces, or exact ones of a potential")
+    hessian.add_argument("data", metavar="DATA", help="frames: a file that ASE reads, or bundled:NAME; labels are replaced")
+    source = "gfn2-xtb, a method as data.subtract names it (emt, package.module:Class), or a potential: NAME.eqp or a name"
+    hessian.add_argument("--calculator", metavar="NAME", required=True, help=source)
+    file = "file to write, .xyz or .h5; the frames that are done are kept beside it until all are"
+    hessian.add_argument("--out", metavar="FILE", type=Path, required=True, help=file)
+    part = hessian.add_mutually_exclusive_group()
+    part.add_argument("--columns", metavar="K", type=int, help="K random columns of each Hessian (default: all)")
+    part.add_argument("--projections", metavar="K", type=int, help="products with K random directions instead")
+    step = "largest displacement of an atom in differences of forces, in Å (default: 0.005)"
+    hessian.add_argument("--step", metavar="X", type=float, help=step)
+    add_set(hessian, "a further setting: seed=1, or an option of the calculator, such as options.accuracy=0.01")
 
 
 def add_convert(commands: argparse._SubParsersAction) -> None:
@@ -178,10 +197,47 @@ WORKFLOWS: dict[str, tuple[str, str]] = {
         "crystals: equation of state, elastic tensor, strength, order of polymorphs",
         "one crystal, or polymorphs to rank",
     ),
+    "neb": ("a path of least energy: barrier, saddle point by exact Hessians, rate", "its two ends, or a whole first path"),
     "phonons": ("bands, density of states and thermal properties of a crystal", "one crystal"),
     "vibrations": ("normal modes, infrared intensities and free energy of a molecule", "one molecule, surface or wire"),
+    "constitutive": ("the hyperelastic law of a crystal: a network of invariants of C, for finite elements", "one crystal"),
 }
 """What each command of ``equipot.workflows`` does, and the structures that it takes."""
+
+
+ANALYSES: dict[str, tuple[str, bool]] = {
+    "spectra": ("spectra from a trajectory: vibrational density of states, infrared absorption", False),
+    "transport": (
+        "averages, radial distributions and diffusion from a trajectory; with a model, conductivity, viscosity",
+        True,
+    ),
+}
+"""What each command does that streams a trajectory, and whether it can use a model. A table of its own: such a command reads no
+list of structures and may have no potential, while every command of ``WORKFLOWS`` relies on both."""
+
+
+def add_analyses(commands: argparse._SubParsersAction) -> None:
+    """Add the commands that analyse a trajectory, all with the same arguments but for the model."""
+    for name, (what, takes_model) in ANALYSES.items():
+        sub = command(commands, name, what)
+        sub.set_defaults(module="analysis", workflow=name, model=None)
+        trajectory = "folder of a run of `equipot md`, a trajectory of it, or one that ASE reads, FILE or FILE@A:B"
+        more = "; or, with --set run.steps=..., a structure to start from" if takes_model else ""
+        sub.add_argument("trajectory", metavar="TRAJECTORY", help=trajectory + more)
+        if takes_model:
+            potential = "a potential, for the heat flux along the trajectory: NAME.eqp, or a name of `equipot models`"
+            sub.add_argument("--model", metavar="MODEL", help=potential)
+            sub.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="precision (default: float64)")
+        add_settings(sub, name)
+        add_out(sub, f"folder of the results: {name}.json, {name}.html and figures (default: runs/{name}-TRAJECTORY)")
+        add_resume(sub)
+
+
+def add_settings(sub: argparse.ArgumentParser, name: str) -> None:
+    """Add the options --config and --set."""
+    settings = f"a YAML file with settings, or the name of a recipe ({name}-...)"
+    sub.add_argument("--config", metavar="CONFIG", type=Path, help=settings)
+    add_set(sub, "a setting, such as those of the config (repeatable; the value is YAML)")
 
 
 def add_workflows(commands: argparse._SubParsersAction) -> None:
@@ -191,9 +247,7 @@ def add_workflows(commands: argparse._SubParsersAction) -> None:
         sub.set_defaults(module="workflow", workflow=name)
         add_model(sub)
         sub.add_argument("structure", metavar="STRUCTURE", help=f"a file that ASE reads, or file@INDEX: {structures}")
-        settings = f"a YAML file with settings, or the name of a recipe ({name}-...)"
-        sub.add_argument("--config", metavar="CONFIG", type=Path, help=settings)
-        add_set(sub, "a setting, such as those of the config (repeatable; the value is YAML)")
+        add_settings(sub, name)
         add_out(sub, f"folder of the results: {name}.json, {name}.html and figures (default: runs/{name}-STRUCTURE)")
         add_resume(sub)
         precision = "precision (default: float64, since derivatives of forces and small differences are wanted)"

@@ -197,11 +197,12 @@ def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: 
     Raises:
         ValueError: no deviation is calibrated.
     """
+    from equipot.pages import write_page
     from equipot.training.errors import write_json
     from equipot.uncertainty import FeatureNorm, calibrated, with_statistics
     from equipot.uncertainty.calibration import compare
     from equipot.uncertainty.diagnostics import assess, plot, table_rows, table_text
-    from equipot.uncertainty.page import write_page
+    from equipot.uncertainty.report import NAME, report_blocks
 
     rows = [row for row in potential.deviations if row.deviation_of]
     if not rows:
@@ -222,6 +223,6 @@ def tell(potential: Any, labelled: dict[str, list[Any]], calibrator: Any, args: 
     if args.out is not None:
         write_json(tables, args.out / "uncertainty.json")
         plot(first or {}, units, args.out / "uncertainty.png")
-        pictures = {"Errors, reliability and retention": args.out / "uncertainty.png"}
-        page = write_page(args.out, f"Uncertainty of {args.model}", {f"On {title}": lines}, pictures)
+        blocks = report_blocks(title, lines, args.out / "uncertainty.png")
+        page = write_page(args.out / NAME, f"Uncertainty of {args.model}", blocks)
         print(f"table and plots: {page}")

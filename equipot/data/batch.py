@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from equipot.arrays import AnyArray
 from equipot.extent import Extent
 from equipot.graph import Graph, Shell
+from equipot.hessian_labels import drawn
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import Slots, neighbor_list, slots
 from equipot.neighbors.shells import nearest_first
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import HESSIAN, LABELLED, Quantity
 from equipot.structure import Structure
 
 
@@ -169,7 +170,9 @@ def _heads(structures: Sequence[Structure], graphs: int, headed: bool) -> np.nda
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["labels", "weights", "present", "atoms", "frame"], meta_fields=["quantities"]
+    jax.tree_util.register_dataclass,
+    data_fields=["labels", "weights", "present", "atoms", "frame", "directions"],
+    meta_fields=["quantities"],
 )
 @dataclasses.dataclass(frozen=True)
 class Targets:
@@ -179,7 +182,7 @@ class Targets:
     """Quantities with labels."""
     labels: Mapping[str, Float[AnyArray, "..."]]
     """[graphs, *shape] or [atoms, *shape], in the unit of the quantity; energies less E0, which the host subtracts in double
-    precision."""
+    precision. Of a Hessian [atoms, 3], its product with ``directions``."""
     weights: Mapping[str, Float[AnyArray, " graphs"]]
     """Factor on the penalty of each graph in the loss."""
     present: Mapping[str, Bool[AnyArray, " graphs"]]
@@ -188,6 +191,9 @@ class Targets:
     """Number of atoms of each graph; 1 for padding, to allow division."""
     frame: Int[AnyArray, " graphs"]
     """Index of each structure in its set; -1 for padding."""
+    directions: Float[AnyArray, "atoms 3"] | None = None
+    """Direction that the Hessian of each graph is multiplied by, of length sqrt(3 atoms): see ``hessian_labels.drawn``. Zero
+    for a graph without a label of it, None where no graph of the set has one."""
 
 
 class Batch(NamedTuple):
@@ -204,24 +210,27 @@ def pad_targets(
     frames: Sequence[int],
     dtype: Any = np.float32,
     quantities: tuple[Quantity, ...] = LABELLED,
+    key: tuple[int, ...] = (),
 ) -> Targets:
     """Pad the labels of several structures, in the layout of ``pad``.
 
     Args:
         atomic_energies: E0, eV by Z.
         frames: index of each structure in its set.
+        key: numbers, such as seed and epoch, that together with the index of a frame decide which random direction its Hessian
+            is multiplied by, whatever batch the frame is in.
 
     Raises:
         ValueError: an element without E0.
     """
-    rows = {"atom": shape.atoms, "graph": shape.graphs}
-    labels = {q.name: np.zeros((rows[q.per], *q.shape), dtype) for q in quantities}
+    labels = {q.name: np.zeros((shape.atoms if q.of_atoms else shape.graphs, *q.target_shape), dtype) for q in quantities}
+    directions = np.zeros((shape.atoms, 3), dtype) if HESSIAN in quantities else None
     weights = {q.name: np.zeros(shape.graphs, dtype) for q in quantities}
     present = {q.name: np.zeros(shape.graphs, bool) for q in quantities}
     size, frame = np.ones(shape.graphs, np.int32), np.full(shape.graphs, -1, np.int32)
     first = 0
     for k, s in enumerate(structures):
-        own: dict[str, slice | int] = {"atom": slice(first, first + len(s)), "graph": k}
+        own = slice(first, first + len(s))
         first += len(s)
         size[k], frame[k] = len(s), frames[k]
         for q in quantities:
@@ -231,5 +240,7 @@ def pad_targets(
                 if q.from_isolated_atoms:
                     e0 = isolated_atom_energy(s.numbers, atomic_energies, s.name)
                     value = value - (e0 if q.per == "atom" else e0.sum())
-                labels[q.name][own[q.per]] = value
-    return Targets(quantities, labels, weights, present, size, frame)
+                if q.per == "pair" and directions is not None:
+                    directions[own], value = drawn(value, np.random.default_rng([*key, frames[k]]))
+                labels[q.name][own if q.of_atoms else k] = value
+    return Targets(quantities, labels, weights, present, size, frame, directions)

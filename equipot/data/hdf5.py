@@ -1,11 +1,14 @@
 """Structures in one HDF5 file, read frame by frame: for sets larger than memory.
 
-Layout (format version 2; eV, Å, e) with N atoms in F frames; two tables make reading a frame cheap:
+Layout (format version 2 or 3; eV, Å, e) with N atoms in F frames; two tables make reading a frame cheap:
     attributes           format = "equipot structures", version = 2, quantities = JSON list of the rows of the labels
     offsets  (F+1,)      atoms of frame k are rows offsets[k]:offsets[k+1]
     atoms    (N, 4+a)    Z, position (3); then, for each quantity of atoms, its components; masses and momenta are such ones
     frames   (F, 15+g)   charge, spin, weight (3); pbc (3); cell by rows (9); then, for each quantity, whether the frame has the
                          label, the weight of the label and, for a quantity of graphs, its components. Missing labels are zero
+                         a quantity of pairs (a Hessian) has there the number of its directions, 0 for a whole matrix, and its
+                         place in ``matrices``, the number of the first of its values
+    matrices (M,)        labels of quantities of pairs, one after the other (format version 3, where there are any)
     info     (F,)        JSON of ``Structure.info``, with ``Structure.constraints`` under a key of their own
 A quantity that first occurs in a later block adds columns at the right. A stored row describes the columns; labels are read
 under the row of the same name that the reader knows, see ``Stored``.
@@ -14,8 +17,10 @@ under the row of the same name that the reader knows, see ``Stored``.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +31,7 @@ from equipot import electric_field, units
 from equipot.data.keys import setting
 from equipot.data.split import Subset
 from equipot.files import replacing
+from equipot.hessian_labels import is_whole
 from equipot.quantities import ENERGY, FORCES, LABELLED, STRESS, TABLE, Quantity, ordered
 from equipot.structure import Structure
 
@@ -34,7 +40,11 @@ MOMENTA = Quantity("momenta", "atom", (3,), unit="sqrt(eV amu)")
 CONSTRAINTS = "equipot constraints"
 """Key of the constraints among the entries of a frame."""
 
-FORMAT, VERSION = "equipot structures", 2
+FORMAT, VERSION = "equipot structures", 3
+WITHOUT_MATRICES = 2
+"""Version of a file without labels of pairs, which older readers can read."""
+MATRICES, PLACE = "matrices", 2
+"""Data set of the labels of pairs, and the number of columns in ``frames`` that say where a label is."""
 SUFFIXES = (".h5", ".hdf5")
 BLOCK = 256
 """Frames written at once."""
@@ -64,13 +74,13 @@ def write_hdf5(path: str | Path, structures: Iterable[Structure]) -> Path:
     """
     h5py, path = _h5py(), Path(path)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"], file.attrs["version"], file.attrs["quantities"] = FORMAT, VERSION, "[]"
+        file.attrs["format"], file.attrs["version"], file.attrs["quantities"] = FORMAT, WITHOUT_MATRICES, "[]"
         frames = iter(structures)
         block = list(islice(frames, BLOCK))
         rows = _present(block)
         for name, width in COLUMNS.items():
             # A chunk is wide enough for whole rows of what the first frames have.
-            wide = width + sum(row.size + 2 for row in rows)
+            wide = width + sum((row.size if row.per != "pair" else PLACE) + 2 for row in rows)
             file.create_dataset(name, (0, width), np.float64, maxshape=(None, None), chunks=(BLOCK, wide))
         file.create_dataset("info", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(BLOCK,))
         file.create_dataset("offsets", data=np.zeros(1, np.int64), maxshape=(None,), chunks=(4096,))
@@ -84,12 +94,18 @@ def _append(file: Any, block: list[Structure]) -> None:
     rows = _rows(file.attrs["quantities"], file.filename)
     rows += [row for row in _present(block) if row not in rows]
     file.attrs["quantities"] = json.dumps([asdict(row) for row in rows])
+    pairs = [row for row in rows if row.per == "pair"]
+    if pairs and MATRICES not in file:
+        file.attrs["version"] = VERSION
+        file.create_dataset(MATRICES, (0,), np.float64, maxshape=(None,), chunks=(4096,))
+    matrices = [s.labels[row] for s in block for row in pairs if row in s.labels]
+    places = iter((file[MATRICES].shape[0] if pairs else 0) + np.cumsum([0, *(matrix.size for matrix in matrices)]))
     columns = {
         "atoms": np.concatenate([_atoms(s, rows) for s in block]),
-        "frames": np.stack([_frame(s, rows) for s in block]),
+        "frames": np.stack([_frame(s, rows, places) for s in block]),
         "info": [json.dumps(_entries(s), default=_plain) for s in block],
         "offsets": file["offsets"][-1] + np.cumsum([len(s) for s in block]),
-    }
+    } | ({MATRICES: np.concatenate([matrix.ravel() for matrix in matrices])} if matrices else {})
     for name, values in columns.items():
         data = file[name]
         start = data.shape[0]
@@ -140,14 +156,17 @@ def _atoms(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
     return np.column_stack([s.numbers, s.positions, *(np.reshape(value, (len(s), -1)) for value in values)])
 
 
-def _frame(s: Structure, rows: Sequence[Quantity]) -> np.ndarray:
-    """Build the row of the table ``frames`` of a structure: (columns,)."""
+def _frame(s: Structure, rows: Sequence[Quantity], places: Iterator[int]) -> np.ndarray:
+    """Build the row of the table ``frames`` of a structure: (columns,); ``places`` are those of the next labels of pairs."""
     parts: list[Any] = [[s.charge, s.spin, s.weight], s.pbc, s.cell.ravel()]
     found = _values(s)
     for row in rows:
         parts.append([row in found, s.label_weights.get(row, 1.0)])
         if row.per == "graph":
             parts.append(np.ravel(found.get(row, np.zeros(row.shape))))
+        elif row.per == "pair":
+            label = found.get(row)
+            parts.append([0, 0] if label is None else [0 if is_whole(label) else len(label), next(places)])
     return np.concatenate(parts).astype(float)
 
 
@@ -234,10 +253,10 @@ class HDF5Dataset(Sequence):
             raise IndexError(f"frame {k} of {len(self)} in {self.path}")
         k = int(k) % len(self)
         table = self._atoms[self._offsets[k] : self._offsets[k + 1]]
-        decode = _decode_first if self._version == 1 else _decode
         info, source = json.loads(self._info[k]), f"{self.path}, frame {k}"
         constraints, field = tuple(info.pop(CONSTRAINTS, ())), np.array(info.pop(electric_field.KEY, np.zeros(3)))
-        return decode(self._stored, table, self._frames[k]).replace(
+        read = _decode_first if self._version == 1 else partial(_decode, matrices=self._file.get(MATRICES))
+        return read(self._stored, table, self._frames[k]).replace(
             info=info, field=field, source=source, constraints=constraints
         )
 
@@ -252,20 +271,24 @@ class HDF5Dataset(Sequence):
         self.close()
 
 
-def _decode(stored: Sequence[Stored], table: np.ndarray, frame: np.ndarray) -> Structure:
-    """Rebuild a structure from its rows of the tables ``atoms`` and ``frames``."""
+def _decode(stored: Sequence[Stored], table: np.ndarray, frame: np.ndarray, matrices: Any) -> Structure:
+    """Rebuild a structure from its rows of the tables ``atoms`` and ``frames``, and the data set ``matrices``, None without."""
     labels: dict[Quantity, Any] = {}
     weights: dict[Quantity, float] = {}
     column, place = COLUMNS["atoms"], COLUMNS["frames"]
     for _, row, factor in stored:
         present, weight = frame[place : place + 2]
+        shape, width = row.shape_of(len(table)), {"graph": row.size, "atom": 0, "pair": PLACE}[row.per]
+        value = frame[place + 2 : place + 2 + width]
         if row.per == "atom":
             value, column = table[:, column : column + row.size], column + row.size
-        else:
-            value = frame[place + 2 : place + 2 + row.size]
-        place += 2 + (row.size if row.per == "graph" else 0)
+        elif row.per == "pair" and present:
+            count, first = value.astype(int)
+            shape = (count, 2, len(table), 3) if count else shape
+            value = matrices[first : first + math.prod(shape)]
+        place += 2 + width
         weights |= {row: float(weight)} if weight != 1 else {}
-        labels |= {row: value.reshape(row.shape_of(len(table))) * factor} if present else {}
+        labels |= {row: row.scaled(value.reshape(shape), factor)} if present else {}
     charge, spin, weight = frame[:3].tolist()
     masses, momenta = labels.pop(MASSES, None), labels.pop(MOMENTA, None)
     return Structure(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from equipot import units as unit
-from equipot.quantities import BY_NAME, LABELLED, Quantity, further
+from equipot.quantities import BY_NAME, HESSIAN, LABELLED, Quantity, further
 
 COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
 """Components of a symmetric tensor in Voigt's order."""
@@ -42,12 +42,14 @@ class Keys:
     """Order of the components of a stress or virial of six numbers; VASP and GPUMD write xx yy zz xy yz zx."""
 
     others: dict[str, str] = field(default_factory=dict)
-    """Names of further quantities, by quantity, and of their weights (dipole_weight), for a model that predicts them."""
+    """Names of further quantities, by quantity, and of their weights (dipole_weight): the Hessian, and others for a model that
+    predicts them."""
 
     @property
     def rows(self) -> tuple[Quantity, ...]:
-        """Further quantities to search for, see ``also``."""
-        return ()
+        """Quantities to search for besides energy, forces and stress, see ``also``. The names of parts of a Hessian follow from
+        that of the Hessian, see ``hessian_labels``."""
+        return (HESSIAN,)
 
     def __post_init__(self) -> None:
         if sorted(self.order()) != sorted(COMPONENTS):
@@ -63,7 +65,7 @@ class Keys:
         Raises:
             ValueError: the config names a further quantity that is not among ``rows``, or one of them has a name that is taken.
         """
-        found = replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=further(rows))
+        found = replace(_KeysOfModel(**{f.name: getattr(self, f.name) for f in fields(Keys)}), rows=further((HESSIAN, *rows)))
         known = found.known().keys() - KNOWN.keys()
         for name in self.others:
             if name not in known:

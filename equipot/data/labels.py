@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from equipot import electric_field
+from equipot import electric_field, hessian_labels
 from equipot.data import stated
 from equipot.data.comment import is_boolean
 from equipot.data.keys import AGREE, SWITCHED_OFF, Keys, Units, setting
@@ -59,7 +59,18 @@ def frame(atoms: Any, source: str, keys: Keys, units: Iterable[tuple[str, str]] 
         # A calculator's stress is in ASE's order, whatever the files of the config have.
         value = voigt_6_to_full_3x3_stress(value) if key == "stress" and np.shape(value) == (6,) else value
         (columns if key in (*per_atom, "energies", "stresses", "charges", "magmoms") else entries)[key] = value
+    for row in keys.rows:
+        if row.per == "pair" and keys.named(row.name) != SWITCHED_OFF:
+            for key in _stems([*entries, *columns], known[row.name], keys.named(row.name)):
+                hessian_labels.gather(entries, columns, key, len(atoms), source)
     return Frame(atoms, entries, columns, source, stated.joined([*units, *stated.of_entries(entries)]))
+
+
+def _stems(names: Iterable[str], known: Sequence[str], named: str | None) -> list[str]:
+    """List the names of a Hessian in a frame, each once, the endings of parts taken off: common names, or the one given."""
+    endings = (hessian_labels.PRODUCTS, hessian_labels.DIRECTIONS, hessian_labels.COLUMNS)
+    stems = {name.removesuffix(next((end for end in endings if name.endswith(end)), "")) for name in names}
+    return sorted(stem for stem in stems if stem == named or _rank(stem, known) is not None)
 
 
 def _rank(name: str, known: Sequence[str]) -> int | None:
@@ -195,7 +206,7 @@ def structure(f: Frame, chosen: Mapping[str, str], keys: Keys, units: Units) -> 
             ENERGY: float(values["energy"].reshape(())) * factors["energy"] if "energy" in values else None,
             FORCES: values["forces"] * factors["forces"] if "forces" in values else None,
             STRESS: tensor,
-            **{row: _shaped(row, values[row.name], f) * further[row] for row in keys.rows if row.name in values},
+            **{row: row.scaled(_shaped(row, values[row.name], f), further[row]) for row in keys.rows if row.name in values},
         },
         weight=weights.get("weight", 1.0),
         label_weights=label_weights,
@@ -236,6 +247,8 @@ def _shaped(row: Quantity, value: np.ndarray, f: Frame) -> np.ndarray:
     """
     atoms = len(f.atoms)
     wanted = row.shape_of(atoms)
+    if row.per == "pair" and value.ndim == 4 and value.shape[1:] == (2, atoms, 3):
+        return value
     if value.size != np.prod(wanted, dtype=int):
         raise ValueError(f"{f.source}: the {row.name} has shape {value.shape}, but {atoms} atoms need {wanted}")
     return value.reshape(wanted)

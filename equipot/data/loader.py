@@ -168,18 +168,22 @@ class Loader:
         small = need(shards, self.frames.sizes)
         return next(s for s in self.shapes if fits(small, s))
 
-    def build(self, shards: Shards, shape: Shape | None = None) -> Batch:
-        """Build the padded batch on the host; every array has a leading axis of devices."""
+    def build(self, shards: Shards, shape: Shape | None = None, key: tuple[int, ...] = ()) -> Batch:
+        """Build the padded batch on the host; every array has a leading axis of devices.
+
+        ``key`` decides about the random directions that Hessians are multiplied by, see ``pad_targets``: seed and epoch in
+        training, so that a run that is resumed sees the same; nothing in validation, so that epochs can be compared.
+        """
         shape = shape or self.shape(shards)
-        parts = [self._shard(list(indices), shape) for indices in shards]
+        parts = [self._shard(list(indices), shape, key) for indices in shards]
         return jax.tree.map(lambda *x: np.stack(x), *parts)
 
-    def _shard(self, indices: list[int], shape: Shape) -> Batch:
+    def _shard(self, indices: list[int], shape: Shape, key: tuple[int, ...]) -> Batch:
         structures = [self.frames.structures[i] for i in indices]
         found = [self.frames.slots(i, s) for i, s in zip(indices, structures, strict=True)]
         frames = self.frames
         graph = pad(structures, frames.cutoff, shape, self.dtype, found, frames.headed, frames.extent, frames.shells)
-        targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities)
+        targets = pad_targets(structures, shape, self.atomic_energies, indices, self.dtype, self.frames.quantities, key)
         return Batch(graph, targets)
 
     def padding(self, batches: Sequence[np.ndarray]) -> tuple[float, float]:

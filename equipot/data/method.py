@@ -21,7 +21,7 @@ import numpy as np
 
 from equipot.config import suggest
 from equipot.metadata import Method
-from equipot.quantities import ENERGY, FORCES, STRESS, Labels
+from equipot.quantities import ENERGY, FORCES, HESSIAN, STRESS, Labels
 from equipot.structure import Structure
 
 
@@ -193,8 +193,13 @@ class Runner:
         """Check, without running it, that the method gives what a structure has labels of.
 
         Raises:
-            ValueError: labels of forces or stress that the method does not give.
+            ValueError: labels of forces or stress that the method does not give, or of a Hessian, which is not subtracted.
         """
+        if HESSIAN in structure.labels:
+            raise ValueError(
+                f"{structure.name}: has a label of the Hessian, from which that of {self.method.name} is not subtracted; train "
+                "without, data.keys.others.hessian: none, or without data.subtract"
+            )
         for row in (FORCES, STRESS):
             periodic = structure.pbc.any() or not row.needs_volume
             if row in structure.labels and (row.name not in self.properties or not periodic):

@@ -11,8 +11,11 @@ from equipot.structure import Structure
 
 
 def pack(structures: Sequence[Structure]) -> dict[str, np.ndarray]:
-    """Join labels to arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN for missing labels."""
-    rows = ordered(row for s in structures for row in s.labels)
+    """Join labels to arrays by quantity, [frames, *shape] or [atoms of all frames, *shape], NaN for missing labels.
+
+    Labels of pairs (Hessians) are left out: no method or potential whose results are kept in this form gives any.
+    """
+    rows = [row for row in ordered(row for s in structures for row in s.labels) if row.per != "pair"]
     held = lambda row: [s.labels.get(row, np.full(row.shape_of(len(s)), np.nan)) for s in structures]
     return {row.name: np.concatenate(held(row)) if row.per == "atom" else np.array(held(row)) for row in rows}
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from equipot.data import bundled, extxyz, formats
+from equipot.data import bundled, extxyz, formats, npz
 from equipot.data.checks.frames import CUTOFF, check
 from equipot.data.checks.isolated import isolated_atoms
 from equipot.data.checks.report import WARNING, Problem, Report
@@ -24,7 +24,7 @@ from equipot.data.selection import frame_slice, no_frames, split_index
 from equipot.data.spins import with_meaning
 from equipot.data.split import Chain, Cleared, Subset, Weighted, split
 from equipot.data.stats import AtomicEnergies, Known, atomic_energies, is_isolated_atom, isolated_energies
-from equipot.quantities import LABELLED, TABLE, Quantity
+from equipot.quantities import HESSIAN, TABLE, TRAINED, Quantity
 from equipot.structure import Structure
 
 __all__ = ["Dataset", "HDF5Dataset", "Keys", "Units", "load_data", "read", "write_hdf5"]
@@ -74,13 +74,14 @@ def read(
     """Read the structures of one source, with labels in eV and Å.
 
     Args:
-        source: extended XYZ (also .gz, .xz), equipot's HDF5, ``bundled:NAME``, or a file of any format that ASE reads;
+        source: extended XYZ (also .gz, .xz), equipot's HDF5, arrays of NumPy (.npz), ``bundled:NAME``, or a file of any format
+            that ASE reads;
             ``FILE@0:100`` selects a slice of the frames.
         keys: names of the labels in extended XYZ and ASE databases; in HDF5 and bundled sets a label can only be switched off.
         units: units of extended XYZ and ASE databases; other formats are in eV and Å already.
         types: elements of numbered atom types, as LAMMPS writes them; not used for files that name their elements.
         unconverged: ``drop`` leaves out, with a warning, frames whose self-consistent field (SCF) did not converge.
-        quantities: further quantities to read labels of, beside energy, forces and stress.
+        quantities: further quantities to read labels of, beside energy, forces, stress and Hessian.
 
     Returns:
         A list; for HDF5 a sequence that reads each frame on access.
@@ -115,6 +116,8 @@ def _read(source: str | Path, keys: Keys, units: Units, types: Sequence[str]) ->
         return frames if index == ":" else frames[frame_slice(index, str(source))]
     if extxyz.is_extxyz(path):
         return read_extxyz(path, keys, units, index)
+    if npz.is_npz(path):
+        return npz.read_npz(path, keys, units, index)
     return _read_ase(path, keys, units, types, index)
 
 
@@ -156,7 +159,7 @@ def _read_ase(path: Path, keys: Keys, units: Units, types: Sequence[str], index:
 
 
 _off: dict[str, Any] = dict.fromkeys(KNOWN, SWITCHED_OFF)
-UNLABELLED = Keys(**_off)
+UNLABELLED = Keys(**_off, others={HESSIAN.name: SWITCHED_OFF})
 """Keys that switch off every label."""
 
 
@@ -269,7 +272,7 @@ def load_source(source: Source, cutoff: float, name: str, labelled: bool = True)
     if not len(frames):
         raise ValueError(f"{name}: nothing but isolated atoms; add frames, or leave it out")
     if not labelled:
-        frames = Cleared(frames, [row.name for row in LABELLED])
+        frames = Cleared(frames, [row.name for row in TRAINED])
     report = check({name: frames}, cutoff, source.max_force, source.min_distance).judged(source.checks)
     if not labelled:
         report = report.without("unlabelled")

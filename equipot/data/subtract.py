@@ -29,7 +29,7 @@ from equipot.data.split import Changed
 from equipot.data.stats import from_symbols, isolated_energies
 from equipot.files import cache_folder
 from equipot.metadata import Method
-from equipot.quantities import ENERGY, LABELLED, Labels
+from equipot.quantities import ENERGY, LABELLED, TRAINED, Labels
 from equipot.structure import Structure
 
 RESULTS = Kind("results of a method", "file of a method's results", 1, "delete it: they are computed again")
@@ -53,7 +53,7 @@ def key_of(s: Structure) -> str:
 
 def subtracted_from(s: Structure) -> bool:
     """Whether a structure has a label that a method is subtracted from."""
-    return not s.labels.keys().isdisjoint(LABELLED)
+    return not s.labels.keys().isdisjoint(TRAINED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from equipot.data.config import KINDS
 from equipot.data.heads import label
 from equipot.data.packed import pack
-from equipot.data.split import Chain, Headed, Rezeroed, Subset, evenly
+from equipot.data.split import Chain, Cleared, Headed, Rezeroed, Subset, evenly
 from equipot.finetune.atomic_energies import Refitted, refit_energies
 from equipot.finetune.baseline import Baseline
 from equipot.finetune.data import TuningData, changes_of, hashes, labels_itself, with_replay
@@ -18,6 +18,7 @@ from equipot.finetune.farthest import EXAMPLES, environments, farthest
 from equipot.finetune.origin import Origin
 from equipot.finetune.scale import LIMITS, force_scale
 from equipot.potential import Potential
+from equipot.quantities import HESSIAN
 from equipot.structure import Structure
 from equipot.training.beginning import device_count
 from equipot.training.config import TrainConfig
@@ -124,9 +125,14 @@ def predictions(
     head_of: dict[str, str],
     frames: int,
 ) -> dict[str, list[Structure]]:
-    """Predict each nonempty set with the head ``head_of`` the set; total energies include E0 of the base."""
+    """Predict each nonempty set with the head ``head_of`` the set; total energies include E0 of the base.
+
+    Hessians are predicted of the sets in the report alone, as these have many passes for each frame.
+    """
     places = {name: k for k, name in enumerate(origin.heads)}
-    asked = {name: Headed(f, places[head_of[name]]) if potential.heads else f for name, f in sets.items()}
+    reported = lambda name: name not in ("replayed", *(label("training", head) for head in head_of.values()))
+    asked = {name: f if reported(name) else Cleared(f, [HESSIAN.name]) for name, f in sets.items()}
+    asked = {name: Headed(f, places[head_of[name]]) if potential.heads else f for name, f in asked.items()}
     devices = device_count(config.training, frames)
     found = evaluate_sets(potential, asked, config.training.valid_batch_size, devices)
     # Energies of a potential with heads are counted from the isolated atoms.

@@ -1,7 +1,7 @@
 """Run molecular dynamics: chunks on the device; files, progress and errors on the host.
 
-The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``;
-with a gate ``recorded.xyz`` and ``recorded.png`` besides.
+The folder of a run holds ``config.yaml``, ``log.csv``, the trajectory, ``checkpoint.safetensors`` and, at the end, ``md.png``
+and ``md.html``; with a gate ``recorded.xyz`` and ``recorded.png`` besides.
 After each chunk, log and trajectory are extended and then the checkpoint is replaced, so that a kill loses at most one chunk. A
 resumed run cuts the files back to the checkpoint and continues bit for bit. A checkpoint always holds the state after a full
 chunk: if the run ends within a chunk, a longer run repeats that chunk, and so does, after a halt, a run with another gate.
@@ -44,6 +44,7 @@ from equipot.md.state import Setup, State, masses
 from equipot.md.summary import Summary, second_half, summarise
 from equipot.md.trajectory import System
 from equipot.neighbors import ListSpec, grow, more_pairs
+from equipot.pages import try_to_write_page
 from equipot.potential import Potential
 from equipot.published import load as load_potential
 from equipot.quantities import DIPOLE
@@ -377,13 +378,16 @@ class Simulation:
         raise Explosion(f"step {step}: {reason}; {REMEDY}{where} The last good state is step {at.step}.")
 
     def finish(self) -> Summary:
-        """Draw md.png, and the last frame that a gate recorded, and report and return the results of the whole run."""
+        """Draw md.png and what a gate recorded, write md.html, and report and return the results of the whole run."""
+        from equipot.md import page
         from equipot.md.plot import plot
 
         table = log.read(self.outputs.log.path)
         plot(table, self.out / "md.png")
         self.outputs.draw_recorded()
         summary = summarise(table, self.config, len(self.structure), self.progress.ns_per_day, self.builds)
+        blocks = lambda: page.run_blocks(self.out, table, summary)
+        try_to_write_page(self.out / page.NAME, f"Molecular dynamics: {self.out.name}", blocks, self.progress.say)
         self.progress.finish(summary, second_half(table))
         return summary
 

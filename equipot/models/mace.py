@@ -70,6 +70,10 @@ class MACE(Network):
     def radial_weights_see_species(self) -> bool:
         return super().radial_weights_see_species or self.first.weights_see_species or self.others.weights_see_species
 
+    @property
+    def receptive_radius(self) -> float | None:
+        return None if self.cutoff is None else self.layers * self.cutoff
+
     def each(self, name: str) -> tuple[int, ...]:
         """Return the value of a field for each layer."""
         value = self.channels if getattr(self, name) is None else getattr(self, name)

@@ -89,6 +89,10 @@ class NequIP(Network):
         if len(self._widths()) != self.l_max + 1:
             raise ValueError(f"channels has {len(self._widths())} widths, but l = 0..{self.l_max} need {self.l_max + 1}")
 
+    @property
+    def receptive_radius(self) -> float | None:
+        return None if self.cutoff is None else self.layers * self.cutoff
+
     @nn.compact
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         count = len(self.elements)

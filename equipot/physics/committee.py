@@ -20,7 +20,7 @@ from equipot.posterior import variables_digest
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure, symbols
-from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
+from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of, largest_radius
 
 WEIGHTS, OFFSETS = "weights", "offsets"
 
@@ -57,6 +57,11 @@ class Committee(Term):
     @property
     def copies(self) -> int:
         return len(self.terms)
+
+    @property
+    def receptive_radius(self) -> float | None:
+        """The largest one of the members; None if that of any is."""
+        return largest_radius(self.terms)
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:

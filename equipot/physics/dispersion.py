@@ -87,6 +87,11 @@ class Dispersive(Term):
                 f"coordination_cutoff {self.coordination_cutoff:g} Å must be above 0 and at most the cutoff, {cutoff:g} Å"
             )
 
+    @property
+    def receptive_radius(self) -> float | None:
+        # The coefficients of a pair follow the coordination numbers of both atoms.
+        return None if self.cutoff is None else self.cutoff + (self.coordination_cutoff or self.cutoff)
+
     def table(self) -> Reference:
         """Return the reference values of the term's elements, which are constants of the potential.
 

@@ -109,6 +109,11 @@ class Guarded(Term):
         return self.base.has_elements
 
     @property
+    def receptive_radius(self) -> float | None:
+        """That of ``base``."""
+        return self.base.receptive_radius
+
+    @property
     def averaging_cutoff(self) -> float | None:
         """That of ``base``."""
         return self.base.averaging_cutoff

@@ -31,6 +31,10 @@ class LennardJones(Term):
     def setup(self) -> None:
         self.depth, self.size = self.constant("epsilon"), self.constant("sigma")
 
+    @property
+    def receptive_radius(self) -> float | None:
+        return self.cutoff
+
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         squared = jnp.sum(vectors**2, axis=-1)
         cutoff = cutoff_of(self)

@@ -20,7 +20,7 @@ from equipot.physics.imported import Imported
 from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.structure import Structure
-from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of
+from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of, largest_radius
 
 
 class Sum(Term):
@@ -102,6 +102,11 @@ class Sum(Term):
     def averaging_cutoff(self) -> float | None:
         """The longest of those of the terms that are trained."""
         return max((c for term in self._trained if (c := term.averaging_cutoff) is not None), default=None)
+
+    @property
+    def receptive_radius(self) -> float | None:
+        """The largest one of the terms; None if that of any is."""
+        return largest_radius(self.terms)
 
     @property
     def inner_cutoffs(self) -> tuple[float, ...]:

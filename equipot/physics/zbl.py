@@ -42,6 +42,10 @@ class ZBL(Term):
         """Return the largest sum of the covalent radii of two of the elements (Å); None where these are not known yet."""
         return 2 * float(covalent_radii(elements).max()) if elements else None
 
+    @property
+    def receptive_radius(self) -> float | None:
+        return self.cutoff
+
     def __call__(self, graph: Graph, vectors: Float[Array, "atoms slots 3"]) -> Atomic:
         cutoff = cutoff_of(self)
         pairs, _, r = pairs_within(graph, vectors, cutoff)

@@ -26,6 +26,7 @@ from equipot.nn.radial import Bessel, PolynomialEnvelope, PowerEnvelope, Radial
 from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
 from equipot.training import checkpoint
+from equipot.training.affordable import affordable_steps
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.loss import Huber, Loss, Penalty, Switch
 
@@ -75,6 +76,11 @@ RECIPES = {
         "several elements, many of them close together", 52, 32, 1, PolynomialEnvelope(2), MeanNeighbors(exponent=0.75)
     ),
 }
+SHORT = 0.12
+"""Share of the steps of a run without a time limit below which molecules get the smaller network ``BRIEF``. With 6 % of the
+steps for dipeptides, errors of 64 channels are two to three times those of 32; with 15 %, no larger, and so with carbonates."""
+BRIEF = {"channels": 32, "hidden_l": 1}
+"""Network of molecules for which time is short: its steps take a quarter of the time."""
 LIQUID_ATOMS = 100
 """Mean number of atoms of a frame from which densely packed systems of several elements are liquids."""
 EXAMPLES = 200
@@ -116,23 +122,51 @@ def choose(
     return Choice(dataclasses.replace(config, training=training), tuple(notes))
 
 
-def default_model(dataset: Dataset, model: FromData) -> tuple[MACE, str]:
+def default_model(
+    dataset: Dataset,
+    model: FromData,
+    training: TrainingConfig | None = None,
+    devices: int | None = 1,
+    begun: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[MACE, str]:
     """Choose what a model leaves open, and say why; elements are left to the data as in any model.
 
     What counts most for molecules of few frames is an envelope that falls from the nearest neighbours on, so that these count
     more than far ones; crystals of one element do not gain by it, and liquids lose. Then angular resolution, of the harmonics
     (l_max 3) and of the features that are passed between layers (hidden_l 2), and smooth radial functions: see
     benchmarks/README.md. The recipe "liquid" was chosen on water, and is that of crystals of several elements in large cells.
+
+    Args:
+        dataset: Sets of the run.
+        model: What the config says.
+        training: Settings of the run, with batch size and epochs; None for a run without a time limit.
+        devices: Number of processors that share a batch; None for accelerators, on which time is never short.
+        begun: Hyper-parameters of the network that a run which is resumed began with.
     """
     recipe = RECIPES[kind_of(dataset)]
     radial = Radial(Bessel(6), recipe.envelope, mlp=(32,))
     interaction = Residual(recipe.normalization)
-    chosen = {"channels": recipe.channels, "hidden_l": recipe.hidden_l, **model.given}
-    if "cutoff" not in chosen:
-        chosen["cutoff"] = typical_cutoff(dataset.train, recipe.neighbors)
-    size = f"{chosen['channels']} channels, hidden_l {chosen['hidden_l']}, cutoff {chosen['cutoff']} Å"
-    note = f"model: MACE of {size}, for {recipe.what}"
+    cutoff = model.given["cutoff"] if "cutoff" in model.given else typical_cutoff(dataset.train, recipe.neighbors)
+    wanted = {"channels": recipe.channels, "hidden_l": recipe.hidden_l}
+    # What a run began with is what it goes on with: the time limit, or the machine, may be another one now.
+    before = {name: begun[name] for name in wanted if name in begun}
+    size = {**wanted, **model.given}
+    brief = not before and kind_of(dataset) == "molecule" and is_brief(dataset, training, size, cutoff, devices)
+    chosen = {**wanted, **(BRIEF if brief else {}), **before, **model.given, "cutoff": cutoff}
+    shown = f"{chosen['channels']} channels, hidden_l {chosen['hidden_l']}, cutoff {chosen['cutoff']} Å"
+    note = f"model: MACE of {shown}, for {recipe.what}{' and little time' if brief else ''}"
     return MACE(radial=radial, first=interaction, others=interaction, **chosen), note
+
+
+def is_brief(
+    dataset: Dataset, training: TrainingConfig | None, wanted: Mapping[str, Any], cutoff: float, devices: int | None
+) -> bool:
+    """Whether a time limit leaves a network that is ``wanted`` fewer than ``SHORT`` of the steps of a run without one."""
+    if training is None or training.max_minutes is None or devices is None:
+        return False
+    labels = mean_labels(dataset.train) * len(dataset.train)
+    steps = affordable_steps(training, dataset.train, cutoff, wanted["channels"], wanted["hidden_l"], devices)
+    return steps < SHORT * STEPS * np.cbrt(labels)
 
 
 def kind_of(dataset: Dataset) -> str:
@@ -195,6 +229,24 @@ def begun_with(out: Path, resume: bool) -> Mapping[str, Any]:
     """
     found = checkpoint.newest(out / "checkpoints") if resume else None
     return {} if found is None else found.record["run"]["config"]["training"]
+
+
+def model_begun_with(out: Path, resume: bool) -> Mapping[str, Any]:
+    """Read the hyper-parameters of the network that a run in the folder ``out`` began with; empty for a run that begins.
+
+    Raises:
+        ValueError: as ``begun_with``.
+    """
+    found = checkpoint.newest(out / "checkpoints") if resume else None
+    return {} if found is None else network_in(found.record["run"]["config"].get("model"))
+
+
+def network_in(model: Any) -> Mapping[str, Any]:
+    """Find the section of the network in that of a model, which may be a sum or have a wall; empty where there is none."""
+    if isinstance(model, Mapping) and "channels" in model:
+        return model
+    inner = model.values() if isinstance(model, Mapping) else model if isinstance(model, list | tuple) else ()
+    return next((network for part in inner if (network := network_in(part))), {})
 
 
 def of_an_epoch(structures: Sequence[Structure], replay: Replayed | None) -> Sequence[Structure]:

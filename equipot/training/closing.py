@@ -12,7 +12,7 @@ import numpy as np
 from equipot import eqp
 from equipot.data.split import Chain, Scaled, Subset, evenly
 from equipot.potential import Potential
-from equipot.quantities import ENERGY, FORCES
+from equipot.quantities import ENERGY, FORCES, HESSIAN
 from equipot.structure import Structure
 from equipot.training.beginning import Beginning
 from equipot.training.config import FineTune
@@ -100,7 +100,9 @@ def refit_best(run: TrainingRun, beginning: Beginning, kept: str) -> None:
     counted = [row for row in (ENERGY, FORCES) if float(weights.get(row.name, 0.0)) > 0]
     # What a config keeps frozen keeps its energies, too.
     whole = isinstance(beginning.config.model, FineTune) and beginning.config.model.train == "all"
-    ready = whole and has_shifts(trained) and ENERGY in counted if tuned else can_refit(trained) and counted
+    # Least squares of energies and forces would forget Hessians; a constant does not change them.
+    solvable = can_refit(trained) and counted and HESSIAN not in run.wants
+    ready = whole and has_shifts(trained) and ENERGY in counted if tuned else solvable
     if not ready or run.valid is None or run.whole is not None:
         return
     at_once = (run.config.valid_batch_size, run.mesh.size)

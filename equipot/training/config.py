@@ -47,7 +47,7 @@ class TrainingConfig:
     valid_batch_size: int = 20
     """Number of frames in a validation batch, over all devices."""
     loss: Mapping[str, Penalty] = field(default_factory=Loss)
-    """Penalties on errors by quantity: energy, forces, stress, and any other quantity that the model predicts."""
+    """Penalties on errors by quantity: energy, forces, stress, hessian, and any other quantity that the model predicts."""
     optimizer: Optimizer = field(default_factory=Muon)
     schedule: Schedule = field(default_factory=Cosine)
     clip: float | None = 10.0
@@ -68,7 +68,8 @@ class TrainingConfig:
     """Number of local devices to use; None for all, on a CPU one device for each core."""
     refit: bool = True
     """Whether the weights of the last linear layer are solved for at the end, by least squares of energies and forces.
-    Only of a MACE or NequIP with one head that stands alone (no walls, charges or other terms), with validation frames and
+    Only of a MACE or NequIP with one head that stands alone (no walls, charges or other terms), not trained on Hessians, with
+    validation frames and
     at least twice as many energies (where none count, components of forces) as features; see ``equipot.training.refit``.
     After fine-tuning the constants of the elements are, of a network that stands alone, with one head or several, all of
     whose parameters are trained, with validation frames; see ``equipot.training.shifts``."""

@@ -22,6 +22,7 @@ from equipot.training.checkpoint import differences
 from equipot.training.config import TrainConfig
 from equipot.training.errors import evaluate_sets, write_json
 from equipot.training.from_scratch import from_scratch
+from equipot.training.page import NAME as PAGE
 from equipot.training.report import write_report
 from equipot.training.run import ENDINGS, FREE, train
 from equipot.uncertainty import fit as fit_uncertainty
@@ -146,7 +147,7 @@ def join(members: list[Potential], config: TrainConfig, beginning: Beginning, ou
 
 
 def report(best: Path, config: TrainConfig, beginning: Beginning, out: Path, console: Console, facts: dict[str, str]) -> None:
-    """Write errors.json and report.md of the committee, with what is calibrated."""
+    """Write errors.json, report.md and train.html of the committee, with what is calibrated."""
     potential, dataset = eqp.load(best).correction, beginning.dataset
     sets = {"validation": dataset.valid, "test": dataset.test}
     found = evaluate_sets(potential, sets, config.training.valid_batch_size)
@@ -155,7 +156,7 @@ def report(best: Path, config: TrainConfig, beginning: Beginning, out: Path, con
     facts = {"members": str(len(potential.term.members)), **facts}
     calibrated = [row.name for row in potential.deviations if row.deviation_of]
     facts["calibrated"] = ", ".join(calibrated) or "nothing"
-    text = write_report(out, facts, results, dataset.atomic_energies)
+    text = write_report(out, facts, results, console.say, dataset.atomic_energies)
     if text:
         console.say(text)
-    console.say(f"report: {out / 'report.md'}")
+    console.say(f"report: {out / 'report.md'} and {PAGE}")

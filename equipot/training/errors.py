@@ -12,13 +12,16 @@ import numpy as np
 from equipot.data.method import Runner
 from equipot.data.split import Chain
 from equipot.evaluation.batched import Job, evaluate_in_batches
+from equipot.evaluation.hessians import with_hessians
 from equipot.evaluation.method import with_method
 from equipot.files import write_atomically
+from equipot.hessian_labels import parts
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.posterior import check_estimates
 from equipot.potential import Potential
 from equipot.quantities import ENERGY, LABELLED, Quantity, ordered
 from equipot.structure import Structure
+from equipot.training.hessian_errors import LINES, NAMES, hessian_errors
 
 Table = dict[str, float]
 """Mean errors by name, see ``evaluate_set``."""
@@ -37,7 +40,8 @@ def evaluate_set(
     The table has, in eV and Å, ``energy_mae``, ``energy_rmse`` (of whole structures), ``energy_mae_per_atom``,
     ``energy_rmse_per_atom``, ``forces_mae``, ``forces_rmse`` (over Cartesian components; also for each element, such as
     ``forces_mae_Si``), ``stress_mae``, ``stress_rmse`` (over the nine components), MAE and RMSE of any other quantity that the
-    potential provides, and the numbers ``frames`` and ``atoms``. Quantities that no structure has a label of are left out.
+    potential provides, those of Hessians (see ``training.hessian_errors``), and the numbers
+    ``frames`` and ``atoms``. Quantities that no structure has a label of are left out.
 
     Args:
         potential: Potential to evaluate.
@@ -54,6 +58,9 @@ def evaluate_set(
         ValueError: there are no structures, or the potential does not know an element.
     """
     predictions = predict(potential, structures, batch_size, devices, runner, estimates)
+    # Nothing says what the Hessian of the method is that a correction is added to.
+    if runner is None:
+        predictions = list(with_hessians(potential, structures, predictions))
     return error_table(structures, predictions), predictions
 
 
@@ -69,9 +76,9 @@ def evaluate_sets(
     predictions = predict(potential, Chain(tuple(sets.values())), batch_size, devices) if sets else []
     out, first = {}, 0
     for name, structures in sets.items():
-        own = predictions[first : first + len(structures)]
+        own = list(with_hessians(potential, structures, predictions[first : first + len(structures)]))
         out[name] = (error_table(structures, own), own)
-        first += len(own)
+        first += len(structures)
     return out
 
 
@@ -85,7 +92,8 @@ def predict(
 ) -> list[Structure]:
     """Return the structures with predictions as their labels.
 
-    Predicted are energy, forces, stress where the cell has a volume, and all other quantities that the potential provides.
+    Predicted are energy, forces, stress where the cell has a volume, and all other quantities that the potential provides; no
+    Hessians, see ``evaluation.hessians.with_hessians``.
 
     Args:
         potential: Potential to evaluate.
@@ -144,6 +152,10 @@ def error_table(references: Sequence[Structure], predictions: Sequence[Structure
         for reference, predicted in pairs:
             if row not in reference.labels or row not in predicted.labels:
                 continue
+            if row.per == "pair":
+                for key, value in hessian_errors(reference, reference.labels[row], predicted.labels[row]).items():
+                    add(NAMES[key], value)
+                continue
             difference = np.subtract(predicted.labels[row], reference.labels[row])
             add(f"{row.name}_{{}}", difference)
             if row.extensive:
@@ -151,8 +163,8 @@ def error_table(references: Sequence[Structure], predictions: Sequence[Structure
             for z in np.unique(reference.numbers) if row.per == "atom" else ():
                 add(f"{row.name}_{{}}_{chemical_symbols[z]}", difference[reference.numbers == z])
     table: Table = {"frames": len(pairs), "atoms": sum(len(reference) for reference, _ in pairs)}
-    for name, parts in errors.items():
-        values = np.concatenate(parts)
+    for name, found in errors.items():
+        values = np.concatenate(found)
         table[name.format("mae")] = float(np.mean(np.abs(values)))
         table[name.format("rmse")] = float(np.sqrt(np.mean(values**2)))
     return table
@@ -172,6 +184,8 @@ class ErrorRow(NamedTuple):
 def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
     """List the lines of a quantity in the printed table; a quantity of atoms has one more line for each of ``elements``."""
     unit, factor = quantity.shown
+    if quantity.per == "pair":
+        return [ErrorRow(label, NAMES[key], 1.0, unit) for key, (label, unit) in LINES.items()]
     lines = [ErrorRow(quantity.name, f"{quantity.name}_{{}}", factor, unit)]
     if quantity.extensive:
         lines.insert(0, ErrorRow(f"{quantity.name} per atom", quantity.error_name, factor, f"{unit}/atom"))
@@ -180,19 +194,24 @@ def error_rows(quantity: Quantity, elements: Sequence[str]) -> list[ErrorRow]:
     return lines
 
 
-def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
-    """Format the tables of several sets as one Markdown table with MAE and RMSE of each set in columns."""
+def table_rows(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> list[list[str]]:
+    """List the cells of one table with MAE and RMSE of several sets in columns; the first row has the names of the columns."""
     sets = list(tables)
     prefixes = tuple(f"{row.name}_mae_" for row in quantities if row.per == "atom")
     keys = [key for t in tables.values() for key in t if key.startswith(prefixes)]
     elements = sorted({key.rpartition("_")[2] for key in keys})
     elements = elements if len(elements) > 1 else []
-    header = ["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]
-    lines = []
+    lines = [["", *(f"{name} {kind}" for name in sets for kind in ("MAE", "RMSE")), "unit"]]
     for label, key, factor, unit in (line for row in quantities for line in error_rows(row, elements)):
         cells = [tables[name].get(key.format(kind)) for name in sets for kind in ("mae", "rmse")]
         if any(cell is not None for cell in cells):
             lines.append([label, *("" if cell is None else f"{cell * factor:.4g}" for cell in cells), unit])
+    return lines
+
+
+def table_text(tables: Mapping[str, Table], quantities: Sequence[Quantity] = LABELLED) -> str:
+    """Format ``table_rows`` as Markdown."""
+    header, *lines = table_rows(tables, quantities)
     widths = [max(len(line[k]) for line in [header, *lines]) for k in range(len(header))]
     is_text = lambda k: k in (0, len(header) - 1)
     place_cell = lambda k, cell: cell.ljust(widths[k]) if is_text(k) else cell.rjust(widths[k])
@@ -221,6 +240,11 @@ def write_predictions(references: Sequence[Structure], predictions: Sequence[Str
         # Values that the file had under the names of labels would contradict the labels.
         for source, prefix in ((references[k], "REF_"), (predicted, "predicted_")):
             for row, value in source.labels.items():
+                if row.per == "pair":
+                    entries, columns = parts(value, f"{prefix}{row.name}")
+                    atoms.info |= entries
+                    atoms.arrays |= columns
+                    continue
                 held, rows = (atoms.arrays, len(atoms)) if row.per == "atom" else (atoms.info, 1)
                 flat = value if row.shape == () else np.reshape(value, (rows, -1))
                 held[f"{prefix}{row.name}"] = flat[0] if row.shape and row.per == "graph" else flat

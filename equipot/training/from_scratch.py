@@ -27,12 +27,13 @@ from equipot.models.from_data import FromData
 from equipot.models.mace import MACE
 from equipot.physics.guard import Guarded, fitted, is_guarded
 from equipot.potential import Potential
+from equipot.quantities import HESSIAN
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.training.apart import Residual, residuals, stands_apart, within, without
 from equipot.training.beginning import Beginning, Trained, device_count, energy_table, hash_sets, prepare_sets, require_frames
-from equipot.training.choices import begun_with, choose, default_model
-from equipot.training.config import FineTune, TrainConfig
+from equipot.training.choices import begun_with, choose, default_model, model_begun_with
+from equipot.training.config import FineTune, TrainConfig, TrainingConfig
 from equipot.training.imported import (
     Import,
     known,
@@ -42,6 +43,14 @@ from equipot.training.imported import (
     with_origin,
     with_variables,
 )
+
+
+def processors(training: TrainingConfig, dataset: Dataset) -> int | None:
+    """Return the number of processors that share a batch; None for accelerators."""
+    if jax.devices()[0].platform != "cpu":
+        return None
+    return device_count(training, max(1, len(dataset.train)))
+
 
 EXAMPLES = 8
 """Number of training frames, spread over the set, from which the normalisation of a fresh network is computed."""
@@ -83,7 +92,9 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     dataset = with_levels(config, levels, others)
     config, notes = choose(config, dataset, tuning=False, begun=begun_with(out, resume))
     if open_model is not None:
-        model, note = default_model(dataset, open_model)
+        model, note = default_model(
+            dataset, open_model, config.training, processors(config.training, dataset), model_begun_with(out, resume)
+        )
         config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)
         given = term_of(config)
     # Some terms end at a distance that depends on the elements.
@@ -100,7 +111,8 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         config, dataset, potential, Trained(potential.params), frames, hashes,
         notes=(*notes_of(others), *notes), imported={part.name: part.sha256 for part in imports},
     )  # fmt: skip
-    if stands_apart(potential.term, imports):
+    # Labels of a Hessian are not less those of the frozen potentials: with any, the whole sum is evaluated in every step.
+    if stands_apart(potential.term, imports) and not any(HESSIAN in part.quantities for part in frames.values()):
         rest = without(potential, imports)
         frames, whole = prepare_sets(residuals(dataset, predicted), rest.term), partial(within, potential, imports)
         beginning = dataclasses.replace(beginning, potential=rest, frames=frames, whole=whole)

@@ -112,9 +112,9 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
         State, cursor, and the reason why the run must stop at once; None at the end of the epoch or of the schedule.
     """
     train = run.train
-    batches = train.epoch(run.seed, cursor.epoch)[cursor.batch :]
+    batches, key = train.epoch(run.seed, cursor.epoch)[cursor.batch :], (run.seed, cursor.epoch)
     shards = [train.shards(batch) for batch in batches]
-    feed = prefetch(shards, lambda s: place(run.mesh, train.build(s)))
+    feed = prefetch(shards, lambda s: place(run.mesh, train.build(s, key=key)))
     pending, fresh, clock = None, True, time.monotonic()
     try:
         for item, batch in feed:

@@ -8,16 +8,21 @@ root mean square over the components of a vector or a tensor:
     energy    x^2 = ((E - E_ref) / (N s))^2                         for each frame, s in eV per atom
     forces    x^2 = (1/3) sum_a ((F_a - F_ref,a) / s)^2             for each atom, s in eV/Å
     stress    x^2 = (1/9) sum_ab ((sigma_ab - sigma_ref,ab) / s)^2  for each frame, s in eV/Å^3
+    hessian   x^2 = (1/3) sum_a (((H - H_ref) v)_a / s)^2           for each atom, s in eV/Å^2
+
+v is a random direction of the length sqrt(3 N), drawn anew for each frame in each epoch from those that the label covers
+(``hessian_labels.drawn``): no matrix is made, and the expected mean of x^2 s^2 over the atoms of a frame is
+|H - H_ref|_F^2 / 3N, the mean square length of a row of the error, which does not depend on the size of a frame.
 
 Without a scale (None), s is the ``scale`` of the quantity's row in ``equipot.quantities``. rho acts on norms of vectors and
 tensors, so that the loss does not change when a frame is rotated. w_k is the weight of the penalty at the share t of the run,
 and omega the weight of the frame. < >_k is the mean over the frames (for a quantity of atoms, over the atoms) of the whole
 batch that have the label; the mean does not depend on how a batch is spread over devices.
 
-A quantity that a config does not name has the penalty ``Huber()``, the energy ``Huber(schedule=Switch())`` (in fine-tuning with
-a tenth of the weight, see ``training.choices``), whether every
-model predicts the quantity (energy, forces, stress) or the model provides it (``Term.provides``), such as a dipole moment.
-Set its weight to 0 to leave it out.
+A quantity that has labels and that a config does not name has the penalty ``Huber()``, the energy ``Huber(schedule=Switch())``
+(in fine-tuning with a tenth of the weight, see ``training.choices``), whether every model predicts the quantity (energy,
+forces, stress, hessian) or the model provides it (``Term.provides``), such as a dipole moment. Set its weight to 0 to leave it
+out.
 """
 
 from __future__ import annotations
@@ -32,8 +37,10 @@ from jaxtyping import Array, Bool, Float
 
 from equipot.arrays import AnyArray
 from equipot.data.batch import Batch
+from equipot.evaluation.hessians import evaluate_along
 from equipot.observables import Observables
-from equipot.quantities import ENERGY, LABELLED, Quantity
+from equipot.potential import Potential, evaluate
+from equipot.quantities import ENERGY, HESSIAN, LABELLED, TRAINED, Quantity
 
 
 def check_factor(name: str, factor: float) -> None:
@@ -116,7 +123,8 @@ class Penalty(ABC):
     weight: float = 1.0
     """Factor on the mean of the penalty; 0 leaves the quantity out of the loss."""
     scale: float | None = None
-    """Error with x = 1, in the quantity's unit (eV per atom, eV/Å, eV/Å^3); None for the scale in ``equipot.quantities``."""
+    """Error with x = 1, in the unit of the quantity (eV per atom, eV/Å, eV/Å^3, of a Hessian eV/Å^2); None for
+    the scale in ``equipot.quantities``."""
     schedule: Constant | Switch | Ramp = Constant()
     """Factor of the weight in the course of the run."""
 
@@ -201,11 +209,11 @@ class Loss(Mapping[str, Penalty]):
         Raises:
             ValueError: there is none, or the loss names a quantity that the model does not predict.
         """
-        names = [row.name for row in (*LABELLED, *predicted)]
+        names = [row.name for row in (*TRAINED, *predicted)]
         strange = [name for name in self if name not in names]
         if strange:
             raise ValueError(f"loss.{strange[0]}: the model predicts no such quantity; choose from {', '.join(names)}")
-        found = tuple(row for row in labelled if row in (*LABELLED, *predicted) and self.penalty(row).weight)
+        found = tuple(row for row in labelled if row in (*TRAINED, *predicted) and self.penalty(row).weight)
         if not found:
             there = [row.name for row in labelled]
             raise ValueError(f"the data have {there or 'no labels'}, but the loss weighs only what they lack")
@@ -217,9 +225,21 @@ class Loss(Mapping[str, Penalty]):
 
 
 def has_label(quantity: Quantity, batch: Batch) -> Bool[AnyArray, " rows"]:
-    """Return which graphs, or for a quantity of atoms which atoms, have a label of the quantity."""
+    """Return which graphs, or for a quantity of atoms (or a Hessian) which atoms, have a label of the quantity."""
     present = batch.targets.present[quantity.name]
-    return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.per == "atom" else present
+    return present[batch.graph.node_graph] & batch.graph.node_mask if quantity.of_atoms else present
+
+
+def evaluate_batch(model: Potential, batch: Batch, wants: Sequence[Quantity]) -> Observables:
+    """Evaluate a potential for the quantities of a loss; of a Hessian its products with the directions of the batch.
+
+    Every quantity that a training learns from is computed here.
+    """
+    names = tuple(row.name for row in wants if row is not HESSIAN)
+    if HESSIAN not in wants:
+        return evaluate(model, batch.graph, names)
+    assert batch.targets.directions is not None, "there are labels of it"
+    return evaluate_along(model, batch.graph, names, jnp.asarray(batch.targets.directions))
 
 
 def residuals(predicted: Observables, batch: Batch, wants: Sequence[Quantity]) -> dict[str, Float[Array, "rows ..."]]:
@@ -253,7 +273,7 @@ def penalty_sums(
     out = {}
     for row in wants:
         penalty, error, omega = loss.penalty(row), errors[row.name], batch.targets.weights[row.name]
-        omega = omega[batch.graph.node_graph] if row.per == "atom" else omega
+        omega = omega[batch.graph.node_graph] if row.of_atoms else omega
         square = (error / (penalty.scale or row.scale)) ** 2
         out[row.name] = jnp.sum(omega * penalty.rho(jnp.mean(square, axis=tuple(range(1, square.ndim)))))
     return out

@@ -60,7 +60,8 @@ def parameter_posterior(
     """Make the posterior of the parameters of a potential, and the function from parameters to a potential.
 
     Errors of energies (per atom), of components of forces and of stresses are normal, with the deviations of the errors that
-    the potential has on the structures; energies count once for each atom. Parameters are normal, with deviation ``prior``.
+    the potential has on the structures; energies count once for each atom. Labels of Hessians are not used. Parameters are
+    normal, with deviation ``prior``.
 
     Raises:
         ValueError: there are no labels, or no parameters.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
 from equipot.files import write_atomically
-from equipot.isolated_atoms import isolated_atom_energy
-from equipot.quantities import LABELLED, Quantity, ordered
+from equipot.pages import try_to_write_page
+from equipot.quantities import LABELLED, ordered
 from equipot.structure import Structure
 from equipot.training.errors import Table, table_text
+from equipot.training.page import NAME, run_blocks
+from equipot.training.panels import LearningPanel, learning_data, parity_data
 
 MOST_POINTS = 20000
 """Largest number of points of a parity plot; of more points, an even selection is drawn."""
@@ -35,33 +37,19 @@ def plain_log_scale(axis: Any) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
-def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, quantities: Sequence[Quantity] = LABELLED) -> None:
-    """Plot loss and mean absolute errors of training and validation against the epoch.
-
-    Args:
-        rows: Lines of metrics.jsonl.
-        path: File of the figure.
-        quantities: Quantities whose errors are plotted.
-    """
+def learning_curves(panels: Sequence[LearningPanel], path: Path) -> None:
+    """Plot loss and mean absolute errors of training and validation against the epoch to a PNG file."""
     import matplotlib
 
-    panels = [("loss", "loss", 1.0)]
-    for quantity in quantities:
-        name, (unit, factor) = quantity.error_name.format("mae"), quantity.shown
-        if any(f"{prefix}_{name}" in row for row in rows for prefix in ("train", "valid")):
-            panels.append((name, f"{quantity.name} MAE ({unit}{'/atom' * quantity.extensive})", factor))
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.1 * len(panels), 2.7, len(panels))
-        for axis, (name, label, factor) in zip(axes, panels, strict=True):
-            train = "loss" if name == "loss" else f"train_{name}"
-            for key, colour, legend in ((train, GREY, "training"), (f"valid_{name}", BLUE, "validation")):
-                points = [(row["epoch"], factor * row[key]) for row in rows if key in row and row[key] > 0]
-                if points:
-                    marker = "." if len(points) < 3 else ""
-                    axis.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=legend, marker=marker)
+        for axis, panel in zip(axes, panels, strict=True):
+            for points, colour, legend in ((panel.training, GREY, "training"), (panel.validation, BLUE, "validation")):
+                if len(points):
+                    axis.plot(*points.T, color=colour, lw=1.2, label=legend, marker="." if len(points) < 3 else "")
             if len(axis.lines):
                 plain_log_scale(axis)
-            axis.set(xlabel="epoch", title=label)
+            axis.set(xlabel="epoch", title=panel.label)
         axes[0].legend()
         save_figure(figure, path)
 
@@ -110,61 +98,21 @@ def parity(
         save_figure(figure, path)
 
 
-class Panel(NamedTuple):
-    """Points of a parity plot."""
-
-    title: str
-    reference: np.ndarray
-    """Reference values, (points,), in ``unit``."""
-    predicted: np.ndarray
-    """Predicted values, (points,), in ``unit``."""
-    unit: str
-    """Unit of the axes."""
-    error_unit: str
-    """Unit of the mean errors."""
-    factor: float
-    """Factor from ``unit`` to ``error_unit``."""
-
-
-def parity_data(
-    references: Sequence[Structure], predictions: Sequence[Structure], atomic_energies: Mapping[int, float] | None
-) -> list[Panel]:
-    """Make a panel for each quantity that both have, with a point for each component of each value; see ``parity``."""
-    pairs = [(references[k], p) for k, p in enumerate(predictions)]
-    less = "" if atomic_energies is None else ", less isolated atoms"
-    out = []
-    for row in ordered(row for pair in pairs for row in pair[0].labels.keys() & pair[1].labels.keys()):
-        unit, factor = row.drawn
-        error_unit, error_factor = row.shown
-        per = "/atom" * row.extensive
-
-        def drawn(s: Structure, row: Quantity = row, factor: float = factor) -> np.ndarray:
-            value = np.ravel(s.labels[row]) * factor
-            if row.from_isolated_atoms and atomic_energies is not None:
-                value = value - isolated_atom_energy(s.numbers, atomic_energies).sum() * factor
-            return value / len(s) if row.extensive else value
-
-        both = [pair for pair in pairs if all(row in s.labels for s in pair)]
-        reference, predicted = (np.concatenate([drawn(pair[side]) for pair in both]) for side in (0, 1))
-        title = row.name + (" per atom" if row.extensive else "") + (", by component" if row.shape else "")
-        title += less if row.from_isolated_atoms else ""
-        out.append(Panel(title, reference, predicted, unit + per, error_unit + per, error_factor / factor))
-    return out
-
-
 def write_report(
     out: Path,
     facts: Mapping[str, str],
     sets: Mapping[str, tuple[Table, Sequence[Structure], Sequence[Structure]]],
+    say: Callable[[str], object],
     atomic_energies: Mapping[int, float] | None = None,
     before: Mapping[str, Table] | None = None,
 ) -> str:
-    """Write report.md and its plots into the folder of a run.
+    """Write report.md, its plots and the page train.html into the folder of a run.
 
     Args:
         out: Folder of the run.
         facts: Entries of the list at the top of the report.
         sets: Error table, references and predictions of each set, by name.
+        say: Function that shows a line to the user: why the page could not be written.
         atomic_energies: Isolated-atom energies (eV by Z), subtracted from energies in parity plots.
         before: Error tables of the base of a fine-tuning, by set.
 
@@ -174,7 +122,9 @@ def write_report(
     rows = read_metrics(out / "metrics.jsonl") if (out / "metrics.jsonl").exists() else []
     lines = ["# Training report", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     quantities = ordered(row for _, _, predictions in sets.values() for s in predictions for row in s.labels)
-    text = table_text({name: table for name, (table, _, _) in sets.items()}, quantities) if sets else ""
+    tables = {name: table for name, (table, _, _) in sets.items()}
+    text = table_text(tables, quantities) if sets else ""
+    learning = learning_data(rows, quantities or LABELLED) if rows else []
     if text:
         lines += ["## Errors of best.eqp", "", text, ""]
     if before is not None:
@@ -182,10 +132,12 @@ def write_report(
         for name, (table, _, _) in sets.items():
             lines += [f"### {name}", "", table_text({"before": before[name], "after": table}, quantities), ""]
     if rows:
-        learning_curves(rows, out / "learning.png", quantities or LABELLED)
+        learning_curves(learning, out / "learning.png")
         lines += ["## Learning curves", "", "![learning curves](learning.png)", ""]
     for name, (_, references, predictions) in sets.items():
         parity(references, predictions, out / f"parity-{name}.png", name, atomic_energies)
         lines += [f"## Parity, {name}", "", f"![parity](parity-{name}.png)", ""]
     write_atomically(out / "report.md", "\n".join(lines).encode())
+    blocks = lambda: run_blocks(out, facts, tables, quantities, learning, before)
+    try_to_write_page(out / NAME, f"Training: {out.name}", blocks, say)
     return text

@@ -21,7 +21,7 @@ from equipot.data.stats import is_isolated_atom
 from equipot.files import write_atomically
 from equipot.models.network import Network
 from equipot.potential import Potential
-from equipot.quantities import LABELLED, Quantity
+from equipot.quantities import TRAINED, Quantity
 from equipot.term import Term, walk
 from equipot.training import checkpoint
 from equipot.training.beginning import Beginning, Trained, device_count
@@ -34,6 +34,7 @@ from equipot.training.from_scratch import from_scratch
 from equipot.training.loop import TrainingRun, fit, save_best
 from equipot.training.loss import Loss
 from equipot.training.memory import compile_steps
+from equipot.training.page import NAME as PAGE
 from equipot.training.progress import Cursor, Watch
 from equipot.training.report import write_report
 from equipot.training.stacks import Stacks
@@ -151,7 +152,7 @@ def set_up(beginning: Beginning, out: Path, console: Console, watch: Watch) -> T
     factors = None if trained.rates is None else stacks.factors(trained.rates)
     descent = Descent(settings.optimizer, settings.schedule, steps, settings.clip, settings.ema or 0.0, factors)
     loss = Loss(settings.loss)
-    wants, predicted = loss.wants(frames.quantities, potential.provides), (*LABELLED, *potential.provides)
+    wants, predicted = loss.wants(frames.quantities, potential.provides), (*TRAINED, *potential.provides)
     valid_loader, valid_step = None, None
     valid_wants: tuple[Quantity, ...] = ()
     if len(sets["valid"]):
@@ -292,7 +293,7 @@ def padding(loader: Loader, seed: int) -> str:
 
 
 def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str, kept: str) -> None:
-    """Evaluate the best potential, and write errors.json and report.md; after fine-tuning, with the errors of the base."""
+    """Evaluate the best potential, and write errors.json, report.md and train.html; of a fine-tuning with the base."""
     # The labels are those of the data less the method that is subtracted.
     potential, dataset, base = eqp.load(run.best_path).correction, beginning.dataset, beginning.base
     sets = {
@@ -320,7 +321,8 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str, 
         facts["base"] = f"{base.name} (SHA-256 {base.sha256})"
         facts["trained"] = trained_text(run.potential, beginning.trained)
         write_json(base.before, run.out / "base-errors.json")
-    text = write_report(run.out, facts, results, dataset.atomic_energies, None if base is None else base.before)
+    before = None if base is None else base.before
+    text = write_report(run.out, facts, results, run.console.say, dataset.atomic_energies, before)
     run.console.say(
         f"{ENDINGS[ending]} ({facts['epochs']} epochs, {facts['time']}; compilations of the training step: "
         f"{len(run.watch.shapes)}, {facts['padding']})"
@@ -331,4 +333,4 @@ def report(run: TrainingRun, cursor: Cursor, beginning: Beginning, ending: str, 
         run.console.say(f"{name}: base: {errors_text(base.before[name], rows)}; after: {errors_text(tables[name], rows)}")
     if text and base is None:
         run.console.say(text)
-    run.console.say(f"report: {run.out / 'report.md'}")
+    run.console.say(f"report: {run.out / 'report.md'} and {PAGE}")

@@ -29,7 +29,8 @@ worth: by it one frame alone tells apart only what differs by a factor of ten.""
 def frame_losses(
     loss: Loss, wants: Sequence[Quantity], references: Sequence[Structure], predictions: Sequence[Structure]
 ) -> Float[np.ndarray, " frames"]:
-    """Compute the share of each frame in the loss, with the weights of the end of the run; their sum is the loss.
+    """Compute the share of each frame in the loss, with the weights of the end of the run; their sum is the loss, but for
+    Hessians, which are not predicted for this.
 
     Args:
         loss: Penalties of the quantities.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -17,10 +18,10 @@ from jax.sharding import PartitionSpec as P
 
 from equipot import memory
 from equipot.data.batch import Batch
-from equipot.potential import Potential, evaluate
+from equipot.potential import Potential
 from equipot.quantities import Quantity
 from equipot.training.descent import Descent
-from equipot.training.loss import Loss, counts, penalty_sums, residuals, total
+from equipot.training.loss import Loss, counts, evaluate_batch, penalty_sums, residuals, total
 from equipot.training.merge import merge
 from equipot.training.stacks import Stacks
 
@@ -84,7 +85,7 @@ def error_sums(errors: dict[str, Any], batch: Batch, wants: Sequence[Quantity]) 
     out = {}
     for row in wants:
         name, error = row.name, errors[row.name]
-        out[f"{name}_n"] = numbers[name] * row.size
+        out[f"{name}_n"] = numbers[name] * math.prod(row.target_shape)
         out[f"{name}_abs"] = jnp.sum(jnp.abs(error))
         out[f"{name}_sq"] = jnp.sum(error**2)
     return out
@@ -155,8 +156,6 @@ def make_train_step(
     nothing; ``report["finite"]`` is then False. The state passed in is donated.
     """
 
-    names = tuple(row.name for row in wants)
-
     def train_step(state: State, variables: Any, batch: Batch, position: Any, factor: Any) -> tuple[State, dict[str, Any]]:
         batch = jax.tree.map(lambda x: x[0], batch)
         numbers = sum_devices(counts(batch, wants))
@@ -164,7 +163,7 @@ def make_train_step(
 
         def share(params: Any) -> tuple[Any, Any]:
             model = with_params(potential.replace(variables=variables), stacks.unstack(params))
-            errors = residuals(evaluate(model, batch.graph, names), batch, wants)
+            errors = residuals(evaluate_batch(model, batch, wants), batch, wants)
             sums = penalty_sums(loss, wants, errors, batch)
             return total(weights, sums, numbers), (sums, error_sums(errors, batch, wants))
 
@@ -212,12 +211,10 @@ def advance(state: State, gradient: Any, rate: Any, descent: Descent, loss: tupl
 def make_valid_step(potential: Potential, loss: Loss, wants: tuple[Quantity, ...], mesh: Mesh, stacks: Stacks) -> CompiledStep:
     """Make ``step(params, batch) -> report``, the sums for ``mean_loss`` and ``mean_errors``."""
 
-    names = tuple(row.name for row in wants)
-
     def valid_step(params: Any, variables: Any, batch: Batch) -> dict[str, Any]:
         batch = jax.tree.map(lambda x: x[0], batch)
         model = with_params(potential.replace(variables=variables), stacks.unstack(params))
-        errors = residuals(evaluate(model, batch.graph, names), batch, wants)
+        errors = residuals(evaluate_batch(model, batch, wants), batch, wants)
         penalties = {f"{name}_sum": x for name, x in penalty_sums(loss, wants, errors, batch).items()}
         penalties |= {f"{name}_count": x for name, x in counts(batch, wants).items()}
         return sum_devices({**penalties, **error_sums(errors, batch, wants)})

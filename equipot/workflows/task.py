@@ -29,6 +29,23 @@ class Task(NamedTuple):
     """Lines and bar of progress."""
 
 
+class Analysis(NamedTuple):
+    """Work of one command on a trajectory, which is read frame by frame and never as a list of structures."""
+
+    source: str
+    """Trajectory, or structure file, as the user named it."""
+    model: str | None
+    """Name or path of the potential; None without one."""
+    potential: Potential | None
+    """In the precision of the run; None for an analysis of the trajectory alone."""
+    out: Path
+    """Folder of the results."""
+    resume: bool
+    """Whether results that are in the folder are gone on with."""
+    console: Console
+    """Lines and bar of progress."""
+
+
 def only(task: Task) -> Structure:
     """Return the structure of a task that takes one.
 

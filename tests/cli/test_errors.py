@@ -246,6 +246,7 @@ def test_a_run_that_succeeds(capsys):
     table = json.loads(Path("deep/e.json").read_text())
     assert table["frames"] == 10 and table["forces_mae"] > 0 and table["energy_mae_per_atom"] >= 0
     assert len(read("pictures/predictions.xyz", ":")) == 10 and Path("pictures/parity.png").stat().st_size > 1000
+    assert "forces, by component: MAE" in Path("pictures/evaluate.html").read_text()
 
 
 def test_summary_of_data(capsys):

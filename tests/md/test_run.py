@@ -277,6 +277,10 @@ skin: 0.8
     assert table["temperature_K"][0] == pytest.approx(40, rel=1e-5)
     assert table["potential_eV"][0] == pytest.approx(-32 * 251.5, rel=1e-3)
     assert (tmp_path / "out" / "md.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        "Molecular dynamics: out" in (tmp_path / "out" / "md.html").read_text()
+        and "could not be written" not in told.getvalue()
+    )
     assert "NVE: 32 atoms, 40 K, 20 steps of 4 fs" in told.getvalue()
     assert yaml.load(tmp_path / "out" / "config.yaml", md.MDConfig).steps == 20
 

@@ -29,6 +29,6 @@ def no_plots():
     from equipot.training import report
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("parity", "learning_curves"):
+        for name in ("parity", "learning_curves", "try_to_write_page"):
             patch.setattr(report, name, lambda *_: None)
         yield

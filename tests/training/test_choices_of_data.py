@@ -182,3 +182,41 @@ def test_recipes_say_what_is_chosen(recipe, size, data):
     for name in ("batch_size", "optimizer", "ema", "clip"):
         assert getattr(written.training, name) == getattr(chosen_ones.training, name), name
     assert dict(written.training.loss) == dict(chosen_ones.training.loss)
+
+
+def test_little_time_gets_molecules_a_smaller_network(monkeypatch):
+    from equipot.training import affordable
+
+    frames = of(*[Structure.from_ase(molecule("CH3CH2OH"))] * 200)
+    limited = TrainingConfig(max_minutes=5.0, batch_size=5)
+    model = lambda **more: choices.default_model(frames, FromData(), **{"training": limited, **more})[0]
+    channels = lambda found: (found.channels, found.hidden_l)
+    monkeypatch.setattr(affordable, "speed", lambda: 1e12)
+    assert channels(model()) == (64, 2)
+    steps = affordable.affordable_steps(limited, frames.train, 6.0, 64, 2)
+    # Ten times slower, a tenth of the steps; two processors, twice as many.
+    monkeypatch.setattr(affordable, "speed", lambda: 1e11)
+    assert affordable.affordable_steps(limited, frames.train, 6.0, 64, 2) == pytest.approx(steps / 10)
+    assert affordable.affordable_steps(limited, frames.train, 6.0, 64, 2, devices=2) == pytest.approx(steps / 5)
+    monkeypatch.setattr(affordable, "speed", lambda: 1e9)
+    assert channels(model()) == (32, 1)
+    # Neither without a limit, nor on an accelerator, nor in a run that began otherwise, nor where the config says a size.
+    assert channels(model(training=dataclasses.replace(limited, max_minutes=None))) == (64, 2)
+    assert channels(model(devices=None)) == (64, 2)
+    assert channels(model(begun={"channels": 64, "hidden_l": 2})) == (64, 2)
+    given = choices.default_model(frames, FromData(channels=48), limited)[0]
+    assert channels(given) == (48, 1)
+
+
+def test_the_network_that_a_run_began_with_is_found_in_sums():
+    network = {"kind": "MACE", "channels": 7, "hidden_l": 1}
+    sums = ([{"kind": "ZBL"}, network], {"kind": "Sum", "terms": [network]})
+    for model in (network, {"kind": "Guarded", "base": network}, *sums):
+        assert choices.network_in(model) == network
+    assert choices.network_in(None) == {} == choices.network_in([{"kind": "ZBL"}])
+
+
+def test_the_speed_of_a_processor_is_plausible():
+    from equipot.training.affordable import speed
+
+    assert 1e9 < speed() < 1e13

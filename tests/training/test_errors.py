@@ -11,6 +11,7 @@ from equipot.potential import evaluate
 from equipot.quantities import CHARGES
 from equipot.structure import Structure
 from equipot.training.errors import error_table, evaluate_set, predict, table_text, write_json, write_predictions
+from equipot.training.panels import learning_data
 from equipot.training.report import learning_curves, parity
 
 
@@ -103,6 +104,7 @@ def test_files(predicted, tmp_path):
     write_json(table, tmp_path / "t.json")
     assert json.loads((tmp_path / "t.json").read_text()) == table
     parity(structures, predictions, tmp_path / "parity.png", "a set", tiny.ENERGIES)
-    learning_curves([{"epoch": 1, "loss": 1.0, "valid_loss": 2.0, "valid_forces_mae": 0.1}], tmp_path / "curves.png")
+    panels = learning_data([{"epoch": 1, "loss": 1.0, "valid_loss": 2.0, "valid_forces_mae": 0.1}])
+    learning_curves(panels, tmp_path / "curves.png")
     for name in ("parity.png", "curves.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"

@@ -76,7 +76,9 @@ def test_a_run_learns_and_leaves_its_folder(whole):
     assert [row["epoch"] for row in found] == list(range(1, 7)) and found[-1]["step"] == 18
     # The loss has other weights in the last quarter.
     assert found[-1]["train_forces_mae"] < found[0]["train_forces_mae"]
-    assert {"config.yaml", "metrics.jsonl", "checkpoints", "best.eqp", "report.md", "learning.png"} <= set(os.listdir(out))
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "best.eqp", "report.md", "learning.png", "train.html"} <= set(
+        os.listdir(out)
+    )
     potential = eqp.load(out / "best.eqp")
     assert potential.elements == (1, 8) and dict(potential.metadata.atomic_energies) == tiny.ENERGIES
     assert "meV/atom" in said and "energy per atom" in (out / "report.md").read_text()

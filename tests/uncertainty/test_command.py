@@ -58,6 +58,7 @@ def test_a_potential_gets_its_estimate_and_a_report(folder, capsys):
     table = json.loads((folder / "report" / "uncertainty.json").read_text())
     assert table["LastLayer"]["forces_std"]["rmse"] == pytest.approx(0.1, rel=0.3)
     assert (folder / "report" / "uncertainty.png").stat().st_size > 10_000
+    assert "conformal prediction" in (folder / "report" / "uncertainty.html").read_text()
     potential = equipot.load(folder / "sure.eqp")
     assert potential.posterior.method.samples == 6
     assert potential.posterior.statistics == equipot.load(folder / "new.eqp").posterior.statistics

@@ -31,7 +31,7 @@ from equipot.workflows.doctor import laws, lists
 from equipot.workflows.doctor.bench import Subject, bench_for
 from equipot.workflows.doctor.dimers import describe, findings
 from equipot.workflows.doctor.findings import Measure
-from equipot.workflows.doctor.page import draw_report
+from equipot.workflows.doctor.picture import draw_report
 from equipot.workflows.doctor.specimens import rattled, specimens
 
 CUTOFF = 4.2
@@ -408,3 +408,5 @@ def test_command_line(term, code, crystal, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "runs" / "doctor-model"
     assert (folder / "doctor.json").read_text() == (tmp_path / "found.json").read_text()
     assert "start.xyz" in (folder / "doctor.md").read_text() and (folder / "doctor.png").stat().st_size > 20_000
+    page = (folder / "doctor.html").read_text()
+    assert "Two atoms alone" in page and "Dynamics at constant energy" in page and ("Broken:" in page) == bool(code)

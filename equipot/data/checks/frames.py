@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 
 from equipot.data.checks.consistency import consistency
+from equipot.data.checks.hessians import hessian
 from equipot.data.checks.magnitudes import magnitudes
 from equipot.data.checks.report import ERROR, WARNING, Problem, Report, file_of
 from equipot.data.compositions import fit_energies
@@ -70,7 +71,7 @@ def check(
     for name, structures in sets.items():
         rows, counted = [], Counted(structures)
         for s in structures:
-            problems += [*_frame(s, max_force), *_electrons(s, needs)]
+            problems += [*_frame(s, max_force), *_electrons(s, needs), *hessian(s)]
             found, nearest = _distances(s, cutoff, min_distance)
             problems += [*found, *_duplicate(counted.change(s), name, seen)]
             rows.append(_row(s, nearest, cutoff))

@@ -13,6 +13,7 @@ LISTED = 10
 """Number of problems listed in the message of a DataError."""
 SWITCHES = (
     "force_sign", "energy_unit", "stress_unit", "stress_sign", "stress_order", "stress_zero", "stress_pressure",
+    "hessian_symmetry", "hessian_sum", "hessian_size",
     "force_zero", "energy_size", "force_size", "stress_size", "contradiction", "isolated_energy",
 )  # fmt: skip
 """Kinds of problems that ``data.checks`` can turn into warnings or skip: estimates, not errors that prevent training."""

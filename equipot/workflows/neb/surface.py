@@ -47,7 +47,7 @@ class FunctionSurface:
     def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute energies (points,) and gradients (points, n) at points (points, n)."""
         energies, gradients = self._each(jnp.asarray(points))
-        return np.asarray(energies, np.float64), np.asarray(gradients, np.float64)
+        return np.array(energies, np.float64), np.array(gradients, np.float64)
 
     def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Multiply the Hessian at a point (n,) with a direction (n,)."""
@@ -86,7 +86,7 @@ class AtomsSurface:
         graph = self._graph([self.at(x) for x in points])
         energies, forces = _forces(self.potential, graph)
         gradients = -np.asarray(forces, np.float64).reshape(len(points), -1)
-        return np.asarray(energies, np.float64), np.where(self.free, gradients, 0)
+        return np.array(energies, np.float64), np.where(self.free, gradients, 0)
 
     def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Multiply the Hessian (eV/Å^2) at a point (3 n,), Å, with a direction (3 n,)."""
