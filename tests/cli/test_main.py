@@ -15,6 +15,7 @@ import pytest
 
 from equipot import __version__, cli
 from equipot.cli import recipes, runtime
+from equipot.cli.parser import WORKFLOWS
 
 
 class Exploded(RuntimeError):
@@ -118,10 +119,10 @@ def test_exit_codes_of_the_parser(capsys, argv, code):
 def test_every_command_has_its_module():
     choices = next(a for a in cli.parser()._actions if getattr(a, "choices", None)).choices
     folder = Path(cli.__file__).parent
-    assert set(choices) == {
-        *("train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data", "quickstart")
-    }
-    assert all((folder / f"{name}.py").exists() for name in choices)
+    own = {"train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data", "quickstart"}
+    assert set(choices) == own | set(WORKFLOWS)
+    assert all((folder / f"{name}.py").exists() for name in own)
+    assert all((folder.parent / "workflows" / name / "command.py").exists() for name in WORKFLOWS)
 
 
 def test_a_run_is_not_overwritten(tmp_path):
