@@ -60,7 +60,7 @@ class Displacements:
         """Compute the force constants (eV/Å^2) as ``Exact.rows`` does; displacements and forces are left in ``phonon``."""
         phonon.generate_displacements(distance=self.distance)
         moved = [supercell.replace(positions=cell.positions) for cell in phonon.supercells_with_displacements]
-        phonon.forces = np.stack([out.forces for out in evaluate_each(potential, moved, ("forces",))])
+        phonon.forces = np.stack([np.asarray(out.forces) for out in evaluate_each(potential, moved, ("forces",))])
         phonon.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
         return np.array(phonon.force_constants)
 
@@ -69,7 +69,7 @@ class Displacements:
         n = len(structure)
         steps = self.distance * np.eye(3 * n).reshape(3 * n, n, 3)
         moved = [structure.replace(positions=structure.positions + step) for step in (*steps, *-steps)]
-        forces = np.stack([out.forces for out in evaluate_each(potential, moved, ("forces",))])
+        forces = np.stack([np.asarray(out.forces) for out in evaluate_each(potential, moved, ("forces",))])
         return (forces[3 * n :] - forces[: 3 * n]).reshape(n, 3, n, 3) / (2 * self.distance)
 
 

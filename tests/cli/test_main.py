@@ -121,7 +121,8 @@ def test_every_command_has_its_module():
     folder = Path(cli.__file__).parent
     shared = {**dict.fromkeys(WORKFLOWS, "workflow"), **dict.fromkeys(ANALYSES, "analysis")}
     assert set(choices) == shared.keys() | {
-        *("train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data", "quickstart")
+        *("train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data"),
+        *("quickstart", "hessian"),
     }
     assert all((folder / f"{shared.get(name, name)}.py").exists() for name in choices)
     assert all((folder.parent / "workflows" / name / "command.py").exists() for name in shared)

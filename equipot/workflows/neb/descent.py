@@ -12,7 +12,6 @@ import numpy as np
 
 from equipot.workflows.neb.surface import Surface
 
-
 NEAR = 0.3
 """Share of the largest gradient on the way below which a small gradient is that of a minimum."""
 
@@ -57,9 +56,8 @@ def descend(
     root = np.sqrt(masses)
     along = mode * root
     along /= np.linalg.norm(along)
-    return _side(surface, saddle, -along * first, root, longest, fmax), _side(
-        surface, saddle, along * first, root, longest, fmax
-    )
+    back, ahead = (_side(surface, saddle, sign * first * along, root, longest, fmax) for sign in (-1, 1))
+    return back, ahead
 
 
 def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarray, longest: float, fmax: float) -> Way:
@@ -80,9 +78,10 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
         solver.step()
         point = solver.y / root
         (energy,), (gradient,) = surface.evaluate(point[None])
-        reached = bool(
-            np.linalg.norm(gradient.reshape(-1, 3) if len(gradient) % 3 == 0 else gradient[None], axis=1).max() < fmax
-        )
+        force = largest(gradient[None])
+        peak = max(peak, force)
+        # The gradient is small at the saddle point, too.
+        reached = force < min(fmax, NEAR * peak)
         # Past the minimum the way would go to and fro.
         if energy > energies[-1]:
             reached = True

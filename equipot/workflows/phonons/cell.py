@@ -45,7 +45,7 @@ def standardised(structure: Structure, symprec: float) -> Standard:
 
     check_crystal(structure)
     scaled = structure.positions @ np.linalg.inv(structure.cell)
-    cell = (structure.cell, scaled, structure.numbers)
+    cell: Any = (structure.cell, scaled, structure.numbers)
     found = spglib.get_symmetry_dataset(cell, symprec=symprec)
     if found is None:
         raise ValueError(
@@ -57,12 +57,12 @@ def standardised(structure: Structure, symprec: float) -> Standard:
     lattice = np.asarray(path["primitive_lattice"])
     share = len(numbers) / len(structure)
     primitive = Structure(
-        numbers, np.asarray(path["primitive_positions"]) @ lattice, lattice, True, charge=structure.charge * share,
+        numbers, np.asarray(path["primitive_positions"]) @ lattice, lattice, np.ones(3, bool), charge=structure.charge * share,
         spin=structure.spin * share, masses=None if structure.masses is None else element_masses(structure)[numbers],
         head=structure.head, source=structure.name,
     )  # fmt: skip
     counts = np.linalg.inv(np.asarray(path["primitive_transformation_matrix"], float))
-    points = {name: tuple(float(x) for x in at) for name, at in path["point_coords"].items()}
+    points = {name: (float(x), float(y), float(z)) for name, (x, y, z) in path["point_coords"].items()}
     segments = tuple((str(a), str(b)) for a, b in path["path"])
     symbol = f"{found.international} ({found.number})"
     return Standard(primitive, np.rint(counts).astype(int), symbol, int(found.number), points, segments)
@@ -129,7 +129,7 @@ def supercell_matrix(standard: Standard, length: float) -> Int[np.ndarray, "3 3"
     lattice = standard.primitive.cell
     conventional = standard.conventional.T @ lattice
     along = np.maximum(1, np.ceil(length / np.linalg.norm(conventional, axis=1) - 1e-6).astype(int))
-    choices = []
+    choices: list[Int[np.ndarray, "3 3"]] = []
     while along.max() <= MOST and not choices:
         found = standard.conventional @ np.diag(along)
         if shortest_vector(found.T @ lattice) >= length - 1e-6:
@@ -163,6 +163,6 @@ def as_structure(atoms: Any, like: Structure) -> Structure:
     times = len(atoms) / len(like)
     masses = None if like.masses is None else np.asarray(atoms.masses)
     return Structure(
-        atoms.numbers, atoms.positions, atoms.cell, True, charge=like.charge * times, spin=like.spin * times, masses=masses,
-        head=like.head, source=f"a supercell of {like.name}",
+        atoms.numbers, atoms.positions, atoms.cell, np.ones(3, bool), charge=like.charge * times, spin=like.spin * times,
+        masses=masses, head=like.head, source=f"a supercell of {like.name}",
     )  # fmt: skip

@@ -188,7 +188,7 @@ def follow(
     (found,) = relax(potential, [start], how)
     high = float(np.asarray(evaluate(potential, [crystal.primitive], ("energy",)).energy)[0]) / len(crystal.primitive)
     end = found.structure
-    cell = (end.cell, end.positions @ np.linalg.inv(end.cell), end.numbers)
+    cell: Any = (end.cell, end.positions @ np.linalg.inv(end.cell), end.numbers)
     group = spglib.get_symmetry_dataset(cell, symprec=SAME_SYMMETRY)
     after = "unknown" if group is None else f"{group.international} ({group.number})"
     return Followed(mode, end, standard.space_group, after, high - found.energy / len(end), found.converged, found.reason)

@@ -62,7 +62,7 @@ def polar_response(
     return Polar(np.asarray(born), np.asarray(dielectric), f"Born effective charges of the potential, {whence}"), ()
 
 
-def nac_parameters(polar: Polar) -> dict[str, Any]:
+def nac_parameters(polar: Polar) -> Any:
     """Return the parameters of the non-analytic term as phonopy takes them."""
     return {"born": polar.born, "dielectric": polar.dielectric, "factor": units.coulomb_constant}
 

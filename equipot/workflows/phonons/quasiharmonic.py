@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -91,10 +92,13 @@ def quasi_harmonic(
     temperatures = temperatures_of(settings)
     # Finite differences by the temperature take one point more than they give.
     temperatures = np.append(temperatures, temperatures[-1] + settings.temperature_step_K)
-    found = run_qha(
-        [point.phonon for point in points], temperatures, [point.energy for point in points], mesh=settings.mesh_length,
-        pressure=how.pressure_GPa, eos=how.equation, exclude_gamma_acoustic=True,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Of lattice parameters outside of the range, or of none at all: volumes are what is taken, and told of below.
+        warnings.simplefilter("ignore", UserWarning)
+        found = run_qha(
+            [point.phonon for point in points], temperatures, [point.energy for point in points], mesh=settings.mesh_length,
+            pressure=how.pressure_GPa, eos=how.equation, exclude_gamma_acoustic=True,
+        )  # fmt: skip
     return _result(points, found, how)
 
 
