@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from equipot.workflows.neb.band import largest
 from equipot.workflows.neb.surface import Surface
 
 NEAR = 0.3
