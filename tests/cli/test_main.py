@@ -15,7 +15,7 @@ import pytest
 
 from equipot import __version__, cli
 from equipot.cli import recipes, runtime
-from equipot.cli.parser import WORKFLOWS
+from equipot.cli.parser import ANALYSES, WORKFLOWS
 
 
 class Exploded(RuntimeError):
@@ -119,10 +119,23 @@ def test_exit_codes_of_the_parser(capsys, argv, code):
 def test_every_command_has_its_module():
     choices = next(a for a in cli.parser()._actions if getattr(a, "choices", None)).choices
     folder = Path(cli.__file__).parent
-    own = {"train", "evaluate", "doctor", "md", "convert", "compress", "guard", "uncertainty", "models", "data", "quickstart"}
-    assert set(choices) == own | set(WORKFLOWS)
+    own = {
+        "train",
+        "evaluate",
+        "doctor",
+        "md",
+        "convert",
+        "compress",
+        "guard",
+        "uncertainty",
+        "models",
+        "data",
+        "hessian",
+        "quickstart",
+    }
+    assert set(choices) == own | set(WORKFLOWS) | set(ANALYSES)
     assert all((folder / f"{name}.py").exists() for name in own)
-    assert all((folder.parent / "workflows" / name / "command.py").exists() for name in WORKFLOWS)
+    assert all((folder.parent / "workflows" / name / "command.py").exists() for name in (*WORKFLOWS, *ANALYSES))
 
 
 def test_a_run_is_not_overwritten(tmp_path):
