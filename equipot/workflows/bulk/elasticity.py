@@ -128,7 +128,7 @@ def _strained(potential: Potential, graph: Graph) -> tuple[Array, Array, Array]:
             cell=place(graph.cell, graph.cell_residual), cell_residual=None,
         )  # fmt: skip
         out = evaluate(potential, deformed, ("forces", "stress"))
-        return out.stress[0], out.forces
+        return jnp.asarray(out.stress)[0], jnp.asarray(out.forces)
 
     directions = jnp.asarray(strains(), graph.dtype)
     zero = jnp.zeros((3, 3), graph.dtype)
@@ -143,7 +143,7 @@ def _displaced(potential: Potential, graph: Graph, answers: Float[Array, "6 atom
 
     def at(positions: Array) -> Array:
         moved = graph.replace(positions=positions, positions_residual=graph.positions_residual)
-        return evaluate(potential, moved, ("stress",)).stress[0]
+        return jnp.asarray(evaluate(potential, moved, ("stress",)).stress)[0]
 
     return jax.lax.map(lambda u: jax.jvp(at, (graph.positions,), (u,))[1], answers)
 

@@ -56,7 +56,7 @@ def descend(
     """
     root = np.sqrt(masses)
     along = mode * root
-    along /= np.linalg.norm(along)
+    along = along / np.linalg.norm(along)
     back, ahead = (_side(surface, saddle, sign * first * along, root, longest, fmax) for sign in (-1, 1))
     return back, ahead
 
@@ -67,7 +67,7 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
     def slope(_: float, q: np.ndarray) -> np.ndarray:
         _, (gradient,) = surface.evaluate((q / root)[None])
         weighted = gradient / root
-        norm = np.linalg.norm(weighted)
+        norm = float(np.linalg.norm(weighted))
         return -weighted / max(norm, 1e-12)
 
     start = saddle * root + push

@@ -108,7 +108,7 @@ def relax_each(
     bare = tuple(p.replace(metadata=Metadata(), posterior=None) for p in potentials)
     silent: Callable[[int, int, str], None] = lambda done, count, text: None
     for system, reason in relaxed_systems(Program(bare, settings), structures, say or silent):
-        yield _answer(potential, structures[system.index], system, reason)
+        yield _answer(potential, structures[system.place], system, reason)
 
 
 def _cheaper(potential: Potential, settings: RelaxConfig) -> Potential:
@@ -130,7 +130,7 @@ def _answer(potential: Potential, given: Structure, system: System, reason: str)
     at = moved(system.structure, walk.point.at)
     trace = np.array(system.trace, np.float64) / [1, 1, 1, GPa]
     return Relaxed(
-        index=system.index,
+        index=system.place,
         structure=at.replace(labels=labels, source=given.source),
         converged=not reason,
         reason=reason,

@@ -32,7 +32,7 @@ STALLED = 40
 class System(NamedTuple):
     """A system that is being relaxed, on the host."""
 
-    index: int
+    place: int
     """Place among the structures that were given."""
     structure: Structure
     """Geometry that the coordinates refer to: strain zero is its cell."""
@@ -156,14 +156,14 @@ def packed(
         for k, (p, shape, extent, shells) in enumerate(zip(potentials, room.shapes, room.extents, room.shells, strict=True))
     )
     shape = room.shapes[0]
-    bounds = jax.device_put(_bounds(systems, shape, dtype))
+    bounds = _bounds(systems, shape, dtype)
     start = np.zeros((shape.atoms, 3), dtype)
     places, cells = np.zeros((shape.atoms, 3), dtype), np.zeros((shape.graphs, 3, 3), dtype)
-    for k, (rows, s, at) in enumerate(zip(rows_in(systems), systems, listed, strict=True)):
-        start[rows], places[rows] = centred(s.structure), at.positions
+    for k, (rows, s, known) in enumerate(zip(rows_in(systems), systems, listed, strict=True)):
+        start[rows] = centred(s.structure)
         # The list forgives a shift, single precision no large one.
-        places[rows] -= at.positions.mean(axis=0).astype(dtype)
-        cells[k] = at.cell if at.pbc.any() else 0
+        places[rows] = known.positions - known.positions.mean(axis=0)
+        cells[k] = known.cell if known.pbc.any() else 0
     at = Coordinates(jnp.asarray(start), jnp.zeros((shape.graphs, 3, 3), dtype))
     walk, status = _fresh(potentials[0], graphs[0], bounds, at, optimizer, moves_cells)
     if any(s.walk is not None for s in systems):
@@ -300,9 +300,10 @@ def advance(
         proposed = optimizer.propose(landscape, walk._replace(fresh=finished))._replace(fresh=walk.fresh)
         walk = proposed._replace(trial=landscape.choose(finished, point.at, proposed.trial))
         placed = landscape.placed(walk.trial)
+        now_at = jnp.asarray(placed.positions), jnp.asarray(placed.cell)
         stale = jnp.zeros_like(finished)
         for radius, cutoff in radii:
-            stale |= graphs_may_miss_pairs(listed, (placed.positions, placed.cell), graphs[0], radius, cutoff)
+            stale |= graphs_may_miss_pairs(listed, now_at, graphs[0], radius, cutoff)
         return walk, status, stale & ~finished, turns + 1
 
     def goes_on(now: tuple[Walk, Status, Array, Array]) -> Array:

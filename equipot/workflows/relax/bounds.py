@@ -78,7 +78,7 @@ def operations(structure: Structure, symprec: float) -> tuple[np.ndarray, np.nda
     with warnings.catch_warnings():
         # Versions differ in how they say that they found nothing.
         warnings.simplefilter("ignore", DeprecationWarning)
-        found = spglib.get_symmetry_dataset((cell, scaled, structure.numbers), symprec=symprec)
+        found = spglib.get_symmetry_dataset((cell.tolist(), scaled.tolist(), structure.numbers.tolist()), symprec=symprec)
     if found is None:
         return none
     rotations, images = [], []
@@ -101,7 +101,7 @@ def _matched(moved: np.ndarray, scaled: np.ndarray, structure: Structure, reach:
     wrap = lambda x: (x - np.floor(x)) % 1.0
     tree = cKDTree(wrap(scaled) * lengths, boxsize=lengths)
     # Distances of a skewed cell differ from those along its vectors by a factor, which the reach of the search allows for.
-    skew = max(1.0, np.linalg.norm(np.linalg.inv(structure.cell / lengths[:, None]), 2))
+    skew = max(1.0, float(np.linalg.norm(np.linalg.inv(structure.cell / lengths[:, None]), 2)))
     distances, image = tree.query(wrap(moved) * lengths)
     sound = (distances < skew * reach + 1e-9).all() and len(np.unique(image)) == len(image)
     return image if sound and (structure.numbers[image] == structure.numbers).all() else None

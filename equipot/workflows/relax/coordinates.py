@@ -118,23 +118,24 @@ class Landscape(NamedTuple):
         graph = self.placed(at)
         out = evaluate(self.potential, graph, ("forces", "stress"))
         assert out.interaction is not None and out.forces is not None and out.stress is not None
+        interaction, forces = jnp.asarray(out.interaction), jnp.asarray(out.forces)
         v = volume(graph)
         stress = jnp.where((v > 0)[:, None, None], out.stress, 0)
-        found = Found(out.interaction, Coordinates(out.forces, stress))
+        found = Found(interaction, Coordinates(forces, stress))
         if not self.moves_cells:
-            kept = self.project(Coordinates(-out.forces, jnp.zeros_like(bounds.cell)))
-            return Point(at, out.interaction, kept, self.largest(kept.positions), jnp.zeros_like(v), found)
+            kept = self.project(Coordinates(-forces, jnp.zeros_like(bounds.cell)))
+            return Point(at, interaction, kept, self.largest(kept.positions), jnp.zeros_like(v), found)
         # A strain e after F moves vectors by F e, so that dF = F e and dE/dF = F^-T (dE/de).
         virial = v[:, None, None] * (stress + bounds.pressure[:, None, None] * jnp.eye(3, dtype=v.dtype)[None])
         inverse = jnp.linalg.inv(deformed)
         (slope,) = pull(jnp.einsum("gji,gjk->gik", inverse, virial, precision="highest"))
         slope = slope - bounds.work / self.lengths[:, None, None]
-        moved = jnp.einsum("nj,nij->ni", -out.forces, to_atoms(deformed, graph), precision="highest")
+        moved = jnp.einsum("nj,nij->ni", -forces, to_atoms(deformed, graph), precision="highest")
         kept = self.project(Coordinates(moved, slope))
         seen = jnp.einsum("ni,nji->nj", kept.positions, to_atoms(inverse, graph), precision="highest")
         off = jnp.einsum("gij,gj->gi", bounds.strains, (stress - bounds.target).reshape(-1, 9), precision="highest")
         work = jnp.sum(bounds.work * at.strain, axis=(1, 2)) / self.lengths
-        energy = out.interaction + bounds.pressure * v - work
+        energy = interaction + bounds.pressure * v - work
         return Point(at, energy, kept, self.largest(seen), jnp.max(jnp.abs(off), axis=1), found)
 
     def product(self, at: Coordinates, direction: Coordinates) -> Coordinates:

@@ -23,7 +23,7 @@ class History(NamedTuple):
     """Last steps, newest first: an axis of ``memory`` behind that of the atoms or graphs."""
     changes: Coordinates
     """Changes of the gradient in these steps."""
-    count: Int[Array, " graphs"]
+    held: Int[Array, " graphs"]
     """Number of them that hold."""
     direction: Coordinates
     """Step that is being tried, in full."""
@@ -67,12 +67,12 @@ class LBFGS(Optimizer):
         slope = jnp.where(new, landscape.dot(direction, walk.point.gradient), memory.slope)
         share = jnp.where(new, 1, memory.share)
         trial = plus(walk.point.at, landscape.scaled(share, direction))
-        count = jnp.where(new & ~falls, 0, memory.count)
-        return walk._replace(trial=trial, memory=memory._replace(direction=direction, slope=slope, share=share, count=count))
+        count = jnp.where(new & ~falls, 0, memory.held)
+        return walk._replace(trial=trial, memory=memory._replace(direction=direction, slope=slope, share=share, held=count))
 
     def newton_like(self, landscape: Landscape, memory: History, gradient: Coordinates) -> Coordinates:
         """Multiply minus the gradient with the inverse Hessian that the history stands for (the recursion of two loops)."""
-        number = jnp.arange(self.memory)[None] < memory.count[:, None]
+        number = jnp.arange(self.memory)[None] < memory.held[:, None]
         products = landscape.dot(memory.steps, memory.changes)
         rho = jnp.where(number, 1 / jnp.where(number, products, 1), 0)
         pick = lambda history, k: Coordinates(history.positions[:, k], history.strain[:, k])
@@ -109,11 +109,11 @@ class LBFGS(Optimizer):
         rise = jnp.where(jnp.isfinite(change), change, jnp.inf) - memory.share * memory.slope
         parabola = -memory.slope * memory.share**2 / (2 * jnp.maximum(rise, 1e-30))
         shorter = jnp.clip(parabola, 0.1 * memory.share, 0.5 * memory.share)
-        count = jnp.where(counts, jnp.minimum(memory.count + 1, self.memory), memory.count)
+        count = jnp.where(counts, jnp.minimum(memory.held + 1, self.memory), memory.held)
         # A history that led nowhere is forgotten, and the next step goes along the gradient.
         lost = ~taken & (shorter < 1e-3)
         share = jnp.where(taken | lost, 0, shorter)
-        kept = memory._replace(steps=steps, changes=changes, count=jnp.where(lost, 0, count), share=share)
+        kept = memory._replace(steps=steps, changes=changes, held=jnp.where(lost, 0, count), share=share)
         return walk._replace(point=landscape.choose(taken, found, walk.point), memory=kept)
 
 
