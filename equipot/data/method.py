@@ -217,6 +217,8 @@ class Runner:
         """
         self.check(structure)
         atoms = structure.without_labels().to_ase()
+        # ASE would give fixed atoms forces of zero.
+        atoms.set_constraint()
         given = {"charge": structure.charge, "multiplicity": unpaired(structure) + 1}
         if self.passes:
             self.calculator.set(**{key: given[key] for key in self.passes})

@@ -64,7 +64,7 @@ def descend(
 def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarray, longest: float, fmax: float) -> Way:
     from scipy.integrate import RK45
 
-    def slope(_: float, q: np.ndarray) -> np.ndarray:
+    def slope(length: float, q: np.ndarray) -> np.ndarray:
         _, (gradient,) = surface.evaluate((q / root)[None])
         weighted = gradient / root
         norm = float(np.linalg.norm(weighted))
@@ -80,9 +80,10 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
         point = solver.y / root
         (energy,), (gradient,) = surface.evaluate(point[None])
         force = largest(gradient[None])
-        peak = max(peak, force)
-        # The gradient is small at the saddle point, too.
-        reached = force < min(fmax, NEAR * peak)
+        # The gradient is small at the saddle point, too, and what the search for it left dies out first.
+        left = np.linalg.norm(solver.y - start) > 10 * np.linalg.norm(push)
+        peak = max(peak, force) if left else 0.0
+        reached = bool(left and force < min(fmax, NEAR * peak))
         # Past the minimum the way would go to and fro.
         if energy > energies[-1]:
             reached = True

@@ -225,9 +225,10 @@ def _bounds(systems: Sequence[System], shape: Shape, dtype: Any) -> Bounds:
         work[k] = (own.target - mean * np.eye(3)) * s.structure.volume
         rotations[k, :count] = own.rotations
         images[:count, rows] = own.images + rows.start
-    real = lambda x: x.astype(dtype)
+    real = lambda x: jnp.asarray(x, dtype)
     return Bounds(
-        real(cell), free, real(strains), real(rotations), images, real(pressure), real(work), real(target)
+        real(cell), jnp.asarray(free), real(strains), real(rotations), jnp.asarray(images), real(pressure), real(work),
+        real(target),
     )  # fmt: skip
 
 
