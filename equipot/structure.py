@@ -30,13 +30,14 @@ def symbols(numbers: Iterable[int]) -> str:
 
 def fixed_components(atoms: Any) -> np.ndarray | None:
     """Return which components of the positions FixAtoms and FixCartesian of an ``ase.Atoms`` fix, (n, 3); None for none."""
-    fixed = np.zeros((len(atoms), 3), bool)
+    fixed, known = np.zeros((len(atoms), 3), bool), False
     for constraint in atoms.constraints:
         if type(constraint).__name__ == "FixAtoms":
-            fixed[constraint.index] = True
+            fixed[constraint.index] = known = True
         elif type(constraint).__name__ == "FixCartesian":
             fixed[constraint.index] |= np.asarray(constraint.mask, bool)
-    return fixed if fixed.any() else None
+            known = True
+    return fixed if known else None
 
 
 def constraints_of(fixed: np.ndarray) -> list[Any]:
@@ -231,7 +232,7 @@ class Structure:
         for name in ("masses", "momenta"):
             if getattr(self, name) is not None:
                 atoms.set_array(name, getattr(self, name))
-        if self.fixed is not None:
+        if self.fixed is not None and self.fixed.any():
             atoms.set_constraint(constraints_of(self.fixed))
         results = {}
         for row, value in self.labels.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ from pathlib import Path
 from equipot.cli.recipes import run_folder
 from equipot.cli.runtime import prepare
 from equipot.cli.workflow import begin, digest_of, settings_of, tell
+
+
+def beginning(path: Path) -> str | None:
+    """Return the SHA-256 of the first 64 kB of a trajectory, or of that in a folder of a run; None where there is no file."""
+    files = [path / "trajectory.h5", path / "trajectory.xyz"] if path.is_dir() else [Path(str(path).partition("@")[0])]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        return None
+    with found.open("rb") as file:
+        return hashlib.sha256(file.read(2**16)).hexdigest()
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -27,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
         prepare(args.dtype)
         potential = published.load(args.model, dtype=args.dtype)
     work = {
-        "command": args.workflow, "trajectory": args.trajectory, "model": args.model,
+        "command": args.workflow, "trajectory": args.trajectory, "model": args.model, "beginning_sha256": beginning(path),
         "variables_sha256": None if potential is None else digest_of(potential),
     }  # fmt: skip
     begin(out, settings, work, args.resume)

@@ -25,8 +25,8 @@ def work_of(args: argparse.Namespace, structures: Sequence[Structure], potential
     """Describe potential and structures, with digests by which a resumed run knows them again."""
     digest = hashlib.sha256()
     for s in structures:
-        fixed = np.zeros(0) if s.fixed is None else s.fixed
-        for array in (s.numbers, s.positions, s.cell, s.pbc, fixed, np.array([s.charge, s.spin, s.head or 0])):
+        given = [np.zeros(0) if x is None else x for x in (s.fixed, s.masses)]
+        for array in (s.numbers, s.positions, s.cell, s.pbc, *given, s.field, np.array([s.charge, s.spin, s.head or 0])):
             digest.update(np.ascontiguousarray(array).tobytes())
     return {
         "command": args.workflow, "model": args.model, "structure": args.structure, "dtype": args.dtype,
@@ -35,8 +35,8 @@ def work_of(args: argparse.Namespace, structures: Sequence[Structure], potential
 
 
 def digest_of(potential: Potential) -> str:
-    """Return the SHA-256 of the variables of a potential."""
-    weights = hashlib.sha256()
+    """Return the SHA-256 of a potential's variables, hyper-parameters and energies of isolated atoms."""
+    weights = hashlib.sha256(repr((potential.term, potential.metadata.atomic_energies)).encode())
     for leaf in jax.tree.leaves(potential.variables):
         weights.update(np.asarray(leaf).tobytes())
     return weights.hexdigest()

@@ -11,6 +11,7 @@ and with 32 and 1) within a tenth. The speed is that of small matrix products by
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 
@@ -53,6 +54,7 @@ def affordable_steps(
     return READY * 60 * training.max_minutes / max(seconds, 1e-6)
 
 
+@functools.cache
 def speed() -> float:
     """Measure how many operations per second small matrix products in single precision reach: the best of 20 tries of 1 ms."""
     size, count = 32, 500

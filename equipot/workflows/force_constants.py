@@ -146,6 +146,7 @@ def check(
     norm = np.linalg.norm(rows, axis=(2, 3))
     others = distances > 1e-3
     if not others.any():
-        return Checks(drift, float(np.abs(rows).max()), 0.0, radius)
+        # Nothing but the atom itself: no force constant has had room to decay.
+        return Checks(drift, float(np.abs(rows).max()), 1.0, radius)
     start = min(0.9 * radius, float(distances.max()) - 1e-3)
     return Checks(drift, float(np.abs(rows).max()), float(norm[distances >= start].max() / norm[others].max()), start)

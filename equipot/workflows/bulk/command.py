@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from equipot import config
 from equipot.figures import BLUE, GREY, ORANGE, STYLE, new_figure, save_figure
-from equipot.files import write_atomically
 from equipot.pages import Curve, Frame, Plot, Table, Text, Viewer, write_page
 from equipot.structure import Structure
 from equipot.workflows.bulk.config import BulkConfig
@@ -21,6 +20,7 @@ from equipot.workflows.bulk.tension import StressStrain, stress_strain
 from equipot.workflows.journal import Journal
 from equipot.workflows.relax import Relaxed, relax_each
 from equipot.workflows.relax.command import final, record
+from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
 CONFIG = BulkConfig
@@ -40,23 +40,24 @@ def run(task: Task, settings: BulkConfig) -> Outcome:
     first = relaxed[order.order[0] if order else 0]
     told["structure"] = structure_facts(first)
     curve = tensor = pulled = None
-    if not failures and settings.equation_of_state is not None:
+    if first.converged and settings.equation_of_state is not None:
         task.console.say("equation of state")
-        curve = equation_of_state(task.potential, first.structure, settings.equation_of_state, settings.relax)
+        free = at_no_pressure(task, settings, first)
+        curve = equation_of_state(task.potential, free, settings.equation_of_state, settings.relax)
         told["equation_of_state"], more = curve_facts(curve)
         failures += more
-    if not failures and settings.elasticity is not None:
+    if first.converged and settings.elasticity is not None:
         task.console.say("elastic tensor")
         tensor = elastic_tensor(task.potential, first.structure, settings.elasticity.check)
         told["elasticity"], more = tensor_facts(tensor)
         failures += more
-    if not failures and settings.tension is not None:
+    if first.converged and settings.tension is not None:
         task.console.say("stress-strain curve")
         pulled = stress_strain(task.potential, first.structure, settings.tension, settings.relax)
         told["tension"], more = tension_facts(pulled)
         failures += more
     told["failures"] = failures
-    write_atomically(task.out / "bulk.json", (json.dumps(told, indent=2) + "\n").encode())
+    write_json(task.out / "bulk.json", told)
     if curve is not None or pulled is not None:
         draw(task, curve, pulled)
     blocks = page(told, relaxed, order, curve, tensor, pulled)
@@ -73,6 +74,14 @@ def relaxations(task: Task, settings: BulkConfig) -> list[Relaxed]:
         for x in relax_each(task.potential, [task.structures[k] for k in left], settings.relax, say=say):
             journal.add(left[x.index], record(x))
     return [restored(k, s, journal.done[k]) for k, s in enumerate(task.structures)]
+
+
+def at_no_pressure(task: Task, settings: BulkConfig, first: Relaxed) -> Structure:
+    """Return the cell without a pressure, about which the volumes of an equation of state lie."""
+    if not settings.relax.pressure_GPa:
+        return first.structure
+    (free,) = relax_each(task.potential, first.structure, dataclasses.replace(settings.relax, pressure_GPa=0.0))
+    return free.structure
 
 
 def restored(index: int, given: Structure, found: Mapping[str, Any]) -> Relaxed:

@@ -74,5 +74,7 @@ class BulkConfig:
     """Stress-strain curve; None for none."""
 
     def __post_init__(self) -> None:
+        if self.relax.stress_GPa is not None:
+            raise ValueError("relax.stress_GPa: structures are ranked by enthalpy under a pressure; give relax.pressure_GPa")
         if self.relax.cell not in ("full", "isotropic"):
             raise ValueError(f"relax.cell {self.relax.cell} keeps the volume: a bulk property wants full or isotropic")

@@ -28,6 +28,8 @@ from equipot.units import GPa
 from equipot.workflows.relax import RelaxConfig, relax
 from equipot.workflows.relax.bounds import PAIRS, operations
 
+FLAT = 1e-4
+"""Curvature (eV/Å^2) below which a direction costs no energy but for rounding."""
 BATCH = 32
 """Columns of a Hessian that are computed at once."""
 
@@ -95,6 +97,8 @@ def elastic_tensor(potential: Potential, structure: Structure, check: float = 0.
     """
     if not structure.pbc.all() or not structure.volume:
         raise ValueError(f"{structure.name} does not repeat in three directions, and so has no elastic tensor")
+    if structure.fixed is not None and structure.fixed.any():
+        raise ValueError(f"{structure.name} has fixed atoms, which do not answer a strain; remove the constraints")
     potential.check([structure])
     graph = jax.device_put(pad([structure], potential.cutoff, dtype=potential.dtype, extent=potential.extent([structure])))
     bare = potential.replace(metadata=Metadata(), posterior=None)
@@ -167,8 +171,10 @@ def internal_answers(matrix: Float[np.ndarray, "n n"], pull: Float[np.ndarray, "
 
     Directions in which the Hessian is zero but for rounding, the translations among them, are left out.
     """
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    small = 1e-6 * np.abs(values).max(initial=0)
+    translations = np.tile(np.eye(3), (1, len(matrix) // 3)) / np.sqrt(len(matrix) / 3)
+    across = np.eye(len(matrix)) - translations.T @ translations
+    values, vectors = np.linalg.eigh(across @ (matrix + matrix.T) @ across / 2)
+    small = max(1e-6 * np.abs(values).max(initial=0), FLAT)
     kept = np.abs(values) > small
     inverse = np.where(kept, 1 / np.where(kept, values, 1), 0)
     return (pull @ vectors * inverse) @ vectors.T, int((values < -small).sum())
@@ -176,7 +182,7 @@ def internal_answers(matrix: Float[np.ndarray, "n n"], pull: Float[np.ndarray, "
 
 def averaged_over_group(tensor: Float[np.ndarray, "6 6"], structure: Structure) -> Float[np.ndarray, "6 6"]:
     """Average a tensor in Voigt's notation over the rotations of the structure's space group."""
-    rotations, _, _ = operations(structure, 1e-3)
+    rotations = operations(structure, 1e-3).rotations
     whole = np.zeros((3, 3, 3, 3))
     for a, (i, j) in enumerate(PAIRS):
         for b, (k, l) in enumerate(PAIRS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from equipot import config
-from equipot.files import write_atomically
 from equipot.structure import Structure
 from equipot.workflows.constitutive.baselines import Hyperelastic, NeoHooke, SaintVenantKirchhoff, voigt
 from equipot.workflows.constitutive.config import ConstitutiveConfig
@@ -30,6 +28,8 @@ from equipot.workflows.constitutive.labelling import TIGHT, elastic_tensor_of, l
 from equipot.workflows.constitutive.report import draw, write_report
 from equipot.workflows.constitutive.sampling import PATHS, path, random_gradients
 from equipot.workflows.constitutive.symmetry import point_rotations
+from equipot.workflows.relax.config import VOIGT
+from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
 CONFIG = ConstitutiveConfig
@@ -94,7 +94,7 @@ def run(task: Task, settings: ConstitutiveConfig) -> Outcome:
         "rotations": len(rotations), "reference_stress_GPa": residual, "elastic_tensor_GPa": voigt(tensor).tolist(),
         "elastic_tensor_of_law_GPa": voigt(elastic_tensor_of_law(laws)).tolist(), "failures": failures,
     }  # fmt: skip
-    write_atomically(task.out / "constitutive.json", (json.dumps(told, indent=2) + "\n").encode())
+    write_json(task.out / "constitutive.json", told)
     draw(task.out / "constitutive.png", sets.paths, laws, settings)
     write_report(task.out / "constitutive.html", sets.paths, laws, told, settings)
     return Outcome(summary(told), tuple(failures))
@@ -158,7 +158,11 @@ def labelled(
         off = np.abs(gradients[:, None] - found.gradients[None]).max(axis=(2, 3))
         return found.chosen(np.argmin(off, axis=1)[off.min(axis=1) == 0]), np.flatnonzero(off.min(axis=1) == 0)
     task.console.say(f"{len(gradients)} deformations")
-    relaxation = TIGHT if settings.relax is None else dataclasses.replace(settings.relax, cell="fixed", stress_GPa=None)
+    relaxation = (
+        TIGHT
+        if settings.relax is None
+        else dataclasses.replace(settings.relax, cell="fixed", stress_GPa=None, pressure_GPa=0.0, strains=VOIGT)
+    )
     made = label(task.potential, crystal, gradients, settings.sampling.atoms, relaxation)
     made.data.write(file)
     return made.data, made.places

@@ -104,7 +104,7 @@ def point_rotations(structure: Structure, symprec: float = 1e-4) -> Float[np.nda
         structure: Crystal in its reference state.
         symprec: Distance (Å) within which atoms count as images of each other.
     """
-    found, _, _ = operations(structure, symprec)
+    found = operations(structure, symprec).rotations
     proper = found * np.sign(np.linalg.det(found))[:, None, None]
     _, first = np.unique(np.round(proper, 3) + 0.0, axis=0, return_index=True)
     return orthogonal(proper[np.sort(first)])

@@ -112,7 +112,11 @@ def relax_band(
         if climbing is not None:
             # The image that is highest by now climbs: another may have passed it.
             top = int(np.argmax(energies[1:-1])) + 1
-            climbing = top if energies[top] > energies[climbing] + 1e-6 else climbing
+            if energies[top] > energies[climbing] + 1e-6:
+                climbing = top
+                history.clear()
+                forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
+                force = largest(across)
         converged = force < settings.fmax
         if converged or count >= settings.max_steps:
             break

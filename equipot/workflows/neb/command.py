@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from equipot.pages import Curve, Frame, Plot, Table, Text, Viewer, write_page
 from equipot.structure import Structure
 from equipot.workflows.neb.config import NEBConfig
 from equipot.workflows.neb.path import Reaction, reaction
+from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
 CONFIG = NEBConfig
@@ -28,7 +28,7 @@ def run(task: Task, settings: NEBConfig) -> Outcome:
     """
     found = reaction(task.potential, list(task.structures), settings, lambda text: task.console.progress(text))
     told = facts(found, settings) | {"model": task.model, "settings": config.dump(settings)}
-    write_atomically(task.out / "neb.json", (json.dumps(told, indent=2) + "\n").encode())
+    write_json(task.out / "neb.json", told)
     _write_structures(task, "path.extxyz", list(found.images))
     if found.saddle_structure is not None:
         _write_structures(task, "saddle.extxyz", [found.saddle_structure])

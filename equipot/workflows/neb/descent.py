@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from equipot.workflows.neb.band import largest
+from equipot.workflows.neb.saddle import lowest_mode
 from equipot.workflows.neb.surface import Surface
 
 NEAR = 0.3
@@ -55,7 +56,7 @@ def descend(
         The way against the mode, and the way along it.
     """
     root = np.sqrt(masses)
-    along = mode * root
+    _, along, _ = lowest_mode(lambda v: surface.product(saddle, v / root) / root, mode * root)
     along = along / np.linalg.norm(along)
     back, ahead = (_side(surface, saddle, sign * first * along, root, longest, fmax) for sign in (-1, 1))
     return back, ahead
@@ -86,7 +87,7 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
         reached = bool(left and force < min(fmax, NEAR * peak))
         # Past the minimum the way would go to and fro.
         if energy > energies[-1]:
-            reached = True
+            reached = bool(left and force < 5 * fmax)
             break
         points.append(point)
         energies.append(float(energy))

@@ -22,6 +22,10 @@ from equipot.workflows.relax import relax
 
 HOLE = 1.0
 """Energy (eV) below both ends from which on an image lies in a hole, or in another minimum than those that were given."""
+FAR = 0.1
+"""Energy (eV) that a saddle point may differ by from the highest image, beside a fifth of the barrier."""
+APART = 0.5
+"""Distance (Å) of an atom from its place in both ends of a path from which on a minimum is another one."""
 CLOSE = 0.6
 """Share of the sum of two covalent radii below which atoms are closer than in any bond."""
 SHALLOW = 0.02
@@ -95,6 +99,7 @@ def reaction(
         say("saddle point")
         k = band.highest
         saddle = find_saddle(surface, band.points[k], settings.saddle, band.points[k + 1] - band.points[k - 1])
+        saddle = sound_saddle(saddle, band)
         failures += [] if saddle.converged else [f"saddle point: {saddle.reason}"]
     elif settings.saddle is not None:
         failures.append("the highest image is an end: there is no barrier between, or too few images to see it")
@@ -107,13 +112,13 @@ def reaction(
         if settings.reaction_coordinate:
             say("intrinsic reaction coordinate")
             ways = descend(surface, saddle.point, saddle.mode, mass)
-            failures += [
-                f"reaction coordinate: side {k} ends before a minimum" for k, way in enumerate(ways) if not way.reached
-            ]
+            short = [k for k, way in enumerate(ways) if not way.reached]
+            failures += [f"reaction coordinate: side {k} ends before a minimum" for k in short]
+            failures += elsewhere(ways, band)
     e0 = float(isolated_atom_energy(structures[0].numbers, potential.metadata.isolated_atom_energies(structures[0].head)).sum())
     images = tuple(
         surface.at(x).replace(labels={"energy": float(e) + e0, "forces": -g.reshape(-1, 3)}, source=f"image {k}")
-        for k, (x, e, g) in enumerate(zip(band.points, band.energies, band.gradients, strict=True))
+        for k, (x, e, g) in enumerate(zip(band.points, *surface.everywhere(band.points), strict=True))
     )
     top = None if saddle is None else surface.at(saddle.point).replace(labels={"energy": saddle.energy + e0}, source="saddle")
     return Reaction(images, band, saddle, top, ahead, back, ways, tuple(failures))
@@ -121,13 +126,13 @@ def reaction(
 
 def rates(surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray) -> tuple[Rate | None, Rate | None, list[str]]:
     """Compute the rates to and fro, and why one is missing."""
-    zeros = zero_modes(surface)
     top = frequencies(surface, saddle.point, mass, surface.free)
     found: list[Rate | None] = []
     failures = []
     for name, k in (("first", 0), ("last", -1)):
         below = frequencies(surface, band.points[k], mass, surface.free)
         try:
+            zeros = zero_modes(surface, band.points[k]), zero_modes(surface, saddle.point)
             found.append(vineyard(below, top, saddle.energy - float(band.energies[k]), zeros))
         except ValueError as error:
             found.append(None)
@@ -135,15 +140,43 @@ def rates(surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray) -
     return found[0], found[1], failures
 
 
-def zero_modes(surface: AtomsSurface) -> int:
-    """Count the translations, and the rotations of a molecule, that cost no energy."""
-    structure = surface.structure
-    if not surface.free.all():
-        return 0
-    if structure.pbc.any():
-        return 3
-    offsets = structure.positions - structure.positions.mean(axis=0)
-    return 3 + min(3, 2 * int(np.linalg.matrix_rank(offsets, tol=1e-3)) - (np.linalg.matrix_rank(offsets, tol=1e-3) > 1))
+def zero_modes(surface: AtomsSurface, point: np.ndarray) -> int:
+    """Count the rigid motions that leave fixed components where they are: translations, and rotations where nothing repeats."""
+    structure, n = surface.structure, len(surface.structure)
+    motions = [np.tile(e, n) for e in np.eye(3)]
+    if not structure.pbc.any():
+        offsets = point.reshape(-1, 3) - point.reshape(-1, 3).mean(axis=0)
+        motions += [np.cross(e, offsets).reshape(-1) for e in np.eye(3)]
+    basis = np.array(motions)
+    rank = lambda rows: int(np.linalg.matrix_rank(rows, tol=1e-3)) if rows.size else 0
+    return rank(basis) - rank(basis[:, ~surface.free])
+
+
+def sound_saddle(saddle: Saddle, band: Band) -> Saddle:
+    """Refuse a saddle point that is not the top of the band: one below an end, or far from the highest image."""
+    ends, top = max(band.energies[0], band.energies[-1]), float(band.energies.max())
+    if not saddle.converged:
+        return saddle
+    if saddle.energy <= ends:
+        reason = "its energy is not above those of both ends"
+    elif abs(saddle.energy - top) > FAR + 0.2 * (top - ends):
+        reason = (
+            f"its energy is {saddle.energy - top:+.3f} eV from that of the highest image: it is another one; take more images"
+        )
+    else:
+        return saddle
+    return dataclasses.replace(saddle, converged=False, reason=reason)
+
+
+def elsewhere(ways: tuple[Way, Way], band: Band) -> list[str]:
+    """List sides of the reaction coordinate whose end is neither end of the path."""
+    off = lambda x, y: float(np.linalg.norm((x - y).reshape(-1, 3), axis=1).max())
+    apart = [min(off(way.points[-1], end) for end in (band.points[0], band.points[-1])) for way in ways]
+    return [
+        f"reaction coordinate: side {k} ends {apart[k]:.2f} Å from both ends of the path"
+        for k, way in enumerate(ways)
+        if way.reached and apart[k] > APART
+    ]
 
 
 def followed(structures: Sequence[Structure]) -> list[Structure]:
@@ -165,11 +198,26 @@ def followed(structures: Sequence[Structure]) -> list[Structure]:
             raise ValueError(f"{s.name} has another cell than {first.name}; the images of a path share one")
         if (fixed(s) != fixed(first)).any():
             raise ValueError(f"{s.name} has other fixed atoms than {first.name}")
+        s = aligned(s, out[-1])
         moved, _ = find_mic(s.positions - out[-1].positions, first.cell, first.pbc) if first.pbc.any() else (
             s.positions - out[-1].positions, None
         )  # fmt: skip
-        out.append(s.replace(positions=out[-1].positions + moved))
+        nearest = s.replace(positions=out[-1].positions + moved)
+        if np.abs(nearest.positions - first.positions)[fixed(first)].max(initial=0) > 1e-3:
+            raise ValueError(f"{s.name} has fixed atoms at other places than {first.name}: no path leads there")
+        out.append(nearest)
     return out
+
+
+def aligned(structure: Structure, before: Structure) -> Structure:
+    """Turn and shift a free molecule upon the one before, so that the path has no rigid motion."""
+    if structure.pbc.any() or (structure.fixed is not None and structure.fixed.any()):
+        return structure
+    from ase.build import minimize_rotation_and_translation
+
+    target, atoms = before.without_labels().to_ase(), structure.without_labels().to_ase()
+    minimize_rotation_and_translation(target, atoms)
+    return structure.replace(positions=atoms.positions)
 
 
 def first_path(structures: Sequence[Structure], images: int) -> np.ndarray:

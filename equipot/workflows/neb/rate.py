@@ -13,6 +13,10 @@ TO_THZ = 1e3 * fs / (2 * np.pi)
 """Frequency (THz) of a curvature of 1 eV/Å^2 for a mass of 1 amu."""
 
 
+SOFT = 0.1
+"""Frequency (THz) below which a vibration cannot be told from a rigid motion."""
+
+
 class Rate(NamedTuple):
     """Prefactor and barrier; the rate is prefactor x exp(-barrier / kT)."""
 
@@ -44,20 +48,32 @@ def frequencies(surface: Surface, point: np.ndarray, masses: np.ndarray, free: n
     return np.sign(values) * np.sqrt(np.abs(values)) * TO_THZ
 
 
-def vineyard(minimum: np.ndarray, saddle: np.ndarray, barrier: float, zeros: int) -> Rate:
+def vineyard(minimum: np.ndarray, saddle: np.ndarray, barrier: float, zeros: tuple[int, int]) -> Rate:
     """Compute the harmonic rate from the frequencies (THz, ascending) at a minimum and at a saddle point.
+
+    That of a free molecule lacks the ratio of its moments of inertia at both, which its rotations bring.
 
     Args:
         minimum: (n,) frequencies of the minimum.
         saddle: (n,) frequencies of the saddle point, the first of them imaginary.
         barrier: eV.
-        zeros: Number of translations and rotations, whose frequencies are zero.
+        zeros: Number of translations and rotations, whose frequencies are zero, at the minimum and at the saddle point.
 
     Raises:
-        ValueError: a minimum with an imaginary frequency, or a saddle point without exactly one.
+        ValueError: a minimum with an imaginary frequency, a saddle point without exactly one, a frequency that is zero beside
+            those of rigid motions, or one of these that is not.
     """
-    keep = lambda values: np.delete(values, np.argsort(np.abs(values))[:zeros])
-    at_minimum, at_saddle = np.sort(keep(minimum)), np.sort(keep(saddle))
+    kept = []
+    for values, count in ((minimum, zeros[0]), (saddle, zeros[1])):
+        order = np.argsort(np.abs(values))
+        rigid, rest = np.abs(values[order[:count]]), np.abs(values[order[count:]])
+        if (rigid > SOFT).any() or (rest < SOFT).any():
+            raise ValueError(
+                f"{count} frequencies should be those of rigid motions, but {(np.abs(values) < SOFT).sum()} are below "
+                f"{SOFT:g} THz; a molecule in a box must be isolated, and an end or saddle point relaxed well"
+            )
+        kept.append(np.sort(values[order[count:]]))
+    at_minimum, at_saddle = kept
     if (at_minimum <= 0).any():
         raise ValueError(f"the minimum has {(at_minimum <= 0).sum()} imaginary frequencies: it is no minimum")
     if (at_saddle <= 0).sum() != 1:

@@ -10,6 +10,9 @@ import numpy as np
 from equipot.workflows.neb.band import largest
 from equipot.workflows.neb.surface import Surface
 
+FLAT = 1e-3
+"""Curvature (eV/Å^2) of a direction that costs no energy but for rounding, as rigid motions of all atoms do."""
+
 
 @dataclass(frozen=True)
 class SaddleConfig:
@@ -77,7 +80,7 @@ def find_saddle(
             reason = "the energy is not finite"
             break
         if force < settings.fmax:
-            reason = "" if curvature < 0 else f"the lowest curvature is {curvature:.3g} eV/Å^2: it is a minimum"
+            reason = "" if curvature < -FLAT else f"the lowest curvature is {curvature:.3g} eV/Å^2: it is no saddle point"
             break
         if step_number == settings.max_steps:
             reason = f"{settings.max_steps} steps were not enough: the largest force is {force:.3g} eV/Å"

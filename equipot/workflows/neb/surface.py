@@ -83,10 +83,13 @@ class AtomsSurface:
 
     def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute energies (points,), eV, and gradients (points, 3 n), eV/Å, at points (points, 3 n), Å."""
-        graph = self._graph([self.at(x) for x in points])
-        energies, forces = _forces(self.potential, graph)
-        gradients = -np.asarray(forces, np.float64).reshape(len(points), -1)
-        return np.array(energies, np.float64), np.where(self.free, gradients, 0)
+        energies, gradients = self.everywhere(points)
+        return energies, np.where(self.free, gradients, 0)
+
+    def everywhere(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute energies and gradients as ``evaluate`` does, with those of fixed components."""
+        energies, forces = _forces(self.potential, self._graph([self.at(x) for x in points]))
+        return np.array(energies, np.float64), -np.array(forces, np.float64).reshape(len(points), -1)
 
     def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Multiply the Hessian (eV/Å^2) at a point (3 n,), Å, with a direction (3 n,)."""

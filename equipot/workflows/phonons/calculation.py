@@ -153,8 +153,12 @@ def _phonons(potential: Potential, given: Structure, settings: PhononsConfig, co
     followed, told = _followed(potential, crystal, standard, imaginary, settings)
     qha = None
     if settings.qha is not None:
-        qha = quasi_harmonic(potential, primitive, (matrix, standard.number), settings, console)
-        failures += qha.failures
+        try:
+            qha = quasi_harmonic(potential, primitive, (matrix, standard.number), settings, console)
+            failures += qha.failures
+        except RuntimeError as error:
+            # phonopy's fit does not say which volume it is; bands and densities are not lost with it.
+            failures.append(f"quasi-harmonic approximation: {error}; choose other volumes, qha.smallest and qha.largest")
     return Phonons(
         standard, crystal, matrix, float(np.asarray(out.energy)[0]), fmax, pressure, bands, dos, thermal, gamma, imaginary,
         followed, qha, tuple(notes), (*failures, *told),

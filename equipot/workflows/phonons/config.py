@@ -66,8 +66,8 @@ class PhononsConfig:
     non_analytic: Literal["auto", "none"] = "auto"
     """Whether polar crystals get the splitting of LO and TO modes, where Born charges and a dielectric constant exist."""
     born: str | None = None
-    """File BORN of phonopy with Born effective charges and the dielectric tensor of the primitive cell; None to take those that
-    the potential provides."""
+    """File BORN of phonopy with Born effective charges and the dielectric tensor of the primitive cell, in the axes and the
+    order of atoms that phonons.json has (seekpath's standard ones); None to take those that the potential provides."""
     dielectric: float | None = None
     """High-frequency dielectric constant, for a potential with Born effective charges but without a polarizability."""
     band_points: int = 101
@@ -109,3 +109,8 @@ class PhononsConfig:
             raise ValueError(f"dielectric is {self.dielectric}; a dielectric constant is at least 1, that of vacuum")
         if not math.isfinite(self.pressure_GPa):
             raise ValueError(f"pressure_GPa is {self.pressure_GPa}; give a number")
+        if self.pressure_GPa and self.relax in ("fixed", "none"):
+            raise ValueError(f"pressure_GPa {self.pressure_GPa:g} does nothing where the cell stays; set relax to full")
+        if self.qha is not None and self.qha.pressure_GPa != self.pressure_GPa:
+            two = f"{self.pressure_GPa:g} and qha.pressure_GPa {self.qha.pressure_GPa:g}"
+            raise ValueError(f"pressure_GPa {two} differ; give both alike")

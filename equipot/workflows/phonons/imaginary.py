@@ -11,6 +11,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from jaxtyping import Complex, Float
 
+from equipot import units
 from equipot.evaluation import evaluate
 from equipot.potential import Potential
 from equipot.structure import Structure
@@ -179,16 +180,18 @@ def follow(
 
     start = displaced(crystal, mode, settings.follow_amplitude)
     how = RelaxConfig(
-        cell="full",
+        cell="fixed" if settings.relax in ("fixed", "none") else "full",
         fmax=max(settings.fmax, 1e-4),
-        pressure_GPa=settings.pressure_GPa,
+        pressure_GPa=0.0 if settings.relax in ("fixed", "none") else settings.pressure_GPa,
         symmetry=False,
         max_steps=settings.max_steps,
     )
     (found,) = relax(potential, [start], how)
-    high = float(np.asarray(evaluate(potential, [crystal.primitive], ("energy",)).energy)[0]) / len(crystal.primitive)
-    end = found.structure
+    work = settings.pressure_GPa * units.GPa
+    parent, end = crystal.primitive, found.structure
+    energy = float(np.asarray(evaluate(potential, [parent], ("energy",)).energy)[0])
+    high, low = (energy + work * parent.volume) / len(parent), (found.energy + work * end.volume) / len(end)
     cell: Any = (end.cell, end.positions @ np.linalg.inv(end.cell), end.numbers)
     group = spglib.get_symmetry_dataset(cell, symprec=SAME_SYMMETRY)
     after = "unknown" if group is None else f"{group.international} ({group.number})"
-    return Followed(mode, end, standard.space_group, after, high - found.energy / len(end), found.converged, found.reason)
+    return Followed(mode, end, standard.space_group, after, high - low, found.converged, found.reason)

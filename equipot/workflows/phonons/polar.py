@@ -14,6 +14,9 @@ from equipot.quantities import BORN_CHARGES, POLARIZABILITY
 from equipot.structure import Structure
 from equipot.workflows.phonons.config import PhononsConfig
 
+CHARGED = 0.5
+"""Sum of the Born effective charges of a cell (e) from which on they are not those of its atoms."""
+
 
 class Polar(NamedTuple):
     """Response of a crystal to electric fields."""
@@ -111,6 +114,9 @@ def _from_file(path: str, atoms: Any) -> Polar:
             f"{path}: {error}; a file BORN has a line of comment or of the factor, the nine numbers of the dielectric tensor, "
             "and the nine of each atom of the primitive cell that is different by symmetry"
         ) from error
+    total = np.abs(np.asarray(found["born"]).sum(axis=0)).max()
+    if total > CHARGED:
+        raise ValueError(f"{path}: the Born effective charges add up to {total:.2g} e, not to zero: of other atoms?")
     return Polar(
         np.asarray(found["born"]), np.asarray(found["dielectric"]), f"Born effective charges and dielectric tensor of {path}"
     )

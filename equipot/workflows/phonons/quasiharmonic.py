@@ -138,7 +138,8 @@ def _result(points: Sequence[_Point], found: Any, how: QHAConfig) -> QuasiHarmon
     """Convert phonopy's result, and say where it is not to be trusted."""
     failures = [failure for point in points for failure in point.failures]
     temperature, volume, grid = np.array(found.temperatures), np.array(found.equilibrium_volumes), np.array(found.volumes)
-    outside = (volume < grid.min()) | (volume > grid.max())
+    # A volume that is not a number is outside, too.
+    outside = ~((volume >= grid.min()) & (volume <= grid.max()))
     if outside.any():
         which = temperature[outside]
         failures.append(

@@ -14,11 +14,12 @@ from equipot.structure import Structure
 from equipot.workflows.phonons.calculation import Phonons
 from equipot.workflows.phonons.imaginary import Followed, ImaginaryMode
 from equipot.workflows.phonons.quasiharmonic import QuasiHarmonic
+from equipot.workflows.results import plain
 
 
 def as_json(found: Phonons, model: str) -> str:
     """Convert results to JSON; keys carry their units. ``model`` is the name of the potential."""
-    return json.dumps(_record(found, model), indent=1, ensure_ascii=False)
+    return json.dumps(plain(_record(found, model)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def _record(found: Phonons, model: str) -> dict[str, Any]:

@@ -137,8 +137,8 @@ def _answer(potential: Potential, given: Structure, system: System, reason: str)
         energy=energy,
         fmax=float(walk.point.force[0]),
         stress_error=float(walk.point.excess[0]) / GPa,
-        evaluations=int(status.evaluations[0]),
-        products=int(walk.products[0]),
+        evaluations=system.spent[0] + int(status.evaluations[0]),
+        products=system.spent[1] + int(walk.products[0]),
         group=system.limits.group,
         trace=trace,
     )

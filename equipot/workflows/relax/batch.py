@@ -25,6 +25,8 @@ from equipot.workflows.relax.optimizers import Optimizer, Walk
 
 ROUNDING = 1e-5
 """Error of distances from positions in single precision, Å."""
+GROWN = 1.04
+"""Growth of a lattice vector beyond which the lists, and the waves of an Ewald sum, are made anew."""
 STALLED = 40
 """Evaluations without a lower energy after which a system is given up."""
 
@@ -45,6 +47,8 @@ class System(NamedTuple):
     """Geometry for which the lists were built."""
     slots: tuple[Slots, ...] = ()
     """Lists within the cutoff of the potential, and of the cheaper one."""
+    spent: tuple[int, int] = (0, 0)
+    """Evaluations and Hessian products before the present reference cell."""
     trace: tuple[tuple[float, ...], ...] = ()
     """Evaluations, energy (eV), largest force (eV/Å) and excess of the stress (eV/Å^3) in the course of the relaxation."""
 
@@ -189,7 +193,7 @@ def unpacked(systems: Sequence[System], device: Device) -> list[System]:
     for k, (rows, s) in enumerate(zip(rows_in(systems), systems, strict=True)):
         mine, how = rows_of(walk, rows, k), rows_of(status, rows, k)
         point = mine.point
-        line = (int(how.evaluations[0]), float(point.energy[0]), float(point.force[0]), float(point.excess[0]))
+        line = (s.spent[0] + int(how.evaluations[0]), float(point.energy[0]), float(point.force[0]), float(point.excess[0]))
         out.append(s._replace(walk=mine, status=how, trace=(*s.trace, line)))
     return out
 
@@ -294,7 +298,8 @@ def advance(
         done = (point.force <= tolerance.force) & (point.excess <= tolerance.excess) & jnp.isfinite(point.energy)
         count = status.evaluations + ~out
         since = jnp.where(same, status.since + 1, 0)
-        lost = ~done & ((count >= tolerance.evaluations) | (since >= STALLED) | ~jnp.isfinite(point.energy))
+        unsound = ~jnp.isfinite(point.energy) | ~jnp.isfinite(point.force)
+        lost = ~done & ((count >= tolerance.evaluations) | (since >= STALLED) | unsound)
         status = Status(count, since, status.done | (done & ~out), status.lost | (lost & ~out))
         finished = status.done | status.lost
         # Systems that are finished move no more, and need no steps.
@@ -302,7 +307,9 @@ def advance(
         walk = proposed._replace(trial=landscape.choose(finished, point.at, proposed.trial))
         placed = landscape.placed(walk.trial)
         now_at = jnp.asarray(placed.positions), jnp.asarray(placed.cell)
-        stale = jnp.zeros_like(finished)
+        # The waves of an Ewald sum are planned for cells that grow little.
+        lengths = [jnp.linalg.norm(cell, axis=-1) for cell in (now_at[1], listed[1])]
+        stale = jnp.any(lengths[0] > GROWN * lengths[1], axis=-1)
         for radius, cutoff in radii:
             stale |= graphs_may_miss_pairs(listed, now_at, graphs[0], radius, cutoff)
         return walk, status, stale & ~finished, turns + 1

@@ -11,6 +11,8 @@ from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.relax.config import VOIGT, RelaxConfig
 
+MOST = 768
+"""Largest number of symmetry operations that are kept."""
 PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 """Indices of the components of a symmetric tensor, in the order of ``VOIGT``."""
 
@@ -30,6 +32,8 @@ class Limits(NamedTuple):
     """(3, 3) target stress, eV/Å^3."""
     group: str
     """Space group that is kept, such as ``Fd-3m (227)``; empty where none is."""
+    misfit: np.ndarray
+    """(n, 3) step that makes the positions exactly symmetric, Å."""
 
 
 def limits(structure: Structure, settings: RelaxConfig) -> Limits:
@@ -52,36 +56,64 @@ def limits(structure: Structure, settings: RelaxConfig) -> Limits:
     if structure.constraints and structure.fixed is None:
         raise ValueError(f"{structure.name}: its file says that atoms are fixed, but not which; use extended XYZ")
     whole = bool(structure.pbc.all()) and free.all()
-    rotations, images, group = np.eye(3)[None], np.arange(n)[None], ""
-    if settings.symmetry and whole and structure.volume > 0:
-        rotations, images, group = operations(structure, settings.symprec)
-    strains = projection(structure, settings, rotations) if moves else np.zeros((9, 9))
+    if moves and (settings.pressure_GPa or settings.stress_GPa is not None) and not structure.pbc.all():
+        raise ValueError(f"{structure.name} does not repeat in three directions: a pressure or stress means nothing to it")
     if settings.stress_GPa is None:
         target = -settings.pressure_GPa * GPa * np.eye(3)
     else:
         target = np.zeros((3, 3))
         for (i, j), value in zip(PAIRS, settings.stress_GPa, strict=True):
             target[i, j] = target[j, i] = value * GPa
-    return Limits(free, strains, rotations, images, target, group)
+    rotations, images, group, misfit = np.eye(3)[None], np.arange(n)[None], "", np.zeros((n, 3))
+    if settings.symmetry and whole and structure.volume > 0:
+        found = operations(structure, settings.symprec)
+        kept = [allowed(turn, target, settings) for turn in found.rotations]
+        rotations, images, misfit = found.rotations[kept], found.images[kept], found.misfit
+        group = found.group if all(kept) else f"{sum(kept)} of {len(kept)} operations of {found.group}"
+        group, misfit = (group, misfit) if len(rotations) > 1 else ("", np.zeros((n, 3)))
+    strains = projection(structure, settings, rotations) if moves else np.zeros((9, 9))
+    return Limits(free, strains, rotations, images, target, group, misfit)
 
 
-def operations(structure: Structure, symprec: float) -> tuple[np.ndarray, np.ndarray, str]:
-    """Find the space group: Cartesian rotations (operations, 3, 3), images (operations, n), and the group's name.
+def allowed(turn: np.ndarray, target: np.ndarray, settings: RelaxConfig) -> bool:
+    """Whether a rotation (3, 3) leaves the target stress, and the choice of strains, as they are."""
+    if not settings.moves_cells:
+        return True
+    chosen, both = chosen_strains(settings), np.kron(turn, turn)
+    return bool(np.allclose(turn @ target @ turn.T, target, atol=1e-9) and np.allclose(both @ chosen, chosen @ both, atol=1e-6))
 
-    A structure whose group is not found, or has operations that map no atom onto another, has the identity alone.
+
+class Operations(NamedTuple):
+    """Space group of a structure."""
+
+    rotations: np.ndarray
+    """(operations, 3, 3), Cartesian, acting on columns."""
+    images: np.ndarray
+    """(operations, n) atom that each atom is mapped to."""
+    group: str
+    """Name; empty where no group was found."""
+    misfit: np.ndarray
+    """(n, 3) from each atom to the mean of the places that the operations map atoms to, Å."""
+
+
+def operations(structure: Structure, symprec: float) -> Operations:
+    """Find the space group of a structure within ``symprec`` (Å).
+
+    A structure whose group is not found, or has operations that map no atom onto another, has the identity alone, and so has
+    one with more than ``MOST`` operations: a large perfect supercell, whose symmetry its forces keep by themselves.
     """
     import spglib
 
     cell = structure.cell
     scaled = np.linalg.solve(cell.T, structure.positions.T).T
-    none = np.eye(3)[None], np.arange(len(structure))[None], ""
+    none = Operations(np.eye(3)[None], np.arange(len(structure))[None], "", np.zeros((len(structure), 3)))
     with warnings.catch_warnings():
         # Versions differ in how they say that they found nothing.
         warnings.simplefilter("ignore", DeprecationWarning)
         found = spglib.get_symmetry_dataset((cell.tolist(), scaled.tolist(), structure.numbers.tolist()), symprec=symprec)
-    if found is None:
+    if found is None or len(found.rotations) > MOST:
         return none
-    rotations, images = [], []
+    rotations, images, misfit = [], [], np.zeros((len(structure), 3))
     for turn, shift in zip(found.rotations, found.translations, strict=True):
         moved = scaled @ turn.T + shift
         image = _matched(moved, scaled, structure, 10 * symprec)
@@ -90,7 +122,10 @@ def operations(structure: Structure, symprec: float) -> tuple[np.ndarray, np.nda
         # Rows of the cell: x = s C, so that x' = s W^T C = x C^-1 W^T C, and columns turn by the transpose.
         rotations.append((np.linalg.inv(cell) @ turn.T @ cell).T)
         images.append(image)
-    return np.array(rotations), np.array(images), f"{found.international} ({found.number})"
+        off = moved - scaled[image]
+        misfit[image] += (off - np.round(off)) @ cell
+    group = f"{found.international} ({found.number})"
+    return Operations(np.array(rotations), np.array(images), group, misfit / len(rotations))
 
 
 def _matched(moved: np.ndarray, scaled: np.ndarray, structure: Structure, reach: float) -> np.ndarray | None:
@@ -109,17 +144,10 @@ def _matched(moved: np.ndarray, scaled: np.ndarray, structure: Structure, reach:
 
 def projection(structure: Structure, settings: RelaxConfig, rotations: np.ndarray) -> np.ndarray:
     """Return the orthogonal projection (9, 9) on the symmetric strains that settings, open directions and symmetry allow."""
-    basis = []
-    for (i, j), name in zip(PAIRS, VOIGT, strict=True):
-        if name in settings.strains:
-            e = np.zeros((3, 3))
-            e[i, j] = e[j, i] = 1
-            basis.append((e / np.linalg.norm(e)).reshape(9))
-    chosen = np.array(basis).T @ np.array(basis)
     # A vacuum has no strain: only directions within the repeating vectors deform.
     rows = structure.cell[structure.pbc]
     inside = np.linalg.pinv(rows) @ rows
-    parts = [chosen, np.kron(inside, inside)]
+    parts = [chosen_strains(settings), np.kron(inside, inside)]
     unit = (inside / np.linalg.norm(inside)).reshape(9)
     growth = np.outer(unit, unit)
     if settings.cell == "isotropic":
@@ -130,6 +158,17 @@ def projection(structure: Structure, settings: RelaxConfig, rotations: np.ndarra
     if len(rotations) > 1:
         parts.append(np.mean([np.kron(turn, turn) for turn in rotations], axis=0))
     return intersection(parts)
+
+
+def chosen_strains(settings: RelaxConfig) -> np.ndarray:
+    """Return the orthogonal projection (9, 9) on the components of the strain that the settings name."""
+    basis = []
+    for (i, j), name in zip(PAIRS, VOIGT, strict=True):
+        if name in settings.strains:
+            e = np.zeros((3, 3))
+            e[i, j] = e[j, i] = 1
+            basis.append((e / np.linalg.norm(e)).reshape(9))
+    return np.array(basis).T @ np.array(basis)
 
 
 def intersection(projections: list[np.ndarray]) -> np.ndarray:

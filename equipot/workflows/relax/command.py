@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from equipot.pages import Curve, Frame, Plot, Table, Text, Viewer, write_page
 from equipot.structure import Structure
 from equipot.workflows.journal import Journal
 from equipot.workflows.relax import RelaxConfig, Relaxed, relax_each
+from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
 CONFIG = RelaxConfig
@@ -104,7 +104,7 @@ def write_results(
         {"name": s.name} | {k: v for k, v in r.items() if k not in skipped} for s, r in zip(structures, records, strict=True)
     ]
     told = {"model": task.model, "settings": config.dump(settings), "structures": shown}
-    write_atomically(task.out / "relax.json", (json.dumps(told, indent=2) + "\n").encode())
+    write_json(task.out / "relax.json", told)
     curves = traces(records, structures)
     draw(curves, settings, task)
     write_page(task.out / "relax.html", f"Relaxation by {task.model}", page(settings, records, structures, curves))

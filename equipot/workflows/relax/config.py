@@ -38,13 +38,14 @@ class RelaxConfig:
     stress_GPa: tuple[float, ...] | None = None
     """Target stress (GPa, positive under tension) instead of a pressure, with ``cell: full``: xx, yy, zz, yz, xz, xy."""
     symmetry: bool = True
-    """Whether the space group of a crystal is kept. A structure that would lower it stays where it is, then."""
+    """Whether the space group of a crystal is kept, as far as target stress and chosen strains have it too. A structure that
+    would lower it stays where it is, then."""
     symprec: float = 1e-4
     """Distance (Å) within which atoms count as images of each other when the space group is found."""
     optimizer: Optimizer = LBFGS()
     """Method: LBFGS, FIRE or Newton."""
     cheaper: str | None = None
-    """Another potential (a file or a name) whose Hessian stands in for that of the potential, for Newton and LBFGS."""
+    """Another potential (a file or a name) whose Hessian stands in for that of the potential, for Newton."""
     max_steps: int = 1000
     """Largest number of evaluations of a structure."""
     skin: float = 0.5
@@ -68,6 +69,8 @@ class RelaxConfig:
             raise ValueError("stress_GPa takes six components, xx, yy, zz, yz, xz, xy, with `cell: full` and no pressure_GPa")
         if self.pressure_GPa and self.cell in ("fixed", "shape"):
             raise ValueError(f"pressure_GPa {self.pressure_GPa} does nothing to a fixed volume; set cell to isotropic or full")
+        if self.cheaper is not None and not self.optimizer.uses_hessian:
+            raise ValueError(f"cheaper: {type(self.optimizer).__name__} uses no Hessian; set optimizer.kind to Newton")
         if self.max_steps < 1:
             raise ValueError(f"max_steps {self.max_steps} must be at least 1")
         if self.batch_size is not None and self.batch_size < 1:

@@ -43,7 +43,7 @@ class Bounds(NamedTuple):
     strains: Float[Array, "graphs 9 9"]
     """Orthogonal projection on the strains that are allowed; zero where the cell is kept."""
     rotations: Float[Array, "graphs operations 3 3"]
-    """Symmetry operations to be kept, by which vectors are multiplied from the right; zero beyond the last."""
+    """Symmetry operations to be kept: the vector of an atom's image is R v; zero beyond the last."""
     images: Int[Array, "operations atoms"]
     """Atom that each operation maps an atom to."""
     pressure: Float[Array, " graphs"]
@@ -160,8 +160,8 @@ class Landscape(NamedTuple):
 
         def add(total: Array, operation: tuple[Array, Array]) -> tuple[Array, None]:
             rotation, image = operation
-            # The image of an atom must have its vector, rotated: v_image R^T = v.
-            turned = jnp.einsum("nj,nij->ni", vectors[image], to_atoms(rotation, self.graph), precision="highest")
+            # The image of an atom has its vector, rotated: v_image = R v, and so v = R^T v_image.
+            turned = jnp.einsum("nj,nji->ni", vectors[image], to_atoms(rotation, self.graph), precision="highest")
             return total + turned, None
 
         operations = jnp.moveaxis(self.bounds.rotations, 1, 0), self.bounds.images

@@ -61,7 +61,7 @@ class FIRE(Optimizer):
     def take(self, landscape: Landscape, walk: Walk, found: Point) -> Walk:
         memory: Any = walk.memory
         # A point without an energy is left again, at rest and by shorter steps.
-        sound = walk.fresh | jnp.isfinite(found.energy)
+        sound = walk.fresh | (jnp.isfinite(found.energy) & jnp.isfinite(found.force))
         point = landscape.choose(sound, found, walk.point)
         dt, alpha, downhill = memory.dt, memory.alpha, memory.downhill
         momentum = plus(memory.momentum, landscape.scaled(jnp.where(walk.fresh, 0, -dt / 2), point.gradient))

@@ -99,7 +99,7 @@ class LBFGS(Optimizer):
         change = found.energy - walk.point.energy
         slack = noise(walk.point.energy)
         fits = change <= ARMIJO * memory.share * memory.slope + slack
-        taken = walk.fresh | (jnp.isfinite(found.energy) & fits)
+        taken = walk.fresh | (jnp.isfinite(found.energy) & jnp.isfinite(found.force) & fits)
         step, turned = minus(found.at, walk.point.at), minus(found.gradient, walk.point.gradient)
         product = landscape.dot(step, turned)
         sizes = landscape.dot(step, step) * landscape.dot(turned, turned)

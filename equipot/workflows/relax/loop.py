@@ -13,6 +13,7 @@ from equipot.data.plan import Limit, plan_batches, rung
 from equipot.evaluation.batched import useful_slots
 from equipot.potential import Potential
 from equipot.structure import Structure
+from equipot.units import GPa
 from equipot.workflows.relax.batch import (
     ROUNDING,
     Room,
@@ -62,7 +63,10 @@ def relaxed_systems(
         structures: At least one.
         say: Called with the number of finished systems, that of all, and figures of those at work.
     """
-    waiting = [System(k, s, limits(s, program.settings)) for k, s in enumerate(structures)]
+    bounds = [limits(s, program.settings) for s in structures]
+    # The forces of positions that are nearly symmetric are not: a step makes them exactly so.
+    even = [s.replace(positions=s.positions + own.misfit) for s, own in zip(structures, bounds, strict=True)]
+    waiting = [System(k, s, own) for k, (s, own) in enumerate(zip(even, bounds, strict=True))]
     count, finished = len(waiting), 0
     for shape, members in lanes(program, structures):
         queue = [waiting[k] for k in members]
@@ -108,12 +112,13 @@ def relaxed_lane(
             (jnp.asarray(empty + enough), jnp.asarray(TURNS)), settings.optimizer, settings.moves_cells, program.radii,
         )  # fmt: skip
         active = unpacked(active, device._replace(walk=walk, status=status))
-        for system in (s for s in active if s.status.done[0] or s.status.lost[0]):
+        finished = [bool(s.status.done[0] or s.status.lost[0] or abnormal(s, settings)) for s in active]
+        for system in (s for s, over in zip(active, finished, strict=True) if over):
             yield system, reason_of(system, settings)
         active = [
             renewed(s._replace(listed=None) if old else s, settings)
-            for s, old in zip(active, np.asarray(stale), strict=False)
-            if not (s.status.done[0] or s.status.lost[0])
+            for s, old, over in zip(active, np.asarray(stale), finished, strict=False)
+            if not over
         ]
         say(figures(active))
 
@@ -145,7 +150,9 @@ def renewed(system: System, settings: RelaxConfig) -> System:
         return system
     slope = np.abs(point.gradient.strain).max() * np.sqrt(n) / volume
     if point.force[0] <= settings.fmax and slope <= settings.smax / 2:
-        return system._replace(structure=moved(system.structure, point.at), walk=None, status=None, listed=None)
+        spent = (system.spent[0] + int(system.status.evaluations[0]), system.spent[1] + int(system.walk.products[0]))
+        at = moved(system.structure, point.at)
+        return system._replace(structure=at, walk=None, status=None, listed=None, spent=spent)
     return system
 
 
@@ -154,18 +161,30 @@ def reason_of(system: System, settings: RelaxConfig) -> str:
     status, point = system.status, system.walk.point
     if not np.isfinite(point.energy[0]):
         return "its energy is not finite: atoms may lie upon each other, or the potential knows nothing like it"
-    share = moved(system.structure, point.at).volume / system.structure.volume if system.structure.volume else 1.0
-    if not CLOSE < share < 1 / CLOSE:
-        return f"its cell {'collapsed' if share < 1 else 'came apart'}: the volume is {share:.2g} times what it was"
+    if what := abnormal(system, settings):
+        return what
     if status.done[0]:
         return ""
     force = f"the largest force is {point.force[0]:.2g} eV/Å (fmax {settings.fmax:g})"
+    if settings.moves_cells:
+        force += f", the error of the stress {point.excess[0] / GPa:.2g} GPa (smax_GPa {settings.smax_GPa:g})"
     if status.evaluations[0] >= settings.max_steps:
         return f"{settings.max_steps} evaluations were not enough: {force}; raise max_steps"
     return (
         f"no step lowers the energy any more, and {force}: rounding, or forces that are not the derivative of the energy; "
         "take --dtype float64 or a larger fmax"
     )
+
+
+def abnormal(system: System, settings: RelaxConfig) -> str:
+    """Say that a cell has collapsed or come apart; empty where it has not."""
+    before = system.structure.volume
+    if not settings.moves_cells or not before:
+        return ""
+    share = moved(system.structure, system.walk.point.at).volume / before
+    if CLOSE < share < 1 / CLOSE:
+        return ""
+    return f"its cell {'collapsed' if share < 1 else 'came apart'}: the volume is {share:.2g} times what it was"
 
 
 def figures(active: Sequence[System]) -> str:

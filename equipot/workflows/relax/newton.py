@@ -33,6 +33,7 @@ class Newton(Optimizer):
     ``RelaxConfig.cheaper`` the products are those of the cheaper one.
     """
 
+    uses_hessian = True
     products: int = 60
     """Largest number of products with the Hessian in a step."""
     tolerance: float = 0.1
@@ -66,7 +67,7 @@ class Newton(Optimizer):
         memory: Region = walk.memory
         change = found.energy - walk.point.energy
         slack = noise(walk.point.energy)
-        sound = jnp.isfinite(found.energy)
+        sound = jnp.isfinite(found.energy) & jnp.isfinite(found.force)
         ratio = jnp.where(sound, (change - slack) / jnp.minimum(memory.expected - slack, -1e-30), -1)
         taken = walk.fresh | (sound & (ratio > 1e-4))
         step = minus(found.at, walk.point.at)

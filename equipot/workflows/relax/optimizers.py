@@ -45,6 +45,8 @@ class Optimizer(ABC):
         "Newton": "equipot.workflows.relax.newton:Newton",
     }
     """Values of ``kind`` in a config besides ``package.module:Class``."""
+    uses_hessian: ClassVar[bool] = False
+    """Whether the method multiplies with the Hessian, which may be that of a cheaper potential."""
     max_step: float = 0.2
     """Longest way of an atom in one step, Å."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from equipot import config
 from equipot.figures import BLUE, GREY, STYLE, new_figure, save_figure
-from equipot.files import write_atomically
 from equipot.pages import Curve, Plot, Table, Text, write_page
+from equipot.workflows.results import write_json
 from equipot.workflows.spectra.config import SpectraConfig
 from equipot.workflows.spectra.infrared import PER_CM, Infrared, has_dipoles, infrared
 from equipot.workflows.spectra.vibrations import VibrationalDOS, density_of_states
@@ -26,13 +25,17 @@ def run(task: Analysis, settings: SpectraConfig) -> Outcome:
     trajectory = open_trajectory(task.source, settings.interval_fs).skipping(settings.skip_ps * 1e3)
     task.console.say("velocities")
     dos = density_of_states(trajectory, settings.resolution_THz)
-    absorbed = None
+    absorbed, failures = None, list(dos.failures)
     if has_dipoles(trajectory):
         task.console.say("dipole moments")
-        absorbed = infrared(trajectory, settings.resolution_THz, settings.temperature_K or dos.temperature_K)
-    failures = [*dos.failures, *(absorbed.failures if absorbed else ())]
+        try:
+            absorbed = infrared(trajectory, settings.resolution_THz, settings.temperature_K or dos.temperature_K)
+            failures += absorbed.failures
+        except ValueError as error:
+            # What the velocities say is not lost with it.
+            failures.append(f"infrared spectrum: {error}")
     told = {"trajectory": task.source, "settings": config.dump(settings), **facts(dos, absorbed), "failures": failures}
-    write_atomically(task.out / "spectra.json", (json.dumps(told, indent=2) + "\n").encode())
+    write_json(task.out / "spectra.json", told)
     draw(task, dos, absorbed)
     write_page(task.out / "spectra.html", f"Spectra of {task.source}", page(dos, absorbed, failures))
     return Outcome(summary(dos, absorbed), tuple(failures))

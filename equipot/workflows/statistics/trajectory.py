@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from equipot.data.selection import frame_slice, split_index
+from equipot.electrons import charge_and_spin
 from equipot.units import fs
 
 GROUP = "particles/trajectory"
@@ -36,6 +37,8 @@ class Snapshot(NamedTuple):
     """Without the kinetic part, eV/Å^3, positive under tension."""
     dipole: Float[np.ndarray, " 3"] | None = None
     """e Å."""
+    electrons: tuple[float, float] = (0.0, 0.0)
+    """Total charge (e) and number of unpaired electrons."""
 
     @property
     def volume(self) -> float:
@@ -141,7 +144,7 @@ def open_trajectory(source: str, interval_fs: float | None = None) -> Trajectory
     if not interval > 0:
         raise ValueError(f"{source}: frames are {interval:g} fs apart; times must grow")
     # The lines of the log are those of all frames.
-    whole = index == ":" and log.exists()
+    whole = index == ":" and log.exists() and path.stem == "trajectory"
     return replace(found, interval_fs=float(interval), name=source, log=log if whole else None)
 
 
@@ -176,7 +179,14 @@ def snapshot(atoms: Any) -> Snapshot:
         energy=results.get("energy"),
         stress=stress,
         dipole=results.get("dipole", atoms.info.get("dipole")),
+        electrons=electrons_of(atoms),
     )
+
+
+def electrons_of(atoms: Any) -> tuple[float, float]:
+    """Return total charge (e) and number of unpaired electrons that the info of an ``ase.Atoms`` states."""
+    charge, spin = charge_and_spin(atoms.info, "trajectory")
+    return float(charge), float(spin)
 
 
 def _of_ase(path: Path, part: slice) -> Trajectory:

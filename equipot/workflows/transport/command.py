@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from equipot import config
 from equipot.data.read import read_one
 from equipot.figures import BLUE, STYLE, new_figure, save_figure
-from equipot.files import write_atomically
 from equipot.pages import Curve, Plot, Table, Text, write_page
+from equipot.workflows.results import write_json
 from equipot.workflows.statistics.blocking import Average
 from equipot.workflows.statistics.trajectory import Trajectory, open_trajectory
 from equipot.workflows.task import Analysis, Outcome
@@ -31,6 +30,8 @@ from equipot.workflows.transport.green_kubo import GreenKubo, conductivity, visc
 from equipot.workflows.transport.radial import RadialDistribution, radial_distribution
 
 CONFIG = TransportConfig
+MOST_DECOUPLED = 3
+"""Most elements whose mass fluxes the heat flux can be freed from."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Found:
 def run(task: Analysis, settings: TransportConfig) -> Outcome:
     """Analyse a trajectory, or make it first; write transport.json, transport.png, transport.html, and fluxes to flux.csv."""
     trajectory = prepared(task, settings).skipping(settings.skip_ps * 1e3)
+    elements = len(set(trajectory.numbers.tolist()))
+    if settings.heat is not None and task.potential is not None and settings.heat.decouple and elements > MOST_DECOUPLED:
+        raise ValueError(
+            f"the mass fluxes of {elements} elements are more than three components can be freed from; set heat.decouple=false"
+        )
+    stopped: tuple[str, ...] = ()
     task.console.say("averages")
     found = Found(averages(trajectory, settings.skip_ps))
     if settings.radial is not None and all(trajectory.pbc):
@@ -69,12 +76,18 @@ def run(task: Analysis, settings: TransportConfig) -> Outcome:
         moved = displacements(trajectory)
         found = replace(found, moved=moved, diffusion=tuple(corrected(moved, settings.diffusion)))
     if settings.heat is not None and task.potential is not None:
-        found = with_fluxes(task, settings.heat, trajectory, found)
+        try:
+            found = with_fluxes(task, settings.heat, trajectory, found)
+        except ValueError as error:
+            # What the trajectory alone says is not lost with it.
+            stopped = (f"heat flux: {error}; heat=null leaves it out",)
+    failures = (*found.failures, *stopped)
     told = {"trajectory": task.source, "model": task.model, "settings": config.dump(settings), **facts(found)}
-    write_atomically(task.out / "transport.json", (json.dumps(told, indent=2) + "\n").encode())
+    told["failures"] = list(failures)
+    write_json(task.out / "transport.json", told)
     draw(task, found)
     write_page(task.out / "transport.html", f"Transport: {task.source}", page(found))
-    return Outcome(summary(found), tuple(found.failures))
+    return Outcome(summary(found), failures)
 
 
 def prepared(task: Analysis, settings: TransportConfig) -> Trajectory:
@@ -106,7 +119,7 @@ def corrected(moved: Displacements, settings: Diffusion) -> list[SelfDiffusion]:
             "viscosity_mPa_s: the correction for the finite cell needs a periodic cell and velocities; leave it out"
         )
     more = finite_size_correction(moved.temperature_K, settings.viscosity_mPa_s, moved.length)
-    return [replace(x, coefficient=x.coefficient + more, correction=more) for x in found]
+    return [x if x.reason else replace(x, coefficient=x.coefficient + more, correction=more) for x in found]
 
 
 def with_fluxes(task: Analysis, settings: HeatFlux, trajectory: Trajectory, found: Found) -> Found:
@@ -119,8 +132,8 @@ def with_fluxes(task: Analysis, settings: HeatFlux, trajectory: Trajectory, foun
     others = fluxes.momenta if settings.decouple else []
     at = (fluxes.interval_fs, volume, temperature)
     heat = conductivity(fluxes.heat, *at, others=others, cutoff_THz=settings.cutoff_THz)
-    if not any(np.isfinite(x.coefficient) and not x.reason for x in found.diffusion):
-        why = "no element diffuses, so that a viscosity would mean nothing" if found.diffusion else "diffusion was left out"
+    if not found.diffusion or not all(np.isfinite(x.coefficient) and not x.reason for x in found.diffusion):
+        why = "not all elements diffuse: a viscosity would mean nothing" if found.diffusion else "diffusion was left out"
         return replace(found, conductivity=heat, not_viscous=why)
     return replace(found, conductivity=heat, viscosity=viscosity(fluxes.pressure, *at, cutoff_THz=settings.cutoff_THz))
 

@@ -236,6 +236,8 @@ def fit_walk(squared: Float[np.ndarray, " lags"], points: int, walks: int) -> tu
     Returns:
         b, its standard error, and chi-squared of the fit.
     """
+    if not squared.any():
+        return 0.0, 0.0, 0.0
     lags = np.arange(1, len(squared) + 1)
     design = np.stack([np.ones(len(lags)), lags], axis=1)
     offset, slope = np.polyfit(lags, squared, 1)[::-1]

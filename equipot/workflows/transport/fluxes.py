@@ -120,6 +120,11 @@ def _row(flux: UnfoldedFlux, trajectory: Trajectory, frame: Snapshot, time_fs: f
     """Compute a line of the file."""
     if frame.velocities is None:
         raise ValueError(f"{trajectory.name} has no velocities, which a heat flux needs; write momenta to the trajectory")
+    if any(frame.electrons):
+        raise ValueError(
+            f"{trajectory.name}: charge {frame.electrons[0]:g} e and spin {frame.electrons[1]:g}: heat fluxes are those of "
+            "neutral systems without unpaired electrons"
+        )
     masses, v = trajectory.masses, np.asarray(frame.velocities, np.float64)
     # The centre of mass carries no heat.
     v = v - masses @ v / masses.sum()

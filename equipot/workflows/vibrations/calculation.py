@@ -17,7 +17,13 @@ from equipot.workflows.vibrations.config import VibrationsConfig
 from equipot.workflows.vibrations.infrared import intensities
 from equipot.workflows.vibrations.modes import NormalModes, normal_modes, turns_freely
 from equipot.workflows.vibrations.symmetry import symmetry_number
-from equipot.workflows.vibrations.thermochemistry import Conditions, Thermochemistry, fixed_lattice, ideal_gas
+from equipot.workflows.vibrations.thermochemistry import (
+    Conditions,
+    Harmonic,
+    Thermochemistry,
+    fixed_lattice,
+    ideal_gas,
+)
 
 AT_REST = 1e-3
 """Force (eV/Å) beyond which a structure is not at a minimum, and its modes mix with rotations."""
@@ -95,7 +101,8 @@ def _vibrations(potential: Potential, given: Structure, settings: VibrationsConf
     potential.check([given])
     structure, failures = _at_rest(potential, given, settings, console)
     out = evaluate(potential, [structure], ("energy", "forces"))
-    fmax = float(np.linalg.norm(np.asarray(out.forces), axis=1).max())
+    forces = np.asarray(out.forces) if structure.fixed is None else np.where(structure.fixed, 0, out.forces)
+    fmax = float(np.linalg.norm(forces, axis=1).max())
     if fmax > AT_REST:
         failures.append(
             f"the largest force is {fmax:.2g} eV/Å, beyond {AT_REST:g}: the structure is not at a minimum; relax it"
@@ -136,6 +143,11 @@ def _thermochemistry(
 ) -> Thermochemistry:
     """Compute thermochemistry of the real modes, given as energies h nu (eV)."""
     if not turns_freely(structure):
+        if not isinstance(settings.low_frequency, Harmonic):
+            raise ValueError(
+                f"low_frequency: {type(settings.low_frequency).__name__} is for molecules that turn freely, and "
+                f"{structure.name} does not; leave it out"
+            )
         return fixed_lattice(energy, modes, settings.temperature_K)
     number = settings.symmetry_number or symmetry_number(structure, settings.symmetry_tolerance)
     state = Conditions(settings.temperature_K, settings.pressure_Pa, number, settings.low_frequency)

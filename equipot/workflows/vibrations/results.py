@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from equipot.workflows.results import plain
 from equipot.workflows.vibrations.calculation import Vibrations
 
 
@@ -40,4 +41,4 @@ def as_json(found: Vibrations, model: str) -> str:
             "heat_capacity_eV_per_K": thermo.heat_capacity,
         },
     }
-    return json.dumps(record, indent=1, ensure_ascii=False)
+    return json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)

@@ -156,6 +156,9 @@ def test_what_is_no_path_is_told():
         reaction(make_argon(), [first])
     with pytest.raises(ValueError, match="other atoms"):
         reaction(make_argon(), [first, last.replace(numbers=last.numbers + 1)])
+    shifted = last.positions + np.where(np.asarray(last.fixed), [0.1, 0, 0], 0)
+    with pytest.raises(ValueError, match="fixed atoms at other places"):
+        reaction(make_argon(), [first, last.replace(positions=shifted)])
     with pytest.raises(ValueError, match="another cell"):
         reaction(make_argon(), [first, last.replace(cell=last.cell * 1.1)])
     short = NEBConfig(images=5, ends=None, band=BandConfig(max_steps=2), saddle=None, rate=False)
@@ -164,11 +167,13 @@ def test_what_is_no_path_is_told():
 
 
 def test_rates_need_a_minimum_and_a_saddle_point():
-    rate = vineyard(np.array([2.0, 3.0, 4.0]), np.array([-1.0, 2.0, 3.0]), 0.5, 0)
+    rate = vineyard(np.array([2.0, 3.0, 4.0]), np.array([-1.0, 2.0, 3.0]), 0.5, (0, 0))
     assert rate.prefactor_THz == pytest.approx(4.0) and rate.imaginary_THz == 1.0
     with pytest.raises(ValueError, match="2 imaginary"):
-        vineyard(np.array([2.0, 3.0, 4.0]), np.array([-1.0, -2.0, 3.0]), 0.5, 0)
+        vineyard(np.array([2.0, 3.0, 4.0]), np.array([-1.0, -2.0, 3.0]), 0.5, (0, 0))
+    with pytest.raises(ValueError, match="should be those of rigid motions"):
+        vineyard(np.array([0.01, 3.0, 4.0]), np.array([-1.0, 2.0, 3.0]), 0.5, (0, 0))
     with pytest.raises(ValueError, match="no minimum"):
-        vineyard(np.array([-2.0, 3.0, 4.0]), np.array([-1.0, 2.0, 3.0]), 0.5, 0)
+        vineyard(np.array([-2.0, 3.0, 4.0]), np.array([-1.0, 2.0, 3.0]), 0.5, (0, 0))
     spring = FunctionSurface(lambda x: 0.5 * jnp.sum(jnp.array([1.0, 4.0]) * x**2))
     np.testing.assert_allclose(frequencies(spring, np.zeros(2), np.ones(2)), [15.633304, 31.266608], rtol=1e-6)

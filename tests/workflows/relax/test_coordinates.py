@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
 from pair_crystals import cluster, crystal, make_argon
 from scipy.linalg import expm
 
@@ -73,6 +75,49 @@ def test_a_projection_is_idempotent_and_symmetric():
     # A cube of one kind of atom can only grow, and no atom of it can move.
     np.testing.assert_allclose(once.positions, 0, atol=1e-12)
     np.testing.assert_allclose(once.strain[0], np.trace(once.strain[0]) / 3 * np.eye(3), atol=1e-12)
+
+
+def test_a_symmetric_field_is_its_own_projection():
+    """In rutile the oxygens may move along one line, in a cell of four layers along a screw axis no plane is fixed."""
+    u = 0.3
+    rutile = Atoms("Ar6", scaled_positions=[
+        (0, 0, 0), (0.5, 0.5, 0.5), (u, u, 0), (-u, -u, 0), (0.5 - u, 0.5 + u, 0.5), (0.5 + u, 0.5 - u, 0.5),
+    ], cell=[5.0, 5.0, 3.4], pbc=True)  # fmt: skip
+    x, y = 0.13, 0.27
+    screw = Atoms("Ar4", scaled_positions=[(x, y, 0.05), (-y, x, 0.3), (-x, -y, 0.55), (y, -x, 0.8)], cell=[5, 5, 7], pbc=True)
+    for atoms, free in ((rutile, 1), (screw, 3)):
+        scene, at = landscape([atoms], RelaxConfig(cell="full"))
+        assert scene.bounds.images.shape[0] > 1
+        once = scene.project(directions(at))
+        for a, b in zip(once, scene.project(once), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+        # The forces of a symmetric crystal are symmetric without a projection.
+        point = scene.point(at)
+        np.testing.assert_allclose(scene.project(point.found.forces).positions, point.found.forces.positions, atol=1e-10)
+        assert np.abs(point.found.forces.positions).max() > 1e-3
+        flat = [np.asarray(scene.project(directions(at, k)).positions).ravel() for k in range(6)]
+        assert np.linalg.matrix_rank(flat, tol=1e-8) == free
+
+
+def test_a_stress_or_strain_that_breaks_the_symmetry_is_not_ignored():
+    cube = Structure.from_ase(crystal(strain=0, rattle=0))
+    whole = limits(cube, RelaxConfig(cell="full"))
+    assert len(whole.rotations) == 192 and np.linalg.matrix_rank(whole.strains) == 1
+    pulled = limits(cube, RelaxConfig(cell="full", stress_GPa=(1.0, 0, 0, 0, 0, 0)))
+    assert len(pulled.rotations) == 64 and np.linalg.matrix_rank(pulled.strains) == 2 and "64 of 192" in pulled.group
+    one = limits(cube, RelaxConfig(cell="full", strains=("xx",)))
+    assert np.linalg.matrix_rank(one.strains) == 1 and one.strains[0, 0] == pytest.approx(1)
+
+
+def test_nearly_symmetric_positions_are_made_symmetric():
+    atoms = bulk("Ar", "hcp", a=2.4, c=4.0)
+    rattled = atoms.copy()
+    rattled.positions += np.random.default_rng(0).normal(0, 2e-5, rattled.positions.shape)
+    own = limits(Structure.from_ase(rattled), RelaxConfig(symprec=1e-3))
+    even = rattled.positions + own.misfit
+    between = lambda positions: positions[1] - positions[0]
+    np.testing.assert_allclose(between(even), between(atoms.positions), atol=1e-9)
+    assert np.abs(between(rattled.positions) - between(atoms.positions)).max() > 1e-5
 
 
 def test_the_exponential_is_that_of_scipy():
