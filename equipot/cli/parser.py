@@ -31,7 +31,11 @@ examples:
   equipot doctor runs/mine/best.eqp start.xyz      is this potential sound here?
   equipot phonons sevennet-0 crystal.cif           bands, densities of states, thermal properties
   equipot vibrations best.eqp molecule.xyz         normal modes, infrared spectrum, free energy
+  equipot relax runs/mine/best.eqp structures.xyz --set cell=full
+  equipot phonons runs/mine/best.eqp crystal.cif
+  equipot neb runs/mine/best.eqp ends.xyz
   equipot md md-nvt-langevin --set model=runs/mine/best.eqp --set structure=start.xyz
+  equipot transport runs/md-nvt-langevin           diffusion and averages with error bars
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-crystals,
 mace-liquids, polar-molecules, delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover,
