@@ -101,7 +101,8 @@ def _vibrations(potential: Potential, given: Structure, settings: VibrationsConf
     potential.check([given])
     structure, failures = _at_rest(potential, given, settings, console)
     out = evaluate(potential, [structure], ("energy", "forces"))
-    forces = np.asarray(out.forces) if structure.fixed is None else np.where(structure.fixed, 0, out.forces)
+    forces = np.asarray(out.forces)
+    forces = forces if structure.fixed is None else np.where(structure.fixed, 0, forces)
     fmax = float(np.linalg.norm(forces, axis=1).max())
     if fmax > AT_REST:
         failures.append(
