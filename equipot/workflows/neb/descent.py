@@ -18,6 +18,10 @@ NEAR = 0.3
 """Share of the largest gradient on the way below which a small gradient is that of a minimum."""
 
 
+SHORTEST = 2e-3
+"""Length of a step, sqrt(amu) Å, at which the energy no longer falls because a minimum is reached."""
+
+
 @dataclass(frozen=True)
 class Way:
     """A way down on one side of a saddle point."""
@@ -74,24 +78,30 @@ def _side(surface: Surface, saddle: np.ndarray, push: np.ndarray, root: np.ndarr
     start = saddle * root + push
     points, lengths = [saddle, start / root], [0.0, float(np.linalg.norm(push))]
     energies = surface.evaluate(np.array(points))[0].tolist()
-    solver = RK45(slope, 0.0, start, longest, max_step=0.2, rtol=1e-3, atol=1e-3, first_step=0.02)
-    reached, peak = False, 0.0
-    while solver.status == "running":
+    begin = lambda longest_step: RK45(
+        slope, lengths[-1], points[-1] * root, longest, max_step=longest_step, rtol=1e-3, atol=1e-3,
+        first_step=min(0.02, longest_step),
+    )  # fmt: skip
+    step, reached, peak, last = 0.2, False, 0.0, np.inf
+    solver = begin(step)
+    while solver.status == "running" and not reached:
         solver.step()
         point = solver.y / root
         (energy,), (gradient,) = surface.evaluate(point[None])
         force = largest(gradient[None])
+        if energy > energies[-1]:
+            # Past the minimum, or across a narrow valley: shorter steps tell which.
+            if step < SHORTEST:
+                reached = last < 5 * fmax
+                break
+            step /= 4
+            solver = begin(step)
+            continue
         # The gradient is small at the saddle point, too, and what the search for it left dies out first.
         left = np.linalg.norm(solver.y - start) > 10 * np.linalg.norm(push)
-        peak = max(peak, force) if left else 0.0
+        peak, last = max(peak, force) if left else 0.0, force
         reached = bool(left and force < min(fmax, NEAR * peak))
-        # Past the minimum the way would go to and fro.
-        if energy > energies[-1]:
-            reached = bool(left and force < 5 * fmax)
-            break
         points.append(point)
         energies.append(float(energy))
-        lengths.append(lengths[1] + float(solver.t))
-        if reached:
-            break
+        lengths.append(float(solver.t))
     return Way(np.array(points), np.array(energies), np.array(lengths), reached)

@@ -180,9 +180,9 @@ def follow(
 
     start = displaced(crystal, mode, settings.follow_amplitude)
     how = RelaxConfig(
-        cell="fixed" if settings.relax in ("fixed", "none") else "full",
+        cell="full",
         fmax=max(settings.fmax, 1e-4),
-        pressure_GPa=0.0 if settings.relax in ("fixed", "none") else settings.pressure_GPa,
+        pressure_GPa=settings.pressure_GPa,
         symmetry=False,
         max_steps=settings.max_steps,
     )
