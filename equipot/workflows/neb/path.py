@@ -230,7 +230,7 @@ def first_path(structures: Sequence[Structure], images: int) -> np.ndarray:
     for atoms in (first, last):
         atoms.set_constraint()
     band = [first, *(first.copy() for _ in range(images - 2)), last]
-    NEB(band).interpolate("idpp")
+    NEB(band, method="improvedtangent").interpolate("idpp")
     points = np.array([atoms.positions.reshape(-1) for atoms in band])
     fixed = structures[0].fixed
     if fixed is not None:
