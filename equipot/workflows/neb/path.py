@@ -169,14 +169,17 @@ def sound_saddle(saddle: Saddle, band: Band) -> Saddle:
 
 
 def elsewhere(ways: tuple[Way, Way], band: Band) -> list[str]:
-    """List sides of the reaction coordinate whose end is neither end of the path."""
+    """List sides of the reaction coordinate whose end is neither end of the path, or that of the other side."""
     off = lambda x, y: float(np.linalg.norm((x - y).reshape(-1, 3), axis=1).max())
-    apart = [min(off(way.points[-1], end) for end in (band.points[0], band.points[-1])) for way in ways]
-    return [
-        f"reaction coordinate: side {k} ends {apart[k]:.2f} Å from both ends of the path"
+    apart = [[off(way.points[-1], end) for end in (band.points[0], band.points[-1])] for way in ways]
+    out = [
+        f"reaction coordinate: side {k} ends {min(apart[k]):.2f} Å from both ends of the path"
         for k, way in enumerate(ways)
-        if way.reached and apart[k] > APART
+        if way.reached and min(apart[k]) > APART
     ]
+    if len({int(np.argmin(both)) for both in apart}) < len(apart):
+        out.append("reaction coordinate: both sides lead to one end of the path; lower saddle.fmax")
+    return out
 
 
 def followed(structures: Sequence[Structure]) -> list[Structure]:

@@ -18,7 +18,7 @@ FLAT = 1e-3
 class SaddleConfig:
     """How a saddle point is sought."""
 
-    fmax: float = 1e-3
+    fmax: float = 1e-4
     """Largest force on an atom at the end, eV/Å."""
     max_steps: int = 200
     """Largest number of steps."""
