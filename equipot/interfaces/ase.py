@@ -24,7 +24,7 @@ from equipot.extent import still_holds
 from equipot.graph import Graph, Shell
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.metadata import Metadata
-from equipot.neighbors import Slots, may_miss_pairs
+from equipot.neighbors import Slots, still_complete
 from equipot.neighbors.shells import crowding
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
@@ -276,15 +276,3 @@ def calculate_together(images: Sequence[Atoms]) -> None:
 def _observe(potential: Potential, graph: Graph, slow: tuple[str, ...] = ()) -> Observables:
     quick = (row.name for row in potential.provides if not row.of_dipole)
     return evaluate(potential, graph, (*WANT, *quick, *slow))
-
-
-def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:
-    """Whether the neighbour list of ``old`` within cutoff + skin (Å) holds every pair of ``new`` within the cutoff."""
-    if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
-        return False
-    before, now = ((s.positions, s.cell) for s in (old, new))
-    return not may_miss_pairs(before, now, new.pbc.tolist(), cutoff + skin, cutoff + ROUNDING)
-
-
-ROUNDING = 1e-5
-"""Error of distances from positions in single precision, Å."""

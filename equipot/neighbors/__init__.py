@@ -11,9 +11,24 @@ from equipot.neighbors.cells import complete_cell
 from equipot.neighbors.device import DeviceList, allocate, is_stale, to_graph, update
 from equipot.neighbors.host import Edges, Slots, neighbor_list, slots
 from equipot.neighbors.spec import ListSpec, grow, more_pairs, plan
-from equipot.neighbors.staleness import may_miss_pairs
+from equipot.neighbors.staleness import ROUNDING, may_miss_pairs, still_complete
 
 __all__ = [
-    "DeviceList", "Edges", "ListSpec", "Slots", "allocate", "complete_cell", "grow", "is_stale",
-    "may_miss_pairs", "more_pairs", "neighbor_list", "plan", "slots", "to_graph", "update",
-]  # fmt: skip
+    "allocate",
+    "complete_cell",
+    "DeviceList",
+    "Edges",
+    "grow",
+    "is_stale",
+    "ListSpec",
+    "may_miss_pairs",
+    "more_pairs",
+    "neighbor_list",
+    "plan",
+    "ROUNDING",
+    "Slots",
+    "slots",
+    "still_complete",
+    "to_graph",
+    "update",
+]

@@ -15,6 +15,10 @@ from equipot.arrays import AnyArray
 from equipot.graph import Graph, sum_graphs, to_atoms
 from equipot.graph import complete_cell as complete_graph_cell
 from equipot.neighbors.cells import complete_cell, inverse, product
+from equipot.structure import Structure
+
+ROUNDING = 1e-5
+"""Error of distances from positions in single precision, Å."""
 
 
 def may_miss_pairs(
@@ -58,6 +62,14 @@ def may_miss_pairs(
     displacement = (positions - old_positions) - product(old_positions, deformation)
     farthest = xp.sqrt(xp.max(xp.sum((displacement - xp.mean(displacement, axis=0, keepdims=True)) ** 2, axis=1)))
     return ~(sigma * radius - 2 * farthest >= cutoff)
+
+
+def still_complete(old: Structure | None, new: Structure, cutoff: float, skin: float) -> bool:
+    """Whether the neighbour list of ``old`` within cutoff + skin (Å) holds every pair of ``new`` within the cutoff."""
+    if old is None or len(old) != len(new) or (old.numbers != new.numbers).any() or (old.pbc != new.pbc).any():
+        return False
+    before, now = ((s.positions, s.cell) for s in (old, new))
+    return not may_miss_pairs(before, now, new.pbc.tolist(), cutoff + skin, cutoff + ROUNDING)
 
 
 def graphs_may_miss_pairs(

@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from equipot.workflows.doctor.evidence import Evidence
+from equipot.workflows.results import plain
 
 Verdict = Literal["sound", "look", "broken"]
 ORDER: tuple[Verdict, ...] = ("sound", "look", "broken")
@@ -150,16 +151,7 @@ class Report:
             "findings": findings,
             "dimers": [curve.figures() for curve in self.evidence.dimers],
         }
-        return json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, in nested dicts and lists."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from equipot.data.batch import Shape, find_slots, pad
+from equipot.data.batch import Shape, centred, find_slots, pad
 from equipot.extent import Extent, still_holds
 from equipot.graph import Graph, Shell
 from equipot.metadata import Metadata
-from equipot.neighbors import may_miss_pairs
+from equipot.neighbors import still_complete
 from equipot.neighbors.shells import crowding
 from equipot.potential import Potential, evaluate, hessian_vector_product
 from equipot.structure import Structure
-from equipot.workflows.relax.batch import ROUNDING
 
 
 class Surface(Protocol):
@@ -101,21 +99,15 @@ class AtomsSurface:
     def _graph(self, images: list[Structure]) -> Graph:
         """Return the graph of several structures, with the lists of the last ones of that number where they still hold."""
         known = self._held.get(len(images))
-        if known is None or not all(self._holds(old, new) for old, new in zip(known[0], images, strict=True)):
+        holds = lambda old, new: still_complete(old, new, self.potential.cutoff, self.skin)
+        if known is None or not all(map(holds, known[0], images)):
             self._held[len(images)] = images, self._padded(images, known[1] if known else None)
         listed, graph = self._held[len(images)]
         dtype = self.potential.dtype
         # As the lists were: positions about their mean, which only ions in a field must keep.
-        middle = [old.positions.mean(axis=0) - _centre(old) for old in listed]
+        middle = [old.positions.mean(axis=0) - centred(old).mean(axis=0) for old in listed]
         placed = np.concatenate([new.positions - m for new, m in zip(images, middle, strict=True)]).astype(dtype)
         return graph.replace(positions=jnp.asarray(placed), positions_residual=None)
-
-    def _holds(self, old: Structure, new: Structure) -> bool:
-        p = self.potential
-        missed = may_miss_pairs(
-            (old.positions, old.cell), (new.positions, new.cell), new.pbc.tolist(), p.cutoff + self.skin, p.cutoff + ROUNDING
-        )
-        return not missed
 
     def _padded(self, images: list[Structure], old: Graph | None) -> Graph:
         p = self.potential
@@ -137,16 +129,10 @@ class AtomsSurface:
         return jax.device_put(graph)
 
 
-def _centre(structure: Structure) -> np.ndarray:
-    from equipot.data.batch import centred
-
-    return centred(structure).mean(axis=0)
-
-
 @jax.jit
 def _forces(potential: Potential, graph: Graph) -> tuple[Any, Any]:
     out = evaluate(potential, graph, ("forces",))
     return out.interaction, out.forces
 
 
-_product = jax.jit(partial(hessian_vector_product))
+_product = jax.jit(hessian_vector_product)

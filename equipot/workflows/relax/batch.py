@@ -23,8 +23,6 @@ from equipot.workflows.relax.bounds import Limits
 from equipot.workflows.relax.coordinates import Bounds, Coordinates, Landscape, map_rows, rows_of
 from equipot.workflows.relax.optimizers import Optimizer, Walk
 
-ROUNDING = 1e-5
-"""Error of distances from positions in single precision, Å."""
 GROWN = 1.04
 """Growth of a lattice vector beyond which the lists, and the waves of an Ewald sum, are made anew."""
 STALLED = 40

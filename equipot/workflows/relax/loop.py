@@ -11,11 +11,11 @@ import numpy as np
 from equipot.data.batch import Shape, find_slots
 from equipot.data.plan import Limit, plan_batches, rung
 from equipot.evaluation.batched import useful_slots
+from equipot.neighbors import ROUNDING
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.relax.batch import (
-    ROUNDING,
     Room,
     System,
     Tolerance,
@@ -93,9 +93,8 @@ def relaxed_lane(
 ) -> Iterator[tuple[System, str]]:
     """Relax systems in batches of one shape, which shrinks once few are left."""
     potentials, settings = program.potentials, program.settings
-    width = [0 for _ in potentials]
-    room = Room(tuple(shape._replace(slots=max(shape.slots if k == 0 else 1, w)) for k, w in enumerate(width)),
-                (None,) * len(potentials), ((),) * len(potentials))  # fmt: skip
+    shapes = (shape, *(shape._replace(slots=1) for _ in potentials[1:]))
+    room = Room(shapes, (None,) * len(potentials), ((),) * len(potentials))
     active: list[System] = []
     while active or queue:
         active, queue = filled(active, queue, shape)

@@ -42,27 +42,22 @@ def run(task: Analysis, settings: SpectraConfig) -> Outcome:
 
 
 def facts(dos: VibrationalDOS, absorbed: Infrared | None) -> dict[str, Any]:
-    """List the spectra with their errors; NaN, an error that is not known, becomes null."""
+    """List the spectra with their errors; an error that is not known is NaN."""
     found = dos.correlations
     told: dict[str, Any] = {
         "temperature_K": dos.temperature_K, "window": "Parzen", "segments": found.segments,
         "degrees_of_freedom": dict(dos.degrees_of_freedom), "degrees_of_freedom_expected": dict(dos.expected),
-        "frequency_THz": dos.frequencies_THz.tolist(), "time_fs": found.times_fs.tolist(),
+        "frequency_THz": dos.frequencies_THz, "time_fs": found.times_fs,
     }  # fmt: skip
-    told["density_per_THz"] = dict(zip(dos.elements, map(plain, dos.density), strict=True))
-    told["density_error_per_THz"] = dict(zip(dos.elements, map(plain, dos.error), strict=True))
-    told["velocity_autocorrelation_eV"] = dict(zip(dos.elements, map(plain, found.functions), strict=True))
+    told["density_per_THz"] = dict(zip(dos.elements, dos.density, strict=True))
+    told["density_error_per_THz"] = dict(zip(dos.elements, dos.error, strict=True))
+    told["velocity_autocorrelation_eV"] = dict(zip(dos.elements, found.functions, strict=True))
     if absorbed is not None:
         told["infrared"] = {
-            "wavenumber_per_cm": plain(absorbed.wavenumbers_cm), "absorption": plain(absorbed.absorption),
-            "absorption_error": plain(absorbed.error), "absorption_unit": absorbed.unit, "segments": absorbed.segments,
+            "wavenumber_per_cm": absorbed.wavenumbers_cm, "absorption": absorbed.absorption,
+            "absorption_error": absorbed.error, "absorption_unit": absorbed.unit, "segments": absorbed.segments,
         }  # fmt: skip
     return told
-
-
-def plain(values: np.ndarray) -> list[float | None]:
-    """Convert numbers for JSON, which has no NaN."""
-    return [float(x) if np.isfinite(x) else None for x in values]
 
 
 def summary(dos: VibrationalDOS, absorbed: Infrared | None) -> str:

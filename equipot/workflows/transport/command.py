@@ -138,16 +138,11 @@ def with_fluxes(task: Analysis, settings: HeatFlux, trajectory: Trajectory, foun
     return replace(found, conductivity=heat, viscosity=viscosity(fluxes.pressure, *at, cutoff_THz=settings.cutoff_THz))
 
 
-def number(value: float | None) -> float | None:
-    """Convert a number for JSON, which has no NaN."""
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def facts(found: Found) -> dict[str, Any]:
     """List all results with their errors; null for what is not known."""
     told: dict[str, Any] = {
         "averages": {
-            name: {"mean": x.mean, "error": number(x.error), "samples": x.samples, "independent": number(x.independent)}
+            name: {"mean": x.mean, "error": x.error, "samples": x.samples, "independent": x.independent}
             for name, x in found.averages.items()
         }
     }
@@ -158,7 +153,7 @@ def facts(found: Found) -> dict[str, Any]:
             "distance_A": g.centers.tolist(), "frames": g.frames,
             "pairs": {
                 name: {
-                    "g": g.values[k].tolist(), "error": [number(x) for x in g.error[k]],
+                    "g": g.values[k].tolist(), "error": g.error[k],
                     "coordination": g.coordination[k].tolist(),
                 }
                 for k, name in enumerate(g.pairs)
@@ -171,8 +166,8 @@ def facts(found: Found) -> dict[str, Any]:
         if result is not None:
             told[name] = {
                 f"value_{unit}": result.value, f"error_{unit}": result.error, "coefficients": result.cepstral.coefficients,
-                "cutoff_THz": result.cepstral.cutoff_THz, f"direct_integral_{unit}": number(result.direct),
-                f"direct_integral_error_{unit}": number(result.direct_error), "time_fs": result.times_fs.tolist(),
+                "cutoff_THz": result.cepstral.cutoff_THz, f"direct_integral_{unit}": result.direct,
+                f"direct_integral_error_{unit}": result.direct_error, "time_fs": result.times_fs.tolist(),
                 f"running_integral_{unit}": result.running.tolist(),
                 f"running_integral_error_{unit}": result.running_error.tolist(),
                 f"components_{unit}": [list(x) for x in result.components],
@@ -186,9 +181,9 @@ def of_element(x: SelfDiffusion, moved: Displacements, k: int) -> dict[str, Any]
     """List the diffusion of an element."""
     times, squared = moved.curve(k)
     return {
-        "coefficient_cm2_per_s": number(x.coefficient), "error_cm2_per_s": number(x.error), "reason": x.reason,
-        "finite_size_correction_cm2_per_s": number(x.correction), "spacing_fs": number(x.spacing_fs),
-        "quality": number(x.quality), "time_fs": times.tolist(), "mean_squared_displacement_A2": squared.tolist(),
+        "coefficient_cm2_per_s": x.coefficient, "error_cm2_per_s": x.error, "reason": x.reason,
+        "finite_size_correction_cm2_per_s": x.correction, "spacing_fs": x.spacing_fs,
+        "quality": x.quality, "time_fs": times.tolist(), "mean_squared_displacement_A2": squared.tolist(),
     }  # fmt: skip
 
 
