@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     charge_states,
+    constitutive,
     cost,
     delta,
     experiments,
@@ -42,7 +43,7 @@ ITEMS = {
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
     "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
-    "hessian-steps": sweeps.hessian_steps,
+    "hessian-steps": sweeps.hessian_steps, "constitutive": constitutive.measure,
 }  # fmt: skip
 
 
@@ -134,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     curvatures = items.add_parser("hessians", help="training on Hessians beside energies and forces alone: unseen molecules")
     hessians.add_arguments(curvatures)
     add_out(curvatures)
+    continuum = items.add_parser("constitutive", help="hyperelastic laws of copper: networks beside classical ones")
+    constitutive.add_arguments(continuum)
+
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)

@@ -1,7 +1,5 @@
 """Hyperelastic laws of copper: networks, polyconvex or not, beside Saint Venant-Kirchhoff and neo-Hooke.
 
-    python -m benchmarks.constitutive [--model NAME.eqp] [--count 200] [--out FILE]
-
 Labels are those of a potential, or of ASE's EMT; atoms follow the deformation. Errors are those of the stress on unseen
 deformations inside the range, at its edge, and outside of it, with 100 rotations and the Legendre-Hadamard condition.
 """
@@ -9,11 +7,9 @@ deformations inside the range, at its edge, and outside of it, with 100 rotation
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +19,7 @@ from ase.calculators.emt import EMT
 from scipy.optimize import brentq
 
 import equipot
-from benchmarks import record
+from benchmarks.markdown import markdown
 from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.constitutive import (
@@ -93,16 +89,15 @@ def material(model: str | None) -> tuple[Structure, Callable[[np.ndarray], Defor
     return cell(size), lambda f: label(potential, cell(size), f, "affine").data
 
 
-def main() -> None:
-    """Fit all laws and write a result file."""
-    arguments = argparse.ArgumentParser(prog="python -m benchmarks.constitutive")
-    arguments.add_argument("--model", help="a potential for copper (default: ASE's EMT)")
-    arguments.add_argument("--count", type=int, default=200, help="deformations for training")
-    arguments.add_argument("--steps", type=int, default=1000, help="steps of Adam, and as many of L-BFGS")
-    arguments.add_argument("--out", type=Path, default=record.RESULTS / "constitutive.json")
-    args = arguments.parse_args()
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", help="a potential for copper (default: ASE's EMT)")
+    sub.add_argument("--count", type=int, default=200, help="deformations for training")
+    sub.add_argument("--steps", type=int, default=1000, help="steps of Adam, and as many of L-BFGS")
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Fit each law to the same deformations; yield the relative errors of its stress by range of deformations."""
     jax.config.update("jax_enable_x64", True)
-    began = record.beginning()
     crystal, find = material(args.model)
     rotations = point_rotations(crystal)
     data = find(random_gradients(BOUNDS, args.count, 0))
@@ -111,16 +106,17 @@ def main() -> None:
         for k, (name, (low, high)) in enumerate(TESTS.items())
     }
     tensor = elastic_tensor_of(find(small_strains(SMALL)), SMALL, rotations)
-    rows: list[dict[str, Any]] = [{"labels": args.model or "ASE EMT", "elastic_tensor_GPa": voigt(tensor).tolist()}]
+    labels = {"labels": args.model or "ASE EMT", "count": args.count, "elastic_tensor_GPa": voigt(tensor).tolist()}
+    compare = lambda law: {
+        test: asdict(error_of(law.energies(d.gradients), law.stresses(d.gradients), d)) for test, d in tests.items()
+    }
     classical = {
         "Saint Venant-Kirchhoff, elastic tensor": SaintVenantKirchhoff(tensor),
         "Saint Venant-Kirchhoff, fitted": SaintVenantKirchhoff.fitted(data, rotations),
         "neo-Hooke, fitted": NeoHooke.fitted(data),
     }
-    compare = lambda law: {
-        test: asdict(error_of(law.energies(d.gradients), law.stresses(d.gradients), d)) for test, d in tests.items()
-    }
-    rows += [{"law": name, "errors": compare(law)} for name, law in classical.items()]
+    for name, law in classical.items():
+        yield {"law": name, **labels, "errors": compare(law)}
     for name, form in FORMS.items():
         start = time.perf_counter()
         training = Training(adam_steps=args.steps, lbfgs_steps=args.steps)
@@ -128,16 +124,19 @@ def main() -> None:
         seconds = time.perf_counter() - start
         waves = asdict(ellipticity(law, BOUNDS, REACH))
         waves["worst"] = waves["worst"].tolist()
-        rows.append({"law": name, "errors": compare(Evaluated(law)), "seconds": seconds, "ellipticity": waves,
-                     "rotations_100": asdict(indifference(law, BOUNDS))})  # fmt: skip
-    for row in rows[1:]:
-        print(
-            f"{row['law']:40}",
-            *(f"{test} {100 * e['relative']:.2f}%" for test, e in row["errors"].items()),
-            row.get("seconds", ""),
-        )
-    record.write(args.out, "constitutive", ["python", "-m", "benchmarks.constitutive", *sys.argv[1:]], rows, began)
+        yield {
+            "law": name, **labels, "errors": compare(Evaluated(law)), "seconds": seconds, "ellipticity": waves,
+            "rotations_100": asdict(indifference(law, BOUNDS)),
+        }  # fmt: skip
 
 
-if __name__ == "__main__":
-    main()
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Relative errors (%) of the stress of each law by range of deformations, and its change under rotations."""
+    ranges = list(results[0]["errors"])
+    rows = [
+        (r["law"], r["labels"], *(100 * r["errors"][name]["relative"] for name in ranges),
+         r.get("rotations_100", {}).get("stress"), r.get("seconds"))
+        for r in results
+    ]  # fmt: skip
+    header = ("law", "labels", *(f"stress error %, {name}" for name in ranges), "change under 100 rotations", "fit s")
+    return markdown(header, rows)
