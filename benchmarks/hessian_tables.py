@@ -21,7 +21,19 @@ def hessians(results: Sequence[dict[str, Any]]) -> str:
         for name, errors in r["errors"].items()
     ]  # fmt: skip
     header = ("learned", "seed", "minutes", "steps", "unseen molecules", "frames", *(label for label, _ in shown.values()))
-    return markdown(header, rows)
+    return markdown(header, rows) + relaxed(results)
+
+
+def relaxed(results: Sequence[dict[str, Any]]) -> str:
+    """Gradients of GFN2-xTB until the molecules held out are relaxed, in the mean of those that end."""
+    found = [(r["learned"], r["seed"], r["relaxations"]) for r in results if "relaxations" in r]
+    if not found:
+        return ""
+    mean = lambda counts: sum(c for c in counts if c) / max(1, sum(c is not None for c in counts))
+    ended = lambda counts: f"{sum(c is not None for c in counts)} of {len(counts)}"
+    rows = [("none: ASE's BFGS", None, ended(found[0][2]["BFGS"]), mean(found[0][2]["BFGS"]))]
+    rows += [(f"Newton, {name}", seed, ended(r["Newton"]), mean(r["Newton"])) for name, seed, r in found]
+    return "\n\n" + markdown(("Hessian of", "seed", "relaxed", "gradients in the mean"), rows)
 
 
 def hessian_steps(results: Sequence[dict[str, Any]]) -> str:

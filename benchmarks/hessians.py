@@ -2,7 +2,8 @@
 
 Molecules of H, C, N and O with closed shells are drawn from the G2 set in ASE, relaxed by GFN2-xTB, and displaced at random;
 `equipot hessian` labels all of these geometries. A third of the molecules is held out, with all of its geometries. Two runs of
-the same network, seed and minutes learn the others, one without the Hessians. Geometries and labels stay in the folder of the
+the same network, seed and minutes learn the others, one without the Hessians; their Hessians then are those of Newton steps
+by which GFN2-xTB relaxes the molecules held out. Geometries and labels stay in the folder of the
 runs, so that a second call goes on where the first one stopped. Needs ``pip install "equipot[xtb]"``.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accuracy import CONFIGS, evaluated, facts_of, run_training
+from benchmarks.learned_newton import relaxations
 from benchmarks.record import ROOT
 
 ELEMENTS = {"H", "C", "N", "O"}
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {
                 "learned": learned, "seed": seed, "molecules": names, "config": "benchmarks/configs/hessians.yaml",
                 "settings": settings, "overrides": args.overrides, **facts_of(out), "errors": errors,
+                "relaxations": relaxations(folder / "displaced-geometries.xyz", out / "best.eqp"),
             }  # fmt: skip
 
 
