@@ -31,7 +31,19 @@ def holds_data(source: Path) -> bool:
     """Return whether an argument names reference data, ``FILE``, ``FILE@SLICE`` or ``bundled:NAME``, instead of a config."""
     text = str(source)
     file = Path(text.partition("@")[0])
-    return text.startswith("bundled:") or (file.is_file() and file.suffix not in ("", ".yaml", ".yml"))
+    if text.startswith("bundled:") or not file.is_file():
+        return text.startswith("bundled:")
+    return file.suffix not in (".yaml", ".yml") and (bool(file.suffix) or is_known_by_name(file))
+
+
+def is_known_by_name(file: Path) -> bool:
+    """Return whether ASE tells the format of a file without a suffix, such as OUTCAR, by its name or its content."""
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        return bool(filetype(str(file), guess=False))
+    except UnknownFileTypeError:
+        return False
 
 
 def train_config(path: Path, overrides: list[str], out: Path, resume: bool) -> Path:

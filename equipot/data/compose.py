@@ -4,6 +4,10 @@ Batches of equally many frames would differ in size by the largest frames, and m
 padding. Here a batch with a large frame has fewer others. The frames are in random order, and the order changes what shares a
 batch: first large frames, in blurred order, to the emptiest batch each (the rule of the longest processing time first), then
 exchanges between the fullest batch and others, until no exchange makes the fullest smaller.
+
+Where a loss is a mean over the frames of a batch, as of energies and stresses, a large frame counts for more than a small one,
+since it has fewer frames beside it: 1.2 times as much among clusters of 8 to 87 atoms, 6 times where a few frames have 25 times
+the atoms of the others.
 """
 
 from __future__ import annotations
@@ -64,7 +68,8 @@ def fill(loads: Float[np.ndarray, "frames kinds"], count: int) -> Int[np.ndarray
     """
     bins, total = np.zeros(len(loads), int), np.zeros((count, loads.shape[1]))
     for k, load in enumerate(loads):
-        bins[k] = np.argmin((total + load).max(axis=1))
+        # Among equally full bins the emptier one, so that a frame without pairs does not share a bin while another is empty.
+        bins[k] = np.lexsort((total.sum(axis=1), (total + load).max(axis=1)))[0]
         total[bins[k]] += load
     if len(loads) <= CROWD * count:
         _exchange(loads, bins, total)

@@ -148,8 +148,19 @@ def composed_shapes(epochs: Sequence[Sequence[np.ndarray]], draw: Draw) -> tuple
 
 
 def choose_shapes(batches: Sequence[np.ndarray], draw: Draw) -> tuple[Shape, ...]:
-    """Choose at most ``SHAPES`` shapes, cheapest first, that suit batches; the last holds any ``draw.batch_size`` frames."""
-    left, cover = needs_of(batches, draw), largest_need(draw.sizes, math.ceil(draw.batch_size / draw.devices))
+    """Choose at most ``SHAPES`` shapes, cheapest first, that suit batches; the last holds any that are not composed."""
+    return covering_shapes(needs_of(batches, draw), largest_need(draw.sizes, math.ceil(draw.batch_size / draw.devices)))
+
+
+def shapes_of_all(batches: Sequence[np.ndarray], draw: Draw) -> tuple[Shape, ...]:
+    """Choose at most ``SHAPES`` shapes, cheapest first, the last of which holds each of the batches: there are no others."""
+    needs = needs_of(batches, draw)
+    return covering_shapes(needs, Shape(*(int(n) for n in needs.max(axis=0, initial=1))))
+
+
+def covering_shapes(left: np.ndarray, cover: Shape) -> tuple[Shape, ...]:
+    """Choose at most ``SHAPES`` shapes that suit batches, the last of which is ``cover``; ``left`` are ``needs_of`` batches."""
+    assert cover.pairs is not None
     shapes = list[Shape]()
     for atoms, slots in plan_ladder(left[:, :2], cover[:2], SHAPES):
         inside = (left[:, :2] <= (atoms, slots)).all(axis=1)

@@ -13,7 +13,19 @@ import jax
 import numpy as np
 
 from equipot.data.batch import Batch, Shape, find_slots, pad, pad_targets
-from equipot.data.draw import SAMPLE, Draw, Replayed, Shards, choose_shapes, composed_shapes, deal, fits, need, sorted_batches
+from equipot.data.draw import (
+    SAMPLE,
+    Draw,
+    Replayed,
+    Shards,
+    choose_shapes,
+    composed_shapes,
+    deal,
+    fits,
+    need,
+    shapes_of_all,
+    sorted_batches,
+)
 from equipot.extent import Extent
 from equipot.graph import Shell
 from equipot.neighbors import Slots
@@ -152,7 +164,8 @@ class Loader:
             batches = self.draw(seed, epoch, attempt)
             if self._holds(batches):
                 return batches
-        batches = next(batches for other in range(SAMPLE) if self._holds(batches := self.draw(seed, other)))
+        batches = next((batches for other in range(SAMPLE) if self._holds(batches := self.draw(seed, other))), None)
+        assert batches is not None, f"no epoch of {SAMPLE} fits the planned shape {self.shapes[-1]}"
         return [batches[k] for k in np.random.default_rng([seed, epoch]).permutation(len(batches))]
 
     def _holds(self, batches: Sequence[np.ndarray]) -> bool:
@@ -166,7 +179,9 @@ class Loader:
     def shape(self, shards: Shards) -> Shape:
         """Return the cheapest shape that holds the batch."""
         small = need(shards, self.frames.sizes)
-        return next(s for s in self.shapes if fits(small, s))
+        found = next((s for s in self.shapes if fits(small, s)), None)
+        assert found is not None, f"no planned shape holds a batch that needs {small}: {self.shapes}"
+        return found
 
     def build(self, shards: Shards, shape: Shape | None = None, key: tuple[int, ...] = ()) -> Batch:
         """Build the padded batch on the host; every array has a leading axis of devices.
@@ -219,7 +234,7 @@ def plan_training(
 def plan_evaluation(frames: Frames, atomic_energies: Mapping[int, float], batch_size: int, devices: int, dtype: Any) -> Loader:
     """Plan a loader for one pass in ``sorted_batches``."""
     draw, batches = Draw(frames.sizes, batch_size, devices), sorted_batches(frames.sizes, batch_size)
-    return Loader(frames, atomic_energies, choose_shapes(batches[:SAMPLE], draw), dtype, draw)
+    return Loader(frames, atomic_energies, shapes_of_all(batches, draw), dtype, draw)
 
 
 def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> Generator[tuple[T, Any]]:
@@ -240,7 +255,7 @@ def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> G
                 if stop.is_set():
                     return
                 put((item, build(item), None))
-            put((None, None, StopIteration()))
+            put(None)
         except BaseException as error:
             put((None, None, error))
 
@@ -248,9 +263,10 @@ def prefetch(items: Iterable[T], build: Callable[[T], Any], depth: int = 2) -> G
     thread.start()
     try:
         while True:
-            item, built, error = ready.get()
-            if isinstance(error, StopIteration):
+            got = ready.get()
+            if got is None:
                 return
+            item, built, error = got
             if error is not None:
                 raise error
             yield item, built

@@ -27,7 +27,7 @@ from equipot.training.step import State, replicate, with_params
 
 MOST_REPLAYED = 1000
 """Largest number of replayed frames to which constants are fitted."""
-LAST, BEST = "of the last step", "with the lowest validation loss"
+LAST, BEST, CLOSED = "of the last step", "with the lowest validation loss", "of the last whole epoch"
 """Which potential best.eqp is."""
 
 
@@ -50,7 +50,7 @@ def conclude(run: TrainingRun, state: State, cursor: Cursor, beginning: Beginnin
     record = json.loads(path.read_text()) if path.exists() else {"result (SHA-256)": None}
     if record["result (SHA-256)"] in (eqp.sha256_of(best), eqp.sha256_of(best.correction)):
         return str(record.get("potential", BEST))
-    kept = LAST if run.valid is None or not cursor.stale else BEST
+    kept = LAST if is_last(run, state) else CLOSED if run.valid is None else BEST
     if ending == "finished" and kept == BEST and slows(run, cursor):
         kept = take_last(run, state, beginning)
     if run.config.refit and ending != "time limit":
@@ -69,14 +69,22 @@ def saved(run: TrainingRun) -> Potential:
     return eqp.load(run.best_path).correction
 
 
+def last(run: TrainingRun, state: State) -> Potential:
+    """Return the potential of the last step as ``saved`` returns that of best.eqp."""
+    trained = with_params(run.potential, run.stacks.unstack_state(jax.device_get(state.ema)))
+    return (trained if run.whole is None else run.whole(trained)).correction
+
+
+def is_last(run: TrainingRun, state: State) -> bool:
+    """Whether best.eqp is the potential of the last step."""
+    return eqp.sha256_of(last(run, state)) == eqp.sha256_of(saved(run))
+
+
 def take_last(run: TrainingRun, state: State, beginning: Beginning) -> str:
     """Give best.eqp the potential of the last step, unless validation says that the one it has is better; tell which."""
-    trained = with_params(run.potential, run.stacks.unstack_state(jax.device_get(state.ema)))
-    last = (trained if run.whole is None else run.whole(trained)).correction
-    if eqp.sha256_of(last) == eqp.sha256_of(saved(run)):
-        return LAST
     frames, loss = beginning.dataset.valid, Loss(run.config.loss)
-    found = [predict(each, frames, run.config.valid_batch_size, run.mesh.size) for each in (saved(run), last)]
+    both = saved(run), last(run, state)
+    found = [predict(each, frames, run.config.valid_batch_size, run.mesh.size) for each in both]
     losses = [frame_losses(loss, run.valid_wants, frames, each) for each in found]
     if is_better(*losses):
         return BEST

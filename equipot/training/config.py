@@ -133,7 +133,8 @@ class FineTune:
     data.atomic_energies; a fit is to the energies of the data less the interaction energies of the base."""
     scale: Literal["keep", "refit"] = "keep"
     """Keep the interaction energies of the base, or multiply them, before the first step, by the factor that fits its forces to
-    those of the training frames: universal potentials are too soft, by much the same factor everywhere."""
+    those of the training frames: universal potentials are too soft, by much the same factor everywhere. Energies are moved by
+    the same factor, so that atomic_energies must be refitted, too; replayed frames keep the labels that they have."""
     head: str | None = None
     """With data.heads: the head of the base that initialises new heads, and to which replay and forget belong. If the base has
     no heads, its level of theory becomes a head of this name. With None, only the heads of the data are kept."""
@@ -146,6 +147,11 @@ class FineTune:
     numbers are those of the base; those of neutral singlets stay so where ``train`` is ``[electrons]``."""
 
     def __post_init__(self) -> None:
+        if self.scale == "refit" and self.atomic_energies == "keep":
+            raise ValueError(
+                "scale: refit multiplies the interaction energy, with it the cohesive energy of every atom; with the E0 of the "
+                "base total energies would be off by as much: set atomic_energies: refit, too"
+            )
         if self.train == ():
             raise ValueError("train is an empty list: nothing would be trained")
         for pattern, factor in self.rates.items():

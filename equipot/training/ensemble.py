@@ -96,6 +96,8 @@ def check_same(config: TrainConfig, path: Path) -> None:
     if not path.exists():
         return
     old, new = yaml.safe_load(path.read_text()), yaml.safe_load(configs.to_yaml(config))
+    if old["ensemble"] is None:
+        raise ValueError(f"{path.parent} holds a run of a single potential, no ensemble: choose another --out")
     for settings in (old, new):
         settings["ensemble"]["members"] = 0
         settings["training"] = {name: value for name, value in settings["training"].items() if name not in FREE}

@@ -92,7 +92,8 @@ def fit(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, Cursor, 
     """
     validation = None if run.valid is None else batches_in_order(run.valid, run.mesh)
     with run.watch.interrupts:
-        while cursor.position < run.descent.steps:
+        # A run that was killed after its last step, but before the end of that step's epoch, still closes the epoch.
+        while cursor.position < run.descent.steps or cursor.batch:
             if run.config.patience is not None and cursor.stale >= run.config.patience:
                 return state, save(run, state, cursor), "no improvement"
             state, cursor, stop = train_epoch(run, state, cursor)
@@ -115,9 +116,11 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
     batches, key = train.epoch(run.seed, cursor.epoch)[cursor.batch :], (run.seed, cursor.epoch)
     shards = [train.shards(batch) for batch in batches]
     feed = prefetch(shards, lambda s: place(run.mesh, train.build(s, key=key)))
-    pending, fresh, clock = None, True, time.monotonic()
+    pending, fresh, alone, clock = None, True, len(shards) == 1, None
     try:
         for item, batch in feed:
+            # The time until the first batch of an epoch is built is not that of a step.
+            clock = clock or time.monotonic()
             position = cursor.position + (0 if pending is None else cursor.advance)
             if position >= run.descent.steps:
                 break
@@ -129,16 +132,18 @@ def train_epoch(run: TrainingRun, state: State, cursor: Cursor) -> tuple[State, 
             shape = train.shape(item)
             fresh, stale = shape not in run.watch.shapes, fresh
             run.watch.shapes.add(shape)
-            if run.watch.save_due() or run.watch.stop():
+            ends = run.watch.save_due() or run.watch.stop()
+            if ends or alone:
                 cursor, pending = add_report(run, state, cursor, *pending), None
+            if ends:
                 if stop := run.watch.stop():
                     return state, cursor, stop
                 cursor = save(run, state, cursor)
             now = time.monotonic()
             compiles = run.train_step.compiles or (run.valid_step is not None and run.valid_step.compiles)
-            if not fresh and not stale and not compiles:
-                run.watch.steps.append(now - clock)
-                if len(run.watch.steps) - run.watch.seeded == ESTIMATE_AFTER:
+            if not fresh and (alone or not stale):
+                (run.watch.hindered if compiles else run.watch.steps).append(now - clock)
+                if not compiles and len(run.watch.steps) - run.watch.seeded == ESTIMATE_AFTER:
                     estimate(run, cursor)
             clock = now
             run.console.advance(timed=not fresh and not compiles)

@@ -12,6 +12,8 @@ ESTIMATE_AFTER = 10
 """Number of timed steps after which the length of the run is estimated."""
 WINDOW = 50
 """Number of the last timed steps that count in estimates."""
+PATIENCE = 0.25
+"""Share of a time limit after which steps beside a compilation count in estimates, where there are too few others."""
 
 
 class Cursor(NamedTuple):
@@ -44,7 +46,7 @@ class Cursor(NamedTuple):
 
 
 class Watch:
-    """Clock of a run: times of steps without compilation, and the times to save and to stop.
+    """Clock of a run: times of steps, and the times to save and to stop.
 
     Args:
         save_seconds: Least time between two checkpoints (s).
@@ -54,14 +56,19 @@ class Watch:
 
     deadline: float | None
     """End of the run on the monotonic clock (s); None for no limit."""
+    steps: list[float]
+    """Times of steps (s) beside which nothing was compiled."""
+    hindered: list[float]
+    """Times of steps (s) while programs for other shapes were compiled in the background."""
     seeded: int
     """Number of the first ``steps`` that were timed before the run was resumed."""
 
     def __init__(self, save_seconds: float, max_minutes: float | None, began: float):
         self.began, self.save_seconds = began, save_seconds
         self.deadline = None if max_minutes is None else began + 60 * max_minutes
+        self.compiling_ends = began if max_minutes is None else began + PATIENCE * 60 * max_minutes
         self.saved = time.monotonic()
-        self.steps: list[float] = []
+        self.steps, self.hindered = [], []
         self.validations: list[float] = []
         self.seeded = 0
         self.shapes: set[Any] = set()
@@ -80,12 +87,14 @@ class Watch:
         if self.interrupts.requested:
             return "interrupted"
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return "time limit" if late and (not self.is_timed or len(self.steps) == self.seeded) else None
+        unknown = not self.is_timed or len(self.steps) == self.seeded
+        return "time limit" if late and unknown and len(self.hindered) < ESTIMATE_AFTER else None
 
     def resume(self, elapsed: float, step_seconds: float) -> None:
         """Count the time (s) that a resumed run has already taken, and expect steps as long as its last ones (s)."""
         if self.deadline is not None:
             self.deadline -= elapsed
+            self.compiling_ends -= elapsed
             self.steps = [step_seconds] * ESTIMATE_AFTER if step_seconds else []
             self.seeded = len(self.steps)
 
@@ -109,9 +118,10 @@ class Watch:
         Returns:
             At most ``left``; None without a time limit, or before enough steps were timed.
         """
-        if self.deadline is None or not self.is_timed:
+        paced = len(self.hindered) >= ESTIMATE_AFTER and time.monotonic() > self.compiling_ends
+        if self.deadline is None or not (self.is_timed or paced):
             return None
-        recent = self.steps[-WINDOW:]
+        recent = (self.steps if self.is_timed else self.hindered)[-WINDOW:]
         step = sum(recent) / len(recent) + self.seconds_left(0, 1) / steps
         return left / max(1.0, (self.deadline - time.monotonic()) / step)
 

@@ -85,6 +85,8 @@ def train(
     began, out = time.monotonic(), Path(out)
     if config.ensemble is not None:
         raise ValueError("the config asks for an ensemble: call equipot.training.train_ensemble with it")
+    if (out / "member-0").exists():
+        raise ValueError(f"{out} holds an ensemble: go on with its config (ensemble.members), or choose another --out")
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if not resume and checkpoint.paths(out / "checkpoints"):
@@ -214,7 +216,10 @@ def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Curs
     for message in found.passed:
         run.console.say(f"passed over: {message}")
     if old["devices"] != run.mesh.size:
-        run.console.say(f"begun on {old['devices']} devices, resumed on {run.mesh.size}: results agree to rounding only")
+        agree = "results agree to rounding only"
+        if run.train.draw.composed:
+            agree = "batches are composed for the number of devices: frames of this epoch may come twice, or not at all"
+        run.console.say(f"begun on {old['devices']} devices, resumed on {run.mesh.size}: {agree}")
     state = run.stacks.stack_state(state, checkpoint.restore(run.stacks.unstack_state(jax.device_get(state)), found))
     # Checkpoints of earlier versions have no place in the schedule besides the number of steps.
     cursor = Cursor(**{"position": float(state.step), **found.record["cursor"]})

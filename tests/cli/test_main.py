@@ -242,8 +242,10 @@ def test_training_takes_a_config_or_a_data_file(tmp_path, monkeypatch):
     from equipot.cli.train import holds_data
 
     monkeypatch.chdir(tmp_path)
-    for name in ("data.xyz", "data.db", "config.yaml", "config.yml", "quickstart"):
+    for name in ("data.xyz", "data.db", "config.yaml", "config.yml", "quickstart", "OUTCAR"):
         Path(name).touch()
+    Path("recipe").write_text("data: {train: data.xyz}\n")
+    assert holds_data(Path("OUTCAR")) and not holds_data(Path("recipe"))
     assert [holds_data(Path(name)) for name in ("data.xyz", "data.db", "data.xyz@0:10", "bundled:ethanol/train")] == [True] * 4
     others = "config.yaml", "config.yml", "quickstart", "mace-crystals", "missing.xyz"
     assert not any(holds_data(Path(name)) for name in others)

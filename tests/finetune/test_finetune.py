@@ -559,4 +559,10 @@ def test_scale_of_a_base_with_parts_is_refused(base, files, tmp_path):
 
     eqp.save(guard(eqp.load(base), Wall()), tmp_path / "guarded.eqp")
     with pytest.raises(ValueError, match=r"model\.scale: refit multiplies the whole interaction energy"):
-        tune(tmp_path / "run", tmp_path / "guarded.eqp", {**files}, {"scale": "refit"})
+        tune(tmp_path / "run", tmp_path / "guarded.eqp", {**files}, {"scale": "refit", "atomic_energies": "refit"})
+
+
+def test_scale_without_atomic_energies_is_refused():
+    """Total energies would be off by the cohesive energy times the factor less one."""
+    with pytest.raises(ValueError, match="set atomic_energies: refit, too"):
+        FineTune("base.eqp", scale="refit")

@@ -105,6 +105,13 @@ def test_what_cannot_be_an_ensemble_is_refused(run, tmp_path):
     folder, given, best = run
     with pytest.raises(ValueError, match="train_ensemble"):
         train(given, tmp_path, progress=None)
+    alone = dataclasses.replace(given, ensemble=None)
+    with pytest.raises(ValueError, match="holds an ensemble"):
+        train(alone, folder / "run", resume=True, progress=None)
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "config.yaml").write_text(config.to_yaml(alone))
+    with pytest.raises(ValueError, match="holds a run of a single potential"):
+        train_ensemble(given, tmp_path / "single", resume=True, progress=None)
     longer = dataclasses.replace(given, training=dataclasses.replace(given.training, epochs=3))
     with pytest.raises(ValueError, match="this changed: training.epochs: 2 -> 3"):
         train_ensemble(longer, folder / "run", resume=True, progress=None)

@@ -67,6 +67,22 @@ def clusters(count, seed=0):
     return np.stack([atoms, slots, (atoms * slots * rng.uniform(0.5, 0.9, count)).astype(int)], axis=1)
 
 
+@pytest.mark.parametrize("devices", [1, 2, 3, 5])
+def test_shapes_hold_every_batch_of_an_evaluation(devices):
+    """A device with small frames gets more of them than another with a large one."""
+    for seed in range(12):
+        frames = sized(clusters(41 + seed, seed))
+        loader = plan_evaluation(frames, {}, 20, devices, np.float32)
+        for batch in sorted_batches(frames.sizes, 20):
+            shards = loader.shards(batch)
+            assert fits(need(shards, frames.sizes), loader.shape(shards)) and sum(map(len, shards)) == len(batch)
+
+
+def test_frames_without_pairs_do_not_share_a_device_while_another_is_empty():
+    sizes = np.array([[10, 0, 0], [3, 4, 12]])
+    assert sorted(map(len, deal(np.arange(2), sizes, 2))) == [1, 1]
+
+
 def sized(sizes):
     return Frames((), 5.0, (None,) * len(sizes), sizes, (), headed=False)
 
@@ -195,4 +211,5 @@ def test_prefetch_keeps_order_and_passes_errors_on():
 def test_an_element_without_isolated_atom_energy_is_named(frames):
     loader = plan_evaluation(frames, {1: -13.6}, 6, 1, np.float32)
     with pytest.raises(ValueError, match="Z = 8"):
-        loader.build(loader.shards(np.arange(6)))
+        for batch in sorted_batches(frames.sizes, 6):
+            loader.build(loader.shards(batch))

@@ -25,7 +25,7 @@ from equipot.models.mace import MACE
 from equipot.models.nequip import NequIP
 from equipot.nn.radial import Gaussian, Radial
 from equipot.physics.zbl import ZBL
-from equipot.training import TrainConfig, checkpoint
+from equipot.training import TrainConfig, checkpoint, loop
 from equipot.training.config import Checkpoints, TrainingConfig
 from equipot.training.loop import NotFiniteError
 from equipot.training.loss import MSE, Ramp, Switch
@@ -119,6 +119,24 @@ def test_killed_and_resumed_is_not_killed(whole, cache, tmp_path):
         assert process.returncode == -signal.SIGKILL, log(out).read_text()
     assert "resumed from" in finish(start(out, cache, "resume"), out)
     assert_same_run(out, whole[0])
+
+
+def test_killed_before_its_last_epoch_is_closed(whole, tmp_path, monkeypatch):
+    out, close = tmp_path / "run", loop.close_epoch
+
+    def killed(run, state, cursor, validation):
+        if cursor.epoch == 5:
+            raise SystemExit
+        return close(run, state, cursor, validation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "close_epoch", killed)
+        with pytest.raises(SystemExit):
+            tiny.run(out)
+    assert len(rows(out)) == 5
+    tiny.run(out, resume=True)
+    assert_same_run(out, whole[0])
+    assert (out / "report.md").read_text().count("of the last step") == 1
 
 
 def test_two_devices_train_as_one(whole, cache, tmp_path):

@@ -61,6 +61,36 @@ def test_time_is_not_known_before_steps_are_timed(monkeypatch):
     assert watch.stop() is None and watch.advance(100.0, 10) == 100.0
 
 
+def test_steps_beside_a_compilation_count_where_there_are_too_few_others(monkeypatch):
+    """Programs for other shapes may compile longer than the whole time limit: the schedule still ends with it."""
+    clock = Clock(0.0)
+    monkeypatch.setattr(time, "monotonic", clock)
+    watch = Watch(60.0, 1.0, clock.now)
+    watch.hindered += [0.2] * ESTIMATE_AFTER
+    clock.now += 14
+    assert watch.advance(460.0, 10) is None
+    clock.now += 2
+    assert watch.advance(440.0, 10) == pytest.approx(2.0)
+    watch.steps += [0.1] * ESTIMATE_AFTER
+    assert watch.advance(440.0, 10) == pytest.approx(1.0)
+    del watch.steps[:]
+    clock.now += 50
+    assert watch.stop() is None and watch.advance(7.0, 10) == 7.0
+
+
+def test_an_epoch_of_one_step_is_timed(tmp_path, monkeypatch):
+    """Few frames: the learning rate comes to its end with the time, too."""
+    monkeypatch.setattr(time, "monotonic", Clock(0.01))
+    train = tiny.structures(4, 1)
+    tiny.run(
+        tmp_path / "run", {"epochs": 10_000, "max_minutes": 0.5, "schedule": {"kind": "Cosine", "final": 0.02}}, train=train
+    )
+    assert "- end: finished" in (tmp_path / "run" / "report.md").read_text()
+    found = rows(tmp_path / "run")
+    assert found[0]["step"] == 1 and found[-1]["elapsed"] == pytest.approx(30, rel=0.1)
+    assert found[-1]["learning_rate"] == pytest.approx(0.02 * max(row["learning_rate"] for row in found), rel=0.1)
+
+
 def test_resumed_run_has_what_is_left_of_its_time(monkeypatch):
     clock = Clock(0.0)
     monkeypatch.setattr(time, "monotonic", clock)
