@@ -7,7 +7,7 @@ from ase.build import bulk
 from autoregressive import autoregressive, langevin
 from matscipy.neighbours import neighbour_list
 
-from equipot.units import fs, kB
+from equipot.units import W_per_mK, fs, kB
 from equipot.workflows.statistics.trajectory import Snapshot, Trajectory, from_frames
 from equipot.workflows.transport import (
     Radial,
@@ -20,7 +20,6 @@ from equipot.workflows.transport import (
     viscosity,
 )
 from equipot.workflows.transport.diffusion import fit_walk, walk_covariance
-from equipot.workflows.transport.green_kubo import W_PER_MK
 
 
 def moving(positions, interval_fs=10.0, length=None, symbols=None, velocities=None):
@@ -162,12 +161,12 @@ def test_green_kubo_and_cepstral_analysis_find_the_integral_of_an_exponential():
     volume, temperature = 1000.0, 300.0
     found = conductivity(x, dt, volume, temperature)
     # The trapezoidal sum of exp(-t / tau) is (dt / 2) coth(dt / 2 tau); the spectrum of the samples is the same.
-    truth = W_PER_MK / (volume * kB * temperature**2) * variance * dt / 2 / np.tanh(dt / (2 * tau))
+    truth = 1 / (W_per_mK * volume * kB * temperature**2) * variance * dt / 2 / np.tanh(dt / (2 * tau))
     assert found.value == pytest.approx(truth, abs=3 * found.error) and found.error < 0.1 * truth
     assert found.direct == pytest.approx(truth, abs=4 * found.direct_error) and not found.failures
     np.testing.assert_allclose(found.correlation[:20], np.exp(-dt / tau * np.arange(20)), atol=0.05)
     # W/(m K) = 1 J / (s m K).
-    assert W_PER_MK == pytest.approx(1.602176634e-19 / 1e-15 / 1e-10)
+    assert 1 / W_per_mK == pytest.approx(1.602176634e-19 / 1e-15 / 1e-10, rel=1e-7)
     slow = conductivity(autoregressive(np.random.default_rng(8), [0.999], 2000, 3), dt, volume, temperature)
     assert slow.failures
 
