@@ -22,6 +22,7 @@ from equipot.workflows.neb import (
     frequencies,
     reaction,
     relax_band,
+    saddle,
     vineyard,
 )
 from equipot.workflows.neb.band import path_tangents
@@ -134,6 +135,37 @@ def test_an_adatom_hops_as_in_ase():
     far = lambda way, k: np.linalg.norm(way.points[-1] - found.images[k].positions.ravel())
     assert {min((0, -1), key=lambda k: far(way, k)) for way in found.ways} == {0, -1}
     assert max(min(far(way, 0), far(way, -1)) for way in found.ways) < 0.15
+
+
+@pytest.mark.parametrize("more", [0, 14], ids=["whole Hessian", "Lanczos"])
+def test_a_saddle_point_of_second_order_is_refused(more):
+    """Between four wells at the corners of a square, the middle is a maximum along two directions, the middle of a side along
+    one; further coordinates are stiff, soft and, three of them, free."""
+    stiffness = jnp.array([20.0, 5.0, 1.0, 0.1, 0.0, 0.0, 0.0, *[2.0] * 7][:more])
+
+    def wells(x):
+        return jnp.sum((x[:2] ** 2 - 1) ** 2 * jnp.array([1.0, 0.6])) + 0.5 * jnp.sum(stiffness * x[2:] ** 2)
+
+    surface = FunctionSurface(wells)
+    start = lambda x, y: np.concatenate([[x, y], np.full(more, 0.02) * (np.asarray(stiffness) > 0)])
+    top = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6))
+    assert not top.converged and "saddle point of higher order" in top.reason
+    assert (top.curvature, top.second) == pytest.approx((-4.0, -2.4), abs=1e-3)
+    side = find_saddle(surface, start(0.05, 1.02), SaddleConfig(fmax=1e-6))
+    assert side.converged and side.curvature == pytest.approx(-4.0, abs=1e-3)
+    # The lowest of the others: 8 * 0.6 of the well, or the free coordinates.
+    assert side.second == pytest.approx(0.0 if more else 4.8, abs=1e-3)
+
+
+def test_what_cannot_be_checked_is_said(monkeypatch):
+    monkeypatch.setattr(saddle, "RESTARTS", 1)
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(300, 300)))
+    matrix = turn @ np.diag([-1.0, *np.linspace(0, 0.01, 199), *np.linspace(1, 100, 100)]) @ turn.T
+    second, products = saddle.second_curvature(lambda v: matrix @ v, turn[:, 0])
+    assert np.isnan(second) and 0 < products < 50
+    monkeypatch.undo()
+    assert saddle.no_saddle(-1.0, second) == ""
 
 
 def test_batches_of_points_are_single_ones():
