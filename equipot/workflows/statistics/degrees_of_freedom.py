@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from equipot.rigid_motions import LINEAR
 from equipot.workflows.statistics.trajectory import Snapshot, Trajectory
 
 
 class HeldMotions:
     """Velocities over a trajectory, by which is told which atoms, and whether centre of mass and orientation, are held.
 
-    A component of a velocity that is zero in every frame, as that of an atom under FixAtoms, is held, and lacks one degree of
-    freedom. A velocity of the whole takes 3 M_e / M degrees of freedom of an element e, a rotation tr(I^-1 I_e), with the
-    masses and the tensors of inertia of the element and of all atoms: of each momentum p_i / m_i^(1/2), the part along these
-    motions is zero. Where single atoms are held, the momentum of the others is not conserved, and the whole is free.
+    A component of a velocity that is zero in every frame, as those of an atom under FixAtoms, is held. So are the centre of
+    mass and the orientation, where the kinetic energy of these motions of the whole is next to none. In coordinates weighted by
+    masses, what is held is a subspace, and the degrees of freedom that an element lacks are the diagonal elements of the
+    projection on that subspace, summed over the element: 3 M_e / M of the centre of mass, tr(I^-1 I_e) of the orientation.
     """
 
     HELD = 1e-3
@@ -52,17 +53,23 @@ class HeldMotions:
         if self.still.all():
             # Nothing moves at all: a temperature of zero, whatever may move.
             return [0.0] * len(groups)
-        if self.still.any():
-            return [float(self.still[index].sum()) for index in groups]
-        m, lacking = self.masses, np.zeros(len(groups))
-        limit = self.HELD * self.kinetic / len(m)
-        if len(m) > 1 and self.drift < limit:
-            lacking += [3 * m[index].sum() / m.sum() for index in groups]
+        held = np.where(self.still, 1.0, 0.0) + np.sum(self._rigid() ** 2, axis=0)
+        return [float(held[index].sum()) for index in groups]
+
+    def _rigid(self) -> Float[np.ndarray, "motions atoms 3"]:
+        """Return orthonormal mass-weighted motions of the whole that are held, without held components."""
+        root, limit = np.sqrt(self.masses)[:, None], self.HELD * self.kinetic / len(self.masses)
+        unit = lambda moves: np.array(moves) / max(max(map(np.linalg.norm, moves)), 1e-300)
+        motions = [np.zeros((0, len(root), 3))]
+        if len(self.masses) > 1 and self.drift < limit:
+            motions.append(unit([root * axis for axis in np.eye(3)]))
         if self.positions is not None and self.turning < limit:
-            arm = self._arms(self.positions)
-            inverse = np.linalg.pinv(inertia(m, arm), rcond=1e-6)
-            lacking += [np.trace(inverse @ inertia(m[index], arm[index])) for index in groups]
-        return [float(x) for x in lacking]
+            motions.append(unit([root * np.cross(axis, self._arms(self.positions)) for axis in np.eye(3)]))
+        whole = np.where(self.still, 0.0, np.concatenate(motions))
+        if not len(whole):
+            return whole
+        _, sizes, rows = np.linalg.svd(whole.reshape(len(whole), -1), full_matrices=False)
+        return rows[sizes > LINEAR].reshape(-1, len(root), 3)
 
     @property
     def free(self) -> float:
