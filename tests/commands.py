@@ -82,17 +82,19 @@ def interrupt_after(monkeypatch, pieces: int, number: int = signal.SIGINT) -> li
     return kept
 
 
-def assert_alike(a: Any, b: Any, rel: float = 1e-6, atol: float = 1e-8, path: str = "") -> None:
-    """Results are equal: texts, counts and answers exactly, other numbers but for rounding."""
+def assert_alike(a: Any, b: Any, rel: float = 1e-6, atol: float = 1e-8, counts: int = 0, path: str = "") -> None:
+    """Results are equal: texts and answers exactly, integers but for ``counts``, other numbers but for rounding."""
     if isinstance(a, dict):
         assert isinstance(b, dict) and a.keys() == b.keys(), f"{path}: {a} and {b}"
         for key in a:
-            assert_alike(a[key], b[key], rel, atol, f"{path}.{key}")
+            assert_alike(a[key], b[key], rel, atol, counts, f"{path}.{key}")
     elif isinstance(a, list):
         assert isinstance(b, list) and len(a) == len(b), f"{path}: {a} and {b}"
         for k, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_alike(x, y, rel, atol, f"{path}[{k}]")
+            assert_alike(x, y, rel, atol, counts, f"{path}[{k}]")
     elif isinstance(a, float) and isinstance(b, float):
         np.testing.assert_allclose(a, b, rtol=rel, atol=atol, err_msg=path)
+    elif isinstance(a, int) and isinstance(b, int):
+        assert abs(a - b) <= counts, f"{path}: {a} and {b}"
     else:
         assert a == b, f"{path}: {a} and {b}"

@@ -112,6 +112,12 @@ def page(found: Reaction, told: Mapping[str, Any]) -> list[Any]:
     curves = [Curve("path", band.lengths, relative), Curve("images", band.lengths, relative, points=True)]
     blocks: list[Any] = [Text("Failures", list(found.failures), alarm=True)] if found.failures else []
     rows = [["", ""], ["barrier (eV)", f"{found.barrier:.4f}"], ["barrier back (eV)", f"{found.barrier_back:.4f}"]]
+    if (saddle := found.saddle) is not None and saddle.converged:
+        second = "not found" if np.isnan(saddle.second) else f"{saddle.second:.4f}"
+        rows += [
+            ["lowest curvature of the saddle point (eV/Å²)", f"{saddle.curvature:.4f}"],
+            ["second-lowest curvature (eV/Å²)", second],
+        ]
     for name in ("rate", "rate_back"):
         if name in told:
             label, rates = name.replace("_", " "), told[name]["rates_per_s"]

@@ -147,7 +147,8 @@ def saddle_of(
     k = band.highest
     told = lambda step, force: say(f"saddle point {step:4d}  {force:.5f} eV/Å")
     tangent = band.points[k + 1] - band.points[k - 1]
-    return journal.once("saddle point", Saddle, lambda: find_saddle(surface, band.points[k], settings, tangent, told))
+    search = lambda: find_saddle(surface, band.points[k], settings, tangent, told, surface.free)
+    return journal.once("saddle point", Saddle, search)
 
 
 def rates(

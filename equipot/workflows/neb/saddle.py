@@ -71,6 +71,7 @@ def find_saddle(
     settings: SaddleConfig | None = None,
     mode: np.ndarray | None = None,
     say: Callable[[int, float], None] | None = None,
+    free: np.ndarray | None = None,
 ) -> Saddle:
     """Walk uphill along the lowest eigenvector and downhill across it, by Newton steps within a trust radius.
 
@@ -83,14 +84,16 @@ def find_saddle(
         settings: How.
         mode: (n,) first guess of the eigenvector, such as the tangent of the band.
         say: Called with the number of the step and the largest force.
+        free: (n,) coordinates that may move; None for all.
     """
     settings = settings or SaddleConfig()
     x, radius, products = np.array(point, np.float64), settings.radius, 0
+    able = np.arange(len(x)) if free is None else np.flatnonzero(free)
     (energy,), (gradient,) = surface.evaluate(x[None])
-    v = np.random.default_rng(0).normal(size=len(x)) if mode is None else np.array(mode, np.float64)
+    v = (np.random.default_rng(0).normal(size=len(x)) if mode is None else np.array(mode, np.float64))[able]
     gradients, curvature, second, reason = 1, np.nan, np.nan, ""
     for step_number in range(settings.max_steps + 1):
-        product = partial(surface.product, x.copy())
+        product = partial(free_product, surface, x.copy(), able)
         curvature, v, used = lowest_mode(product, v)
         products += used
         force = largest(gradient[None])
@@ -106,7 +109,8 @@ def find_saddle(
         if step_number == settings.max_steps:
             reason = f"{settings.max_steps} steps were not enough: the largest force is {force:.3g} eV/Å"
             break
-        step, expected, used = newton_step(product, gradient, v, curvature, radius, settings.tolerance)
+        moved, expected, used = newton_step(product, gradient[able], v, curvature, radius, settings.tolerance)
+        step = spread(moved, able, len(x))
         products += used
         (new_energy,), (new_gradient,) = surface.evaluate((x + step)[None])
         gradients += 1
@@ -118,8 +122,21 @@ def find_saddle(
         radius = min(2 * radius, settings.radius) if off < 0.25 else radius
         x, energy, gradient = x + step, new_energy, new_gradient
     return Saddle(
-        x, float(energy), v, float(curvature), float(second), not reason, reason, largest(gradient[None]), gradients, products
-    )
+        x, float(energy), spread(v, able, len(x)), float(curvature), float(second), not reason, reason,
+        largest(gradient[None]), gradients, products,
+    )  # fmt: skip
+
+
+def spread(values: np.ndarray, able: np.ndarray, n: int) -> np.ndarray:
+    """Put values of the coordinates that may move among n, of which the others are zero."""
+    whole = np.zeros(n)
+    whole[able] = values
+    return whole
+
+
+def free_product(surface: Surface, point: np.ndarray, able: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Multiply the block of the Hessian of the coordinates that may move with a direction of these."""
+    return surface.product(point, spread(direction, able, len(point)))[able]
 
 
 def no_saddle(curvature: float, second: float) -> str:

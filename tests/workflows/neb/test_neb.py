@@ -1,5 +1,7 @@
 """Paths and saddle points on landscapes whose stationary points are known, and of atoms beside ASE's."""
 
+import json
+
 import ase.mep
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from pair_crystals import make_argon
 
 from equipot import evaluate, hessian_of
 from equipot.structure import Structure
+from equipot.workflows.journal import packed, unpacked
 from equipot.workflows.neb import (
     AtomsSurface,
     BandConfig,
@@ -25,7 +28,7 @@ from equipot.workflows.neb import (
     saddle,
     vineyard,
 )
-from equipot.workflows.neb.band import path_tangents
+from equipot.workflows.neb.band import KEPT, BandState, path_tangents
 from equipot.workflows.relax import RelaxConfig
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -48,7 +51,13 @@ def straight(first, last, images):
 def test_the_surface_of_mueller_and_brown():
     surface = FunctionSurface(mueller_brown)
     settings = BandConfig(fmax=0.5, spring=50, climb_below=50, max_step=0.1, max_steps=400)
-    band = relax_band(surface, straight(FIRST, SECOND, 9), settings)
+    states = []
+    band = relax_band(surface, straight(FIRST, SECOND, 9), settings, keep=lambda state: states.append(packed(state)))
+    assert len(states) == band.evaluations // KEPT + 1
+    for state in states:
+        again = relax_band(surface, band.points, settings, state=unpacked(BandState, json.loads(json.dumps(state))))
+        np.testing.assert_array_equal(again.points, band.points)
+        assert again.evaluations == band.evaluations
     assert band.converged and band.climbing == band.highest
     assert band.energies.max() == pytest.approx(SADDLE_ENERGY, abs=0.05)
     np.testing.assert_allclose(band.points[band.highest], SADDLE, atol=0.01)
@@ -148,9 +157,15 @@ def test_a_saddle_point_of_second_order_is_refused(more):
 
     surface = FunctionSurface(wells)
     start = lambda x, y: np.concatenate([[x, y], np.full(more, 0.02) * (np.asarray(stiffness) > 0)])
-    top = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6))
-    assert not top.converged and "saddle point of higher order" in top.reason
-    assert (top.curvature, top.second) == pytest.approx((-4.0, -2.4), abs=1e-3)
+    at, along = np.zeros(2 + more), np.eye(2 + more)[0]
+    second, _ = saddle.second_curvature(lambda v: surface.product(at, v), along)
+    assert second == pytest.approx(-2.4, abs=1e-3) and "saddle point of higher order" in saddle.no_saddle(-4.0, second)
+    if not more:
+        top = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6))
+        assert not top.converged and top.reason == saddle.no_saddle(top.curvature, top.second)
+        assert (top.curvature, top.second) == pytest.approx((-4.0, -2.4), abs=1e-3)
+        held = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6), free=np.array([True, False]))
+        assert held.converged and held.second == np.inf and held.mode[1] == 0
     side = find_saddle(surface, start(0.05, 1.02), SaddleConfig(fmax=1e-6))
     assert side.converged and side.curvature == pytest.approx(-4.0, abs=1e-3)
     # The lowest of the others: 8 * 0.6 of the well, or the free coordinates.

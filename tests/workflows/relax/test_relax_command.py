@@ -85,4 +85,7 @@ def test_an_interrupted_run_goes_on_with_what_is_left(folder, capsys, monkeypatc
         second = interrupt_after(patched, 99)
         resumed = typed(capsys, "relax", *args, "--resume", out=folder / "cut")
     assert resumed.code == 0 and sorted(first + second) == [f"structure {k}" for k in range(4)]
-    assert_alike(resumed.told, whole.told)
+    # Beside other structures of a batch, rounding may take one evaluation more.
+    assert_alike(resumed.told, whole.told, atol=1e-4, counts=1)
+    for one, other in zip(resumed.told["structures"], whole.told["structures"], strict=True):
+        assert one["energy_eV"] == pytest.approx(other["energy_eV"], abs=1e-8)
