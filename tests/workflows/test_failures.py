@@ -35,12 +35,12 @@ def past_a_well():
     return ends
 
 
-def moving(frames=30):
+def moving(frames=14):
     """A few frames of atoms that move at random."""
     rng, out = np.random.default_rng(0), []
     for k in range(frames):
         atoms = bulk("Ar", "fcc", a=3.5, cubic=True)
-        atoms.positions += 0.05 * k * rng.normal(size=(4, 3))
+        atoms.positions += 0.05 * rng.normal(size=(4, 3))
         atoms.set_momenta(rng.normal(size=(4, 3)))
         atoms.info["time_fs"] = 2.0 * k
         out.append(atoms)

@@ -39,7 +39,11 @@ def relax_kept(
     """
     of = [f"{name} {k}" for k in range(len(structures))]
     left = [k for k in range(len(structures)) if of[k] not in journal.done]
-    more = lambda done, _, figures: None if say is None else say(len(structures) - len(left) + done, len(structures), figures)
+
+    def more(done: int, _: int, figures: str) -> None:
+        if say is not None:
+            say(len(structures) - len(left) + done, len(structures), figures)
+
     if left:
         for relaxed in relax_each(potential, [structures[k] for k in left], settings, say=more):
             journal.add(of[left[relaxed.index]], record(relaxed))

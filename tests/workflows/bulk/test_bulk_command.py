@@ -11,7 +11,7 @@ import equipot
 
 SETTINGS = ("equation_of_state.points=5", "tension={span: 0.1, steps: 2}")
 STAGES = ["structure 0", *(f"volume {k}" for k in range(5)), "derivatives", *(f"strained {k}" for k in range(12)),
-          *(f"strain step {k}" for k in range(3))]  # fmt: skip
+          *(f"strain step {k} 0" for k in range(3))]  # fmt: skip
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_an_adatom_hops_and_a_killed_run_ends_alike(folder, capsys, monkeypatch)
     assert whole.code == 0, whole.err
     told = whole.told
     assert told["failures"] == [] and not without_unit(told)
-    assert "barrier" in whole.out and "saddle point found" in whole.out and "prefactor" in whole.out and "path" in whole.out
+    assert "barrier" in whole.out and "saddle point found" in whole.out and "prefactor" in whole.out and "ends" in whole.out
     path, saddle = told["path"], told["saddle"]
     assert path["converged"] and saddle["converged"] and saddle["order_checked"]
     assert saddle["lowest_curvature_eV_per_A2"] < 0 < saddle["second_lowest_curvature_eV_per_A2"]
