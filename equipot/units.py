@@ -61,6 +61,18 @@ per_cm = 100 * _PLANCK * _LIGHT / _E
 """eV, the energy of a wavenumber of 1/cm; about 0.124 meV. 1 THz is 33.36/cm."""
 pascal = 1e-9 * GPa
 """eV/Å^3."""
+joule = 1 / _E
+"""eV."""
+mol = _AVOGADRO
+"""Entities in a mole."""
+light = 1e-5 * _LIGHT
+"""Speed of light, Å/fs."""
+g_per_cm3 = 1e-27 / _AMU
+"""amu/Å^3; about 0.602."""
+W_per_mK = 1e-25 * joule
+"""eV/(fs Å K), a thermal conductivity."""
+mPa_s = 1e12 * pascal
+"""eV fs/Å^3, a viscosity."""
 coulomb_constant = hartree * bohr
 """eV Å/e^2; about 14.4."""
 km_per_mol = 12 * _EPS0 * _LIGHT**2 * _AMU * 1e3 / (_AVOGADRO * _E**2)

@@ -39,7 +39,7 @@ examples:
 
 A config is a YAML file or the name of a recipe: quickstart, mace-molecules, nequip-molecules, mace-crystals,
 mace-liquids, polar-molecules, delta-molecules, finetune; md-nve, md-nvt-langevin, md-nvt-csvr, md-nvt-nose-hoover,
-md-npt-isotropic, md-npt-flexible.
+md-npt-isotropic, md-npt-flexible; relax-pressure, phonons-crystal, neb-adatom.
 
 exit codes: 0 done; 1 the run failed, or the doctor found a defect; 2 something to mend in the input; 130 interrupted,
 143 terminated

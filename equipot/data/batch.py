@@ -119,45 +119,65 @@ def pad(
         ValueError: the structures do not fit ``shape``, or only some of them have a head.
     """
     found = [find_slots(s, cutoff, bool(shells)) for s in structures] if found is None else found
-    need = smallest_shape(found)
-    shape = need if shape is None else shape
-    atoms, width, graphs, capacity = shape
-    pairs = sum(int(s.mask.sum()) for s in found) if capacity is not None else 0
-    if any(n > limit for n, limit in zip(need[:3], shape[:3], strict=True)) or pairs > (capacity or 0):
-        raise ValueError(f"a batch of {need._replace(pairs=pairs)} does not fit {shape}; choose larger buckets")
+    shape = fitting(found, shape)
+    atoms, _, graphs, capacity = shape
     numbers = np.zeros(atoms, np.int32)
     positions, positions_residual = np.zeros((2, atoms, 3), dtype)
     cell, cell_residual = np.zeros((2, graphs, 3, 3), dtype)
-    neighbors = np.repeat(np.arange(atoms, dtype=np.int32)[:, None], width, axis=1)
-    shifts = np.zeros((atoms, width, 3), np.int32)
-    reverse = np.arange(atoms * width, dtype=np.int32).reshape(atoms, width)
-    mask = np.zeros((atoms, width), bool)
     node_graph = np.full(atoms, graphs - 1, np.int32)
     charge, spin = np.zeros(graphs, dtype), np.zeros(graphs, dtype)
     pbc, field = np.zeros((graphs, 3), bool), np.zeros((graphs, 3), dtype)
-    head = _heads(structures, graphs, headed)
     single, first = np.dtype(dtype) == np.float32, 0
     for k, (structure, s) in enumerate(zip(structures, found, strict=True)):
-        n, w = s.mask.shape
-        rows = slice(first, first + n)
+        rows = slice(first, first + len(s.mask))
         numbers[rows], node_graph[rows] = structure.numbers, k
         placed = geometry(structure, s.shifts, dtype)
         positions[rows], cell[k] = placed["positions"], placed["cell"]
         if single:
             positions_residual[rows], cell_residual[k] = placed["positions_residual"], placed["cell_residual"]
+        charge[k], spin[k], pbc[k], field[k] = structure.charge, structure.spin, structure.pbc, structure.field
+        first = rows.stop
+    joined = joined_slots(found, shape)
+    return Graph(
+        positions, numbers, cell, joined.neighbors, joined.shifts, joined.reverse, joined.mask,
+        node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
+        charge=charge, spin=spin, head=_heads(structures, graphs, headed),
+        positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
+        pbc=pbc, field=field, extent=extent, shells=shells, pair_capacity=capacity,
+    )  # fmt: skip
+
+
+def fitting(found: Sequence[Slots], shape: Shape | None) -> Shape:
+    """Return a shape that holds structures with the given neighbour slots: the given one, or the smallest for None.
+
+    Raises:
+        ValueError: the structures do not fit the given shape.
+    """
+    need = smallest_shape(found)
+    if shape is None:
+        return need
+    pairs = sum(int(s.mask.sum()) for s in found) if shape.pairs is not None else 0
+    if any(n > limit for n, limit in zip(need[:3], shape[:3], strict=True)) or pairs > (shape.pairs or 0):
+        raise ValueError(f"a batch of {need._replace(pairs=pairs)} does not fit {shape}; choose larger buckets")
+    return shape
+
+
+def joined_slots(found: Sequence[Slots], shape: Shape) -> Slots:
+    """Join the neighbour slots of several structures, with atoms counted through; padding slots point to their own atom."""
+    atoms, width = shape.atoms, shape.slots
+    neighbors = np.repeat(np.arange(atoms, dtype=np.int32)[:, None], width, axis=1)
+    shifts = np.zeros((atoms, width, 3), np.int32)
+    reverse = np.arange(atoms * width, dtype=np.int32).reshape(atoms, width)
+    mask, first = np.zeros((atoms, width), bool), 0
+    for s in found:
+        n, w = s.mask.shape
+        rows = slice(first, first + n)
         neighbors[rows, :w] = s.neighbors + first
         shifts[rows, :w], mask[rows, :w] = s.shifts, s.mask
         row, slot = np.divmod(s.reverse, w)
         reverse[rows, :w] = (row + first) * width + slot
-        charge[k], spin[k], pbc[k], field[k] = structure.charge, structure.spin, structure.pbc, structure.field
         first += n
-    return Graph(
-        positions, numbers, cell, neighbors, shifts, reverse, mask,
-        node_mask=np.arange(atoms) < first, node_graph=node_graph, graph_mask=np.arange(graphs) < len(structures),
-        charge=charge, spin=spin, head=head,
-        positions_residual=positions_residual if single else None, cell_residual=cell_residual if single else None,
-        pbc=pbc, field=field, extent=extent, shells=shells, pair_capacity=capacity,
-    )  # fmt: skip
+    return Slots(neighbors, shifts, reverse, mask)
 
 
 def _heads(structures: Sequence[Structure], graphs: int, headed: bool) -> np.ndarray | None:

@@ -19,9 +19,10 @@ from equipot.isolated_atoms import isolated_atom_energy
 from equipot.neighbors import neighbor_list
 from equipot.observables import Observables
 from equipot.posterior import check_estimates
-from equipot.potential import Potential, hessian
+from equipot.potential import Potential
 from equipot.potential import evaluate as evaluate_graph
 from equipot.quantities import BORN_CHARGES, DIPOLE, NOVELTY, POLARIZABILITY, QUADRUPOLE, RESULTS, among
+from equipot.second_derivatives import hessian
 from equipot.structure import Structure
 
 __all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]

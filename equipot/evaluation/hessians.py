@@ -21,8 +21,9 @@ from equipot.evaluation import not_finite
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.observables import Observables
-from equipot.potential import Potential, evaluate, hessian_vector_product
+from equipot.potential import Potential, evaluate
 from equipot.quantities import FORCES, HESSIAN
+from equipot.second_derivatives import hessian_vector_product
 from equipot.structure import Structure
 
 TOGETHER = 16

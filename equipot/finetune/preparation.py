@@ -24,6 +24,7 @@ from equipot.metadata import Head
 from equipot.models.heads import in_heads, join
 from equipot.physics.guard import is_guarded, lowered
 from equipot.potential import Potential
+from equipot.training import checkpoint
 from equipot.training.beginning import Base, Beginning, Trained, energy_table, hash_sets, prepare_sets
 from equipot.training.choices import begun_with, choose
 from equipot.training.config import FineTune, TrainConfig
@@ -48,13 +49,15 @@ def from_base(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     baseline = recalled(out, key_of(config, origin, data), resume, lambda: measure(config, origin, potential, data))
     data = relabelled(with_replay(data, baseline.replayed), baseline.labels, predicted_quantities(potential))
     mixture = mix(config, origin, data, baseline)
-    config, choices = choose(config, mixture.dataset, tuning=True, replay=mixture.replay, begun=begun_with(out, resume))
+    found = checkpoint.newest(out / "checkpoints") if resume else None
+    config, choices = choose(config, mixture.dataset, tuning=True, replay=mixture.replay, begun=begun_with(found))
     frames = prepare_sets(mixture.dataset, potential.term)
     digests = hash_sets(frames)
     potential = with_metadata(scaled(potential, baseline.scale), config, origin, baseline, digests["train"])
     notes = (*notes_of(config, origin, mixture, baseline), *baseline.notes, *choices)
     base = Base(config.model.from_, origin.sha256, baseline.before, mixture.compared)
-    return Beginning(config, mixture.dataset, potential, trained, frames, digests, mixture.replay, base, notes)
+    dataset = mixture.dataset
+    return Beginning(config, dataset, potential, trained, frames, digests, mixture.replay, base, notes, checkpoint=found)
 
 
 def extended(config: TrainConfig, origin: Origin, data: TuningData) -> Potential:

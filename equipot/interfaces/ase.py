@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,11 +20,11 @@ from equipot.electrons import charge_and_spin, stated
 from equipot.evaluation import not_finite
 from equipot.evaluation.batched import Job, evaluate_in_batches
 from equipot.extent import still_holds
-from equipot.graph import Graph, Shell
+from equipot.graph import Graph
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.metadata import Metadata
 from equipot.neighbors import Slots, still_complete
-from equipot.neighbors.shells import crowding
+from equipot.neighbors.shells import crowding, room, roomy_shells
 from equipot.observables import Observables
 from equipot.potential import Potential, evaluate
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
@@ -222,23 +221,13 @@ class EquipotCalculator(Calculator):
         )
 
     def _padded(self, structure: Structure, found: Slots) -> Graph:
-        width = found.mask.shape[1]
-        old, capacity = self._graph, 4 * math.ceil(self.slack * width / 4)
-        if old is not None and old.num_atoms == len(structure) and width <= old.num_slots:
-            capacity = old.num_slots
-        shape = Shape(len(structure), capacity, 1)
-        shells = self._shells(structure, found, old if old is not None and old.num_atoms == len(structure) else None)
-        extent = self.potential.extent([structure])
-        return pad([structure], self.potential.cutoff, shape, self.potential.dtype, [found], extent=extent, shells=shells)
-
-    def _shells(self, structure: Structure, found: Slots, old: Graph | None) -> tuple[Shell, ...]:
-        """Plan spare slots for shorter cutoffs, no fewer than those of the last graph where there is one."""
+        old = self._graph if self._graph is not None and self._graph.num_atoms == len(structure) else None
         cutoffs = self.potential.term.inner_cutoffs
         counts = crowding(found, structure.positions, structure.cell, [c + self.skin for c in cutoffs])
-        before = old.shells if old is not None else ()
-        room = [4 * math.ceil(self.slack * count / 4) for count in counts]
-        enough = len(before) == len(counts) and all(n <= s.slots for n, s in zip(counts, before, strict=True))
-        return before if enough else tuple(Shell(c, n) for c, n in zip(cutoffs, room, strict=True))
+        shape = Shape(len(structure), room(found.mask.shape[1], old.num_slots if old is not None else 0, self.slack), 1)
+        shells = roomy_shells(counts, cutoffs, old.shells if old is not None else (), self.slack)
+        extent = self.potential.extent([structure])
+        return pad([structure], self.potential.cutoff, shape, self.potential.dtype, [found], extent=extent, shells=shells)
 
 
 def calculate_together(images: Sequence[Atoms]) -> None:

@@ -6,6 +6,7 @@ is called with these slots alone. A neighbour that stands elsewhere makes the te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -72,6 +73,32 @@ def crowding(
     squares = _squares(found, positions, cell) if cutoffs else np.zeros((0, 0))
     counts = (np.sum(squares < (cutoff * (1 + MARGIN)) ** 2, axis=1) for cutoff in cutoffs)
     return tuple(max(1, int(count.max(initial=0))) for count in counts)
+
+
+SPARE = 1.2
+"""Room in a list that is kept while atoms move, over what was counted when it was built."""
+
+
+def room(count: int, old: int = 0, spare: float = SPARE) -> int:
+    """Plan slots for a count of neighbours with spare ones, a multiple of four; as many as before where these are enough."""
+    return old if count <= old else 4 * math.ceil(spare * count / 4)
+
+
+def roomy_shells(
+    counts: Sequence[int], cutoffs: Sequence[float], old: Sequence[Shell] = (), spare: float = SPARE
+) -> tuple[Shell, ...]:
+    """Plan shells with spare slots.
+
+    Args:
+        counts: Neighbours within each cutoff of the atom that has most, see ``crowding``.
+        cutoffs: Å.
+        old: Shells of the list before, which are kept where they are enough.
+        spare: Factor on the counts.
+    """
+    before = {shell.cutoff: shell.slots for shell in old}
+    return tuple(
+        Shell(cutoff, room(int(count), before.get(cutoff, 0), spare)) for cutoff, count in zip(cutoffs, counts, strict=True)
+    )
 
 
 def _squares(found: Slots, positions: np.ndarray, cell: np.ndarray) -> Float[np.ndarray, "atoms slots"]:

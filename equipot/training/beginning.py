@@ -15,6 +15,7 @@ from equipot.extent import extent_of
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
+from equipot.training.checkpoint import Checkpoint
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.uncertainty.calibration import FEWEST
 
@@ -63,6 +64,8 @@ class Beginning:
     """Messages printed before the first step."""
     imported: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the potentials among the terms of the model, by name."""
+    checkpoint: Checkpoint | None = None
+    """Newest checkpoint of a run that is resumed; None for a run that begins."""
     whole: Callable[[Potential], Potential] | None = None
     """Function from the trained potential to the one to be saved, where they differ: ``frames`` are then residuals."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -25,8 +24,8 @@ from equipot.nn.normalize import MeanNeighbors, UnitVariance
 from equipot.nn.radial import Bessel, PolynomialEnvelope, PowerEnvelope, Radial
 from equipot.quantities import ENERGY, FORCES, STRESS
 from equipot.structure import Structure
-from equipot.training import checkpoint
 from equipot.training.affordable import affordable_steps
+from equipot.training.checkpoint import Checkpoint
 from equipot.training.config import TrainConfig, TrainingConfig
 from equipot.training.loss import Huber, Loss, Penalty, Switch
 
@@ -219,25 +218,16 @@ def paced(training: TrainingConfig, tuning: bool, begun: Mapping[str, Any], note
     return training
 
 
-def begun_with(out: Path, resume: bool) -> Mapping[str, Any]:
-    """Read the settings of ``training`` that a run in the folder ``out`` began with; empty for a run that begins.
+def begun_with(found: Checkpoint | None) -> Mapping[str, Any]:
+    """Return the settings of ``training`` that a run with a checkpoint began with; empty for a run that begins.
 
     What is chosen may depend on the time limit, which may change when a run is resumed, and on the version of equipot.
-
-    Raises:
-        ValueError: all checkpoints are damaged, or the newest was written by a newer version of equipot.
     """
-    found = checkpoint.newest(out / "checkpoints") if resume else None
     return {} if found is None else found.record["run"]["config"]["training"]
 
 
-def model_begun_with(out: Path, resume: bool) -> Mapping[str, Any]:
-    """Read the hyper-parameters of the network that a run in the folder ``out`` began with; empty for a run that begins.
-
-    Raises:
-        ValueError: as ``begun_with``.
-    """
-    found = checkpoint.newest(out / "checkpoints") if resume else None
+def model_begun_with(found: Checkpoint | None) -> Mapping[str, Any]:
+    """Return the hyper-parameters of the network that a run with a checkpoint began with; empty for a run that begins."""
     return {} if found is None else network_in(found.record["run"]["config"].get("model"))
 
 

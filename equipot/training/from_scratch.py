@@ -30,6 +30,7 @@ from equipot.potential import Potential
 from equipot.quantities import HESSIAN
 from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
+from equipot.training import checkpoint
 from equipot.training.apart import Residual, residuals, stands_apart, within, without
 from equipot.training.beginning import Beginning, Trained, device_count, energy_table, hash_sets, prepare_sets, require_frames
 from equipot.training.choices import begun_with, choose, default_model, model_begun_with
@@ -90,10 +91,11 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
         predicted = predictions(imports, Chain((sets.train, sets.valid)), out, resume, devices)
     others = Others(imports, predicted, subtraction.method if subtraction else None)
     dataset = with_levels(config, levels, others)
-    config, notes = choose(config, dataset, tuning=False, begun=begun_with(out, resume))
+    found = checkpoint.newest(out / "checkpoints") if resume else None
+    config, notes = choose(config, dataset, tuning=False, begun=begun_with(found))
     if open_model is not None:
         model, note = default_model(
-            dataset, open_model, config.training, processors(config.training, dataset), model_begun_with(out, resume)
+            dataset, open_model, config.training, processors(config.training, dataset), model_begun_with(found)
         )
         config, notes = with_heads(dataclasses.replace(config, model=model)), (note, *notes)
         given = term_of(config)
@@ -110,6 +112,7 @@ def from_scratch(config: TrainConfig, out: Path, resume: bool) -> Beginning:
     beginning = Beginning(
         config, dataset, potential, Trained(potential.params), frames, hashes,
         notes=(*notes_of(others), *notes), imported={part.name: part.sha256 for part in imports},
+        checkpoint=found,
     )  # fmt: skip
     # Labels of a Hessian are not less those of the frozen potentials: with any, the whole sum is evaluated in every step.
     if stands_apart(potential.term, imports) and not any(HESSIAN in part.quantities for part in frames.values()):

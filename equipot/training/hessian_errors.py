@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from ase.data import atomic_masses
 from jaxtyping import Float
 
 from equipot import hessian_labels, units
+from equipot.rigid_motions import masses_of, rigid_motions
 from equipot.structure import Structure
 
-WAVENUMBER = 2 * math.pi * 2.99792458e10 * 1e-15 / units.fs
+WAVENUMBER = 2 * math.pi * units.per_cm / units.planck
 """Angular frequency of 1 cm^-1 in sqrt(eV/amu)/Å."""
-DEPENDENT = 1e-6
-"""Ratio of the length of a rotation to the size of a molecule below which it moves nothing, as about the axis of a linear
-molecule."""
 NAMES = {
     "elements": "hessian_{}",
     "eigenvalues": "hessian_eigenvalue_{}",
@@ -30,23 +27,6 @@ LINES = {
     "products": ("hessian products", "eV/Å^2"),
 }
 """Label and unit of each error in printed tables."""
-
-
-def rigid_motions(structure: Structure) -> Float[np.ndarray, "k coordinates"]:
-    """Return an orthonormal basis of the mass-weighted rigid motions of a structure: three translations and, where nothing
-    repeats, the rotations, two of a linear molecule."""
-    root = np.sqrt(masses_of(structure))
-    moves = [root[:, None] * axis for axis in np.eye(3)]
-    if not structure.pbc.any():
-        arms = structure.positions - root**2 @ structure.positions / (root**2).sum()
-        moves += [root[:, None] * np.cross(axis, arms) for axis in np.eye(3)]
-    u, size, _ = np.linalg.svd(np.reshape(moves, (len(moves), -1)).T, full_matrices=False)
-    return u[:, size > DEPENDENT * size[0]].T
-
-
-def masses_of(structure: Structure) -> Float[np.ndarray, " n"]:
-    """Return the masses of the atoms, amu: those of the structure, else the standard ones."""
-    return atomic_masses[structure.numbers] if structure.masses is None else structure.masses
 
 
 def frequencies(structure: Structure, hessian: Float[np.ndarray, "n 3 n 3"]) -> Float[np.ndarray, " modes"]:

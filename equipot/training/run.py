@@ -97,7 +97,7 @@ def train(
     console = Console(stream_of(progress))
     watch = Watch(config.training.checkpoint.seconds, config.training.max_minutes, began)
     run = set_up(beginning, out, console, watch)
-    state, cursor = begin(run, beginning.trained, resume)
+    state, cursor = begin(run, beginning, resume)
     write_atomically(out / "config.yaml", configs.to_yaml(config).encode())
     announce(run, beginning)
     pool = ThreadPoolExecutor(1)
@@ -189,14 +189,13 @@ def identity(beginning: Beginning, devices: int) -> dict[str, Any]:
     return {"config": settings, "data": data, "paths": paths, "devices": devices}
 
 
-def begin(run: TrainingRun, trained: Trained, resume: bool) -> tuple[State, Cursor]:
-    """Make the first state and cursor of a run, or with ``resume`` read the newest checkpoint.
+def begin(run: TrainingRun, beginning: Beginning, resume: bool) -> tuple[State, Cursor]:
+    """Make the first state and cursor of a run, or with ``resume`` take those of the checkpoint that the run goes on from.
 
     Raises:
         ValueError: the checkpoint belongs to another config or other data; the message lists the differences.
     """
-    state = first_state(run.stacks.stack(jax.device_get(trained.params)), run.descent)
-    found = checkpoint.newest(run.out / "checkpoints") if resume else None
+    state, found = first_state(run.stacks.stack(jax.device_get(beginning.trained.params)), run.descent), beginning.checkpoint
     if found is None:
         if resume:
             run.console.say("no checkpoint to resume from: starting at the beginning")

@@ -21,7 +21,8 @@ from equipot.evaluation import evaluate_each, not_finite
 from equipot.evaluation.batched import SLOTS, SLOTS_PER_CORE
 from equipot.graph import Graph
 from equipot.metadata import Metadata
-from equipot.potential import Potential, hessian_vector_product
+from equipot.potential import Potential
+from equipot.second_derivatives import hessian_vector_product
 from equipot.structure import Structure
 
 

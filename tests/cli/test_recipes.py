@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ase.io
@@ -9,7 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import add_adsorbate, bulk, fcc111
+from ase.constraints import FixAtoms
 from flax import linen as nn
+from pair_crystals import make_argon
 
 from equipot import cli, config, eqp
 from equipot.cli.recipes import recipes
@@ -24,13 +29,19 @@ from equipot.nn.radial import Radial
 from equipot.potential import Potential
 from equipot.term import Atomic, Term
 from equipot.training import TrainConfig
+from equipot.workflows.neb import NEBConfig
+from equipot.workflows.phonons import PhononsConfig
+from equipot.workflows.relax import RelaxConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+WORKFLOWS = {"relax": RelaxConfig, "phonons": PhononsConfig, "neb": NEBConfig}
+
+
 def section(name: str) -> type:
-    return MDConfig if name.startswith("md-") else TrainConfig
+    return WORKFLOWS.get(name.partition("-")[0]) or (MDConfig if name.startswith("md-") else TrainConfig)
 
 
 def test_the_package_and_the_repository_have_the_same():
@@ -73,8 +84,44 @@ def test_dynamics_recipe_runs(name, tmp_path, monkeypatch):
     assert len(Path(f"runs/{name}/log.csv").read_text().splitlines()) >= 3
 
 
+def structures_for(name: str) -> list[Atoms]:
+    if not name.startswith("neb-"):
+        return [bulk("Ar", "fcc", a=3.5)]
+    slab, ends = fcc111("Ar", (2, 2, 2), a=3.42, vacuum=6.0), []
+    for site in ("fcc", "hcp"):
+        ends.append(slab.copy())
+        add_adsorbate(ends[-1], "Ar", 1.9, site)
+        ends[-1].set_constraint(FixAtoms(range(len(slab))))
+    return ends
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.partition("-")[0] in WORKFLOWS])
+def test_workflow_recipe_runs(name, tmp_path, monkeypatch):
+    """By the name of the recipe, of whose settings only those are changed that cost time."""
+    monkeypatch.setenv("EQUIPOT_CACHE", "off")
+    monkeypatch.chdir(tmp_path)
+    eqp.save(make_argon(), "argon.eqp")
+    ase.io.write("given.xyz", structures_for(name))
+    command = name.partition("-")[0]
+    small = {
+        "phonons": ["supercell=[2, 2, 2]", "mesh_length=10", "qha.volumes=5", "max_temperature_K=40", "temperature_step_K=10"],
+        "neb": ["images=5"],
+        "relax": [],
+    }[command]
+    words = [word for text in small for word in ("--set", text)]
+    assert cli.main([command, "argon.eqp", "given.xyz", "--config", name, *words]) == 0
+    told = json.loads(Path(f"runs/{command}-given/{command}.json").read_text())
+    assert told["failures"] == []
+    if command == "relax":
+        assert told["settings"]["pressure_GPa"] == 10 and told["structures"][0]["space_group_kept"] == "Fm-3m (225)"
+    if command == "neb":
+        assert set(told["rate"]["rates_per_s"]) == {"200_K", "300_K", "500_K"} and told["saddle"]["converged"]
+    if command == "phonons":
+        assert told["quasi_harmonic"]["thermal_expansion_per_K"][-1] > 0 and told["imaginary_modes"] == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("md-") and name != "finetune"])
+@pytest.mark.parametrize("name", [name for name in NAMES if section(name) is TrainConfig and name != "finetune"])
 def test_training_recipe_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EQUIPOT_CACHE", "off")

@@ -20,7 +20,8 @@ from equipot.neighbors import packed
 from equipot.nn import blocked_map
 from equipot.nn.interaction import NonLinear
 from equipot.nn.radial import Agnesi, OnWeights, Radial
-from equipot.potential import atomic, evaluate, hessian_vector_product
+from equipot.potential import atomic, evaluate
+from equipot.second_derivatives import hessian_vector_product
 from equipot.structure import Structure
 
 CUTOFF = 3.0

@@ -20,7 +20,7 @@ from equipot.data.stats import LONGEST, typical_cutoff
 from equipot.models.from_data import FromData
 from equipot.quantities import ENERGY, FORCES
 from equipot.structure import Structure
-from equipot.training import TrainConfig, choices, train
+from equipot.training import TrainConfig, checkpoint, choices, train
 from equipot.training.config import TrainingConfig
 from equipot.training.loss import Huber, Switch
 from equipot.training.optimizer import AdamW
@@ -160,8 +160,11 @@ def test_training_needs_nothing_but_a_file(tmp_path, monkeypatch):
     train(config, tmp_path / "run", progress=None)
     written = configs.load(tmp_path / "run" / "config.yaml", TrainConfig)
     assert written.model.channels == 2 and written.training.batch_size == 5 and written.training.epochs == 2
-    # What was chosen is chosen again.
+    # What was chosen is chosen again, from the checkpoint that is gone on with, which is read once.
+    reads, newest = [], checkpoint.newest
+    monkeypatch.setattr(checkpoint, "newest", lambda folder: reads.append(folder) or newest(folder))
     train(config, tmp_path / "run", resume=True, progress=None)
+    assert reads == [tmp_path / "run" / "checkpoints"]
     train(written, tmp_path / "run", resume=True, progress=None)
 
 

@@ -28,10 +28,11 @@ from equipot.models.nequip import NequIP
 from equipot.nn.radial import Radial
 from equipot.potential import Potential, forces_at
 from equipot.quantities import ENERGY, FORCES, HESSIAN, LABELLED, TRAINED
+from equipot.rigid_motions import rigid_motions
 from equipot.structure import Structure
 from equipot.training import checkpoint
 from equipot.training.errors import error_rows, evaluate_set, table_text
-from equipot.training.hessian_errors import frequencies, rigid_motions
+from equipot.training.hessian_errors import frequencies
 from equipot.training.loss import MSE, Loss, counts, evaluate_batch, penalty_sums, residuals, total
 from equipot.training.report import parity_data
 from equipot.training.step import error_sums, mean_errors

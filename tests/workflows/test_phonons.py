@@ -173,7 +173,7 @@ def test_a_mode_is_followed_in_the_supercell_in_which_it_repeats(at_rest, double
     potential = morse(cutoff=4.9, onset=0.85)
     found = phonons(potential, STRETCHED, dataclasses.replace(QUICK, follow=True, follow_amplitude=0.2))
     end = found.followed
-    assert end is not None and at_rest[0].cell == "full" and at_rest[0].symmetry is False
+    assert end is not None and at_rest[0].cell == "fixed" and at_rest[0].symmetry is False
     assert end.before == "Fm-3m (225)" and end.after != end.before
     # The energy falls as the frequency says, for small displacements.
     small = imaginary.displaced(found.crystal, end.mode, 0.01)
@@ -183,6 +183,11 @@ def test_a_mode_is_followed_in_the_supercell_in_which_it_repeats(at_rest, double
     squared = atomic_masses[29] * np.sum(scale**2)
     assert fall == pytest.approx(-squared / 2 * (2 * np.pi * units.THz * end.mode.frequency) ** 2, rel=0.02)
     assert end.gain > 0
+    # The cell is relaxed as far as that of the crystal is.
+    for said, cell_of in (("none", "fixed"), ("fixed", "fixed"), ("isotropic", "isotropic"), ("full", "full")):
+        settings = dataclasses.replace(QUICK, relax=said)
+        imaginary.follow(potential, found.crystal, found.standard, end.mode, settings)
+        assert at_rest[-1].cell == cell_of
     far = dataclasses.replace(end.mode, point=(0.123, 0.0, 0.0))
     with pytest.raises(ValueError, match="does not repeat within 12 cells"):
         imaginary.displaced(found.crystal, far, 0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from equipot.workflows.bulk.equation_of_state import VolumeCurve, equation_of_st
 from equipot.workflows.bulk.ranking import Ranking, rank
 from equipot.workflows.bulk.tension import StressStrain, stress_strain
 from equipot.workflows.journal import Journal
-from equipot.workflows.relax import Relaxed, relax_each
-from equipot.workflows.relax.command import final, record
+from equipot.workflows.relax import Relaxed
+from equipot.workflows.relax.kept import Say, relax_kept
 from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
@@ -29,12 +29,17 @@ NOISE = 1e-3
 
 
 def run(task: Task, settings: BulkConfig) -> Outcome:
-    """Examine the crystals of a file; write bulk.json, bulk.png, bulk.html and relaxed.extxyz."""
+    """Examine the crystals of a file; write bulk.json, bulk.png, bulk.html and relaxed.extxyz.
+
+    Relaxations and derivatives that an interrupted run has finished are not computed again.
+    """
     for s in task.structures:
         if not s.pbc.all() or not s.volume:
             raise ValueError(f"{s.name} does not repeat in three directions: `equipot bulk` is for crystals")
-    relaxed = relaxations(task, settings)
-    failures = [f"{x.structure.name}: {x.reason}" for x in relaxed if not x.converged]
+    journal = Journal(task.out / "finished.jsonl", task.resume)
+    say: Say = lambda done, count, text: task.console.progress(text, f"{done}/{count} relaxed")
+    relaxed = relax_kept(journal, "structure", task.potential, task.structures, settings.relax, say)
+    failures = [what for x in relaxed for what in x.failures]
     told: dict[str, Any] = {"model": task.model, "settings": config.dump(settings)}
     order = ranked(task, settings, relaxed, told) if len(relaxed) > 1 else None
     first = relaxed[order.order[0] if order else 0]
@@ -42,18 +47,18 @@ def run(task: Task, settings: BulkConfig) -> Outcome:
     curve = tensor = pulled = None
     if first.converged and settings.equation_of_state is not None:
         task.console.say("equation of state")
-        free = at_no_pressure(task, settings, first)
-        curve = equation_of_state(task.potential, free, settings.equation_of_state, settings.relax)
+        free = at_no_pressure(task, settings, first, journal)
+        curve = equation_of_state(task.potential, free, settings.equation_of_state, settings.relax, journal, say)
         told["equation_of_state"], more = curve_facts(curve)
         failures += more
     if first.converged and settings.elasticity is not None:
         task.console.say("elastic tensor")
-        tensor = elastic_tensor(task.potential, first.structure, settings.elasticity.check)
+        tensor = elastic_tensor(task.potential, first.structure, settings.elasticity.check, journal)
         told["elasticity"], more = tensor_facts(tensor)
         failures += more
     if first.converged and settings.tension is not None:
         task.console.say("stress-strain curve")
-        pulled = stress_strain(task.potential, first.structure, settings.tension, settings.relax)
+        pulled = stress_strain(task.potential, first.structure, settings.tension, settings.relax, journal, say)
         told["tension"], more = tension_facts(pulled)
         failures += more
     told["failures"] = failures
@@ -65,32 +70,13 @@ def run(task: Task, settings: BulkConfig) -> Outcome:
     return Outcome(summary(told, relaxed, order), tuple(failures))
 
 
-def relaxations(task: Task, settings: BulkConfig) -> list[Relaxed]:
-    """Relax all structures, or take those that an interrupted run has finished."""
-    journal = Journal(task.out / "finished.jsonl", task.resume)
-    left = [k for k in range(len(task.structures)) if k not in journal.done]
-    say: Callable[[int, int, str], None] = lambda done, count, text: task.console.progress(text, f"{done}/{count} relaxed")
-    if left:
-        for x in relax_each(task.potential, [task.structures[k] for k in left], settings.relax, say=say):
-            journal.add(left[x.index], record(x))
-    return [restored(k, s, journal.done[k]) for k, s in enumerate(task.structures)]
-
-
-def at_no_pressure(task: Task, settings: BulkConfig, first: Relaxed) -> Structure:
+def at_no_pressure(task: Task, settings: BulkConfig, first: Relaxed, journal: Journal) -> Structure:
     """Return the cell without a pressure, about which the volumes of an equation of state lie."""
     if not settings.relax.pressure_GPa:
         return first.structure
-    (free,) = relax_each(task.potential, first.structure, dataclasses.replace(settings.relax, pressure_GPa=0.0))
-    return free.structure
-
-
-def restored(index: int, given: Structure, found: Mapping[str, Any]) -> Relaxed:
-    """Return a relaxed structure from its record."""
-    return Relaxed(
-        index, final(given, found), found["converged"], found["reason"], found["energy_eV"], found["largest_force_eV_per_A"],
-        found["stress_error_GPa"], found["evaluations"], found["hessian_products"], found["space_group_kept"],
-        np.array(found["trace"]),
-    )  # fmt: skip
+    free = dataclasses.replace(settings.relax, pressure_GPa=0.0)
+    (found,) = relax_kept(journal, "without pressure", task.potential, [first.structure], free)
+    return found.structure
 
 
 def ranked(task: Task, settings: BulkConfig, relaxed: Sequence[Relaxed], told: dict[str, Any]) -> Ranking:

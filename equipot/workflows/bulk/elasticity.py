@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,14 @@ from jaxtyping import Array, Float
 from equipot.data.batch import pad
 from equipot.graph import Graph
 from equipot.metadata import Metadata
-from equipot.potential import Potential, evaluate, hessian
+from equipot.potential import Potential, evaluate
+from equipot.second_derivatives import hessian
 from equipot.structure import Structure
 from equipot.units import GPa
-from equipot.workflows.relax import RelaxConfig, relax
+from equipot.workflows.journal import Journal
+from equipot.workflows.relax import RelaxConfig
 from equipot.workflows.relax.bounds import PAIRS, operations
+from equipot.workflows.relax.kept import relax_kept
 
 FLAT = 1e-4
 """Curvature (eV/Å^2) below which a direction costs no energy but for rounding."""
@@ -84,13 +88,25 @@ class ElasticTensor:
         }  # fmt: skip
 
 
-def elastic_tensor(potential: Potential, structure: Structure, check: float = 0.0) -> ElasticTensor:
+class Derivatives(NamedTuple):
+    """Exact derivatives of a crystal, in the units of ``ElasticTensor``, before an average over the space group."""
+
+    relaxed: np.ndarray
+    clamped: np.ndarray
+    stress: np.ndarray
+    soft_modes: int
+
+
+def elastic_tensor(
+    potential: Potential, structure: Structure, check: float = 0.0, journal: Journal | None = None
+) -> ElasticTensor:
     """Compute the elastic tensor of a relaxed crystal from exact derivatives.
 
     Args:
         potential: Potential, best in double precision.
         structure: Relaxed crystal.
         check: Strain of a check by finite strains, in which strained cells are relaxed; 0 for none.
+        journal: Where derivatives and relaxed cells are kept; None to keep none.
 
     Raises:
         ValueError: a structure that does not repeat in three directions, or an unknown element.
@@ -100,6 +116,22 @@ def elastic_tensor(potential: Potential, structure: Structure, check: float = 0.
     if structure.fixed is not None and structure.fixed.any():
         raise ValueError(f"{structure.name} has fixed atoms, which do not answer a strain; remove the constraints")
     potential.check([structure])
+    journal = journal or Journal()
+    found = journal.once("derivatives", Derivatives, lambda: exact_derivatives(potential, structure))
+    averaged = averaged_over_group(found.relaxed, structure)
+    return ElasticTensor(
+        relaxed=averaged,
+        clamped=averaged_over_group(found.clamped, structure),
+        asymmetry=float(np.abs(found.relaxed - found.relaxed.T).max()),
+        group_error=float(np.abs(averaged - found.relaxed).max()),
+        stress=found.stress,
+        soft_modes=found.soft_modes,
+        finite_strains=by_finite_strains(potential, structure, check, journal) if check else None,
+    )
+
+
+def exact_derivatives(potential: Potential, structure: Structure) -> Derivatives:
+    """Differentiate the stress of a crystal by strains, with atoms relaxed and clamped."""
     graph = jax.device_put(pad([structure], potential.cutoff, dtype=potential.dtype, extent=potential.extent([structure])))
     bare = potential.replace(metadata=Metadata(), posterior=None)
     stress, clamped, pull = (np.asarray(x, np.float64) for x in _strained(bare, graph))
@@ -107,17 +139,7 @@ def elastic_tensor(potential: Potential, structure: Structure, check: float = 0.
     n = 3 * len(structure)
     answers, soft = internal_answers(matrix.reshape(n, n), pull.reshape(6, n))
     moved = np.asarray(_displaced(bare, graph, jnp.asarray(answers.reshape(6, -1, 3), potential.dtype)), np.float64)
-    relaxed, fixed = voigt(clamped + moved) / GPa, voigt(clamped) / GPa
-    averaged = averaged_over_group(relaxed, structure)
-    return ElasticTensor(
-        relaxed=averaged,
-        clamped=averaged_over_group(fixed, structure),
-        asymmetry=float(np.abs(relaxed - relaxed.T).max()),
-        group_error=float(np.abs(averaged - relaxed).max()),
-        stress=stress / GPa,
-        soft_modes=soft,
-        finite_strains=by_finite_strains(potential, structure, check) if check else None,
-    )
+    return Derivatives(voigt(clamped + moved) / GPa, voigt(clamped) / GPa, stress / GPa, soft)
 
 
 @jax.jit
@@ -191,12 +213,13 @@ def averaged_over_group(tensor: Float[np.ndarray, "6 6"], structure: Structure) 
     return np.array([[turned[i, j, k, l] for k, l in PAIRS] for i, j in PAIRS])
 
 
-def by_finite_strains(potential: Potential, structure: Structure, size: float) -> np.ndarray:
+def by_finite_strains(potential: Potential, structure: Structure, size: float, journal: Journal) -> np.ndarray:
     """Compute the stress-strain coefficients (6, 6), GPa, from relaxed cells under strains of +-``size``."""
     settings = RelaxConfig(cell="fixed", fmax=1e-5, symmetry=False)
     turns = [np.eye(3) + sign * size * e for e in strains() for sign in (1, -1)]
     bare = structure.without_labels()
-    found = relax(potential, [bare.replace(positions=bare.positions @ t, cell=bare.cell @ t) for t in turns], settings)
+    strained = [bare.replace(positions=bare.positions @ t, cell=bare.cell @ t) for t in turns]
+    found = relax_kept(journal, "strained", potential, strained, settings)
     stresses = np.array([x.structure.stress if x.converged else np.full((3, 3), np.nan) for x in found])
     slopes = (stresses[::2] - stresses[1::2]) / (2 * size)
     return averaged_over_group(voigt(slopes) / GPa, structure)

@@ -12,7 +12,9 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.bulk.config import EquationOfState
-from equipot.workflows.relax import RelaxConfig, relax
+from equipot.workflows.journal import Journal
+from equipot.workflows.relax import RelaxConfig
+from equipot.workflows.relax.kept import Say, relax_kept
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ class VolumeCurve:
 
 
 def equation_of_state(
-    potential: Potential, structure: Structure, settings: EquationOfState | None = None, relaxation: RelaxConfig | None = None
+    potential: Potential,
+    structure: Structure,
+    settings: EquationOfState | None = None,
+    relaxation: RelaxConfig | None = None,
+    journal: Journal | None = None,
+    say: Say | None = None,
 ) -> VolumeCurve:
     """Compute energies of a relaxed crystal at other volumes and fit an equation of state.
 
@@ -61,6 +68,8 @@ def equation_of_state(
         structure: Crystal about whose volume the others lie, best relaxed.
         settings: Volumes and equation.
         relaxation: Tolerances of the relaxation; cell and pressure are not used.
+        journal: Where finished volumes are kept; None to keep none.
+        say: Progress, see ``relax``.
 
     Raises:
         ValueError: a structure that does not repeat in three directions.
@@ -72,7 +81,7 @@ def equation_of_state(
     inner = dataclasses.replace(base, cell="shape", pressure_GPa=0.0, stress_GPa=None)
     ratios = 1 + np.linspace(-settings.span, settings.span, settings.points)
     stretched = [scaled(structure, ratio) for ratio in ratios]
-    found = relax(potential, stretched, inner)
+    found = relax_kept(journal or Journal(), "volume", potential, stretched, inner, say)
     failures = tuple(f"volume {r:.3f} of the first: {x.reason}" for r, x in zip(ratios, found, strict=True) if not x.converged)
     volumes = np.array([x.structure.volume for x in found])
     energies = np.array([x.energy for x in found])

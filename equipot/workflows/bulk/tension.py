@@ -11,8 +11,10 @@ from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
 from equipot.workflows.bulk.config import Tension
-from equipot.workflows.relax import RelaxConfig, relax
+from equipot.workflows.journal import Journal
+from equipot.workflows.relax import RelaxConfig
 from equipot.workflows.relax.config import VOIGT
+from equipot.workflows.relax.kept import Say, relax_kept
 
 DROP = 0.5
 """Share of the largest stress so far below which the crystal has failed."""
@@ -44,7 +46,12 @@ class StressStrain:
 
 
 def stress_strain(
-    potential: Potential, structure: Structure, settings: Tension | None = None, relaxation: RelaxConfig | None = None
+    potential: Potential,
+    structure: Structure,
+    settings: Tension | None = None,
+    relaxation: RelaxConfig | None = None,
+    journal: Journal | None = None,
+    say: Say | None = None,
 ) -> StressStrain:
     """Strain a crystal step by step along a Cartesian axis; each step begins from the relaxed cell of the last.
 
@@ -55,19 +62,23 @@ def stress_strain(
         structure: Relaxed crystal; a cell of a few atoms shows few instabilities.
         settings: Direction and steps.
         relaxation: Tolerances; cell, pressure and symmetry are not used.
+        journal: Where finished steps are kept; None to keep none.
+        say: Called with the number of finished steps, that of all, and the strain.
     """
-    settings = settings or Tension()
+    settings, journal = settings or Tension(), journal or Journal()
     axis = VOIGT.index(settings.direction)
     free = tuple(name for name in VOIGT if name != settings.direction)
     base = relaxation or RelaxConfig(fmax=1e-3)
     inner = dataclasses.replace(base, cell="full", strains=free, pressure_GPa=0.0, stress_GPa=None, symmetry=False)
     grid = np.linspace(0, settings.span, settings.steps + 1)
     at, found, failures, before = structure.without_labels(), [], [], 0.0
-    for strain in grid:
+    for k, strain in enumerate(grid):
         turn = np.eye(3)
         turn[axis, axis] = (1 + strain) / (1 + before)
         start = at.replace(positions=at.positions @ turn, cell=at.cell @ turn)
-        (relaxed,) = relax(potential, [start], inner)
+        (relaxed,) = relax_kept(journal, f"strain step {k}", potential, [start], inner)
+        if say is not None:
+            say(k + 1, len(grid), f"strain {strain:.3f}")
         found.append(relaxed)
         if not relaxed.converged:
             failures.append(f"strain {strain:.3f}: {relaxed.reason}")

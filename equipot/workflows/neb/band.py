@@ -14,6 +14,9 @@ import numpy as np
 
 from equipot.workflows.neb.surface import Surface
 
+KEPT = 10
+"""Evaluations between two states of a band that are kept."""
+
 
 @dataclass(frozen=True)
 class BandConfig:
@@ -72,8 +75,31 @@ class Band:
         return int(np.argmax(self.energies))
 
 
+@dataclass(frozen=True)
+class BandState:
+    """A band between two evaluations: all that its relaxation goes on from."""
+
+    points: np.ndarray
+    """(images, n)"""
+    energies: np.ndarray
+    """(images,)"""
+    gradients: np.ndarray
+    """(images, n)"""
+    evaluations: int
+    climbing: int | None
+    steps: np.ndarray
+    """(remembered, 2, (images - 2) n) changes of points and of gradients that L-BFGS remembers."""
+    last: np.ndarray | None
+    """(2, (images - 2) n) points and forces of the last step; None before the first."""
+
+
 def relax_band(
-    surface: Surface, points: np.ndarray, settings: BandConfig | None = None, say: Callable[[int, float], None] | None = None
+    surface: Surface,
+    points: np.ndarray,
+    settings: BandConfig | None = None,
+    say: Callable[[int, float], None] | None = None,
+    keep: Callable[[BandState], None] | None = None,
+    state: BandState | None = None,
 ) -> Band:
     """Relax a path between its two ends, which stay.
 
@@ -82,49 +108,63 @@ def relax_band(
         points: (images, n) first path, at least three images.
         settings: How.
         say: Called with the number of evaluations and the largest force.
+        keep: Called with the state every ``KEPT`` evaluations and at the end.
+        state: State to go on from, instead of ``points``.
 
     Raises:
         ValueError: fewer than three images, or two neighbouring images at one place.
     """
     settings = settings or BandConfig()
+    state = first_state(surface, points) if state is None else state
+    points, energies, gradients = state.points.copy(), state.energies.copy(), state.gradients.copy()
+    history = History(settings.memory, pairs=state.steps, last=state.last)
+    climbing, count = state.climbing, state.evaluations
+    while True:
+        top = climbing_image(energies, climbing) if settings.climb else None
+        forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
+        if top != climbing and (climbing is not None or largest(across) < settings.climb_below):
+            climbing = top
+            history.clear()
+            forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
+        force = largest(across)
+        if say is not None:
+            say(count, force)
+        done = force < settings.fmax or not np.isfinite(force) or count >= settings.max_steps
+        if keep is not None and (done or count % KEPT == 0):
+            keep(BandState(points, energies, gradients, count, climbing, history.pairs, history.last))
+        if done:
+            break
+        step = limited(history.step(points[1:-1].ravel(), forces.ravel()).reshape(forces.shape), settings.max_step)
+        points[1:-1] += step
+        inner, slopes = surface.evaluate(points[1:-1])
+        energies[1:-1], gradients[1:-1], count = inner, slopes, count + 1
+    return Band(points, energies, gradients, force < settings.fmax, float(force), count, climbing)
+
+
+def first_state(surface: Surface, points: np.ndarray) -> BandState:
+    """Evaluate a first path (images, n).
+
+    Raises:
+        ValueError: fewer than three images, or two neighbouring images at one place.
+    """
     points = np.array(points, np.float64)
     if len(points) < 3:
         raise ValueError(f"a path of {len(points)} images has none between its ends; give at least 3")
     if np.linalg.norm(np.diff(points, axis=0), axis=1).min() < 1e-10:
         raise ValueError("two neighbouring images of the path are the same; begin with a path whose images differ")
     energies, gradients = surface.evaluate(points)
-    history = History(settings.memory)
-    climbing, force, count, converged = None, np.inf, 1, False
-    while True:
-        forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
-        force = largest(across)
-        if say is not None:
-            say(count, force)
-        if not np.isfinite(force):
-            break
-        if settings.climb and climbing is None and force < settings.climb_below:
-            top = int(np.argmax(energies[1:-1])) + 1
-            if energies[top] > max(energies[0], energies[-1]):
-                climbing = top
-                history.clear()
-                forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
-                force = largest(across)
-        if climbing is not None:
-            # The image that is highest by now climbs: another may have passed it.
-            top = int(np.argmax(energies[1:-1])) + 1
-            if energies[top] > energies[climbing] + 1e-6:
-                climbing = top
-                history.clear()
-                forces, across = band_forces(points, energies, gradients, settings.spring, climbing)
-                force = largest(across)
-        converged = force < settings.fmax
-        if converged or count >= settings.max_steps:
-            break
-        step = limited(history.step(points[1:-1].ravel(), forces.ravel()).reshape(forces.shape), settings.max_step)
-        points[1:-1] += step
-        inner, slopes = surface.evaluate(points[1:-1])
-        energies[1:-1], gradients[1:-1], count = inner, slopes, count + 1
-    return Band(points, energies, gradients, converged, float(force), count, climbing)
+    return BandState(points, energies, gradients, 1, None, np.zeros((0, 2, points[1:-1].size)), None)
+
+
+def climbing_image(energies: np.ndarray, climbing: int | None) -> int | None:
+    """Return the image that should climb: the highest inner one, if it is above both ends; None if there is none.
+
+    An image that climbs goes on until another one has passed it.
+    """
+    top = int(np.argmax(energies[1:-1])) + 1
+    if climbing is not None:
+        return top if energies[top] > energies[climbing] + 1e-6 else climbing
+    return top if energies[top] > max(energies[0], energies[-1]) else None
 
 
 def band_forces(
@@ -185,16 +225,30 @@ class History:
     Args:
         memory: Number of steps that are remembered.
         curvature: Curvature that the first step reckons with.
+        pairs: (steps, 2, n) changes of point and gradient to begin with.
+        last: (2, n) last point and force; None for none.
     """
 
-    def __init__(self, memory: int, curvature: float = 25.0) -> None:
+    def __init__(
+        self, memory: int, curvature: float = 25.0, pairs: np.ndarray | None = None, last: np.ndarray | None = None
+    ) -> None:
         self.memory, self.curvature = memory, curvature
-        self.clear()
+        self._pairs = [] if pairs is None else [(s, y) for s, y in pairs]
+        self._last = None if last is None else (last[0], last[1])
 
     def clear(self) -> None:
         """Forget all steps."""
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
-        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._pairs, self._last = [], None
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """(steps, 2, n) changes of point and gradient that are remembered."""
+        return np.array(self._pairs)
+
+    @property
+    def last(self) -> np.ndarray | None:
+        """(2, n) last point and force; None before the first step."""
+        return None if self._last is None else np.array(self._last)
 
     def step(self, point: np.ndarray, force: np.ndarray) -> np.ndarray:
         """Return the next step (n,) from a point (n,) with a force (n,), whose changes are remembered."""

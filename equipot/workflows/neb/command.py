@@ -13,6 +13,7 @@ from equipot.figures import BLUE, ORANGE, STYLE, new_figure, save_figure
 from equipot.files import write_atomically
 from equipot.pages import Curve, Frame, Plot, Table, Text, Viewer, write_page
 from equipot.structure import Structure
+from equipot.workflows.journal import Journal
 from equipot.workflows.neb.config import NEBConfig
 from equipot.workflows.neb.path import Reaction, reaction
 from equipot.workflows.results import write_json
@@ -24,9 +25,11 @@ CONFIG = NEBConfig
 def run(task: Task, settings: NEBConfig) -> Outcome:
     """Find the path between the first and the last structure of a file, or relax the path that the file holds.
 
-    Writes path.extxyz, saddle.extxyz, neb.json, neb.png and neb.html.
+    Writes path.extxyz, saddle.extxyz, neb.json, neb.png and neb.html. An interrupted run goes on from the stages that it has
+    finished, and within the relaxation of the path.
     """
-    found = reaction(task.potential, list(task.structures), settings, lambda text: task.console.progress(text))
+    journal = Journal(task.out / "finished.jsonl", task.resume)
+    found = reaction(task.potential, list(task.structures), settings, lambda text: task.console.progress(text), journal)
     told = facts(found, settings) | {"model": task.model, "settings": config.dump(settings)}
     write_json(task.out / "neb.json", told)
     _write_structures(task, "path.extxyz", list(found.images))
@@ -62,6 +65,7 @@ def facts(found: Reaction, settings: NEBConfig) -> dict[str, Any]:
         out["saddle"] = {
             "converged": saddle.converged, "reason": saddle.reason, "energy_above_first_eV": saddle.energy - band.energies[0],
             "largest_force_eV_per_A": saddle.force, "lowest_curvature_eV_per_A2": saddle.curvature,
+            "second_lowest_curvature_eV_per_A2": saddle.second, "order_checked": not np.isnan(saddle.second),
             "gradients": saddle.gradients, "hessian_products": saddle.products,
         }  # fmt: skip
     for name, rate in (("rate", found.rate), ("rate_back", found.back)):
@@ -77,6 +81,7 @@ def summary(told: Mapping[str, Any]) -> str:
     if "saddle" in told:
         s = told["saddle"]
         how = "found" if s["converged"] else "not found"
+        how += ", whose order was not checked" if s["converged"] and not s["order_checked"] else ""
         lines.append(f"saddle point {how}: curvature {s['lowest_curvature_eV_per_A2']:.3f} eV/Å^2, "
                      f"{s['gradients']} gradients and {s['hessian_products']} Hessian products")  # fmt: skip
     if "rate" in told:
@@ -107,6 +112,12 @@ def page(found: Reaction, told: Mapping[str, Any]) -> list[Any]:
     curves = [Curve("path", band.lengths, relative), Curve("images", band.lengths, relative, points=True)]
     blocks: list[Any] = [Text("Failures", list(found.failures), alarm=True)] if found.failures else []
     rows = [["", ""], ["barrier (eV)", f"{found.barrier:.4f}"], ["barrier back (eV)", f"{found.barrier_back:.4f}"]]
+    if (saddle := found.saddle) is not None and saddle.converged:
+        second = "not found" if np.isnan(saddle.second) else f"{saddle.second:.4f}"
+        rows += [
+            ["lowest curvature of the saddle point (eV/Å²)", f"{saddle.curvature:.4f}"],
+            ["second-lowest curvature (eV/Å²)", second],
+        ]
     for name in ("rate", "rate_back"):
         if name in told:
             label, rates = name.replace("_", " "), told[name]["rates_per_s"]

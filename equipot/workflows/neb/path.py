@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from equipot.isolated_atoms import isolated_atom_energy
-from equipot.md.state import masses
 from equipot.potential import Potential
+from equipot.rigid_motions import LINEAR, masses_of, rigid_motions
 from equipot.structure import Structure
-from equipot.workflows.neb.band import Band, relax_band
+from equipot.workflows.journal import Journal, packed, unpacked
+from equipot.workflows.neb.band import Band, BandState, relax_band
 from equipot.workflows.neb.config import NEBConfig
 from equipot.workflows.neb.descent import Way, descend
 from equipot.workflows.neb.rate import Rate, frequencies, vineyard
-from equipot.workflows.neb.saddle import Saddle, find_saddle
+from equipot.workflows.neb.saddle import Saddle, SaddleConfig, find_saddle
 from equipot.workflows.neb.surface import AtomsSurface
-from equipot.workflows.relax import relax
+from equipot.workflows.relax.kept import relax_kept
 
 HOLE = 1.0
 """Energy (eV) below both ends from which on an image lies in a hole, or in another minimum than those that were given."""
@@ -70,6 +71,7 @@ def reaction(
     structures: Sequence[Structure],
     settings: NEBConfig | None = None,
     say: Callable[[str], None] | None = None,
+    journal: Journal | None = None,
 ) -> Reaction:
     """Find the path of least energy between two structures of the same atoms in the same order.
 
@@ -78,40 +80,32 @@ def reaction(
         structures: The two ends, or a whole first path.
         settings: How.
         say: Called with lines of progress.
+        journal: Where finished stages, and the path every ``KEPT`` evaluations, are kept; None to keep none.
 
     Raises:
         ValueError: fewer than two structures, or ends with other atoms or cells.
     """
-    settings, say = settings or NEBConfig(), say or (lambda text: None)
-    structures = followed(structures)
-    failures: list[str] = []
-    if settings.ends is not None:
-        say("relaxing the ends")
-        first, last = relax(potential, [structures[0], structures[-1]], settings.ends)
-        failures += [f"{name} end: {x.reason}" for name, x in (("first", first), ("last", last)) if not x.converged]
-        structures = followed([first.structure, *structures[1:-1], last.structure])
-    points = first_path(structures, settings.images)
+    settings, say, journal = settings or NEBConfig(), say or (lambda text: None), journal or Journal()
+    structures, failures = with_ends_at_rest(potential, followed(structures), settings, say, journal)
     surface = AtomsSurface(potential, structures[0])
-    band = relax_band(surface, points, settings.band, lambda count, force: say(f"path {count:4d}  {force:.4f} eV/Å"))
+    band = relaxed_path(surface, structures, settings, say, journal)
     failures += unsound(band, surface)
     saddle = back = ahead = ways = None
-    if settings.saddle is not None and 0 < band.highest < len(points) - 1:
-        say("saddle point")
-        k = band.highest
-        saddle = find_saddle(surface, band.points[k], settings.saddle, band.points[k + 1] - band.points[k - 1])
-        saddle = sound_saddle(saddle, band)
+    if settings.saddle is not None and 0 < band.highest < len(band.points) - 1:
+        saddle = sound_saddle(saddle_of(surface, band, settings.saddle, say, journal), band)
         failures += [] if saddle.converged else [f"saddle point: {saddle.reason}"]
     elif settings.saddle is not None:
         failures.append("the highest image is an end: there is no barrier between, or too few images to see it")
     if saddle is not None and saddle.converged:
-        mass = np.repeat(masses(structures[0]), 3)
+        mass = np.repeat(masses_of(structures[0]), 3)
         if settings.rate:
             say("frequencies")
-            ahead, back, more = rates(surface, band, saddle, mass)
+            ahead, back, more = rates(surface, band, saddle, mass, journal)
             failures += more
         if settings.reaction_coordinate:
             say("intrinsic reaction coordinate")
-            ways = descend(surface, saddle.point, saddle.mode, mass)
+            point, mode = saddle.point, saddle.mode
+            ways = journal.once("reaction coordinate", tuple[Way, Way], lambda: descend(surface, point, mode, mass))
             short = [k for k, way in enumerate(ways) if not way.reached]
             failures += [f"reaction coordinate: side {k} ends before a minimum" for k in short]
             failures += elsewhere(ways, band)
@@ -124,13 +118,51 @@ def reaction(
     return Reaction(images, band, saddle, top, ahead, back, ways, tuple(failures))
 
 
-def rates(surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray) -> tuple[Rate | None, Rate | None, list[str]]:
+def with_ends_at_rest(
+    potential: Potential, structures: list[Structure], settings: NEBConfig, say: Callable[[str], None], journal: Journal
+) -> tuple[list[Structure], list[str]]:
+    """Relax both ends of a path where the settings ask for it; returns the path, and what went wrong."""
+    if settings.ends is None:
+        return structures, []
+    told: Callable[[int, int, str], None] = lambda done, count, text: say(f"ends {done}/{count}  {text}")
+    first, last = relax_kept(journal, "end", potential, [structures[0], structures[-1]], settings.ends, told)
+    failures = [f"{name} end: {x.reason}" for name, x in (("first", first), ("last", last)) if not x.converged]
+    return followed([first.structure, *structures[1:-1], last.structure]), failures
+
+
+def relaxed_path(
+    surface: AtomsSurface, structures: Sequence[Structure], settings: NEBConfig, say: Callable[[str], None], journal: Journal
+) -> Band:
+    """Relax the path, from the state that was kept last where there is one."""
+    state = unpacked(BandState, journal.done.get("path"))
+    points = first_path(structures, settings.images) if state is None else state.points
+    told = lambda count, force: say(f"path {count:4d}  {force:.4f} eV/Å")
+    return relax_band(surface, points, settings.band, told, lambda state: journal.add("path", packed(state)), state)
+
+
+def saddle_of(
+    surface: AtomsSurface, band: Band, settings: SaddleConfig, say: Callable[[str], None], journal: Journal
+) -> Saddle:
+    """Search the saddle point from the highest image, or take the one that was kept."""
+    k = band.highest
+    told = lambda step, force: say(f"saddle point {step:4d}  {force:.5f} eV/Å")
+    tangent = band.points[k + 1] - band.points[k - 1]
+    search = lambda: find_saddle(surface, band.points[k], settings, tangent, told, surface.free)
+    return journal.once("saddle point", Saddle, search)
+
+
+def rates(
+    surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray, journal: Journal
+) -> tuple[Rate | None, Rate | None, list[str]]:
     """Compute the rates to and fro, and why one is missing."""
-    top = frequencies(surface, saddle.point, mass, surface.free)
+    modes_at = lambda name, x: journal.once(
+        f"frequencies of the {name}", np.ndarray, lambda: frequencies(surface, x, mass, surface.free)
+    )
+    top = modes_at("saddle point", saddle.point)
     found: list[Rate | None] = []
     failures = []
     for name, k in (("first", 0), ("last", -1)):
-        below = frequencies(surface, band.points[k], mass, surface.free)
+        below = modes_at(f"{name} end", band.points[k])
         try:
             zeros = zero_modes(surface, band.points[k]), zero_modes(surface, saddle.point)
             found.append(vineyard(below, top, saddle.energy - float(band.energies[k]), zeros))
@@ -142,14 +174,9 @@ def rates(surface: AtomsSurface, band: Band, saddle: Saddle, mass: np.ndarray) -
 
 def zero_modes(surface: AtomsSurface, point: np.ndarray) -> int:
     """Count the rigid motions that leave fixed components where they are: translations, and rotations where nothing repeats."""
-    structure, n = surface.structure, len(surface.structure)
-    motions = [np.tile(e, n) for e in np.eye(3)]
-    if not structure.pbc.any():
-        offsets = point.reshape(-1, 3) - point.reshape(-1, 3).mean(axis=0)
-        motions += [np.cross(e, offsets).reshape(-1) for e in np.eye(3)]
-    basis = np.array(motions)
-    rank = lambda rows: int(np.linalg.matrix_rank(rows, tol=1e-3)) if rows.size else 0
-    return rank(basis) - rank(basis[:, ~surface.free])
+    basis = rigid_motions(surface.at(point))
+    held = basis[:, ~surface.free]
+    return len(basis) - (int(np.linalg.matrix_rank(held, tol=LINEAR)) if held.size else 0)
 
 
 def sound_saddle(saddle: Saddle, band: Band) -> Saddle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,12 @@ from equipot.workflows.neb.surface import Surface
 
 FLAT = 1e-3
 """Curvature (eV/Å^2) of a direction that costs no energy but for rounding, as rigid motions of all atoms do."""
+FEW = 12
+"""Number of coordinates up to which the whole Hessian is cheaper than Lanczos iterations."""
+STIFF = 100.0
+"""Curvature (eV/Å^2) that is given to the lowest mode while the second one is sought: beyond those of soft modes."""
+RESTARTS = 15
+"""Restarts of Lanczos iterations, each of some 20 products, after which the second mode is given up."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,9 @@ class Saddle:
     """(n,) unit eigenvector of the lowest eigenvalue."""
     curvature: float
     """Lowest eigenvalue of the Hessian (eV/Å^2): negative at a saddle point."""
+    second: float
+    """Second-lowest eigenvalue (eV/Å^2): not negative at a saddle point of first order. Infinite for a single coordinate, NaN
+    where the search did not end at a saddle point or the eigenvalue was not found."""
     converged: bool
     reason: str
     """Why the end is no saddle point; empty where it is one."""
@@ -56,36 +66,51 @@ class Saddle:
 
 
 def find_saddle(
-    surface: Surface, point: np.ndarray, settings: SaddleConfig | None = None, mode: np.ndarray | None = None
+    surface: Surface,
+    point: np.ndarray,
+    settings: SaddleConfig | None = None,
+    mode: np.ndarray | None = None,
+    say: Callable[[int, float], None] | None = None,
+    free: np.ndarray | None = None,
 ) -> Saddle:
     """Walk uphill along the lowest eigenvector and downhill across it, by Newton steps within a trust radius.
+
+    At the end the second-lowest eigenvalue is computed, too: a point with two negative ones is no saddle point between two
+    minima.
 
     Args:
         surface: Energy.
         point: (n,) start, such as the highest image of a band.
         settings: How.
         mode: (n,) first guess of the eigenvector, such as the tangent of the band.
+        say: Called with the number of the step and the largest force.
+        free: (n,) coordinates that may move; None for all.
     """
     settings = settings or SaddleConfig()
     x, radius, products = np.array(point, np.float64), settings.radius, 0
+    able = np.arange(len(x)) if free is None else np.flatnonzero(free)
     (energy,), (gradient,) = surface.evaluate(x[None])
-    v = np.random.default_rng(0).normal(size=len(x)) if mode is None else np.array(mode, np.float64)
-    gradients, curvature, reason = 1, np.nan, ""
+    v = (np.random.default_rng(0).normal(size=len(x)) if mode is None else np.array(mode, np.float64))[able]
+    gradients, curvature, second, reason = 1, np.nan, np.nan, ""
     for step_number in range(settings.max_steps + 1):
-        at = x.copy()
-        curvature, v, used = lowest_mode(lambda d: surface.product(at, d), v)  # noqa: B023
+        product = partial(free_product, surface, x.copy(), able)
+        curvature, v, used = lowest_mode(product, v)
         products += used
         force = largest(gradient[None])
+        if say is not None:
+            say(step_number, force)
         if not np.isfinite(energy + force + curvature):
             reason = "the energy is not finite"
             break
         if force < settings.fmax:
-            reason = "" if curvature < -FLAT else f"the lowest curvature is {curvature:.3g} eV/Å^2: it is no saddle point"
+            second, used = second_curvature(product, v) if curvature < -FLAT else (np.nan, 0)
+            products, reason = products + used, no_saddle(curvature, second)
             break
         if step_number == settings.max_steps:
             reason = f"{settings.max_steps} steps were not enough: the largest force is {force:.3g} eV/Å"
             break
-        step, expected, used = newton_step(lambda d: surface.product(at, d), gradient, v, curvature, radius, settings.tolerance)  # noqa: B023
+        moved, expected, used = newton_step(product, gradient[able], v, curvature, radius, settings.tolerance)
+        step = spread(moved, able, len(x))
         products += used
         (new_energy,), (new_gradient,) = surface.evaluate((x + step)[None])
         gradients += 1
@@ -96,7 +121,72 @@ def find_saddle(
             continue
         radius = min(2 * radius, settings.radius) if off < 0.25 else radius
         x, energy, gradient = x + step, new_energy, new_gradient
-    return Saddle(x, float(energy), v, float(curvature), not reason, reason, largest(gradient[None]), gradients, products)
+    return Saddle(
+        x, float(energy), spread(v, able, len(x)), float(curvature), float(second), not reason, reason,
+        largest(gradient[None]), gradients, products,
+    )  # fmt: skip
+
+
+def spread(values: np.ndarray, able: np.ndarray, n: int) -> np.ndarray:
+    """Put values of the coordinates that may move among n, of which the others are zero."""
+    whole = np.zeros(n)
+    whole[able] = values
+    return whole
+
+
+def free_product(surface: Surface, point: np.ndarray, able: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Multiply the block of the Hessian of the coordinates that may move with a direction of these."""
+    return surface.product(point, spread(direction, able, len(point)))[able]
+
+
+def no_saddle(curvature: float, second: float) -> str:
+    """Say why a stationary point with two lowest curvatures (eV/Å^2) is no saddle point of first order; empty where it is."""
+    if not curvature < -FLAT:
+        return f"the lowest curvature is {curvature:.3g} eV/Å^2: it is no saddle point"
+    if second < -FLAT:
+        return (
+            f"the two lowest curvatures are {curvature:.3g} and {second:.3g} eV/Å^2: it is a saddle point of higher order; "
+            "take more images, or displace the path so that it has less symmetry"
+        )
+    return ""
+
+
+def dense(product: Callable[[np.ndarray], np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all eigenvalues (n,), ascending, and eigenvectors in columns (n, n), by a product for each coordinate."""
+    matrix = np.stack([product(e) for e in np.eye(n)])
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return values, vectors
+
+
+def second_curvature(product: Callable[[np.ndarray], np.ndarray], mode: np.ndarray) -> tuple[float, int]:
+    """Find the second-lowest eigenvalue by Lanczos iterations across the lowest eigenvector; returns also the products used.
+
+    The eigenvalue is wrong by ``FLAT`` / 2 at most; NaN where ``RESTARTS`` were not enough.
+    """
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    n, count = len(mode), 0
+    if n == 1:
+        return np.inf, 0
+    if n <= FEW:
+        return float(dense(product, n)[0][1]), n
+    across = lambda v: v - mode * (mode @ v)
+
+    def shifted(v: np.ndarray) -> np.ndarray:
+        # Lanczos iterations stop at a relative error: of an eigenvalue near zero that would never be.
+        nonlocal count
+        count += 1
+        return across(product(across(v))) + across(v) + STIFF * mode * (mode @ v)
+
+    start = across(np.random.default_rng(0).normal(size=n))
+    operator = LinearOperator((n, n), matvec=shifted, dtype=np.float64)
+    try:
+        values = eigsh(
+            operator, k=1, which="SA", v0=start, tol=FLAT / 2, ncv=min(n, 20), maxiter=RESTARTS, return_eigenvectors=False
+        )
+    except ArpackNoConvergence:
+        return np.nan, count
+    return float(values[0]) - 1.0, count
 
 
 def lowest_mode(product: Callable[[np.ndarray], np.ndarray], guess: np.ndarray) -> tuple[float, np.ndarray, int]:
@@ -110,10 +200,9 @@ def lowest_mode(product: Callable[[np.ndarray], np.ndarray], guess: np.ndarray) 
         count += 1
         return product(v)
 
-    if n <= 12:
-        matrix = np.stack([counted(e) for e in np.eye(n)])
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return float(values[0]), vectors[:, 0], count
+    if n <= FEW:
+        values, vectors = dense(product, n)
+        return float(values[0]), vectors[:, 0], n
     operator = LinearOperator((n, n), matvec=counted, dtype=np.float64)
     try:
         values, vectors = eigsh(operator, k=1, which="SA", v0=guess, tol=1e-3, ncv=min(n, 20), maxiter=20 * n)

@@ -11,11 +11,12 @@ import numpy as np
 
 from equipot.data.batch import Shape, centred, find_slots, pad
 from equipot.extent import Extent, still_holds
-from equipot.graph import Graph, Shell
+from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.neighbors import still_complete
-from equipot.neighbors.shells import crowding
-from equipot.potential import Potential, evaluate, hessian_vector_product
+from equipot.neighbors.shells import crowding, room, roomy_shells
+from equipot.potential import Potential, evaluate
+from equipot.second_derivatives import hessian_vector_product
 from equipot.structure import Structure
 
 
@@ -112,8 +113,7 @@ class AtomsSurface:
     def _padded(self, images: list[Structure], old: Graph | None) -> Graph:
         p = self.potential
         found = [find_slots(s, p.cutoff + self.skin, bool(p.term.inner_cutoffs)) for s in images]
-        width = max(x.mask.shape[1] for x in found)
-        slots = old.num_slots if old is not None and width <= old.num_slots else 4 * -(-int(1.2 * width) // 4)
+        slots = room(max(x.mask.shape[1] for x in found), old.num_slots if old is not None else 0)
         extent: Extent | None = old.extent if old is not None else None
         if extent is None or not all(still_holds(extent, s, p.term.longest_wave) for s in images):
             extent = p.extent(images)
@@ -121,9 +121,7 @@ class AtomsSurface:
         reach = [c + self.skin for c in cutoffs]
         counts = [crowding(x, s.positions, s.cell, reach) for x, s in zip(found, images, strict=True)] if cutoffs else []
         most = np.max(counts, axis=0) if counts else ()
-        shells = tuple(Shell(c, 4 * -(-int(1.2 * n) // 4)) for c, n in zip(cutoffs, most, strict=True))
-        if old is not None and len(old.shells) == len(shells):
-            shells = tuple(a if a.slots >= b.slots / 1.2 else b for a, b in zip(old.shells, shells, strict=True))
+        shells = roomy_shells(most, cutoffs, old.shells if old is not None else ())
         shape = Shape(sum(map(len, images)), slots, len(images))
         graph = pad(images, p.cutoff, shape, p.dtype, found, extent=extent, shells=shells)
         return jax.device_put(graph)

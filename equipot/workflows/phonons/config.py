@@ -82,7 +82,7 @@ class PhononsConfig:
     imaginary_tolerance_THz: float = 0.05
     """Frequencies below minus this value are imaginary modes; acoustic modes near Gamma are noise above it."""
     follow: bool = False
-    """Whether the most unstable imaginary mode is followed downhill."""
+    """Whether the most unstable imaginary mode is followed downhill, with the cell relaxed as ``relax`` says."""
     follow_amplitude: float = 0.1
     """Displacement (Å) of the atom that moves most, at the start of following a mode."""
     qha: QHAConfig | None = None

@@ -169,7 +169,9 @@ def displaced(crystal: HarmonicCrystal, mode: ImaginaryMode, amplitude: float) -
 def follow(
     potential: Potential, crystal: HarmonicCrystal, standard: Standard, mode: ImaginaryMode, settings: PhononsConfig
 ) -> Followed:
-    """Follow an imaginary mode: displace atoms along it, relax positions and cell without keeping any symmetry.
+    """Follow an imaginary mode: displace atoms along it, then relax them without keeping any symmetry.
+
+    The cell is relaxed as far as ``settings.relax`` relaxes that of the crystal.
 
     Raises:
         ValueError: the mode does not repeat within ``LONGEST_PERIOD`` cells.
@@ -179,10 +181,11 @@ def follow(
     from equipot.workflows.relax import RelaxConfig, relax
 
     start = displaced(crystal, mode, settings.follow_amplitude)
+    cell = "fixed" if settings.relax == "none" else settings.relax
     how = RelaxConfig(
-        cell="full",
+        cell=cell,
         fmax=max(settings.fmax, 1e-4),
-        pressure_GPa=settings.pressure_GPa,
+        pressure_GPa=0.0 if cell == "fixed" else settings.pressure_GPa,
         symmetry=False,
         max_steps=settings.max_steps,
     )
@@ -191,7 +194,7 @@ def follow(
     parent, end = crystal.primitive, found.structure
     energy = float(np.asarray(evaluate(potential, [parent], ("energy",)).energy)[0])
     high, low = (energy + work * parent.volume) / len(parent), (found.energy + work * end.volume) / len(end)
-    cell: Any = (end.cell, end.positions @ np.linalg.inv(end.cell), end.numbers)
-    group = spglib.get_symmetry_dataset(cell, symprec=SAME_SYMMETRY)
+    crystal_cell: Any = (end.cell, end.positions @ np.linalg.inv(end.cell), end.numbers)
+    group = spglib.get_symmetry_dataset(crystal_cell, symprec=SAME_SYMMETRY)
     after = "unknown" if group is None else f"{group.international} ({group.number})"
     return Followed(mode, end, standard.space_group, after, high - low, found.converged, found.reason)

@@ -21,6 +21,7 @@ from equipot.workflows.relax.fire import FIRE
 from equipot.workflows.relax.lbfgs import LBFGS
 from equipot.workflows.relax.loop import Program, relaxed_systems
 from equipot.workflows.relax.newton import Newton
+from equipot.workflows.relax.space_group import change
 
 __all__ = ["FIRE", "LBFGS", "Newton", "RelaxConfig", "Relaxed", "relax", "relax_each"]
 
@@ -49,9 +50,22 @@ class Relaxed:
     """Products with the Hessian."""
     group: str
     """Space group that was kept, such as ``Fd-3m (227)``; empty where none was."""
+    group_change: str
+    """Space groups of a crystal before and after, ``Im-3m (229) to Fm-3m (225)``; empty where they are equal."""
+    broken: bool
+    """Whether a symmetry was lost that the settings keep: it was too inexact to be found within ``symprec``."""
     trace: np.ndarray
     """(lines, 4): evaluations, energy (with the work of pressure and target stress, without E0, eV), largest force (eV/Å),
     error of the stress (GPa), at some of the evaluations."""
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What did not come to its end or is not sound, one sentence each."""
+        name, told = self.structure.name, () if self.converged else (f"{self.structure.name}: {self.reason}",)
+        if not self.broken:
+            return told
+        remedy = "raise symprec so that the group is found and kept, or set symmetry to false"
+        return (*told, f"{name}: its symmetry broke, {self.group_change}; {remedy}")
 
 
 def relax(
@@ -108,7 +122,7 @@ def relax_each(
     bare = tuple(p.replace(metadata=Metadata(), posterior=None) for p in potentials)
     silent: Callable[[int, int, str], None] = lambda done, count, text: None
     for system, reason in relaxed_systems(Program(bare, settings), structures, say or silent):
-        yield _answer(potential, structures[system.place], system, reason)
+        yield _answer(potential, structures[system.place], system, reason, settings)
 
 
 def _cheaper(potential: Potential, settings: RelaxConfig) -> Potential:
@@ -118,7 +132,7 @@ def _cheaper(potential: Potential, settings: RelaxConfig) -> Potential:
     return published.load(settings.cheaper, dtype=str(potential.dtype))
 
 
-def _answer(potential: Potential, given: Structure, system: System, reason: str) -> Relaxed:
+def _answer(potential: Potential, given: Structure, system: System, reason: str, settings: RelaxConfig) -> Relaxed:
     """Collect what is known of a system that is finished."""
     walk, status = system.walk, system.status
     found = walk.point.found
@@ -129,6 +143,7 @@ def _answer(potential: Potential, given: Structure, system: System, reason: str)
         labels[STRESS] = np.asarray(found.forces.strain[0], np.float64)
     at = moved(system.structure, walk.point.at)
     trace = np.array(system.trace, np.float64) / [1, 1, 1, GPa]
+    changed, lost = change(given, at)
     return Relaxed(
         index=system.place,
         structure=at.replace(labels=labels, source=given.source),
@@ -140,5 +155,7 @@ def _answer(potential: Potential, given: Structure, system: System, reason: str)
         evaluations=system.spent[0] + int(status.evaluations[0]),
         products=system.spent[1] + int(walk.products[0]),
         group=system.limits.group,
+        group_change=changed,
+        broken=lost and settings.symmetry and not settings.lowers_symmetry,
         trace=trace,
     )

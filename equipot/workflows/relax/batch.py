@@ -47,6 +47,8 @@ class System(NamedTuple):
     """Lists within the cutoff of the potential, and of the cheaper one."""
     spent: tuple[int, int] = (0, 0)
     """Evaluations and Hessian products before the present reference cell."""
+    volume: float = 0.0
+    """Volume of the structure that was given, Å^3."""
     trace: tuple[tuple[float, ...], ...] = ()
     """Evaluations, energy (eV), largest force (eV/Å) and excess of the stress (eV/Å^3) in the course of the relaxation."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,17 @@ from equipot import config
 from equipot.figures import STYLE, new_figure, save_figure
 from equipot.files import write_atomically
 from equipot.pages import Curve, Frame, Plot, Table, Text, Viewer, write_page
-from equipot.structure import Structure
 from equipot.workflows.journal import Journal
-from equipot.workflows.relax import RelaxConfig, Relaxed, relax_each
+from equipot.workflows.relax import RelaxConfig, Relaxed
+from equipot.workflows.relax.kept import record, relax_kept
 from equipot.workflows.results import write_json
 from equipot.workflows.task import Outcome, Task
 
 CONFIG = RelaxConfig
 CURVES = 24
 """Structures whose curves are drawn: those that took most evaluations."""
+CHANGES = 5
+"""Changes of space groups that the terminal shows; the results list all of them."""
 
 
 def run(task: Task, settings: RelaxConfig) -> Outcome:
@@ -29,95 +31,51 @@ def run(task: Task, settings: RelaxConfig) -> Outcome:
     Structures that an interrupted run has finished are not computed again.
     """
     journal = Journal(task.out / "finished.jsonl", task.resume)
-    left = [k for k in range(len(task.structures)) if k not in journal.done]
-    count = len(task.structures)
-
-    def say(done: int, _: int, figures: str) -> None:
-        task.console.progress(figures, f"{count - len(left) + done}/{count} finished")
-
-    if left:
-        for relaxed in relax_each(task.potential, [task.structures[k] for k in left], settings, say=say):
-            journal.add(left[relaxed.index], record(relaxed))
-    records = [journal.done[k] for k in range(count)]
-    structures = [final(s, r) for s, r in zip(task.structures, records, strict=True)]
-    write_results(task, settings, records, structures)
-    failures = tuple(f"{s.name}: {r['reason']}" for s, r in zip(task.structures, records, strict=True) if not r["converged"])
-    return Outcome(summary(records), failures)
+    found = relax_kept(
+        journal, "structure", task.potential, task.structures, settings,
+        lambda done, count, figures: task.console.progress(figures, f"{done}/{count} finished"),
+    )  # fmt: skip
+    failures = tuple(what for relaxed in found for what in relaxed.failures)
+    write_results(task, settings, found, failures)
+    return Outcome(summary(found), failures)
 
 
-def record(relaxed: Relaxed) -> dict[str, Any]:
-    """Convert what was found of a structure to plain values."""
-    s = relaxed.structure
-    return {
-        "converged": relaxed.converged,
-        "reason": relaxed.reason,
-        "energy_eV": relaxed.energy,
-        "energy_per_atom_eV": relaxed.energy / len(s),
-        "largest_force_eV_per_A": relaxed.fmax,
-        "stress_error_GPa": relaxed.stress_error,
-        "volume_A3": s.volume if s.pbc.all() else None,
-        "space_group_kept": relaxed.group,
-        "evaluations": relaxed.evaluations,
-        "hessian_products": relaxed.products,
-        "positions_A": s.positions.tolist(),
-        "cell_A": s.cell.tolist(),
-        "forces_eV_per_A": np.asarray(s.forces).tolist(),
-        "stress_eV_per_A3": None if s.stress is None else s.stress.tolist(),
-        "trace": relaxed.trace.tolist(),
-    }
-
-
-def final(given: Structure, found: Mapping[str, Any]) -> Structure:
-    """Return a structure at the end of its relaxation, with labels."""
-    labels = {"energy": found["energy_eV"], "forces": np.array(found["forces_eV_per_A"])}
-    if found["stress_eV_per_A3"] is not None:
-        labels["stress"] = np.array(found["stress_eV_per_A3"])
-    return given.replace(positions=np.array(found["positions_A"]), cell=np.array(found["cell_A"]), labels=labels)
-
-
-def summary(records: Sequence[Mapping[str, Any]]) -> str:
+def summary(found: Sequence[Relaxed]) -> str:
     """Say how many structures were relaxed, and by how many evaluations."""
-    done = [r for r in records if r["converged"]]
-    calls = [r["evaluations"] for r in records]
-    lines = [f"{len(done)} of {len(records)} relaxed; evaluations: {np.median(calls):.0f} (median), {max(calls)} (most)"]
-    if len(records) == 1:
-        (r,) = records
-        lines += [f"energy {r['energy_eV']:.6f} eV, largest force {r['largest_force_eV_per_A']:.2g} eV/Å"]
-        if r["volume_A3"] is not None:
-            lines += [f"volume {r['volume_A3']:.4f} Å^3, error of the stress {r['stress_error_GPa']:.2g} GPa"]
-        if r["space_group_kept"]:
-            lines += [f"space group {r['space_group_kept']} kept"]
-    return "\n".join(lines)
+    done, calls = sum(x.converged for x in found), [x.evaluations for x in found]
+    lines = [f"{done} of {len(found)} relaxed; evaluations: {np.median(calls):.0f} (median), {max(calls)} (most)"]
+    if len(found) == 1:
+        (x,) = found
+        lines += [f"energy {x.energy:.6f} eV, largest force {x.fmax:.2g} eV/Å"]
+        if x.structure.pbc.all():
+            lines += [f"volume {x.structure.volume:.4f} Å^3, error of the stress {x.stress_error:.2g} GPa"]
+        if x.group:
+            lines += [f"space group {x.group} kept"]
+    changed = [f"space group of {x.structure.name}: {x.group_change}" for x in found if x.group_change]
+    return "\n".join([*lines, *changed[:CHANGES], *([f"and {len(changed) - CHANGES} more"] if len(changed) > CHANGES else [])])
 
 
-def write_results(
-    task: Task, settings: RelaxConfig, records: Sequence[Mapping[str, Any]], structures: Sequence[Structure]
-) -> None:
+def write_results(task: Task, settings: RelaxConfig, found: Sequence[Relaxed], failures: Sequence[str]) -> None:
     """Write structures, numbers, figure and page into the folder."""
     from ase.io import write
 
     text = io.StringIO()
-    write(text, [s.to_ase() for s in structures], format="extxyz")
+    write(text, [x.structure.to_ase() for x in found], format="extxyz")
     write_atomically(task.out / "relaxed.extxyz", text.getvalue().encode())
     skipped = ("positions_A", "cell_A", "forces_eV_per_A", "stress_eV_per_A3", "trace")
-    shown = [
-        {"name": s.name} | {k: v for k, v in r.items() if k not in skipped} for s, r in zip(structures, records, strict=True)
-    ]
-    told = {"model": task.model, "settings": config.dump(settings), "structures": shown}
+    shown = [{"name": x.structure.name} | {k: v for k, v in record(x).items() if k not in skipped} for x in found]
+    told = {"model": task.model, "settings": config.dump(settings), "failures": list(failures), "structures": shown}
     write_json(task.out / "relax.json", told)
-    curves = traces(records, structures)
+    curves = traces(found)
     draw(curves, settings, task)
-    write_page(task.out / "relax.html", f"Relaxation by {task.model}", page(settings, records, structures, curves))
+    write_page(task.out / "relax.html", f"Relaxation by {task.model}", page(settings, found, failures, curves))
 
 
-def traces(records: Sequence[Mapping[str, Any]], structures: Sequence[Structure]) -> list[Curve]:
+def traces(found: Sequence[Relaxed]) -> list[Curve]:
     """Return the largest force against evaluations, of the structures that took most."""
-    order = sorted(range(len(records)), key=lambda k: -records[k]["evaluations"])[:CURVES]
-    out = []
-    for k in sorted(order):
-        trace = np.array(records[k]["trace"])
-        out.append(Curve(structures[k].name, trace[:, 0], np.maximum(trace[:, 2], 1e-12)))
-    return out
+    most = sorted(found, key=lambda x: -x.evaluations)[:CURVES]
+    shown = sorted(most, key=lambda x: x.index)
+    return [Curve(x.structure.name, x.trace[:, 0], np.maximum(x.trace[:, 2], 1e-12)) for x in shown]
 
 
 def draw(curves: Sequence[Curve], settings: RelaxConfig, task: Task) -> None:
@@ -135,22 +93,26 @@ def draw(curves: Sequence[Curve], settings: RelaxConfig, task: Task) -> None:
         save_figure(figure, task.out / "relax.png")
 
 
-def page(
-    settings: RelaxConfig, records: Sequence[Mapping[str, Any]], structures: Sequence[Structure], curves: Sequence[Curve]
-) -> list[Any]:
+def page(settings: RelaxConfig, found: Sequence[Relaxed], failures: Sequence[str], curves: Sequence[Curve]) -> list[Any]:
     """Collect the blocks of the page."""
-    failures = [f"{s.name}: {r['reason']}" for s, r in zip(structures, records, strict=True) if not r["converged"]]
-    head = [["structure", "atoms", "energy (eV/atom)", "largest force (eV/Å)", "stress error (GPa)", "evaluations", "relaxed"]]
-    rows = []
-    for s, r in zip(structures, records, strict=True):
-        stress = f"{r['stress_error_GPa']:.2e}" if settings.moves_cells else ""
-        figures = [f"{r['energy_per_atom_eV']:.6f}", f"{r['largest_force_eV_per_A']:.2e}", stress, str(r["evaluations"])]
-        rows.append([s.name, str(len(s)), *figures, "yes" if r["converged"] else "no"])
-    frames = [Frame(s.numbers, s.positions, s.cell if s.pbc.any() else None, s.pbc, label=s.name) for s in structures]
-    per_atom = np.array([r["energy_per_atom_eV"] for r in records])
+    columns: list[tuple[str, Callable[[Relaxed], str]]] = [
+        ("structure", lambda x: x.structure.name),
+        ("atoms", lambda x: str(len(x.structure))),
+        ("energy (eV/atom)", lambda x: f"{x.energy / len(x.structure):.6f}"),
+        ("largest force (eV/Å)", lambda x: f"{x.fmax:.2e}"),
+    ]
+    if settings.moves_cells:
+        columns.append(("stress error (GPa)", lambda x: f"{x.stress_error:.2e}"))
+    if any(x.group or x.group_change for x in found):
+        columns.append(("space group", lambda x: x.group_change or x.group))
+    columns += [("evaluations", lambda x: str(x.evaluations)), ("relaxed", lambda x: "yes" if x.converged else "no")]
+    rows = [[name for name, _ in columns], *([cell(x) for _, cell in columns] for x in found)]
+    at = lambda s, name: Frame(s.numbers, s.positions, s.cell if s.pbc.any() else None, s.pbc, label=name)
+    frames = [at(x.structure, x.structure.name) for x in found]
+    per_atom = np.array([x.energy / len(x.structure) for x in found])
     return [
-        *([Text("Not relaxed", failures, alarm=True)] if failures else []),
-        Table("Structures", head + rows),
+        *([Text("Failures", list(failures), alarm=True)] if failures else []),
+        Table("Structures", rows),
         Plot("Forces in the course of the relaxation", curves, "evaluations", "largest force (eV/Å)", log_y=True),
         Viewer("Relaxed structures", frames, {"energy (eV/atom)": per_atom} if len(frames) > 1 else {}),
     ]

@@ -84,6 +84,11 @@ class RelaxConfig:
         return self.cell != "fixed"
 
     @property
+    def lowers_symmetry(self) -> bool:
+        """Whether a target stress, or a choice of strains, may have a lower symmetry than the crystal."""
+        return self.stress_GPa is not None or self.strains != VOIGT
+
+    @property
     def smax(self) -> float:
         """``smax_GPa`` in eV/Å^3."""
         return self.smax_GPa * GPa

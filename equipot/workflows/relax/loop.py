@@ -66,7 +66,7 @@ def relaxed_systems(
     bounds = [limits(s, program.settings) for s in structures]
     # The forces of positions that are nearly symmetric are not: a step makes them exactly so.
     even = [s.replace(positions=s.positions + own.misfit) for s, own in zip(structures, bounds, strict=True)]
-    waiting = [System(k, s, own) for k, (s, own) in enumerate(zip(even, bounds, strict=True))]
+    waiting = [System(k, s, own, volume=s.volume) for k, (s, own) in enumerate(zip(even, bounds, strict=True))]
     count, finished = len(waiting), 0
     for shape, members in lanes(program, structures):
         queue = [waiting[k] for k in members]
@@ -177,10 +177,10 @@ def reason_of(system: System, settings: RelaxConfig) -> str:
 
 def abnormal(system: System, settings: RelaxConfig) -> str:
     """Say that a cell has collapsed or come apart; empty where it has not."""
-    before = system.structure.volume
-    if not settings.moves_cells or not before:
+    if not settings.moves_cells or not system.volume:
         return ""
-    share = moved(system.structure, system.walk.point.at).volume / before
+    # Of the cell that was given: the reference cell may have been renewed.
+    share = moved(system.structure, system.walk.point.at).volume / system.volume
     if CLOSE < share < 1 / CLOSE:
         return ""
     return f"its cell {'collapsed' if share < 1 else 'came apart'}: the volume is {share:.2g} times what it was"

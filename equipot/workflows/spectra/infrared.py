@@ -7,18 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from equipot.units import kB
+from equipot import units
 from equipot.workflows.statistics.correlation import Correlator
 from equipot.workflows.statistics.trajectory import Trajectory
 
-COULOMB_CONSTANT = 14.399645352
-"""1 / (4 pi eps_0), eV Å / e^2."""
-LIGHT = 2997.92458
-"""Speed of light, Å/fs."""
-PER_CM = 33.35640952
+PER_CM = units.planck * units.THz / units.per_cm
 """cm^-1 of one THz."""
-AVOGADRO = 6.02214076e23
-"""1/mol."""
 JUMP = 12.0
 """Change between two frames, in its root mean square, from which a dipole moment counts as having jumped."""
 FEWEST_SEGMENTS = 4
@@ -120,8 +114,8 @@ def infrared_of_dipoles(
         correlator.add(row)
     found = correlator.result()
     # 1 / (6 eps_0 c kT) = (4 pi / 6) (1 / 4 pi eps_0) / (c kT): Å^2 of the spectrum in e^2 Å^2 / fs.
-    area = 4 * np.pi / 6 * COULOMB_CONSTANT / (LIGHT * kB * temperature_K)
-    unit_scale = area / volume * 1e8 if volume else area * 1e-20 * AVOGADRO * 100 / 1000
+    area = 4 * np.pi / 6 * units.coulomb_constant / (units.light * units.kB * temperature_K)
+    unit_scale = area / volume * 1e8 if volume else area * 1e-20 * units.mol * 100 / 1000
     scale = unit_scale / np.sinc(found.frequencies_THz * 1e-3 * interval_fs) ** 2
     failures = []
     jumps = np.abs(rate).max() / np.sqrt(np.mean(rate**2)) if np.any(rate) else np.inf

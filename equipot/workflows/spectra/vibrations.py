@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from equipot.units import fs, kB
 from equipot.workflows.statistics.correlation import Correlations, Correlator
-from equipot.workflows.statistics.trajectory import Snapshot, Trajectory
+from equipot.workflows.statistics.degrees_of_freedom import HeldMotions
+from equipot.workflows.statistics.trajectory import Trajectory
 
 AT_THE_END = 0.01
 """Share of the largest density of states that may be left at the highest frequency."""
@@ -36,7 +37,7 @@ class VibrationalDOS:
     degrees_of_freedom: Mapping[str, float]
     """Integral of the density of each element."""
     expected: Mapping[str, float]
-    """The same integral under equipartition, 3 N_e less the share in motions that are held, see ``Rest``."""
+    """The same integral under equipartition, 3 N_e less the share in motions that are held, see ``HeldMotions``."""
     failures: tuple[str, ...]
 
 
@@ -44,26 +45,26 @@ def density_of_states(trajectory: Trajectory, resolution_THz: float) -> Vibratio
     """Compute the density of states g(f) = (2 / kT) integral of w(t) sum_i m_i <v_i(0) v_i(t)> exp(2 pi i f t) over t.
 
     The window w is Parzen's, whose transform is ``resolution_THz`` wide at half maximum. The temperature is that of the kinetic
-    energy over 3 N degrees of freedom, less 3 if the centre of mass is at rest, and less those of rotation if an isolated
-    system does not turn, so that g integrates to this number; an element whose own integral differs from its share is not in
-    equilibrium with the others, which is told.
+    energy over 3 N degrees of freedom, less those of atoms that are held, less 3 if the centre of mass is at rest, and less
+    those of rotation if an isolated system does not turn, so that g integrates to this number; an element whose own integral
+    differs from its share is not in equilibrium with the others, which is told.
 
     Raises:
         ValueError: frames without velocities, or too few frames for the resolution.
     """
     masses, elements = trajectory.masses, trajectory.elements
     groups = [(3 * index[:, None] + np.arange(3)).reshape(-1) for index in elements.values()]
-    correlator, rest = Correlator(trajectory.interval_fs, resolution_THz, groups), Rest(trajectory)
+    correlator, held = Correlator(trajectory.interval_fs, resolution_THz, groups), HeldMotions(trajectory)
     root = np.sqrt(masses)[:, None] / fs
     for frame in trajectory.checked():
         if frame.velocities is None:
             raise ValueError(
                 f"{trajectory.name} has no velocities; write momenta to the trajectory (in extended XYZ, as `equipot md` does)"
             )
-        rest.add(frame)
+        held.add(frame)
         correlator.add((root.astype(frame.velocities.dtype) * frame.velocities).reshape(-1))
     found = correlator.result()
-    lacking = rest.lacking(list(elements.values()))
+    lacking = held.lacking(list(elements.values()))
     share = {s: 3.0 * len(elements[s]) - less for s, less in zip(elements, lacking, strict=True)}
     # Of the frames in complete segments, of which the functions are.
     kT = float(found.functions[:, 0].sum()) / sum(share.values())
@@ -78,56 +79,6 @@ def density_of_states(trajectory: Trajectory, resolution_THz: float) -> Vibratio
         found, tuple(elements), found.frequencies_THz, density, error, kT / kB, own, share,
         failures,
     )  # fmt: skip
-
-
-class Rest:
-    """Kinetic energy of a system as a whole, by which is told whether its centre of mass and its orientation are held.
-
-    A velocity of the whole takes 3 M_e / M degrees of freedom of an element e, a rotation tr(I^-1 I_e), with the masses and the
-    tensors of inertia of the element and of all atoms: of each momentum p_i / m_i^(1/2), the part along these motions is zero.
-    """
-
-    HELD = 1e-3
-    """Share of the energy of free motion below which a motion counts as held."""
-
-    def __init__(self, trajectory: Trajectory) -> None:
-        self.masses, self.isolated = trajectory.masses, not any(trajectory.pbc) and len(trajectory.masses) > 1
-        self.kinetic = self.drift = self.turning = 0.0
-        self.positions: np.ndarray | None = None
-
-    def add(self, frame: Snapshot) -> None:
-        """Add the energies of a frame."""
-        assert frame.velocities is not None, "asked before"
-        v, m = np.asarray(frame.velocities, np.float64), self.masses
-        momentum = m @ v
-        self.kinetic += float(m @ np.sum(v**2, axis=1))
-        self.drift += float(momentum @ momentum / m.sum())
-        if self.isolated:
-            arm = self._arms(frame.positions)
-            self.positions = frame.positions if self.positions is None else self.positions
-            spin = np.sum(m[:, None] * np.cross(arm, v), axis=0)
-            self.turning += float(spin @ np.linalg.pinv(inertia(m, arm), rcond=1e-6) @ spin)
-
-    def _arms(self, positions: np.ndarray) -> Float[np.ndarray, "atoms 3"]:
-        r = np.asarray(positions, np.float64)
-        return r - self.masses @ r / self.masses.sum()
-
-    def lacking(self, groups: Sequence[np.ndarray]) -> list[float]:
-        """Return the degrees of freedom that each element lacks."""
-        m, lacking = self.masses, np.zeros(len(groups))
-        limit = self.HELD * self.kinetic / len(m)
-        if len(m) > 1 and self.drift < limit:
-            lacking += [3 * m[index].sum() / m.sum() for index in groups]
-        if self.positions is not None and self.turning < limit:
-            arm = self._arms(self.positions)
-            inverse = np.linalg.pinv(inertia(m, arm), rcond=1e-6)
-            lacking += [np.trace(inverse @ inertia(m[index], arm[index])) for index in groups]
-        return [float(x) for x in lacking]
-
-
-def inertia(masses: Float[np.ndarray, " atoms"], arm: Float[np.ndarray, "atoms 3"]) -> Float[np.ndarray, "3 3"]:
-    """Compute the tensor of inertia (amu Å^2) about the origin of ``arm`` (Å)."""
-    return float(masses @ np.sum(arm**2, axis=1)) * np.eye(3) - (masses[:, None] * arm).T @ arm
 
 
 def _failures(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from equipot.units import GPa, fs, kB
+from equipot.units import GPa, fs, g_per_cm3, kB
 from equipot.workflows.statistics.blocking import Average, average
+from equipot.workflows.statistics.degrees_of_freedom import HeldMotions
 from equipot.workflows.statistics.trajectory import Trajectory
-
-AMU_PER_A3 = 1.66053906660
-"""g/cm^3 of one amu/Å^3."""
 
 
 def averages(trajectory: Trajectory, skip_ps: float = 0.0) -> dict[str, Average]:
@@ -36,26 +34,28 @@ def _of_log(trajectory: Trajectory, skip_ps: float) -> dict[str, Float[np.ndarra
     found = {name: table[name][late] for name in ("temperature_K", "potential_eV", "total_eV", "pressure_GPa")}
     volume = table["volume_A3"][late]
     if all(trajectory.pbc) and (volume > 0).all():
-        found["density_g_cm3"] = AMU_PER_A3 * trajectory.masses.sum() / volume
+        found["density_g_cm3"] = trajectory.masses.sum() / volume / g_per_cm3
     return found
 
 
 def _of_frames(trajectory: Trajectory) -> dict[str, Float[np.ndarray, " frames"]]:
     masses = trajectory.masses[:, None]
-    dof = 3 * len(masses) - 3 if len(masses) > 1 else 3
+    held = HeldMotions(trajectory)
     names = ("temperature_K", "potential_eV", "total_eV", "pressure_GPa", "density_g_cm3")
     found: dict[str, list[float]] = {name: [] for name in names}
     for frame in trajectory.checked():
         kinetic = np.nan
         if frame.velocities is not None:
+            held.add(frame)
             kinetic = 0.5 * float(np.sum(masses * np.square(frame.velocities, dtype=np.float64))) / fs**2
         energy = np.nan if frame.energy is None else float(frame.energy)
         volume = frame.volume if all(trajectory.pbc) else np.nan
         push = np.nan if frame.stress is None else float(np.trace(frame.stress))
         values = (
-            2 * kinetic / (dof * kB), energy, energy + kinetic, (2 * kinetic / volume - push) / 3 / GPa,
-            AMU_PER_A3 * masses.sum() / volume,
+            2 * kinetic / kB, energy, energy + kinetic, (2 * kinetic / volume - push) / 3 / GPa,
+            masses.sum() / volume / g_per_cm3,
         )  # fmt: skip
         for name, value in zip(names, values, strict=True):
             found[name].append(float(value))
-    return {name: np.array(values) for name, values in found.items()}
+    series = {name: np.array(values) for name, values in found.items()}
+    return series | {"temperature_K": series["temperature_K"] / held.free}

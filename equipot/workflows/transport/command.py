@@ -171,6 +171,7 @@ def facts(found: Found) -> dict[str, Any]:
                 f"running_integral_{unit}": result.running.tolist(),
                 f"running_integral_error_{unit}": result.running_error.tolist(),
                 f"components_{unit}": [list(x) for x in result.components],
+                "components_are_with_mass_fluxes": result.freed,
             }  # fmt: skip
     if found.not_viscous:
         told["viscosity"] = {"value_mPa_s": None, "reason": found.not_viscous}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from equipot.units import kB
+from equipot.units import joule, kB
+from equipot.workflows.statistics.degrees_of_freedom import HeldMotions
 from equipot.workflows.statistics.trajectory import Trajectory
 
 LAGS = 10
@@ -87,7 +88,7 @@ def displacements(trajectory: Trajectory) -> Displacements:
     ladder = _Ladder(groups)
     where = last = None
     kinetic = length = 0.0
-    count, moving = 0, True
+    count, moving, held = 0, True, HeldMotions(trajectory)
     for frame in trajectory.checked():
         if where is None or last is None:
             where = np.array(frame.positions, np.float64)
@@ -99,14 +100,14 @@ def displacements(trajectory: Trajectory) -> Displacements:
         if frame.velocities is None:
             moving = False
         else:
+            held.add(frame)
             kinetic += float(np.sum(masses[:, None] * np.square(frame.velocities, dtype=np.float64)))
         count += 1
     from equipot.units import fs
 
-    dof = max(3 * len(masses) - 3, 1)
     return Displacements(
         tuple(trajectory.elements), tuple(map(len, groups)), ladder.spacings, ladder.points, ladder.squared,
-        trajectory.interval_fs, kinetic / count / fs**2 / (dof * kB) if moving else None,
+        trajectory.interval_fs, kinetic / count / fs**2 / (held.free * kB) if moving else None,
         length / count if all(trajectory.pbc) else None,
     )  # fmt: skip
 
@@ -279,5 +280,5 @@ def finite_size_correction(temperature_K: float, viscosity_mPa_s: float, length:
 
     Yeh and Hummer, J. Phys. Chem. B 108, 15873 (2004).
     """
-    kT = 1.380649e-23 * temperature_K
+    kT = kB / joule * temperature_K
     return 1e4 * CUBIC * kT / (6 * np.pi * viscosity_mPa_s * 1e-3 * length * 1e-10)

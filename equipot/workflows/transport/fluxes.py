@@ -126,6 +126,11 @@ def _row(flux: UnfoldedFlux, trajectory: Trajectory, frame: Snapshot, time_fs: f
             "neutral systems without unpaired electrons"
         )
     masses, v = trajectory.masses, np.asarray(frame.velocities, np.float64)
+    if 0 < (still := int((v == 0).all(axis=1).sum())) < len(v):
+        raise ValueError(
+            f"{trajectory.name}: {still} atoms are held at rest, and take up momentum and heat: a conductivity needs a run in "
+            "which all atoms move"
+        )
     # The centre of mass carries no heat.
     v = v - masses @ v / masses.sum()
     structure = Structure(

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from equipot.units import kB
+from equipot.units import W_per_mK, kB, mPa_s
 from equipot.workflows.statistics.cepstrum import Cepstral, zero_frequency
 
-W_PER_MK = 1.602176634e6
-"""W/(m K) of one eV/(fs Å K)."""
-MPA_S = 1.602176634e-1
-"""mPa s of one eV fs/Å^3."""
 BLOCKS = 20
 """Parts of the trajectory whose scatter gives the error of the direct integral."""
 NOISE = 2.0
@@ -46,7 +42,10 @@ class GreenKubo:
     """Scatter of ``BLOCKS`` parts over its root; without what the integral lacks."""
     failures: tuple[str, ...]
     components: tuple[tuple[float, float], ...] = ()
-    """Value and standard error by each component of the flux alone, in ``unit``; none where other fluxes were removed."""
+    """Value and standard error by each component of the flux alone, in ``unit``. Of a single component nothing can be removed:
+    where ``freed``, they are those of the flux with the other fluxes in it, and may be compared with each other only."""
+    freed: bool = False
+    """Whether other fluxes were removed."""
 
 
 def conductivity(
@@ -70,7 +69,7 @@ def conductivity(
     Raises:
         ValueError: too few samples, or values that are not finite.
     """
-    scale = W_PER_MK / (volume * kB * temperature_K**2)
+    scale = 1 / (W_per_mK * volume * kB * temperature_K**2)
     return green_kubo(flux, interval_fs, (scale, "W/(m K)", "thermal conductivity"), others, cutoff_THz)
 
 
@@ -99,7 +98,7 @@ def viscosity(
     p = np.asarray(pressure, np.float64)
     x, y, z = p[:, 0, 0], p[:, 1, 1], p[:, 2, 2]
     shear = np.stack([p[:, 0, 1], p[:, 1, 2], p[:, 0, 2], (x - y) / 2, (x + y - 2 * z) / np.sqrt(12)], axis=1)
-    return green_kubo(shear, interval_fs, (MPA_S * volume / (kB * temperature_K), "mPa s", "viscosity"), (), cutoff_THz)
+    return green_kubo(shear, interval_fs, (volume / (mPa_s * kB * temperature_K), "mPa s", "viscosity"), (), cutoff_THz)
 
 
 def green_kubo(
@@ -124,9 +123,7 @@ def green_kubo(
     scale, unit, name = coefficient
     found = zero_frequency(flux, interval_fs, others, cutoff_THz)
     value, error = scale * found.value / 2, scale * found.error / 2
-    alone = (
-        [] if others else [zero_frequency(flux[:, k : k + 1], interval_fs, (), found.cutoff_THz) for k in range(flux.shape[1])]
-    )
+    alone = [zero_frequency(flux[:, k : k + 1], interval_fs, (), found.cutoff_THz) for k in range(flux.shape[1])]
     components = tuple((scale * x.value / 2, scale * x.error / 2) for x in alone)
     lags = len(flux) // (4 * BLOCKS)
     parts = np.stack([_correlation(part, lags) for part in np.array_split(flux, BLOCKS)])
@@ -153,7 +150,7 @@ def green_kubo(
         failures.append(f"{name}: the flux is still correlated after {longest:.3g} ps, the longest time of a part; run longer")
     return GreenKubo(
         value, error, unit, found, np.arange(lags + 1) * interval_fs, mean / mean[0], running, running_error, direct,
-        direct_error, tuple(failures), components,
+        direct_error, tuple(failures), components, bool(others),
     )  # fmt: skip
 
 

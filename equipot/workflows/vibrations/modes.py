@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from equipot import units
+from equipot.rigid_motions import masses_of, rigid_motions, translations
 from equipot.structure import Structure
-
-FLAT = 1e-3
-"""Singular value of a rotation, over the largest, below which it moves no atom: the axis of a linear molecule."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +36,6 @@ class NormalModes:
     def energies(self) -> Float[np.ndarray, " modes"]:
         """Energies h nu, eV; imaginary ones are negative."""
         return units.planck * units.THz * self.frequencies
-
-
-def masses_of(structure: Structure) -> Float[np.ndarray, " atoms"]:
-    """Return the masses of the atoms, amu: the structure's own, else the standard ones of ASE.
-
-    Raises:
-        ValueError: a mass that is not positive.
-    """
-    from ase.data import atomic_masses
-
-    masses = atomic_masses[structure.numbers] if structure.masses is None else structure.masses
-    if not (masses > 0).all():
-        raise ValueError(
-            f"{structure.name}: the mass of atom {int(np.argmin(masses))} is {masses.min():g} amu; give it a positive one"
-        )
-    return np.asarray(masses)
 
 
 def normal_modes(
@@ -97,28 +79,9 @@ def free_motions(structure: Structure) -> Float[np.ndarray, "free dims"]:
     """
     if structure.fixed is not None:
         return np.eye(3 * len(structure))[structure.fixed.reshape(-1)]
-    masses = masses_of(structure)
-    root = np.sqrt(masses)[:, None]
-    axes = np.eye(3)
-    translations = np.stack([(root * axis).reshape(-1) for axis in axes])
-    translations /= np.linalg.norm(translations, axis=1, keepdims=True)
-    if not turns_freely(structure) or len(structure) == 1:
-        return translations
-    _, turned = rotation_motions(structure)
-    return np.concatenate([translations, turned])
+    return rigid_motions(structure) if turns_freely(structure) else translations(structure)
 
 
 def turns_freely(structure: Structure) -> bool:
     """Whether rotations cost no energy: of an isolated structure without an electric field and without fixed atoms."""
     return not (structure.pbc.any() or structure.field.any() or structure.fixed is not None)
-
-
-def rotation_motions(structure: Structure) -> tuple[Float[np.ndarray, " rotations"], Float[np.ndarray, "rotations dims"]]:
-    """Compute moments of inertia (amu Å^2) and orthonormal mass-weighted rotations about the centre of mass, without that about
-    the axis of a linear molecule."""
-    masses = masses_of(structure)
-    centred = structure.positions - masses @ structure.positions / masses.sum()
-    turns = np.stack([(np.sqrt(masses)[:, None] * np.cross(axis, centred)).reshape(-1) for axis in np.eye(3)])
-    _, sizes, rows = np.linalg.svd(turns, full_matrices=False)
-    moving = sizes > FLAT * sizes.max()
-    return sizes[moving] ** 2, rows[moving]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from equipot.rigid_motions import masses_of
 from equipot.structure import Structure
-from equipot.workflows.vibrations.modes import masses_of
 
 
 def symmetry_number(structure: Structure, tolerance: float) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from equipot import units
+from equipot.rigid_motions import masses_of, rotations
 from equipot.structure import Structure
-from equipot.workflows.vibrations.modes import masses_of, rotation_motions
 
 LARGE = 700.0
 """Energy of a mode over k T beyond which the mode is at rest in double precision."""
@@ -129,7 +129,7 @@ def ideal_gas(
         conditions: temperature, pressure, symmetry number and the treatment of low frequencies.
     """
     T, kT = conditions.temperature, units.kB * conditions.temperature
-    moments = rotation_motions(structure)[0] if len(structure) > 1 else np.zeros(0)
+    moments = rotations(structure)[0] if len(structure) > 1 else np.zeros(0)
     mean = float(moments.sum()) / 3
     zero, thermal, heat = _of_modes(modes, T)
     entropies = {

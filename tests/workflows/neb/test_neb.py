@@ -1,5 +1,7 @@
 """Paths and saddle points on landscapes whose stationary points are known, and of atoms beside ASE's."""
 
+import json
+
 import ase.mep
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from pair_crystals import make_argon
 
 from equipot import evaluate, hessian_of
 from equipot.structure import Structure
+from equipot.workflows.journal import packed, unpacked
 from equipot.workflows.neb import (
     AtomsSurface,
     BandConfig,
@@ -22,9 +25,10 @@ from equipot.workflows.neb import (
     frequencies,
     reaction,
     relax_band,
+    saddle,
     vineyard,
 )
-from equipot.workflows.neb.band import path_tangents
+from equipot.workflows.neb.band import KEPT, BandState, path_tangents
 from equipot.workflows.relax import RelaxConfig
 
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -47,7 +51,13 @@ def straight(first, last, images):
 def test_the_surface_of_mueller_and_brown():
     surface = FunctionSurface(mueller_brown)
     settings = BandConfig(fmax=0.5, spring=50, climb_below=50, max_step=0.1, max_steps=400)
-    band = relax_band(surface, straight(FIRST, SECOND, 9), settings)
+    states = []
+    band = relax_band(surface, straight(FIRST, SECOND, 9), settings, keep=lambda state: states.append(packed(state)))
+    assert len(states) == band.evaluations // KEPT + 1
+    for state in states:
+        again = relax_band(surface, band.points, settings, state=unpacked(BandState, json.loads(json.dumps(state))))
+        np.testing.assert_array_equal(again.points, band.points)
+        assert again.evaluations == band.evaluations
     assert band.converged and band.climbing == band.highest
     assert band.energies.max() == pytest.approx(SADDLE_ENERGY, abs=0.05)
     np.testing.assert_allclose(band.points[band.highest], SADDLE, atol=0.01)
@@ -134,6 +144,43 @@ def test_an_adatom_hops_as_in_ase():
     far = lambda way, k: np.linalg.norm(way.points[-1] - found.images[k].positions.ravel())
     assert {min((0, -1), key=lambda k: far(way, k)) for way in found.ways} == {0, -1}
     assert max(min(far(way, 0), far(way, -1)) for way in found.ways) < 0.15
+
+
+@pytest.mark.parametrize("more", [0, 14], ids=["whole Hessian", "Lanczos"])
+def test_a_saddle_point_of_second_order_is_refused(more):
+    """Between four wells at the corners of a square, the middle is a maximum along two directions, the middle of a side along
+    one; further coordinates are stiff, soft and, three of them, free."""
+    stiffness = jnp.array([20.0, 5.0, 1.0, 0.1, 0.0, 0.0, 0.0, *[2.0] * 7][:more])
+
+    def wells(x):
+        return jnp.sum((x[:2] ** 2 - 1) ** 2 * jnp.array([1.0, 0.6])) + 0.5 * jnp.sum(stiffness * x[2:] ** 2)
+
+    surface = FunctionSurface(wells)
+    start = lambda x, y: np.concatenate([[x, y], np.full(more, 0.02) * (np.asarray(stiffness) > 0)])
+    at, along = np.zeros(2 + more), np.eye(2 + more)[0]
+    second, _ = saddle.second_curvature(lambda v: surface.product(at, v), along)
+    assert second == pytest.approx(-2.4, abs=1e-3) and "saddle point of higher order" in saddle.no_saddle(-4.0, second)
+    if not more:
+        top = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6))
+        assert not top.converged and top.reason == saddle.no_saddle(top.curvature, top.second)
+        assert (top.curvature, top.second) == pytest.approx((-4.0, -2.4), abs=1e-3)
+        held = find_saddle(surface, start(0.05, 0.0), SaddleConfig(fmax=1e-6), free=np.array([True, False]))
+        assert held.converged and held.second == np.inf and held.mode[1] == 0
+    side = find_saddle(surface, start(0.05, 1.02), SaddleConfig(fmax=1e-6))
+    assert side.converged and side.curvature == pytest.approx(-4.0, abs=1e-3)
+    # The lowest of the others: 8 * 0.6 of the well, or the free coordinates.
+    assert side.second == pytest.approx(0.0 if more else 4.8, abs=1e-3)
+
+
+def test_what_cannot_be_checked_is_said(monkeypatch):
+    monkeypatch.setattr(saddle, "RESTARTS", 1)
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(300, 300)))
+    matrix = turn @ np.diag([-1.0, *np.linspace(0, 0.01, 199), *np.linspace(1, 100, 100)]) @ turn.T
+    second, products = saddle.second_curvature(lambda v: matrix @ v, turn[:, 0])
+    assert np.isnan(second) and 0 < products < 50
+    monkeypatch.undo()
+    assert saddle.no_saddle(-1.0, second) == ""
 
 
 def test_batches_of_points_are_single_ones():

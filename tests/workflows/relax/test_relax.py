@@ -1,5 +1,7 @@
 """Relaxations beside those of ASE and jax-md, in batches and alone, and what is said where one fails."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,13 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from pair_crystals import cluster, crystal, make_argon
 
+from equipot.data.batch import centred
+from equipot.structure import Structure
 from equipot.units import GPa
-from equipot.workflows.relax import FIRE, LBFGS, Newton, RelaxConfig, relax
+from equipot.workflows.relax import FIRE, LBFGS, Newton, RelaxConfig, loop, relax
+from equipot.workflows.relax.batch import Status, System
+from equipot.workflows.relax.bounds import limits
+from equipot.workflows.relax.coordinates import Coordinates
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 OPTIMIZERS = [LBFGS(), FIRE(), Newton()]
@@ -183,6 +190,38 @@ def test_failures_are_told():
     assert not small.converged and "collapsed" in small.reason
     with pytest.raises(ValueError, match="does not know Ne"):
         relax(make_argon(), bulk("Ne", "fcc", a=4.0))
+
+
+def test_a_collapse_is_that_of_the_cell_that_was_given():
+    """A target stress that is no pressure renews the reference cell on the way, here at half of the first volume."""
+    wide = Structure.from_ase(bulk("Ar", "fcc", a=5.4, cubic=True))
+    settings = RelaxConfig(cell="full", stress_GPa=(-0.5, 0, 0, 0, 0, 0))
+    at = lambda growth: Coordinates(centred(wide), 2.0 * growth * np.eye(3)[None])  # sqrt(4 atoms) x the strain
+    point = lambda growth: SimpleNamespace(
+        at=at(growth), force=np.zeros(1), gradient=Coordinates(np.zeros((4, 3)), np.zeros((1, 3, 3)))
+    )
+    walk = lambda growth: SimpleNamespace(point=point(growth), products=np.zeros(1))
+    system = System(0, wide, limits(wide, settings), walk(np.log(0.5) / 3), Status(*np.zeros((4, 1), int)), volume=wide.volume)
+    assert loop.abnormal(system, settings) == ""
+    again = loop.renewed(system, settings)
+    assert again.structure.volume == pytest.approx(wide.volume / 2) and again.walk is None
+    small = again._replace(walk=walk(np.log(0.5) / 3))
+    assert "collapsed: the volume is 0.25 times" in loop.abnormal(small, settings)
+
+
+def test_a_symmetry_that_is_found_too_late_is_told():
+    """A crystal that is cubic within 0.01 Å, but not within ``symprec``, keeps none of it; one that is exact keeps all."""
+    exact = bulk("Ar", "bcc", a=2.8, cubic=True)
+    near = exact.copy()
+    near.set_cell(near.cell[:] * [[1], [1], [1.002]], scale_atoms=True)
+    settings = RelaxConfig(cell="full", fmax=1e-4)
+    kept, broken = relax(make_argon(), [exact, near], settings)
+    assert kept.group == "Im-3m (229)" and kept.group_change == "" and not kept.broken and not kept.failures
+    assert broken.converged and broken.broken and broken.group_change.startswith("Im-3m (229) to ")
+    assert broken.energy < kept.energy - 1e-3 and "its symmetry broke" in broken.failures[0]
+    for free in (RelaxConfig(cell="full", fmax=1e-4, symmetry=False), RelaxConfig(cell="full", symprec=0.01)):
+        (allowed,) = relax(make_argon(), near, free)
+        assert not allowed.failures and bool(allowed.group_change) is not free.symmetry
 
 
 def test_settings_say_what_is_wrong():

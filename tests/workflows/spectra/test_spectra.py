@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.data import atomic_masses
 from autoregressive import langevin
 
 from equipot.units import fs, kB
 from equipot.workflows.spectra import density_of_states, infrared_of_dipoles
-from equipot.workflows.statistics.trajectory import Snapshot, Trajectory
+from equipot.workflows.statistics.degrees_of_freedom import HeldMotions
+from equipot.workflows.statistics.trajectory import Snapshot, Trajectory, from_frames
+from equipot.workflows.transport.averages import averages
 
 
 def trajectory(velocities, symbols, interval_fs):
@@ -27,17 +30,17 @@ def test_a_harmonic_oscillator_has_one_line_of_the_width_asked_for():
     v[:, 0, 0] = 0.01 * np.cos(2 * np.pi * f * 1e-3 * t)
     found = density_of_states(trajectory(v, "H", dt), resolution)
     total = found.density[0]
-    # Half of m v^2 on average, in one of three degrees of freedom.
-    assert found.temperature_K == pytest.approx(atomic_masses[1] * 0.01**2 / 2 / fs**2 / (3 * kB), rel=1e-3)
-    assert found.correlations.integral(total) == pytest.approx(3, rel=1e-9)
+    # Half of m v^2 on average, in the one degree of freedom that is not held.
+    assert found.temperature_K == pytest.approx(atomic_masses[1] * 0.01**2 / 2 / fs**2 / kB, rel=1e-3)
+    assert found.correlations.integral(total) == pytest.approx(1, rel=1e-9)
     x = found.frequencies_THz
     assert x[np.argmax(total)] == pytest.approx(f, abs=x[1])
     fine = np.linspace(f - 1, f + 1, 4001)
     line = np.interp(fine, x, total)
     assert np.ptp(fine[line > total.max() / 2]) == pytest.approx(resolution, rel=0.2)
-    # Parzen's window: W(f) = (3 T / 4) (sin(pi f T / 2) / (pi f T / 2))^4, and 3 degrees of freedom in all.
+    # Parzen's window: W(f) = (3 T / 4) (sin(pi f T / 2) / (pi f T / 2))^4, of one degree of freedom.
     T = found.correlations.times_fs[-1] * 1e-3
-    shape = 3 * 0.75 * T * np.sinc((x - f) * T / 2) ** 4
+    shape = 0.75 * T * np.sinc((x - f) * T / 2) ** 4
     near = np.abs(x - f) < 1.5
     np.testing.assert_allclose(total[near], shape[near], atol=0.02 * shape.max())
 
@@ -82,6 +85,39 @@ def test_a_molecule_that_neither_moves_nor_turns_lacks_six_degrees_of_freedom():
     assert found.expected == pytest.approx({"H": share[atoms.numbers == 1].sum(), "O": share[atoms.numbers == 8].sum()})
     assert sum(found.expected.values()) == pytest.approx(3)
     assert found.temperature_K == pytest.approx(1 / fs**2 / kB, rel=0.05)
+
+
+def test_atoms_that_are_held_have_no_degrees_of_freedom():
+    """As under FixAtoms in ASE: their velocities are zero in every frame, and the temperature is that of the others."""
+    v, _ = langevin(np.random.default_rng(4), 4000, 12, 0.1, 40.0)
+    m = atomic_masses[np.where(np.arange(12) < 8, 1, 8)]
+    velocities = v / np.sqrt(m)[:, None] * 0.01
+    velocities[:, [0, 1, 2, 11]] = 0.0
+    velocities[:, 3, 2] = 0.0
+    found = density_of_states(trajectory(velocities, "H8O4", 4.0), 2.0)
+    assert found.expected == {"H": 3 * 8 - 10, "O": 9} and not found.failures
+    assert found.temperature_K == pytest.approx(0.01**2 / fs**2 / kB, rel=0.02)
+    assert sum(found.degrees_of_freedom.values()) == pytest.approx(23)
+    # A molecule of two atoms that vibrates along its axis, without moving or turning: one of six.
+    pair = np.zeros((200, 2, 3))
+    pair[:, 0, 2] = np.cos(np.arange(200))
+    pair[:, 1, 2] = -pair[:, 0, 2]
+    frames = lambda: (Snapshot(np.array([[0, 0, 0], [0, 0, 1.1]]), v, np.zeros((3, 3))) for v in pair)
+    held = HeldMotions(Trajectory(np.array([7, 7]), np.full(2, 14.0), (False,) * 3, frames, 1.0))
+    for frame in frames():
+        held.add(frame)
+    assert held.free == pytest.approx(1)
+    # The momentum of the others is not conserved, and that of the whole is not held, even if a run began without one.
+    atoms = Atoms("H8O4", positions=np.random.default_rng(0).normal(size=(12, 3)))
+    atoms.set_constraint(FixAtoms([0, 1, 2, 11]))
+    made = []
+    for row in velocities[:50]:
+        atoms.set_velocities(row / fs)
+        made.append(atoms.copy())
+    of_frames = averages(from_frames(lambda: iter(made), 4.0))
+    # ASE counts three degrees of freedom of each atom that is not held.
+    expected = np.mean([a.get_temperature() for a in made]) * 24 / 23
+    assert of_frames["temperature_K"].mean == pytest.approx(expected)
 
 
 def test_elements_of_two_temperatures_frames_too_far_apart_and_short_runs_are_told():
