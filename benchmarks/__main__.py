@@ -24,6 +24,7 @@ from benchmarks import (
     materials,
     own_process,
     record,
+    relaxation,
     separation,
     sweeps,
     uncertainty,
@@ -42,7 +43,7 @@ ITEMS = {
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
     "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
-    "hessian-steps": sweeps.hessian_steps,
+    "hessian-steps": sweeps.hessian_steps, "relaxation": relaxation.run,
 }  # fmt: skip
 
 
@@ -134,6 +135,9 @@ def parser() -> argparse.ArgumentParser:
     curvatures = items.add_parser("hessians", help="training on Hessians beside energies and forces alone: unseen molecules")
     hessians.add_arguments(curvatures)
     add_out(curvatures)
+    minima = items.add_parser("relaxation", help="relaxations beside those of ASE, Sella, geomeTRIC and torch-sim")
+    relaxation.add_arguments(minima)
+    add_out(minima)
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.hessian_tables import hessian_steps, hessians
 from benchmarks.markdown import markdown
+from benchmarks.relaxation_tables import relaxation
 
 README = Path(__file__).parent / "README.md"
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -367,4 +368,5 @@ TABLES = {
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
     "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps,
+    "relaxation": relaxation,
 }  # fmt: skip

@@ -100,15 +100,16 @@ def relaxed_lane(
         active, queue = filled(active, queue, shape)
         if not queue:
             shape = shrunk(shape, active)
-        active = [relisted(s, potentials, settings.skin) if s.listed is None else s for s in active]
+        active = [relisted(s, potentials, settings) if s.listed is None else s for s in active]
         fitting = [old._replace(atoms=shape.atoms, graphs=shape.graphs) for old in room.shapes]
         room = enlarged(room._replace(shapes=tuple(fitting)), active, potentials, settings.skin)
         device = packed(active, potentials, room, settings.optimizer, settings.moves_cells)
         empty = shape.graphs - len(active)
         enough = max(1, int(REFILL * len(active))) if queue else max(1, len(active) // 2)
         walk, status, stale = advance(
-            potentials, (device.graphs, device.bounds, device.listed), device.walk, device.status, program.tolerance,
-            (jnp.asarray(empty + enough), jnp.asarray(TURNS)), settings.optimizer, settings.moves_cells, program.radii,
+            potentials, (device.graphs, device.bounds, device.listed, device.internals), device.walk, device.status,
+            (program.tolerance, jnp.asarray(empty + enough), jnp.asarray(TURNS)), settings.optimizer, settings.moves_cells,
+            program.radii,
         )  # fmt: skip
         active = unpacked(active, device._replace(walk=walk, status=status))
         finished = [bool(s.status.done[0] or s.status.lost[0] or abnormal(s, settings)) for s in active]
