@@ -32,7 +32,7 @@ def inverse_of_model(landscape: Landscape, at: Coordinates, valence: Valence | N
         return Inverse(lambda x: landscape.scaled(1 / same, x), same)
     slopes = _slopes(landscape, at, internals, valence)
     unit = jnp.eye(slopes.shape[-1], dtype=slopes.dtype)
-    solve = solver(jnp.einsum("gia,gib->gab", slopes, slopes, precision="highest") + valence.floor * unit)
+    solve = solver(jnp.einsum("gia,gib->gab", slopes, slopes, precision="highest") + valence.floor * unit[None])
     modelled = jnp.any(internals.kind != 0, axis=1)[:, None, None]
 
     def invert(x: Coordinates) -> Coordinates:

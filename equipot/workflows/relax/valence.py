@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +192,7 @@ def _joined(atoms: int, parts: Sequence[Internals]) -> Internals:
     return Internals(*(np.concatenate([getattr(p, name) for p in parts]) for name in Internals._fields[:-1]), rows)
 
 
-def packed_internals(found: Sequence[Internals], shape: Shape, room: tuple[int, int], dtype: np.dtype) -> Internals:
+def packed_internals(found: Sequence[Internals], shape: Shape, room: tuple[int, int], dtype: Any) -> Internals:
     """Pad the coordinates of the systems of a batch.
 
     Args:
@@ -237,11 +237,11 @@ def rows_of_model(
     used = internals.decay > 0
     # Vectors that are not there are replaced by ones whose derivatives are finite.
     instead = jnp.eye(3, dtype=at.dtype)
-    a, b, c = (jnp.where(used[..., n, None], x, instead[n]) for n, x in enumerate((a, b, c)))
+    a, b, c = (jnp.where(used[..., n, None], x, instead[None, None, n]) for n, x in enumerate((a, b, c)))
     squares = jnp.stack([jnp.sum(x**2, axis=-1) for x in (a, b, c)], axis=-1)
     rho = jnp.exp(jnp.minimum(jnp.sum(internals.reach - internals.decay * squares, axis=-1, where=used), 9.0))
     root = jnp.sqrt(valence.stiffness(kind).astype(at.dtype) * rho)[..., None]
-    da, db, dc = (root * slope for slope in jax.vmap(jax.vmap(_slopes))(kind, a, b, c))
+    da, db, dc = (root * slope for slope in _slopes(kind[..., None], a, b, c))
     strain = sum(v[..., :, None] * d[..., None, :] for v, d in ((a, da), (b, db), (c, dc)))
     g, q = (x.astype(jnp.int32) for x in jnp.indices(kind.shape))
     local = lambda row: row - internals.rows[:, :1]
@@ -251,29 +251,35 @@ def rows_of_model(
     return out, strain
 
 
-def _slopes(kind: Array, a: Array, b: Array, c: Array) -> tuple[Array, Array, Array]:
-    """Compute the derivatives of one coordinate by its three vectors."""
-    none = jnp.zeros_like(a)
-    u, v = a / jnp.linalg.norm(a), b / jnp.linalg.norm(b)
-    cosine = jnp.dot(u, v)
+def _slopes(
+    kind: Int[Array, "*many 1"], a: Float[Array, "*many 3"], b: Float[Array, "*many 3"], c: Float[Array, "*many 3"]
+) -> tuple[Float[Array, "*many 3"], Float[Array, "*many 3"], Float[Array, "*many 3"]]:
+    """Compute the derivatives of coordinates by their three vectors.
+
+    With the unit vectors u of a and v of b: u for a length, (cos u - v) / (|a| sin) for an angle by a, a direction across the
+    axis over |a| for a straight angle. A torsion has -|b| n / n^2 by a with n = b x a, and |b| m / m^2 by c with m = b x c
+    (Blondel and Karplus, J. Comput. Chem. 17, 1132 (1996)).
+    """
+    dot = lambda x, y: jnp.sum(x * y, axis=-1, keepdims=True)
+    length = lambda x: jnp.sqrt(jnp.maximum(dot(x, x), 1e-12))
+    size_a, size_b = length(a), length(b)
+    u, v = a / size_a, b / size_b
+    cosine = dot(u, v)
     sine = jnp.sqrt(jnp.maximum(1 - cosine**2, 1e-4))
-    bend = (cosine * u - v) / (jnp.linalg.norm(a) * sine), (cosine * v - u) / (jnp.linalg.norm(b) * sine)
-    axis = (u - v) / jnp.maximum(jnp.linalg.norm(u - v), 1e-3)
-    least = jax.nn.one_hot(jnp.argmin(jnp.abs(axis)), 3, dtype=a.dtype)
-    side = least - jnp.dot(least, axis) * axis
-    side = side / jnp.linalg.norm(side)
-    across = jnp.cross(axis, side)
-    sideways = lambda e: (e / jnp.linalg.norm(a), e / jnp.linalg.norm(b))
-    twist = jax.grad(_dihedral, argnums=(0, 1, 2))(a, b, c)
-    choices = [(none, none, none), (u, none, none), (*bend, none), (*sideways(side), none), (*sideways(across), none), twist]
-    return tuple(jnp.stack(options)[kind] for options in zip(*choices, strict=True))  # type: ignore[return-value]
-
-
-def _dihedral(a: Array, b: Array, c: Array) -> Array:
-    """Compute the angle between the planes of a, b and of b, c."""
-    left, right = jnp.cross(a, b), jnp.cross(c, b)
-    sine = jnp.dot(jnp.cross(left, right), b) / jnp.linalg.norm(b)
-    return jnp.arctan2(sine, jnp.dot(left, right))
+    axis = u - v
+    steep = (jnp.abs(axis[..., :1]) < 0.7 * length(axis)).astype(a.dtype)
+    least = jnp.concatenate([steep, 1 - steep, 0 * steep], axis=-1)
+    side = jnp.cross(axis, least)
+    side = jnp.where(kind == ACROSS, jnp.cross(axis, side), side)
+    side = side / length(side)
+    n, m = jnp.cross(b, a), jnp.cross(b, c)
+    n, m = n / jnp.maximum(dot(n, n), 1e-12), m / jnp.maximum(dot(m, m), 1e-12)
+    straight, twisted = (kind == LINEAR) | (kind == ACROSS), kind == TORSION
+    bent = lambda x, y, size: jnp.where(kind == BEND, (cosine * x - y) / (size * sine), 0)
+    da = jnp.where(kind == STRETCH, u, bent(u, v, size_a)) + jnp.where(straight, side / size_a, 0)
+    db = bent(v, u, size_b) + jnp.where(straight, side / size_b, 0)
+    turned = jnp.where(twisted, (dot(a, b) * n - dot(c, b) * m) / size_b, 0)
+    return da - jnp.where(twisted, size_b * n, 0), db + turned, jnp.where(twisted, size_b * m, 0)
 
 
 Solve = Callable[[Float[Array, "graphs size"]], Float[Array, "graphs size"]]
