@@ -21,7 +21,7 @@ from benchmarks.own_process import in_own_process
 from benchmarks.record import ROOT
 
 PARTS = ("molecules", "crystals", "lj38", "many")
-OURS = ("L-BFGS", "L-BFGS without model", "FIRE", "Newton", "Newton without model")
+OURS = ("L-BFGS", "L-BFGS without model", "FIRE", "Newton")
 OF_ASE = ("ASE BFGS", "ASE LBFGS", "ASE FIRE", "ASE BFGSLineSearch")
 OTHERS = {"Sella": "sella", "geomeTRIC": "geometric"}
 """Other programs by the package that they need."""

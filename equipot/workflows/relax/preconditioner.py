@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from equipot.workflows.relax.coordinates import Coordinates, Landscape
 from equipot.workflows.relax.valence import Internals, Valence, rows_of_model, solver
@@ -19,6 +19,8 @@ class Inverse(NamedTuple):
     """Multiply a gradient (eV/Å) with the inverse (Å^2/eV)."""
     curvature: Float[Array, " graphs"]
     """Mean curvature of the model of each system, eV/Å^2."""
+    modelled: Bool[Array, " graphs"]
+    """Whether a system has stretches, bends or torsions, whose curvatures are known to about a factor of two."""
 
 
 def inverse_of_model(landscape: Landscape, at: Coordinates, valence: Valence | None, curvature: float) -> Inverse:
@@ -29,7 +31,7 @@ def inverse_of_model(landscape: Landscape, at: Coordinates, valence: Valence | N
     internals = landscape.internals
     same = jnp.full_like(at.strain[:, 0, 0], curvature)
     if internals is None or valence is None:
-        return Inverse(lambda x: landscape.scaled(1 / same, x), same)
+        return Inverse(lambda x: landscape.scaled(1 / same, x), same, jnp.zeros(same.shape, bool))
     slopes = _slopes(landscape, at, internals, valence)
     unit = jnp.eye(slopes.shape[-1], dtype=slopes.dtype)
     solve = solver(jnp.einsum("gia,gib->gab", slopes, slopes, precision="highest") + valence.floor * unit[None])
@@ -46,7 +48,7 @@ def inverse_of_model(landscape: Landscape, at: Coordinates, valence: Valence | N
         return landscape.project(Coordinates(positions, jnp.where(modelled, strained, x.strain / curvature)))
 
     mean = jnp.sum(slopes**2, axis=(1, 2)) / (3 * landscape.lengths**2) + valence.floor
-    return Inverse(invert, jnp.where(modelled[:, 0, 0], mean, same))
+    return Inverse(invert, jnp.where(modelled[:, 0, 0], mean, same), modelled[:, 0, 0])
 
 
 def _slopes(

@@ -31,6 +31,8 @@ ALPHA = np.array([[1.0, 0.3949, 0.3949], [0.3949, 0.28, 0.28], [0.3949, 0.28, 0.
 """alpha by the rows of the periodic table of two atoms (H and He, Li to Ne, others), 1/Å^2."""
 REFERENCE = np.array([[1.35, 2.10, 2.53], [2.10, 2.87, 3.40], [2.53, 3.40, 3.40]]) * Bohr
 """r_ref by the same rows, Å."""
+NOBLE = (2, 10, 18, 36, 54, 86)
+"""Elements without chemical bonds, however close their atoms are."""
 FAINT = 0.1
 """Product of rho below which a stretch, bend or torsion is left out."""
 LARGEST = 200
@@ -100,7 +102,9 @@ def internals_of(structure: Structure, slots: Slots) -> Internals:
     row = _row(structure.numbers)
     decay = ALPHA[row[:, None], row[slots.neighbors]]
     reach = decay * REFERENCE[row[:, None], row[slots.neighbors]] ** 2
-    rho = np.where(slots.mask, np.exp(np.minimum(reach - decay * (vectors**2).sum(-1), 9.0)), 0)
+    bonding = ~np.isin(structure.numbers, NOBLE)
+    there = slots.mask & bonding[:, None] & bonding[slots.neighbors]
+    rho = np.where(there, np.exp(np.minimum(reach - decay * (vectors**2).sum(-1), 9.0)), 0)
     j, a = np.nonzero(rho > FAINT)
     once = j * width + a < slots.reverse[j, a]
     bonds = j[once], a[once]

@@ -62,8 +62,10 @@ def test_bonds_angles_and_torsions_of_molecules_are_counted():
         atoms = molecule(name)
         structure = Structure.from_ase(atoms)
         assert tuple(kinds(internals_of(structure, find_slots(structure, CUTOFF))).values()) == expected, name
-    argon = Structure.from_ase(bulk("Ar", "fcc", a=5.3))
-    assert len(internals_of(argon, find_slots(argon, 5.0)).kind) == 0
+    for element, a in (("Ar", 3.5), ("Cu", 3.6), ("C", 3.567)):
+        solid = Structure.from_ase(bulk(element, "diamond" if element == "C" else "fcc", a=a))
+        found = kinds(internals_of(solid, find_slots(solid, CUTOFF)))
+        assert tuple(found.values()) == ((4, 12, 0, 0, 36) if element == "C" else (0, 0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("name", ["H2O2", "C2H6"])
