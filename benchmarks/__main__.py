@@ -25,6 +25,7 @@ from benchmarks import (
     materials,
     own_process,
     record,
+    relaxation,
     separation,
     sweeps,
     uncertainty,
@@ -43,7 +44,7 @@ ITEMS = {
     "materials": materials.measure, "charge-states": charge_states.run, "walls": walls.measure, "long-range": long_range.run,
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
     "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
-    "hessian-steps": sweeps.hessian_steps, "constitutive": constitutive.measure,
+    "hessian-steps": sweeps.hessian_steps, "constitutive": constitutive.measure, "relaxation": relaxation.run,
 }  # fmt: skip
 
 
@@ -137,7 +138,10 @@ def parser() -> argparse.ArgumentParser:
     add_out(curvatures)
     continuum = items.add_parser("constitutive", help="hyperelastic laws of copper: networks beside classical ones")
     constitutive.add_arguments(continuum)
-
+    add_out(continuum)
+    minima = items.add_parser("relaxation", help="relaxations beside those of ASE, Sella, geomeTRIC and torch-sim")
+    relaxation.add_arguments(minima)
+    add_out(minima)
     tried = items.add_parser("experiments", help="variations of the training recipes, judged on folds of the training sets")
     experiments.add_arguments(tried)
     add_out(tried)

@@ -47,9 +47,13 @@ def run(name: str, arguments: Mapping[str, Any], cores: int | None) -> None:
     from benchmarks.coulomb.charged import reference
     from benchmarks.coulomb.share import share
     from benchmarks.crystal import crystal
+    from benchmarks.relaxation_cases import relaxation
     from benchmarks.roofline import roofline
     from equipot.cli.runtime import cores as used
 
-    others = {"crystal": crystal, "roofline": roofline, "coulomb_reference": reference, "coulomb_share": share}
+    others = {
+        "crystal": crystal, "roofline": roofline, "coulomb_reference": reference, "coulomb_share": share,
+        "relaxation": relaxation,
+    }  # fmt: skip
     result = (CASES | others)[name](**arguments)
     print(json.dumps({"cores_used": used()} | result))

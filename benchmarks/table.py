@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import constitutive
 from benchmarks.hessian_tables import hessian_steps, hessians
 from benchmarks.markdown import markdown
+from benchmarks.relaxation_tables import relaxation
 
 README = Path(__file__).parent / "README.md"
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -368,4 +369,5 @@ TABLES = {
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
     "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps, "constitutive": constitutive.table,
+    "relaxation": relaxation,
 }  # fmt: skip

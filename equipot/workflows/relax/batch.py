@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from equipot.data.batch import Shape, centred, find_slots, pad
+from equipot.data.plan import rung
 from equipot.extent import Extent, still_holds
 from equipot.graph import Graph, Shell
 from equipot.neighbors import Slots
@@ -20,8 +21,10 @@ from equipot.neighbors.staleness import graphs_may_miss_pairs
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.workflows.relax.bounds import Limits
+from equipot.workflows.relax.config import RelaxConfig
 from equipot.workflows.relax.coordinates import Bounds, Coordinates, Landscape, map_rows, rows_of
 from equipot.workflows.relax.optimizers import Optimizer, Walk
+from equipot.workflows.relax.valence import Internals, internals_of, packed_internals
 
 GROWN = 1.04
 """Growth of a lattice vector beyond which the lists, and the waves of an Ewald sum, are made anew."""
@@ -45,6 +48,8 @@ class System(NamedTuple):
     """Geometry for which the lists were built."""
     slots: tuple[Slots, ...] = ()
     """Lists within the cutoff of the potential, and of the cheaper one."""
+    internals: Internals | None = None
+    """Stretches, bends and torsions in the first list; None where the optimiser has no model of them."""
     spent: tuple[int, int] = (0, 0)
     """Evaluations and Hessian products before the present reference cell."""
     volume: float = 0.0
@@ -86,6 +91,7 @@ class Device(NamedTuple):
     graphs: tuple[Graph, ...]
     """Graph of the potential, and of the cheaper one."""
     bounds: Bounds
+    internals: Internals | None
     walk: Walk
     status: Status
     listed: tuple[Array, Array]
@@ -111,13 +117,16 @@ class Room(NamedTuple):
     shapes: tuple[Shape, ...]
     extents: tuple[Extent | None, ...]
     shells: tuple[tuple[Shell, ...], ...]
+    internals: tuple[int, int] = (0, 0)
+    """Largest number of internal coordinates of a system, and of atoms of one that has any."""
 
 
-def relisted(system: System, potentials: Sequence[Potential], skin: float) -> System:
+def relisted(system: System, potentials: Sequence[Potential], settings: RelaxConfig) -> System:
     """Build the lists of a system for its trial point."""
     at = system.trial
-    found = tuple(find_slots(at, p.cutoff + skin, bool(p.term.inner_cutoffs)) for p in potentials)
-    return system._replace(listed=at, slots=found)
+    found = tuple(find_slots(at, p.cutoff + settings.skin, bool(p.term.inner_cutoffs)) for p in potentials)
+    internals = None if settings.optimizer.valence is None else internals_of(at, found[0])
+    return system._replace(listed=at, slots=found, internals=internals)
 
 
 def enlarged(room: Room, systems: Sequence[System], potentials: Sequence[Potential], skin: float) -> Room:
@@ -136,7 +145,10 @@ def enlarged(room: Room, systems: Sequence[System], potentials: Sequence[Potenti
             extent = new if extent is None or new is None else extent.join(new)
         extents.append(extent)
         shells.append(_shells(room.shells[k], systems, k, [c + skin for c in potential.term.inner_cutoffs]))
-    return Room(tuple(shapes), tuple(extents), tuple(shells))
+    sizes = [(len(s.internals.kind), len(s.structure)) for s in systems if s.internals is not None and len(s.internals.kind)]
+    most = (max(size[k] for size in sizes) if sizes else 0 for k in range(2))
+    internals = tuple(old if new <= old else rung(new) for new, old in zip(most, room.internals, strict=True))
+    return Room(tuple(shapes), tuple(extents), tuple(shells), internals)
 
 
 def _shells(old: tuple[Shell, ...], systems: Sequence[System], k: int, cutoffs: Sequence[float]) -> tuple[Shell, ...]:
@@ -161,6 +173,8 @@ def packed(
     )
     shape = room.shapes[0]
     bounds = _bounds(systems, shape, dtype)
+    found = [s.internals for s in systems if s.internals is not None]
+    internals = packed_internals(found, shape, room.internals, dtype) if room.internals[0] else None
     start = np.zeros((shape.atoms, 3), dtype)
     places, cells = np.zeros((shape.atoms, 3), dtype), np.zeros((shape.graphs, 3, 3), dtype)
     for k, (rows, s, known) in enumerate(zip(rows_in(systems), systems, listed, strict=True)):
@@ -177,7 +191,7 @@ def packed(
             if s.walk is not None:
                 _put((walk, status), (s.walk, s.status), rows, k)
         walk, status = jax.device_put((walk, status))
-    return Device(graphs, bounds, walk, status, (jnp.asarray(places), jnp.asarray(cells)))
+    return Device(graphs, bounds, internals, walk, status, (jnp.asarray(places), jnp.asarray(cells)))
 
 
 def rows_in(systems: Sequence[System]) -> list[slice]:
@@ -236,10 +250,16 @@ def _bounds(systems: Sequence[System], shape: Shape, dtype: Any) -> Bounds:
     )  # fmt: skip
 
 
-def landscape_of(potentials: Sequence[Potential], graphs: Sequence[Graph], bounds: Bounds, moves_cells: bool) -> Landscape:
+def landscape_of(
+    potentials: Sequence[Potential],
+    graphs: Sequence[Graph],
+    bounds: Bounds,
+    moves_cells: bool,
+    internals: Internals | None = None,
+) -> Landscape:
     """Make the landscape of a batch, with the cheaper potential where there are two."""
     cheaper = Landscape(potentials[1], graphs[1], bounds, moves_cells) if len(potentials) > 1 else None
-    return Landscape(potentials[0], graphs[0], bounds, moves_cells, cheaper)
+    return Landscape(potentials[0], graphs[0], bounds, moves_cells, cheaper, internals)
 
 
 @partial(jax.jit, static_argnames=("optimizer", "moves_cells"))
@@ -256,14 +276,44 @@ def _fresh(
     return walk, Status(count, count, ~mask, ~mask)
 
 
+def judged(walk: Walk, status: Status, before: Walk, tolerance: Tolerance) -> Status:
+    """Count an evaluation, and find which systems are done or given up.
+
+    Args:
+        walk: State after a point was taken or refused.
+        status: How far the systems were.
+        before: State before that.
+        tolerance: When a system is done or given up.
+    """
+    point, old = walk.point, before.point
+    out = status.done | status.lost
+    same = (point.energy == old.energy) & (point.force == old.force) & ~before.fresh
+    done = (point.force <= tolerance.force) & (point.excess <= tolerance.excess) & jnp.isfinite(point.energy)
+    count = status.evaluations + ~out
+    since = jnp.where(same, status.since + 1, 0)
+    unsound = ~jnp.isfinite(point.energy) | ~jnp.isfinite(point.force)
+    lost = ~done & ((count >= tolerance.evaluations) | (since >= STALLED) | unsound)
+    return Status(count, since, status.done | (done & ~out), status.lost | (lost & ~out))
+
+
+def stale(placed: Graph, listed: tuple[Array, Array], radii: tuple[tuple[float, float], ...]) -> Bool[Array, " graphs"]:
+    """Tell which systems need new lists: the arguments are those of ``advance``, the graph at the trial first."""
+    at = jnp.asarray(placed.positions), jnp.asarray(placed.cell)
+    # The waves of an Ewald sum are planned for cells that grow little.
+    lengths = [jnp.linalg.norm(cell, axis=-1) for cell in (at[1], listed[1])]
+    found = jnp.any(lengths[0] > GROWN * lengths[1], axis=-1)
+    for radius, cutoff in radii:
+        found |= graphs_may_miss_pairs(listed, at, placed, radius, cutoff)
+    return found
+
+
 @partial(jax.jit, static_argnames=("optimizer", "moves_cells", "radii"), donate_argnames=("walk", "status"))
 def advance(
     potentials: tuple[Potential, ...],
-    device: tuple[tuple[Graph, ...], Bounds, tuple[Array, Array]],
+    device: tuple[tuple[Graph, ...], Bounds, tuple[Array, Array], Internals | None],
     walk: Walk,
     status: Status,
-    tolerance: Tolerance,
-    limits: tuple[Int[Array, ""], Int[Array, ""]],
+    limits: tuple[Tolerance, Int[Array, ""], Int[Array, ""]],
     optimizer: Optimizer,
     moves_cells: bool,
     radii: tuple[tuple[float, float], ...],
@@ -272,11 +322,11 @@ def advance(
 
     Args:
         potentials: The potential, and the cheaper one where there is one.
-        device: Graphs, bounds and geometry of the lists.
+        device: Graphs, bounds, geometry of the lists, and internal coordinates.
         walk: State; its trial has complete lists.
         status: How far the systems are.
-        tolerance: When a system is done or given up.
-        limits: Number of finished systems, padding included, and of evaluations of the batch, after which to return.
+        limits: When a system is done or given up; the number of finished systems, padding included, and that of evaluations of
+            the batch, after which to return.
         optimizer: Method.
         moves_cells: Whether any cell may change.
         radii: Radius of the list and cutoff of each potential, Å.
@@ -284,40 +334,24 @@ def advance(
     Returns:
         State, status, and which systems need new lists for their trial.
     """
-    graphs, bounds, listed = device
-    landscape = landscape_of(potentials, graphs, bounds, moves_cells)
+    graphs, bounds, listed, internals = device
+    landscape = landscape_of(potentials, graphs, bounds, moves_cells, internals)
 
     def body(now: tuple[Walk, Status, Array, Array]) -> tuple[Walk, Status, Array, Array]:
-        walk, status, _, turns = now
-        out = status.done | status.lost
-        found = landscape.point(walk.trial)
-        after = optimizer.take(landscape, walk, found)
-        same = (after.point.energy == walk.point.energy) & (after.point.force == walk.point.force) & ~walk.fresh
-        walk = after._replace(fresh=walk.fresh & out)
-        point = walk.point
-        done = (point.force <= tolerance.force) & (point.excess <= tolerance.excess) & jnp.isfinite(point.energy)
-        count = status.evaluations + ~out
-        since = jnp.where(same, status.since + 1, 0)
-        unsound = ~jnp.isfinite(point.energy) | ~jnp.isfinite(point.force)
-        lost = ~done & ((count >= tolerance.evaluations) | (since >= STALLED) | unsound)
-        status = Status(count, since, status.done | (done & ~out), status.lost | (lost & ~out))
+        before, status, _, turns = now
+        after = optimizer.take(landscape, before, landscape.point(before.trial))
+        walk = after._replace(fresh=before.fresh & (status.done | status.lost))
+        status = judged(walk, status, before, limits[0])
         finished = status.done | status.lost
         # Systems that are finished move no more, and need no steps.
         proposed = optimizer.propose(landscape, walk._replace(fresh=finished))._replace(fresh=walk.fresh)
-        walk = proposed._replace(trial=landscape.choose(finished, point.at, proposed.trial))
-        placed = landscape.placed(walk.trial)
-        now_at = jnp.asarray(placed.positions), jnp.asarray(placed.cell)
-        # The waves of an Ewald sum are planned for cells that grow little.
-        lengths = [jnp.linalg.norm(cell, axis=-1) for cell in (now_at[1], listed[1])]
-        stale = jnp.any(lengths[0] > GROWN * lengths[1], axis=-1)
-        for radius, cutoff in radii:
-            stale |= graphs_may_miss_pairs(listed, now_at, graphs[0], radius, cutoff)
-        return walk, status, stale & ~finished, turns + 1
+        walk = proposed._replace(trial=landscape.choose(finished, walk.point.at, proposed.trial))
+        return walk, status, stale(landscape.placed(walk.trial), listed, radii) & ~finished, turns + 1
 
     def goes_on(now: tuple[Walk, Status, Array, Array]) -> Array:
-        _, status, stale, turns = now
-        return ~jnp.any(stale) & (jnp.sum(status.done | status.lost) < limits[0]) & (turns < limits[1])
+        _, status, old, turns = now
+        return ~jnp.any(old) & (jnp.sum(status.done | status.lost) < limits[1]) & (turns < limits[2])
 
     start = walk, status, jnp.zeros_like(status.done), jnp.zeros((), jnp.int32)
-    walk, status, stale, _ = jax.lax.while_loop(goes_on, body, start)
-    return walk, status, stale
+    walk, status, old, _ = jax.lax.while_loop(goes_on, body, start)
+    return walk, status, old

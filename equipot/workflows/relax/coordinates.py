@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from equipot.graph import Graph, sum_graphs, to_atoms, volume
 from equipot.potential import Potential, evaluate
+from equipot.workflows.relax.valence import Internals
 
 T = TypeVar("T")
 
@@ -89,6 +90,8 @@ class Landscape(NamedTuple):
     """Whether any cell may change; static."""
     cheaper: Landscape | None = None
     """The same batch with another potential, whose Hessian stands in for that of this one."""
+    internals: Internals | None = None
+    """Stretches, bends and torsions of the systems, where any system has some and the optimiser has a model of them."""
 
     def placed(self, at: Coordinates) -> Graph:
         """Return the graph with the positions and cells of a point."""

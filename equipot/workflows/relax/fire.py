@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from equipot.workflows.relax.coordinates import Coordinates, Landscape, Point, plus
+from equipot.workflows.relax.coordinates import Coordinates, Landscape, Point, minus, plus
 from equipot.workflows.relax.optimizers import Optimizer, Walk
+
+FORGOTTEN = 0.98
+"""Factor by which the largest curvature falls in a step."""
 
 
 class Motion(NamedTuple):
@@ -21,11 +24,18 @@ class Motion(NamedTuple):
     alpha: Float[Array, " graphs"]
     downhill: Int[Array, " graphs"]
     """Steps since the last one uphill."""
+    stiffness: Float[Array, " graphs"]
+    """Largest curvature seen along a step, forgotten slowly, eV/Å^2."""
 
 
 @dataclass(frozen=True)
 class FIRE(Optimizer):
-    """FIRE as ``jax_md.minimize.fire_descent`` has it, whose steps these are as long as none exceeds ``max_step``."""
+    """FIRE as ``jax_md.minimize.fire_descent`` has it, with steps that are stable.
+
+    The steps are those of jax-md as long as none exceeds ``max_step``, and the time step does not exceed ``stability`` over the
+    highest frequency seen, the root of the curvature |dg|/|dx| along a step: a longer one grows until it runs uphill, and loses
+    all momentum every time.
+    """
 
     dt_start: float = 0.1
     """First time step, in units of Å sqrt(amu/eV) with masses of 1 amu."""
@@ -41,16 +51,20 @@ class FIRE(Optimizer):
     """First share of the force in the direction of the momentum."""
     f_alpha: float = 0.99
     """Factor by which that share falls."""
+    stability: float = 0.7
+    """Largest product of time step and highest frequency; those of 2 and more are unstable."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.dt_start <= self.dt_max:
             raise ValueError(f"dt_start {self.dt_start} must be positive and at most dt_max {self.dt_max}")
+        if not 0 < self.stability < 2:
+            raise ValueError(f"stability {self.stability} must be between 0 and 2, beyond which motion is unstable")
 
     def start(self, landscape: Landscape, at: Coordinates) -> Motion:
         zero = Coordinates(jnp.zeros_like(at.positions), jnp.zeros_like(at.strain))
         one = jnp.ones_like(at.strain[:, 0, 0])
-        return Motion(zero, self.dt_start * one, self.alpha_start * one, jnp.zeros(one.shape, jnp.int32))
+        return Motion(zero, self.dt_start * one, self.alpha_start * one, jnp.zeros(one.shape, jnp.int32), 0 * one)
 
     def propose(self, landscape: Landscape, walk: Walk) -> Walk:
         memory: Motion = walk.memory
@@ -77,7 +91,17 @@ class FIRE(Optimizer):
         longer = (power > 0) & (downhill > self.n_min)
         dt = jnp.where(longer, jnp.minimum(dt * self.f_inc, self.dt_max), jnp.where(power < 0, dt * self.f_dec, dt))
         alpha = jnp.where(longer, alpha * self.f_alpha, jnp.where(power < 0, self.alpha_start, alpha))
-        moved = Motion(momentum, dt, alpha, downhill)
+        stiffness = self.stiffest(landscape, walk, found)
+        dt = jnp.minimum(dt, self.stability / jnp.sqrt(jnp.maximum(stiffness, 1e-12)))
+        moved = Motion(momentum, dt, alpha, downhill, stiffness)
         kept = lambda new, old: jnp.where(walk.fresh, old, new)
         memory = Motion(momentum, *(kept(new, old) for new, old in zip(moved[1:], walk.memory[1:], strict=True)))
         return walk._replace(point=point, memory=memory)
+
+    def stiffest(self, landscape: Landscape, walk: Walk, found: Point) -> Float[Array, " graphs"]:
+        """Return the largest curvature (eV/Å^2) seen so far, that of the last step included."""
+        step, turned = minus(found.at, walk.point.at), minus(found.gradient, walk.point.gradient)
+        square = landscape.dot(step, step)
+        seen = jnp.sqrt(landscape.dot(turned, turned) / jnp.where(square > 0, square, 1))
+        seen = jnp.where((square > 0) & jnp.isfinite(seen), seen, 0)
+        return jnp.maximum(seen, FORGOTTEN * walk.memory.stiffness)

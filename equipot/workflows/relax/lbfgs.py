@@ -11,9 +11,14 @@ from jaxtyping import Array, Float, Int
 
 from equipot.workflows.relax.coordinates import Coordinates, Landscape, Point, minus, plus
 from equipot.workflows.relax.optimizers import Optimizer, Walk, noise
+from equipot.workflows.relax.preconditioner import Inverse, inverse_of_model
+from equipot.workflows.relax.valence import Valence
 
 ARMIJO = 1e-4
 """Share of the expected fall of the energy that a step must bring."""
+
+TRUSTED = 2.0
+"""Factor by which the last step can correct the model Hessian."""
 
 
 class History(NamedTuple):
@@ -35,12 +40,17 @@ class History(NamedTuple):
 
 @dataclass(frozen=True)
 class LBFGS(Optimizer):
-    """L-BFGS: an inverse Hessian from the last steps, one gradient for each step that is not refused."""
+    """L-BFGS: an inverse Hessian from the last steps, one gradient for each step that is not refused.
 
-    memory: int = 20
+    The recursion begins with the inverse of the model Hessian of bonds, angles and torsions at the present geometry
+    (``valence.Valence``), times a number that the last step tells; for systems without chemical bonds, with a number alone.
+    """
+
+    memory: int = 40
     """Number of steps that are remembered."""
     curvature: float = 70.0
-    """Curvature (eV/Å^2) that the first step reckons with."""
+    """Curvature (eV/Å^2) that the first step of a system without a model reckons with."""
+    valence: Valence | None = Valence()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +67,8 @@ class LBFGS(Optimizer):
     def propose(self, landscape: Landscape, walk: Walk) -> Walk:
         memory: History = walk.memory
         new = memory.share == 0
-        direction = self.newton_like(landscape, memory, walk.point.gradient)
+        model = inverse_of_model(landscape, walk.point.at, self.valence, self.curvature)
+        direction = self.newton_like(landscape, memory, walk.point.gradient, model)
         slope = landscape.dot(direction, walk.point.gradient)
         plain = landscape.scaled(jnp.full_like(slope, -1 / self.curvature), walk.point.gradient)
         # Rounding can turn a direction uphill; the gradient itself never is.
@@ -70,8 +81,11 @@ class LBFGS(Optimizer):
         count = jnp.where(new & ~falls, 0, memory.held)
         return walk._replace(trial=trial, memory=memory._replace(direction=direction, slope=slope, share=share, held=count))
 
-    def newton_like(self, landscape: Landscape, memory: History, gradient: Coordinates) -> Coordinates:
-        """Multiply minus the gradient with the inverse Hessian that the history stands for (the recursion of two loops)."""
+    def newton_like(self, landscape: Landscape, memory: History, gradient: Coordinates, model: Inverse) -> Coordinates:
+        """Multiply minus the gradient with the inverse Hessian that the history stands for (the recursion of two loops).
+
+        ``model`` knows nothing of the history.
+        """
         number = jnp.arange(self.memory)[None] < memory.held[:, None]
         products = landscape.dot(memory.steps, memory.changes)
         rho = jnp.where(number, 1 / jnp.where(number, products, 1), 0)
@@ -89,9 +103,11 @@ class LBFGS(Optimizer):
         order = jnp.arange(self.memory)
         q, factors = jax.lax.scan(down, landscape.scaled(-jnp.ones_like(rho[:, 0]), gradient), order)
         newest = pick(memory.changes, 0)
-        square = landscape.dot(newest, newest)
-        size = jnp.where(number[:, 0], products[:, 0] / jnp.where(square > 0, square, 1), 1 / self.curvature)
-        z, _ = jax.lax.scan(up, landscape.scaled(size, q), (order[::-1], factors[::-1]))
+        square = landscape.dot(newest, model.multiply(newest))
+        size = jnp.where(number[:, 0], products[:, 0] / jnp.where(square > 0, square, 1), 1)
+        # A step along a soft mode says little of bonds, of which the model knows more.
+        size = jnp.where(model.modelled, jnp.clip(size, 1 / TRUSTED, TRUSTED), size)
+        z, _ = jax.lax.scan(up, landscape.scaled(size, model.multiply(q)), (order[::-1], factors[::-1]))
         return z
 
     def take(self, landscape: Landscape, walk: Walk, found: Point) -> Walk:

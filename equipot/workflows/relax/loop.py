@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,6 +32,13 @@ from equipot.workflows.relax.config import CLOSE, RelaxConfig
 
 TURNS = 50
 """Evaluations of a batch between two looks of the host."""
+CLOSED_FORM, WIDER = 1000, 16
+"""Number of parameters below which a potential is a closed form, and how many times as many slots its batches have: they cost
+so little that the work of the host between two batches would count."""
+AHEAD = 500
+"""Waiting systems whose sizes are known before the first batch begins."""
+SHRUNK = 8
+"""Factor by which a batch shrinks once its systems fit: it is compiled anew for that."""
 REFILL = 0.25
 """Share of the systems of a batch that must have finished before others take their rooms."""
 
@@ -81,11 +89,15 @@ def lanes(program: Program, structures: Sequence[Structure]) -> list[tuple[Shape
     width = [find_slots(s, radius).mask.shape[1] for s in structures]
     sizes = np.array([(len(s), rung(int(1.15 * w) + 1)) for s, w in zip(structures, width, strict=True)])
     given = program.settings.batch_size
-    limit = Limit(slots=useful_slots()) if given is None else Limit(frames=given)
+    parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(program.potentials[0].variables))
+    useful = useful_slots() * (WIDER if parameters < CLOSED_FORM else 1)
+    limit = Limit(slots=useful) if given is None else Limit(frames=given)
     found: dict[Shape, list[int]] = {}
     for batch in plan_batches(sizes, limit):
         found.setdefault(batch.shape, []).extend(batch.frames)
-    return [(shape, sorted(members, key=lambda k: -len(structures[k]))) for shape, members in found.items()]
+    sized = lambda shape, members: shape._replace(graphs=min(shape.graphs, rung(len(members))))
+    largest_first = lambda members: sorted(members, key=lambda k: -len(structures[k]))
+    return [(sized(shape, members), largest_first(members)) for shape, members in found.items()]
 
 
 def relaxed_lane(
@@ -95,20 +107,24 @@ def relaxed_lane(
     potentials, settings = program.potentials, program.settings
     shapes = (shape, *(shape._replace(slots=1) for _ in potentials[1:]))
     room = Room(shapes, (None,) * len(potentials), ((),) * len(potentials))
+    # Sizes that the first of them need are planned at once, since each change of them is compiled.
+    queue = [relisted(s, potentials, settings) for s in queue[:AHEAD]] + queue[AHEAD:]
+    room = enlarged(room, queue[:AHEAD], potentials, settings.skin)
     active: list[System] = []
     while active or queue:
         active, queue = filled(active, queue, shape)
         if not queue:
             shape = shrunk(shape, active)
-        active = [relisted(s, potentials, settings.skin) if s.listed is None else s for s in active]
+        active = [relisted(s, potentials, settings) if s.listed is None else s for s in active]
         fitting = [old._replace(atoms=shape.atoms, graphs=shape.graphs) for old in room.shapes]
         room = enlarged(room._replace(shapes=tuple(fitting)), active, potentials, settings.skin)
         device = packed(active, potentials, room, settings.optimizer, settings.moves_cells)
         empty = shape.graphs - len(active)
         enough = max(1, int(REFILL * len(active))) if queue else max(1, len(active) // 2)
         walk, status, stale = advance(
-            potentials, (device.graphs, device.bounds, device.listed), device.walk, device.status, program.tolerance,
-            (jnp.asarray(empty + enough), jnp.asarray(TURNS)), settings.optimizer, settings.moves_cells, program.radii,
+            potentials, (device.graphs, device.bounds, device.listed, device.internals), device.walk, device.status,
+            (program.tolerance, jnp.asarray(empty + enough), jnp.asarray(TURNS)), settings.optimizer, settings.moves_cells,
+            program.radii,
         )  # fmt: skip
         active = unpacked(active, device._replace(walk=walk, status=status))
         finished = [bool(s.status.done[0] or s.status.lost[0] or abnormal(s, settings)) for s in active]
@@ -134,10 +150,10 @@ def filled(active: list[System], queue: list[System], shape: Shape) -> tuple[lis
 
 
 def shrunk(shape: Shape, active: Sequence[System]) -> Shape:
-    """Return a shape of a quarter, or less, where the systems that are left fit it."""
+    """Return a shape of an eighth, or less, where the systems that are left fit it."""
     atoms = sum(len(s.structure) for s in active)
-    while 4 * atoms <= shape.atoms and 4 * len(active) <= shape.graphs:
-        shape = shape._replace(atoms=max(1, shape.atoms // 4), graphs=max(1, shape.graphs // 4))
+    while SHRUNK * atoms <= shape.atoms and SHRUNK * len(active) <= shape.graphs:
+        shape = shape._replace(atoms=max(1, shape.atoms // SHRUNK), graphs=max(1, shape.graphs // SHRUNK))
     return shape
 
 

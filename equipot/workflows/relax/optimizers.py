@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from equipot.workflows.relax.coordinates import Coordinates, Landscape, Point
+from equipot.workflows.relax.valence import Valence
 
 
 class Walk(NamedTuple):
@@ -47,6 +48,8 @@ class Optimizer(ABC):
     """Values of ``kind`` in a config besides ``package.module:Class``."""
     uses_hessian: ClassVar[bool] = False
     """Whether the method multiplies with the Hessian, which may be that of a cheaper potential."""
+    valence: Valence | None = None
+    """Model Hessian of bonds, angles and torsions that scales the steps of methods which can use one; None for none."""
     max_step: float = 0.2
     """Longest way of an atom in one step, Å."""
 

@@ -24,7 +24,7 @@ STRESS = (0.5, -0.3, 0.2, 0.1, -0.2, 0.3)
 def landscape(structures, settings):
     potential = make_argon()
     systems = [System(k, Structure.from_ase(a), limits(Structure.from_ase(a), settings)) for k, a in enumerate(structures)]
-    systems = [relisted(s, (potential,), settings.skin) for s in systems]
+    systems = [relisted(s, (potential,), settings) for s in systems]
     shape = Shape(sum(map(len, structures)) + 3, 1, len(structures) + 1)
     room = enlarged(Room((shape,), (None,), ((),)), systems, (potential,), settings.skin)
     device = packed(systems, (potential,), room, LBFGS(), settings.moves_cells)

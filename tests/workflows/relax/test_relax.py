@@ -94,6 +94,16 @@ def test_the_steps_of_fire_are_those_of_jax_md():
     assert way > 0.01 and state.n_pos == 0
 
 
+def test_the_time_step_of_fire_stays_stable():
+    """A pair of frequency omega, which velocity Verlet follows up to steps of 2 / omega, from a step ten times as long."""
+    pair = cluster(2, spread=0.02)
+    omega = np.sqrt(2 * 57.15 * 0.05 / 2.2**2)
+    (found,) = relax(make_argon(), pair, RelaxConfig(fmax=1e-6, optimizer=FIRE(dt_start=20 / omega, dt_max=20 / omega)))
+    (small,) = relax(make_argon(), pair, RelaxConfig(fmax=1e-6, optimizer=FIRE(dt_start=0.3 / omega, dt_max=0.3 / omega)))
+    assert found.converged and small.converged and found.energy == pytest.approx(small.energy, abs=1e-9)
+    assert found.evaluations < small.evaluations
+
+
 def test_under_a_pressure_or_a_stress_the_cell_bears_it():
     settings = RelaxConfig(cell="full", fmax=1e-5, smax_GPa=1e-4, pressure_GPa=3.0, symmetry=False)
     (relaxed,) = relax(make_argon(), crystal(), settings)
