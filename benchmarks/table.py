@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.crystals.tables import crystals
 from benchmarks.hessian_tables import hessian_steps, hessians
 from benchmarks.markdown import markdown
 
@@ -366,5 +367,5 @@ TABLES = {
     "sevennet": sevennet, "roofline": roofline, "gpu": gpu, "finetune": finetune,
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
-    "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps,
+    "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps, "crystals": crystals,
 }  # fmt: skip
