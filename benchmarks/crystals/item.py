@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from equipot.cli.runtime import prepare
 
     prepare("float64")
+    # The code may change while it runs.
+    args.commit = record.commit()
     known = kept(args.out) if args.add else []
     yield from known
     done = {key_of(line) for line in known}
@@ -82,8 +84,6 @@ def kept(out: Path) -> list[dict[str, Any]]:
 
 def lines(model: str, solid: str, only: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compute parts of one crystal by one potential."""
-    import jax
-
     import equipot
     from benchmarks.crystals.measurements import parts
     from equipot.workflows.results import plain
@@ -99,15 +99,13 @@ def lines(model: str, solid: str, only: list[str], args: argparse.Namespace) -> 
         found = table[part].measure(potential, solid)
         line = {
             "model": label(model), "part": part, "solid": solid, "rows": found.rows(), "details": found.details,
-            "failures": found.failures, "seconds": time.perf_counter() - began, "commit": record.commit(),
+            "failures": found.failures, "seconds": time.perf_counter() - began, "commit": args.commit,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **about,
         }  # fmt: skip
         shown = ", ".join(f"{r['subject']} {r['quantity']} {r['value']:.5g} {r['unit']}" for r in line["rows"])
         said = (f"{label(model)} {part} {shown} ({line['seconds']:.0f} s)", *found.failures)
         print(*said, sep="\n  ", file=sys.stderr, flush=True)
         yield plain(line)
-        # Programs of large supercells are not used again.
-        jax.clear_caches()
 
 
 def trained(solid: str, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
