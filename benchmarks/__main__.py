@@ -193,7 +193,7 @@ def without_paths(argv: Sequence[str]) -> list[str]:
         "--file": "FILE",
     }
     # A model is a name, or a file of which the name says enough.
-    named = lambda before, word: Path(word).name if before == "--model" or word.endswith(".eqp") else word
+    named = lambda before, word: Path(word).name if before == "--model" or word.endswith((".eqp", ".json")) else word
     kept = lambda before, word: places.get(before, named(before, word))
     return [kept(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 

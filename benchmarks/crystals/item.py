@@ -32,14 +32,17 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--repeats", type=int, nargs="+", default=[2, 3], metavar="N",
         help="vacancies in cubes of so many cubic cells along each side, barriers in the last",
     )  # fmt: skip
-    sub.add_argument("--add", action="store_true", help="keep the lines of the result file, and compute those that it lacks")
+    sub.add_argument(
+        "--add", type=Path, nargs="*", metavar="FILE",
+        help="keep the lines of result files, by default of that which is written, and compute those that they lack",
+    )  # fmt: skip
     sub.add_argument("--data", type=Path, metavar="PATH", help="folder with mlearn/")
     sub.add_argument("--minutes", type=float, default=5.0, help=f"length of each training of {TRAINED}")
     sub.add_argument("--runs", type=Path, default=Path("runs/crystals"), metavar="DIR", help="folder of the training runs")
 
 
 def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Compute the parts of each crystal by each potential; those of which the result file has a line are not repeated."""
+    """Compute the parts of each crystal by each potential; those of which ``--add`` finds a line are not repeated."""
     import equipot
 
     equipot.keep_freed_memory()
@@ -48,12 +51,11 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     prepare("float64")
     # The code may change while it runs.
     args.commit = record.commit()
-    known = kept(args.out) if args.add else []
-    yield from known
-    done = {key_of(line) for line in known}
+    known = {} if args.add is None else {key_of(line): line for file in args.add or [args.out] for line in kept(file)}
+    yield from known.values()
     for model in args.model:
         for solid in args.solids:
-            left = [part for part in args.only if (label(model), part, solid) not in done]
+            left = [part for part in args.only if (label(model), part, solid) not in known]
             yield from lines(model, solid, left, args)
 
 
@@ -78,7 +80,7 @@ def kept(out: Path) -> list[dict[str, Any]]:
     told, now = json.loads(out.read_text()), record.beginning()
     rest = lambda versions: {name: x for name, x in versions.items() if name != "commit"}
     if told["machine"] != now["machine"] or rest(told["versions"]) != rest(now["versions"]):
-        raise ValueError(f"{out} was measured on another machine, with other settings or versions; begin another file by --out")
+        raise ValueError(f"{out} was measured on another machine, with other settings or versions; begin another file")
     return told["results"]
 
 
