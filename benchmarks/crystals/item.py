@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     prepare("float64")
     # The code may change while it runs.
     args.commit = record.commit()
-    known = {} if args.add is None else {key_of(line): line for file in args.add or [args.out] for line in kept(file)}
+    files = [] if args.add is None else args.add or [file for file in [args.out] if file.exists()]
+    known = {key_of(line): line for file in files for line in kept(file)}
     yield from known.values()
     for model in args.model:
         for solid in args.solids:
@@ -69,18 +70,16 @@ def label(model: str) -> str:
     return Path(model).stem if model.endswith(".eqp") else model
 
 
-def kept(out: Path) -> list[dict[str, Any]]:
-    """Read the lines of a result file that is to be added to; none where there is no file.
+def kept(file: Path) -> list[dict[str, Any]]:
+    """Read the lines of a result file that is to be added to.
 
     Raises:
         ValueError: a file of another machine or other versions.
     """
-    if not out.exists():
-        return []
-    told, now = json.loads(out.read_text()), record.beginning()
+    told, now = json.loads(file.read_text()), record.beginning()
     rest = lambda versions: {name: x for name, x in versions.items() if name != "commit"}
     if told["machine"] != now["machine"] or rest(told["versions"]) != rest(now["versions"]):
-        raise ValueError(f"{out} was measured on another machine, with other settings or versions; begin another file")
+        raise ValueError(f"{file} was measured on another machine, with other settings or versions; begin another file")
     return told["results"]
 
 
