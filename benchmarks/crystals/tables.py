@@ -15,8 +15,12 @@ TITLES = {
     "barriers": "Jumps of a vacancy to a neighbouring place: exact saddle points",
     "polymorphs": "Polymorphs, relaxed with their cells: energies above the reference, per atom, of TiO2 per formula unit",
 }
-STIFF = ("C11", "C12", "C44", "C44 clamped")
-FREQUENCIES = ("optical at Gamma", "highest")
+COMPARED: dict[str, tuple[tuple[str, ...], int]] = {
+    "C11 and C12": (("C11", "C12"), 1), "C44": (("C44", "C44 clamped"), 1),
+    "frequencies squared": (("optical at Gamma", "highest"), 2),
+    "vacancies": (("vacancy formation", "vacancy migration"), 1),
+}  # fmt: skip
+"""Quantities whose ratios to those of DFT are averaged, and the power of them that is a second derivative of the energy."""
 
 
 def crystals(results: Sequence[dict[str, Any]]) -> str:
@@ -56,8 +60,8 @@ def digits(value: float | None) -> float | None:
 
 
 def of_method(known: Sequence[dict[str, Any]], method: str) -> str:
-    """Write the published numbers of a method, with the numbers of their sources."""
-    return ", ".join(f"{r['value']:g}" for r in known if r["method"] == method)
+    """Write the published numbers of a method."""
+    return ", ".join(f"{r['value']:.4g}" for r in known if r["method"] == method)
 
 
 def sizes(part: str, results: Sequence[dict[str, Any]]) -> str:
@@ -84,15 +88,14 @@ def sizes(part: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 def softness(results: Sequence[dict[str, Any]], models: Sequence[str]) -> str:
-    """Write the means of what is a second derivative of the energy, over the same of DFT: below 1 where a potential is soft."""
+    """Write means of ratios to DFT and, behind each, their number: below 1 where a potential is soft."""
     rows = []
     for model in models:
         own = [line for line in results if line["model"] == model]
-        constants, squares = ratios(own, STIFF, 1), ratios(own, FREQUENCIES, 2)
-        formation = ratios(own, ("vacancy formation", "vacancy migration"), 1)
-        rows.append((model, *(x for found in (constants, squares, formation) for x in (mean(found), len(found)))))
-    header = ("model", "elastic constants", "number", "frequencies squared", "number", "vacancies", "number")
-    return f"**Means of ratios to DFT**\n\n{markdown(header, rows)}"
+        found = [ratios(own, quantities, power) for quantities, power in COMPARED.values()]
+        rows.append((model, *(x for known in found for x in (mean(known), len(known)))))
+    header = ("model", *(x for name in COMPARED for x in (name, "of")))
+    return f"**Geometric means of ratios to DFT**\n\n{markdown(header, rows)}"
 
 
 def ratios(results: Sequence[dict[str, Any]], quantities: Sequence[str], power: int) -> list[float]:
