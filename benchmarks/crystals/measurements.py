@@ -118,7 +118,9 @@ def vacancies(potential: Potential, name: str, repeats: Sequence[int]) -> Answer
         for x, e in zip(found, energies, strict=True)
     ]
     details = {"sizes": sizes, "lattice_constant_A": constant, "neighbours_A": around(found[-1].structure, holes[-1])}
-    return Answer({name: {"vacancy formation": energies[-1]}}, details, failures)
+    # A vacancy that did not relax has no formation energy.
+    value = energies[-1] if found[-1].converged else math.nan
+    return Answer({name: {"vacancy formation": value}}, details, failures)
 
 
 def around(relaxed: Structure, perfect: Structure) -> list[float]:
@@ -148,7 +150,8 @@ def barrier(potential: Potential, name: str, repeats: int) -> Answer:
             "gradients": saddle.gradients, "hessian_products": saddle.products,
         },
     }  # fmt: skip
-    return Answer({name: {"vacancy migration": found.barrier}}, details, failures + list(found.failures))
+    value = found.barrier if saddle is not None and saddle.converged else math.nan
+    return Answer({name: {"vacancy migration": value}}, details, failures + list(found.failures))
 
 
 def polymorphs(potential: Potential, name: str) -> Answer:
