@@ -32,6 +32,7 @@ from benchmarks import (
     walls,
 )
 from benchmarks.coulomb import compare as coulomb
+from benchmarks.crystals import item as crystals
 from benchmarks.peers import compare as peers
 from benchmarks.sevennet import compare as sevennet
 from benchmarks.sweeps import FRAMES, OVER, WIDEST, WORKS
@@ -45,6 +46,7 @@ ITEMS = {
     "separation": separation.run, "delta": delta.run, "coulomb": coulomb.measure, "uncertainty": uncertainty.run,
     "experiments": experiments.run, "cost": cost.run, "hessians": hessians.run,
     "hessian-steps": sweeps.hessian_steps, "constitutive": constitutive.measure, "relaxation": relaxation.run,
+    "crystals": crystals.run,
 }  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def main() -> None:
 
 def not_counts(args: argparse.Namespace) -> str:
     """What is said to be how many, how long or how wide, and cannot be; empty where nothing is."""
-    for name in ("atoms", "steps", "seconds", "cores", "rounds", "threads", "budget"):
+    for name in ("atoms", "steps", "seconds", "cores", "rounds", "threads", "budget", "repeats", "minutes"):
         value = getattr(args, name, None)
         for number in value if isinstance(value, list | tuple) else [value]:
             if number is not None and not number > 0:
@@ -110,6 +112,9 @@ def parser() -> argparse.ArgumentParser:
     solids = items.add_parser("materials", help="lattice constants and bulk moduli beside those of PBE")
     materials.add_arguments(solids)
     add_out(solids)
+    properties = items.add_parser("crystals", help="elasticity, phonons, vacancies and polymorphs beside PBE and experiment")
+    crystals.add_arguments(properties)
+    add_out(properties)
     guarded = items.add_parser("walls", help="hot runs of a network, and SevenNet-0 at short range, with walls and without")
     walls.add_arguments(guarded)
     add_out(guarded)
@@ -197,7 +202,8 @@ def without_paths(argv: Sequence[str]) -> list[str]:
         "--file": "FILE",
     }
     # A model is a name, or a file of which the name says enough.
-    kept = lambda before, word: Path(word).name if before == "--model" else places.get(before, word)
+    named = lambda before, word: Path(word).name if before == "--model" or word.endswith((".eqp", ".json")) else word
+    kept = lambda before, word: places.get(before, named(before, word))
     return [kept(before, word) for before, word in zip(["", *argv], argv, strict=False)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import constitutive
+from benchmarks.crystals.tables import crystals
 from benchmarks.hessian_tables import hessian_steps, hessians
 from benchmarks.markdown import markdown
 from benchmarks.relaxation_tables import relaxation
@@ -369,5 +370,5 @@ TABLES = {
     "charge-states": charge_states, "walls": walls, "long-range": long_range, "separation": separation,
     "delta": delta, "coulomb": coulomb, "uncertainty": uncertainty, "experiments": experiments,
     "cost": cost, "hessians": hessians, "hessian-steps": hessian_steps, "constitutive": constitutive.table,
-    "relaxation": relaxation,
+    "relaxation": relaxation, "crystals": crystals,
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Crystals by published and trained potentials beside PBE and experiment."""
