@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from equipot.data.batch import pad
+from equipot.evaluation import one_structure
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.potential import Potential, evaluate, hessian
@@ -84,17 +86,18 @@ class ElasticTensor:
         }  # fmt: skip
 
 
-def elastic_tensor(potential: Potential, structure: Structure, check: float = 0.0) -> ElasticTensor:
+def elastic_tensor(potential: Potential, structure: Any, check: float = 0.0) -> ElasticTensor:
     """Compute the elastic tensor of a relaxed crystal from exact derivatives.
 
     Args:
         potential: Potential, best in double precision.
-        structure: Relaxed crystal.
+        structure: Relaxed crystal, ``ase.Atoms`` or ``Structure``.
         check: Strain of a check by finite strains, in which strained cells are relaxed; 0 for none.
 
     Raises:
-        ValueError: a structure that does not repeat in three directions, or an unknown element.
+        ValueError: a structure that does not repeat in three directions, several structures, or an unknown element.
     """
+    structure = one_structure(structure, "an elastic tensor is")
     if not structure.pbc.all() or not structure.volume:
         raise ValueError(f"{structure.name} does not repeat in three directions, and so has no elastic tensor")
     if structure.fixed is not None and structure.fixed.any():
