@@ -205,8 +205,8 @@ for distance, name in marks_of(vibrating.bands):
 figure
 
 # %% [markdown]
-# The text above says all that is not in order: imaginary modes, a supercell that is too small, a missing splitting of
-# longitudinal and transverse modes in a polar crystal.
+# `failures` and `notes` say all that is not in order: a relaxation that did not end, imaginary modes, a supercell that is too
+# small, a missing splitting of longitudinal and transverse modes in a polar crystal.
 #
 # ## 6. Heat capacity and entropy
 #
@@ -268,13 +268,12 @@ metal = closed_form(Morse(cutoff=3.87, onset=0.85, width=3.5), "Cu")
 morse = metal.term
 look = PhononsConfig(supercell_length=8.0, band_points=41, mesh_length=25.0, temperature_step_K=50.0, follow=True)
 body = phonons(metal, bulk("Cu", "bcc", a=3.2), look)
-for failure in body.failures:
-    print(failure)
+print("most unstable:", body.imaginary[0])
 
 pair = lambda r: morse.depth * ((1 - np.exp(-morse.width * (r - morse.distance))) ** 2 - 1)
 least = minimize_scalar(lambda r: 4 * pair(r) + 3 * pair(2 * r / np.sqrt(3)), bounds=(2, 3), method="bounded").fun
 end = body.followed
-print(f"\n{end.before} becomes {end.after}: {end.gain:.5f} eV per atom lower")
+print(f"{end.before} becomes {end.after}: {end.gain:.5f} eV per atom lower")
 print(f"pencil and paper: {least + 6 * morse.depth:.5f} eV, from {least:.4f} to {-6 * morse.depth:.4f}")
 bands_figure(body)
 

@@ -68,9 +68,10 @@ def landscape(x):
 
 surface = FunctionSurface(landscape)
 minima = np.array([[-0.5582, 1.4417], [-0.0500, 0.4667], [0.6235, 0.0280]])
-straight = np.linspace(minima[0], minima[1], 11)
+straight = np.linspace(minima[0], minima[1], 9)
 band = relax_band(surface, straight, BandConfig(fmax=0.5, spring=50.0, climb_below=50.0))
 saddle = find_saddle(surface, band.points[band.highest], SaddleConfig(fmax=1e-6, radius=0.1))
+assert band.converged and saddle.converged
 ways = descend(surface, saddle.point, saddle.mode, masses=np.ones(2), longest=5.0, fmax=1.0)
 print(f"path: {band.evaluations} evaluations of all images; saddle point: {saddle.gradients} gradients more")
 print(f"saddle point {np.round(saddle.point, 6)}, published (-0.822002, 0.624313)")
@@ -102,15 +103,14 @@ plt.show()
 # in `failures`.
 
 # %%
-from ase.build import add_adsorbate, bulk, fcc100
+from ase.build import add_adsorbate, fcc100
 from ase.constraints import FixAtoms
 
 from equipot.workflows.neb import NEBConfig, reaction
-from equipot.workflows.relax import RelaxConfig, relax
+from equipot.workflows.relax import RelaxConfig
 
 copper = closed_form(Morse(cutoff=5.2), "Cu")
-(crystal,) = relax(copper, bulk("Cu"), RelaxConfig(cell="isotropic", smax_GPa=1e-4))
-a = (4 * crystal.structure.volume) ** (1 / 3)
+a = 3.6133  # Å, where a crystal with this potential has no stress
 ends = []
 for offset in ((1, 1), (1, 2)):
     slab = fcc100("Cu", (3, 3, 3), a=a, vacuum=6.0)
@@ -126,7 +126,6 @@ settings = NEBConfig(
 )
 hop = reaction(copper, ends, settings)
 assert not hop.failures
-print(f"lattice constant {a:.4f} Å (experiment 3.61)")
 print(f"barrier {hop.barrier:.4f} eV, back {hop.barrier_back:.4f} eV")
 saddle = hop.saddle
 print(f"saddle point: force {saddle.force:.0e} eV/Å after {saddle.gradients} gradients and {saddle.products} Hessian products")
@@ -222,7 +221,7 @@ print(f"slope {-slope:.4f} eV: the barrier")
 # %%
 from ase.cluster import Icosahedron
 
-from equipot.workflows.relax import LBFGS, Newton
+from equipot.workflows.relax import LBFGS, Newton, relax
 
 argon = closed_form(LennardJones(cutoff=30.0), "Ar")  # A cutoff far beyond the cluster.
 cluster = Icosahedron("Ar", noshells=2, latticeconstant=5.4)
@@ -242,15 +241,16 @@ for optimizer in (LBFGS(), Newton()):
 # rotor, harmonic oscillator; the symmetry number 2 is found).
 
 # %%
-from ase.build import molecule
+from ase import Atoms
 
 from equipot.units import per_cm, planck
 from equipot.workflows.vibrations import VibrationsConfig, vibrations
 
-omega = 2358.57 * per_cm / planck * 2 * np.pi  # angular frequency
-width = omega * np.sqrt(molecule("N2").get_masses()[0] / 2 / (2 * 9.905))
+molecule = Atoms("N2", positions=[[0, 0, 0], [0, 0, 1.09768]])
+omega = 2358.57 * per_cm / planck * 2 * np.pi  # Angular frequency, in units of eV, Å and amu.
+width = omega * np.sqrt(molecule.get_masses()[0] / 2 / (2 * 9.905))
 nitrogen = closed_form(Morse(cutoff=8.0, depth=9.905, width=float(width), distance=1.09768), "N")
-gas = vibrations(nitrogen, molecule("N2"), VibrationsConfig(pressure_Pa=1e5))
+gas = vibrations(nitrogen, molecule, VibrationsConfig(relax=False, pressure_Pa=1e5))
 assert not gas.failures
 print(gas.summary())
 
@@ -258,7 +258,7 @@ print(gas.summary())
 tables = {298.15: 191.61, 500.0: 206.74, 1000.0: 228.17, 2000.0: 252.07}  # NIST-JANAF, J/K/mol at 1 bar
 per_mole = 96485.33  # J/mol for 1 eV
 for T, known in tables.items():
-    hot = vibrations(nitrogen, gas.structure, VibrationsConfig(relax=False, pressure_Pa=1e5, temperature_K=T)).thermochemistry
+    hot = vibrations(nitrogen, molecule, VibrationsConfig(relax=False, pressure_Pa=1e5, temperature_K=T)).thermochemistry
     free = hot.gibbs_energy - gas.energy
     print(f"{T:7.2f} K: entropy {per_mole * hot.entropy:.2f} J/K/mol, tables {known:.2f}; Gibbs energy {free:+.4f} eV")
 
@@ -273,6 +273,8 @@ for T, known in tables.items():
 # equilibrates with a thermostat and goes on at constant energy.
 
 # %%
+from ase.build import bulk
+
 from equipot.workflows.spectra import density_of_states
 from equipot.workflows.statistics import open_trajectory
 from equipot.workflows.transport import (
@@ -290,7 +292,7 @@ rahman = closed_form(LennardJones(cutoff=7.65, epsilon=120 * kB, sigma=3.4, onse
 length = 2 if FAST else 3
 box = bulk("Ar", "fcc", a=(4 * 39.948 * 1.66053907 / 1.374) ** (1 / 3), cubic=True) * length
 box.rattle(0.4, seed=0)
-run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=2000 if FAST else 20000)
+run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=6000 if FAST else 20000)
 folder = make_trajectory(rahman.astype("float32"), box, run, "runs/argon", progress=False)
 trajectory = open_trajectory(str(folder))
 mean = averages(trajectory)["temperature_K"]
@@ -307,7 +309,7 @@ added = finite_size_correction(moved.temperature_K, viscosity_mPa_s=0.25, length
 print(f"with the correction for a small cell {1e5 * (diffusion.coefficient + added):.2f}; Rahman: 2.43")
 
 # %%
-spectrum = density_of_states(trajectory, resolution_THz=0.2)
+spectrum = density_of_states(trajectory, resolution_THz=0.3)
 figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
 axes[0].plot(radial.centers, radial.values[0], color=BLUE)
 axes[0].axhline(1, color=GREY, linewidth=0.8)

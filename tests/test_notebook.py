@@ -54,9 +54,9 @@ def test_notebook_holds_the_outputs_of_one_clean_run(text):
     assert len(whole) < 1_000_000 and str(Path.home()) not in whole
 
 
-def run(text: Path, folder: Path) -> str:
+def run(text: Path, folder: Path, **variables: str) -> str:
     """What a notebook's text prints, cut short."""
-    environment = {**os.environ, "EQUIPOT_TUTORIAL_FAST": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "EQUIPOT_TUTORIAL_FAST": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)} | variables
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(text)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
@@ -97,6 +97,8 @@ def test_uncertainty_runs(tmp_path):
     assert (tmp_path / "runs" / "uncertainty" / "md" / "log.csv").exists()
 
 
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+"""For notebooks that compile more than they compute."""
 NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
 
@@ -110,7 +112,7 @@ def numbers(pattern: str, printed: str) -> list[tuple[float, ...]]:
 @pytest.mark.slow
 def test_crystal_runs(tmp_path):
     """What is printed beside each other agrees: the potential's numbers, and those of pencil and paper."""
-    printed = run(TEXTS[3], tmp_path)
+    printed = run(TEXTS[3], tmp_path, **QUICK)
     for pattern, tolerance in (
         ("lattice constant # Å, pencil and paper #", 1e-5),
         ("energy per atom # eV, pencil and paper #", 1e-5),
@@ -131,7 +133,7 @@ def test_crystal_runs(tmp_path):
 @pytest.mark.slow
 def test_reaction_runs(tmp_path):
     """Numbers agree with those of ASE, of tables and of publications."""
-    printed = run(TEXTS[4], tmp_path)
+    printed = run(TEXTS[4], tmp_path, **QUICK)
     ((x, y, x_known, y_known),) = numbers("saddle point [# #], published (#, #)", printed)
     assert (x, y) == pytest.approx((x_known, y_known), abs=2e-6)
     ((ours, ases),) = numbers("barrier # eV, by ASE #", printed)
