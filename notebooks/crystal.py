@@ -195,11 +195,9 @@ print(vibrating.summary())
 print(f"optical modes at Γ {vibrating.gamma.frequencies[3]:.4f} THz, pencil and paper {optical:.4f}, experiment 15.53")
 
 # %%
-from equipot.workflows.phonons.spectrum import marks_of
-
 neutrons = {"Γ": [15.53], "X": [4.49, 12.32, 13.90], "L": [3.43, 11.35, 12.60, 14.68]}  # THz
 figure = bands_figure(vibrating)
-for distance, name in marks_of(vibrating.bands):
+for distance, name in vibrating.marks:
     for frequency in neutrons.get(name, []):
         figure.axes[0].plot(distance, frequency, "o", color=ORANGE, markersize=5, clip_on=False, zorder=3)
 figure

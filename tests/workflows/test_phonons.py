@@ -142,7 +142,8 @@ def test_figures_show_what_was_found(diamond):
     bands, density = bands_figure(diamond).axes
     drawn = np.concatenate([line.get_ydata() for line in bands.lines if len(line.get_ydata()) > 2])
     assert np.isclose(np.sort(drawn), np.sort(np.concatenate([s.frequencies.T.ravel() for s in diamond.bands]))).all()
-    assert [mark.get_text() for mark in bands.get_xticklabels()] == [name for _, name in marks_of(diamond.bands)]
+    assert [mark.get_text() for mark in bands.get_xticklabels()] == [name for _, name in diamond.marks]
+    assert diamond.marks == marks_of(diamond.bands)
     assert bands.get_ylabel() == "frequency (THz)" and density.get_xlabel() == "modes per THz"
     (heat,) = thermal_figure(diamond.thermal).axes[2].lines
     np.testing.assert_array_equal(heat.get_xdata(), diamond.thermal.temperature)

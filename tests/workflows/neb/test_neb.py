@@ -65,6 +65,15 @@ def test_the_surface_of_mueller_and_brown():
         assert way.reached and (np.diff(way.energies) < 0).all()
 
 
+@pytest.mark.parametrize("images", [11, 23, 35])
+def test_images_that_are_close_do_not_overtake_each_other(images):
+    settings = BandConfig(fmax=0.5, spring=50, climb_below=50, max_step=0.1)
+    band = relax_band(FunctionSurface(mueller_brown), straight(FIRST, SECOND, images), settings)
+    assert band.converged and band.energies.max() == pytest.approx(SADDLE_ENERGY, abs=0.05)
+    spacing = np.linalg.norm(np.diff(band.points, axis=0), axis=1)
+    assert spacing.max() < 3 * spacing.min()
+
+
 def test_functions_are_called_in_double_precision():
     with jax.enable_x64(False):
         surface = FunctionSurface(mueller_brown)
