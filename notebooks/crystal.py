@@ -209,7 +209,8 @@ figure
 # ## 6. Heat capacity and entropy
 #
 # At high temperature each atom takes up $3k_B$ (Dulong and Petit), at low temperature the modes freeze. At 298.15 K,
-# tables have an entropy of 18.81 J/K and a heat capacity (at constant pressure) of 19.8 J/K per mole of atoms.
+# tables have an entropy of 18.81 J/K and a heat capacity (at constant pressure) of 19.8 J/K per mole of atoms, the two
+# points in the figure. Frequencies that are too high make both too low.
 
 # %%
 thermal = vibrating.thermal
