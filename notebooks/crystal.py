@@ -148,7 +148,7 @@ plt.show()
 # %%
 from equipot.workflows.bulk import elastic_tensor
 
-tensor = elastic_tensor(potential, silicon, check=1e-3)
+tensor = elastic_tensor(potential, silicon, check=0.0 if FAST else 1e-3)
 found = {
     "C11": tensor.relaxed[0, 0], "C12": tensor.relaxed[0, 1],
     "C44": tensor.relaxed[3, 3], "C44, atoms clamped": tensor.clamped[3, 3],
@@ -157,7 +157,8 @@ experiment = {"C11": "165.8", "C12": "63.9", "C44": "79.6"}  # McSkimin and Andr
 print(f"{'GPa':20s}{'found':>9s}{'paper':>9s}{'experiment':>12s}")
 for name, value in found.items():
     print(f"{name:20s}{value:9.2f}{paper[name]:9.2f}{experiment.get(name, '-'):>12s}")
-print(f"finite strains differ from the exact derivatives by {np.abs(tensor.finite_strains - tensor.relaxed).max():.0e} GPa")
+if tensor.finite_strains is not None:
+    print(f"finite strains differ from the exact derivatives by {np.abs(tensor.finite_strains - tensor.relaxed).max():.0e} GPa")
 
 # %% [markdown]
 # A crystal is stable if every small strain costs energy: if all eigenvalues of the tensor are positive (Born). Of a cubic
@@ -188,7 +189,13 @@ print(f"Young's modulus {moduli['youngs_modulus_hill_GPa']:.1f} GPa, Poisson's r
 # %%
 from equipot.workflows.phonons import PhononsConfig, bands_figure, phonons
 
-settings = PhononsConfig(supercell_length=8.0, band_points=41, mesh_length=25.0 if FAST else 40.0, temperature_step_K=5.0)
+settings = PhononsConfig(
+    relax="none",  # The crystal is at rest already.
+    supercell_length=8.0,
+    band_points=41,
+    mesh_length=25.0 if FAST else 40.0,
+    temperature_step_K=5.0,
+)
 vibrating = phonons(potential, silicon, settings)
 assert not vibrating.failures
 print(vibrating.summary())
@@ -265,12 +272,15 @@ from scipy.optimize import minimize_scalar
 
 metal = closed_form(Morse(cutoff=3.87, onset=0.85, width=3.5), "Cu")
 morse = metal.term
-look = PhononsConfig(supercell_length=8.0, band_points=41, mesh_length=25.0, temperature_step_K=50.0, follow=True)
-body = phonons(metal, bulk("Cu", "bcc", a=3.2), look)
-print("most unstable:", body.imaginary[0])
-
 pair = lambda r: morse.depth * ((1 - np.exp(-morse.width * (r - morse.distance))) ** 2 - 1)
-least = minimize_scalar(lambda r: 4 * pair(r) + 3 * pair(2 * r / np.sqrt(3)), bounds=(2, 3), method="bounded").fun
+per_atom = lambda r: 4 * pair(r) + 3 * pair(2 * r / np.sqrt(3))
+bond_length = minimize_scalar(per_atom, bounds=(2, 3), method="bounded", options={"xatol": 1e-10}).x
+least = per_atom(bond_length)
+
+look = dataclasses.replace(settings, mesh_length=25.0, temperature_step_K=50.0, follow=True)
+body = phonons(metal, bulk("Cu", "bcc", a=2 * bond_length / np.sqrt(3)), look)
+assert body.fmax < 1e-6 and abs(body.pressure) < 1e-3
+print("most unstable:", body.imaginary[0])
 end = body.followed
 print(f"{end.before} becomes {end.after}: {end.gain:.5f} eV per atom lower")
 print(f"pencil and paper: {least + 6 * morse.depth:.5f} eV, from {least:.4f} to {-6 * morse.depth:.4f}")
@@ -286,7 +296,7 @@ bands_figure(body)
 # %%
 from equipot.workflows.bulk import Tension, stress_strain
 
-pulled = stress_strain(potential, silicon, Tension(direction="xx", span=0.5, steps=10 if FAST else 40))
+pulled = stress_strain(potential, silicon, Tension(direction="xx", span=0.3 if FAST else 0.5, steps=6 if FAST else 40))
 assert not pulled.failures
 young = 1 / np.linalg.inv(tensor.relaxed)[0, 0]
 slope = np.polyfit(pulled.strains[:4], pulled.stresses[:4], 3)[-2]

@@ -111,11 +111,12 @@ from equipot.workflows.relax import RelaxConfig
 
 copper = closed_form(Morse(cutoff=5.2), "Cu")
 a = 3.6133  # Å, where a crystal with this potential has no stress
+width, layers = (2, 2) if FAST else (3, 3)
 ends = []
-for offset in ((1, 1), (1, 2)):
-    slab = fcc100("Cu", (3, 3, 3), a=a, vacuum=6.0)
+for offset in ((0, 0), (0, 1)):
+    slab = fcc100("Cu", (width, width, layers), a=a, vacuum=6.0)
     add_adsorbate(slab, "Cu", 0.5 * a, "hollow", offset=offset)
-    slab.set_constraint(FixAtoms(mask=slab.get_tags() == 3))
+    slab.set_constraint(FixAtoms(mask=slab.get_tags() == layers))  # Layers are counted from above.
     ends.append(slab)
 
 settings = NEBConfig(
@@ -143,7 +144,7 @@ from ase.optimize import FIRE
 morse = copper.term
 images = [hop.images[0].to_ase(), *(hop.images[0].to_ase() for _ in range(3)), hop.images[-1].to_ase()]
 for image in images:
-    image.set_constraint(FixAtoms(mask=ends[0].get_tags() == 3))
+    image.set_constraint(ends[0].constraints)
     image.calc = MorsePotential(
         epsilon=morse.depth, r0=morse.distance, rho0=morse.width * morse.distance,
         rcut1=morse.onset * morse.cutoff / morse.distance, rcut2=morse.cutoff / morse.distance,
@@ -184,7 +185,7 @@ logarithms = []
 for structure in (hop.images[0], hop.saddle_structure):
     atoms = structure.to_ase()
     atoms.calc = images[0].calc
-    free = np.flatnonzero(ends[0].get_tags() != 3)
+    free = np.flatnonzero(ends[0].get_tags() != layers)
     run = Differences(atoms, indices=free, delta=1e-3, name=f"vibrations-{len(logarithms)}")
     run.run()
     real = np.sort(run.get_frequencies().real)[-3 * len(free) + len(logarithms) :]  # 1/cm; the imaginary one has no real part
@@ -227,7 +228,7 @@ argon = closed_form(LennardJones(cutoff=30.0), "Ar")  # A cutoff far beyond the 
 cluster = Icosahedron("Ar", noshells=2, latticeconstant=5.4)
 cluster.rattle(0.3, seed=3)
 cluster.cell = None
-for optimizer in (LBFGS(), Newton()):
+for optimizer in (Newton(),) if FAST else (LBFGS(), Newton()):
     (found,) = relax(argon, cluster, RelaxConfig(fmax=1e-6, optimizer=optimizer))
     name, energy = type(optimizer).__name__, found.energy / argon.term.epsilon
     work = f"{found.evaluations:3d} gradients, {found.products:3d} products"
@@ -289,10 +290,10 @@ from equipot.workflows.transport import (
 )
 
 rahman = closed_form(LennardJones(cutoff=7.65, epsilon=120 * kB, sigma=3.4, onset=0.9), "Ar")
-length = 2 if FAST else 3
-box = bulk("Ar", "fcc", a=(4 * 39.948 * 1.66053907 / 1.374) ** (1 / 3), cubic=True) * length
-box.rattle(0.4, seed=0)
-run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=6000 if FAST else 20000)
+length = 4 if FAST else 5
+box = bulk("Ar", "sc", a=(39.948 * 1.66053907 / 1.374) ** (1 / 3)) * length  # A lattice that melts at once.
+box.rattle(0.1, seed=0)
+run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=5000 if FAST else 20000)
 folder = make_trajectory(rahman.astype("float32"), box, run, "runs/argon", progress=False)
 trajectory = open_trajectory(str(folder))
 mean = averages(trajectory)["temperature_K"]
