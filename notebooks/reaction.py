@@ -111,10 +111,10 @@ from equipot.workflows.relax import RelaxConfig
 
 copper = closed_form(Morse(cutoff=5.2), "Cu")
 a = 3.6133  # Å, where a crystal with this potential has no stress
-width, layers = (2, 2) if FAST else (3, 3)
+size, layers = (2, 2) if FAST else (3, 3)
 ends = []
 for offset in ((0, 0), (0, 1)):
-    slab = fcc100("Cu", (width, width, layers), a=a, vacuum=6.0)
+    slab = fcc100("Cu", (size, size, layers), a=a, vacuum=6.0)
     add_adsorbate(slab, "Cu", 0.5 * a, "hollow", offset=offset)
     slab.set_constraint(FixAtoms(mask=slab.get_tags() == layers))  # Layers are counted from above.
     ends.append(slab)

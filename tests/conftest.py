@@ -14,6 +14,7 @@ from compilation import QUICK
 # The conftests of folders import the package, and are read before any hook of pytest is called.
 shape_checks.install()
 
+
 def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", QUICK)
