@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from compilation import QUICK
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = [ROOT / "notebooks" / f"{name}.py" for name in ("tutorial", "polar", "uncertainty")]
+TEXTS = [ROOT / "notebooks" / f"{name}.py" for name in ("tutorial", "polar", "uncertainty", "crystal", "reaction")]
 REMEDY = "the notebook is older than its text: python notebooks/execute.py"
 texts = pytest.mark.parametrize("text", TEXTS, ids=[text.stem for text in TEXTS])
 
@@ -54,9 +55,9 @@ def test_notebook_holds_the_outputs_of_one_clean_run(text):
     assert len(whole) < 1_000_000 and str(Path.home()) not in whole
 
 
-def run(text: Path, folder: Path) -> str:
+def run(text: Path, folder: Path, **variables: str) -> str:
     """What a notebook's text prints, cut short."""
-    environment = {**os.environ, "EQUIPOT_TUTORIAL_FAST": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "EQUIPOT_TUTORIAL_FAST": "1", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)} | variables
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(text)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
@@ -95,3 +96,53 @@ def test_uncertainty_runs(tmp_path):
     deviations = [float(x) for x in re.findall(r"^(?:anti - gauche|C-O) .* ± (\S+) ", printed, flags=re.MULTILINE)]
     assert len(deviations) == 2 and all(x > 0 for x in deviations)
     assert (tmp_path / "runs" / "uncertainty" / "md" / "log.csv").exists()
+
+
+NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
+
+
+def numbers(pattern: str, printed: str) -> list[tuple[float, ...]]:
+    """Numbers of every line that a pattern finds, whose gaps are written as #."""
+    found = re.findall(re.escape(pattern).replace(r"\ ", r"\s+").replace(r"\#", NUMBER), printed)
+    assert found, f"{pattern!r} is not in what the notebook prints"
+    return [tuple(map(float, line if isinstance(line, tuple) else (line,))) for line in found]
+
+
+@pytest.mark.slow
+def test_crystal_runs(tmp_path):
+    """What is printed beside each other agrees: the potential's numbers, and those of pencil and paper."""
+    printed = run(TEXTS[3], tmp_path, XLA_FLAGS=QUICK)
+    for pattern, tolerance in (
+        ("lattice constant # Å, pencil and paper #", 1e-5),
+        ("energy per atom # eV, pencil and paper #", 1e-5),
+        ("bulk modulus # GPa, pencil and paper #", 5e-3),
+        ("optical modes at Γ # THz, pencil and paper #", 1e-4),
+    ):
+        ((found, paper),) = numbers(pattern, printed)
+        assert found == pytest.approx(paper, rel=tolerance), pattern
+    table = [numbers(f"\n{name} # # ", printed)[0] for name in ("C11", "C12", "C44", "C44, atoms clamped")]
+    assert all(found == pytest.approx(paper, rel=1e-4) for found, paper in table)
+    ((gain,),) = numbers(" becomes P6_3/mmc (194): # eV per atom lower", printed)
+    ((expected,),) = numbers("pencil and paper: # eV, from", printed)
+    assert gain == pytest.approx(expected, rel=1e-3)
+    ((slope, young),) = numbers("slope at the beginning # GPa, Young's modulus along [100] #", printed)
+    assert slope == pytest.approx(young, rel=0.05)
+
+
+@pytest.mark.slow
+def test_reaction_runs(tmp_path):
+    """Numbers agree with those of ASE, of tables and of publications."""
+    printed = run(TEXTS[4], tmp_path, XLA_FLAGS=QUICK)
+    ((x, y, x_known, y_known),) = numbers("saddle point [# #], published (#, #)", printed)
+    assert (x, y) == pytest.approx((x_known, y_known), abs=2e-6)
+    ((ours, ases),) = numbers("barrier # eV, by ASE #", printed)
+    assert ours == pytest.approx(ases, abs=1e-3)
+    ((ours,),), ((ases,),) = numbers("prefactor # THz, imag", printed), numbers("prefactor # THz by dif", printed)
+    assert ours == pytest.approx(ases, rel=0.01)
+    assert numbers("eV/Å, energy #", printed) == [pytest.approx((-44.326801,), abs=2e-6)]
+    entropies = numbers("K: entropy # J/K/mol, tables #;", printed)
+    assert len(entropies) == 4 and all(found == pytest.approx(known, abs=0.5) for found, known in entropies)
+    ((peak,),) = numbers("first peak of g(r) at # Å", printed)
+    assert peak == pytest.approx(3.7, abs=0.2)
+    ((coefficient, error),) = numbers("D = (# +- #) 1e-5", printed)
+    assert 1 < coefficient < 4 and 0 < error < 1

@@ -25,7 +25,10 @@ from equipot.quantities import BORN_CHARGES, DIPOLE, NOVELTY, POLARIZABILITY, QU
 from equipot.second_derivatives import hessian
 from equipot.structure import Structure
 
-__all__ = ["TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite"]
+__all__ = [
+    "TooLargeError", "as_structures", "evaluate", "evaluate_each", "evaluate_ensemble", "hessian_of", "not_finite",
+    "one_structure",
+]  # fmt: skip
 
 _evaluate = jax.jit(evaluate_graph, static_argnames="want")
 _hessian = jax.jit(hessian, static_argnames="batch_size")
@@ -44,6 +47,22 @@ def as_structures(systems: Any) -> list[Structure]:
     if isinstance(systems, Sequence) and not isinstance(systems, str):
         return [structure for system in systems for structure in as_structures(system)]
     raise ValueError(f"expected ase.Atoms, a Structure, a Graph, or a list of them; got {type(systems).__name__}")
+
+
+def one_structure(system: Any, what: str) -> Structure:
+    """Convert one ``ase.Atoms`` or one ``Structure`` to a structure.
+
+    Args:
+        system: The system, or a list of one.
+        what: Beginning of the message of an error, such as "a Hessian is".
+
+    Raises:
+        ValueError: several systems, or any other type.
+    """
+    structures = as_structures(system)
+    if len(structures) != 1:
+        raise ValueError(f"{what} of one structure; got {len(structures)}")
+    return structures[0]
 
 
 def evaluate(

@@ -18,6 +18,8 @@ from matscipy.calculators.manybody.explicit_forms.stillinger_weber import (
 
 from equipot import units
 from equipot.evaluation import evaluate, evaluate_each, hessian_of
+from equipot.models.mace import MACE
+from equipot.physics import LennardJones, closed_form
 from equipot.physics.morse import Morse
 from equipot.physics.stillinger_weber import StillingerWeber
 from equipot.structure import Structure
@@ -106,6 +108,32 @@ def test_morse_agrees_with_ase(double_precision, rattled):
     np.testing.assert_allclose(found.energy[0], rattled.get_potential_energy(), atol=1e-10)
     np.testing.assert_allclose(found.forces, rattled.get_forces(), atol=1e-10)
     np.testing.assert_allclose(found.stress[0], rattled.get_stress(voigt=False), atol=1e-11)
+
+
+def test_a_term_in_closed_form_becomes_a_potential_in_double_precision(double_precision, rattled):
+    found = evaluate(closed_form(StillingerWeber(), "Si"), rattled)
+    expected = evaluate(silicon(), rattled)
+    np.testing.assert_array_equal(found.energy, expected.energy)
+    np.testing.assert_array_equal(found.forces, expected.forces)
+    both = closed_form(LennardJones(cutoff=20.0, epsilon=0.1, sigma=3.0), "Xe", "Ar", "Xe")
+    assert both.elements == (18, 54) and both.dtype == np.float64
+    # A number that single precision does not hold.
+    pair = Atoms("ArXe", positions=[[0, 0, 0], [0, 0, 2 ** (1 / 6) * 3]])
+    assert evaluate(both, pair).energy[0] == pytest.approx(-0.1, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("term", "elements", "message"),
+    [
+        (StillingerWeber(), (), "name the elements"),
+        (StillingerWeber(), ("Si", "Sy"), "'Sy' is no element"),
+        (LennardJones(), ("Ar",), "cutoff"),
+        (MACE(cutoff=3.0, elements=(14,), channels=1, l_max=0, layers=1), ("Si",), "has variables that are trained"),
+    ],
+)
+def test_what_has_no_closed_form_is_refused(double_precision, term, elements, message):
+    with pytest.raises(ValueError, match=message):
+        closed_form(term, *elements)
 
 
 @pytest.mark.parametrize(

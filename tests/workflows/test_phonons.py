@@ -20,7 +20,7 @@ from equipot.evaluation import evaluate
 from equipot.physics.morse import Morse
 from equipot.potential import Potential
 from equipot.structure import Structure
-from equipot.workflows.phonons import Displacements, PhononsConfig, QHAConfig, phonons
+from equipot.workflows.phonons import Displacements, PhononsConfig, QHAConfig, bands_figure, phonons, thermal_figure
 
 phonopy = pytest.importorskip("phonopy")
 from equipot.workflows.phonons import cell, command, imaginary, pictures, polar, results  # noqa: E402
@@ -136,6 +136,18 @@ def test_thermal_properties_are_sums_over_the_modes_of_the_mesh(diamond):
     assert diamond.thermal.heat_capacity[at] == pytest.approx(1e3 * heat / units.kJ_per_mol, rel=1e-5)
     assert diamond.thermal.zero_point_energy == pytest.approx(count @ energies / 2 / units.kJ_per_mol, rel=1e-5)
     assert diamond.dos.total.sum() * np.diff(diamond.dos.frequency)[0] == pytest.approx(6, rel=0.01)
+
+
+def test_figures_show_what_was_found(diamond):
+    bands, density = bands_figure(diamond).axes
+    drawn = np.concatenate([line.get_ydata() for line in bands.lines if len(line.get_ydata()) > 2])
+    assert np.isclose(np.sort(drawn), np.sort(np.concatenate([s.frequencies.T.ravel() for s in diamond.bands]))).all()
+    assert [mark.get_text() for mark in bands.get_xticklabels()] == [name for _, name in diamond.marks]
+    assert diamond.marks == marks_of(diamond.bands)
+    assert bands.get_ylabel() == "frequency (THz)" and density.get_xlabel() == "modes per THz"
+    (heat,) = thermal_figure(diamond.thermal).axes[2].lines
+    np.testing.assert_array_equal(heat.get_xdata(), diamond.thermal.temperature)
+    np.testing.assert_array_equal(heat.get_ydata(), diamond.thermal.heat_capacity)
 
 
 def test_bands_begin_and_end_at_named_points(diamond):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from equipot.data.batch import pad
+from equipot.evaluation import one_structure
 from equipot.graph import Graph
 from equipot.metadata import Metadata
 from equipot.potential import Potential, evaluate
@@ -98,19 +99,20 @@ class Derivatives(NamedTuple):
 
 
 def elastic_tensor(
-    potential: Potential, structure: Structure, check: float = 0.0, journal: Journal | None = None
+    potential: Potential, structure: Any, check: float = 0.0, journal: Journal | None = None
 ) -> ElasticTensor:
     """Compute the elastic tensor of a relaxed crystal from exact derivatives.
 
     Args:
         potential: Potential, best in double precision.
-        structure: Relaxed crystal.
+        structure: Relaxed crystal, ``ase.Atoms`` or ``Structure``.
         check: Strain of a check by finite strains, in which strained cells are relaxed; 0 for none.
         journal: Where derivatives and relaxed cells are kept; None to keep none.
 
     Raises:
-        ValueError: a structure that does not repeat in three directions, or an unknown element.
+        ValueError: a structure that does not repeat in three directions, several structures, or an unknown element.
     """
+    structure = one_structure(structure, "an elastic tensor is")
     if not structure.pbc.all() or not structure.volume:
         raise ValueError(f"{structure.name} does not repeat in three directions, and so has no elastic tensor")
     if structure.fixed is not None and structure.fixed.any():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from equipot.evaluation import one_structure
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
@@ -52,7 +54,7 @@ class VolumeCurve:
 
 def equation_of_state(
     potential: Potential,
-    structure: Structure,
+    structure: Any,
     settings: EquationOfState | None = None,
     relaxation: RelaxConfig | None = None,
     journal: Journal | None = None,
@@ -65,16 +67,17 @@ def equation_of_state(
 
     Args:
         potential: Potential.
-        structure: Crystal about whose volume the others lie, best relaxed.
+        structure: Crystal about whose volume the others lie, best relaxed; ``ase.Atoms`` or ``Structure``.
         settings: Volumes and equation.
         relaxation: Tolerances of the relaxation; cell and pressure are not used.
         journal: Where finished volumes are kept; None to keep none.
         say: Progress, see ``relax``.
 
     Raises:
-        ValueError: a structure that does not repeat in three directions.
+        ValueError: a structure that does not repeat in three directions, or several structures.
     """
     settings = settings or EquationOfState()
+    structure = one_structure(structure, "an equation of state is")
     if not structure.pbc.all() or not structure.volume:
         raise ValueError(f"{structure.name} does not repeat in three directions, and so has no volume to change")
     base = relaxation or RelaxConfig(fmax=1e-4)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from equipot.evaluation import one_structure
 from equipot.potential import Potential
 from equipot.structure import Structure
 from equipot.units import GPa
@@ -47,7 +49,7 @@ class StressStrain:
 
 def stress_strain(
     potential: Potential,
-    structure: Structure,
+    structure: Any,
     settings: Tension | None = None,
     relaxation: RelaxConfig | None = None,
     journal: Journal | None = None,
@@ -59,11 +61,14 @@ def stress_strain(
 
     Args:
         potential: Potential.
-        structure: Relaxed crystal; a cell of a few atoms shows few instabilities.
+        structure: Relaxed crystal, ``ase.Atoms`` or ``Structure``; a cell of a few atoms shows few instabilities.
         settings: Direction and steps.
         relaxation: Tolerances; cell, pressure and symmetry are not used.
         journal: Where finished steps are kept; None to keep none.
         say: Called with the number of finished steps, that of all, and the strain.
+
+    Raises:
+        ValueError: a structure that does not repeat in three directions, or several structures.
     """
     settings, journal = settings or Tension(), journal or Journal()
     axis = VOIGT.index(settings.direction)
@@ -71,6 +76,9 @@ def stress_strain(
     base = relaxation or RelaxConfig(fmax=1e-3)
     inner = dataclasses.replace(base, cell="full", strains=free, pressure_GPa=0.0, stress_GPa=None, symmetry=False)
     grid = np.linspace(0, settings.span, settings.steps + 1)
+    structure = one_structure(structure, "a stress-strain curve is")
+    if not structure.pbc.all() or not structure.volume:
+        raise ValueError(f"{structure.name} does not repeat in three directions, and so has no stress to be measured")
     at, found, failures, before = structure.without_labels(), [], [], 0.0
     for k, strain in enumerate(grid):
         turn = np.eye(3)

@@ -16,6 +16,9 @@ from equipot.workflows.neb.surface import Surface
 
 KEPT = 10
 """Evaluations between two states of a band that are kept."""
+STRIDE = 1 / 3
+"""Share of the mean distance of neighbouring images that an atom may go in a step: images that overtake each other make the
+tangents of the path worthless, and a climbing image climbs without end then."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class BandConfig:
     max_steps: int = 500
     """Largest number of evaluations of the band."""
     max_step: float = 0.1
-    """Longest way of an atom in a step, Å."""
+    """Longest way of an atom in a step, Å; never more than a third of the distance between neighbouring images."""
     memory: int = 20
     """Steps that L-BFGS remembers."""
 
@@ -134,7 +137,8 @@ def relax_band(
             keep(BandState(points, energies, gradients, count, climbing, history.pairs, history.last))
         if done:
             break
-        step = limited(history.step(points[1:-1].ravel(), forces.ravel()).reshape(forces.shape), settings.max_step)
+        most = min(settings.max_step, STRIDE * float(np.mean([largest(way) for way in np.diff(points, axis=0)])))
+        step = limited(history.step(points[1:-1].ravel(), forces.ravel()).reshape(forces.shape), most)
         points[1:-1] += step
         inner, slopes = surface.evaluate(points[1:-1])
         energies[1:-1], gradients[1:-1], count = inner, slopes, count + 1

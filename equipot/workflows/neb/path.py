@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from equipot.evaluation import as_structures
 from equipot.isolated_atoms import isolated_atom_energy
 from equipot.potential import Potential
 from equipot.rigid_motions import LINEAR, masses_of, rigid_motions
@@ -46,6 +48,7 @@ class Reaction:
     back: Rate | None
     """Rate from the last image to the first."""
     ways: tuple[Way, Way] | None
+    """Ways down from the saddle point towards the first and the last image; None where not asked for."""
     failures: tuple[str, ...]
 
     @property
@@ -65,10 +68,27 @@ class Reaction:
         """From the last image, eV."""
         return self.top - float(self.band.energies[-1] - self.band.energies[0])
 
+    def reaction_coordinate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the intrinsic reaction coordinate as one curve, from the first side over the saddle point to the last.
+
+        Returns:
+            Length in coordinates weighted by masses, (points,), sqrt(amu) Å, negative on the first side and zero at the saddle
+            point; and the energy above that of the first image, (points,), eV.
+
+        Raises:
+            ValueError: the coordinate was not followed.
+        """
+        if self.ways is None:
+            raise ValueError("the reaction coordinate was not followed; set reaction_coordinate, and see failures")
+        back, ahead = self.ways
+        lengths = np.concatenate([-back.lengths[:0:-1], ahead.lengths])
+        energies = np.concatenate([back.energies[:0:-1], ahead.energies])
+        return lengths, energies - float(self.band.energies[0])
+
 
 def reaction(
     potential: Potential,
-    structures: Sequence[Structure],
+    structures: Sequence[Any],
     settings: NEBConfig | None = None,
     say: Callable[[str], None] | None = None,
     journal: Journal | None = None,
@@ -77,7 +97,7 @@ def reaction(
 
     Args:
         potential: Potential, best in double precision.
-        structures: The two ends, or a whole first path.
+        structures: The two ends, or a whole first path, as ``ase.Atoms`` or ``Structure``.
         settings: How.
         say: Called with lines of progress.
         journal: Where finished stages, and the path every ``KEPT`` evaluations, are kept; None to keep none.
@@ -86,7 +106,7 @@ def reaction(
         ValueError: fewer than two structures, or ends with other atoms or cells.
     """
     settings, say, journal = settings or NEBConfig(), say or (lambda text: None), journal or Journal()
-    structures, failures = with_ends_at_rest(potential, followed(structures), settings, say, journal)
+    structures, failures = with_ends_at_rest(potential, followed(as_structures(structures)), settings, say, journal)
     surface = AtomsSurface(potential, structures[0])
     band = relaxed_path(surface, structures, settings, say, journal)
     failures += unsound(band, surface)
@@ -106,6 +126,7 @@ def reaction(
             say("intrinsic reaction coordinate")
             point, mode = saddle.point, saddle.mode
             ways = journal.once("reaction coordinate", tuple[Way, Way], lambda: descend(surface, point, mode, mass))
+            ways = from_first_to_last(ways, band)
             short = [k for k, way in enumerate(ways) if not way.reached]
             failures += [f"reaction coordinate: side {k} ends before a minimum" for k in short]
             failures += elsewhere(ways, band)
@@ -193,6 +214,13 @@ def sound_saddle(saddle: Saddle, band: Band) -> Saddle:
     else:
         return saddle
     return dataclasses.replace(saddle, converged=False, reason=reason)
+
+
+def from_first_to_last(ways: tuple[Way, Way], band: Band) -> tuple[Way, Way]:
+    """Put the way whose end is nearer to the first image first."""
+    off = lambda way, k: float(np.linalg.norm(way.points[-1] - band.points[k]))
+    one, other = ways
+    return ways if off(one, 0) + off(other, -1) <= off(other, 0) + off(one, -1) else (other, one)
 
 
 def elsewhere(ways: tuple[Way, Way], band: Band) -> list[str]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from equipot.data.batch import Shape, centred, find_slots, pad
+from equipot.evaluation import one_structure
 from equipot.extent import Extent, still_holds
 from equipot.graph import Graph
 from equipot.metadata import Metadata
@@ -35,6 +36,8 @@ class Surface(Protocol):
 class FunctionSurface:
     """The surface of a function of JAX, such as a two-dimensional landscape or a cost that was interpolated.
 
+    The function is called with coordinates in double precision, whatever JAX is set to.
+
     Args:
         function: Energy of coordinates (n,), differentiable.
     """
@@ -45,12 +48,15 @@ class FunctionSurface:
 
     def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute energies (points,) and gradients (points, n) at points (points, n)."""
-        energies, gradients = self._each(jnp.asarray(points))
+        with jax.enable_x64(True):
+            energies, gradients = self._each(jnp.asarray(points, jnp.float64))
         return np.array(energies, np.float64), np.array(gradients, np.float64)
 
     def product(self, point: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Multiply the Hessian at a point (n,) with a direction (n,)."""
-        return np.asarray(self._product(jnp.asarray(point), jnp.asarray(direction)), np.float64)
+        with jax.enable_x64(True):
+            found = self._product(jnp.asarray(point, jnp.float64), jnp.asarray(direction, jnp.float64))
+        return np.asarray(found, np.float64)
 
 
 class AtomsSurface:
@@ -61,14 +67,15 @@ class AtomsSurface:
 
     Args:
         potential: Potential, best in double precision.
-        structure: Atoms and cell.
+        structure: Atoms and cell, as ``ase.Atoms`` or ``Structure``.
         skin: Reach of the lists beyond the cutoff, Å.
 
     Raises:
-        ValueError: an element that the potential does not know.
+        ValueError: several structures, or an element that the potential does not know.
     """
 
-    def __init__(self, potential: Potential, structure: Structure, skin: float = 0.5) -> None:
+    def __init__(self, potential: Potential, structure: Any, skin: float = 0.5) -> None:
+        structure = one_structure(structure, "a surface is")
         potential.check([structure])
         self.potential = potential.replace(metadata=Metadata(), posterior=None)
         self.structure = structure.without_labels()

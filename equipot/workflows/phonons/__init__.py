@@ -9,5 +9,9 @@
 from equipot.workflows.force_constants import Displacements, Exact
 from equipot.workflows.phonons.calculation import Phonons, phonons
 from equipot.workflows.phonons.config import PhononsConfig, QHAConfig
+from equipot.workflows.phonons.pictures import bands_figure, quasi_harmonic_figure, thermal_figure
 
-__all__ = ["Displacements", "Exact", "Phonons", "PhononsConfig", "QHAConfig", "phonons"]
+__all__ = [
+    "Displacements", "Exact", "Phonons", "PhononsConfig", "QHAConfig", "bands_figure", "phonons", "quasi_harmonic_figure",
+    "thermal_figure",
+]  # fmt: skip

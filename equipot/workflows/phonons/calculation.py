@@ -27,6 +27,7 @@ from equipot.workflows.phonons.spectrum import (
     bands_of,
     density_of_states,
     gamma_modes,
+    marks_of,
     run_mesh,
     thermal_properties,
 )
@@ -74,6 +75,11 @@ class Phonons:
     def atoms_of_supercell(self) -> int:
         """Number of atoms of the supercell."""
         return abs(round(np.linalg.det(self.matrix))) * len(self.standard.primitive)
+
+    @property
+    def marks(self) -> list[tuple[float, str]]:
+        """Distance along the path of the bands (1/Å) and name of each special point."""
+        return marks_of(self.bands)
 
     def summary(self) -> str:
         """Return lines for the terminal."""

@@ -14,11 +14,16 @@ COLOURS = (BLUE, ORANGE, "#5b8c5a", "#8d5a97", "#b8912f")
 
 
 def draw_bands(found: Phonons, path: Path) -> None:
-    """Draw bands beside the density of states, total and by element, and write a PNG file.
+    """Write ``bands_figure`` to a PNG file.
 
     Raises:
         OSError: the file cannot be written.
     """
+    save_figure(bands_figure(found), path)
+
+
+def bands_figure(found: Phonons) -> Any:
+    """Draw bands beside the density of states, total and by element; returns the figure of matplotlib, which notebooks show."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -39,39 +44,49 @@ def draw_bands(found: Phonons, path: Path) -> None:
             right.legend()
         right.set_xlabel("modes per THz")
         right.set_xlim(left=0)
-        save_figure(figure, path)
+    return figure
 
 
 def draw_thermal(thermal: Thermal, path: Path) -> None:
-    """Draw free energy, entropy and heat capacity over temperature, and write a PNG file.
+    """Write ``thermal_figure`` to a PNG file.
 
     Raises:
         OSError: the file cannot be written.
     """
+    save_figure(thermal_figure(thermal), path)
+
+
+def thermal_figure(thermal: Thermal) -> Any:
+    """Draw free energy, entropy and heat capacity of a primitive cell over temperature; returns the figure of matplotlib."""
     panels = (
         ("free energy (kJ/mol)", thermal.free_energy),
         ("entropy (J/K/mol)", thermal.entropy),
         ("heat capacity (J/K/mol)", thermal.heat_capacity),
     )
-    _panels(thermal.temperature, panels, path)
+    return _panels(thermal.temperature, panels)
 
 
 def draw_quasi_harmonic(qha: QuasiHarmonic, path: Path) -> None:
-    """Draw volume, thermal expansion and bulk modulus over temperature, and write a PNG file.
+    """Write ``quasi_harmonic_figure`` to a PNG file.
 
     Raises:
         OSError: the file cannot be written.
     """
+    save_figure(quasi_harmonic_figure(qha), path)
+
+
+def quasi_harmonic_figure(qha: QuasiHarmonic) -> Any:
+    """Draw volume, thermal expansion and bulk modulus over temperature; returns the figure of matplotlib."""
     panels = (
         ("volume (Å$^3$)", qha.volume),
         ("thermal expansion (1e-6/K)", 1e6 * qha.thermal_expansion),
         ("bulk modulus (GPa)", qha.bulk_modulus),
     )
-    _panels(qha.temperature, panels, path)
+    return _panels(qha.temperature, panels)
 
 
-def _panels(temperature: Any, panels: Any, path: Path) -> None:
-    """Draw curves over temperature side by side."""
+def _panels(temperature: Any, panels: Any) -> Any:
+    """Draw curves over temperature side by side; returns the figure."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -80,4 +95,4 @@ def _panels(temperature: Any, panels: Any, path: Path) -> None:
             axis.plot(temperature, values, color=BLUE)
             axis.set_xlabel("temperature (K)")
             axis.set_ylabel(name)
-        save_figure(figure, path)
+    return figure

@@ -3,6 +3,7 @@
 from equipot.workflows.transport.averages import averages
 from equipot.workflows.transport.config import Diffusion, HeatFlux, Radial, Run, TransportConfig
 from equipot.workflows.transport.diffusion import displacements, finite_size_correction, self_diffusion
+from equipot.workflows.transport.dynamics import make_trajectory
 from equipot.workflows.transport.green_kubo import GreenKubo, conductivity, green_kubo, viscosity
 from equipot.workflows.transport.heat_flux import Flux, UnfoldedFlux
 from equipot.workflows.transport.radial import RadialDistribution, radial_distribution
@@ -22,6 +23,7 @@ __all__ = [
     "displacements",
     "finite_size_correction",
     "green_kubo",
+    "make_trajectory",
     "radial_distribution",
     "self_diffusion",
     "viscosity",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from equipot import md
 from equipot.data.read import read_one
+from equipot.evaluation import one_structure
 from equipot.md.config import MDConfig
 from equipot.md.prepare import repeated
 from equipot.potential import Potential
@@ -16,13 +18,21 @@ from equipot.structure import Structure
 from equipot.workflows.transport.config import Run
 
 
-def make_trajectory(potential: Potential, structure: Structure, settings: Run, out: Path, progress: bool = True) -> Path:
+def make_trajectory(potential: Potential, structure: Any, settings: Run, out: str | Path, progress: bool = True) -> Path:
     """Run dynamics into ``out/equilibration`` and ``out/nve``, or continue those that are there; return the latter folder.
 
+    Args:
+        potential: Potential.
+        structure: Start, ``ase.Atoms`` or ``Structure``.
+        settings: Temperature, lengths and copies.
+        out: Folder.
+        progress: Whether lines of progress are written.
+
     Raises:
-        ValueError: copies along a direction that does not repeat, or as ``equipot.md.run``.
+        ValueError: several structures, copies along a direction that does not repeat, or as ``equipot.md.run``.
         Explosion: the system exploded.
     """
+    structure, out = one_structure(structure, "a trajectory is"), Path(out)
     if any(n > 1 and not repeats for n, repeats in zip(settings.repeat, structure.pbc, strict=True)):
         raise ValueError(f"repeat is {settings.repeat}, but {structure.name} does not repeat along all of these vectors")
     start = repeated(structure, settings.repeat)

@@ -71,13 +71,16 @@ def test_a_cell_that_is_no_minimum_and_a_minimum_that_is_outside_are_told(relaxe
     curve = equation_of_state(make_argon(), far, EquationOfState(span=0.05, points=5))
     assert any("no minimum within the volumes" in what for what in curve.failures) and np.isnan(curve.bulk_modulus)
     molecule = Structure.from_ase(bulk("Ar", "fcc", a=3.5)).replace(pbc=np.zeros(3, bool))
-    with pytest.raises(ValueError, match="does not repeat in three directions"):
-        elastic_tensor(make_argon(), molecule)
+    for compute in (elastic_tensor, equation_of_state, stress_strain):
+        with pytest.raises(ValueError, match="does not repeat in three directions"):
+            compute(make_argon(), molecule)
+        with pytest.raises(ValueError, match="of one structure; got 2"):
+            compute(make_argon(), [molecule, molecule])
 
 
 def test_a_crystal_is_pulled_until_it_fails(relaxed_fcc):
     cube = bulk("Ar", "fcc", a=(4 * relaxed_fcc.structure.volume) ** (1 / 3), cubic=True)
-    curve = stress_strain(make_argon(), Structure.from_ase(cube), Tension(span=0.3, steps=12), RelaxConfig(fmax=1e-4))
+    curve = stress_strain(make_argon(), cube, Tension(span=0.3, steps=12), RelaxConfig(fmax=1e-4))
     c = elastic_tensor(make_argon(), relaxed_fcc.structure).relaxed
     young = 1 / np.linalg.inv(c)[0, 0]
     assert curve.stresses[1] / curve.strains[1] == pytest.approx(young, rel=0.15)

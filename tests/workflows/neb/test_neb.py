@@ -1,8 +1,10 @@
 """Paths and saddle points on landscapes whose stationary points are known, and of atoms beside ASE's."""
 
+import dataclasses
 import json
 
 import ase.mep
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +74,22 @@ def test_the_surface_of_mueller_and_brown():
         assert way.reached and (np.diff(way.energies) < 0).all()
 
 
+@pytest.mark.parametrize("images", [11, 23, 35])
+def test_images_that_are_close_do_not_overtake_each_other(images):
+    settings = BandConfig(fmax=0.5, spring=50, climb_below=50, max_step=0.1)
+    band = relax_band(FunctionSurface(mueller_brown), straight(FIRST, SECOND, images), settings)
+    assert band.converged and band.energies.max() == pytest.approx(SADDLE_ENERGY, abs=0.05)
+    spacing = np.linalg.norm(np.diff(band.points, axis=0), axis=1)
+    assert spacing.max() < 3 * spacing.min()
+
+
+def test_functions_are_called_in_double_precision():
+    with jax.enable_x64(False):
+        surface = FunctionSurface(mueller_brown)
+        saddle = find_saddle(surface, np.array(SADDLE) + 0.03, SaddleConfig(fmax=1e-9, radius=0.1))
+    assert saddle.converged and saddle.energy == pytest.approx(SADDLE_ENERGY, abs=1e-6)
+
+
 def test_a_cost_map_of_a_rover():
     """Hills on a grid, interpolated; the rover goes round them."""
     hills = np.array([[2.0, 2.1], [3.4, 3.2], [1.0, 3.5]])
@@ -117,7 +135,7 @@ def adatom():
 def test_an_adatom_hops_as_in_ase():
     ends = adatom()
     settings = NEBConfig(images=5, ends=RelaxConfig(fmax=1e-4), band=BandConfig(fmax=0.002), reaction_coordinate=True)
-    found = reaction(make_argon(), [Structure.from_ase(a) for a in ends], settings)
+    found = reaction(make_argon(), ends, settings)
     assert not found.failures, found.failures
     images = [ends[0].copy() for _ in range(5)]
     images[0].positions, images[-1].positions = found.images[0].positions, found.images[-1].positions
@@ -142,8 +160,17 @@ def test_an_adatom_hops_as_in_ase():
     assert found.rate.prefactor_THz == pytest.approx(expected, rel=1e-3)
     assert found.rate.at(300) == pytest.approx(expected * 1e12 * np.exp(-found.barrier / (8.617333e-5 * 300)), rel=1e-3)
     far = lambda way, k: np.linalg.norm(way.points[-1] - found.images[k].positions.ravel())
-    assert {min((0, -1), key=lambda k: far(way, k)) for way in found.ways} == {0, -1}
+    assert [min((0, -1), key=lambda k: far(way, k)) for way in found.ways] == [0, -1]
     assert max(min(far(way, 0), far(way, -1)) for way in found.ways) < 0.15
+    lengths, energies = found.reaction_coordinate()
+    assert (np.diff(lengths) > 0).all() and lengths[energies.argmax()] == 0
+    assert energies.max() == pytest.approx(found.barrier, abs=1e-6)
+    heights = [0, band_difference := found.barrier - found.barrier_back]
+    np.testing.assert_allclose(energies[[0, -1]], heights, atol=0.1 * found.barrier_back)
+    turned = reaction(make_argon(), ends[::-1], settings)
+    np.testing.assert_allclose(turned.reaction_coordinate()[1][[0, -1]], np.array(heights)[::-1] - band_difference, atol=0.02)
+    with pytest.raises(ValueError, match="was not followed"):
+        dataclasses.replace(found, ways=None).reaction_coordinate()
 
 
 @pytest.mark.parametrize("more", [0, 14], ids=["whole Hessian", "Lanczos"])
