@@ -21,6 +21,8 @@ from equipot.nn.radial import MLP
 from equipot.nn.readout import BiasedMLP, ReadOut, scaled
 from equipot.term import Atomic, cutoff_of
 
+__all__ = ["MACE"]
+
 
 class MACE(Network):
     """Layers that sum over neighbours, multiply the sums of each atom with one another and read out an energy.

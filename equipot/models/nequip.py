@@ -25,6 +25,8 @@ from equipot.nn.readout import ReadOut, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.term import Atomic, cutoff_of
 
+__all__ = ["NequIP"]
+
 
 @dataclasses.dataclass(frozen=True)
 class BothParities:

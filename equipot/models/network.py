@@ -20,6 +20,8 @@ from equipot.nn.readout import Embedding, ReadOut, check_heads
 from equipot.physics.zbl import ZBL
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["Network"]
+
 
 class Network(Term):
     """A neural network that embeds species and distances and reads invariant features out as energies of atoms.

@@ -26,6 +26,8 @@ from equipot.quantities import DISPERSION_ENERGY, Quantity
 from equipot.structure import Structure
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["ATM", "D3", "correction"]
+
 STEEPNESS = 16.0
 """k1 of the counting function."""
 SHARPNESS = 4.0

@@ -22,6 +22,8 @@ from equipot.quantities import Quantity
 from equipot.structure import Structure
 from equipot.term import Atomic, Scope, Term, call, cutoff_of
 
+__all__ = ["Guarded", "Wall", "guard"]
+
 MARGIN = 0.95
 """Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""
 OUTER = "outer_radii"

@@ -13,6 +13,8 @@ from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope, covalent_radii
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["ZBL"]
+
 
 class ZBL(Term):
     """Screened Coulomb repulsion (Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids, 1985).
