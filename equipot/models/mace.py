@@ -44,6 +44,7 @@ class MACE(Network):
     contraction: PerSpecies | Shared = PerSpecies()
     """Weights of the symmetric contraction."""
     layers: int = 2
+    """Number of layers, each of which reaches one cutoff further."""
     first: Plain | Residual | Attention | NonLinear = Residual()
     """Interaction of the first layer."""
     others: Plain | Residual | Attention | NonLinear = Residual()

@@ -34,6 +34,7 @@ class Network(Term):
     elements: tuple[int, ...] = ()
     """Atomic numbers the network knows; taken from the data where left out."""
     radial: Radial = Radial()
+    """Radial features of the distances."""
     heads: tuple[str, ...] = ()
     """Names of levels of theory that share everything but the readouts."""
     repulsion: ZBL | None = None

@@ -40,6 +40,7 @@ class Electrostatics(Term):
     base: Term | None = None
     """What is learned beside the charges, and whose features predict them; nothing where left out."""
     charges: ChargeSource = Predicted()
+    """Source of the charges."""
     kernel: Gaussians | Points = Gaussians()
     """How two charges interact."""
     waves: WaveSum | ParticleMesh = WaveSum()

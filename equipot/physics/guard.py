@@ -86,7 +86,9 @@ class Guarded(Term):
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å; that of ``base``, which takes it over where it has none."""
     base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
+    """Term inside the wall."""
     wall: Wall = Wall()
+    """Radii of the wall."""
     elements: tuple[int, ...] = ()
     """Atomic numbers that ``base`` knows; taken from ``base``, else from the data, where left out."""
 

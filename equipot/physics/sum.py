@@ -36,6 +36,7 @@ class Sum(Term):
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å."""
     terms: tuple[Term, ...] = ()
+    """Terms that are added."""
     factors: tuple[float, ...] | None = None
     """Constant factor on the energy of each term; 1 where left out."""
     frozen: tuple[int, ...] = ()

@@ -26,6 +26,7 @@ class ZBL(Term):
     """
 
     envelope: PolynomialEnvelope = PolynomialEnvelope(6)
+    """Factor u that falls to zero where the repulsion ends."""
     length: float = 0.88534 * units.bohr
     """a_0, Å."""
     exponent: float = 0.23

@@ -39,6 +39,7 @@ class Newton(Optimizer):
     tolerance: float = 0.1
     """Share of the gradient to which a step solves the equations; less close to the minimum."""
     max_step: float = 0.5
+    """Longest displacement of an atom in a step, Å."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
