@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from equipot.site.docstrings import heading, inline, to_rest
-from equipot.site.names import Name, docs_of, is_ours, public_modules, public_names
+from equipot.site.names import Name, docs_of, is_function, is_ours, public_modules, public_names
 
 LONGEST = 90
 """Characters of the value of a constant that are shown."""
@@ -44,7 +44,7 @@ def homes(names: list[Name]) -> dict[tuple[str, str], Name]:
 
 def place(name: Name) -> tuple[str, str]:
     """Return the module and the name by which an object is defined."""
-    defined = inspect.isclass(name.value) or inspect.isroutine(name.value)
+    defined = inspect.isclass(name.value) or is_function(name.value)
     return name.source, name.value.__qualname__ if defined else name.name
 
 
@@ -67,8 +67,9 @@ def described(name: Name) -> list[str]:
     if inspect.isclass(name.value):
         kind = "exception" if issubclass(name.value, BaseException) else "class"
         bases = ["   :show-inheritance:"] if any(is_ours(base) for base in name.value.__bases__) else []
-        return [f".. auto{kind}:: {name.path}", "   :members:", *bases, ""]
-    if inspect.isroutine(name.value):
+        calls = ["   :special-members: __call__"] if "__call__" in vars(name.value) else []
+        return [f".. auto{kind}:: {name.path}", "   :members:", *bases, *calls, ""]
+    if is_function(name.value):
         return [f".. autofunction:: {name.path}", ""]
     text = docs_of(name.source).get(name.name, "")
     lines = [f".. py:data:: {name.path}", *value_of(name.value), ""]

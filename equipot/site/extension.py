@@ -48,8 +48,8 @@ def formula(translator: HTML5Translator, node: nodes.math | nodes.math_block) ->
 
 
 def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Convert a docstring in place to reStructuredText with Google's sections."""
-    lines[:] = to_rest(lines)
+    """Convert a docstring in place to reStructuredText with Google's sections; drop what Python itself says of a field."""
+    lines[:] = [] if lines and lines[0].startswith("Alias for field number") else to_rest(lines)
 
 
 def name_languages(app: Sphinx, document: nodes.document) -> None:

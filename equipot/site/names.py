@@ -77,9 +77,9 @@ def public_names(module: str) -> list[Name]:
 
 
 def source_of(module: str, name: str) -> str:
-    """Return the module in which a name is defined: that of a class or function, else the one at the end of the imports."""
+    """Return the module that defines a name: that of a class or function, else the one at the end of the imports."""
     value = getattr(importlib.import_module(module), name)
-    if inspect.isclass(value) or inspect.isroutine(value):
+    if inspect.isclass(value) or is_function(value):
         return value.__module__
     for node in ast.walk(parsed(module)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("equipot"):
@@ -110,6 +110,11 @@ def field_doc(cls: type, field: str) -> str:
     """Return the docstring below a field, in the class or in the base that declares it; empty where there is none."""
     found = (docs_of(base.__module__).get(f"{base.__name__}.{field}") for base in cls.__mro__ if is_ours(base))
     return next((text for text in found if text), "")
+
+
+def is_function(value: Any) -> bool:
+    """Whether an object is a function, one that JAX compiles included."""
+    return inspect.isroutine(value) or (callable(value) and hasattr(value, "__wrapped__"))
 
 
 def is_ours(cls: type) -> bool:

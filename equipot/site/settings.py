@@ -138,9 +138,9 @@ def default_text(cls: type, key: str) -> str:
     if default is dataclasses.MISSING:
         return ""
     plain = config.to_plain(default, annotation)
-    if dataclasses.is_dataclass(default):
-        if not plain or default == whole(type(default)):
-            return plain.get(config.KIND, type(default).__name__) if isinstance(plain, dict) else type(default).__name__
+    if dataclasses.is_dataclass(default) and default == whole(type(default)):
+        # A class with all its defaults needs its name alone, and not even that where no other one can stand there.
+        return str(plain.get(config.KIND, "{}"))
     return flow(plain)
 
 

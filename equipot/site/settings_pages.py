@@ -14,7 +14,8 @@ INTRODUCTION = """\
 Every key of every config, with its type, its default and its meaning; a key without a default must be given. The keys are the
 fields of frozen dataclasses: ``training.epochs`` of a config is ``TrainingConfig(epochs=...)`` in Python, and
 ``--set training.epochs=100`` on a command line. Where a key takes one of several classes, ``kind`` chooses:
-``optimizer: {kind: AdamW, rate: 0.01}``, or just ``optimizer: AdamW``.
+``optimizer: {kind: AdamW, learning_rate: 0.005}``, or just ``optimizer: AdamW``. ``null`` is Python's ``None``, ``{}`` a
+section with all its defaults.
 """
 
 
@@ -48,7 +49,7 @@ def used_by(classes: list[type]) -> dict[type, list[str]]:
     """Return the keys that take a class, or one of its subclasses by ``kind``, as links."""
     users: dict[type, list[str]] = {}
     for cls in classes:
-        for key, annotation in {} if is_open(cls) else annotations(cls):
+        for key, annotation in () if is_open(cls) else annotations(cls).items():
             for section in sections_of(annotation):
                 users.setdefault(section, []).append(f"``{key}`` of {link(cls)}")
     return users
