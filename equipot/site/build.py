@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, Any] = {
     "copyright": "the authors of equipot, MIT licence",
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "equipot.site.extension"],
     "language": "en",
+    "smartquotes": False,
     "root_doc": "index",
     "highlight_language": "text",
     "nb_execution_mode": "off",
@@ -51,6 +52,7 @@ OPTIONS: Mapping[str, Any] = {
     "html_title": "equipot",
     "html_static_path": ["_static"],
     "html_css_files": [STYLE.name],
+    "html_sidebars": {page: [] for page in ("index", "changelog", "contributing", "files/**")},
     "html_show_sourcelink": False,
     "html_copy_source": False,
     "html_theme_options": {

@@ -85,7 +85,7 @@ def arguments(command: argparse.ArgumentParser) -> list[str]:
         values = value_of(action)
         names = [f"{name} {values}".strip() for name in action.option_strings] or [values]
         lines += [f".. option:: {', '.join(names)}", "", f"   {inline(help_of(action))}", ""]
-        if action.choices:
+        if action.choices and action.metavar:
             lines += [f"   One of {', '.join(f'``{choice}``' for choice in action.choices)}.", ""]
     return lines
 

@@ -16,7 +16,7 @@ CODE = re.compile(r"``(.+?)``|`([^`\n]+)`", re.DOTALL)
 PREPRINT = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 COLUMNS = re.compile(r"\S {3,}\S")
 """Two words of a table that is aligned by spaces."""
-MARKUP = re.compile(r"[\\*|`]|(?<=\w)_(?!\w)")
+MARKUP = re.compile(r"[\\*|`@]|(?<=\w)_(?!\w)")
 """Characters with a meaning in reStructuredText, wherever they stand in a line."""
 LISTED = re.compile(r"^( *)(?=(?:\w{1,4}[.)]|\(\w{1,4}\)|[-+•])(?: |$))", re.MULTILINE)
 """The place before what would begin a list: a number, a letter or a dash at the beginning of a line."""

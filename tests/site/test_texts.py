@@ -102,7 +102,8 @@ def test_commands_have_all_options():
     assert {f"commands/{name}.rst" for name in (*WORKFLOWS, *ANALYSES, "train", "md")} <= set(pages)
     assert ".. option:: -o NAME.eqp, --output NAME.eqp" in pages["commands/guard.rst"]
     assert ".. option:: STRUCTURE" in pages["commands/relax.rst"] and ":doc:`/settings/relax`" in pages["commands/relax.rst"]
-    assert "One of ``float32``, ``float64``." in pages["commands/relax.rst"]
+    assert ".. option:: --dtype {float32,float64}" in pages["commands/relax.rst"]
+    assert r"NAME.eqp\@HEAD" in pages["commands/relax.rst"], "no address of e-mail"
 
 
 def docstrings(file: Path) -> list[str]:
@@ -114,7 +115,7 @@ def docstrings(file: Path) -> list[str]:
 
 def test_no_docstring_is_taken_for_markup():
     """What docutils understands of a docstring is what is written there: no message, and not a word more or less."""
-    docutils = pytest.importorskip("docutils.core")
+    docutils, nodes = pytest.importorskip("docutils.core"), pytest.importorskip("docutils.nodes")
     bare = lambda words: re.sub(r"[`\s]|(?m:^ *- )", "", words)
     for file in PACKAGE.rglob("*.py"):
         rest, plain = [], []
@@ -127,6 +128,8 @@ def test_no_docstring_is_taken_for_markup():
             plain += [*lines[:head], *below]
         document = docutils.publish_doctree("\n".join(rest), settings_overrides={"report_level": 1, "halt_level": 1})
         assert bare(document.astext()) == bare("\n".join(plain)), file.name
+        links = [node["refuri"] for node in document.findall(nodes.reference)]
+        assert all(link.startswith("https://") for link in links), f"{file.name}: {links}"
 
 
 def test_formulas_and_tables_keep_their_lines_and_code_is_code():
