@@ -50,6 +50,7 @@ OPTIONS: Mapping[str, Any] = {
     "napoleon_use_rtype": False,
     "html_theme": "pydata_sphinx_theme",
     "html_title": "equipot",
+    "html_context": {"default_mode": "auto"},
     "html_static_path": ["_static"],
     "html_css_files": [STYLE.name],
     "html_sidebars": {page: [] for page in ("index", "changelog", "contributing", "files/**")},

@@ -46,7 +46,8 @@ class Page(HTMLParser):
 
 def check(site: Path) -> Checked:
     """Check every link of every page in a folder."""
-    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    found = [path.resolve() for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in found}
     result = Checked()
     for path, page in pages.items():
         where = str(path.relative_to(site.resolve()))
