@@ -11,7 +11,7 @@ from typing import Any
 
 from equipot import config
 from equipot.cli.parser import ANALYSES, WORKFLOWS
-from equipot.data.config import DataConfig
+from equipot.data.config import DataConfig, Reading
 from equipot.md.config import MDConfig
 from equipot.term import Term
 from equipot.training.config import FineTune, TrainConfig
@@ -37,7 +37,7 @@ def roots() -> list[Root]:
     """Return all sections with a page; a class is described on the first page that reaches it."""
     return [
         Root("data", "Data", "The section ``data`` of a training config, and ``--set`` of ``equipot data`` and ``equipot "
-             "evaluate``.", (DataConfig,)),
+             "evaluate``.", (DataConfig, Reading)),
         Root("model", "Models", "The section ``model`` of a training config: a network, charges, walls, a list of terms, or a "
              "potential that is fine-tuned.", (Term, FineTune)),
         Root("uncertainty", "Uncertainty", "The section ``training.uncertainty`` of a training config, and ``--set`` of "
