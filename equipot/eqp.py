@@ -22,6 +22,8 @@ from equipot.posterior import Calibration, Posterior, Statistics, UncertaintyMet
 from equipot.potential import Potential
 from equipot.term import Term
 
+__all__ = ["load", "save"]
+
 POTENTIAL = Kind("potential", ".eqp file", 3, "copy or write it again")
 POSTERIOR = "posterior"
 """First part of the names of arrays of the posterior, beside those of the collections of variables."""

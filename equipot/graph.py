@@ -40,6 +40,11 @@ from equipot.arrays import AnyArray
 from equipot.extent import Extent
 from equipot.kernels.rows import add_rows, sum_rows
 
+__all__ = [
+    "Graph", "Shell", "choose_head", "complete_cell", "computed_once", "edge_vectors", "gather", "scatter", "sum_graphs",
+    "sum_segments", "to_atoms", "volume",
+]  # fmt: skip
+
 PADDING_VECTOR = (1.0e3, 0.0, 0.0)
 """Vector of an unused slot (Å)."""
 

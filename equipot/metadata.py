@@ -11,6 +11,8 @@ from typing import Any
 from equipot.electrons import CORRECT
 from equipot.structure import Structure
 
+__all__ = ["Head", "Metadata", "Method"]
+
 DISPERSION = re.compile(
     r"(?<![A-Za-z0-9])(TS|(?i:D[234](BJ|M|MBJ|Z|zero)?|[wω]?B97X?D(3(BJ)?)?|MBD(@\w+)?|XDM|dDsC|r?VV10|vdW-?DF\w*|GFN\d?-xTB))"
     r"(?![A-Za-z0-9])|-(?i:vdW\w*|D|V|rV|3c|NL)(?![A-Za-z0-9])"

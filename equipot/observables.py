@@ -13,6 +13,8 @@ from jaxtyping import Float
 from equipot.arrays import AnyArray, AnyNumber
 from equipot.quantities import Quantity
 
+__all__ = ["Observables"]
+
 
 @partial(
     jax.tree_util.register_dataclass,

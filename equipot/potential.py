@@ -39,6 +39,8 @@ from equipot.quantities import (
 from equipot.structure import Structure, symbols
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
+__all__ = ["Potential", "atomic", "evaluate", "forces_at", "interaction_energy"]
+
 NO_FEATURES = "has no features of a last linear layer; take MACE, NequIP or another network"
 
 

@@ -22,6 +22,8 @@ from equipot.posterior import Posterior, variables_digest
 from equipot.potential import Potential
 from equipot.wheels import LibraryError, Wheel, digest, download, verify
 
+__all__ = ["MODELS", "Entry", "fetch", "import_checkpoint", "load"]
+
 REFERENCES = Path(__file__).parent / "convert" / "references"
 
 

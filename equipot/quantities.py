@@ -17,6 +17,12 @@ import numpy as np
 from equipot import hessian_labels
 from equipot.units import GPa
 
+__all__ = [
+    "ATOMIC_DIPOLES", "BORN_CHARGES", "CHARGES", "DIPOLE", "DISPERSION_ENERGY", "ELECTROSTATIC_ENERGY", "ENERGIES", "ENERGY",
+    "ENERGY_STD", "ENSEMBLE", "FEATURES", "FEATURE_FORCES", "FEATURE_SLOPES", "FORCES", "FORCES_STD", "HESSIAN", "LABELLED",
+    "LATENT", "NOVELTY", "POLARIZABILITY", "QUADRUPOLE", "STRESS", "STRESS_STD", "TABLE", "VIRIALS", "Quantity",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, repr=False)
 class Quantity:

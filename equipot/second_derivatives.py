@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.potential import Potential, forces_at
 
+__all__ = ["hessian", "hessian_vector_product"]
+
 
 def hessian_vector_product(potential: Potential, graph: Graph, direction: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
     """Compute H . direction (eV/Å^2 times the unit of the direction) by a forward derivative of the forces."""

@@ -15,6 +15,8 @@ from equipot.electrons import KEYS, charge_and_spin, impossible
 from equipot.hessian_labels import parts
 from equipot.quantities import ENERGY, FORCES, STRESS, TABLE, Labels, Quantity, among
 
+__all__ = ["Structure"]
+
 
 def kinds_of_constraints(atoms: Any) -> tuple[str, ...]:
     """Return the class names of the constraints of an ``ase.Atoms``, each once, in alphabetical order."""

@@ -14,6 +14,8 @@ from equipot.graph import Graph
 from equipot.quantities import BORN_CHARGES, DIPOLE, POLARIZABILITY, Quantity
 from equipot.structure import Structure
 
+__all__ = ["Atomic", "Scope", "Space", "Term", "cutoff_of", "walk"]
+
 NEEDS = ("space", "charge", "spin", "field")
 """What a term can depend on besides edge vectors and elements."""
 

@@ -11,6 +11,11 @@ import math
 import re
 import unicodedata
 
+__all__ = [
+    "GPa", "THz", "amu", "angstrom", "bar", "bohr", "coulomb_constant", "debye", "eV", "fs", "hartree", "kB", "kJ_per_mol",
+    "kbar", "kcal_per_mol", "km_per_mol", "pascal", "per_cm", "planck", "rydberg",
+]  # fmt: skip
+
 _E = 1.6021766208e-19
 """Elementary charge, C."""
 _AMU = 1.660539040e-27

@@ -55,7 +55,7 @@ def ask(page: Path, script: str, **options):
     head, _, tail = text.rpartition("</body>")
     copy.write_text(f"{head}<script>{script}</script></body>{tail}", encoding="utf-8")
     dom = chromium(copy, "--dump-dom", **options)
-    found = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
+    found = re.search(r'<pre id="answer"[^>]*>(.*?)</pre>', dom, re.DOTALL)
     assert found, f"the script gave no answer; the page is {len(dom)} characters long"
     told = json.loads(unescape(found[1]))
     assert told["complaints"] == []

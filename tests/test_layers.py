@@ -60,6 +60,7 @@ LAYERS = [
     {"md", "workflows", "interfaces"},
     {"active"},
     {"cli", "__main__"},
+    {"site"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # A method of the public surface that is made by a layer above, when it is called.

@@ -13,6 +13,8 @@ from equipot.convert import mace_torch, nequip, nequip_package, nequix, sevennet
 from equipot.models import shapes
 from equipot.potential import Potential
 
+__all__ = ["convert"]
+
 TORCH = {"SevenNet": sevennet, "MACE": mace_torch, "NequIP": nequip}
 """Readers of checkpoints that are torch files, by program."""
 CLASSES = ("mace", "e3nn", "torch")

@@ -15,6 +15,8 @@ from equipot.evaluation import evaluate
 from equipot.potential import Potential
 from equipot.structure import Structure
 
+__all__ = ["Certificate", "certify", "read_references"]
+
 LIMITS = {"float64": (1e-6, 1e-5, 1e-7), "float32": (1e-5, 1e-3, 1e-5)}
 """Largest allowed deviations of energy (eV/atom), forces (eV/Å) and stress (eV/Å^3), by the precision of the potential."""
 

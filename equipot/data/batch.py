@@ -21,6 +21,8 @@ from equipot.neighbors.shells import nearest_first
 from equipot.quantities import HESSIAN, LABELLED, Quantity
 from equipot.structure import Structure
 
+__all__ = ["Batch", "Shape", "Targets", "pad", "pad_targets"]
+
 
 class Shape(NamedTuple):
     """Static size of a padded batch."""

@@ -9,6 +9,8 @@ from equipot.data.keys import Keys, Units
 from equipot.quantities import CHARGES, DIPOLE
 from equipot.structure import Structure
 
+__all__ = ["load", "names"]
+
 PREFIX = "bundled:"
 FOLDER = Path(__file__).parent / "sets"
 ENDING = ".xyz.xz"

@@ -24,6 +24,8 @@ from equipot.metadata import Method
 from equipot.quantities import ENERGY, FORCES, HESSIAN, STRESS, Labels
 from equipot.structure import Structure
 
+__all__ = ["Runner", "runner_of"]
+
 
 class Program(NamedTuple):
     """A calculator of a package that is known to be one."""

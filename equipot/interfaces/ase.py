@@ -30,6 +30,8 @@ from equipot.potential import Potential, evaluate
 from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import Structure
 
+__all__ = ["EquipotCalculator", "calculate_together"]
+
 WANT = ("energies", "forces", "virials")
 """Observables from which all properties of ASE are computed."""
 

@@ -39,6 +39,8 @@ from equipot.potential import Potential, atomic, evaluate
 from equipot.quantities import RESULTS, among
 from equipot.structure import Structure
 
+__all__ = ["Coordinates", "Neighbors", "box_of", "neighbor_list_deviations", "neighbor_list_energy", "shift"]
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=["spec", "coordinates"])
 @dataclasses.dataclass(frozen=True)

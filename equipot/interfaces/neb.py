@@ -8,6 +8,8 @@ from ase.build import minimize_rotation_and_translation
 
 from equipot.interfaces.ase import calculate_together
 
+__all__ = ["NEB"]
+
 
 class NEB(ase.mep.neb.NEB):
     """``ase.mep.NEB`` that evaluates all images of a step in one batch; options and methods are those of ASE.

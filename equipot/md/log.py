@@ -11,6 +11,8 @@ from jaxtyping import Float
 from equipot.md.state import Observation
 from equipot.units import GPa, kB
 
+__all__ = ["Line", "read"]
+
 
 class Line(NamedTuple):
     """Values of one line. An exact integrator would conserve ``conserved_eV``."""

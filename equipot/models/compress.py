@@ -24,6 +24,8 @@ from equipot.nn.radial import CARDINAL, DEGREE, Splines
 from equipot.potential import Potential, atomic
 from equipot.term import walk
 
+__all__ = ["Compressed", "compress"]
+
 SAMPLES = 4
 """Number of distances in each interval to which the splines are fitted."""
 

@@ -17,10 +17,15 @@ class FromData(Term):
     """
 
     channels: int | None = None
+    """Width of every irrep."""
     hidden_l: int | None = None
+    """Highest l of the features passed between layers."""
     l_max: int | None = None
+    """Highest l of the spherical harmonics."""
     correlation: int | None = None
+    """Factors in the symmetric contraction, the body order less one."""
     layers: int | None = None
+    """Number of layers."""
 
     @property
     def given(self) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from equipot.metadata import Head
 from equipot.models import shapes
 from equipot.potential import Potential
 
+__all__ = ["join"]
+
 
 def in_heads(path: str) -> bool:
     """Return whether the variable at a path such as ``params/heads/readout0/w0`` differs between heads."""

@@ -21,6 +21,8 @@ from equipot.nn.radial import MLP
 from equipot.nn.readout import BiasedMLP, ReadOut, scaled
 from equipot.term import Atomic, cutoff_of
 
+__all__ = ["MACE"]
+
 
 class MACE(Network):
     """Layers that sum over neighbours, multiply the sums of each atom with one another and read out an energy.
@@ -42,6 +44,7 @@ class MACE(Network):
     contraction: PerSpecies | Shared = PerSpecies()
     """Weights of the symmetric contraction."""
     layers: int = 2
+    """Number of layers, each of which reaches one cutoff further."""
     first: Plain | Residual | Attention | NonLinear = Residual()
     """Interaction of the first layer."""
     others: Plain | Residual | Attention | NonLinear = Residual()

@@ -25,6 +25,8 @@ from equipot.nn.readout import ReadOut, scaled
 from equipot.nn.tensor_product import Convolution, Path, find_paths
 from equipot.term import Atomic, cutoff_of
 
+__all__ = ["NequIP"]
+
 
 @dataclasses.dataclass(frozen=True)
 class BothParities:
@@ -64,12 +66,17 @@ class NequIP(Network):
     l_max: int = 2
     """Highest l of features and spherical harmonics."""
     parity: BothParities | NaturalParity | RotationsOnly = BothParities()
+    """Parities of the features: both, those of the spherical harmonics, or none."""
     layers: int = 4
+    """Number of layers, each of which reaches one cutoff further."""
     embedding: int | None = None
     """Width of the vector that a species is embedded as; the width of the scalars where left out."""
     radial: Radial = Radial(mlp=(64, 64))
+    """Radial features of the distances."""
     harmonics: SphericalHarmonics | SolidHarmonics = SphericalHarmonics()
+    """Angular functions of the edge vectors."""
     self_connection: PerSpecies | Shared | None = PerSpecies()
+    """Linear map by which an atom's own features bypass the convolution: one for each species or for all; null for none."""
     normalization: UnitVariance | MeanNeighbors | SenderNeighbors | Density = UnitVariance()
     """Normalisation of the sum over neighbours."""
     layer_norm: RMSNorm | None = None

@@ -20,6 +20,8 @@ from equipot.nn.readout import Embedding, ReadOut, check_heads
 from equipot.physics.zbl import ZBL
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["Network"]
+
 
 class Network(Term):
     """A neural network that embeds species and distances and reads invariant features out as energies of atoms.
@@ -32,6 +34,7 @@ class Network(Term):
     elements: tuple[int, ...] = ()
     """Atomic numbers the network knows; taken from the data where left out."""
     radial: Radial = Radial()
+    """Radial features of the distances."""
     heads: tuple[str, ...] = ()
     """Names of levels of theory that share everything but the readouts."""
     repulsion: ZBL | None = None

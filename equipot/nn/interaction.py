@@ -64,6 +64,7 @@ class Plain(InteractionKind):
 
     has_bypass: ClassVar[bool] = False
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+    """Normalisation of the sum over neighbours."""
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
         return SpeciesLinear(block.basis, block.count, name="skip")(a, species), {}
@@ -74,6 +75,7 @@ class Residual(InteractionKind):
     """The atom's own features bypass the block through a species-dependent linear map (MACE's RealAgnosticResidual)."""
 
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+    """Normalisation of the sum over neighbours."""
 
     def output(self, block: Interaction, a: Features, x: Features, species: Int[Array, " atoms"]) -> tuple[Features, Features]:
         return a, SpeciesLinear(block.irreps_skip, block.count, name="skip")(x, species)
@@ -88,6 +90,7 @@ class Attention(InteractionKind):
 
     weights_may_stay: ClassVar[bool] = True
     normalization: UnitVariance | MeanNeighbors | Density = UnitVariance()
+    """Normalisation of the sum over neighbours."""
 
     def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         width = f"{block.radial.mlp[0]}x0e"
@@ -107,6 +110,7 @@ class NonLinear(InteractionKind):
     weights_see_species: ClassVar[bool] = True
     weights_may_stay: ClassVar[bool] = True
     normalization: PairDensity = PairDensity()
+    """Normalisation of the sum over neighbours."""
 
     def radial_network(self, block: Interaction, x: Features) -> tuple[Callable, Endpoints | None]:
         return functools.partial(SpeciesMLP, count=block.count), None

@@ -71,6 +71,7 @@ class MeanNeighbors(Normalization):
     """Divide the sums over neighbours by (mean number of neighbours)^exponent, a constant of the training set."""
 
     exponent: float = 1.0
+    """Power of the mean number of neighbours."""
 
     def after(
         self, scope: Normalize, message: Features, edges: Edges, avg_num_neighbors: Float[Array, "..."], graph: Graph
@@ -88,6 +89,7 @@ class SenderNeighbors(Normalization):
 
     counts_by_species: ClassVar[bool] = True
     exponent: float = 0.5
+    """Power of the mean number of neighbours."""
 
     def before(self, x: Features, avg_num_neighbors: Float[Array, "..."], species: Int[Array, " atoms"] | None) -> Features:
         own = avg_num_neighbors if species is None else avg_num_neighbors[species]
@@ -156,6 +158,7 @@ class RMSNorm:
     """
 
     eps: float = 1e-12
+    """Constant under the root, against division by zero."""
 
 
 class Rescale(nn.Module):

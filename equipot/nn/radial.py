@@ -47,6 +47,7 @@ class Bessel(Basis):
     """
 
     n: int = 8
+    """Number of functions."""
     trainable: bool = False
     """Whether the frequencies are learned, starting from k pi (NequIP, arXiv:2101.03164)."""
 
@@ -71,6 +72,7 @@ class Gaussian(Basis):
     """Gaussian basis exp(-(r - mu_k)^2 / 2 sigma^2), n equidistant centres mu_k from 0 to the cutoff, sigma their spacing."""
 
     n: int = 16
+    """Number of functions."""
 
     def __post_init__(self) -> None:
         if self.n < 2:
@@ -86,6 +88,7 @@ class Chebyshev(Basis):
     """Chebyshev polynomials of the first kind T_k(x) for k = 1..n, x linear in the distance r."""
 
     n: int = 8
+    """Number of functions."""
     interval: tuple[float, float] | None = None
     """Distances (Å) where x is -1 and 1; None for zero and the cutoff."""
 
@@ -106,6 +109,7 @@ class PolynomialEnvelope:
     """
 
     p: int = 5
+    """Exponent: the larger, the nearer to the cutoff the envelope falls."""
 
     def __post_init__(self) -> None:
         if self.p < 2:
@@ -126,6 +130,7 @@ class PowerEnvelope:
     """
 
     n: int = 6
+    """Exponent: the larger, the more the nearest neighbours count."""
     one_at: float = 0.2
     """Distance where the envelope is 1, as a share of the cutoff."""
 
@@ -165,8 +170,11 @@ class Agnesi:
     """
 
     a: float = 1.0805
+    """Strength of the transform at the distance r0."""
     q: float = 0.9183
+    """Exponent at long distances."""
     p: float = 4.5791
+    """Exponent at short distances."""
 
     def __call__(self, r: Float[Array, "*edges"], radii: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
         y = jnp.maximum(r, 1e-3) / (radii / 2)
@@ -181,6 +189,7 @@ class Soft:
     """
 
     alpha: float = 4.0
+    """Steepness of the step from p0 to r."""
 
     def __call__(self, r: Float[Array, "*edges"], radii: Float[Array, "*edges"]) -> Float[Array, "*edges"]:
         p0, p1 = 0.75 * radii, 4 / 3 * radii
@@ -267,8 +276,11 @@ class Radial:
     """Map from distance to radial features: basis(transform(r)), times envelope(r) before or after the radial MLP."""
 
     basis: Bessel | Gaussian | Chebyshev = Bessel()
+    """Functions of the distance."""
     envelope: PolynomialEnvelope | PowerEnvelope | XPLOR = PolynomialEnvelope()
+    """Factor that falls to zero at the cutoff."""
     transform: Agnesi | Soft | None = None
+    """Transform of the distance before the basis; null for none."""
     mlp: tuple[int, ...] = (64, 64, 64)
     """Hidden widths of the radial MLP."""
     envelope_on: OnFeatures | OnWeights = OnFeatures()

@@ -41,6 +41,7 @@ class Committee(Term):
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å; the largest one of the terms."""
     terms: tuple[Term, ...] = ()
+    """Members, at least two."""
 
     def __post_init__(self) -> None:
         if len(self.terms) < 2:

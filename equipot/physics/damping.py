@@ -65,10 +65,13 @@ class BeckeJohnson(Damping):
     """
 
     s8: float | None = None
+    """Scale of the terms in C8; that of the functional where left out."""
     a1: float | None = None
+    """Factor on R in the damping; that of the functional where left out."""
     a2: float | None = None
     """bohr, as it is published."""
     s6: float = 1.0
+    """Scale of the terms in C6."""
 
     FUNCTIONALS: ClassVar[dict[str, dict[str, float]]] = _table(
         ("s8", "a1", "a2"),
@@ -111,10 +114,15 @@ class Zero(Damping):
     """
 
     s8: float | None = None
+    """Scale of the terms in C8; that of the functional where left out."""
     rs6: float | None = None
+    """Factor on R0 in the damping of C6; that of the functional where left out."""
     rs8: float = 1.0
+    """Factor on R0 in the damping of C8."""
     s6: float = 1.0
+    """Scale of the terms in C6."""
     alpha: float = 14.0
+    """Exponent of the damping of C6; that of C8 is larger by 2."""
 
     FUNCTIONALS: ClassVar[dict[str, dict[str, float]]] = _table(
         ("s8", "rs6"),

@@ -26,6 +26,8 @@ from equipot.quantities import DISPERSION_ENERGY, Quantity
 from equipot.structure import Structure
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["ATM", "D3", "correction"]
+
 STEEPNESS = 16.0
 """k1 of the counting function."""
 SHARPNESS = 4.0
@@ -146,10 +148,13 @@ class ATM(Dispersive):
 
     has_three_body_dispersion: ClassVar[bool] = True
     cutoff: float | None = 8.0
+    """Longest distance in a triple, Å."""
     s9: float = 1.0
+    """Scale of the energy of triples."""
     scale: float = 4 / 3
     """Factor on R0."""
     alpha: float = 14.0
+    """Exponent of the damping, less 2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,10 +215,13 @@ class D3(Dispersive):
 
     has_dispersion: ClassVar[bool] = True
     cutoff: float | None = 15.0
+    """Longest distance of a pair, Å."""
     functional: str = ""
     """Density functional, such as pbe; not needed where the damping has all its parameters."""
     damping: BeckeJohnson | Zero = BeckeJohnson()
+    """Damping at short distance."""
     three_body: ATM | None = None
+    """Energy of triples; null for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,6 +22,8 @@ from equipot.quantities import ATOMIC_DIPOLES, CHARGES, DIPOLE, ELECTROSTATIC_EN
 from equipot.structure import Structure
 from equipot.term import NEEDS, Atomic, Space, Term, call, cutoff_of
 
+__all__ = ["Electrostatics"]
+
 
 class Electrostatics(Term):
     """The energy of ``base`` and the Coulomb energy of charges, (1/2) sum_i q_i phi_i, at any distance and in any cell.
@@ -38,6 +40,7 @@ class Electrostatics(Term):
     base: Term | None = None
     """What is learned beside the charges, and whose features predict them; nothing where left out."""
     charges: ChargeSource = Predicted()
+    """Source of the charges."""
     kernel: Gaussians | Points = Gaussians()
     """How two charges interact."""
     waves: WaveSum | ParticleMesh = WaveSum()

@@ -23,6 +23,8 @@ from equipot.quantities import ENERGY, FORCES, STRESS, Quantity
 from equipot.structure import Structure
 from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of
 
+__all__ = ["WithMethod", "with_method"]
+
 
 class WithMethod(Term):
     """The energy of ``base`` and that of a method, less a constant, of one system; it cannot be written to a file.

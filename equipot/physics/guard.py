@@ -22,6 +22,8 @@ from equipot.quantities import Quantity
 from equipot.structure import Structure
 from equipot.term import Atomic, Scope, Term, call, cutoff_of
 
+__all__ = ["Guarded", "Wall", "guard"]
+
 MARGIN = 0.95
 """Share of the closest distance in the data at which the transition ends at the latest: no frame of the data is changed."""
 OUTER = "outer_radii"
@@ -84,7 +86,9 @@ class Guarded(Term):
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å; that of ``base``, which takes it over where it has none."""
     base: Term  # type: ignore[misc]  # the cutoff before it is for keywords only
+    """Term inside the wall."""
     wall: Wall = Wall()
+    """Radii of the wall."""
     elements: tuple[int, ...] = ()
     """Atomic numbers that ``base`` knows; taken from ``base``, else from the data, where left out."""
 

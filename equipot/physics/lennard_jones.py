@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["LennardJones"]
+
 
 class LennardJones(Term):
     """Pair energy 4 epsilon ((sigma/r)^12 - (sigma/r)^6), switched to zero between the onset and the cutoff.

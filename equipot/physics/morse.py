@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 from equipot.graph import Graph
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["Morse"]
+
 
 class Morse(Term):
     """Pair energy D (exp(-2 a (r - r_0)) - 2 exp(-a (r - r_0))), switched to zero between the onset and the cutoff.

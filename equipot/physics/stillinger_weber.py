@@ -8,6 +8,8 @@ from jaxtyping import Array, Bool, Float
 from equipot.graph import Graph
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["StillingerWeber"]
+
 VANISHED = 700.0
 """Exponent beyond which exp(-x) counts as zero: close to the least number of double precision."""
 

@@ -22,6 +22,8 @@ from equipot.quantities import Quantity
 from equipot.structure import Structure
 from equipot.term import NEEDS, Atomic, Scope, Space, Term, call, cutoff_of, largest_radius
 
+__all__ = ["Sum", "add"]
+
 
 class Sum(Term):
     """Terms whose energies are added: E_i = sum_k factor_k E_k,i. In YAML, a list under ``model`` stands for one.
@@ -34,6 +36,7 @@ class Sum(Term):
     cutoff: float | None = dataclasses.field(default=None, kw_only=True)
     """Å."""
     terms: tuple[Term, ...] = ()
+    """Terms that are added."""
     factors: tuple[float, ...] | None = None
     """Constant factor on the energy of each term; 1 where left out."""
     frozen: tuple[int, ...] = ()

@@ -13,6 +13,8 @@ from equipot.nn.edge_features import pairs_within
 from equipot.nn.radial import PolynomialEnvelope, covalent_radii
 from equipot.term import Atomic, Term, cutoff_of
 
+__all__ = ["ZBL"]
+
 
 class ZBL(Term):
     """Screened Coulomb repulsion (Ziegler, Biersack and Littmark, The Stopping and Range of Ions in Solids, 1985).
@@ -24,6 +26,7 @@ class ZBL(Term):
     """
 
     envelope: PolynomialEnvelope = PolynomialEnvelope(6)
+    """Factor u that falls to zero where the repulsion ends."""
     length: float = 0.88534 * units.bohr
     """a_0, Å."""
     exponent: float = 0.23

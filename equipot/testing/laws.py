@@ -25,6 +25,8 @@ from equipot.testing.smoothness import smooth_at_the_cutoff, smooth_inside_the_c
 from equipot.testing.subject import WANT, Subject, common_shape, relative, small
 from equipot.testing.systems import CLUSTERS, CRYSTALS, DIMER, MOLECULE, OPEN, SLAB, SYSTEMS, TRICLINIC, structure
 
+__all__ = ["LAWS", "Case", "Law", "cases"]
+
 APART = 64.0
 """Distance of copies that do not see each other, Å: a power of two, so that moved coordinates are exact."""
 

@@ -21,6 +21,8 @@ from equipot.structure import Structure
 from equipot.term import Term, cutoff_of
 from equipot.testing.systems import ELEMENTS, MOLECULE, SYSTEMS
 
+__all__ = ["Subject"]
+
 WANT = ("energy", "forces", "stress", "energies", "virials")
 compiled_evaluate = jax.jit(evaluate, static_argnames="want")
 compiled_energy = jax.jit(interaction_energy)

@@ -8,6 +8,8 @@ import numpy as np
 
 from equipot.structure import Structure
 
+__all__ = ["SYSTEMS"]
+
 ELEMENTS = (1, 6, 8, 29)
 """Atomic numbers in the systems."""
 

@@ -49,6 +49,7 @@ class Chain(Sampler):
     """Base of the samplers that walk through the parameters."""
 
     samples: int = 8
+    """Number of samples that are drawn."""
     epochs: int = 20
     """Passes over the structures."""
     batch_size: int = 5
@@ -56,6 +57,7 @@ class Chain(Sampler):
     prior: float = 10.0
     """Standard deviation of the parameters before any data."""
     seed: int = 0
+    """Seed of the order of the structures and of the random numbers."""
 
     several: ClassVar[tuple[str, ...]] = ("samples", "epochs")
     """Fields that must be at least 2."""

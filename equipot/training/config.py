@@ -49,7 +49,9 @@ class TrainingConfig:
     loss: Mapping[str, Penalty] = field(default_factory=Loss)
     """Penalties on errors by quantity: energy, forces, stress, hessian, and any other quantity that the model predicts."""
     optimizer: Optimizer = field(default_factory=Muon)
+    """Optimiser with its learning rate."""
     schedule: Schedule = field(default_factory=Cosine)
+    """Learning rate over the run, as a share of the highest."""
     clip: float | None = 10.0
     """Largest norm of the gradient; a gradient with a larger norm is scaled to this norm. None for no limit."""
     ema: float | None = 0.995
@@ -64,6 +66,7 @@ class TrainingConfig:
     to their end: the learning rate follows the clock, so that two such runs are not equal. A run of fewer minutes ends with its
     ``epochs``. None for no limit."""
     checkpoint: Checkpoints = Checkpoints()
+    """Checkpoints, from which a killed run goes on."""
     devices: int | None = None
     """Number of local devices to use; None for all, on a CPU one device for each core."""
     refit: bool = True
@@ -198,12 +201,15 @@ class TrainConfig:
     """Settings of a training run."""
 
     data: DataConfig
+    """Reference data."""
     model: Term | FineTune = field(default_factory=FromData)
     """A term to train from random parameters, or a potential to fine-tune; left out, a MACE that suits the data."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Settings of the fit."""
     seed: int = 0
     """Seed of the random parameters, of the split into sets and of the order of the data."""
     dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the fit and of the potential that it saves."""
     ensemble: Ensemble | None = None
     """Several runs that are joined to a committee; None for a single one."""
     guard: Wall | bool | None = None

@@ -23,6 +23,8 @@ from equipot.quantities import ENERGY, LABELLED, Quantity, ordered
 from equipot.structure import Structure
 from equipot.training.hessian_errors import LINES, NAMES, hessian_errors
 
+__all__ = ["error_table", "evaluate_set", "evaluate_sets", "predict", "table_text", "write_predictions"]
+
 Table = dict[str, float]
 """Mean errors by name, see ``evaluate_set``."""
 

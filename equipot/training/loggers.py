@@ -34,6 +34,7 @@ class WandB:
     """A run on Weights & Biases; a resumed run continues under its name."""
 
     project: str = "equipot"
+    """Project of the run."""
     name: str | None = None
     """Name of the run; None for the name of its folder."""
     offline: bool = False

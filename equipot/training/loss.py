@@ -69,6 +69,7 @@ class Switch:
     at: float = 0.75
     """Share of the run's steps after which the weight is multiplied."""
     factor: float = 10.0
+    """Factor of the weight from then on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.at <= 1:

@@ -123,6 +123,7 @@ class Plateau(Warmup):
 
     follows_validation: ClassVar[bool] = True
     factor: float = 0.8
+    """Factor of each reduction of the learning rate."""
     patience: int = 10
     """Number of validations without improvement before the learning rate is reduced."""
     final: float = 0.01

@@ -27,6 +27,7 @@ class SWAG(Chain):
     rank: int = 10
     """Number of differences that are kept, each of an epoch."""
     learning_rate: float = 1e-3
+    """Constant learning rate of Adam."""
 
     several: ClassVar[tuple[str, ...]] = (*Chain.several, "rank")
     positive: ClassVar[tuple[str, ...]] = (*Chain.positive, "learning_rate")

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from equipot.posterior import LEVELS, Calibration
 from equipot.uncertainty.calibration import LEAST, Sample
 
+__all__ = ["assess", "auroc", "rank_correlation", "reliability", "retention"]
+
 PARTS = 100
 """Number of coverages, and of shares of a set, at which curves are computed."""
 

@@ -33,6 +33,7 @@ class Mixture(Mahalanobis):
     """
 
     components: int = 8
+    """Largest number of normal distributions of an element."""
     seed: int = 0
     """Of the first centres."""
 

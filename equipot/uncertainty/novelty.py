@@ -128,6 +128,7 @@ class Mahalanobis(Novelty):
     """
 
     shrinkage: float = 1e-3
+    """Share s of a multiple of one in the covariance."""
 
     def __post_init__(self) -> None:
         if not 0 < self.shrinkage <= 1:

@@ -65,7 +65,9 @@ class POPS(LastLayer):
     """
 
     ansatz: Ansatz = Hypercube()
+    """Distribution of the weights that encloses the changes of single labels."""
     leverage: float = 0.5
+    """Quantile of the leverage above which a label counts."""
 
     learned_array: ClassVar[str] = "pops"
 

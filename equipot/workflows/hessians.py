@@ -33,6 +33,8 @@ from equipot.potential import Potential
 from equipot.quantities import ENERGY, FORCES, HESSIAN, STRESS, Labels
 from equipot.structure import Structure
 
+__all__ = ["HessianConfig", "label_hessians"]
+
 FRAME = Kind("hessian of a frame", "file of a Hessian", 1, "delete it: it is computed again")
 XTB = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB", "ipea1-xtb": "IPEA1-xTB"}
 """Methods of tblite by their own names, in lower case."""

@@ -11,6 +11,8 @@ from equipot.console import Console
 from equipot.potential import Potential
 from equipot.structure import Structure
 
+__all__ = ["Analysis", "Command", "Outcome", "Task", "only"]
+
 
 class Task(NamedTuple):
     """Work of one command: a potential applied to structures, with a folder for results."""

@@ -98,9 +98,7 @@ class Derivatives(NamedTuple):
     soft_modes: int
 
 
-def elastic_tensor(
-    potential: Potential, structure: Any, check: float = 0.0, journal: Journal | None = None
-) -> ElasticTensor:
+def elastic_tensor(potential: Potential, structure: Any, check: float = 0.0, journal: Journal | None = None) -> ElasticTensor:
     """Compute the elastic tensor of a relaxed crystal from exact derivatives.
 
     Args:

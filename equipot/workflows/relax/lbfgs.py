@@ -51,6 +51,7 @@ class LBFGS(Optimizer):
     curvature: float = 70.0
     """Curvature (eV/Å^2) that the first step of a system without a model reckons with."""
     valence: Valence | None = Valence()
+    """Model Hessian of bonds, angles and torsions that scales the steps; None for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -44,7 +44,9 @@ class Newton(Optimizer):
     tolerance: float = 0.1
     """Share of the gradient to which a step solves the equations; less close to the minimum."""
     max_step: float = 0.5
+    """Longest displacement of an atom in a step, Å."""
     valence: Valence | None = Valence()
+    """Model Hessian of bonds, angles and torsions that scales the steps; None for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

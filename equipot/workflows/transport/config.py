@@ -14,6 +14,7 @@ class Radial:
     longest: float = 8.0
     """Longest distance, Å; it may exceed half the cell."""
     bins: int = 200
+    """Number of bins up to the longest distance."""
     every: int = 10
     """Frames between those that are used."""
 
@@ -60,10 +61,13 @@ class Run:
     """Molecular dynamics that makes the trajectory: equilibration with a thermostat, then at constant energy."""
 
     temperature_K: float = 300.0
+    """Temperature, K."""
     equilibration_steps: int = 20_000
+    """Steps with the thermostat, which are not used."""
     steps: int = 100_000
     """Steps at constant energy."""
     timestep_fs: float = 1.0
+    """Time step, fs."""
     every: int = 5
     """Steps between frames."""
     repeat: tuple[int, int, int] = (1, 1, 1)
@@ -71,6 +75,7 @@ class Run:
     trajectory: H5MD | ExtXYZ | None = None
     """Format; extended XYZ where left out. Its own interval of frames is replaced by ``every``."""
     seed: int = 0
+    """Seed of the initial velocities and of the thermostat."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.steps % self.every or self.equilibration_steps % self.every:
