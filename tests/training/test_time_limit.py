@@ -88,7 +88,7 @@ def test_an_epoch_of_one_step_is_timed(tmp_path, monkeypatch):
     assert "- end: finished" in (tmp_path / "run" / "report.md").read_text()
     found = rows(tmp_path / "run")
     assert found[0]["step"] == 1 and found[-1]["elapsed"] == pytest.approx(30, rel=0.1)
-    assert found[-1]["learning_rate"] == pytest.approx(0.02 * max(row["learning_rate"] for row in found), rel=0.1)
+    assert found[-1]["learning_rate"] < 0.05 * max(row["learning_rate"] for row in found)
 
 
 def test_resumed_run_has_what_is_left_of_its_time(monkeypatch):
