@@ -164,8 +164,9 @@ class Loader:
             batches = self.draw(seed, epoch, attempt)
             if self._holds(batches):
                 return batches
-        batches = next((batches for other in range(SAMPLE) if self._holds(batches := self.draw(seed, other))), None)
-        assert batches is not None, f"no epoch of {SAMPLE} fits the planned shape {self.shapes[-1]}"
+        others = (self.draw(seed, other) for other in range(SAMPLE))
+        batches = next(filter(self._holds, others), [])
+        assert batches, f"no epoch of {SAMPLE} fits the planned shape {self.shapes[-1]}"
         return [batches[k] for k in np.random.default_rng([seed, epoch]).permutation(len(batches))]
 
     def _holds(self, batches: Sequence[np.ndarray]) -> bool:

@@ -99,7 +99,7 @@ def docs_of(module: str) -> dict[str, str]:
 
 def docs_in(node: ast.Module | ast.ClassDef, prefix: str) -> dict[str, str]:
     """Return the strings that follow assignments in a body, by the names that are assigned."""
-    found = {}
+    found: dict[str, str] = {}
     for before, after in zip(node.body, node.body[1:], strict=False):
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
             found |= {prefix + name: inspect.cleandoc(after.value.value) for name in assigned(before)}

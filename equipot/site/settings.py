@@ -73,7 +73,7 @@ def is_open(cls: type) -> bool:
     return config.open_base(cls) is cls
 
 
-def annotations(cls: type) -> dict[str, Any]:
+def types_of(cls: type) -> dict[str, Any]:
     """Return the types of the keys of a section."""
     return {key: config.field_types(cls)(field.name) for key, field in config.fields(cls).items()}
 
@@ -87,9 +87,7 @@ def reached(start: Iterable[type], before: Iterable[type] = ()) -> list[type]:
         if cls in found:
             continue
         found.append(cls)
-        below = (
-            list(kinds(cls).values()) if is_open(cls) else [s for kind in annotations(cls).values() for s in sections_of(kind)]
-        )
+        below = list(kinds(cls).values()) if is_open(cls) else [s for kind in types_of(cls).values() for s in sections_of(kind)]
         waiting = [*below, *waiting]
     return found[known:]
 
@@ -98,7 +96,7 @@ def below(cls: type) -> list[type]:
     """Return the classes that the keys of a section can hold, or those that a base stands for."""
     if is_open(cls):
         return list(kinds(cls).values())
-    return [section for annotation in annotations(cls).values() for section in sections_of(annotation)]
+    return [section for annotation in types_of(cls).values() for section in sections_of(annotation)]
 
 
 def pages() -> list[tuple[Root, list[type]]]:
@@ -133,7 +131,7 @@ def issubclass_of(origin: Any, base: type) -> bool:
 
 def default_text(cls: type, key: str) -> str:
     """Write the default of a key as in a config; empty for a key that must be given."""
-    field, annotation = config.fields(cls)[key], annotations(cls)[key]
+    field, annotation = config.fields(cls)[key], types_of(cls)[key]
     default = config.default_of(field)
     if default is dataclasses.MISSING:
         return ""

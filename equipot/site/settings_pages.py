@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from equipot import config
 from equipot.site.docstrings import heading, inline, to_rest
 from equipot.site.names import field_doc, is_ours
-from equipot.site.settings import Root, annotations, default_text, described, is_open, kinds, pages, sections_of
+from equipot.site.settings import Root, default_text, described, is_open, kinds, pages, sections_of, types_of
 
 INTRODUCTION = """\
 Every key of every config, with its type, its default and its meaning; a key without a default must be given. The keys are the
@@ -49,7 +49,7 @@ def used_by(classes: list[type]) -> dict[type, list[str]]:
     """Return the keys that take a class, or one of its subclasses by ``kind``, as links."""
     users: dict[type, list[str]] = {}
     for cls in classes:
-        for key, annotation in () if is_open(cls) else annotations(cls).items():
+        for key, annotation in () if is_open(cls) else types_of(cls).items():
             for section in sections_of(annotation):
                 users.setdefault(section, []).append(f"``{key}`` of {link(cls)}")
     return users
@@ -84,7 +84,7 @@ def keys(cls: type) -> list[str]:
     """Write the keys of a section."""
     lines = []
     for key, field in config.fields(cls).items():
-        annotation, default = annotations(cls)[key], default_text(cls, key)
+        annotation, default = types_of(cls)[key], default_text(cls, key)
         shown = f"{key}: {described(annotation)}" + (f" = {default}" if default else "")
         text = field_doc(cls, field.name).replace("\n", " ")
         lines += [f".. setting:: {full_name(cls)}.{key} {shown}", "", f"   {inline(text)}", ""]

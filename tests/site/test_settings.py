@@ -89,7 +89,7 @@ def test_types_and_defaults_are_as_in_a_config():
     from equipot.training.config import TrainingConfig
     from equipot.workflows.relax.config import RelaxConfig
 
-    shown = lambda cls, key: (settings.described(settings.annotations(cls)[key]), settings.default_text(cls, key))
+    shown = lambda cls, key: (settings.described(settings.types_of(cls)[key]), settings.default_text(cls, key))
     assert shown(RelaxConfig, "cell") == ("fixed | isotropic | shape | full", "fixed")
     assert shown(RelaxConfig, "stress_GPa") == ("list of number | null", "null")
     assert shown(RelaxConfig, "optimizer")[1] == "LBFGS"
@@ -103,7 +103,7 @@ def test_types_and_defaults_are_as_in_a_config():
 def test_defaults_read_back(cls):
     """The reader makes of the text of a default what is the default."""
     for key, field in config.fields(cls).items():
-        if isinstance(settings.annotations(cls)[key], str):
+        if isinstance(settings.types_of(cls)[key], str):
             continue
         text = settings.default_text(cls, key)
         read = getattr(config.build(cls, {key: yaml.safe_load(text)}), field.name)

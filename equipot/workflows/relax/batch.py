@@ -146,8 +146,9 @@ def enlarged(room: Room, systems: Sequence[System], potentials: Sequence[Potenti
         extents.append(extent)
         shells.append(_shells(room.shells[k], systems, k, [c + skin for c in potential.term.inner_cutoffs]))
     sizes = [(len(s.internals.kind), len(s.structure)) for s in systems if s.internals is not None and len(s.internals.kind)]
-    most = (max(size[k] for size in sizes) if sizes else 0 for k in range(2))
-    internals = tuple(old if new <= old else rung(new) for new, old in zip(most, room.internals, strict=True))
+    count, atoms = (max((size[k] for size in sizes), default=0) for k in range(2))
+    grown = lambda new, old: old if new <= old else rung(new)
+    internals = grown(count, room.internals[0]), grown(atoms, room.internals[1])
     return Room(tuple(shapes), tuple(extents), tuple(shells), internals)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from ase.units import Bohr
 from jaxtyping import Array, Float, Int
 
+from equipot.arrays import AnyArray
 from equipot.data.batch import Shape
 from equipot.graph import Graph
 from equipot.neighbors import Slots
@@ -79,16 +80,16 @@ class Internals(NamedTuple):
     at the end of b. A stretch has a alone, a bend a and b, a torsion all three.
     """
 
-    centre: Int[Array, "graphs internals"]
+    centre: Int[AnyArray, "graphs internals"]
     """Row of the atom at the centre."""
-    slots: Int[Array, "graphs internals 3"]
+    slots: Int[AnyArray, "graphs internals 3"]
     """Slots of a, b and c; any slot where there is no such vector."""
-    kind: Int[Array, "graphs internals"]
-    decay: Float[Array, "graphs internals 3"]
+    kind: Int[AnyArray, "graphs internals"]
+    decay: Float[AnyArray, "graphs internals 3"]
     """alpha of a, b and c, 1/Å^2; 0 where there is no such vector."""
-    reach: Float[Array, "graphs internals 3"]
+    reach: Float[AnyArray, "graphs internals 3"]
     """alpha r_ref^2 of a, b and c."""
-    rows: Int[Array, "graphs atoms_of_one"]
+    rows: Int[AnyArray, "graphs atoms_of_one"]
     """Rows of the atoms of each system; beyond the last row of the batch for padding."""
 
 
@@ -193,7 +194,7 @@ def _joined(atoms: int, parts: Sequence[Internals]) -> Internals:
     if not parts:
         empty = np.zeros((0, 3))
         return Internals(np.zeros(0, np.int32), empty.astype(np.int32), np.zeros(0, np.int32), empty, empty, rows)
-    return Internals(*(np.concatenate([getattr(p, name) for p in parts]) for name in Internals._fields[:-1]), rows)
+    return Internals._make([*(np.concatenate([getattr(p, name) for p in parts]) for name in Internals._fields[:-1]), rows])
 
 
 def packed_internals(found: Sequence[Internals], shape: Shape, room: tuple[int, int], dtype: Any) -> Internals:
@@ -235,9 +236,9 @@ def rows_of_model(
         image = jnp.einsum("gis,gsx->gix", shifts[row, slot].astype(at.dtype), cell, precision="highest")
         return at[end] - at[row] + image, end
 
-    j, kind = internals.centre, internals.kind
-    (a, i), (b, k) = vector(j, internals.slots[..., 0]), vector(j, internals.slots[..., 1])
-    c, last = vector(k, internals.slots[..., 2])
+    j, kind, slots = jnp.asarray(internals.centre), jnp.asarray(internals.kind), jnp.asarray(internals.slots)
+    (a, i), (b, k) = vector(j, slots[..., 0]), vector(j, slots[..., 1])
+    c, last = vector(k, slots[..., 2])
     used = internals.decay > 0
     # Vectors that are not there are replaced by ones whose derivatives are finite.
     instead = jnp.eye(3, dtype=at.dtype)
@@ -246,7 +247,7 @@ def rows_of_model(
     rho = jnp.exp(jnp.minimum(jnp.sum(internals.reach - internals.decay * squares, axis=-1, where=used), 9.0))
     root = jnp.sqrt(valence.stiffness(kind).astype(at.dtype) * rho)[..., None]
     da, db, dc = (root * slope for slope in _slopes(kind[..., None], a, b, c))
-    strain = sum(v[..., :, None] * d[..., None, :] for v, d in ((a, da), (b, db), (c, dc)))
+    strain = sum((v[..., :, None] * d[..., None, :] for v, d in ((b, db), (c, dc))), a[..., :, None] * da[..., None, :])
     g, q = (x.astype(jnp.int32) for x in jnp.indices(kind.shape))
     local = lambda row: row - internals.rows[:, :1]
     out = jnp.zeros((*kind.shape, internals.rows.shape[1], 3), at.dtype)
