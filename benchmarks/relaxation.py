@@ -69,7 +69,7 @@ def methods(part: str) -> tuple[str, ...]:
         "molecules": (*OURS, *OF_ASE, *OTHERS),
         "crystals": ("L-BFGS", "L-BFGS without model", "FIRE", "Newton", *OF_ASE, "Sella"),
         "lj38": ("L-BFGS", "FIRE", "Newton"),
-        "many": ("L-BFGS", "FIRE", "L-BFGS one by one", "torch-sim"),
+        "many": ("L-BFGS", "L-BFGS one by one", "FIRE", "torch-sim"),
     }[part]
 
 
