@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import accuracy, record
+from benchmarks.crystals.structures import SUBJECTS
 
-NAMES = ("elastic", "phonons", "vacancies", "barriers", "polymorphs")
-SOLIDS = ("Si", "Cu", "Al", "NaCl", "MgO", "C", "TiO2")
+SOLIDS = tuple(dict.fromkeys(solid for solids in SUBJECTS.values() for solid in solids))
 TRAINED = "mlearn"
 """Name that stands for the potentials of copper and silicon that are trained on the sets of mlearn."""
 TASKS = {"Cu": "mlearn-Cu", "Si": "mlearn-Si"}
@@ -26,7 +26,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--model", nargs="+", default=["sevennet-0"], metavar="MODEL",
         help=f"potentials: NAME.eqp, names of `equipot models`, or {TRAINED} to train on copper and silicon (with --data)",
     )  # fmt: skip
-    sub.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="PART", help=", ".join(NAMES))
+    sub.add_argument(
+        "--only", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), metavar="PART", help=", ".join(SUBJECTS)
+    )
     sub.add_argument("--solids", nargs="+", choices=SOLIDS, default=list(SOLIDS), metavar="SOLID", help=", ".join(SOLIDS))
     sub.add_argument(
         "--repeats", type=int, nargs="+", default=[2, 3], metavar="N",
@@ -43,21 +45,31 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compute the parts of each crystal by each potential; those of which ``--add`` finds a line are not repeated."""
-    import equipot
-
-    equipot.keep_freed_memory()
-    from equipot.cli.runtime import prepare
-
-    prepare("float64")
     # The code may change while it runs.
     args.commit = record.commit()
     files = [] if args.add is None else args.add or [file for file in [args.out] if file.exists()]
     known = {key_of(line): line for file in files for line in kept(file)}
     yield from known.values()
-    for model in args.model:
-        for solid in args.solids:
-            left = [part for part in args.only if (label(model), part, solid) not in known]
-            yield from lines(model, solid, left, args)
+    todo = [
+        (model, solid, left)
+        for model in args.model
+        for solid in args.solids
+        if (left := [part for part in parts_of(model, solid, args.only) if (label(model), part, solid) not in known])
+    ]
+    if todo:
+        import equipot
+
+        equipot.keep_freed_memory()
+        from equipot.cli.runtime import prepare
+
+        prepare("float64")
+    for model, solid, left in todo:
+        yield from lines(model, solid, left, args)
+
+
+def parts_of(model: str, solid: str, only: list[str]) -> list[str]:
+    """Return the parts, of those that are asked for, that a crystal has by a potential."""
+    return [part for part in only if solid in SUBJECTS[part] and (model != TRAINED or solid in TASKS)]
 
 
 def key_of(line: dict[str, Any]) -> tuple[str, str, str]:
@@ -83,21 +95,18 @@ def kept(file: Path) -> list[dict[str, Any]]:
     return told["results"]
 
 
-def lines(model: str, solid: str, only: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def lines(model: str, solid: str, wanted: list[str], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compute parts of one crystal by one potential."""
     import equipot
     from benchmarks.crystals.measurements import parts
     from equipot.workflows.results import plain
 
-    table = parts(args.repeats)
-    wanted = [part for part in only if solid in table[part].subjects]
-    if not wanted or (model == TRAINED and solid not in TASKS):
-        return
     source, about = (model, {}) if model != TRAINED else trained(solid, args)
     potential = equipot.load(source, "float64")
+    table = parts(args.repeats)
     for part in wanted:
         began = time.perf_counter()
-        found = table[part].measure(potential, solid)
+        found = table[part](potential, solid)
         line = {
             "model": label(model), "part": part, "solid": solid, "rows": found.rows(), "details": found.details,
             "failures": found.failures, "seconds": time.perf_counter() - began, "commit": args.commit,

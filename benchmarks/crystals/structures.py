@@ -18,6 +18,12 @@ CONSTANTS = {"Si": 5.46, "Cu": 3.63, "Al": 4.04, "NaCl": 5.69, "MgO": 4.25}
 ATOMS = {"diamond": 8, "fcc": 4, "rocksalt": 8}
 """Atoms of the cubic cell."""
 
+SUBJECTS = {
+    "elastic": tuple(CUBIC), "phonons": tuple(CUBIC), "vacancies": ("Cu", "Al", "Si"), "barriers": ("Cu", "Al"),
+    "polymorphs": ("Si", "C", "TiO2"),
+}  # fmt: skip
+"""Parts of the benchmark, and the crystals or compositions of each."""
+
 
 def primitive(name: str) -> Structure:
     """Return the primitive cell of one of the cubic crystals."""
