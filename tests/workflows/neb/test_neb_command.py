@@ -83,7 +83,7 @@ def test_an_adatom_hops_and_a_killed_run_ends_alike(folder, capsys, monkeypatch)
         resumed = typed(capsys, "neb", *args, "--resume", out=folder / "cut", settings=SETTINGS)
     assert resumed.code == 0, resumed.err
     assert "end 0" not in kept and kept[0] == "path" and "saddle point" in kept
-    # The path went on from its twentieth evaluation, by the same steps.
+    # The path went on from the state that was kept last, by the same steps.
     assert_alike(resumed.told, told)
 
 
