@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from equipot import config
 from equipot.cli.parser import ANALYSES, WORKFLOWS
 from equipot.data.config import DataConfig, Reading
@@ -17,6 +19,7 @@ from equipot.term import Term
 from equipot.training.config import FineTune, TrainConfig
 from equipot.uncertainty.config import UncertaintyConfig
 from equipot.workflows.hessians import HessianConfig
+from equipot.yamltext import Dumper
 
 
 @dataclass(frozen=True)
@@ -135,23 +138,38 @@ def default_text(cls: type, key: str) -> str:
     default = config.default_of(field)
     if default is dataclasses.MISSING:
         return ""
-    plain = config.to_plain(default, annotation)
-    if dataclasses.is_dataclass(default) and default == whole(type(default)):
-        # A class with all its defaults needs its name alone, and not even that where no other one can stand there.
-        return str(plain.get(config.KIND, "{}"))
+    plain = changed(default, config.to_plain(default, annotation))
+    if isinstance(plain, dict) and set(plain) == {config.KIND}:
+        return str(plain[config.KIND])
     return flow(plain)
 
 
+def changed(value: Any, plain: Any) -> Any:
+    """Return plain values without the keys of sections that have their defaults; ``kind`` stays."""
+    if isinstance(value, Mapping):
+        return {key: changed(child, plain[key]) for key, child in value.items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type) or (usual := whole(type(value))) is None:
+        return plain
+    defaults = config.to_plain(usual, type(value))
+    return {key: child for key, child in plain.items() if key == config.KIND or child != defaults[key]}
+
+
 def whole(cls: type) -> Any:
-    """Return an instance with all defaults; None for a class with keys that must be given."""
-    return None if config.required(cls) else cls()
+    """Return an instance with all defaults; None for a class with keys that must be given, or one of several at least."""
+    try:
+        return None if config.required(cls) else cls()
+    except ValueError:
+        return None
+
+
+class FlowDumper(Dumper):
+    """Writer of YAML in one line."""
+
+
+FlowDumper.add_representer(dict, lambda d, x: d.represent_mapping("tag:yaml.org,2002:map", x.items(), flow_style=True))
 
 
 def flow(value: Any) -> str:
     """Write a plain value as YAML in one line."""
-    import yaml
-
-    from equipot.yamltext import Dumper
-
-    text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    text = yaml.dump(value, Dumper=FlowDumper, sort_keys=False, allow_unicode=True, width=10**6)
     return text.removesuffix("\n...\n").strip()

@@ -22,12 +22,15 @@ from equipot.quantities import BY_NAME, Quantity
 from equipot.structure import Structure
 from equipot.uncertainty.labelled import frames_of
 
+__all__ = ["Calibrator", "Linear", "Power", "Proportional", "calibrated", "compare", "half_width"]
+
 FEWEST = 5
 """Number of labelled frames below which a deviation is not calibrated."""
 LEAST = 1e-12
 """Deviations and errors are taken to be at least this, in eV and Å: a logarithm of zero is nothing to fit to."""
 
 
+@dataclass(frozen=True)
 class Calibrator(ABC):
     """Base of the relations between deviations s before and sigma after calibration: sigma^2 = (scale s^power)^2 + floor^2, for
     an extensive quantity with a floor per atom."""

@@ -13,6 +13,8 @@ from equipot.figures import GREY, ORANGE, STYLE, new_figure, save_figure
 from equipot.quantities import FORCES_STD
 from equipot.structure import Structure, symbols
 
+__all__ = ["draw_deviations"]
+
 TILT = (-0.22, 0.13)
 """Angles (radians) about the axes to the right and up by which a thick structure is turned: rows of atoms come apart."""
 THICK = 0.25
