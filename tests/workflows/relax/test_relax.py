@@ -19,6 +19,7 @@ from equipot.workflows.relax import FIRE, LBFGS, Newton, RelaxConfig, loop, rela
 from equipot.workflows.relax.batch import Status, System
 from equipot.workflows.relax.bounds import limits
 from equipot.workflows.relax.coordinates import Coordinates
+from equipot.workflows.relax.loop import Program, relaxed_systems
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 OPTIMIZERS = [LBFGS(), FIRE(), Newton()]
@@ -96,12 +97,13 @@ def test_the_steps_of_fire_are_those_of_jax_md():
 
 def test_the_time_step_of_fire_stays_stable():
     """A pair of frequency omega, which velocity Verlet follows up to steps of 2 / omega, from a step ten times as long."""
-    pair = cluster(2, spread=0.02)
     omega = np.sqrt(2 * 57.15 * 0.05 / 2.2**2)
-    (found,) = relax(make_argon(), pair, RelaxConfig(fmax=1e-6, optimizer=FIRE(dt_start=20 / omega, dt_max=20 / omega)))
-    (small,) = relax(make_argon(), pair, RelaxConfig(fmax=1e-6, optimizer=FIRE(dt_start=0.3 / omega, dt_max=0.3 / omega)))
-    assert found.converged and small.converged and found.energy == pytest.approx(small.energy, abs=1e-9)
-    assert found.evaluations < small.evaluations
+    settings = RelaxConfig(fmax=1e-6, optimizer=FIRE(dt_start=20 / omega, dt_max=20 / omega))
+    pair = Structure.from_ase(cluster(2, spread=0.02))
+    ((system, reason),) = relaxed_systems(Program((make_argon(),), settings), [pair], lambda done, count, text: None)
+    assert not reason
+    # Not above 0.7 times the change of the curvature along the way; a steeper wall that was met is forgotten slowly.
+    assert 0.1 < float(system.walk.memory.dt[0]) * omega < 0.75
 
 
 def test_under_a_pressure_or_a_stress_the_cell_bears_it():
