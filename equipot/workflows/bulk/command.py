@@ -26,6 +26,11 @@ from equipot.workflows.task import Outcome, Task
 CONFIG = BulkConfig
 NOISE = 1e-3
 """GPa below which a modulus counts as zero."""
+UNITS = {
+    "A3_per_atom": "Å^3/atom", "eV_per_atom": "eV/atom", "A3": "Å^3", "A": "Å", "deg": "°", "eV": "eV", "meV": "meV",
+    "GPa": "GPa",
+}  # fmt: skip
+"""Units as they are shown, by the ends of keys."""
 
 
 def run(task: Task, settings: BulkConfig) -> Outcome:
@@ -193,6 +198,16 @@ def draw(task: Task, curve: VolumeCurve | None, pulled: StressStrain | None) -> 
         save_figure(figure, task.out / "bulk.png")
 
 
+def named(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Write results as rows of quantity, value and unit; the units are those at the end of their keys."""
+    rows = [["quantity", "value", "unit"]]
+    for key, value in facts.items():
+        unit = next((end for end in UNITS if key.endswith(f"_{end}")), "")
+        name = key.removesuffix(f"_{unit}").replace("_", " ")
+        rows.append([name, f"{value:.6g}" if isinstance(value, float) else str(value), UNITS.get(unit, "")])
+    return rows
+
+
 def page(
     told: Mapping[str, Any],
     relaxed: Sequence[Relaxed],
@@ -202,9 +217,8 @@ def page(
     pulled: StressStrain | None,
 ) -> list[Any]:
     """Collect the blocks of the page."""
-    facts = [["", ""], *([name, f"{v:.6g}" if isinstance(v, float) else str(v)] for name, v in told["structure"].items())]
     blocks: list[Any] = [Text("Failures", told["failures"], alarm=True)] if told["failures"] else []
-    blocks.append(Table("Crystal", facts))
+    blocks.append(Table("Crystal", named(told["structure"])))
     if order is not None:
         head = ["structure", "above the first (meV/atom)", "deviation (meV/atom)", "chance to be first"]
         cell = lambda x, form: "" if x is None else format(x, form)
@@ -218,11 +232,13 @@ def page(
         grid = np.linspace(curve.volumes.min(), curve.volumes.max(), 100)
         curves = [Curve(curve.equation, grid, curve.fitted(grid)), Curve("relaxed", curve.volumes, curve.energies, points=True)]
         blocks.append(Plot("Equation of state", curves, "volume (Å³)", "energy (eV)"))
+        fit = ("volume_A3", "energy_eV", "bulk_modulus_GPa", "bulk_modulus_derivative", "residual_meV")
+        blocks.append(Table("Fit", named({key: told["equation_of_state"][key] for key in fit})))
     if tensor is not None:
         blocks.append(Table("Elastic tensor, atoms relaxed", table_of(tensor.relaxed)))
         blocks.append(Table("Elastic tensor, atoms clamped", table_of(tensor.clamped)))
         if tensor.eigenvalues[0] > NOISE:
-            blocks.append(Table("Averages", [["", ""], *([k, f"{v:.4g}"] for k, v in tensor.moduli.items())]))
+            blocks.append(Table("Averages", named(tensor.moduli)))
     structures = [x.structure for x in relaxed]
     if pulled is not None:
         curves = [Curve("stress", pulled.strains, pulled.stresses, points=True)]

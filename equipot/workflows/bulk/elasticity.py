@@ -228,4 +228,4 @@ def by_finite_strains(potential: Potential, structure: Structure, size: float, j
 def table_of(tensor: Sequence[Sequence[float]] | np.ndarray) -> list[list[str]]:
     """Write a tensor in Voigt's notation as rows of cells with headings."""
     names = ["xx", "yy", "zz", "yz", "xz", "xy"]
-    return [["GPa", *names], *([name, *(f"{value:.2f}" for value in row)] for name, row in zip(names, tensor, strict=True))]
+    return [["GPa", *names], *([name, *(f"{value:z.2f}" for value in row)] for name, row in zip(names, tensor, strict=True))]

@@ -40,6 +40,9 @@ def test_all_properties_of_a_crystal_and_its_resumption(folder, capsys, monkeypa
     labels = [(plot["x_label"], plot["y_label"]) for plot in whole.page.plots]
     assert labels == [("volume (Å³)", "energy (eV)"), ("strain xx", "stress (GPa)")]
     (viewer,) = whole.page.viewers
+    cells = whole.page.text["td"]
+    assert {"bulk modulus", "bulk modulus hill", "GPa", "Å^3/atom"} <= set(cells)
+    assert "-0.00" not in cells and not any(cell.endswith(("_GPa", "_A", "_deg", "_eV", "_atom")) for cell in cells)
     assert len(viewer["structures"]) == 3 and "stress (GPa)" in viewer["properties"]
     assert (folder / "whole" / "bulk.png").read_bytes().startswith(b"\x89PNG")
     kept = []
