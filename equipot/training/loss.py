@@ -171,9 +171,10 @@ class Huber(Penalty):
 
 
 HESSIAN_WEIGHT = 30.0
-"""Weight of Hessians where a config names none. Of 0, 0.1, 1, 10, 30 and 100 it gave the lowest errors of energies and forces
-of displaced molecules that a network knew, and nearly the lowest of energies, forces and frequencies of molecules that it did
-not (14 and 6 molecules with Hessians by GFN2-xTB, all of them training data of ``python -m benchmarks hessians``)."""
+"""Weight of Hessians where a config names no penalty for them; one that it names has the weight 1 unless it gives another. Of
+0, 0.1, 1, 10, 30 and 100 it gave the lowest errors of energies and forces of displaced molecules that a network knew, and
+nearly the lowest of energies, forces and frequencies of molecules that it did not (14 and 6 molecules with Hessians by
+GFN2-xTB, all of them training data of ``python -m benchmarks hessians``)."""
 
 
 class Loss(Mapping[str, Penalty]):
@@ -193,7 +194,6 @@ class Loss(Mapping[str, Penalty]):
         # What a config leaves out for other quantities is taken from the first, which must not be the energy.
         self._penalties: dict[str, Penalty] = {row.name: Huber() for row in LABELLED if row is not ENERGY}
         self._penalties[ENERGY.name] = Huber(schedule=Switch())
-        self._penalties[HESSIAN.name] = Huber(weight=HESSIAN_WEIGHT)
         self._penalties |= penalties or {}
         if not any(penalty.weight for penalty in self._penalties.values()):
             raise ValueError("every weight of the loss is 0: nothing would be trained")
@@ -209,7 +209,7 @@ class Loss(Mapping[str, Penalty]):
 
     def penalty(self, quantity: Quantity) -> Penalty:
         """Return the penalty on the errors of a quantity."""
-        return self._penalties.get(quantity.name, Huber())
+        return self._penalties.get(quantity.name, Huber(weight=HESSIAN_WEIGHT) if quantity is HESSIAN else Huber())
 
     def wants(self, labelled: Sequence[Quantity], predicted: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Select the quantities that are labelled in the data, predicted by the model, and have a weight other than 0.
