@@ -20,13 +20,18 @@ def api_documents() -> dict[str, str]:
     """Return the pages of all public modules, by their file."""
     names = {module: public_names(module) for module in public_modules()}
     first = homes([name for found in names.values() for name in found])
-    rows = [row for module in names for row in (f"   * - :doc:`{module} <{module}>`", f"     - {first_line(module)}")]
+    rows = [row for module in names for row in (f"   * - :doc:`{module} <{file_of(module)}>`", f"     - {first_line(module)}")]
     index = [*heading("Python", "="), "What scripts can rely on: the names that the modules declare as public.", ""]
     index += [".. list-table::", "   :widths: 35 65", "", *rows, "", ".. toctree::", "   :hidden:", ""]
-    documents = {"api/index.rst": "\n".join([*index, *(f"   {module}" for module in names), ""])}
+    documents = {"api/index.rst": "\n".join([*index, *(f"   {file_of(module)}" for module in names), ""])}
     for module, found in names.items():
-        documents[f"api/{module}.rst"] = "\n".join(page(module, found, first))
+        documents[f"api/{file_of(module)}.rst"] = "\n".join(page(module, found, first))
     return documents
+
+
+def file_of(module: str) -> str:
+    """Return the name of the page of a module, without dots: Sphinx takes the end of ``equipot.md`` for that of a file."""
+    return module.replace(".", "-")
 
 
 def first_line(module: str) -> str:
@@ -59,7 +64,12 @@ def page(module: str, names: list[Name], first: Mapping[tuple[str, str], Name]) 
 
 def alias(name: Name, home: Name) -> list[str]:
     """Write the entry of a further name of an object."""
-    return [f".. py:data:: {name.path}", "", f"   The same as :py:obj:`{home.path}`.", ""]
+    return [*data(name), "", f"   The same as :py:obj:`{home.path}`.", ""]
+
+
+def data(name: Name) -> list[str]:
+    """Write the head of the directive of a value; the module that the page describes would be put before a whole path."""
+    return [f".. py:data:: {name.name}", f"   :module: {name.path.removesuffix(f'.{name.name}')}"]
 
 
 def described(name: Name) -> list[str]:
@@ -72,7 +82,7 @@ def described(name: Name) -> list[str]:
     if is_function(name.value):
         return [f".. autofunction:: {name.path}", ""]
     text = docs_of(name.source).get(name.name, "")
-    lines = [f".. py:data:: {name.path}", *value_of(name.value), ""]
+    lines = [*data(name), *value_of(name.value), ""]
     return [*lines, *(f"   {line}".rstrip() for line in to_rest(text.splitlines())), ""]
 
 

@@ -29,6 +29,8 @@ OPTIONS: Mapping[str, Any] = {
     "version": __version__,
     "release": __version__,
     "copyright": "the authors of equipot, MIT licence",
+    # Followed to where they are defined, names of two modules share one link back from their source, which is wrong for one.
+    "viewcode_follow_imported_members": False,
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "equipot.site.extension"],
     "language": "en",
     "smartquotes": False,

@@ -55,8 +55,8 @@ class Density(nn.Module):
     symmetry: GroupAverage | StructuralTensors = GroupAverage()
     """How the crystal's symmetry is kept: an average over its rotations, or invariants of structural tensors."""
     network: Convex | Unconstrained = Unconstrained()
-    """Network: ``Convex`` for a polyconvex energy, ``Unconstrained`` for one that can also soften and become unstable, as
-    crystals do at large strains: close to a crystal, a polyconvex law is a compromise."""
+    """Form of the network, ``Convex`` for a polyconvex energy, ``Unconstrained`` for one that can also soften and become
+    unstable, as crystals do at large strains: close to a crystal, a polyconvex law is a compromise."""
     growth: float = 0.01
     """First coefficient, in units of the modulus, of the growth of the energy as J goes to 0; the coefficient is trained but
     stays positive. 0 leaves the growth out."""
