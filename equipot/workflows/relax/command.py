@@ -110,9 +110,13 @@ def page(settings: RelaxConfig, found: Sequence[Relaxed], failures: Sequence[str
     at = lambda s, name: Frame(s.numbers, s.positions, s.cell if s.pbc.any() else None, s.pbc, label=name)
     frames = [at(x.structure, x.structure.name) for x in found]
     per_atom = np.array([x.energy / len(x.structure) for x in found])
+    course = [Plot("Forces in the course of the relaxation", curves, "evaluations", "largest force (eV/Å)", log_y=True)]
+    if all(len(curve.x) == 1 for curve in curves):
+        # Relaxations of a few evaluations leave single points.
+        course = []
     return [
         *([Text("Failures", list(failures), alarm=True)] if failures else []),
         Table("Structures", rows),
-        Plot("Forces in the course of the relaxation", curves, "evaluations", "largest force (eV/Å)", log_y=True),
+        *course,
         Viewer("Relaxed structures", frames, {"energy (eV/atom)": per_atom} if len(frames) > 1 else {}),
     ]
