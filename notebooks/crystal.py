@@ -301,7 +301,7 @@ assert not pulled.failures
 young = 1 / np.linalg.inv(tensor.relaxed)[0, 0]
 slope = np.polyfit(pulled.strains[:4], pulled.stresses[:4], 3)[-2]
 print(f"slope at the beginning {slope:.1f} GPa, Young's modulus along [100] {young:.1f} GPa (experiment 130)")
-print(f"ideal strength {pulled.strength:.1f} GPa; fails at a strain of {pulled.failed_at:.4g}")
+print(f"ideal strength {pulled.strength:.1f} GPa; fails at a strain of {pulled.failed_at or np.nan:.4g}")
 
 figure, axis = plt.subplots(figsize=(5.5, 3), layout="constrained")
 axis.plot(pulled.strains, pulled.stresses, "o-", color=BLUE, markersize=3, linewidth=1)

@@ -111,7 +111,7 @@ from equipot.workflows.relax import RelaxConfig
 
 copper = closed_form(Morse(cutoff=5.2), "Cu")
 a = 3.6133  # Å, where a crystal with this potential has no stress
-size, layers = (2, 2) if FAST else (3, 3)
+size, layers = (3, 2) if FAST else (3, 3)
 ends = []
 for offset in ((0, 0), (0, 1)):
     slab = fcc100("Cu", (size, size, layers), a=a, vacuum=6.0)
@@ -290,10 +290,10 @@ from equipot.workflows.transport import (
 )
 
 rahman = closed_form(LennardJones(cutoff=7.65, epsilon=120 * kB, sigma=3.4, onset=0.9), "Ar")
-length = 4 if FAST else 5
+length = 5
 box = bulk("Ar", "sc", a=(39.948 * 1.66053907 / 1.374) ** (1 / 3)) * length  # A lattice that melts at once.
 box.rattle(0.1, seed=0)
-run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=5000 if FAST else 20000)
+run = Run(temperature_K=94.4, timestep_fs=5.0, every=10, equilibration_steps=2000, steps=20000)
 folder = make_trajectory(rahman.astype("float32"), box, run, "runs/argon", progress=False)
 trajectory = open_trajectory(str(folder))
 mean = averages(trajectory)["temperature_K"]
